@@ -1,0 +1,130 @@
+"""Models and quantisation schemes as data, read from configs/catalog.toml.
+
+An entry says what a model is and what it can do (sizes, frames, steps); which files it needs is
+resolved by `wan_ui.weights`. Every value a request carries is checked here, on the server, whatever
+the page has offered.
+"""
+
+import tomllib
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from wan_ui.errors import UserError
+
+KINDS = ("bf16", "fp8", "gguf")
+FAMILIES = ("a14b", "5b")
+
+
+@dataclass(frozen=True)
+class Scheme:
+    """One way the DIT weights are stored.
+
+    kind   bf16 | fp8 (e4m3 with a scale per output channel) | gguf
+    qtype  GGUF type such as Q8_0; empty for the others
+    high   "owner/repo:file" of the high-noise expert (or of the only DIT); empty when derived
+    low    the same for the low-noise expert
+    """
+
+    name: str
+    title: str
+    kind: str
+    qtype: str = ""
+    high: str = ""
+    low: str = ""
+
+
+@dataclass(frozen=True)
+class Model:
+    """One model. `root` is "owner/repo" or "embedded:folder"; the layout below it is the official one.
+
+    family    a14b: two experts and the 16-channel VAE (stride 4x8x8); 5b: one DIT, 48 channels (4x16x16)
+    sizes     (width, height) in pixels, the default first
+    frames    clip lengths in frames, each 4k+1
+    steps     (fewest, most) denoise steps
+    shift     flow-matching timestep shift
+    boundary  the high-noise expert takes timesteps >= boundary * 1000; 0 for a single DIT
+    """
+
+    name: str
+    title: str
+    family: str
+    root: str
+    needs_gpu: bool
+    sizes: tuple[tuple[int, int], ...]
+    frames: tuple[int, ...]
+    default_frames: int
+    steps: tuple[int, int]
+    default_steps: int
+    shift: float
+    boundary: float
+    fps: int
+    default_scheme: str
+    schemes: dict[str, Scheme]
+    hint: str = ""
+    vae: str = ""
+
+    @property
+    def embedded(self) -> bool:
+        return self.root.startswith("embedded:")
+
+    def scheme(self, name: str) -> Scheme:
+        """The scheme called `name` ("" = the default). Raises UserError."""
+        name = name or self.default_scheme
+        if name not in self.schemes:
+            raise UserError(
+                f"scheme: {name!r} is not available for {self.name}; choose one of {', '.join(self.schemes)}",
+                field="scheme",
+            )
+        return self.schemes[name]
+
+    def closest_size(self, width: int, height: int) -> tuple[int, int]:
+        """The offered size whose aspect ratio is nearest to that of a width x height picture."""
+        ratio = width / height
+        return min(self.sizes, key=lambda size: abs(size[0] / size[1] / ratio - 1) + 1e-9 * self.sizes.index(size))
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """"256x192" -> (256, 192). Raises UserError."""
+    width, _, height = text.lower().replace("×", "x").partition("x")
+    if not (width.strip().isdigit() and height.strip().isdigit()):
+        raise UserError(f"size: {text!r} is not WIDTHxHEIGHT, for example 256x256", field="size")
+    return int(width), int(height)
+
+
+def _model(name: str, values: dict) -> Model:
+    values = dict(values)
+    schemes = {key: Scheme(name=key, **entry) for key, entry in values.pop("schemes").items()}
+    values["sizes"] = tuple(parse_size(size) for size in values["sizes"])
+    values["frames"] = tuple(values["frames"])
+    values["steps"] = tuple(values["steps"])
+    model = Model(name=name, schemes=schemes, **values)
+    stride = {"a14b": 16, "5b": 32}[model.family]  # VAE stride times DIT patch size
+    assert all(w % stride == 0 and h % stride == 0 for w, h in model.sizes), f"{name}: sizes"
+    assert all(frames % 4 == 1 for frames in model.frames), f"{name}: frames must be 4k+1"
+    assert model.default_frames in model.frames and model.default_scheme in schemes, f"{name}: defaults"
+    assert all(scheme.kind in KINDS for scheme in schemes.values()), f"{name}: kinds"
+    return model
+
+
+@lru_cache
+def load_catalog(path: Path) -> dict[str, Model]:
+    """All models by name. Raises UserError naming the file and entry that is wrong."""
+    try:
+        entries = tomllib.loads(path.read_text())
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        raise UserError(f"catalog {path}: {error}") from None
+    models = {}
+    for name, values in entries.items():
+        try:
+            models[name] = _model(name, values)
+        except (KeyError, TypeError, AssertionError) as error:
+            raise UserError(f"catalog {path}, [{name}]: {error}") from None
+    return models
+
+
+def find_model(catalog: dict[str, Model], name: str) -> Model:
+    """The model called `name`. Raises UserError listing the known ones."""
+    if name not in catalog:
+        raise UserError(f"model: {name!r} is not known; choose one of {', '.join(catalog)}", field="model")
+    return catalog[name]

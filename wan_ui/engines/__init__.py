@@ -1,0 +1,1 @@
+"""Engines: the same checkpoint files in, the same frames out."""

@@ -1,0 +1,21 @@
+"""Errors with an audience.
+
+A `UserError` is written for the person at the page or the terminal: it names the field or file,
+what is wrong and what to do. Anything else is a bug and keeps its traceback in the log.
+"""
+
+
+class UserError(Exception):
+    """Bad input or a fixable state of the machine. `field` is the control it belongs to, if any."""
+
+    def __init__(self, message: str, *, field: str = ""):
+        super().__init__(message)
+        self.field = field
+
+
+class Cancelled(Exception):
+    """Raised inside the worker by `report` once the user has cancelled the job."""
+
+
+class WorkerDied(UserError):
+    """The worker process ended in the middle of a job (signal, exit code or deadline)."""

@@ -1,0 +1,88 @@
+"""The values that travel between the rooms: frozen, torch-free, JSON-able.
+
+`Request` goes in at the page or the command line, `Progress` comes back while it runs, and an
+engine answers with a `Clip`. Nothing here imports torch, gradio or an engine.
+"""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+
+import numpy as np
+
+# The stages of a job in the order they run. The names are shown in the page and stored in the job.
+STAGES = ("load", "text", "image", "denoise", "decode", "encode")
+
+
+@dataclass(frozen=True)
+class LoraSpec:
+    """One LoRA: `file` (path), `strength`, `target` = high_noise | low_noise | both."""
+
+    file: str
+    strength: float = 1.0
+    target: str = "both"
+
+
+@dataclass(frozen=True)
+class Request:
+    """A job that is fully decided: every field has its final value and has been validated.
+
+    image   path of an RGB picture that already has exactly `width` x `height` pixels
+    seed    0 .. 2**32 - 1; the noise is drawn on the CPU, so a seed means the same everywhere
+    engine  auto | diffusers | lightx2v
+    """
+
+    image: str
+    prompt: str
+    model: str
+    scheme: str
+    engine: str
+    width: int
+    height: int
+    frames: int
+    steps: int
+    seed: int
+    loras: tuple[LoraSpec, ...] = ()
+
+    def to_dict(self) -> dict:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict) -> "Request":
+        loras = tuple(LoraSpec(**lora) for lora in values.get("loras", ()))
+        return cls(**{**values, "loras": loras})
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a job is: sent *before* a step is entered, so that a crash can be attributed to it.
+
+    stage   one of STAGES
+    step    1-based number of the step being entered; 0 while the stage has no steps yet
+    total   number of steps in the stage; 0 when the stage is a single piece of work
+    detail  words for people: "high-noise expert", "frame 9 of 33"
+    """
+
+    stage: str
+    step: int = 0
+    total: int = 0
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class Clip:
+    """What an engine made.
+
+    frames   (T, H, W, 3) uint8
+    fps      frames per second
+    latents  (16, t, h, w) float32, the normalised latents that were decoded
+    facts    engine, attention, dtype ... each a short string with its reason, for the metadata
+    """
+
+    frames: np.ndarray
+    fps: float
+    latents: np.ndarray
+    facts: dict = field(default_factory=dict)
+
+
+# An engine calls this at every step; it raises `Cancelled` when the user has asked to stop.
+Report = Callable[[Progress], None]

@@ -1,0 +1,74 @@
+"""Settings, resolved once into a frozen object. This is the only file that reads the environment.
+
+Every field can be set by `WAN_UI_<FIELD>`, for example `WAN_UI_PORT=8000`. A bad value is an error
+that names the variable; there are no layers, profiles or config files beside this.
+"""
+
+import os
+from dataclasses import dataclass, fields
+from functools import lru_cache
+from pathlib import Path
+
+from wan_ui.errors import UserError
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All that a host may want to change. Paths are made absolute; nothing is created here."""
+
+    host: str = "127.0.0.1"  # 0.0.0.0 in the Docker image and on Spaces
+    port: int = 7860
+    auth: str = ""  # "user:password" asks for a login
+    outputs: Path = Path("outputs")  # jobs, clips and the database
+    models: Path = Path("models")  # downloaded weights: <models>/<owner>/<repo>/<file>
+    loras: Path = Path("loras")
+    cache: Path = Path("~/.cache/wan-ui")  # files derived from shipped ones; safe to delete
+    catalog: Path = ROOT / "configs" / "catalog.toml"
+    model: str = "wan-tiny"  # loaded when the app starts
+    scheme: str = ""  # empty: the model's default
+    engine: str = "auto"
+    stage_timeout: int = 900  # seconds without progress after which the worker is killed
+    max_queue: int = 20  # jobs waiting; one more is refused
+    max_prompt: int = 2000  # characters
+    max_upload_mb: int = 32
+    max_outputs_gb: float = 20.0  # oldest finished clips are deleted beyond this
+    max_output_days: float = 0.0  # and those older than this; 0 keeps them for ever
+    threads: int = 0  # CPU threads for torch; 0: all that this process may use
+
+
+def _parse(name: str, kind: type, text: str):
+    try:
+        value = kind(text)
+    except ValueError:
+        raise UserError(f"{name}={text!r}: expected {kind.__name__}, for example {name}=1") from None
+    if kind in (int, float) and value < 0:
+        raise UserError(f"{name}={text}: must not be negative")
+    if kind is Path:
+        value = value.expanduser().resolve()
+    return value
+
+
+def load_settings(environ: dict[str, str]) -> Settings:
+    """Settings from the defaults and `environ`. Raises UserError naming a bad or unknown variable."""
+    known = {f"WAN_UI_{f.name.upper()}": f for f in fields(Settings)}
+    unknown = sorted(name for name in environ if name.startswith("WAN_UI_") and name not in known)
+    if unknown:
+        raise UserError(f"unknown setting {unknown[0]}; known are: {', '.join(known)}")
+    values = {}
+    for name, field in known.items():
+        kind = type(field.default) if not isinstance(field.default, Path) else Path
+        values[field.name] = _parse(name, kind, environ.get(name, str(field.default)))
+    return Settings(**values)
+
+
+@lru_cache(maxsize=1)
+def settings() -> Settings:
+    """The settings of this process."""
+    # Gradio's own variables are honoured because Spaces and Docker images set them.
+    environ = {name: value for name, value in os.environ.items() if name.startswith("WAN_UI_")}
+    for ours, theirs in (("WAN_UI_HOST", "GRADIO_SERVER_NAME"), ("WAN_UI_PORT", "GRADIO_SERVER_PORT")):
+        if theirs in os.environ:
+            environ.setdefault(ours, os.environ[theirs])
+    return load_settings(environ)
