@@ -85,7 +85,7 @@ class Model:
 
 
 def parse_size(text: str) -> tuple[int, int]:
-    """"256x192" -> (256, 192). Raises UserError."""
+    """ "256x192" -> (256, 192). Raises UserError."""
     width, _, height = text.lower().replace("×", "x").partition("x")
     if not (width.strip().isdigit() and height.strip().isdigit()):
         raise UserError(f"size: {text!r} is not WIDTHxHEIGHT, for example 256x256", field="size")

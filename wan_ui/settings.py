@@ -6,7 +6,6 @@ that names the variable; there are no layers, profiles or config files beside th
 
 import os
 from dataclasses import dataclass, fields
-from functools import lru_cache
 from pathlib import Path
 
 from wan_ui.errors import UserError
@@ -63,9 +62,23 @@ def load_settings(environ: dict[str, str]) -> Settings:
     return Settings(**values)
 
 
-@lru_cache(maxsize=1)
+_current: Settings | None = None
+
+
+def use(values: Settings) -> None:
+    """Make `values` the settings of this process: the worker is handed its parent's."""
+    global _current
+    _current = values
+
+
 def settings() -> Settings:
-    """The settings of this process."""
+    """The settings of this process. Raises UserError when the environment has a bad value."""
+    if _current is None:
+        use(_from_environment())
+    return _current
+
+
+def _from_environment() -> Settings:
     # Gradio's own variables are honoured because Spaces and Docker images set them.
     environ = {name: value for name, value in os.environ.items() if name.startswith("WAN_UI_")}
     for ours, theirs in (("WAN_UI_HOST", "GRADIO_SERVER_NAME"), ("WAN_UI_PORT", "GRADIO_SERVER_PORT")):

@@ -1,0 +1,143 @@
+"""Command line: python -m wan_ui serve | generate.
+
+`generate` takes the same way as the page: a job in the same queue. If an app is running on the same
+outputs folder, its warm model does the work.
+"""
+
+import argparse
+import json
+import logging
+import os
+import shutil
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from tqdm import tqdm
+
+from wan_ui import __version__, progress
+from wan_ui.errors import UserError
+from wan_ui.intake import Draft
+from wan_ui.pipeline import PIPELINE
+from wan_ui.settings import settings
+from wan_ui.worker import describe
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Exit code: 0 done, 1 failed, 2 bad usage, 130 cancelled with Ctrl-C."""
+    args = _parser().parse_args(argv)
+    logging.basicConfig(
+        level=logging.INFO if args.verbose else logging.WARNING, format="%(levelname)s %(name)s: %(message)s"
+    )
+    try:
+        return args.run(args)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("cancelled", file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m wan_ui", description="Wan2.2 image-to-video.")
+    parser.add_argument("--version", action="version", version=__version__)
+    parser.add_argument("-v", "--verbose", action="store_true", help="log what the app decides and why")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    serve = commands.add_parser("serve", help="start the page")
+    serve.add_argument("--host", help="address to listen on (default 127.0.0.1: this machine only)")
+    serve.add_argument("--port", type=int, help="default 7860")
+    serve.set_defaults(run=_serve)
+
+    generate = commands.add_parser("generate", help="make one clip")
+    generate.add_argument("--image", required=True, metavar="FILE", help="the picture to start from")
+    generate.add_argument("--prompt", required=True, metavar="TEXT", help="what should happen")
+    generate.add_argument("--out", required=True, metavar="FILE.mp4", type=Path)
+    generate.add_argument("--model", default="", help="see configs/catalog.toml (default wan-tiny)")
+    generate.add_argument("--scheme", default="", help="how the weights are stored: bf16, fp8, gguf-Q8_0 ...")
+    generate.add_argument("--engine", default="", help="auto | diffusers")
+    generate.add_argument("--size", default="auto", metavar="WxH", help="default: the size nearest the picture's shape")
+    generate.add_argument("--frames", type=int, default=0, metavar="N")
+    generate.add_argument("--steps", type=int, default=0, metavar="N", help="denoise steps (default: the model's)")
+    generate.add_argument("--seed", type=int, default=-1, metavar="N", help="default: a random one, which is printed")
+    generate.add_argument("--json", action="store_true", help="print the result as JSON, the last line of output")
+    generate.set_defaults(run=_generate)
+    return parser
+
+
+def _serve(args: argparse.Namespace) -> int:
+    from app import serve  # gradio is only needed here
+
+    chosen = {name: value for name, value in (("host", args.host), ("port", args.port)) if value is not None}
+    serve(replace(settings(), **chosen))
+    return 0
+
+
+def _generate(args: argparse.Namespace) -> int:
+    if args.out.suffix.lower() != ".mp4":
+        raise UserError(f"--out: {args.out} must end in .mp4")
+    if not args.out.parent.is_dir():
+        raise UserError(f"--out: the folder {args.out.parent} does not exist")
+    draft = Draft(
+        image=args.image,
+        prompt=args.prompt,
+        model=args.model,
+        scheme=args.scheme,
+        engine=args.engine,
+        size=args.size,
+        frames=args.frames,
+        steps=args.steps,
+        seed=args.seed,
+    )
+    pipeline = PIPELINE.open(settings(), client_ok=True, warm=False)
+    try:
+        job_id = pipeline.submit(draft)
+        try:
+            job = _follow(pipeline, job_id, quiet=args.json and not sys.stderr.isatty())
+        except KeyboardInterrupt:
+            pipeline.cancel(job_id)
+            pipeline.wait(job_id)
+            raise
+        if job.state != "done":
+            raise UserError(job.error or f"the job was {job.state}")
+        # Beside the destination first: nothing half-written is ever visible under its name.
+        part = args.out.with_name(f".{args.out.name}.part")
+        shutil.copyfile(pipeline.clip(job), part)
+        os.replace(part, args.out)
+    finally:
+        pipeline.close()
+    seconds = job.result["seconds"]
+    summary = {
+        "out": str(args.out),
+        "job": job.id,
+        **{key: value for key, value in job.request.to_dict().items() if key != "image"},
+        **{key: job.result[key] for key in ("fps", "seconds", "facts", "latents_sha256")},
+    }
+    stages = ", ".join(f"{stage} {spent:.1f}" for stage, spent in seconds.items())
+    print(f"{args.out}: {job.request.frames} frames, seed {job.request.seed}, {sum(seconds.values()):.1f} s ({stages})")
+    if args.json:
+        print(json.dumps(summary))
+    return 0
+
+
+def _follow(pipeline, job_id: str, quiet: bool):
+    """Wait for a job behind a progress bar."""
+    expected = progress.reference(pipeline.history(), pipeline.job(job_id).request)
+    bar = tqdm(total=100, disable=quiet, bar_format="{desc} |{bar}| {n:3.0f}% {postfix}", leave=False)
+
+    def show(job) -> None:
+        left = progress.eta(job, expected)
+        bar.n = 100 * progress.fraction(job, expected)
+        bar.set_description_str(describe(job.progress) if job.state == "running" else job.state, refresh=False)
+        bar.set_postfix_str(f"about {left:.0f} s left" if left is not None else "", refresh=False)
+        bar.refresh()
+
+    try:
+        return pipeline.wait(job_id, on_change=show)
+    finally:
+        bar.close()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,117 @@
+"""What a person asked for -> a Request in which everything is decided, or a UserError naming the field.
+
+The page, the command line and the API all come through here, so a forged value is caught whatever
+door it used.
+"""
+
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+
+from wan_ui import weights
+from wan_ui.catalog import Model, find_model, load_catalog, parse_size
+from wan_ui.errors import UserError
+from wan_ui.images import fit, open_image
+from wan_ui.request import LoraSpec, Request
+from wan_ui.settings import Settings
+
+MAX_SEED = 2**32 - 1
+ENGINES = ("auto", "diffusers")
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A request as typed. Zeros and empty strings mean "choose for me"; seed -1 means a random one."""
+
+    image: str = ""
+    prompt: str = ""
+    model: str = ""
+    scheme: str = ""
+    engine: str = ""
+    size: str = "auto"
+    frames: int = 0
+    steps: int = 0
+    seed: int = -1
+    loras: tuple[LoraSpec, ...] = ()
+
+
+def resolve(draft: Draft, settings: Settings, folder: Path) -> Request:
+    """Check `draft`, write the cropped picture into `folder` as input.png. Raises UserError."""
+    model = find_model(load_catalog(settings.catalog), draft.model or settings.model)
+    scheme = model.scheme(draft.scheme)
+    engine = draft.engine or settings.engine
+    if engine not in ENGINES:
+        raise UserError(f"engine: {engine!r} is not known; choose one of {', '.join(ENGINES)}", field="engine")
+    missing = weights.availability(model, scheme, settings)
+    if missing:
+        raise UserError(f"model: {model.name} with {scheme.name} cannot run here: {missing}", field="model")
+    prompt = _prompt(draft.prompt, settings.max_prompt)
+    frames = _whole("frames", draft.frames or model.default_frames)
+    if frames not in model.frames:
+        raise UserError(f"frames: {model.name} makes {_list(model.frames)} frames, not {frames}", field="frames")
+    steps = _whole("steps", draft.steps or model.default_steps)
+    fewest, most = model.steps
+    if not fewest <= steps <= most:
+        raise UserError(f"steps: {model.name} takes {fewest} to {most} steps, not {steps}", field="steps")
+    if not draft.image:
+        raise UserError("image: choose a picture first", field="image")
+    image = open_image(draft.image)
+    width, height = _size(draft.size, model, image.size)
+    folder.mkdir(parents=True, exist_ok=True)
+    fit(image, width, height).save(folder / "input.png")
+    return Request(
+        image=str(folder / "input.png"),
+        prompt=prompt,
+        model=model.name,
+        scheme=scheme.name,
+        engine=engine,
+        width=width,
+        height=height,
+        frames=frames,
+        steps=steps,
+        seed=_seed(draft.seed),
+        loras=tuple(draft.loras),
+    )
+
+
+def _prompt(text: str, limit: int) -> str:
+    text = " ".join((text or "").replace("\0", " ").split())
+    if not text:
+        raise UserError("prompt: say what should happen, for example “slowly zoom in, sunset light”", field="prompt")
+    if len(text) > limit:
+        raise UserError(f"prompt: {len(text):,} characters; the limit is {limit:,}", field="prompt")
+    return text
+
+
+def _size(text: str, model: Model, picture: tuple[int, int]) -> tuple[int, int]:
+    if not text or text == "auto":
+        return model.closest_size(*picture)
+    size = parse_size(text)
+    if size not in model.sizes:
+        offered = _list(f"{width}x{height}" for width, height in model.sizes)
+        raise UserError(f"size: {model.name} makes {offered}, not {size[0]}x{size[1]}", field="size")
+    return size
+
+
+def _seed(seed: int) -> int:
+    seed = _whole("seed", seed)
+    if seed == -1:
+        return secrets.randbelow(MAX_SEED + 1)
+    if not 0 <= seed <= MAX_SEED:
+        raise UserError(f"seed: {seed} is not between 0 and {MAX_SEED} (-1 draws one)", field="seed")
+    return seed
+
+
+def _whole(field: str, value) -> int:
+    try:
+        number = int(value)
+    except (TypeError, ValueError, OverflowError):
+        raise UserError(f"{field}: {value!r} is not a whole number", field=field) from None
+    if number != value:
+        raise UserError(f"{field}: {value!r} is not a whole number", field=field)
+    return number
+
+
+def _list(values) -> str:
+    words = [str(value) for value in values]
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} or {words[-1]}"

@@ -1,0 +1,65 @@
+"""How much longer? An estimate from the steps already done and from the last job of the same kind.
+
+Inside a stage with steps, the steps done so far give the pace. Later stages are taken from the
+seconds per stage that the last finished job stored, scaled by the number of pixels it had to make.
+With neither, there is no estimate, and none is shown.
+"""
+
+import time
+
+from wan_ui.jobs import Job
+from wan_ui.request import STAGES, Request
+
+
+def work(request: Request, stage: str) -> float:
+    """A measure that a stage's time grows with."""
+    pixels = request.width * request.height * request.frames
+    return {"load": 1.0, "text": 1.0, "denoise": pixels * request.steps}.get(stage, float(pixels))
+
+
+def reference(history: list[Job], request: Request) -> dict[str, float]:
+    """Expected seconds of each stage, from the newest finished job with the same model and scheme."""
+    for job in history:
+        if job.state == "done" and (job.request.model, job.request.scheme) == (request.model, request.scheme):
+            seconds = job.result["seconds"]
+            return {stage: seconds[stage] * work(request, stage) / work(job.request, stage) for stage in seconds}
+    return {}
+
+
+def eta(job: Job, expected: dict[str, float], now: float | None = None) -> float | None:
+    """Seconds left of a running job; None when nothing is known to base it on."""
+    now = time.time() if now is None else now
+    progress = job.progress
+    if job.state != "running" or progress.stage not in STAGES or job.stage_started is None:
+        return None
+    in_stage = now - job.stage_started
+    done = progress.step - 1
+    if progress.total and done > 0:
+        # The step being entered began at step_started: only the time before that is finished steps.
+        pace = (job.step_started - job.stage_started) / done
+        left = pace * (progress.total - done) - (now - job.step_started)
+    elif progress.stage in expected:
+        left = expected[progress.stage] - in_stage
+    elif progress.stage == "load":
+        left = 0.0
+    else:
+        return None
+    later = STAGES[STAGES.index(progress.stage) + 1 :]
+    if not expected and later:
+        return None
+    return max(left, 0.0) + sum(expected.get(stage, 0.0) for stage in later)
+
+
+def fraction(job: Job, expected: dict[str, float], now: float | None = None) -> float:
+    """Part of the job that is done, 0..1: by expected seconds where known, otherwise by stages."""
+    if job.state == "done":
+        return 1.0
+    left = eta(job, expected, now)
+    if left is not None and job.started is not None:
+        spent = (time.time() if now is None else now) - job.started
+        return min(spent / max(spent + left, 1e-6), 0.99)
+    progress = job.progress
+    if progress.stage not in STAGES:
+        return 0.0
+    within = (progress.step - 1) / progress.total if progress.total else 0.0
+    return (STAGES.index(progress.stage) + within) / len(STAGES)

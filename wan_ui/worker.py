@@ -1,0 +1,322 @@
+"""The worker: a spawned child process that owns the engine, and the parent's handle on it.
+
+Why a process: a kernel that segfaults, an out-of-memory kill or a hang must cost one job, not the
+page. Why spawned: a forked child inherits CUDA and thread state that is not usable.
+
+Messages are JSON texts over a pipe. Parent to child: load, generate, cancel. Child to parent:
+progress (sent before a step is entered), then one of done, cancelled, error. When the pipe closes,
+the other side is gone: the child then ends at once, the parent reports the signal and the stage.
+"""
+
+import faulthandler
+import importlib
+import json
+import logging
+import multiprocessing
+import os
+import signal
+import tempfile
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+from wan_ui.errors import Cancelled, UserError, WorkerDied
+from wan_ui.request import Progress, Request
+from wan_ui.settings import Settings
+
+log = logging.getLogger(__name__)
+
+ENGINE_FACTORY = "wan_ui.engines.base:create_engine"
+POLL = 0.1  # seconds between looks at the cancel flag
+CANCEL_GRACE = 60.0  # a step that does not end within this after a cancel is killed
+
+
+class WorkerError(Exception):
+    """An unexpected error inside the worker; the text is the child's traceback."""
+
+
+# ---------------------------------------------------------------- the parent's side
+
+
+class Worker:
+    """Handle on the child. One message is answered at a time; `cancel` may interrupt it."""
+
+    def __init__(self, settings: Settings, engine_factory: str = ENGINE_FACTORY):
+        self.settings = settings
+        self.engine_factory = engine_factory
+        self.process: multiprocessing.process.BaseProcess | None = None
+
+    def alive(self) -> bool:
+        return self.process is not None and self.process.is_alive()
+
+    def start(self) -> None:
+        self.stop()
+        context = multiprocessing.get_context("spawn")
+        self.pipe, child_pipe = context.Pipe()
+        # faulthandler writes the Python stack of a fatal signal here; it goes into the log.
+        self.stderr = tempfile.NamedTemporaryFile(prefix="wan-ui-worker-", suffix=".log")  # noqa: SIM115
+        settings = {
+            name: str(value) if isinstance(value, Path) else value for name, value in asdict(self.settings).items()
+        }
+        self.process = context.Process(
+            target=worker_main,
+            args=(child_pipe, self.engine_factory, json.dumps(settings), self.stderr.name),
+            name="wan-ui-worker",
+            daemon=True,
+        )
+        self.process.start()
+        child_pipe.close()
+
+    def stop(self) -> None:
+        if self.process is None:
+            return
+        self.pipe.close()  # the child ends by itself when it sees this
+        self.process.join(2)
+        if self.process.is_alive():
+            self.process.kill()
+            self.process.join()
+        self.stderr.close()
+        self.process = None
+
+    def load(self, model: str, scheme: str, engine: str, on_progress: Callable[[Progress], None]) -> dict:
+        """Load a model; {"engine": chosen engine and reason, "seconds": ...}."""
+        message = {"kind": "load", "model": model, "scheme": scheme, "engine": engine}
+        return self._ask(message, on_progress, lambda: False)
+
+    def generate(
+        self, request: Request, folder: Path, on_progress: Callable[[Progress], None], cancelled: Callable[[], bool]
+    ) -> dict:
+        """Run a job; writes clip.mp4 and poster.jpg into `folder`. The result's fields: see `_generate`."""
+        message = {"kind": "generate", "request": request.to_dict(), "folder": str(folder)}
+        return self._ask(message, on_progress, cancelled)
+
+    def _ask(self, message: dict, on_progress: Callable[[Progress], None], cancelled: Callable[[], bool]) -> dict:
+        """Send, then follow progress. Raises UserError, Cancelled, WorkerDied or WorkerError."""
+        if not self.alive():
+            self.start()
+        progress, deadline, cancel_sent = Progress("start"), self._deadline(), False
+        try:
+            self.pipe.send_bytes(json.dumps(message).encode())
+            while True:
+                if self.pipe.poll(POLL):
+                    answer = json.loads(self.pipe.recv_bytes())
+                    if answer["kind"] != "progress":
+                        return _result(answer)
+                    progress = Progress(**answer["progress"])
+                    on_progress(progress)
+                    if not cancel_sent:
+                        deadline = self._deadline()
+                if not cancel_sent and cancelled():
+                    cancel_sent, deadline = True, time.monotonic() + CANCEL_GRACE
+                    self.pipe.send_bytes(b'{"kind": "cancel"}')
+                if time.monotonic() > deadline:
+                    self.kill()
+                    if cancel_sent:
+                        raise Cancelled
+                    raise WorkerDied(
+                        f"{describe(progress)} made no progress for {self.settings.stage_timeout} s, so the worker was "
+                        "stopped. WAN_UI_STAGE_TIMEOUT allows more time."
+                    )
+        except (EOFError, BrokenPipeError, ConnectionResetError):
+            raise WorkerDied(self._epitaph(progress)) from None
+
+    def _deadline(self) -> float:
+        return time.monotonic() + self.settings.stage_timeout
+
+    def kill(self) -> None:
+        if self.process is not None:
+            self.process.kill()
+            self.process.join()
+
+    def _epitaph(self, progress: Progress) -> str:
+        self.process.join(5)
+        code = self.process.exitcode
+        stack = Path(self.stderr.name).read_text(errors="replace").strip()
+        if stack:
+            log.error("worker's last words:\n%s", stack)
+        if code is not None and code < 0:
+            cause = f"was ended by {signal.Signals(-code).name}"
+            if -code == signal.SIGKILL:
+                cause += " (often the system running out of memory: try a smaller size or fewer frames)"
+        else:
+            cause = f"ended with exit code {code}"
+        return (
+            f"The worker {cause} during {describe(progress)}. It has been started again; other jobs are not affected."
+        )
+
+
+def describe(progress: Progress) -> str:
+    """ "denoise step 3/4, low-noise expert" """
+    words = progress.stage
+    if progress.total:
+        words += f" step {progress.step}/{progress.total}"
+    return f"{words}, {progress.detail}" if progress.detail else words
+
+
+def _result(answer: dict) -> dict:
+    match answer["kind"]:
+        case "done":
+            return answer["result"]
+        case "cancelled":
+            raise Cancelled
+        case "user_error":
+            raise UserError(answer["message"], field=answer["field"])
+        case _:
+            raise WorkerError(answer["traceback"])
+
+
+# ---------------------------------------------------------------- the child's side
+
+
+def worker_main(pipe, engine_factory: str, settings_json: str, stderr_path: str) -> None:
+    """Entry point of the child: answer messages until the pipe closes."""
+    stack_file = open(stderr_path, "w")  # noqa: SIM115 - must stay open for faulthandler
+    faulthandler.enable(stack_file)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    from wan_ui import settings as settings_module
+
+    values = json.loads(settings_json)
+    defaults = Settings()
+    resolved = Settings(**{name: type(getattr(defaults, name))(value) for name, value in values.items()})
+    settings_module.use(resolved)
+
+    inbox: list[dict] = []
+    arrived = threading.Condition()
+    cancel = threading.Event()
+
+    def listen() -> None:
+        while True:
+            try:
+                message = json.loads(pipe.recv_bytes())
+            except (EOFError, OSError):
+                os._exit(0)  # the parent is gone: do not outlive it holding a GPU
+            if message["kind"] == "cancel":
+                cancel.set()
+                continue
+            cancel.clear()  # here, not when the work begins: a cancel may already be right behind it
+            with arrived:
+                inbox.append(message)
+                arrived.notify()
+
+    threading.Thread(target=listen, daemon=True).start()
+    factory_module, _, factory_name = engine_factory.partition(":")
+    desk = _Desk(pipe, resolved, getattr(importlib.import_module(factory_module), factory_name), cancel)
+    while True:
+        with arrived:
+            arrived.wait_for(lambda: inbox)
+            message = inbox.pop(0)
+        try:
+            result = desk.load(message) if message["kind"] == "load" else desk.generate(message)
+            answer = {"kind": "done", "result": result}
+        except Cancelled:
+            answer = {"kind": "cancelled"}
+        except UserError as error:
+            answer = {"kind": "user_error", "message": str(error), "field": error.field}
+        except Exception:
+            answer = {"kind": "error", "traceback": traceback.format_exc()}
+        desk.send(answer)
+
+
+class _Desk:
+    """What the child keeps between messages: the loaded engine."""
+
+    def __init__(self, pipe, settings: Settings, create_engine: Callable, cancel: threading.Event):
+        self.pipe, self.settings, self.create_engine, self.cancel = pipe, settings, create_engine, cancel
+        self.engine = None
+        self.loaded: tuple[str, str, str] | None = None
+        self.chosen = ""
+
+    def send(self, message: dict) -> None:
+        self.pipe.send_bytes(json.dumps(message).encode())
+
+    def load(self, message: dict) -> dict:
+        from wan_ui.catalog import find_model, load_catalog
+
+        wanted = (message["model"], message["scheme"], message["engine"])
+        started = time.monotonic()
+        if self.loaded != wanted:
+            model = find_model(load_catalog(self.settings.catalog), message["model"])
+            scheme = model.scheme(message["scheme"])
+            clock = _Clock(self.send, self.cancel)
+            clock.report(Progress("load", detail=f"{model.title}, {scheme.title}"))
+            engine, chosen = self.create_engine(message["engine"])
+            if self.engine is not None:
+                self.engine.close()  # two full-size models do not fit side by side
+                self.engine, self.loaded = None, None
+            engine.load(model, scheme, clock.report)
+            self.engine, self.loaded, self.chosen = engine, wanted, chosen
+        return {"engine": self.chosen, "seconds": round(time.monotonic() - started, 3)}
+
+    def generate(self, message: dict) -> dict:
+        """Result: clip, poster (file names), frames, fps, seconds by stage, facts, latents_sha256."""
+        import hashlib
+
+        from PIL import Image
+
+        from wan_ui import __version__, muxer
+
+        request = Request.from_dict(message["request"])
+        folder = Path(message["folder"])
+        clock = _Clock(self.send, self.cancel)
+        self.load({"model": request.model, "scheme": request.scheme, "engine": request.engine})
+        self.engine.set_loras(request.loras)
+        clip = self.engine.generate(request, clock.report)
+        clock.report(Progress("encode", detail="MP4"))
+        facts = {"engine": self.chosen, **clip.facts}
+        metadata = {key: value for key, value in request.to_dict().items() if key != "image"}
+        metadata |= {"facts": facts, "wan_ui": __version__}
+        try:
+            muxer.write_mp4(clip.frames, folder / "clip.mp4", clip.fps, metadata)
+            Image.fromarray(clip.frames[len(clip.frames) // 2]).save(folder / "poster.jpg", quality=88)
+        except (UserError, OSError) as error:
+            # The minutes spent on the frames are not thrown away because of a full disk or a bad ffmpeg.
+            raise UserError(f"{error}. {_rescue(clip.frames, folder)}") from None
+        return {
+            "clip": "clip.mp4",
+            "poster": "poster.jpg",
+            "frames": len(clip.frames),
+            "fps": clip.fps,
+            "seconds": clock.seconds(),
+            "facts": facts,
+            "latents_sha256": hashlib.sha256(clip.latents.tobytes()).hexdigest(),
+        }
+
+
+def _rescue(frames, folder: Path) -> str:
+    import numpy as np
+
+    for place in (folder, Path(tempfile.gettempdir())):
+        path = place / f"{folder.name}-frames.npz"
+        try:
+            np.savez(path, frames=frames)
+        except OSError:
+            path.unlink(missing_ok=True)
+            continue
+        return f"The frames were kept in {path.name} ({place.name})."
+    return "The frames could not be kept either."
+
+
+class _Clock:
+    """`report` for an engine: forwards progress, raises Cancelled, and sums the seconds of each stage."""
+
+    def __init__(self, send: Callable[[dict], None], cancel: threading.Event):
+        self._send, self._cancel = send, cancel
+        self._spent: dict[str, float] = {}
+        self._stage, self._since = "", time.monotonic()
+
+    def report(self, progress: Progress) -> None:
+        now = time.monotonic()
+        if self._stage:
+            self._spent[self._stage] = self._spent.get(self._stage, 0.0) + now - self._since
+        self._stage, self._since = progress.stage, now
+        self._send({"kind": "progress", "progress": asdict(progress)})
+        if self._cancel.is_set():
+            raise Cancelled
+
+    def seconds(self) -> dict[str, float]:
+        now = time.monotonic()
+        spent = {**self._spent, self._stage: self._spent.get(self._stage, 0.0) + now - self._since}
+        return {stage: round(seconds, 3) for stage, seconds in spent.items()}
