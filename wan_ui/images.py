@@ -4,6 +4,7 @@ Orientation (EXIF), alpha (laid on white), 16-bit, CMYK, palettes, colour profil
 normalised; what cannot be is refused with the reason. Nothing is decoded before its size is known.
 """
 
+import contextlib
 import io
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from PIL import Image, ImageCms, ImageDraw, ImageOps, UnidentifiedImageError
 
 from wan_ui.errors import UserError
 
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF", "MPO")
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")
 MAX_MEGAPIXELS = 64  # decoded RGBA of that size is 256 MB
 MIN_SIDE = 16
 
@@ -32,7 +33,7 @@ def open_image(path: str | Path) -> Image.Image:
     width, height = image.size
     if width * height > MAX_MEGAPIXELS * 1_000_000:
         raise refuse(
-            f"has {width} x {height} pixels ({width * height / 1e6:.0f} megapixels); the limit is {MAX_MEGAPIXELS}: make it smaller first"
+            f"has {width} x {height} pixels; the limit is {MAX_MEGAPIXELS} megapixels: make it smaller first"
         )
     if min(width, height) < MIN_SIDE:
         raise refuse(f"has {width} x {height} pixels; both sides need at least {MIN_SIDE}")
@@ -50,12 +51,11 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         image = image.point(lambda value: value / 256).convert("L") if image.mode != "F" else image.convert("L")
     profile = image.info.get("icc_profile")
     if profile and image.mode in ("RGB", "CMYK", "L"):
-        try:
+        # A damaged profile only costs a slight tint.
+        with contextlib.suppress(ImageCms.PyCMSError, OSError, ValueError):
             image = ImageCms.profileToProfile(
                 image, ImageCms.ImageCmsProfile(io.BytesIO(profile)), ImageCms.createProfile("sRGB"), outputMode="RGB"
             )
-        except (ImageCms.PyCMSError, OSError, ValueError):
-            pass  # a damaged profile only costs a slight tint
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)

@@ -53,6 +53,7 @@ def resolve(draft: Draft, settings: Settings, folder: Path) -> Request:
     fewest, most = model.steps
     if not fewest <= steps <= most:
         raise UserError(f"steps: {model.name} takes {fewest} to {most} steps, not {steps}", field="steps")
+    seed = _seed(draft.seed)
     if not draft.image:
         raise UserError("image: choose a picture first", field="image")
     image = open_image(draft.image)
@@ -69,7 +70,7 @@ def resolve(draft: Draft, settings: Settings, folder: Path) -> Request:
         height=height,
         frames=frames,
         steps=steps,
-        seed=_seed(draft.seed),
+        seed=seed,
         loras=tuple(draft.loras),
     )
 

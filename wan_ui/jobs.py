@@ -32,6 +32,9 @@ CREATE INDEX IF NOT EXISTS jobs_by_owner ON jobs (owner, created);
 """
 
 
+NOT_STARTED = Progress("")
+
+
 @dataclass(frozen=True)
 class Job:
     """One row. Times are seconds since the epoch.
@@ -47,7 +50,7 @@ class Job:
     created: float
     started: float | None = None
     finished: float | None = None
-    progress: Progress = Progress("")
+    progress: Progress = NOT_STARTED
     stage_started: float | None = None
     step_started: float | None = None
     cancel: bool = False

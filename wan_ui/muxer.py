@@ -39,7 +39,7 @@ def _run(stream: "ffmpeg.nodes.OutputStream", stdin: bytes | memoryview = b"") -
 
 def write_mp4(frames: np.ndarray, path: Path, fps: float, metadata: dict | None = None) -> None:
     """Write (T, H, W, 3) uint8 frames, H and W even. Raises UserError; never leaves half a file."""
-    count, height, width, channels = frames.shape
+    _, height, width, channels = frames.shape
     assert channels == 3 and frames.dtype == np.uint8 and height % 2 == 0 and width % 2 == 0
     source = ffmpeg.input("pipe:", format="rawvideo", pix_fmt="rgb24", s=f"{width}x{height}", framerate=fps)
     # Without an explicit matrix ffmpeg converts with BT.601 and leaves the file untagged: browsers guess.

@@ -19,7 +19,7 @@ from wan_ui import outputs
 from wan_ui.catalog import find_model, load_catalog
 from wan_ui.errors import Cancelled, UserError
 from wan_ui.intake import Draft, resolve
-from wan_ui.jobs import Job, Jobs, new_job_id
+from wan_ui.jobs import NOT_STARTED, Job, Jobs, new_job_id
 from wan_ui.request import Progress
 from wan_ui.settings import Settings
 from wan_ui.worker import ENGINE_FACTORY, Worker, WorkerError
@@ -38,7 +38,7 @@ class ModelStatus:
     model: str = ""
     scheme: str = ""
     engine: str = ""
-    progress: Progress = Progress("")
+    progress: Progress = NOT_STARTED
     words: str = ""
 
 

@@ -1,0 +1,72 @@
+"""An engine that does in the worker what the prompt tells it to: crash, hang, fail, take its time.
+
+"denoise:2=segfault" does so when step 2 of denoise is entered; a comma separates several. The frames
+are the input picture, tinted by the seed, so that two jobs can be told apart.
+"""
+
+import ctypes
+import os
+import signal
+import time
+
+import numpy as np
+from PIL import Image
+
+from wan_ui.errors import UserError
+from wan_ui.request import Clip, Progress
+
+STEPS = {"text": 0, "image": 0, "denoise": None, "decode": 2}
+
+
+def create_engine(name: str):
+    return ScriptedEngine(), f"scripted ({name})"
+
+
+def act(command: str) -> None:
+    name, _, value = command.partition(":")
+    match name:
+        case "segfault":
+            ctypes.string_at(0)  # a real SIGSEGV, not a raised exception
+        case "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        case "exit":
+            os._exit(int(value))
+        case "hang":
+            time.sleep(3600)
+        case "sleep":
+            time.sleep(float(value))
+        case "refuse":
+            raise UserError("prompt: the scripted engine refuses this")
+        case "bug":
+            raise ZeroDivisionError("a bug in the engine")
+
+
+class ScriptedEngine:
+    loads = 0
+
+    def load(self, model, scheme, report) -> None:
+        for step in (1, 2):
+            report(Progress("load", step, 2, f"part {step}"))
+        if scheme.name == "fp8":
+            raise UserError("scheme: the fp8 file is damaged")
+        ScriptedEngine.loads += 1
+
+    def set_loras(self, loras) -> None:
+        pass
+
+    def generate(self, request, report) -> Clip:
+        script = dict(item.split("=", 1) for item in request.prompt.replace(" ", "").split(",") if "=" in item)
+        for stage, steps in STEPS.items():
+            steps = request.steps if steps is None else steps
+            for step in range(1, steps + 1) if steps else [0]:
+                expert = "high-noise expert" if step <= steps / 2 else "low-noise expert"
+                report(Progress(stage, step, steps, expert if stage == "denoise" else ""))
+                act(script.get(f"{stage}:{step}", ""))
+                act(script.get(stage, ""))
+        picture = np.asarray(Image.open(request.image)).astype(int)
+        frames = np.stack([np.clip(picture + (request.seed + 3 * t) % 40, 0, 255) for t in range(request.frames)])
+        latents = np.random.default_rng(request.seed).standard_normal((16, 2, 8, 8), np.float32)
+        return Clip(frames.astype(np.uint8), 16, latents, {"loads": str(ScriptedEngine.loads)})
+
+    def close(self) -> None:
+        pass

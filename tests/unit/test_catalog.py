@@ -1,0 +1,59 @@
+"""The shipped catalog is sound, and a broken one is refused by file and entry."""
+
+import pytest
+
+from wan_ui.catalog import find_model, load_catalog, parse_size
+from wan_ui.errors import UserError
+from wan_ui.settings import Settings
+
+
+@pytest.fixture
+def catalog():
+    return load_catalog(Settings().catalog)
+
+
+def test_the_models_and_schemes_that_are_promised(catalog):
+    assert list(catalog) == ["wan-tiny", "i2v-a14b", "ti2v-5b"]
+    assert list(catalog["wan-tiny"].schemes) == ["bf16", "fp8", "gguf-Q8_0", "gguf-Q5_0", "gguf-Q4_0"]
+    assert catalog["wan-tiny"].embedded and not catalog["i2v-a14b"].embedded
+    for model in catalog.values():
+        for scheme in model.schemes.values():
+            assert model.embedded or (":" in scheme.high and bool(scheme.low) == (model.family == "a14b"))
+
+
+@pytest.mark.parametrize(
+    "picture, size",
+    [((4000, 3000), (256, 256)), ((1920, 1080), (320, 192)), ((1080, 1920), (192, 320)), ((9, 9), (256, 256))],
+)
+def test_auto_takes_the_size_nearest_in_shape(catalog, picture, size):
+    assert catalog["wan-tiny"].closest_size(*picture) == size
+
+
+def test_unknown_names_list_the_known_ones(catalog):
+    with pytest.raises(UserError, match="choose one of wan-tiny, i2v-a14b, ti2v-5b"):
+        find_model(catalog, "wan-huge")
+    with pytest.raises(UserError, match="is not available for ti2v-5b"):
+        catalog["ti2v-5b"].scheme("fp8")
+    assert catalog["ti2v-5b"].scheme("").name == "gguf-Q8_0"
+
+
+def test_sizes_are_parsed():
+    assert parse_size("832x480") == parse_size(" 832×480 ") == (832, 480)
+    with pytest.raises(UserError, match="WIDTHxHEIGHT"):
+        parse_size("832")
+
+
+@pytest.mark.parametrize(
+    "old, new, words",
+    [
+        ("frames = [17, 25, 33]", "frames = [17, 24]", r"\[wan-tiny\]: wan-tiny: frames must be 4k\+1"),
+        ('"256x256", ', '"250x250", ', "wan-tiny: sizes"),
+        ("shift = 5.0", "shfit = 5.0", "shfit"),
+        ("[wan-tiny]", "[wan-tiny", "catalog"),
+    ],
+)
+def test_a_broken_catalog_is_refused_by_entry(tmp_path, old, new, words):
+    path = tmp_path / "catalog.toml"
+    path.write_text(Settings().catalog.read_text().replace(old, new, 1))
+    with pytest.raises(UserError, match=words):
+        load_catalog(path)

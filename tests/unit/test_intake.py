@@ -1,0 +1,67 @@
+"""Every field is checked on the server, and the message names the field."""
+
+from dataclasses import replace
+
+import pytest
+from PIL import Image
+
+from wan_ui.errors import UserError
+from wan_ui.intake import MAX_SEED, Draft, resolve
+
+
+@pytest.fixture
+def draft(picture) -> Draft:
+    return Draft(image=str(picture), prompt="slowly zoom in", model="scripted", seed=5)
+
+
+def test_zeros_mean_choose_for_me(draft, scripted_settings, tmp_path):
+    request = resolve(draft, scripted_settings, tmp_path / "job")
+    assert (request.scheme, request.engine, request.frames, request.steps, request.seed) == ("bf16", "auto", 5, 4, 5)
+    assert (request.width, request.height) == (96, 64), "160 x 120 is nearest to 3:2"
+    assert Image.open(request.image).size == (96, 64)
+
+
+def test_a_random_seed_is_drawn_once_and_differs(draft, scripted_settings, tmp_path):
+    seeds = {resolve(replace(draft, seed=-1), scripted_settings, tmp_path).seed for _ in range(5)}
+    assert len(seeds) == 5 and all(0 <= seed <= MAX_SEED for seed in seeds)
+
+
+def test_the_prompt_is_cleaned_of_nul_and_line_breaks(draft, scripted_settings, tmp_path):
+    request = resolve(replace(draft, prompt=" zoom\0in,\n\n sunset 🌅 <b>"), scripted_settings, tmp_path)
+    assert request.prompt == "zoom in, sunset 🌅 <b>"
+
+
+@pytest.mark.parametrize(
+    "change, field, words",
+    [
+        ({"prompt": "  \n "}, "prompt", "say what should happen"),
+        ({"prompt": "a" * 100_000}, "prompt", "100,000 characters; the limit is 2,000"),
+        ({"image": ""}, "image", "choose a picture"),
+        ({"image": "http://169.254.169.254/latest"}, "image", "does not exist"),
+        ({"model": "../../etc/passwd"}, "model", "is not known"),
+        ({"scheme": "gguf-Q8_0"}, "scheme", "choose one of bf16, fp8"),
+        ({"engine": "rm -rf"}, "engine", "is not known"),
+        ({"frames": 6}, "frames", "5 or 9 frames, not 6"),
+        ({"frames": "many"}, "frames", "not a whole number"),
+        ({"frames": 5.5}, "frames", "not a whole number"),
+        ({"steps": 9}, "steps", "1 to 8 steps, not 9"),
+        ({"steps": -4}, "steps", "not -4"),
+        ({"size": "1000000x1000000"}, "size", "makes 64x64, 96x64 or 64x96"),
+        ({"size": "big"}, "size", "not WIDTHxHEIGHT"),
+        ({"seed": 2**32}, "seed", "not between"),
+        ({"seed": -2}, "seed", "not between"),
+        ({"seed": float("inf")}, "seed", "not a whole number"),
+        ({"seed": None}, "seed", "not a whole number"),
+    ],
+)
+def test_bad_values_are_refused_by_field(draft, scripted_settings, tmp_path, change, field, words):
+    with pytest.raises(UserError, match=words) as caught:
+        resolve(replace(draft, **change), scripted_settings, tmp_path / "job")
+    assert caught.value.field == field
+    assert not (tmp_path / "job").exists(), "nothing is left behind"
+
+
+def test_missing_model_files_are_said_before_a_job_is_made(draft, scripted_settings, tmp_path):
+    (tmp_path / "scripted-model" / "Wan2.1_VAE.pth").unlink()
+    with pytest.raises(UserError, match=r"1 of \d+ files missing"):
+        resolve(draft, scripted_settings, tmp_path)

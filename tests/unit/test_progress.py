@@ -1,0 +1,50 @@
+"""The estimate: from the steps done, from the last job of the kind, or none at all."""
+
+import pytest
+
+from wan_ui.jobs import Job
+from wan_ui.progress import eta, fraction, reference
+from wan_ui.request import Progress, Request
+
+REQUEST = Request("x.png", "p", "m", "s", "auto", 100, 100, 10, 4, 1)
+EXPECTED = {"text": 1.0, "image": 2.0, "denoise": 8.0, "decode": 5.0, "encode": 1.0}
+
+
+def job(state="running", request=REQUEST, **fields) -> Job:
+    return Job("id", "local", state, request, created=0.0, started=0.0, **fields)
+
+
+def test_the_pace_of_the_steps_done_and_the_expected_later_stages():
+    at_step_3 = job(progress=Progress("denoise", 3, 4), stage_started=10.0, step_started=16.0)
+    assert eta(at_step_3, EXPECTED, now=17.0) == pytest.approx(3.0 * 2 - 1 + 5 + 1)
+
+
+def test_in_the_first_step_the_last_job_is_the_measure():
+    assert (
+        eta(job(progress=Progress("denoise", 1, 4), stage_started=10.0, step_started=10.0), EXPECTED, now=12.0) == 12.0
+    )
+
+
+def test_without_anything_to_go_by_there_is_no_estimate():
+    assert eta(job(progress=Progress("denoise", 1, 4), stage_started=0.0, step_started=0.0), {}, now=1.0) is None
+    assert eta(job(state="queued"), EXPECTED, now=1.0) is None
+
+
+def test_the_reference_is_scaled_by_the_work():
+    done = job(state="done", result={"seconds": EXPECTED})
+    twice = Request("x.png", "p", "m", "s", "auto", 100, 100, 20, 2, 1)
+    assert reference([done], twice) == {"text": 1.0, "image": 4.0, "denoise": 8.0, "decode": 10.0, "encode": 2.0}
+    assert reference([done], Request("x.png", "p", "other", "s", "auto", 100, 100, 20, 2, 1)) == {}
+
+
+def test_the_fraction_grows_and_ends_at_one():
+    marks = [
+        fraction(
+            job(progress=Progress("denoise", step, 4), stage_started=3.0, step_started=1.0 + 2 * step),
+            EXPECTED,
+            3.0 + 2 * (step - 1),
+        )
+        for step in (1, 2, 3, 4)
+    ]
+    assert marks == sorted(marks) and 0 < marks[0] < marks[-1] < 1
+    assert fraction(job(state="done"), {}) == 1.0

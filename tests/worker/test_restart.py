@@ -1,0 +1,107 @@
+"""kill -9 of the whole app: history intact, the running job marked, queued jobs run after the restart."""
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from wan_ui.errors import UserError
+from wan_ui.intake import Draft
+from wan_ui.jobs import Jobs
+from wan_ui.pipeline import Pipeline
+from wan_ui.settings import ROOT
+
+FACTORY = "tests.scripted_engine:create_engine"
+
+APP = """
+import sys, time
+from pathlib import Path
+from wan_ui.intake import Draft
+from wan_ui.pipeline import PIPELINE
+from wan_ui.settings import load_settings
+
+if __name__ == "__main__":
+    outputs, catalog, picture = sys.argv[1:]
+    settings = load_settings({"WAN_UI_OUTPUTS": outputs, "WAN_UI_CATALOG": catalog, "WAN_UI_MODEL": "scripted"})
+    PIPELINE.open(settings, engine_factory="tests.scripted_engine:create_engine")
+    done = PIPELINE.submit(Draft(image=picture, prompt="first", seed=1))
+    PIPELINE.wait(done)
+    PIPELINE.submit(Draft(image=picture, prompt="denoise:2=hang", seed=2))
+    PIPELINE.submit(Draft(image=picture, prompt="third", seed=3))
+    time.sleep(600)
+"""
+
+
+@pytest.fixture
+def app(scripted_settings, picture, tmp_path):
+    script = tmp_path / "an_app.py"
+    script.write_text(APP)
+    command = [sys.executable, script, scripted_settings.outputs, scripted_settings.catalog, picture]
+    process = subprocess.Popen(command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    jobs = Jobs(scripted_settings.outputs / "wan_ui.sqlite")
+    end = time.monotonic() + 30
+    while not (
+        len(jobs.of_owner("local")) == 3 and any(job.progress.stage == "denoise" for job in jobs.in_state("running"))
+    ):
+        assert time.monotonic() < end and process.poll() is None
+        time.sleep(0.1)
+    yield process, jobs
+    process.kill()
+    process.wait()
+
+
+def children(pid: int) -> list[int]:
+    text = subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True).stdout
+    return [int(word) for word in text.split()]
+
+
+def test_kill_9_mid_job_loses_nothing(app, scripted_settings):
+    process, jobs = app
+    workers = children(process.pid)
+    assert workers
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert [job.state for job in reversed(jobs.of_owner("local"))] == ["done", "running", "queued"]
+
+    pipeline = Pipeline().open(scripted_settings, engine_factory=FACTORY)
+    try:
+        first, second, third = reversed(pipeline.history())
+        assert second.state == "interrupted" and "generate it again" in second.error
+        assert pipeline.wait(third.id).state == "done"
+        assert pipeline.clip(first).stat().st_size > 1000
+        with sqlite3.connect(jobs.path) as db:
+            assert db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    finally:
+        pipeline.close()
+    # The old worker saw its pipe close and ended by itself, although it was in the middle of a hang.
+    stats = [Path(f"/proc/{pid}/stat") for pid in workers]
+    assert not any(stat.exists() and " Z " not in stat.read_text() for stat in stats)
+
+
+def test_two_apps_on_one_outputs_folder(app, scripted_settings, picture):
+    with pytest.raises(UserError, match="another Wan UI is using"):
+        Pipeline().open(scripted_settings, engine_factory=FACTORY)
+    client = Pipeline().open(scripted_settings, client_ok=True)
+    job_id = client.submit(Draft(image=str(picture), prompt="from the command line"))
+    for job in client.jobs.in_state("running"):
+        client.cancel(job.id)
+        assert client.job(job_id).state == "queued"
+    client.cancel(job_id)
+    assert client.job(job_id).state == "cancelled"
+    client.close()
+
+
+def test_a_client_notices_that_the_app_is_gone(app, scripted_settings, picture):
+    process, _ = app
+    client = Pipeline().open(scripted_settings, client_ok=True)
+    job_id = client.submit(Draft(image=str(picture), prompt="from the command line"))
+    process.kill()
+    process.wait()
+    with pytest.raises(UserError, match="has ended"):
+        client.wait(job_id)
+    client.close()
