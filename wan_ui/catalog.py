@@ -44,6 +44,7 @@ class Model:
     steps     (fewest, most) denoise steps
     shift     flow-matching timestep shift
     boundary  the high-noise expert takes timesteps >= boundary * 1000; 0 for a single DIT
+    hint      what to write in a prompt; phrases are offered in the page to be added by a click
     """
 
     name: str
@@ -62,6 +63,7 @@ class Model:
     default_scheme: str
     schemes: dict[str, Scheme]
     hint: str = ""
+    phrases: tuple[str, ...] = ()
     vae: str = ""
 
     @property
@@ -98,6 +100,7 @@ def _model(name: str, values: dict) -> Model:
     values["sizes"] = tuple(parse_size(size) for size in values["sizes"])
     values["frames"] = tuple(values["frames"])
     values["steps"] = tuple(values["steps"])
+    values["phrases"] = tuple(values.get("phrases", ()))
     model = Model(name=name, schemes=schemes, **values)
     stride = {"a14b": 16, "5b": 32}[model.family]  # VAE stride times DIT patch size
     assert all(w % stride == 0 and h % stride == 0 for w, h in model.sizes), f"{name}: sizes"
