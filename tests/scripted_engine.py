@@ -6,7 +6,9 @@ are the input picture, tinted by the seed, so that two jobs can be told apart.
 
 import ctypes
 import os
+import resource
 import signal
+import tempfile
 import time
 
 import numpy as np
@@ -35,6 +37,14 @@ def act(command: str) -> None:
             time.sleep(3600)
         case "sleep":
             time.sleep(float(value))
+        case "limit-files":
+            # What a full disk does to every writer, ffmpeg included: no file may grow beyond this.
+            resource.setrlimit(resource.RLIMIT_FSIZE, (int(value), int(value)))
+        case "break-ffmpeg":
+            with tempfile.NamedTemporaryFile("w", suffix="-ffmpeg", delete=False) as script:
+                script.write("#!/bin/sh\necho 'encoder on strike' >&2\nexit 7\n")
+            os.chmod(script.name, 0o755)
+            os.environ["IMAGEIO_FFMPEG_EXE"] = script.name
         case "refuse":
             raise UserError("prompt: the scripted engine refuses this")
         case "bug":

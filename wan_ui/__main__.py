@@ -1,4 +1,4 @@
-"""Command line: python -m wan_ui serve | generate.
+"""Command line: python -m wan_ui serve | generate | bench.
 
 `generate` takes the same way as the page: a job in the same queue. If an app is running on the same
 outputs folder, its warm model does the work.
@@ -19,8 +19,11 @@ from wan_ui import __version__, progress
 from wan_ui.errors import UserError
 from wan_ui.intake import Draft
 from wan_ui.pipeline import PIPELINE
-from wan_ui.settings import settings
+from wan_ui.qa import bench
+from wan_ui.settings import ROOT, settings
 from wan_ui.worker import describe
+
+EXAMPLE = ROOT / "assets" / "examples" / "chelsea.jpg"
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -54,16 +57,32 @@ def _parser() -> argparse.ArgumentParser:
     generate.add_argument("--image", required=True, metavar="FILE", help="the picture to start from")
     generate.add_argument("--prompt", required=True, metavar="TEXT", help="what should happen")
     generate.add_argument("--out", required=True, metavar="FILE.mp4", type=Path)
-    generate.add_argument("--model", default="", help="see configs/catalog.toml (default wan-tiny)")
-    generate.add_argument("--scheme", default="", help="how the weights are stored: bf16, fp8, gguf-Q8_0 ...")
-    generate.add_argument("--engine", default="", help="auto | diffusers")
-    generate.add_argument("--size", default="auto", metavar="WxH", help="default: the size nearest the picture's shape")
-    generate.add_argument("--frames", type=int, default=0, metavar="N")
-    generate.add_argument("--steps", type=int, default=0, metavar="N", help="denoise steps (default: the model's)")
+    _add_model_options(generate)
     generate.add_argument("--seed", type=int, default=-1, metavar="N", help="default: a random one, which is printed")
     generate.add_argument("--json", action="store_true", help="print the result as JSON, the last line of output")
     generate.set_defaults(run=_generate)
+
+    bench_command = commands.add_parser("bench", help="time a cold start and warm clips on this machine")
+    bench_command.add_argument("--image", default=str(EXAMPLE), metavar="FILE")
+    bench_command.add_argument("--prompt", default="the camera slowly zooms in, sunset light", metavar="TEXT")
+    bench_command.add_argument("--clips", type=int, default=3, metavar="N", help="warm clips; the median is shown")
+    _add_model_options(bench_command)
+    bench_command.set_defaults(run=_bench)
     return parser
+
+
+def _add_model_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--model", default="", help="see configs/catalog.toml (default wan-tiny)")
+    command.add_argument("--scheme", default="", help="how the weights are stored: bf16, fp8, gguf-Q8_0 ...")
+    command.add_argument("--engine", default="", help="auto | diffusers")
+    command.add_argument("--size", default="auto", metavar="WxH", help="default: the size nearest the picture's shape")
+    command.add_argument("--frames", type=int, default=0, metavar="N")
+    command.add_argument("--steps", type=int, default=0, metavar="N", help="denoise steps (default: the model's)")
+
+
+def _draft(args: argparse.Namespace, **more) -> Draft:
+    names = ("image", "prompt", "model", "scheme", "engine", "size", "frames", "steps")
+    return Draft(**{name: getattr(args, name) for name in names}, **more)
 
 
 def _serve(args: argparse.Namespace) -> int:
@@ -79,20 +98,9 @@ def _generate(args: argparse.Namespace) -> int:
         raise UserError(f"--out: {args.out} must end in .mp4")
     if not args.out.parent.is_dir():
         raise UserError(f"--out: the folder {args.out.parent} does not exist")
-    draft = Draft(
-        image=args.image,
-        prompt=args.prompt,
-        model=args.model,
-        scheme=args.scheme,
-        engine=args.engine,
-        size=args.size,
-        frames=args.frames,
-        steps=args.steps,
-        seed=args.seed,
-    )
     pipeline = PIPELINE.open(settings(), client_ok=True, warm=False)
     try:
-        job_id = pipeline.submit(draft)
+        job_id = pipeline.submit(_draft(args, seed=args.seed))
         try:
             job = _follow(pipeline, job_id, quiet=args.json and not sys.stderr.isatty())
         except KeyboardInterrupt:
@@ -118,6 +126,13 @@ def _generate(args: argparse.Namespace) -> int:
     print(f"{args.out}: {job.request.frames} frames, seed {job.request.seed}, {sum(seconds.values()):.1f} s ({stages})")
     if args.json:
         print(json.dumps(summary))
+    return 0
+
+
+def _bench(args: argparse.Namespace) -> int:
+    if args.clips < 1:
+        raise UserError("--clips: at least 1")
+    bench.print_table(bench.bench(settings(), _draft(args), args.clips))
     return 0
 
 

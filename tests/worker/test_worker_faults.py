@@ -9,6 +9,7 @@ import signal
 import time
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from wan_ui.errors import UserError
@@ -160,3 +161,17 @@ def test_the_quota_removes_the_oldest_clips_first(scripted_settings, picture):
         assert pipeline.clip(second) and pipeline.clip(third) and not (pipeline.clips / first.id).exists()
     finally:
         pipeline.close()
+
+
+def test_a_full_disk_fails_the_job_and_nothing_half_written_stays(pipeline, picture):
+    job = run(pipeline, picture, "decode:2=limit-files:600", frames=9)
+    assert job.state == "failed" and re.search(r"File too large|ffmpeg failed|Errno", job.error), job.error
+    assert sorted(path.name for path in (pipeline.clips / job.id).iterdir()) == ["input.png"]
+    assert pipeline.history()[0].id == job.id, "the database still answers"
+
+
+def test_a_failing_encoder_keeps_the_frames(pipeline, picture):
+    job = run(pipeline, picture, "decode:2=break-ffmpeg", frames=9)
+    assert job.state == "failed" and "encoder on strike" in job.error and "The frames were kept in" in job.error
+    with np.load(pipeline.clips / job.id / f"{job.id}-frames.npz") as kept:
+        assert kept["frames"].shape == (9, 64, 96, 3)

@@ -1,0 +1,31 @@
+# docker build -t wan-ui .                       CPU only
+# docker build -t wan-ui --build-arg CUDA=1 .    with CUDA; run with --gpus all
+FROM python:3.12-slim
+
+ARG CUDA=0
+
+# Spaces run the container as uid 1000.
+RUN useradd --create-home --uid 1000 user
+USER user
+ENV HOME=/home/user \
+    PATH=/home/user/.local/bin:$PATH \
+    PYTHONUNBUFFERED=1 \
+    WAN_UI_HOST=0.0.0.0 \
+    WAN_UI_PORT=7860 \
+    WAN_UI_OUTPUTS=/home/user/data/outputs \
+    WAN_UI_MODELS=/home/user/data/models \
+    WAN_UI_LORAS=/home/user/data/loras
+WORKDIR /home/user/app
+
+COPY --chown=user requirements.txt ./
+# PyPI's torch brings gigabytes of CUDA libraries; PyTorch's own index has a build without them.
+RUN if [ "$CUDA" = 0 ]; then \
+        pip install --no-cache-dir --index-url https://download.pytorch.org/whl/cpu "$(grep '^torch==' requirements.txt)"; \
+    fi && \
+    pip install --no-cache-dir -r requirements.txt
+COPY --chown=user . .
+RUN mkdir -p /home/user/data
+
+EXPOSE 7860
+VOLUME /home/user/data
+CMD ["python", "app.py"]

@@ -1,0 +1,48 @@
+"""`make run` in a fresh clone, with no virtual environment and no derived files: the page comes up."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+import urllib.error
+import urllib.request
+
+import pytest
+
+from wan_ui.settings import ROOT
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+@pytest.mark.timeout(600)
+def test_make_run_in_a_fresh_clone_serves_the_page(tmp_path):
+    if not (ROOT / ".git").exists() or not shutil.which("make"):
+        pytest.skip("needs a git checkout and make")
+    clone = tmp_path / "clone"
+    subprocess.run(["git", "clone", "--quiet", "--no-hardlinks", ROOT, clone], check=True)
+    port = free_port()
+    environ = {name: value for name, value in os.environ.items() if name not in ("VIRTUAL_ENV", "PYTHONPATH")}
+    environ |= {"WAN_UI_PORT": str(port), "WAN_UI_CACHE": str(tmp_path / "cache")}
+    log = tmp_path / "make-run.log"
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            ["make", "run"], cwd=clone, env=environ, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+        )
+    try:
+        page = ""
+        while "Wan UI" not in page:
+            assert process.poll() is None, log.read_text()[-3000:]
+            time.sleep(1)
+            try:
+                page = urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=5).read().decode()
+            except (urllib.error.URLError, ConnectionError, TimeoutError):
+                continue
+    finally:
+        os.killpg(process.pid, signal.SIGINT)
+        process.wait(30)

@@ -1,0 +1,66 @@
+"""The command line takes the same way as the page and says what went wrong in one line."""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from wan_ui import muxer
+from wan_ui.settings import ROOT
+
+
+def wan_ui(*arguments, **environ) -> subprocess.CompletedProcess:
+    environ = {**os.environ, **{name: str(value) for name, value in environ.items()}}
+    command = [sys.executable, "-m", "wan_ui", *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=180)
+
+
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        ({"--prompt": ""}, "prompt: say what should happen"),
+        ({"--frames": "18"}, "frames: wan-tiny makes 17, 25 or 33 frames, not 18"),
+        ({"--size": "4096x4096"}, "size: wan-tiny makes"),
+        ({"--image": "README.md"}, "image: README.md is not a picture"),
+        ({"--model": "wan-9"}, "model: 'wan-9' is not known"),
+        ({"--out": "clip.avi"}, "--out: clip.avi must end in .mp4"),
+        ({"--out": "/nowhere/clip.mp4"}, "the folder /nowhere does not exist"),
+    ],
+)
+def test_bad_input_is_one_clear_line(tiny_settings, picture, tmp_path, change, words):
+    options = {"--image": picture, "--prompt": "zoom in", "--out": tmp_path / "clip.mp4"} | change
+    done = wan_ui("generate", *[word for pair in options.items() for word in pair], WAN_UI_OUTPUTS=tmp_path / "outputs")
+    assert done.returncode == 1 and words in done.stderr and "Traceback" not in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_a_bad_setting_is_named(tmp_path):
+    done = wan_ui("generate", "--image", "x", "--prompt", "x", "--out", "x.mp4", WAN_UI_THREADS="two")
+    assert done.returncode == 1 and "WAN_UI_THREADS='two'" in done.stderr
+
+
+def test_generate_writes_the_clip_and_the_same_seed_gives_the_same_latents(tiny_settings, picture, tmp_path):
+    results = []
+    for name in ("one.mp4", "two.mp4"):
+        options = ["--image", picture, "--prompt", "slowly zoom in", "--out", tmp_path / name, "--frames", "17"]
+        done = wan_ui(
+            "generate",
+            *options,
+            "--seed",
+            "11",
+            "--json",
+            WAN_UI_OUTPUTS=tmp_path / "outputs",
+            WAN_UI_CACHE=tiny_settings.cache,
+        )
+        assert done.returncode == 0, done.stderr
+        results.append(json.loads(done.stdout.splitlines()[-1]))
+    assert results[0]["latents_sha256"] == results[1]["latents_sha256"]
+    clips = [hashlib.sha256((tmp_path / name).read_bytes()).hexdigest() for name in ("one.mp4", "two.mp4")]
+    assert clips[0] == clips[1]
+    settings = muxer.read_metadata(tmp_path / "one.mp4")
+    assert settings["seed"] == 11 and settings["prompt"] == "slowly zoom in" and settings["frames"] == 17
+    frames, _ = muxer.read_frames(tmp_path / "one.mp4")
+    assert frames.shape == (17, 256, 256, 3)
