@@ -1,0 +1,162 @@
+"""Names: original Wan tensor names <-> the names of the diffusers and transformers modules.
+
+The files on disk always carry the original names, since LightX2V, ComfyUI and the official release
+read those. diffusers' own converters hard-code the sizes of the released models (4 VAE stages with
+2 residual blocks), and there is none for the UMT5 `.pth`, so the maps here are built from the sizes.
+A map takes a module's name (or a bare parameter's, such as `modulation`) to the other side's;
+the leaf (`weight`, `bias`, `gamma`, `weight_scale`) is carried over unchanged.
+
+tests/engines/test_checkpoints.py holds them against `convert_wan_transformer_to_diffusers` and
+`convert_wan_vae_to_diffusers` of diffusers 0.42.1.
+"""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from wan_ui.errors import UserError
+
+PREFIXES = ("model.diffusion_model.", "diffusion_model.")
+
+
+def strip_prefix(name: str) -> str:
+    """ComfyUI's files put one of PREFIXES before every name."""
+    for prefix in PREFIXES:
+        if name.startswith(prefix):
+            return name.removeprefix(prefix)
+    return name
+
+
+def dit_names(layers: int) -> dict[str, str]:
+    """Original WanModel -> WanTransformer3DModel, for a DIT of `layers` blocks."""
+    names = {
+        "patch_embedding": "patch_embedding",
+        "text_embedding.0": "condition_embedder.text_embedder.linear_1",
+        "text_embedding.2": "condition_embedder.text_embedder.linear_2",
+        "time_embedding.0": "condition_embedder.time_embedder.linear_1",
+        "time_embedding.2": "condition_embedder.time_embedder.linear_2",
+        "time_projection.1": "condition_embedder.time_proj",
+        "head.head": "proj_out",
+        "head.modulation": "scale_shift_table",
+    }
+    block = {"modulation": "scale_shift_table", "norm3": "norm2", "ffn.0": "ffn.net.0.proj", "ffn.2": "ffn.net.2"}
+    for ours, theirs in (("self_attn", "attn1"), ("cross_attn", "attn2")):
+        block |= {f"{ours}.{x}": f"{theirs}.to_{x}" for x in "qkv"}
+        block |= {f"{ours}.o": f"{theirs}.to_out.0"}
+        block |= {f"{ours}.norm_{x}": f"{theirs}.norm_{x}" for x in "qk"}
+    for i in range(layers):
+        names |= {f"blocks.{i}.{ours}": f"blocks.{i}.{theirs}" for ours, theirs in block.items()}
+    return names
+
+
+def t5_names(layers: int) -> dict[str, str]:
+    """Original umt5 encoder (wan/modules/t5.py) -> UMT5EncoderModel, for `layers` blocks."""
+    names = {"token_embedding": "shared", "norm": "encoder.final_layer_norm"}
+    block = {
+        "norm1": "layer.0.layer_norm",
+        "pos_embedding.embedding": "layer.0.SelfAttention.relative_attention_bias",
+        "norm2": "layer.1.layer_norm",
+        "ffn.gate.0": "layer.1.DenseReluDense.wi_0",
+        "ffn.fc1": "layer.1.DenseReluDense.wi_1",
+        "ffn.fc2": "layer.1.DenseReluDense.wo",
+    } | {f"attn.{x}": f"layer.0.SelfAttention.{x}" for x in "qkvo"}
+    for i in range(layers):
+        names |= {f"blocks.{i}.{ours}": f"encoder.block.{i}.{theirs}" for ours, theirs in block.items()}
+    return names
+
+
+def _residual(ours: str, theirs: str) -> dict[str, str]:
+    parts = {"residual.0": "norm1", "residual.2": "conv1", "residual.3": "norm2", "residual.6": "conv2"}
+    parts |= {"shortcut": "conv_shortcut"}
+    return {f"{ours}.{a}": f"{theirs}.{b}" for a, b in parts.items()}
+
+
+def _resample(ours: str, theirs: str) -> dict[str, str]:
+    return {f"{ours}.resample.1": f"{theirs}.resample.1", f"{ours}.time_conv": f"{theirs}.time_conv"}
+
+
+def vae_names(stages: int, num_res_blocks: int) -> dict[str, str]:
+    """Original Wan2.1 VAE -> AutoencoderKLWan (is_residual=False), for any number of stages and blocks.
+
+    Both sides number the encoder's layers in one flat list; in the decoder the original does too,
+    whereas diffusers groups them by stage.
+    """
+    names = {"conv1": "quant_conv", "conv2": "post_quant_conv"}
+    for side in ("encoder", "decoder"):
+        names |= {
+            f"{side}.conv1": f"{side}.conv_in",
+            f"{side}.head.0": f"{side}.norm_out",
+            f"{side}.head.2": f"{side}.conv_out",
+            f"{side}.middle.1.norm": f"{side}.mid_block.attentions.0.norm",
+            f"{side}.middle.1.to_qkv": f"{side}.mid_block.attentions.0.to_qkv",
+            f"{side}.middle.1.proj": f"{side}.mid_block.attentions.0.proj",
+        }
+        names |= _residual(f"{side}.middle.0", f"{side}.mid_block.resnets.0")
+        names |= _residual(f"{side}.middle.2", f"{side}.mid_block.resnets.1")
+    layer = 0
+    for stage in range(stages):
+        for _ in range(num_res_blocks):
+            names |= _residual(f"encoder.downsamples.{layer}", f"encoder.down_blocks.{layer}")
+            layer += 1
+        if stage != stages - 1:
+            names |= _resample(f"encoder.downsamples.{layer}", f"encoder.down_blocks.{layer}")
+            layer += 1
+    layer = 0
+    for stage in range(stages):
+        for block in range(num_res_blocks + 1):
+            names |= _residual(f"decoder.upsamples.{layer}", f"decoder.up_blocks.{stage}.resnets.{block}")
+            layer += 1
+        if stage != stages - 1:
+            names |= _resample(f"decoder.upsamples.{layer}", f"decoder.up_blocks.{stage}.upsamplers.0")
+            layer += 1
+    return names
+
+
+def inverse(names: Mapping[str, str]) -> dict[str, str]:
+    """The map the other way round; used to write files with the original names."""
+    return {theirs: ours for ours, theirs in names.items()}
+
+
+def rename(tensors: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+    """`tensors` with every name mapped; a name that the map does not know is kept, for `load_strict` to report."""
+    renamed = {}
+    for name, tensor in tensors.items():
+        module, _, leaf = name.rpartition(".")
+        if name in names:
+            renamed[names[name]] = tensor
+        elif module in names:
+            renamed[f"{names[module]}.{leaf}"] = tensor
+        else:
+            renamed[name] = tensor
+    return renamed
+
+
+def load_strict(module, tensors: dict[str, Any], *, file: Path) -> None:
+    """Put `tensors` into `module` as they are (assign, no copy and no cast), all or nothing.
+
+    Raises UserError naming the file and the first missing or unexpected names, or the first shape
+    that differs, expected against got.
+    """
+    expected = module.state_dict()
+    missing = [name for name in expected if name not in tensors]
+    unexpected = [name for name in tensors if name not in expected]
+    if missing or unexpected:
+        parts = []
+        if missing:
+            parts.append(f"{len(missing)} tensors are missing (first: {', '.join(missing[:3])})")
+        if unexpected:
+            parts.append(f"{len(unexpected)} are unexpected (first: {', '.join(unexpected[:3])})")
+        raise UserError(f"{file}: does not fit {type(module).__name__}: {'; '.join(parts)}. Is it the right file?")
+    for name, tensor in tensors.items():
+        if tuple(tensor.shape) != tuple(expected[name].shape):
+            raise UserError(
+                f"{file}: tensor {name} has shape {tuple(tensor.shape)}, expected {tuple(expected[name].shape)}"
+                f" by the model's config. Is it the right file?"
+            )
+    module.load_state_dict(tensors, strict=True, assign=True)
+
+
+def count(names, pattern: str) -> int:
+    """1 + the largest number that group 1 of `pattern` matches at the start of any of `names`; 0 if none."""
+    return 1 + max((int(match[1]) for name in names if (match := re.match(pattern, name))), default=-1)

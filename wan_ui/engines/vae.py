@@ -1,0 +1,127 @@
+"""The VAE: original `.pth` or a Diffusers folder -> AutoencoderKLWan, and its two loops.
+
+Both loops go one latent frame at a time, as diffusers' own do, but here, so that progress can be
+reported and a job cancelled between frames, without hooks, and with the causal cache in a local list:
+a cancelled job leaves nothing behind.
+"""
+
+import json
+from pathlib import Path
+
+import torch
+from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan, patchify, unpatchify
+
+from wan_ui.engines.checkpoints import count, load_strict, rename, vae_names
+from wan_ui.engines.text import read_pth
+from wan_ui.errors import UserError
+from wan_ui.headers import read_header
+from wan_ui.tensors import read_tensor
+
+
+def load_vae(path: Path, *, dtype: torch.dtype, device: torch.device) -> AutoencoderKLWan:
+    """The VAE in eval mode. A folder is read as Diffusers format, a file as original Wan2.1. Raises UserError."""
+    if path.is_dir():
+        file = path / "diffusion_pytorch_model.safetensors"
+        tensors = {name: read_tensor(file, info) for name, info in read_header(file).tensors.items()}
+        try:
+            config = json.loads((path / "config.json").read_text())
+        except (OSError, ValueError) as error:
+            raise UserError(f"{path / 'config.json'}: {error}") from error
+        config = {key: value for key, value in config.items() if not key.startswith("_")}
+    else:
+        file, tensors = path, read_pth(path)
+        config, names = vae_layout(path, tensors)
+        tensors = rename(tensors, names)
+    with torch.device("meta"):
+        vae = AutoencoderKLWan(**config)
+    load_strict(vae, {name: tensor.to(device, dtype) for name, tensor in tensors.items()}, file=file)
+    return vae.eval().requires_grad_(False)
+
+
+def vae_layout(path: Path, tensors: dict[str, torch.Tensor]) -> tuple[dict, dict[str, str]]:
+    """AutoencoderKLWan's arguments and the name map, read off an original Wan2.1 VAE's tensors."""
+    try:
+        base = tensors["encoder.conv1.weight"].shape[0]
+        z_dim = tensors["conv2.weight"].shape[0]
+        layers = count(tensors, r"encoder\.downsamples\.(\d+)\.")
+        widths, blocks, temporal = [], [], []
+        run = 0
+        for layer in range(layers):
+            prefix = f"encoder.downsamples.{layer}"
+            if f"{prefix}.residual.2.weight" in tensors:
+                run += 1
+                width = tensors[f"{prefix}.residual.2.weight"].shape[0]
+            else:
+                widths.append(width)
+                blocks.append(run)
+                temporal.append(f"{prefix}.time_conv.weight" in tensors)
+                run = 0
+        widths.append(width)
+        blocks.append(run)
+    except (KeyError, UnboundLocalError) as error:
+        raise UserError(f"{path}: no Wan2.1 VAE in original names ({error})") from None
+    if len(set(blocks)) != 1 or any(width % base for width in widths):
+        raise UserError(f"{path}: VAE stages of {blocks} blocks and {widths} channels are not a Wan2.1 VAE")
+    config = {
+        "base_dim": base,
+        "z_dim": z_dim,
+        "dim_mult": [width // base for width in widths],
+        "num_res_blocks": blocks[0],
+        "temperal_downsample": temporal,
+    }
+    return config, vae_names(len(widths), blocks[0])
+
+
+def latent_statistics(vae: AutoencoderKLWan) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and standard deviation per channel, each (1, z, 1, 1, 1) float32 on the VAE's device."""
+    shape = (1, vae.config.z_dim, 1, 1, 1)
+    mean = torch.tensor(vae.config.latents_mean, device=vae.device).view(shape)
+    return mean, torch.tensor(vae.config.latents_std, device=vae.device).view(shape)
+
+
+@torch.inference_mode()
+def encode_image(vae: AutoencoderKLWan, image: torch.Tensor, frames: int, entering) -> torch.Tensor:
+    """[image, zeros ...] -> normalised latents (1, z, 1 + (frames - 1) / 4, h, w) float32.
+
+    image     (1, 3, H, W) float32 in -1 .. 1
+    frames    4k+1 frames in all; those after the first are zero (mid grey)
+    entering  called with (k, n) before latent frame k of n
+    """
+    pad = image.new_zeros(1, 3, frames - 1, *image.shape[-2:])
+    video = torch.cat([image.unsqueeze(2), pad], dim=2).to(vae.device, vae.dtype)
+    if vae.config.patch_size is not None:
+        video = patchify(video, vae.config.patch_size)
+    chunks = [video[:, :, :1], *video[:, :, 1:].split(4, dim=2)]
+    cache = [None] * vae._cached_conv_counts["encoder"]
+    out = []
+    for k, chunk in enumerate(chunks):
+        entering(k + 1, len(chunks))
+        out.append(vae.encoder(chunk, feat_cache=cache, feat_idx=[0]))
+    moments = vae.quant_conv(torch.cat(out, dim=2)).float()
+    mean, std = latent_statistics(vae)
+    return (moments[:, : vae.config.z_dim] - mean) / std  # the mode of the posterior is its mean
+
+
+@torch.inference_mode()
+def decode(vae: AutoencoderKLWan, latents: torch.Tensor, entering) -> torch.Tensor:
+    """Normalised latents (1, z, t, h, w) -> frames (T, H, W, 3) uint8 on the CPU, T = 1 + 4 (t - 1).
+
+    entering  called with (k, n) before latent frame k of n
+    """
+    mean, std = latent_statistics(vae)
+    x = vae.post_quant_conv((latents.to(vae.device).float() * std + mean).to(vae.dtype))
+    cache = [None] * vae._cached_conv_counts["decoder"]
+    out = []
+    for k, chunk in enumerate(x.split(1, dim=2)):
+        entering(k + 1, x.shape[2])
+        pixels = vae.decoder(chunk, feat_cache=cache, feat_idx=[0], first_chunk=k == 0)
+        if vae.config.patch_size is not None:
+            pixels = unpatchify(pixels, vae.config.patch_size)
+        out.append(to_uint8(pixels))
+    return torch.cat(out)
+
+
+def to_uint8(pixels: torch.Tensor) -> torch.Tensor:
+    """(1, 3, T, H, W) in -1 .. 1 -> (T, H, W, 3) uint8 on the CPU."""
+    pixels = pixels[0].float().clamp(-1, 1).mul(127.5).add(127.5).round().to(torch.uint8)
+    return pixels.permute(1, 2, 3, 0).cpu()

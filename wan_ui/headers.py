@@ -1,0 +1,216 @@
+"""Bounded header checks: what a weight file says about itself, before any library opens it.
+
+Weight files come from strangers. gguf-py 0.19 hangs on a malformed file of 43 bytes, safetensors'
+own errors name neither file nor tensor, and a `.pth` is a pickle. Everything here reads a bounded
+number of bytes, never allocates by a count that the file gives without comparing it with the file's
+size, and raises UserError with the file's name. No torch; numpy and gguf only for block sizes.
+
+Sources: gguf.md of ggml (little-endian, version 2 and 3), the safetensors README.
+"""
+
+import json
+import math
+import re
+import struct
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from wan_ui.errors import UserError
+
+MAX_TENSORS = 65_536
+MAX_METADATA = 65_536
+MAX_NAME = 1024  # bytes
+MAX_DIMS = 5  # ggml has 4, but Wan's patch_embedding.weight is written with 5 by some tools
+MAX_JSON = 100_000_000  # bytes, the limit of safetensors itself
+
+# struct formats of the GGUF metadata types; 8 is a string, 9 an array
+GGUF_SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
+GGUF_STRING, GGUF_ARRAY = 8, 9
+
+SAFETENSORS_BYTES = {
+    "F64": 8, "I64": 8, "U64": 8, "F32": 4, "I32": 4, "U32": 4, "F16": 2, "BF16": 2, "I16": 2, "U16": 2,
+    "I8": 1, "U8": 1, "BOOL": 1, "F8_E4M3": 1, "F8_E5M2": 1, "F8_E8M0": 1,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """Where a tensor lies. `dtype` is GGML's or safetensors' name, `shape` in torch order (rows first)."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    offset: int  # bytes from the start of the file
+    nbytes: int
+
+
+@dataclass(frozen=True)
+class Header:
+    metadata: dict
+    tensors: dict[str, TensorInfo]
+
+
+def damaged(path: Path, why: str) -> UserError:
+    return UserError(f"{path}: {why}. The file is damaged or not what its name says; fetch it again.")
+
+
+def read_header(path: Path) -> Header:
+    """Header of a `.gguf` or `.safetensors` file, told apart by content. Raises UserError."""
+    if not path.is_file():
+        raise UserError(f"{path}: file not found")
+    with path.open("rb") as file:
+        magic = file.read(4)
+    return gguf_header(path) if magic == b"GGUF" or path.suffix == ".gguf" else safetensors_header(path)
+
+
+class _Reader:
+    """Sequential little-endian reads that never pass the end of the file."""
+
+    def __init__(self, path: Path):
+        self.path, self.size, self.file = path, path.stat().st_size, path.open("rb")
+
+    def bytes(self, count: int) -> bytes:
+        if count > self.size - self.file.tell():
+            raise damaged(self.path, f"the GGUF header ends early ({self.size} bytes in all)")
+        return self.file.read(count)
+
+    def number(self, code: str):
+        return struct.unpack("<" + code, self.bytes(struct.calcsize("<" + code)))[0]
+
+    def string(self, limit: int) -> str:
+        length = self.number("Q")
+        if length > limit:
+            raise damaged(self.path, f"a GGUF string of {length} bytes")
+        return self.bytes(length).decode("utf-8", "replace")
+
+    def value(self, kind: int):
+        if kind == GGUF_STRING:
+            return self.string(1 << 24)
+        if kind == GGUF_ARRAY:
+            item, count = self.number("I"), self.number("Q")
+            if item in GGUF_SCALARS:
+                raw = self.bytes(count * struct.calcsize("<" + GGUF_SCALARS[item]))
+                return list(struct.unpack(f"<{count}{GGUF_SCALARS[item]}", raw))
+            # a string takes at least 8 bytes, so this bounds the loop by the file's size
+            if item == GGUF_STRING and count * 8 <= self.size and count <= 1_000_000:
+                return [self.string(1 << 24) for _ in range(count)]
+            raise damaged(self.path, f"a GGUF array of {count} items of type {item}")
+        if kind not in GGUF_SCALARS:
+            raise damaged(self.path, f"GGUF metadata of unknown type {kind}")
+        return self.number(GGUF_SCALARS[kind])
+
+
+def gguf_header(path: Path) -> Header:
+    """Metadata and tensor table of a GGUF file (version 2 or 3, little-endian). Raises UserError."""
+    from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
+
+    reader = _Reader(path)
+    with reader.file:
+        if reader.bytes(4) != b"GGUF":
+            raise damaged(path, "not a GGUF file (no GGUF magic)")
+        version, n_tensors, n_metadata = reader.number("I"), reader.number("Q"), reader.number("Q")
+        if version not in (2, 3):
+            raise damaged(path, f"GGUF version {version}, expected 2 or 3")
+        if n_tensors > MAX_TENSORS or n_metadata > MAX_METADATA:
+            raise damaged(path, f"the GGUF header claims {n_tensors} tensors and {n_metadata} metadata entries")
+
+        metadata = {}
+        for _ in range(n_metadata):
+            name = reader.string(MAX_NAME)
+            metadata[name] = reader.value(reader.number("I"))
+
+        table = []
+        for _ in range(n_tensors):
+            name, n_dims = reader.string(MAX_NAME), reader.number("I")
+            if not 0 <= n_dims <= MAX_DIMS:
+                raise damaged(path, f"tensor {name!r} has {n_dims} dimensions")
+            dims = [reader.number("Q") for _ in range(n_dims)]
+            table.append((name, tuple(reversed(dims)), reader.number("I"), reader.number("Q")))
+
+        alignment = metadata.get("general.alignment", 32)
+        if not isinstance(alignment, int) or not 1 <= alignment <= 65_536:
+            raise damaged(path, f"GGUF alignment {alignment!r}")
+        start = math.ceil(reader.file.tell() / alignment) * alignment
+
+    tensors = {}
+    for name, shape, kind, offset in table:
+        try:
+            qtype = GGMLQuantizationType(kind)
+        except ValueError:
+            raise damaged(path, f"tensor {name!r} has the unknown GGML type {kind}") from None
+        block, block_bytes = GGML_QUANT_SIZES[qtype]
+        count = math.prod(shape)
+        if shape and shape[-1] % block:
+            raise damaged(path, f"tensor {name!r}: rows of {shape[-1]} values do not divide into {qtype.name} blocks")
+        nbytes = count // block * block_bytes
+        if start + offset + nbytes > reader.size:
+            raise damaged(
+                path, f"truncated: tensor {name!r} ends {start + offset + nbytes - reader.size} bytes too late"
+            )
+        if name in tensors:
+            raise damaged(path, f"tensor {name!r} appears twice")
+        tensors[name] = TensorInfo(qtype.name, shape, start + offset, nbytes)
+    return Header(metadata, tensors)
+
+
+def safetensors_header(path: Path) -> Header:
+    """Metadata and tensor table of a safetensors file. Raises UserError."""
+
+    def unique(pairs):
+        names = [name for name, _ in pairs]
+        if len(set(names)) != len(names):
+            raise damaged(path, "the safetensors header has a name twice")
+        return dict(pairs)
+
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        prefix = file.read(8)
+        length = int.from_bytes(prefix, "little")
+        if len(prefix) < 8 or length > min(MAX_JSON, size - 8):
+            raise damaged(path, f"not a safetensors file (header of {length} bytes in a file of {size})")
+        raw = file.read(length)
+    try:
+        entries = json.loads(raw, object_pairs_hook=unique)
+    except (ValueError, RecursionError):
+        raise damaged(path, "the safetensors header is not JSON") from None
+    if not isinstance(entries, dict):
+        raise damaged(path, "the safetensors header is not a table")
+
+    metadata = entries.pop("__metadata__", {})
+    tensors, covered = {}, 0
+    try:
+        for name, entry in sorted(entries.items(), key=lambda item: item[1]["data_offsets"]):
+            begin, end = entry["data_offsets"]
+            shape, dtype = tuple(entry["shape"]), entry["dtype"]
+            if dtype not in SAFETENSORS_BYTES:
+                raise damaged(path, f"tensor {name!r} has the unknown type {dtype!r}")
+            if begin != covered or end - begin != math.prod(shape) * SAFETENSORS_BYTES[dtype]:
+                raise damaged(path, f"tensor {name!r}: offsets {begin}..{end} do not fit shape {shape} of {dtype}")
+            tensors[name] = TensorInfo(dtype, shape, 8 + length + begin, end - begin)
+            covered = end
+    except (KeyError, TypeError, ValueError):
+        raise damaged(path, "the safetensors header has an entry without dtype, shape or data_offsets") from None
+    if 8 + length + covered != size:
+        raise damaged(path, f"truncated or too long: {size} bytes, the header describes {8 + length + covered}")
+    return Header(metadata if isinstance(metadata, dict) else {}, tensors)
+
+
+def check_pth(path: Path) -> None:
+    """Check that a torch `.pth` is a whole zip archive. Its pickle is for torch's weights_only=True."""
+    if not path.is_file():
+        raise UserError(f"{path}: file not found")
+    if not zipfile.is_zipfile(path):
+        raise damaged(path, "not a torch checkpoint (no zip directory; truncated?)")
+
+
+def expert_side(path: Path, metadata: dict) -> str:
+    """ "high", "low" or "" for which noise expert a DIT file says it is.
+
+    Metadata (`general.name` in GGUF, any text in safetensors) counts before the file's name.
+    """
+    texts = [str(value) for key, value in metadata.items() if isinstance(value, str) and len(value) < 500 and key]
+    for text in (*texts, path.name):
+        found = {match.lower() for match in re.findall(r"(?i)(high|low)[-_ ]?noise", text)}
+        if len(found) == 1:
+            return found.pop()
+    return ""

@@ -1,0 +1,158 @@
+"""From a catalog entry to files on this machine: where they are, what is missing, what to derive.
+
+The layout is the official one of Wan2.2-I2V-A14B with original tensor names, so that both engines read
+the same files. Downloaded repositories are looked for in `<models>/<owner>/<repo>/<file>` first, then
+in the huggingface_hub cache. The embedded model ships Q8_0 experts only (10 MB each); bf16, fp8, Q5_0
+and Q4_0 are derived from them at first use into `<cache>/<model>-<content hash>/`: under a temporary
+name, then renamed, so that a file is whole or absent, also when two processes derive it at once.
+
+The page calls this: torch is imported only while something is being derived.
+"""
+
+import hashlib
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from wan_ui.catalog import Model, Scheme
+from wan_ui.errors import UserError
+from wan_ui.quantise import quantise_file, suffix
+from wan_ui.settings import ROOT, Settings
+
+T5_FILE = "models_t5_umt5-xxl-enc-bf16.pth"
+TOKENIZER = "google/umt5-xxl"
+TOKENIZER_FILES = (f"{TOKENIZER}/tokenizer.json", f"{TOKENIZER}/tokenizer_config.json")
+VAE_FILE = "Wan2.1_VAE.pth"
+CONFIGS = {"a14b": ("high_noise_model/config.json", "low_noise_model/config.json"), "5b": ("config.json",)}
+SIDES = {"a14b": ("high_noise", "low_noise"), "5b": ("dit",)}
+SHIPPED = "{}/*-Q8_0.gguf"
+SHIPPED_FOLDERS = {"high_noise": "HighNoise", "low_noise": "LowNoise"}
+
+
+@dataclass(frozen=True)
+class Paths:
+    """All files of one model with one scheme. `experts` and `configs` are (high, low), or one for a single DIT.
+
+    tokenizer  folder with tokenizer.json
+    vae        original `.pth`, or a Diffusers folder
+    """
+
+    experts: tuple[Path, ...]
+    configs: tuple[Path, ...]
+    t5: Path
+    tokenizer: Path
+    vae: Path
+
+
+def has_cuda_gpu() -> bool:
+    """Whether an NVIDIA GPU seems to be there, told without torch."""
+    return (
+        Path("/dev/nvidia0").exists() or Path("/proc/driver/nvidia/gpus").is_dir() or bool(shutil.which("nvidia-smi"))
+    )
+
+
+def availability(model: Model, scheme: Scheme, settings: Settings) -> str:
+    """ "" when the model can be used with the scheme, else the reason in a few words. Cheap; derives nothing."""
+    if model.needs_gpu and not has_cuda_gpu():
+        return "needs a CUDA GPU"
+    needed = _needed(model, scheme)
+    missing = [ref for ref in needed if _find(ref, settings) is None]
+    if missing:
+        return f"{len(missing)} of {len(needed)} files missing"
+    return ""
+
+
+def locate(model: Model, scheme: Scheme, settings: Settings) -> Paths:
+    """The files, derived first where needed. Raises UserError that lists each missing file and its place."""
+    found = {ref: _find(ref, settings) for ref in _needed(model, scheme)}
+    missing = [ref for ref, path in found.items() if path is None]
+    if missing:
+        lines = [f"  {_describe(ref, settings)}" for ref in missing]
+        raise UserError("\n".join([f"{model.name}: {len(missing)} of {len(found)} files are missing:", *lines]))
+
+    def path(file: str) -> Path:
+        return found[_ref(model, file)]
+
+    if model.vae:
+        vae = found[f"{model.vae}/config.json"].parent
+    else:
+        vae = path(VAE_FILE)
+    if model.embedded:
+        experts = tuple(_derived(model, scheme, side, settings) for side in SIDES[model.family])
+    else:
+        experts = tuple(found[ref] for ref in (scheme.high, scheme.low) if ref)
+    return Paths(
+        experts=experts,
+        configs=tuple(path(file) for file in CONFIGS[model.family]),
+        t5=path(T5_FILE),
+        tokenizer=path(TOKENIZER_FILES[0]).parent,
+        vae=vae,
+    )
+
+
+def _ref(model: Model, file: str) -> str:
+    """A file is named "owner/repo:path" or "embedded:folder:path"."""
+    return f"{model.root}:{file}"
+
+
+def _needed(model: Model, scheme: Scheme) -> list[str]:
+    files = [*CONFIGS[model.family], T5_FILE, *TOKENIZER_FILES]
+    refs = [_ref(model, file) for file in files]
+    if model.vae:
+        refs += [f"{model.vae}/config.json", f"{model.vae}/diffusion_pytorch_model.safetensors"]
+    else:
+        refs.append(_ref(model, VAE_FILE))
+    if model.embedded:
+        refs += [_ref(model, SHIPPED.format(SHIPPED_FOLDERS[side])) for side in SIDES[model.family]]
+    return refs + [ref for ref in (scheme.high, scheme.low) if ref]
+
+
+def _find(ref: str, settings: Settings) -> Path | None:
+    repo, _, file = ref.removeprefix("embedded:").partition(":")
+    if ref.startswith("embedded:"):
+        return next(iter(sorted((ROOT / repo).glob(file))), None)
+    path = settings.models / repo / file
+    if path.is_file():
+        return path
+    from huggingface_hub import try_to_load_from_cache  # 0.1 s, and only where the models folder lacks it
+
+    cached = try_to_load_from_cache(repo, file)
+    return Path(cached) if isinstance(cached, str) else None
+
+
+def _describe(ref: str, settings: Settings) -> str:
+    repo, _, file = ref.removeprefix("embedded:").partition(":")
+    if ref.startswith("embedded:"):
+        return f"{ROOT / repo / file} (ships with Wan UI; restore it with `git checkout -- {repo}`)"
+    return f"{file} from https://huggingface.co/{repo} -> put it at {settings.models / repo / file}"
+
+
+def _derived(model: Model, scheme: Scheme, side: str, settings: Settings) -> Path:
+    """An expert of an embedded model in the wanted scheme: the shipped file, or one derived from it."""
+    shipped = _shipped(model, settings)[SIDES[model.family].index(side)]
+    kind = scheme.qtype if scheme.kind == "gguf" else scheme.kind
+    if kind == "Q8_0":
+        return shipped
+    folder = settings.cache / f"{model.name}-{_content_hash(_shipped(model, settings))}"
+    target = folder / f"{model.name}-{side}-{kind}{suffix(kind)}"
+    if not target.is_file():
+        try:
+            quantise_file(shipped, target, kind, name=f"{model.name} {side}")
+        except UserError as error:
+            if not os.access(settings.cache if settings.cache.exists() else settings.cache.parent, os.W_OK):
+                raise UserError(f"{error}. Set WAN_UI_CACHE to a folder that can be written.") from error
+            raise
+    return target
+
+
+def _shipped(model: Model, settings: Settings) -> tuple[Path, ...]:
+    return tuple(_find(_ref(model, SHIPPED.format(SHIPPED_FOLDERS[side])), settings) for side in SIDES[model.family])
+
+
+def _content_hash(files: tuple[Path, ...]) -> str:
+    """First 12 hex digits of the sha256 over all files; 20 MB take 15 ms."""
+    digest = hashlib.sha256()
+    for path in files:
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:12]
