@@ -10,6 +10,7 @@ There is no classifier-free guidance: every model in the catalog is distilled to
 """
 
 import hashlib
+import itertools
 import logging
 import os
 import time
@@ -177,7 +178,7 @@ class DiffusersEngine:
         is_first[:, :, 0] = 1
 
         sigmas = schedule.sigmas(request.steps, self.model.shift)
-        for k, (sigma, next_sigma) in enumerate(zip(sigmas, sigmas[1:], strict=False)):
+        for k, (sigma, next_sigma) in enumerate(itertools.pairwise(sigmas)):
             timestep = sigma * 1000
             index = schedule.expert_index(timestep, self.model.boundary)
             side = SIDES[self.model.family][index]
