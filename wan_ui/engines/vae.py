@@ -91,7 +91,7 @@ def encode_image(vae: AutoencoderKLWan, image: torch.Tensor, frames: int, enteri
     video = torch.cat([image.unsqueeze(2), pad], dim=2).to(vae.device, vae.dtype)
     if vae.config.patch_size is not None:
         video = patchify(video, vae.config.patch_size)
-    chunks = [video[:, :, :1], *video[:, :, 1:].split(4, dim=2)]
+    chunks = video.split([1, *[4] * ((frames - 1) // 4)], dim=2)
     cache = [None] * vae._cached_conv_counts["encoder"]
     out = []
     for k, chunk in enumerate(chunks):

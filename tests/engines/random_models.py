@@ -1,0 +1,120 @@
+"""Small random models in the official layout, with original tensor names, written by the project's own maps.
+
+Engine tests run on these, so that they depend neither on trained weights nor on a network. The sizes
+differ from every released model's on purpose: nothing may be hard-coded.
+"""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import AutoencoderKLWan, WanTransformer3DModel
+from safetensors.torch import save_file
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from transformers import UMT5Config, UMT5EncoderModel
+
+from wan_ui.catalog import Model
+from wan_ui.engines.checkpoints import dit_names, inverse, rename, t5_names, vae_names
+from wan_ui.engines.device import Choice
+from wan_ui.engines.diffusers import DiffusersEngine
+from wan_ui.quantise import quantise_file
+
+TEXT_LENGTH = 64
+WORDS = "zoom in out pan left right the camera slowly sunset night fog waves rotate a cat"
+DIT_CONFIG = {
+    "_class_name": "WanModel", "dim": 128, "eps": 1e-6, "ffn_dim": 192, "freq_dim": 64, "model_type": "i2v",
+    "num_heads": 4, "num_layers": 2, "text_len": TEXT_LENGTH, "text_dim": 64,
+}  # fmt: skip
+
+
+def randomised(module: torch.nn.Module) -> torch.nn.Module:
+    """`module` with every parameter away from 0 and 1, so that a dropped or swapped one shows."""
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.add_(0.1 * parameter.std().nan_to_num(0).clamp_min(0.3) * torch.randn_like(parameter))
+    return module.eval().requires_grad_(False)
+
+
+def write_tokenizer(folder: Path) -> None:
+    vocabulary = {token: i for i, token in enumerate(["<pad>", "</s>", "<unk>", *WORDS.split(" ")])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
+    folder.mkdir(parents=True)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    config = {"tokenizer_class": "PreTrainedTokenizerFast", "pad_token": "<pad>", "eos_token": "</s>"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+
+
+def write_text_encoder(path: Path, vocabulary: int) -> None:
+    config = UMT5Config(
+        vocab_size=vocabulary, d_model=64, d_kv=16, d_ff=96, num_layers=2, num_heads=4, dropout_rate=0.0,
+        relative_attention_num_buckets=16,
+    )  # fmt: skip
+    tensors = randomised(UMT5EncoderModel(config)).state_dict()
+    tensors.pop("encoder.embed_tokens.weight")
+    torch.save({k: v.bfloat16() for k, v in rename(tensors, inverse(t5_names(2))).items()}, path)
+
+
+def write_dit(path: Path, in_dim: int, out_dim: int) -> dict:
+    """A random DIT in bf16 safetensors with original names, and its config."""
+    config = DIT_CONFIG | {"in_dim": in_dim, "out_dim": out_dim}
+    model = randomised(
+        WanTransformer3DModel(
+            num_attention_heads=4,
+            attention_head_dim=32,
+            in_channels=in_dim,
+            out_channels=out_dim,
+            text_dim=64,
+            freq_dim=64,
+            ffn_dim=192,
+            num_layers=2,
+        )
+    )
+    tensors = rename(model.state_dict(), inverse(dit_names(2)))
+    save_file({name: tensor.bfloat16().contiguous() for name, tensor in tensors.items()}, path)
+    return config
+
+
+def write_a14b(root: Path) -> None:
+    """Two experts (Q8_0 GGUF only, as assets/wan-tiny ships), VAE, text encoder, tokenizer."""
+    write_tokenizer(root / "google/umt5-xxl")
+    write_text_encoder(root / "models_t5_umt5-xxl-enc-bf16.pth", 3 + len(WORDS.split(" ")))
+    vae = randomised(AutoencoderKLWan(base_dim=8, dim_mult=[1, 2, 3, 4], num_res_blocks=1))
+    torch.save(rename(vae.state_dict(), inverse(vae_names(4, 1))), root / "Wan2.1_VAE.pth")
+    for side, folder in (("high", "HighNoise"), ("low", "LowNoise")):
+        (root / f"{side}_noise_model").mkdir()
+        config = write_dit(root / "dit.safetensors", 36, 16)
+        (root / f"{side}_noise_model/config.json").write_text(json.dumps(config))
+        target = root / folder / f"random-{folder}-Q8_0.gguf"
+        quantise_file(root / "dit.safetensors", target, "Q8_0", name=f"random {side}_noise")
+    (root / "dit.safetensors").unlink()
+
+
+def write_5b(root: Path) -> None:
+    """One DIT (Q8_0), the 48-channel residual VAE in Diffusers format, text encoder, tokenizer."""
+    write_tokenizer(root / "google/umt5-xxl")
+    write_text_encoder(root / "models_t5_umt5-xxl-enc-bf16.pth", 3 + len(WORDS.split(" ")))
+    vae = AutoencoderKLWan(
+        base_dim=8, decoder_base_dim=16, z_dim=48, dim_mult=[1, 2, 2, 2], num_res_blocks=1, is_residual=True,
+        in_channels=12, out_channels=12, patch_size=2, scale_factor_spatial=16, temperal_downsample=[False, True, True],
+        latents_mean=torch.linspace(-1, 1, 48).tolist(), latents_std=torch.linspace(0.5, 2, 48).tolist(),
+    )  # fmt: skip
+    randomised(vae).save_pretrained(root / "vae")
+    (root / "config.json").write_text(json.dumps(write_dit(root / "dit.safetensors", 48, 48) | {"model_type": "ti2v"}))
+    quantise_file(root / "dit.safetensors", root / "dit-Q8_0.gguf", "Q8_0", name="random 5B")
+
+
+def quiet(progress) -> None:
+    pass
+
+
+def make_engine(model: Model, scheme: str = "", dtype: torch.dtype | None = None) -> DiffusersEngine:
+    """A loaded engine, computing in `dtype` instead of the automatic choice if given."""
+    engine = DiffusersEngine()
+    with pytest.MonkeyPatch.context() as patch:
+        if dtype is not None:
+            patch.setattr("wan_ui.engines.diffusers.choose_dtype", lambda device: Choice(dtype, "test"))
+        engine.load(model, model.scheme(scheme), quiet)
+    return engine
