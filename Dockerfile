@@ -13,8 +13,7 @@ ENV HOME=/home/user \
     WAN_UI_HOST=0.0.0.0 \
     WAN_UI_PORT=7860 \
     WAN_UI_OUTPUTS=/home/user/data/outputs \
-    WAN_UI_MODELS=/home/user/data/models \
-    WAN_UI_LORAS=/home/user/data/loras
+    WAN_UI_MODELS=/home/user/data/models
 WORKDIR /home/user/app
 
 COPY --chown=user requirements.txt ./

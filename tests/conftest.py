@@ -44,7 +44,6 @@ def scripted_settings(tmp_path) -> Settings:
     return Settings(
         outputs=tmp_path / "outputs",
         models=tmp_path / "models",
-        loras=tmp_path / "loras",
         cache=tmp_path / "cache",
         catalog=catalog,
         model="scripted",

@@ -22,7 +22,6 @@ class Settings:
     auth: str = ""  # "user:password" asks for a login
     outputs: Path = Path("outputs")  # jobs, clips and the database
     models: Path = Path("models")  # downloaded weights: <models>/<owner>/<repo>/<file>
-    loras: Path = Path("loras")
     cache: Path = Path("~/.cache/wan-ui")  # files derived from shipped ones; safe to delete
     catalog: Path = ROOT / "configs" / "catalog.toml"
     model: str = "wan-tiny"  # loaded when the app starts
