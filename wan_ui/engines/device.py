@@ -1,6 +1,9 @@
 """Device, dtype, threads and residence of the weights: each choice is a value with its reason."""
 
+import contextlib
+import ctypes
 import os
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +14,7 @@ from wan_ui.catalog import Model
 from wan_ui.errors import UserError
 from wan_ui.headers import read_header
 
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h
 SMALL = 2 * 2**30  # bytes of dequantised experts below which keeping them quantised saves nothing that matters
 
 
@@ -63,6 +67,13 @@ def use_threads(wanted: int) -> None:
     """Set torch's CPU threads; 0 means every core this process may run on (containers limit that)."""
     available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     torch.set_num_threads(wanted or available)
+    if sys.platform == "linux":
+        # glibc gives blocks above 128 kB back to the kernel when they are freed, and every activation of a
+        # convolution is one: the page faults of getting them again double the time of a VAE decode.
+        with contextlib.suppress(OSError, AttributeError):  # musl has no mallopt
+            libc = ctypes.CDLL("libc.so.6")
+            libc.mallopt(M_MMAP_THRESHOLD, 32 * 2**20)
+            libc.mallopt(M_TRIM_THRESHOLD, 2**30)
 
 
 def choose_residence(experts: tuple[Path, ...], device: torch.device) -> Residence:

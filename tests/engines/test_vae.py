@@ -1,0 +1,62 @@
+"""The fast walk through the Wan2.1 VAE against AutoencoderKLWan's own encode and decode."""
+
+import pytest
+import torch
+from diffusers import AutoencoderKLWan
+
+from tests.engines.random_models import randomised
+from wan_ui.engines import vae, vae_fast
+
+LAYOUTS = [
+    {"base_dim": 8, "dim_mult": [1, 2, 3, 4], "num_res_blocks": 1},
+    {"base_dim": 8, "dim_mult": [1, 2, 4, 4], "num_res_blocks": 2},  # the released VAE's, narrower
+]
+
+
+def build(layout, dtype=torch.float32):
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        model = randomised(AutoencoderKLWan(**layout)).to(dtype)
+    vae_fast.prepare(model)
+    return model
+
+
+def relative_error(got, expected):
+    return ((got.float() - expected).norm() / expected.norm()).item()
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("frames", [1, 5, 9, 17, 33, 81])
+@torch.inference_mode()
+def test_encode_equals_diffusers(layout, frames):
+    model = build(layout)
+    image = torch.rand(1, 3, 32, 48) * 2 - 1
+    video = torch.zeros(1, 3, frames, 32, 48)
+    video[:, :, 0] = image
+    mean, std = vae.latent_statistics(model)
+    expected = (model.encode(video).latent_dist.mode() - mean) / std
+    got = vae.encode_image(model, image, frames, lambda k, n: None)
+    torch.testing.assert_close(got, expected, atol=2e-5, rtol=0)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("frames", [1, 2, 5])
+@torch.inference_mode()
+def test_decode_equals_diffusers(layout, frames):
+    model = build(layout)
+    latents = torch.randn(1, 16, frames, 4, 6)
+    decoder = vae_fast.Decoder(model)
+    quantised = model.post_quant_conv(latents)
+    got = torch.cat([decoder.decode_next(quantised[:, :, k : k + 1]) for k in range(frames)], dim=2)
+    torch.testing.assert_close(got.clamp(-1, 1), model.decode(latents).sample, atol=2e-5, rtol=0)
+
+
+@torch.inference_mode()
+def test_bf16_is_no_worse_than_plain_bf16():
+    exact, model = build(LAYOUTS[0]), build(LAYOUTS[0], torch.bfloat16)
+    latents = torch.randn(1, 16, 3, 8, 8)
+    expected = exact.decode(latents).sample
+    plain = model.decode(latents.bfloat16()).sample
+    decoder, quantised = vae_fast.Decoder(model), model.post_quant_conv(latents.bfloat16())
+    fast = torch.cat([decoder.decode_next(quantised[:, :, k : k + 1]) for k in range(3)], dim=2).clamp(-1, 1)
+    assert relative_error(fast, expected) < 1.1 * relative_error(plain, expected) < 0.1
