@@ -1,0 +1,53 @@
+"""Start the page: settings -> pipeline -> page -> launch. `python app.py`, or `python -m wan_ui serve`.
+
+Gradio is imported only inside `serve`: the worker is a spawned child, which imports this file again, and
+it must not spend seconds and memory on a page that it never shows.
+"""
+
+import errno
+import logging
+import os
+import signal
+import socket
+import sys
+
+from wan_ui.errors import UserError
+from wan_ui.pipeline import PIPELINE
+from wan_ui.settings import Settings, settings
+from wan_ui.worker import ENGINE_FACTORY
+
+
+def serve(values: Settings, engine_factory: str = ENGINE_FACTORY) -> None:
+    """Run until interrupted. Raises UserError when the port or the outputs folder is taken."""
+    _check_port(values)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # `docker stop` then ends like Ctrl-C
+    PIPELINE.open(values, engine_factory=engine_factory)  # the model loads while Gradio is imported
+    try:
+        os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+        from wan_ui.ui import build_ui, launch
+
+        launch(build_ui(values), values, str(PIPELINE.clips))
+    finally:
+        PIPELINE.close()
+
+
+def _check_port(values: Settings) -> None:
+    family = socket.AF_INET6 if ":" in values.host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((values.host, values.port))
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                words = f"port: {values.port} is in use by another program; stop it, or choose another with WAN_UI_PORT"
+            else:
+                words = f"host: cannot listen on {values.host}:{values.port} ({error.strerror}); see WAN_UI_HOST"
+            raise UserError(words) from None
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    try:
+        serve(settings())
+    except UserError as error:
+        sys.exit(f"error: {error}")

@@ -1,0 +1,25 @@
+"""The scripted engine of tests/, with frames that move: a slow zoom, so that a playing clip can be seen playing."""
+
+from dataclasses import replace
+
+import numpy as np
+from PIL import Image
+
+from tests.scripted_engine import ScriptedEngine
+
+
+def create_engine(name: str):
+    return MovingEngine(), f"scripted ({name})"
+
+
+class MovingEngine(ScriptedEngine):
+    def generate(self, request, report):
+        clip = super().generate(request, report)
+        picture = Image.open(request.image).convert("RGB")
+        width, height = picture.size
+        frames = []
+        for index in range(request.frames):
+            cut = 0.2 * index / request.frames
+            box = (width * cut / 2, height * cut / 2, width * (1 - cut / 2), height * (1 - cut / 2))
+            frames.append(np.asarray(picture.resize((width, height), Image.Resampling.BILINEAR, box=box)))
+        return replace(clip, frames=np.stack(frames))

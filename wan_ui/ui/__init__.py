@@ -1,0 +1,129 @@
+"""The page: its layout, then all of its wiring. Builders build, this file connects.
+
+Handlers (handlers.py) only submit, observe and cancel; the jobs live in the pipeline. A timer looks at
+the job every half second while one is active, and a load event does so when the page is opened, so a
+reload, a second tab or a restart of the app all find their job again.
+"""
+
+import logging
+
+import gradio as gr
+from starlette.middleware import Middleware
+
+from wan_ui.catalog import load_catalog
+from wan_ui.settings import Settings
+from wan_ui.ui import handlers
+from wan_ui.ui.api import build_api
+from wan_ui.ui.examples import build_examples, load_examples
+from wan_ui.ui.handlers import BUSY, NEW_VIEW
+from wan_ui.ui.history import build_history
+from wan_ui.ui.inputs import build_inputs
+from wan_ui.ui.models_panel import build_models_panel, usable
+from wan_ui.ui.progress_card import build_progress_card
+from wan_ui.ui.result import build_result
+from wan_ui.ui.security import SameSiteOnly, forbid_fetching
+from wan_ui.ui.session import browser_state
+from wan_ui.ui.theme import CSS, FAVICON, SCRIPT, build_theme
+
+HEADER = (
+    '<header class="w-header"><svg viewBox="0 0 32 32" aria-hidden="true"><rect width="32" height="32" rx="9"/>'
+    '<path d="M7 19c3-7 5-7 7.500-1s4.500 6 10.500-6"/></svg><h1>Wan UI</h1>'
+    "<p>a picture and a sentence become a clip</p></header>"
+)
+
+
+def build_ui(settings: Settings) -> gr.Blocks:
+    catalog = load_catalog(settings.catalog)
+    ready = usable(catalog, settings)
+    chosen = settings.model if settings.model in ready or not ready else next(iter(ready))
+    names = [scheme.name for scheme in ready.get(chosen, [])]
+    wanted = settings.scheme or catalog[chosen].default_scheme
+
+    # Uploads are deleted from Gradio's own cache when they are a day old; a job keeps its own copy.
+    with gr.Blocks(title="Wan UI", analytics_enabled=False, fill_width=True, delete_cache=(3600, 86400)) as page:
+        browser, view, timer = browser_state(), gr.State(NEW_VIEW), gr.Timer(BUSY)
+        gr.HTML(HEADER, apply_default_css=False)
+        with gr.Row(elem_id="desk"):
+            with gr.Column(elem_id="left", scale=5, min_width=320):
+                inputs = build_inputs(ready, catalog, chosen, wanted if wanted in names else (names or [""])[0])
+            with gr.Column(elem_id="right", scale=8, min_width=320):
+                card = build_progress_card()
+                result = build_result()
+                example_cards = build_examples(load_examples())
+                past = build_history()
+        models = build_models_panel()
+        build_api(settings.max_queue)
+
+        observed = [card, result, past.grid, inputs.cancel, timer, browser, view]
+        # Values arrive as the browser sent them and are checked by wan_ui.intake; see handlers.py.
+        plain = {"api_visibility": "private", "preprocess": False, "show_progress": "hidden"}
+        light = {**plain, "concurrency_limit": None}  # many people may look at once
+        look = {**light, "trigger_mode": "once"}
+
+        page.load(handlers.arrive, browser, observed, **light)
+        page.load(handlers.models_table, None, models, **light)
+        timer.tick(handlers.observe, [browser, view], observed, **look)
+
+        sent = [inputs.picture_note, inputs.message, *observed]
+        inputs.generate.click(handlers.submit, [browser, view, *inputs.draft()], sent, **look)
+        inputs.cancel.click(handlers.cancel, [browser, view], observed, **light)
+        example_cards.select(
+            handlers.run_example,
+            [browser, view, inputs.model, inputs.scheme],
+            [inputs.picture, inputs.prompt, *sent],
+            **look,
+        )
+
+        cropped = [inputs.picture, inputs.crop, inputs.picture_note]
+        gr.on(
+            [inputs.picture.change, inputs.size.change, inputs.model.change],
+            handlers.show_crop,
+            [inputs.picture, inputs.size, inputs.model],
+            cropped,
+            trigger_mode="always_last",
+            **light,
+        )
+        inputs.picture.clear(lambda: "", None, inputs.picture_note, **light)
+        # `input`, not `change`: only a person's choice loads a model, not the filling in of old settings.
+        inputs.model.input(
+            handlers.choose_model, [browser, view, inputs.model], [*inputs.of_model(), *observed], **light
+        )
+        inputs.scheme.input(handlers.choose_scheme, [browser, view, inputs.model, inputs.scheme], observed, **light)
+
+        past.grid.select(handlers.select, [browser, view], observed, **light)
+        result.remove(handlers.remove, [browser, view], observed, **light)
+        result.stop(handlers.stop, [browser, view], observed, **light)
+        result.reuse(handlers.reuse_seed, browser, inputs.seed, **light)
+        restored = [inputs.model, inputs.seed, inputs.message, *inputs.of_model()]
+        result.restore(handlers.restore, browser, [inputs.picture, *restored], **light)
+        past.from_video.upload(handlers.restore_from_video, past.from_video, [past.message, *restored], **light)
+    return page
+
+
+def launch(page: gr.Blocks, settings: Settings, clips: str) -> None:
+    """Serve until interrupted."""
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # Gradio asks itself whether it is up
+    forbid_fetching()
+    page.queue(max_size=None)
+    page.launch(
+        server_name=settings.host,
+        server_port=settings.port,
+        auth=tuple(settings.auth.split(":", 1)) if settings.auth else None,
+        allowed_paths=[clips],  # every clip lies under an id that cannot be guessed
+        max_file_size=f"{settings.max_upload_mb}mb",
+        app_kwargs={"middleware": [Middleware(SameSiteOnly)]},
+        theme=build_theme(),
+        css_paths=CSS,
+        head=f"<script>{SCRIPT.read_text()}</script>",
+        favicon_path=FAVICON,
+        footer_links=["api", "settings"],
+        share=False,
+        run_history=False,
+        enable_monitoring=False,
+        ssr_mode=False,
+        mcp_server=False,
+        quiet=True,
+        prevent_thread_lock=True,
+    )
+    print(f"Wan UI: {page.local_url}", flush=True)
+    page.block_thread()

@@ -1,0 +1,69 @@
+"""The one public endpoint, `generate`: for gradio_client, curl, and other programs.
+
+Unlike the page it waits for its job. The job itself does not depend on the caller: it is a row in the
+queue like any other and goes on if the caller leaves.
+"""
+
+import secrets
+
+import gradio as gr
+
+from wan_ui.errors import UserError
+from wan_ui.intake import Draft
+from wan_ui.pipeline import PIPELINE
+from wan_ui.ui.handlers import guard
+from wan_ui.ui.security import uploaded
+from wan_ui.ui.session import is_loopback
+
+DESCRIPTION = (
+    "Make a clip from a picture and a prompt, and wait for it. Empty texts and zeros choose the default, seed -1 "
+    "draws a random one. Answers with the video and its settings: job, seed, model, seconds per stage and more."
+)
+
+
+def build_api(waiting: int) -> None:
+    """`waiting`: how many calls may wait for their jobs at once."""
+    with gr.Row(visible=False):
+        inputs = [
+            gr.Image(type="filepath", image_mode=None, label="image"),
+            gr.Textbox(label="prompt"),
+            gr.Textbox("", label="model"),
+            gr.Textbox("", label="scheme"),
+            gr.Textbox("auto", label="size"),
+            gr.Number(0, label="frames"),
+            gr.Number(0, label="steps"),
+            gr.Number(-1, label="seed"),
+        ]
+        outputs = [gr.Video(label="video"), gr.JSON(label="settings")]
+        gr.Button().click(
+            generate,
+            inputs,
+            outputs,
+            api_name="generate",
+            api_description=DESCRIPTION,
+            preprocess=False,
+            concurrency_limit=waiting,
+        )
+
+
+@guard
+def generate(image, prompt, model="", scheme="", size="auto", frames=0, steps=0, seed=-1):
+    owner = "local" if is_loopback(PIPELINE.settings.host) else f"api-{secrets.token_hex(16)}"
+    try:
+        draft = Draft(
+            image=uploaded(image),
+            prompt=prompt,
+            model=model,
+            scheme=scheme,
+            size=size,
+            frames=frames,
+            steps=steps,
+            seed=seed,
+        )
+        job = PIPELINE.wait(PIPELINE.submit(draft, owner), owner)
+    except UserError as error:
+        raise gr.Error(str(error), print_exception=False) from None
+    if job.state != "done":
+        raise gr.Error(job.error or f"the job was {job.state}", print_exception=False)
+    request = {key: value for key, value in job.request.to_dict().items() if key != "image"}
+    return str(PIPELINE.clip(job)), {"job": job.id, **request, **job.result}

@@ -1,0 +1,67 @@
+"""Examples that run with one click, from assets/examples/examples.json; none when the file is absent."""
+
+import base64
+import io
+import json
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+import gradio as gr
+from PIL import Image
+
+from wan_ui.settings import ROOT
+from wan_ui.ui.markup import text
+
+log = logging.getLogger(__name__)
+
+FOLDER = ROOT / "assets" / "examples"
+SCRIPT = """
+element.addEventListener('click', (event) => {
+  const card = event.target.closest('[data-example]');
+  if (card) trigger('select', { example: Number(card.dataset.example) });
+});
+"""
+
+
+@dataclass(frozen=True)
+class Example:
+    image: Path
+    prompt: str
+
+
+def load_examples(folder: Path = FOLDER) -> list[Example]:
+    try:
+        entries = json.loads((folder / "examples.json").read_text())
+    except FileNotFoundError:
+        return []
+    examples = [Example(folder / entry["image"], entry["prompt"]) for entry in entries]
+    for example in examples:
+        if not example.image.is_file():
+            log.warning("example %s is missing and is not shown", example.image)
+    return [example for example in examples if example.image.is_file()]
+
+
+def build_examples(examples: list[Example]) -> gr.HTML:
+    with gr.Column(elem_id="examples-part", elem_classes="w-part", visible=bool(examples)):
+        gr.HTML("<h2>Try one</h2>", apply_default_css=False)
+        return gr.HTML(_html(examples), elem_id="examples", js_on_load=SCRIPT, apply_default_css=False)
+
+
+def _html(examples: list[Example]) -> str:
+    cards = "".join(
+        f'<li><button type="button" class="w-tile" data-example="{number}"><span class="w-tile-picture">'
+        f'<img src="{_thumbnail(example.image)}" alt=""></span>'
+        f'<span class="w-tile-prompt">{text(example.prompt)}</span></button></li>'
+        for number, example in enumerate(examples)
+    )
+    return f'<ul class="w-grid">{cards}</ul>'
+
+
+def _thumbnail(path: Path) -> str:
+    """In the page itself: the folder of examples then needs not be served."""
+    with Image.open(path) as image:
+        image.thumbnail((256, 256))
+        stored = io.BytesIO()
+        image.convert("RGB").save(stored, "JPEG", quality=80)
+    return f"data:image/jpeg;base64,{base64.b64encode(stored.getvalue()).decode()}"

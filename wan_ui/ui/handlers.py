@@ -1,0 +1,315 @@
+"""What the page's events do: submit, observe, cancel, and filling in the form. Nothing here waits for a job.
+
+Handlers run without Gradio's preprocessing: values arrive as the browser sent them and are checked by
+`wan_ui.intake`, which also serves the command line, so that a forged value meets the same words.
+"""
+
+import functools
+import logging
+from pathlib import Path
+
+import gradio as gr
+
+from wan_ui import muxer
+from wan_ui.catalog import Model, load_catalog
+from wan_ui.errors import UserError
+from wan_ui.intake import Draft
+from wan_ui.jobs import Job
+from wan_ui.pipeline import PIPELINE
+from wan_ui.ui import history, inputs, models_panel, progress_card, result
+from wan_ui.ui.examples import load_examples
+from wan_ui.ui.markup import text
+from wan_ui.ui.security import uploaded
+from wan_ui.ui.session import identify
+
+log = logging.getLogger(__name__)
+
+BUSY, IDLE = 0.5, 3.0  # seconds between looks
+NEW_VIEW = {"following": "", "selected": "", "sent": {}}  # one per page; `sent`: what the page shows already
+
+
+def guard(handler):
+    """An unexpected error keeps its traceback in the log; the page shows that there was one."""
+
+    @functools.wraps(handler)
+    def guarded(*args, **kwargs):
+        try:
+            return handler(*args, **kwargs)
+        except Exception as error:
+            if isinstance(error, gr.Error):
+                raise
+            log.exception("%s failed", handler.__name__)
+            raise gr.Error("That did not work because of an error in Wan UI; its log says more.") from None
+
+    return guarded
+
+
+# ---------------------------------------------------------------- observe
+
+
+@guard
+def observe(browser: dict, view: dict) -> list:
+    """Updates for `Observed`, in its order; only what differs from what the page shows is sent."""
+    browser, owner = identify(browser, PIPELINE.settings)
+    catalog = load_catalog(PIPELINE.settings.catalog)
+    jobs = PIPELINE.history(owner, history.LIMIT)
+    by_id = {job.id: job for job in jobs}
+    # Running first, then the queue; the newest is first in `jobs`.
+    active = sorted((job for job in reversed(jobs) if job.active), key=lambda job: job.state != "running")
+
+    followed = by_id.get(view["following"])
+    if followed is None and view["following"]:
+        followed = PIPELINE.job(view["following"], owner)
+    if followed is not None and not followed.active and view["sent"].get("followed") != (followed.id, followed.state):
+        if PIPELINE.clip(followed) is not None:
+            view["selected"] = followed.id
+        view["sent"]["followed"] = (followed.id, followed.state)
+    if (followed is None or not followed.active) and active:
+        followed = active[0]
+    view["following"] = browser["job"] = followed.id if followed else ""
+
+    if followed is not None:
+        position = PIPELINE.position(followed)
+        queued = len(active) - 1
+        card = progress_card.job_card(followed, position, PIPELINE.model, jobs, catalog, queued)
+    else:
+        card = progress_card.model_card(PIPELINE.model, catalog)
+    selected = by_id.get(view["selected"]) or PIPELINE.job(view["selected"], owner)
+    busy = bool(active) or PIPELINE.model.state == "loading"
+    return [
+        _if_new(view, "card", card, lambda: card),
+        _if_new(view, "result", _key(selected), lambda: result.result_html(selected, catalog)),
+        _if_new(
+            view,
+            "history",
+            [view["selected"], *map(_key, jobs)],
+            lambda: history.history_html(jobs, view["selected"]),
+        ),
+        _if_new(view, "cancel", bool(active), lambda: gr.update(visible=bool(active))),
+        _if_new(view, "timer", busy, lambda: gr.Timer(BUSY if busy else IDLE)),
+        _if_new(view, "browser", browser, lambda: browser),
+        view,
+    ]
+
+
+def _key(job: Job | None) -> tuple | None:
+    return job and (job.id, job.state, PIPELINE.clip(job) is not None)
+
+
+def _if_new(view: dict, part: str, key, update):
+    if part in view["sent"] and view["sent"][part] == key:
+        return gr.skip()
+    view["sent"][part] = key
+    return update()
+
+
+@guard
+def arrive(browser: dict) -> list:
+    """A page was opened or reloaded: show the job this browser followed, else the newest clip."""
+    browser, owner = identify(browser, PIPELINE.settings)
+    view = {**NEW_VIEW, "sent": {}}
+    jobs = PIPELINE.history(owner, history.LIMIT)
+    if isinstance(browser["job"], str) and PIPELINE.job(browser["job"], owner):
+        view["following"] = browser["job"]
+    view["selected"] = next((job.id for job in jobs if PIPELINE.clip(job) is not None), "")
+    return observe(browser, view)
+
+
+@guard
+def models_table() -> str:
+    loaded = (PIPELINE.model.model, PIPELINE.model.scheme) if PIPELINE.model.state == "ready" else ("", "")
+    return models_panel.models_html(load_catalog(PIPELINE.settings.catalog), PIPELINE.settings, loaded)
+
+
+# ---------------------------------------------------------------- submit and cancel
+
+
+@guard
+def submit(browser: dict, view: dict, picture, prompt, model, scheme, size, frames, steps, seed) -> list:
+    """Updates: picture note, message, then `Observed`."""
+    browser, owner = identify(browser, PIPELINE.settings)
+    try:
+        draft = Draft(
+            image=uploaded(picture),
+            prompt=prompt or "",
+            model=model or "",
+            scheme=scheme or "",
+            size=size or "auto",
+            frames=frames or 0,
+            steps=steps or 0,
+            seed=-1 if seed in (None, "") else seed,
+        )
+        view["following"] = PIPELINE.submit(draft, owner)
+    except UserError as error:
+        beside_picture = error.field == "image"
+        words = [complaint(error), ""] if beside_picture else [gr.skip(), complaint(error)]
+        return [*words, *observe(browser, view)]
+    return [gr.skip(), "", *observe(browser, view)]
+
+
+@guard
+def run_example(browser: dict, view: dict, model, scheme, event: gr.EventData) -> list:
+    """Updates: picture, prompt, then those of `submit`. The other settings are the model's own."""
+    examples, number = load_examples(), event._data.get("example")
+    if not (isinstance(number, int) and 0 <= number < len(examples)):
+        raise gr.Error("There is no such example.", print_exception=False)
+    example = examples[number]
+    browser, owner = identify(browser, PIPELINE.settings)
+    try:
+        draft = Draft(image=str(example.image), prompt=example.prompt, model=model or "", scheme=scheme or "")
+        view["following"] = PIPELINE.submit(draft, owner)
+        words = ""
+    except UserError as error:
+        words = complaint(error)
+    return [str(example.image), example.prompt, gr.skip(), words, *observe(browser, view)]
+
+
+@guard
+def cancel(browser: dict, view: dict) -> list:
+    """The Cancel button: the job in the card."""
+    browser, owner = identify(browser, PIPELINE.settings)
+    PIPELINE.cancel(view["following"], owner)
+    return observe(browser, view)
+
+
+@guard
+def stop(browser: dict, view: dict, event: gr.EventData) -> list:
+    """Cancel the job that is shown."""
+    browser, owner = identify(browser, PIPELINE.settings)
+    PIPELINE.cancel(_job_id(event), owner)
+    return observe(browser, view)
+
+
+def complaint(error: UserError) -> str:
+    words = str(error)
+    return f'<p class="w-note bad" role="alert">{text(words[:1].upper() + words[1:])}</p>'
+
+
+# ---------------------------------------------------------------- history
+
+
+def _job_id(event: gr.EventData) -> str:
+    return str(event._data.get("job", ""))
+
+
+@guard
+def select(browser: dict, view: dict, event: gr.EventData) -> list:
+    _, owner = identify(browser, PIPELINE.settings)
+    if PIPELINE.job(_job_id(event), owner):
+        view["selected"] = _job_id(event)
+    return observe(browser, view)
+
+
+@guard
+def remove(browser: dict, view: dict, event: gr.EventData) -> list:
+    _, owner = identify(browser, PIPELINE.settings)
+    PIPELINE.delete(_job_id(event), owner)
+    if view["following"] == _job_id(event):
+        view["following"] = ""
+    newest = (job.id for job in PIPELINE.history(owner, history.LIMIT) if PIPELINE.clip(job) is not None)
+    view["selected"] = next(newest, "")
+    return observe(browser, view)
+
+
+@guard
+def reuse_seed(browser: dict, event: gr.EventData):
+    _, owner = identify(browser, PIPELINE.settings)
+    job = PIPELINE.job(_job_id(event), owner)
+    return job.request.seed if job else gr.skip()
+
+
+@guard
+def restore(browser: dict, event: gr.EventData) -> list:
+    """Load settings of a job: updates for picture, model, seed, message, `Inputs.of_model` and the prompt's text."""
+    _, owner = identify(browser, PIPELINE.settings)
+    job = PIPELINE.job(_job_id(event), owner)
+    if job is None:
+        return [gr.skip()] * 10
+    picture = PIPELINE.clips / job.id / "input.png"
+    try:
+        return [str(picture) if picture.is_file() else gr.skip(), *_settings(job.request.to_dict())]
+    except UserError as error:
+        return [gr.skip(), gr.skip(), gr.skip(), complaint(error), *[gr.skip()] * 6]
+
+
+@guard
+def restore_from_video(video) -> list:
+    """Load settings out of an uploaded MP4: updates for its own message, then those of `restore` less the picture."""
+    try:
+        path = Path(uploaded(video, "video"))
+        with path.open("rb") as file:
+            if file.read(12)[4:8] != b"ftyp":
+                raise UserError("video: this is not an MP4 file", field="video")
+        found = _settings(muxer.read_metadata(path))
+        name = text(video.get("orig_name") or "the video")
+        words = f'<p class="w-quiet" role="status">Settings loaded from {name}. A video does not carry its picture.</p>'
+        return [words, *found]
+    except UserError as error:
+        return [complaint(error), *[gr.skip()] * 9]
+
+
+def _settings(values: dict) -> list:
+    """Updates for model, seed, message and `Inputs.of_model`. Raises UserError when the model cannot run here."""
+    settings = PIPELINE.settings
+    catalog = load_catalog(settings.catalog)
+    usable = models_panel.usable(catalog, settings)
+    model: Model | None = catalog.get(str(values.get("model")))
+    if model is None or model.name not in usable:
+        raise UserError(f"model: made with {values.get('model')}, which cannot run here", field="model")
+    size = f"{values.get('width')}x{values.get('height')}"
+    offered = {f"{width}x{height}" for width, height in model.sizes}
+    frames, steps, seed = values.get("frames"), values.get("steps"), values.get("seed")
+    updates = inputs.model_updates(
+        model,
+        usable[model.name],
+        str(values.get("scheme")),
+        size if size in offered else "auto",
+        frames if frames in model.frames else 0,
+        steps if isinstance(steps, int) and model.steps[0] <= steps <= model.steps[1] else 0,
+    )
+    updates[0] = gr.update(info=model.hint or None, value=str(values.get("prompt", "")))
+    return [model.name, seed if isinstance(seed, int) else -1, "", *updates]
+
+
+# ---------------------------------------------------------------- the form
+
+
+@guard
+def choose_model(browser: dict, view: dict, name: str) -> list:
+    """Updates for `Inputs.of_model`, then `Observed`; one person's app loads the model at once."""
+    settings = PIPELINE.settings
+    catalog = load_catalog(settings.catalog)
+    usable = models_panel.usable(catalog, settings)
+    if name not in usable:
+        raise gr.Error("That model cannot run here.", print_exception=False)
+    updates = inputs.model_updates(catalog[name], usable[name])
+    _load(browser, name, "")
+    return [*updates, *observe(browser, view)]
+
+
+@guard
+def choose_scheme(browser: dict, view: dict, name: str, scheme: str) -> list:
+    _load(browser, name, scheme)
+    return observe(browser, view)
+
+
+def _load(browser: dict, name: str, scheme: str) -> None:
+    # On a shared server a choice must not swap the model under everybody else: it is loaded with the job.
+    if identify(browser, PIPELINE.settings)[1] == "local":
+        try:
+            PIPELINE.load(name, scheme, PIPELINE.settings.engine)
+        except UserError as error:
+            raise gr.Error(text(error), print_exception=False) from None
+
+
+@guard
+def show_crop(picture, size: str, name: str) -> list:
+    """Updates: picture, crop, note."""
+    if not picture:
+        return [gr.skip(), "", gr.skip()]
+    catalog = load_catalog(PIPELINE.settings.catalog)
+    model = catalog.get(name) or next(iter(catalog.values()))
+    try:
+        return [gr.skip(), *inputs.crop_preview(uploaded(picture), size or "auto", model)]
+    except UserError as error:
+        return [None, "", complaint(error)]

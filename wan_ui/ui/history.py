@@ -1,0 +1,61 @@
+"""Past clips as a grid of posters; the jobs that made none are there too, with their state."""
+
+from dataclasses import dataclass
+
+import gradio as gr
+
+from wan_ui.jobs import Job
+from wan_ui.pipeline import PIPELINE
+from wan_ui.ui.markup import STATE_WORDS, file_url, text
+
+LIMIT = 60
+SCRIPT = """
+element.addEventListener('click', (event) => {
+  const tile = event.target.closest('[data-tile]');
+  if (tile) trigger('select', { job: tile.dataset.tile });
+});
+"""
+
+
+@dataclass(frozen=True)
+class History:
+    grid: gr.HTML
+    from_video: gr.UploadButton
+    message: gr.HTML
+
+
+def build_history() -> History:
+    with gr.Column(elem_id="history-part", elem_classes="w-part"):
+        with gr.Row(elem_classes="w-part-top"):
+            gr.HTML("<h2>Your clips</h2>", apply_default_css=False)
+            from_video = gr.UploadButton(
+                "Load settings from a video",
+                file_types=[".mp4"],
+                size="sm",
+                scale=0,
+                min_width=200,
+                elem_id="from-video",
+            )
+        message = gr.HTML("", elem_id="from-video-message", apply_default_css=False)
+        grid = gr.HTML(history_html([], ""), elem_id="history", js_on_load=SCRIPT, apply_default_css=False)
+    return History(grid, from_video, message)
+
+
+def history_html(jobs: list[Job], selected: str) -> str:
+    if not jobs:
+        return '<p class="w-quiet">Clips you make are kept here, with all their settings.</p>'
+    tiles = "".join(_tile(job, job.id == selected) for job in jobs)
+    more = f'<p class="w-quiet">The newest {LIMIT} are shown.</p>' if len(jobs) >= LIMIT else ""
+    return f'<ul class="w-grid">{tiles}</ul>{more}'
+
+
+def _tile(job: Job, selected: bool) -> str:
+    picture = PIPELINE.poster(job) or PIPELINE.clips / job.id / "input.png"
+    still = f'<img src="{text(file_url(picture))}" alt="" loading="lazy">' if picture.is_file() else ""
+    state = "" if job.state == "done" else f'<span class="w-state {job.state}">{STATE_WORDS[job.state]}</span>'
+    pressed = "true" if selected else "false"
+    return (
+        f'<li><button type="button" class="w-tile {job.state}" data-tile="{job.id}" aria-pressed="{pressed}">'
+        f'<span class="w-tile-picture">{still}{state}</span>'
+        f'<span class="w-tile-prompt">{text(job.request.prompt)}</span></button></li>'
+    )

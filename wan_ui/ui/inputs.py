@@ -1,0 +1,189 @@
+"""The left side: picture, prompt, settings, Generate. Building and the values that follow from a model."""
+
+import base64
+import io
+from dataclasses import dataclass
+
+import gradio as gr
+
+from wan_ui.catalog import Model, Scheme, parse_size
+from wan_ui.images import crop_box, open_image, show_crop
+from wan_ui.intake import MAX_SEED
+from wan_ui.ui.markup import text
+
+PROMPT_PLACEHOLDER = "What should happen? For example: slowly zoom in, sunset light"
+NO_MODEL = '<p class="w-note bad" role="alert">No model can run here yet; “Models” below says what is missing.</p>'
+
+
+@dataclass(frozen=True)
+class Inputs:
+    picture: gr.Image
+    crop: gr.HTML
+    picture_note: gr.HTML
+    prompt: gr.Textbox
+    phrases: gr.HTML
+    model: gr.Dropdown
+    scheme: gr.Dropdown
+    size: gr.Radio
+    frames: gr.Radio
+    steps: gr.Slider
+    seed: gr.Number
+    message: gr.HTML
+    generate: gr.Button
+    cancel: gr.Button
+
+    def draft(self) -> list:
+        """What Generate sends, in the order of `handlers.submit`."""
+        return [
+            self.picture,
+            self.prompt,
+            self.model,
+            self.scheme,
+            self.size,
+            self.frames,
+            self.steps,
+            self.seed,
+        ]
+
+    def of_model(self) -> list:
+        """What changes with the model, in the order of `model_updates`."""
+        return [self.prompt, self.phrases, self.scheme, self.size, self.frames, self.steps]
+
+
+def build_inputs(usable: dict[str, list[Scheme]], catalog: dict[str, Model], chosen: str, scheme: str) -> Inputs:
+    """`usable`: what can run here; only that can be selected."""
+    model = catalog[chosen]
+    with gr.Column(elem_id="picture-part"):
+        picture = gr.Image(
+            label="Picture",
+            type="filepath",
+            image_mode=None,
+            sources=["upload", "clipboard"],
+            buttons=[],
+            height=260,
+            placeholder="Drop a picture here, paste one, or click to choose",
+            elem_id="picture",
+        )
+        crop = gr.HTML("", elem_id="crop", apply_default_css=False)
+    picture_note = gr.HTML("", elem_id="picture-note", apply_default_css=False)
+    prompt = gr.Textbox(
+        label="Prompt", info=model.hint or None, placeholder=PROMPT_PLACEHOLDER, lines=3, max_lines=8, elem_id="prompt"
+    )
+    phrases = gr.HTML(phrases_html(model), elem_id="phrases", apply_default_css=False)
+    with gr.Row(elem_classes="w-pair w-models"):
+        model_box = gr.Dropdown(
+            label="Model",
+            choices=[(catalog[name].title, name) for name in usable],
+            value=chosen if usable else None,
+            filterable=False,
+            min_width=150,
+            elem_id="model",
+        )
+        scheme_box = gr.Dropdown(
+            label="Weights",
+            choices=_schemes(usable.get(chosen, [])),
+            value=scheme if usable else None,
+            filterable=False,
+            min_width=150,
+            elem_id="scheme",
+        )
+    size = gr.Radio(label="Size", choices=_sizes(model), value="auto", elem_id="size", elem_classes="w-segments")
+    frames = gr.Radio(
+        label="Frames",
+        choices=_lengths(model),
+        value=model.default_frames,
+        elem_id="frames",
+        elem_classes="w-segments",
+    )
+    with gr.Row(elem_classes="w-pair"):
+        steps = gr.Slider(
+            *model.steps,
+            label="Steps",
+            value=model.default_steps,
+            step=1,
+            buttons=[],
+            min_width=150,
+            elem_id="steps",
+        )
+        seed = gr.Number(
+            label="Seed (-1 = random)",
+            value=-1,
+            precision=0,
+            minimum=-1,
+            maximum=MAX_SEED,
+            min_width=150,
+            elem_id="seed",
+        )
+    message = gr.HTML("" if usable else NO_MODEL, elem_id="message", apply_default_css=False)
+    with gr.Row(elem_id="actions"):
+        generate = gr.Button("Generate", variant="primary", size="lg", scale=3, min_width=140, elem_id="generate")
+        cancel = gr.Button("Cancel", size="lg", scale=1, min_width=100, visible=False, elem_id="cancel")
+    gr.HTML('<p class="w-quiet w-keys"><kbd>Ctrl</kbd> <kbd>Enter</kbd> generates as well</p>', apply_default_css=False)
+    return Inputs(
+        picture,
+        crop,
+        picture_note,
+        prompt,
+        phrases,
+        model_box,
+        scheme_box,
+        size,
+        frames,
+        steps,
+        seed,
+        message,
+        generate,
+        cancel,
+    )
+
+
+def model_updates(
+    model: Model, schemes: list[Scheme], scheme: str = "", size: str = "auto", frames: int = 0, steps: int = 0
+) -> list:
+    """Updates for `Inputs.of_model`: offers of this model, with its defaults where nothing is given."""
+    names = [entry.name for entry in schemes]
+    if scheme not in names:
+        scheme = model.default_scheme if model.default_scheme in names else names[0] if names else None
+    return [
+        gr.update(info=model.hint or None),
+        phrases_html(model),
+        gr.update(choices=_schemes(schemes), value=scheme),
+        gr.update(choices=_sizes(model), value=size),
+        gr.update(choices=_lengths(model), value=frames or model.default_frames),
+        gr.update(minimum=model.steps[0], maximum=model.steps[1], value=steps or model.default_steps),
+    ]
+
+
+def phrases_html(model: Model) -> str:
+    chips = "".join(
+        f'<button type="button" class="w-chip" data-phrase="{text(phrase)}">{text(phrase)}</button>'
+        for phrase in model.phrases
+    )
+    return f'<div class="w-chips" role="group" aria-label="Add to the prompt">{chips}</div>' if chips else ""
+
+
+def crop_preview(path: str, size: str, model: Model) -> tuple[str, str]:
+    """The picture with its crop marked, and a line about it. Raises UserError."""
+    image = open_image(path)
+    width, height = model.closest_size(*image.size) if size == "auto" else parse_size(size)
+    left, top, right, bottom = crop_box(image.size, (width, height))
+    kept = (right - left) * (bottom - top) / (image.width * image.height)
+    stored = io.BytesIO()
+    show_crop(image, width, height, longest=720).save(stored, "JPEG", quality=85)
+    source = f"data:image/jpeg;base64,{base64.b64encode(stored.getvalue()).decode()}"
+    cropped = "; the dimmed edges are cut off" if kept < 0.99 else ""
+    return f'<img src="{source}" alt="Your picture with the part that is used">', (
+        f'<p class="w-quiet">Used at {width} × {height}{cropped}.</p>'
+    )
+
+
+def _schemes(schemes: list[Scheme]) -> list[tuple[str, str]]:
+    return [(scheme.title, scheme.name) for scheme in schemes]
+
+
+def _sizes(model: Model) -> list[tuple[str, str]]:
+    return [("auto", "auto"), *((f"{width} × {height}", f"{width}x{height}") for width, height in model.sizes)]
+
+
+def _lengths(model: Model) -> list[tuple[str, int]]:
+    return [(f"{frames} · {frames / model.fps:.1f} s", frames) for frames in model.frames]

@@ -1,0 +1,61 @@
+"""Words and addresses shared by the parts of the page that are drawn as HTML.
+
+Everything a person typed passes through `text` before it is put into markup.
+"""
+
+import html
+from pathlib import Path
+from urllib.parse import quote
+
+from wan_ui.catalog import Model
+from wan_ui.jobs import Job
+
+STATE_WORDS = {
+    "queued": "Waiting",
+    "running": "Running",
+    "done": "Done",
+    "failed": "Failed",
+    "cancelled": "Cancelled",
+    "interrupted": "Interrupted",
+}
+
+
+def text(value) -> str:
+    return html.escape(str(value), quote=True)
+
+
+def file_url(path: Path) -> str:
+    """Address of a file below `allowed_paths`, relative so that it also holds behind a proxy."""
+    return f"gradio_api/file={quote(str(path))}"
+
+
+def seconds(value: float) -> str:
+    """12.3 s, 2 min 5 s, 1 h 4 min"""
+    if value < 10:
+        return f"{value:.1f} s"
+    if value < 60:
+        return f"{value:.0f} s"
+    if value < 3600:
+        return f"{int(value // 60)} min {int(value % 60)} s"
+    return f"{int(value // 3600)} h {int(value % 3600 // 60)} min"
+
+
+def model_name(catalog: dict[str, Model], name: str, scheme: str) -> str:
+    """ "Wan-Tiny, bf16": short enough for one line. Names of models that have left the catalog stay readable."""
+    model = catalog.get(name)
+    if model is None:
+        return f"{name}, {scheme}"
+    return f"{model.title.split(' (')[0]}, {model.schemes[scheme].title if scheme in model.schemes else scheme}"
+
+
+def spent(job: Job) -> float:
+    return sum(job.result.get("seconds", {}).values())
+
+
+def problem(job: Job) -> str:
+    """Why there is no clip, in words; "" when there is nothing to say."""
+    if job.state == "cancelled":
+        return "Cancelled before it was finished."
+    if job.state in ("failed", "interrupted"):
+        return job.error or "It ended without saying why; the log of the app may know."
+    return ""

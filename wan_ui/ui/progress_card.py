@@ -1,0 +1,124 @@
+"""The card that says what is happening: the model loading, the job's place in line, its stages, its end.
+
+It is drawn anew at every look; Gradio then only touches the nodes that changed, so nothing flickers.
+"""
+
+import time
+
+import gradio as gr
+
+from wan_ui import progress
+from wan_ui.catalog import Model
+from wan_ui.jobs import Job
+from wan_ui.pipeline import ModelStatus
+from wan_ui.request import STAGES
+from wan_ui.ui.markup import model_name, problem, seconds, spent, text
+
+STAGE_WORDS = {
+    "load": ("Model", "Loading the model"),
+    "text": ("Text", "Reading the prompt"),
+    "image": ("Image", "Looking at the picture"),
+    "denoise": ("Denoise", "Denoising"),
+    "decode": ("Decode", "Decoding frames"),
+    "encode": ("Encode", "Writing the video"),
+}
+
+
+def build_progress_card() -> gr.HTML:
+    return gr.HTML(_card("wait", "Connecting …"), elem_id="card", apply_default_css=False)
+
+
+def model_card(status: ModelStatus, catalog: dict[str, Model]) -> str:
+    """Nothing is being made: how the model is doing."""
+    name = model_name(catalog, status.model, status.scheme) if status.model else "No model"
+    match status.state:
+        case "loading":
+            return _card("work", f"Loading {name}", body=_bar(None) + _note(status.progress.detail))
+        case "ready":
+            return _card("good", f"Ready: {name}", body=_note(status.words))
+        case "failed":
+            return _card("bad", f"{name} could not be loaded", body=_note(status.words, bad=True))
+    return _card("wait", "Ready; the model is loaded with the first clip")
+
+
+def job_card(
+    job: Job, position: int, status: ModelStatus, history: list[Job], catalog: dict[str, Model], queued: int = 0
+) -> str:
+    """`queued`: how many more jobs of this person wait behind the one shown."""
+    if job.state == "queued":
+        return _waiting(job, position, status, catalog)
+    if job.state == "running":
+        return _running(job, history, queued)
+    if job.state == "done":
+        parts = [f"{STAGE_WORDS[stage][0].lower()} {spent:.1f}" for stage, spent in job.result["seconds"].items()]
+        return _card("good", f"Done in {seconds(spent(job))}", body=_note(" · ".join(parts) + " s"))
+    kind = "idle" if job.state == "cancelled" else "bad"
+    title = {"failed": "This clip failed", "cancelled": "Cancelled", "interrupted": "Interrupted"}[job.state]
+    return _card(kind, title, body=_note(problem(job), bad=kind == "bad"))
+
+
+def _waiting(job: Job, position: int, status: ModelStatus, catalog: dict[str, Model]) -> str:
+    since = f"waiting {seconds(time.time() - job.created)}"
+    if position:
+        ahead = "1 clip is" if position == 1 else f"{position} clips are"
+        return _card("work", f"In line: {ahead} ahead of yours", since, _bar(None))
+    if status.state == "loading":
+        note = f"{model_name(catalog, status.model, status.scheme)} is loading. {status.progress.detail}"
+        return _card("work", "Yours is next", since, _bar(None) + _note(note))
+    return _card("work", "Starting", since, _bar(None))
+
+
+def _running(job: Job, history: list[Job], queued: int) -> str:
+    now = time.time()
+    expected = progress.reference(history, job.request)
+    left = progress.eta(job, expected, now)
+    timing = seconds(now - job.started)
+    if left is not None:
+        timing += f" · about {seconds(left) if left >= 1 else 'a moment'} left"
+    step = job.progress
+    title = STAGE_WORDS[step.stage][1] if step.stage in STAGE_WORDS else "Starting"
+    detail = []
+    if step.total:
+        detail.append(f"{step.stage} step {step.step} of {step.total}")
+    if step.detail:
+        detail.append(step.detail)
+    if queued:
+        detail.append(f"{queued} more of yours in line")
+    if job.cancel:
+        title, detail = "Cancelling", ["stops after this step"]
+    body = _bar(progress.fraction(job, expected, now)) + _stages(job) + _note(", ".join(detail))
+    return _card("work", title, timing, body)
+
+
+def _stages(job: Job) -> str:
+    here = STAGES.index(job.progress.stage) if job.progress.stage in STAGES else -1
+    items = []
+    for index, stage in enumerate(STAGES):
+        state = "done" if index < here else "now" if index == here else "next"
+        count = f" {job.progress.step}/{job.progress.total}" if state == "now" and job.progress.total else ""
+        current = ' aria-current="step"' if state == "now" else ""
+        items.append(f'<li class="{state}"{current}>{STAGE_WORDS[stage][0]}<b>{count}</b></li>')
+    return f'<ol class="w-stages">{"".join(items)}</ol>'
+
+
+def _bar(fraction: float | None) -> str:
+    """None: something is going on, but nobody knows how far it is."""
+    if fraction is None:
+        return '<div class="w-bar open" role="progressbar" aria-label="Working"><i></i></div>'
+    percent = round(100 * fraction)
+    return (
+        f'<div class="w-bar" role="progressbar" aria-label="Progress" aria-valuemin="0" aria-valuemax="100" '
+        f'aria-valuenow="{percent}"><i style="width:{100 * fraction:.1f}%"></i></div>'
+    )
+
+
+def _note(words: str, bad: bool = False) -> str:
+    return f'<p class="w-note{" bad" if bad else ""}">{text(words)}</p>' if words else ""
+
+
+def _card(kind: str, title: str, timing: str = "", body: str = "") -> str:
+    return (
+        f'<div class="w-card-top"><span class="w-dot {kind}"></span>'
+        f'<h2 class="w-card-title" role="status">{text(title)}</h2>'
+        f'<span class="w-timing">{text(timing)}</span></div>{body}'
+    )

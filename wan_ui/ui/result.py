@@ -1,0 +1,94 @@
+"""The stage: the clip that is shown, its settings, and what can be done with it."""
+
+import re
+
+import gradio as gr
+
+from wan_ui.catalog import Model
+from wan_ui.jobs import Job
+from wan_ui.pipeline import PIPELINE
+from wan_ui.ui.markup import STATE_WORDS, file_url, model_name, problem, seconds, spent, text
+
+# The quoted names are the events this part sends; each carries the id of the job.
+SCRIPT = """
+const events = ['reuse', 'restore', 'remove', 'stop'];
+element.addEventListener('click', (event) => {
+  const button = event.target.closest('[data-do]');
+  if (!button || !events.includes(button.dataset.do)) return;
+  if (button.dataset.confirm && !window.confirm(button.dataset.confirm)) return;
+  trigger(button.dataset.do, { job: button.dataset.job });
+});
+"""
+EMPTY = (
+    '<div class="w-stage empty"><svg viewBox="0 0 48 48" aria-hidden="true">'
+    '<rect x="5" y="9" width="38" height="30" rx="6"/><path d="M20 18l10 6-10 6z"/></svg>'
+    "<p>Your clip will play here.</p>"
+    "<small>Choose a picture, say what should happen, and press Generate.</small></div>"
+)
+
+
+def build_result() -> gr.HTML:
+    return gr.HTML(EMPTY, elem_id="result", js_on_load=SCRIPT, apply_default_css=False)
+
+
+def result_html(job: Job | None, catalog: dict[str, Model]) -> str:
+    if job is None:
+        return EMPTY
+    return f"{_stage(job)}<div class='w-about'>{_about(job, catalog)}{_buttons(job)}</div>"
+
+
+def _stage(job: Job) -> str:
+    request, clip = job.request, PIPELINE.clip(job)
+    ratio = f"aspect-ratio:{request.width}/{request.height}"
+    if clip is not None:
+        poster = PIPELINE.poster(job)
+        still = f' poster="{text(file_url(poster))}"' if poster else ""
+        return (
+            f'<div class="w-stage"><video id="clip" src="{text(file_url(clip))}"{still} style="{ratio}" autoplay loop '
+            f'muted playsinline controls aria-label="{text(f"Clip: {request.prompt}")}"></video></div>'
+        )
+    picture = PIPELINE.clips / job.id / "input.png"
+    still = f'<img src="{text(file_url(picture))}" alt="" style="{ratio}">' if picture.is_file() else ""
+    words = "The file of this clip is gone." if job.state == "done" else problem(job) or STATE_WORDS[job.state]
+    kind = " bad" if job.state in ("failed", "interrupted", "done") else ""
+    return f'<div class="w-stage still">{still}<p class="w-note{kind}">{text(words)}</p></div>'
+
+
+def _about(job: Job, catalog: dict[str, Model]) -> str:
+    request, result = job.request, job.result
+    fps = result.get("fps")
+    length = f"{request.frames} frames" + (f", {request.frames / fps:.1f} s at {fps:g} fps" if fps else "")
+    facts = {
+        "Seed": f"{request.seed}",
+        "Model": model_name(catalog, request.model, request.scheme),
+        "Size": f"{request.width} × {request.height}",
+        "Length": length,
+        "Steps": f"{request.steps}",
+        "Time": seconds(spent(job)) if result else "",
+        **{key.replace("_", " ").capitalize(): value for key, value in result.get("facts", {}).items()},
+    }
+    items = [f"<div><dt>{text(key)}</dt><dd>{text(value)}</dd></div>" for key, value in facts.items() if value]
+    return f'<p class="w-prompt">{text(request.prompt)}</p><dl class="w-facts">{"".join(items)}</dl>'
+
+
+def _buttons(job: Job) -> str:
+    def button(event: str, words: str, extra: str = "") -> str:
+        return f'<button type="button" class="w-button" data-do="{event}" data-job="{job.id}"{extra}>{words}</button>'
+
+    clip = PIPELINE.clip(job)
+    buttons = []
+    if clip is not None:
+        buttons.append(
+            f'<a class="w-button strong" href="{text(file_url(clip))}" download="{text(_file_name(job))}">Download</a>'
+        )
+    buttons += [button("restore", "Load settings"), button("reuse", "Reuse seed")]
+    if job.active:
+        buttons.append(button("stop", "Cancel"))
+    else:
+        buttons.append(button("remove", "Delete", ' data-confirm="Delete this clip and its settings?"'))
+    return f'<div class="w-buttons">{"".join(buttons)}</div>'
+
+
+def _file_name(job: Job) -> str:
+    words = re.sub(r"[^a-z0-9]+", "-", job.request.prompt.lower()).strip("-")[:40].strip("-")
+    return f"wan-{words or 'clip'}-{job.request.seed}.mp4"

@@ -1,0 +1,42 @@
+"""Who is asking, and what this browser was looking at.
+
+The browser keeps {"owner": token, "job": id} in its local storage, so that a reload finds its job
+again. On a loopback address there is one person, called "local", who shares the history with the
+command line. On any other address each browser is an owner of its own, known by a random token.
+"""
+
+import ipaddress
+import re
+import secrets
+
+import gradio as gr
+
+from wan_ui.settings import Settings
+
+# Not a secret: local storage is readable in its own browser anyway. Fixed, so that a restart of the
+# app can still read what the browser kept.
+STORAGE = {"storage_key": "wan-ui", "secret": "wan-ui-browser-state"}
+TOKEN = re.compile(r"[0-9a-f]{32}")
+NOTHING = {"owner": "", "job": ""}
+
+
+def browser_state() -> gr.BrowserState:
+    return gr.BrowserState(dict(NOTHING), **STORAGE)
+
+
+def is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def identify(browser: dict | None, settings: Settings) -> tuple[dict, str]:
+    """What the browser keeps, with a token if it had none, and the owner it stands for."""
+    kept = {**NOTHING, **(browser if isinstance(browser, dict) else {})}
+    if not (isinstance(kept["owner"], str) and TOKEN.fullmatch(kept["owner"])):
+        kept["owner"] = secrets.token_hex(16)
+    # The prefix keeps a forged token from ever being another kind of owner.
+    return kept, "local" if is_loopback(settings.host) else f"browser-{kept['owner']}"
