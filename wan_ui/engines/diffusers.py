@@ -63,19 +63,20 @@ class DiffusersEngine:
             report(Progress("load", step, len(steps), steps[step - 1]))
 
         entering(1)
-        self.text_length = dit.text_length(paths.configs[0])
+        configs = [dit.read_config(path) for path in paths.configs]
+        self.text_length = configs[0][1]
         self.tokenizer = text.load_tokenizer(paths.tokenizer, self.text_length)
         # The encoder is small next to what it saves: one prompt is encoded once, so precision is free on a CPU.
         t5_dtype = torch.float32 if self.device.type == "cpu" else self.dtype
         self.encoder = text.load_text_encoder(paths.t5, dtype=t5_dtype, device=self.device)
         entering(2)
         self.vae = vae.load_vae(paths.vae, dtype=self.dtype, device=self.device)
-        for step, (side, path, config) in enumerate(zip(sides, paths.experts, paths.configs, strict=True), start=3):
+        for step, (side, path, (config, _)) in enumerate(zip(sides, paths.experts, configs, strict=True), start=3):
             entering(step)
             self.experts.append(
                 dit.load_expert(
                     path,
-                    dit.transformer_config(config),
+                    config,
                     side,
                     dtype=self.dtype,
                     device=residence.device,

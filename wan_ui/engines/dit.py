@@ -69,11 +69,14 @@ class GgufLinear(nn.Module):
         return F.linear(x, weight.view(self.weight.shape[0], -1), self.bias)
 
 
-def transformer_config(path: Path) -> dict:
-    """The official WanModel `config.json` as WanTransformer3DModel's arguments. Raises UserError."""
+def read_config(path: Path) -> tuple[dict, int]:
+    """The official WanModel `config.json`: WanTransformer3DModel's arguments, and the tokens a prompt is padded to.
+
+    Raises UserError.
+    """
     try:
         config = json.loads(path.read_text())
-        return {
+        arguments = {
             "patch_size": tuple(config.get("patch_size", (1, 2, 2))),
             "num_attention_heads": config["num_heads"],
             "attention_head_dim": config["dim"] // config["num_heads"],
@@ -86,13 +89,9 @@ def transformer_config(path: Path) -> dict:
             "cross_attn_norm": config.get("cross_attn_norm", True),
             "eps": config.get("eps", 1e-6),
         }
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        return arguments, config.get("text_len", 512)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path}: not a WanModel config: {type(error).__name__}: {error}") from error
-
-
-def text_length(path: Path) -> int:
-    """Tokens that the prompt is padded to (`text_len`, 512)."""
-    return json.loads(path.read_text()).get("text_len", 512)
 
 
 def load_expert(

@@ -1,0 +1,115 @@
+"""Name maps: bit-exact there and back, and equal to diffusers' converters where those apply."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from diffusers import AutoencoderKLWan, WanTransformer3DModel
+from diffusers.loaders.single_file_utils import convert_wan_transformer_to_diffusers, convert_wan_vae_to_diffusers
+
+from tests.engines.random_models import randomised, write_text_encoder
+from wan_ui.engines import text
+from wan_ui.engines.checkpoints import count, dit_names, inverse, load_strict, rename, strip_prefix, vae_names
+from wan_ui.engines.vae import vae_layout
+from wan_ui.errors import UserError
+
+DIT = {"num_attention_heads": 2, "attention_head_dim": 12, "text_dim": 8, "freq_dim": 8, "ffn_dim": 16}
+
+
+def assert_same(got: dict, expected: dict) -> None:
+    assert got.keys() == expected.keys()
+    assert all(torch.equal(got[name], expected[name]) for name in expected)
+
+
+@pytest.mark.parametrize("layers", [1, 3, 12])
+def test_dit_round_trip_and_converter(layers):
+    tensors = WanTransformer3DModel(in_channels=36, num_layers=layers, **DIT).state_dict()
+    original = rename(tensors, inverse(dit_names(layers)))
+    assert "blocks.0.self_attn.q.weight" in original and "head.modulation" in original
+    assert_same(rename(original, dit_names(layers)), tensors)
+    assert_same(convert_wan_transformer_to_diffusers(dict(original)), tensors)
+
+
+@pytest.mark.parametrize("prefix", ["", "diffusion_model.", "model.diffusion_model."])
+def test_prefixes(prefix):
+    assert strip_prefix(f"{prefix}blocks.0.ffn.0.weight") == "blocks.0.ffn.0.weight"
+
+
+@pytest.mark.parametrize("dim_mult", [[1, 2, 4, 4], [1, 2, 4, 6], [1, 2, 2]])
+@pytest.mark.parametrize("blocks", [1, 2, 3])
+def test_vae_round_trip_and_layout(dim_mult, blocks, tmp_path):
+    temporal = [False, True, True][: len(dim_mult) - 1]
+    model = AutoencoderKLWan(base_dim=8, dim_mult=dim_mult, num_res_blocks=blocks, temperal_downsample=temporal)
+    tensors = model.state_dict()
+    names = vae_names(len(dim_mult), blocks)
+    original = rename(tensors, inverse(names))
+    assert "decoder.upsamples.0.residual.2.weight" in original and "conv2.bias" in original
+    assert_same(rename(original, names), tensors)
+
+    config, found = vae_layout(tmp_path / "vae.pth", original)
+    assert found == names
+    assert config == {
+        "base_dim": 8, "z_dim": 16, "dim_mult": dim_mult, "num_res_blocks": blocks, "temperal_downsample": temporal,
+    }  # fmt: skip
+    if blocks == 2 and dim_mult == [1, 2, 4, 4]:
+        assert_same(convert_wan_vae_to_diffusers(dict(original)), tensors)
+
+
+def original_t5(tensors: dict, ids: torch.Tensor) -> torch.Tensor:
+    """The forward of wan/modules/t5.py (encoder, relative position bias in every block), written out."""
+
+    def norm(x, weight):
+        return x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-6) * weight
+
+    def bias(table):
+        buckets, far = table.shape[0] // 2, 128
+        distance = torch.arange(len(ids))[None] - torch.arange(len(ids))[:, None]
+        near, steps = buckets // 2, distance.abs()
+        large = near + (torch.log(steps.clamp_min(1) / near) / torch.log(torch.tensor(far / near)) * (buckets - near))
+        bucket = torch.where(steps < near, steps, large.long().clamp_max(buckets - 1)) + (distance > 0) * buckets
+        return table[bucket].permute(2, 0, 1)
+
+    x = tensors["token_embedding.weight"][ids]
+    for i in range(count(tensors, r"blocks\.(\d+)\.")):
+        block = {name.removeprefix(f"blocks.{i}."): t for name, t in tensors.items() if name.startswith(f"blocks.{i}.")}
+        heads = block["pos_embedding.embedding.weight"].shape[1]
+        y = norm(x, block["norm1.weight"])
+        q, k, v = (F.linear(y, block[f"attn.{c}.weight"]).unflatten(-1, (heads, -1)).transpose(0, 1) for c in "qkv")
+        scores = q @ k.transpose(1, 2) + bias(block["pos_embedding.embedding.weight"])  # T5 does not scale by sqrt(d)
+        x = x + F.linear((scores.softmax(-1) @ v).transpose(0, 1).flatten(1), block["attn.o.weight"])
+        y = norm(x, block["norm2.weight"])
+        gate = F.gelu(F.linear(y, block["ffn.gate.0.weight"]), approximate="tanh")
+        x = x + F.linear(F.linear(y, block["ffn.fc1.weight"]) * gate, block["ffn.fc2.weight"])
+    return norm(x, tensors["norm.weight"])
+
+
+@pytest.mark.parametrize("length", [1, 7, 200])
+@torch.inference_mode()
+def test_t5_equals_the_original_forward(length, tmp_path):
+    torch.manual_seed(0)
+    write_text_encoder(tmp_path / "t5.pth", 50)
+    model = text.load_text_encoder(tmp_path / "t5.pth", dtype=torch.float32, device=torch.device("cpu"))
+    tensors = {name: tensor.float() for name, tensor in text.read_pth(tmp_path / "t5.pth").items()}
+    ids = torch.randint(0, 50, (length,))
+    expected = original_t5(tensors, ids)
+    got = model(input_ids=ids[None]).last_hidden_state[0]
+    assert expected.std() > 0.5
+    torch.testing.assert_close(got, expected, atol=1e-4, rtol=1e-4)
+
+
+@torch.inference_mode()
+def test_t5_without_padding_equals_masked_padding(tmp_path):
+    write_text_encoder(tmp_path / "t5.pth", 50)
+    model = text.load_text_encoder(tmp_path / "t5.pth", dtype=torch.float32, device=torch.device("cpu"))
+    ids = torch.randint(1, 50, (1, 9))
+    mask = (torch.arange(64) < 9).long()[None]
+    padded = model(input_ids=F.pad(ids, (0, 55)), attention_mask=mask).last_hidden_state[:, :9]
+    torch.testing.assert_close(model(input_ids=ids).last_hidden_state, padded, atol=1e-5, rtol=1e-5)
+
+
+def test_errors_name_file_and_tensors(tmp_path):
+    model = randomised(torch.nn.Linear(3, 2))
+    weight, bias = torch.zeros(2, 3), torch.zeros(2)
+    with pytest.raises(UserError, match=r"x\.gguf.*1 tensors are missing \(first: bias\).*unexpected \(first: other\)"):
+        load_strict(model, {"weight": weight, "other": bias}, file=tmp_path / "x.gguf")
+    with pytest.raises(UserError, match=r"x\.gguf: tensor weight has shape \(3, 2\), expected \(2, 3\)"):
+        load_strict(model, {"weight": weight.T, "bias": bias}, file=tmp_path / "x.gguf")
