@@ -10,6 +10,7 @@ and `comfy.gguf.orig_shape.<name>` for a tensor whose dimensions had to be folde
 five, GGML four). K types (Q4_K ...) can be read but not written: gguf-py only dequantises them.
 """
 
+import contextlib
 import os
 import re
 import uuid
@@ -55,7 +56,8 @@ def quantise_file(source: Path, target: Path, kind: str, *, name: str = "") -> N
     except OSError as error:
         raise UserError(f"{target}: cannot be written: {error.strerror or error}") from error
     finally:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            partial.unlink()
 
 
 def _write_safetensors(tensors: dict, path: Path, kind: str, name: str) -> None:

@@ -1,5 +1,10 @@
 """The engine as the worker uses it: progress, cancellation, seeds, caches, errors."""
 
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +12,7 @@ from PIL import Image
 
 from tests.engines.random_models import make_engine, quiet
 from wan_ui import weights
-from wan_ui.engines.device import Choice, Residence, choose_device, choose_dtype
+from wan_ui.engines.device import Choice, Residence, choose_device, choose_dtype, choose_residence
 from wan_ui.engines.diffusers import DiffusersEngine
 from wan_ui.errors import Cancelled, UserError
 from wan_ui.request import STAGES, LoraSpec
@@ -186,17 +191,42 @@ def test_offloaded_experts_give_the_same_clip(float32_engine, a14b, make_request
 def test_large_models_stay_quantised(a14b, make_request, monkeypatch):
     """A large model on the CPU keeps its weights as stored; the clip stays close to the dequantised one."""
     expected = make_engine(a14b, "gguf-Q8_0", torch.float32).generate(make_request(a14b), quiet)
-    residence = Residence(torch.device("cpu"), True, "kept as stored: large model", "none")
-    monkeypatch.setattr("wan_ui.engines.diffusers.choose_residence", lambda experts, device: residence)
+    cpu = torch.device("cpu")
+    residence = Residence(cpu, True, cpu, torch.float32, "kept as stored: large model", "none")
+    monkeypatch.setattr("wan_ui.engines.diffusers.choose_residence", lambda experts, t5, device: residence)
     got = make_engine(a14b, "gguf-Q8_0", torch.float32).generate(make_request(a14b), quiet)
     assert "kept as stored" in got.facts["scheme"]
     np.testing.assert_allclose(got.latents, expected.latents, atol=1e-3)
 
 
+@pytest.mark.parametrize(
+    ("free_gib", "experts", "text", "words"),
+    [
+        (80, "cuda", "cuda", "none (experts 28.0 GiB"),
+        (48, "cuda", "cpu", "none, text encoder on the CPU"),
+        (40, "cuda", "cpu", "none, text encoder on the CPU"),
+        (38, "cpu", "cuda", "the inactive expert is in host memory (experts"),
+        (24, "cpu", "cpu", "the inactive expert is in host memory, text encoder on the CPU"),
+    ],
+)
+def test_large_models_on_a_gpu(free_gib, experts, text, words, monkeypatch, tmp_path):
+    """fp8 A14B: two experts of 14 GiB and a text encoder of 10.6 GiB. Sparse files, no GPU."""
+    sizes = {"high": 14 * 2**30, "low": 14 * 2**30, "t5": int(10.6 * 2**30)}
+    for name, size in sizes.items():
+        with (tmp_path / name).open("wb") as file:
+            file.truncate(size)
+    info = SimpleNamespace(tensors={"x": SimpleNamespace(shape=(14 * 2**30,))})
+    monkeypatch.setattr("wan_ui.engines.device.read_header", lambda path: info)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (free_gib * 2**30, 80 * 2**30))
+    paths = (tmp_path / "high", tmp_path / "low")
+    residence = choose_residence(paths, tmp_path / "t5", torch.device("cuda"))
+    assert (residence.experts.type, residence.text.type) == (experts, text)
+    assert residence.quantised and residence.text_dtype == torch.bfloat16
+    assert residence.offload.startswith(words)
+
+
 def test_choices_have_reasons(a14b, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    from dataclasses import replace
-
     with pytest.raises(UserError, match="needs a CUDA GPU") as error:
         choose_device(replace(a14b, needs_gpu=True))
     assert error.value.field == "model"
@@ -213,10 +243,6 @@ def test_choices_have_reasons(a14b, monkeypatch):
 
 
 def test_missing_and_damaged_files_are_named(a14b, tmp_path, isolated_settings):
-    import shutil
-    from dataclasses import replace
-    from pathlib import Path
-
     root = Path(a14b.root.removeprefix("embedded:"))
     damage = {
         weights.T5_FILE: lambda p: p.write_bytes(p.read_bytes()[:2000]),

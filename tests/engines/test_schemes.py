@@ -149,4 +149,4 @@ def test_engine_output_is_close_to_bf16(scheme, a14b, make_request):
     got = engine.generate(request, quiet)
     error = ((got.latents - expected) ** 2).mean() ** 0.5 / expected.std()
     assert error < 0.2
-    assert got.facts["scheme"].startswith(f"{scheme} (dequantised once")
+    assert got.facts["scheme"].startswith(f"{scheme} (expanded once")

@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import math
 import os
 import sys
 from dataclasses import dataclass
@@ -30,10 +31,17 @@ class Choice:
 
 @dataclass(frozen=True)
 class Residence:
-    """Where and how the experts stay. `device` is where they are loaded to: the CPU of a GPU run when offloaded."""
+    """Where and how the weights stay.
 
-    device: torch.device
+    experts    device they are loaded to: the CPU of a GPU run when only the active one is moved there
+    quantised  whether fp8 and GGUF weights stay as stored, instead of being expanded once at load
+    text       device and dtype of the text encoder
+    """
+
+    experts: torch.device
     quantised: bool
+    text: torch.device
+    text_dtype: torch.dtype
     weights: str
     offload: str
 
@@ -76,35 +84,29 @@ def use_threads(wanted: int) -> None:
             libc.mallopt(M_TRIM_THRESHOLD, 2**30)
 
 
-def choose_residence(experts: tuple[Path, ...], device: torch.device) -> Residence:
-    """How the experts stay in memory, from the file sizes and the free memory."""
+def choose_residence(experts: tuple[Path, ...], t5: Path, device: torch.device) -> Residence:
+    """How the weights stay in memory, from the files' sizes and the free memory.
+
+    A text encoder that does not fit beside an expert runs on the CPU: it reads 20 tokens, not 512, which
+    is a second even at full size. It is float32 when small and bf16 otherwise; float16 overflows in UMT5.
+    """
     stored = sum(path.stat().st_size for path in experts)
-    values = sum(_values(path) for path in experts)
+    values = sum(math.prod(info.shape) for path in experts for info in read_header(path).tensors.values())
     small = 4 * values < SMALL
+    weights = "expanded once at load: small model" if small else "kept as stored: large model"
+    text_bytes = t5.stat().st_size
+    text_dtype = torch.float32 if text_bytes < SMALL else torch.bfloat16
     if device.type == "cpu":
-        return Residence(
-            device,
-            not small,
-            "dequantised once at load: small model" if small else "kept as stored: large model",
-            "none (weights are in host memory)",
-        )
-    resident = 2 * values if small else stored
+        return Residence(device, not small, device, text_dtype, weights, "none (everything is in host memory)")
     free, _ = torch.cuda.mem_get_info()
-    fits = resident < 0.7 * free  # the rest is for the text encoder, the VAE and activations
-    return Residence(
-        device if fits else torch.device("cpu"),
-        not small,
-        "dequantised once at load: small model" if small else "kept as stored: large model",
-        f"{'none' if fits else 'inactive expert in host memory'}"
-        f" (experts {resident / 2**30:.1f} GiB, {free / 2**30:.1f} GiB free on the GPU)",
-    )
-
-
-def _values(path: Path) -> int:
-    total = 0
-    for info in read_header(path).tensors.values():
-        size = 1
-        for n in info.shape:
-            size *= n
-        total += size
-    return total
+    room = 0.7 * free  # the rest is for the VAE and activations
+    resident = 2 * values if small else stored
+    cpu = torch.device("cpu")
+    if resident > room:
+        where, offload, active = cpu, "the inactive expert is in host memory", resident / len(experts)
+    else:
+        where, offload, active = device, "none", resident
+    text = device if active + text_bytes < room else cpu
+    offload += f"{'' if text == device else ', text encoder on the CPU'}"
+    reason = f"experts {resident / 2**30:.1f} GiB, text encoder {text_bytes / 2**30:.1f}, free {free / 2**30:.1f}"
+    return Residence(where, not small, text, text_dtype, weights, f"{offload} ({reason})")

@@ -12,19 +12,17 @@ There is no classifier-free guidance: every model in the catalog is distilled to
 import hashlib
 import itertools
 import logging
-import os
 import time
 from collections import OrderedDict
 from collections.abc import Sequence
 
-import numpy as np
 import torch
-from PIL import Image
 
 from wan_ui.catalog import Model, Scheme
 from wan_ui.engines import dit, schedule, text, vae
 from wan_ui.engines.device import choose_device, choose_dtype, choose_residence, use_threads
 from wan_ui.errors import UserError
+from wan_ui.images import read_pixels
 from wan_ui.request import Clip, LoraSpec, Progress, Report, Request
 from wan_ui.settings import settings
 from wan_ui.weights import locate
@@ -50,11 +48,17 @@ class DiffusersEngine:
     def load(self, model: Model, scheme: Scheme, report: Report) -> None:
         """Load weights. Raises UserError naming a missing or damaged file, or the missing GPU."""
         self.close()
+        if scheme.lora_high:
+            raise UserError(
+                f"scheme: {scheme.name} of {model.name} holds the base model and needs the distill LoRA, which the "
+                "diffusers engine does not apply; use --engine lightx2v, or the scheme fp8",
+                field="scheme",
+            )
         device = choose_device(model)
         paths = locate(model, scheme, settings())
         use_threads(settings().threads)
         dtype = choose_dtype(device.value)
-        residence = choose_residence(paths.experts, device.value)
+        residence = choose_residence(paths.experts, paths.t5, device.value)
         self.device, self.dtype = device.value, dtype.value
         sides = SIDES[model.family]
         steps = ["text encoder", "VAE", *(EXPERT_NAMES[side] for side in sides)]
@@ -66,9 +70,7 @@ class DiffusersEngine:
         configs = [dit.read_config(path) for path in paths.configs]
         self.text_length = configs[0][1]
         self.tokenizer = text.load_tokenizer(paths.tokenizer, self.text_length)
-        # The encoder is small next to what it saves: one prompt is encoded once, so precision is free on a CPU.
-        t5_dtype = torch.float32 if self.device.type == "cpu" else self.dtype
-        self.encoder = text.load_text_encoder(paths.t5, dtype=t5_dtype, device=self.device)
+        self.encoder = text.load_text_encoder(paths.t5, dtype=residence.text_dtype, device=residence.text)
         entering(2)
         self.vae = vae.load_vae(paths.vae, dtype=self.dtype, device=self.device)
         for step, (side, path, (config, _)) in enumerate(zip(sides, paths.experts, configs, strict=True), start=3):
@@ -79,16 +81,16 @@ class DiffusersEngine:
                     config,
                     side,
                     dtype=self.dtype,
-                    device=residence.device,
+                    device=residence.experts,
                     quantised=residence.quantised,
                 )
             )
-        self.offloaded = residence.device != self.device
+        self.offloaded = residence.experts != self.device
         self.facts = {
             "engine": "diffusers",
             "device": device.text,
             "dtype": dtype.text,
-            "scheme": f"{scheme.name} ({residence.weights})",
+            "scheme": f"{scheme.name} ({'as stored' if scheme.kind == 'bf16' else residence.weights})",
             "attention": "torch SDPA (always there)",
             "offload": residence.offload,
             "threads": str(torch.get_num_threads()),
@@ -146,13 +148,13 @@ class DiffusersEngine:
         key = text.clean(prompt)
         if key not in self.prompts:
             embeddings = text.encode(self.tokenizer, self.encoder, prompt, self.text_length)
-            _remember(self.prompts, key, embeddings.to(self.dtype), CACHED_PROMPTS)
+            _remember(self.prompts, key, embeddings.to(self.device, self.dtype), CACHED_PROMPTS)
         self.prompts.move_to_end(key)
         return self.prompts[key]
 
     def _encode_image(self, request: Request, report: Report) -> torch.Tensor:
         """Normalised latents of the picture followed by zeros, (1, z, t, h, w) float32; t = 1 for the 5B model."""
-        pixels = _read_image(request)
+        pixels = read_pixels(request)
         # The 5B model is conditioned on the first frame alone.
         frames = 1 if self.model.family == "5b" else request.frames
         key = (hashlib.sha256(pixels.tobytes()).digest(), pixels.shape, frames)
@@ -217,18 +219,3 @@ def _remember(cache: OrderedDict, key, value: torch.Tensor, limit: int) -> None:
     cache[key] = value
     while len(cache) > limit:
         cache.popitem(last=False)
-
-
-def _read_image(request: Request) -> np.ndarray:
-    """(H, W, 3) uint8. Raises UserError when the file is no picture of the request's size."""
-    try:
-        with Image.open(request.image) as file:
-            pixels = np.array(file.convert("RGB"))
-    except (OSError, ValueError, Image.DecompressionBombError) as error:
-        raise UserError(f"image: {os.path.basename(request.image)} cannot be read: {error}", field="image") from error
-    if pixels.shape != (request.height, request.width, 3):
-        raise UserError(
-            f"image: {pixels.shape[1]}x{pixels.shape[0]} pixels, expected {request.width}x{request.height}",
-            field="image",
-        )
-    return pixels

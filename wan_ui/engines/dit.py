@@ -2,9 +2,9 @@
 
 How the weights stay in memory is a choice with a reason, made by the caller:
 
-dequantised  fp8 and GGUF weights become plain numbers of the compute dtype once, at load. The forward is
+expanded   fp8 and GGUF weights become plain numbers of the compute dtype once, at load. The forward is
              then as fast as bf16's, and the file's rounding is still in the values. Right for a small model.
-quantised    the weights stay fp8 or GGML blocks and are expanded at every forward, layer by layer: half to
+quantised  the weights stay fp8 or GGML blocks and are expanded at every forward, layer by layer: half to
              a quarter of the memory, a few percent slower. Right for 14B on a GPU.
 
 A few tensors stay float32 whatever the compute dtype, as `from_pretrained` of diffusers keeps them
@@ -21,7 +21,7 @@ from torch import nn
 
 from wan_ui.engines.checkpoints import dit_names, load_strict, rename, strip_prefix
 from wan_ui.errors import UserError
-from wan_ui.headers import Header, expert_side, read_header
+from wan_ui.headers import Header, check_identity
 from wan_ui.tensors import dequantise_fp8, is_blocks, original_shape, read_blocks, read_tensor
 
 FLOAT32_PARTS = ("time_embedder", "scale_shift_table", "norm2")
@@ -104,8 +104,7 @@ def load_expert(
 
     Raises UserError naming the file: damaged, another architecture, swapped, wrong names or shapes.
     """
-    header = read_header(path)
-    _check_identity(path, header, side)
+    header = check_identity(path, side)
     with torch.device("meta"):
         model = WanTransformer3DModel(**config)
     model.rope = type(model.rope)(config["attention_head_dim"], config["patch_size"], 1024)  # its buffers must be real
@@ -118,18 +117,6 @@ def load_expert(
     load_strict(model, tensors, file=path)
     model.rope.to(device)
     return model.eval().requires_grad_(False)
-
-
-def _check_identity(path: Path, header: Header, side: str) -> None:
-    architecture = header.metadata.get("general.architecture", "wan")
-    if architecture != "wan":
-        raise UserError(f"{path}: the GGUF architecture is {architecture!r}, expected 'wan'")
-    found = expert_side(path, header.metadata)
-    if side and found and found != side:
-        raise UserError(
-            f"{path}: this is the {found}-noise expert, expected the {side}-noise one. "
-            "Are the high and low files exchanged?"
-        )
 
 
 def _read(path: Path, header: Header, names: dict[str, str], *, dtype, device, quantised: bool):

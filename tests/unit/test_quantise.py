@@ -1,0 +1,120 @@
+"""The quantiser: what is quantised, how exactly, in which layout; and its command line."""
+
+import subprocess
+import sys
+
+import pytest
+
+torch = pytest.importorskip("torch")
+gguf = pytest.importorskip("gguf")
+
+from safetensors.torch import save_file  # noqa: E402
+
+from wan_ui.errors import UserError  # noqa: E402
+from wan_ui.headers import read_header  # noqa: E402
+from wan_ui.quantise import QUANTISED, TYPES, quantise_file, suffix  # noqa: E402
+from wan_ui.settings import ROOT  # noqa: E402
+from wan_ui.tensors import dequantise_fp8, float_tensors, quantise_fp8  # noqa: E402
+
+# Largest error of a weight, in units of the largest weight that shares its scale.
+STEP = {"bf16": 2**-8, "fp8": 2**-4, "Q8_0": 0.005, "Q5_0": 0.07, "Q4_0": 0.13}
+
+
+@pytest.fixture
+def source(tmp_path):
+    generator = torch.Generator().manual_seed(0)
+
+    def values(*shape):
+        return torch.randn(*shape, generator=generator).bfloat16()
+
+    tensors = {
+        "patch_embedding.weight": values(64, 36, 1, 2, 2),
+        "patch_embedding.bias": values(64),
+        "time_embedding.0.weight": values(64, 32),
+        "blocks.0.self_attn.q.weight": values(64, 64),
+        "blocks.0.self_attn.q.bias": values(64),
+        "blocks.0.self_attn.norm_q.weight": values(64),
+        "blocks.0.ffn.0.weight": values(128, 64) * torch.logspace(-3, 2, 128)[:, None].bfloat16(),
+        "blocks.0.ffn.2.weight": torch.zeros(64, 128).bfloat16(),
+        "blocks.0.modulation": values(1, 6, 64),
+        "head.head.weight": values(64, 64),
+        "head.modulation": values(1, 2, 64),
+    }
+    save_file(tensors, tmp_path / "wan_high_noise.safetensors")
+    return tmp_path / "wan_high_noise.safetensors", {name: tensor.float() for name, tensor in tensors.items()}
+
+
+@pytest.mark.parametrize("kind", TYPES)
+def test_what_comes_back(kind, source, tmp_path):
+    path, expected = source
+    target = tmp_path / "out" / f"x{suffix(kind)}"
+    quantise_file(path, target, kind)
+    header = read_header(target)
+    got = float_tensors(target, header)
+    assert got.keys() == expected.keys()
+    for name, tensor in expected.items():
+        assert got[name].shape == tensor.shape, name
+        if QUANTISED.match(name) and kind != "bf16":
+            unit = tensor.abs().amax(dim=1, keepdim=True)
+            assert ((got[name] - tensor).abs() <= STEP[kind] * unit + 1e-12).all(), name
+            assert header.tensors[name].dtype == ("F8_E4M3" if kind == "fp8" else kind)
+        else:
+            torch.testing.assert_close(got[name], tensor, rtol=2**-8, atol=1e-6)
+    assert "high_noise" in header.metadata["general.name"]
+    assert [p.name for p in target.parent.iterdir()] == [target.name]
+
+
+def test_layouts(source, tmp_path):
+    quantise_file(source[0], tmp_path / "x.gguf", "Q8_0")
+    header = read_header(tmp_path / "x.gguf")
+    assert header.metadata["general.architecture"] == "wan"
+    assert header.metadata["comfy.gguf.orig_shape.patch_embedding.weight"] == [64, 36, 1, 2, 2]
+    assert header.tensors["patch_embedding.weight"].shape == (64, 36, 1, 4)
+    assert header.tensors["blocks.0.modulation"].dtype == "F32"
+
+    quantise_file(source[0], tmp_path / "x.safetensors", "fp8")
+    tensors = read_header(tmp_path / "x.safetensors").tensors
+    assert tensors["blocks.0.ffn.0.weight_scale"].shape == (128, 1)
+    assert tensors["blocks.0.ffn.0.weight_scale"].dtype == "F32"
+    assert tensors["head.head.weight"].dtype == "BF16"
+
+
+def test_gguf_py_reads_what_is_written(source, tmp_path):
+    quantise_file(source[0], tmp_path / "x.gguf", "Q5_0")
+    ours = float_tensors(tmp_path / "x.gguf", read_header(tmp_path / "x.gguf"))
+    for tensor in gguf.GGUFReader(tmp_path / "x.gguf").tensors:
+        theirs = torch.tensor(gguf.quants.dequantize(tensor.data, tensor.tensor_type)).float()
+        assert torch.equal(theirs.flatten(), ours[tensor.name].flatten())
+
+
+def test_fp8_keeps_small_channels_and_zeros():
+    weight = torch.cat([torch.randn(3, 64) * 1e-6, torch.zeros(1, 64), torch.randn(2, 64) * 1e4])
+    stored, scale = quantise_fp8(weight)
+    assert stored.dtype == torch.float8_e4m3fn and scale.shape == (6, 1)
+    back = dequantise_fp8(stored, scale)
+    assert torch.equal(back[3], torch.zeros(64))
+    assert ((back - weight).norm(dim=1) <= 0.04 * weight.norm(dim=1)).all()
+
+
+def test_errors(source, tmp_path):
+    with pytest.raises(UserError, match="'Q4_K' is not known; choose one of bf16"):
+        quantise_file(source[0], tmp_path / "x.gguf", "Q4_K")
+    save_file({"x": torch.zeros(2)}, tmp_path / "other.safetensors")
+    with pytest.raises(UserError, match=r"other\.safetensors: no Wan DIT in original names"):
+        quantise_file(tmp_path / "other.safetensors", tmp_path / "x.gguf", "Q8_0")
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="cannot be written"):
+        quantise_file(source[0], tmp_path / "file" / "x.gguf", "Q8_0")
+
+
+def test_command_line(source, tmp_path):
+    def run(*arguments):
+        command = [sys.executable, str(ROOT / "tools/quantise.py"), *map(str, arguments)]
+        return subprocess.run(command, capture_output=True, text=True)
+
+    done = run("--input", source[0].parent, "--type", "Q8_0", "--output", tmp_path / "folder")
+    assert done.returncode == 0, done.stderr
+    assert read_header(tmp_path / "folder/wan_high_noise.gguf").tensors
+    failed = run("--input", tmp_path / "absent.gguf", "--type", "fp8", "--output", tmp_path / "x")
+    assert failed.returncode == 1 and "absent.gguf: file not found" in failed.stderr
+    assert "Traceback" not in failed.stderr
