@@ -6,7 +6,7 @@ the page has offered.
 """
 
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -14,6 +14,8 @@ from wan_ui.errors import UserError
 
 KINDS = ("bf16", "fp8", "gguf")
 FAMILIES = ("a14b", "5b")
+# Kernels for fp8 weights in LightX2V; each name also works as a scheme: fp8 with that kernel.
+FP8_KERNELS = ("fp8-torchao", "fp8-triton", "fp8-sgl")
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,7 @@ class Scheme:
     qtype  GGUF type such as Q8_0; empty for the others
     high   "owner/repo:file" of the high-noise expert (or of the only DIT); empty when derived
     low    the same for the low-noise expert
+    lora_high, lora_low  distillation LoRAs, where the files hold the base model: 4 steps need them
     """
 
     name: str
@@ -32,6 +35,8 @@ class Scheme:
     qtype: str = ""
     high: str = ""
     low: str = ""
+    lora_high: str = ""
+    lora_low: str = ""
 
 
 @dataclass(frozen=True)
@@ -44,6 +49,8 @@ class Model:
     steps     (fewest, most) denoise steps
     shift     flow-matching timestep shift
     boundary  the high-noise expert takes timesteps >= boundary * 1000; 0 for a single DIT
+    vae       "owner/repo:folder" of a VAE in Diffusers format, for the diffusers engine
+    t5        text encoder for LightX2V, if not the one below root
     hint      what to write in a prompt; phrases are offered in the page to be added by a click
     """
 
@@ -65,6 +72,7 @@ class Model:
     hint: str = ""
     phrases: tuple[str, ...] = ()
     vae: str = ""
+    t5: str = ""
 
     @property
     def embedded(self) -> bool:
@@ -73,6 +81,8 @@ class Model:
     def scheme(self, name: str) -> Scheme:
         """The scheme called `name` ("" = the default). Raises UserError."""
         name = name or self.default_scheme
+        if name in FP8_KERNELS and "fp8" in self.schemes:
+            return replace(self.schemes["fp8"], name=name)
         if name not in self.schemes:
             raise UserError(
                 f"scheme: {name!r} is not available for {self.name}; choose one of {', '.join(self.schemes)}",

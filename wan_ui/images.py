@@ -8,9 +8,11 @@ import contextlib
 import io
 from pathlib import Path
 
+import numpy as np
 from PIL import Image, ImageCms, ImageDraw, ImageOps, UnidentifiedImageError
 
 from wan_ui.errors import UserError
+from wan_ui.request import Request
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")
 MAX_MEGAPIXELS = 64  # decoded RGBA of that size is 256 MB
@@ -32,9 +34,7 @@ def open_image(path: str | Path) -> Image.Image:
         raise refuse("is not a picture that can be read; use PNG, JPEG or WebP") from None
     width, height = image.size
     if width * height > MAX_MEGAPIXELS * 1_000_000:
-        raise refuse(
-            f"has {width} x {height} pixels; the limit is {MAX_MEGAPIXELS} megapixels: make it smaller first"
-        )
+        raise refuse(f"has {width} x {height} pixels; the limit is {MAX_MEGAPIXELS} megapixels: make it smaller first")
     if min(width, height) < MIN_SIDE:
         raise refuse(f"has {width} x {height} pixels; both sides need at least {MIN_SIDE}")
     try:
@@ -60,6 +60,21 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     return image.convert("RGB")
+
+
+def read_pixels(request: Request) -> np.ndarray:
+    """The picture of a job, (H, W, 3) uint8. Raises UserError when the file is no picture of the request's size."""
+    try:
+        with Image.open(request.image) as file:
+            pixels = np.array(file.convert("RGB"))
+    except (OSError, ValueError, Image.DecompressionBombError) as error:
+        raise UserError(f"image: {Path(request.image).name} cannot be read: {error}", field="image") from error
+    if pixels.shape != (request.height, request.width, 3):
+        raise UserError(
+            f"image: {pixels.shape[1]}x{pixels.shape[0]} pixels, expected {request.width}x{request.height}",
+            field="image",
+        )
+    return pixels
 
 
 def crop_box(size: tuple[int, int], target: tuple[int, int]) -> tuple[float, float, float, float]:

@@ -27,6 +27,10 @@ class Settings:
     model: str = "wan-tiny"  # loaded when the app starts
     scheme: str = ""  # empty: the model's default
     engine: str = "auto"
+    lightx2v_path: str = ""  # a checkout of ModelTC/LightX2V; empty: the installed package, if any
+    lightx2v_attention: str = "auto"  # torch_sdpa, flash_attn2, flash_attn3, sage_attn2
+    lightx2v_offload: str = "auto"  # none, model, block: where idle weights stay
+    lightx2v_dtype: str = "auto"  # bf16, fp16
     stage_timeout: int = 900  # seconds without progress after which the worker is killed
     max_queue: int = 20  # jobs waiting; one more is refused
     max_prompt: int = 2000  # characters
@@ -75,6 +79,12 @@ def settings() -> Settings:
     if _current is None:
         use(_from_environment())
     return _current
+
+
+def default_environment(values: dict[str, str]) -> None:
+    """Set variables that a library reads at its import, where the host has not set them itself."""
+    for name, value in values.items():
+        os.environ.setdefault(name, value)
 
 
 def _from_environment() -> Settings:

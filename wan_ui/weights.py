@@ -10,13 +10,12 @@ The page calls this: torch is imported only while something is being derived.
 """
 
 import hashlib
-import os
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 from wan_ui.catalog import Model, Scheme
 from wan_ui.errors import UserError
+from wan_ui.hardware import has_cuda_gpu
 from wan_ui.quantise import quantise_file, suffix
 from wan_ui.settings import ROOT, Settings
 
@@ -24,6 +23,7 @@ T5_FILE = "models_t5_umt5-xxl-enc-bf16.pth"
 TOKENIZER = "google/umt5-xxl"
 TOKENIZER_FILES = (f"{TOKENIZER}/tokenizer.json", f"{TOKENIZER}/tokenizer_config.json")
 VAE_FILE = "Wan2.1_VAE.pth"
+VAE_FILES = {"a14b": VAE_FILE, "5b": "Wan2.2_VAE.pth"}
 CONFIGS = {"a14b": ("high_noise_model/config.json", "low_noise_model/config.json"), "5b": ("config.json",)}
 SIDES = {"a14b": ("high_noise", "low_noise"), "5b": ("dit",)}
 SHIPPED = "{}/*-Q8_0.gguf"
@@ -36,6 +36,7 @@ class Paths:
 
     tokenizer  folder with tokenizer.json
     vae        original `.pth`, or a Diffusers folder
+    loras      distillation LoRAs (high, low), for files that hold the base model
     """
 
     experts: tuple[Path, ...]
@@ -43,41 +44,37 @@ class Paths:
     t5: Path
     tokenizer: Path
     vae: Path
+    loras: tuple[Path, ...] = ()
 
 
-def has_cuda_gpu() -> bool:
-    """Whether an NVIDIA GPU seems to be there, told without torch."""
-    return (
-        Path("/dev/nvidia0").exists() or Path("/proc/driver/nvidia/gpus").is_dir() or bool(shutil.which("nvidia-smi"))
-    )
-
-
-def availability(model: Model, scheme: Scheme, settings: Settings) -> str:
+def availability(model: Model, scheme: Scheme, settings: Settings, engine: str = "diffusers") -> str:
     """ "" when the model can be used with the scheme, else the reason in a few words. Cheap; derives nothing."""
     if model.needs_gpu and not has_cuda_gpu():
         return "needs a CUDA GPU"
-    needed = _needed(model, scheme)
-    missing = [ref for ref in needed if _find(ref, settings) is None]
+    found = files(model, scheme, settings, engine)
+    missing = [ref for ref, path in found.items() if path is None]
     if missing:
-        return f"{len(missing)} of {len(needed)} files missing"
+        return f"{len(missing)} of {len(found)} files missing"
     return ""
 
 
-def locate(model: Model, scheme: Scheme, settings: Settings) -> Paths:
+def locate(model: Model, scheme: Scheme, settings: Settings, engine: str = "diffusers") -> Paths:
     """The files, derived first where needed. Raises UserError that lists each missing file and its place."""
-    found = {ref: _find(ref, settings) for ref in _needed(model, scheme)}
+    found = files(model, scheme, settings, engine)
     missing = [ref for ref, path in found.items() if path is None]
     if missing:
         lines = [f"  {_describe(ref, settings)}" for ref in missing]
-        raise UserError("\n".join([f"{model.name}: {len(missing)} of {len(found)} files are missing:", *lines]))
+        heading = f"{model.name}: {len(missing)} of {len(found)} files are missing:"
+        hint = [] if model.embedded else [f"`python -m wan_ui download {model.name} {scheme.name}` fetches them."]
+        raise UserError("\n".join([heading, *lines, *hint]))
 
     def path(file: str) -> Path:
         return found[_ref(model, file)]
 
-    if model.vae:
+    if model.vae and engine == "diffusers":
         vae = found[f"{model.vae}/config.json"].parent
     else:
-        vae = path(VAE_FILE)
+        vae = path(VAE_FILES[model.family])
     if model.embedded:
         experts = tuple(_derived(model, scheme, side, settings) for side in SIDES[model.family])
     else:
@@ -85,9 +82,10 @@ def locate(model: Model, scheme: Scheme, settings: Settings) -> Paths:
     return Paths(
         experts=experts,
         configs=tuple(path(file) for file in CONFIGS[model.family]),
-        t5=path(T5_FILE),
+        t5=found[_t5(model, engine)],
         tokenizer=path(TOKENIZER_FILES[0]).parent,
         vae=vae,
+        loras=tuple(found[ref] for ref in (scheme.lora_high, scheme.lora_low) if ref),
     )
 
 
@@ -96,16 +94,26 @@ def _ref(model: Model, file: str) -> str:
     return f"{model.root}:{file}"
 
 
-def _needed(model: Model, scheme: Scheme) -> list[str]:
-    files = [*CONFIGS[model.family], T5_FILE, *TOKENIZER_FILES]
-    refs = [_ref(model, file) for file in files]
-    if model.vae:
+def _t5(model: Model, engine: str) -> str:
+    return model.t5 if model.t5 and engine == "lightx2v" else _ref(model, T5_FILE)
+
+
+def files(model: Model, scheme: Scheme, settings: Settings, engine: str) -> dict[str, Path | None]:
+    """Every file that `engine` reads, "owner/repo:path" -> where it is, None if it is missing."""
+    return {ref: _find(ref, settings) for ref in _needed(model, scheme, engine)}
+
+
+def _needed(model: Model, scheme: Scheme, engine: str = "diffusers") -> list[str]:
+    """All that `engine` reads for this model and scheme; of an embedded model, what is derived from."""
+    refs = [_ref(model, file) for file in (*CONFIGS[model.family], *TOKENIZER_FILES)]
+    refs.append(_t5(model, engine))
+    if model.vae and engine == "diffusers":
         refs += [f"{model.vae}/config.json", f"{model.vae}/diffusion_pytorch_model.safetensors"]
     else:
-        refs.append(_ref(model, VAE_FILE))
+        refs.append(_ref(model, VAE_FILES[model.family]))
     if model.embedded:
         refs += [_ref(model, SHIPPED.format(SHIPPED_FOLDERS[side])) for side in SIDES[model.family]]
-    return refs + [ref for ref in (scheme.high, scheme.low) if ref]
+    return refs + [ref for ref in (scheme.high, scheme.low, scheme.lora_high, scheme.lora_low) if ref]
 
 
 def _find(ref: str, settings: Settings) -> Path | None:
@@ -140,7 +148,7 @@ def _derived(model: Model, scheme: Scheme, side: str, settings: Settings) -> Pat
         try:
             quantise_file(shipped, target, kind, name=f"{model.name} {side}")
         except UserError as error:
-            if not os.access(settings.cache if settings.cache.exists() else settings.cache.parent, os.W_OK):
+            if isinstance(error.__cause__, OSError):
                 raise UserError(f"{error}. Set WAN_UI_CACHE to a folder that can be written.") from error
             raise
     return target

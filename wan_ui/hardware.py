@@ -1,0 +1,84 @@
+"""Facts about the machine: GPU, memory, installed kernels. Facts only; the choices are made elsewhere.
+
+`installed` and `has_cuda_gpu` need no torch, so that the page can say what this machine lacks. `measure`
+is for the worker: it asks torch, which is exact and knows how much memory is free right now.
+"""
+
+import importlib.util
+import shutil
+import subprocess
+from dataclasses import dataclass, field
+from pathlib import Path
+
+# What LightX2V looks for at import; a missing one becomes None there and fails at its first use.
+KERNELS = ("triton", "flash_attn_interface", "flash_attn", "sageattention", "sgl_kernel", "vllm", "q8_kernels")
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """device cuda | cpu; capability (major, minor) of the GPU; sizes in bytes; kernels that can be imported."""
+
+    device: str = "cpu"
+    name: str = ""
+    capability: tuple[int, int] = (0, 0)
+    free: int = 0
+    total: int = 0
+    bf16: bool = False
+    torch: str = ""
+    kernels: frozenset[str] = field(default_factory=frozenset)
+
+    @property
+    def fp8(self) -> bool:
+        """Whether the tensor cores multiply e4m3: Ada (8.9), Hopper and Blackwell."""
+        return self.device == "cuda" and self.capability >= (8, 9)
+
+
+def installed(names: tuple[str, ...] = KERNELS) -> frozenset[str]:
+    """Those of `names` that can be found for import. Nothing is imported."""
+
+    def found(name: str) -> bool:
+        try:
+            return importlib.util.find_spec(name) is not None
+        except (ImportError, ValueError):
+            return False
+
+    return frozenset(name for name in names if found(name))
+
+
+def has_cuda_gpu() -> bool:
+    """Whether an NVIDIA GPU seems to be there, told without torch."""
+    return (
+        Path("/dev/nvidia0").exists() or Path("/proc/driver/nvidia/gpus").is_dir() or bool(shutil.which("nvidia-smi"))
+    )
+
+
+def nvidia_smi() -> str:
+    """ "NVIDIA H200, 143771 MiB, driver 580.65" per GPU, joined by "; "; "" without the tool or a GPU."""
+    tool = shutil.which("nvidia-smi")
+    if tool is None:
+        return ""
+    query = [tool, "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
+    try:
+        lines = subprocess.run(query, capture_output=True, text=True, timeout=20, check=True).stdout.splitlines()
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return "; ".join(line.strip() for line in lines)
+
+
+def measure() -> Hardware:
+    """What torch sees, now."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return Hardware(torch=torch.__version__, kernels=installed())
+    free, total = torch.cuda.mem_get_info()
+    return Hardware(
+        device="cuda",
+        name=torch.cuda.get_device_name(),
+        capability=torch.cuda.get_device_capability(),
+        free=free,
+        total=total,
+        bf16=torch.cuda.is_bf16_supported(including_emulation=False),
+        torch=torch.__version__,
+        kernels=installed(),
+    )

@@ -1,0 +1,102 @@
+"""Patches of LightX2V: one file each, applied in this order, verified, and reported.
+
+Upstream is not forked: what breaks or silently miscomputes on a given machine is replaced in memory,
+one callable at a time, with its reason. `apply_all` runs at load; a patch that applies and fails
+raises PatchError with its name, one that does not apply says why in a line. `report` and `markdown`
+are for people: they import nothing of LightX2V.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from wan_ui.catalog import Scheme
+from wan_ui.patches import (
+    copy_back,
+    embedded_sizes,
+    fp8_scales,
+    fp8_sgl,
+    gc_freeze,
+    gguf_loader,
+    gguf_pinned,
+    post_weight,
+)
+from wan_ui.patches.record import COMMIT, Facts, Patch, PatchError, in_source, resolve
+
+PATCHES: tuple[Patch, ...] = (
+    embedded_sizes.PATCH,
+    gguf_loader.PATCH,
+    gguf_pinned.PATCH,
+    fp8_scales.PATCH,
+    fp8_sgl.PATCH,
+    copy_back.PATCH,
+    post_weight.PATCH,
+    gc_freeze.PATCH,
+)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    name: str
+    applied: bool
+    why: str
+
+
+def apply_all(phase: str, facts: Facts, scheme: Scheme, runner=None) -> list[Outcome]:
+    """Apply and verify the patches of `phase` that this load needs. Raises PatchError naming the one that failed."""
+    outcomes = []
+    for patch in PATCHES:
+        if patch.phase != phase:
+            continue
+        needed, why = patch.applies(facts, scheme)
+        outcomes.append(Outcome(patch.name, needed, why))
+        if not needed:
+            continue
+        patched = resolve(patch)
+        try:
+            if not patched:
+                patch.apply(runner)
+            patch.verify(runner)
+        except PatchError:
+            raise
+        except Exception as error:
+            raise PatchError(patch, f"it could not be verified ({type(error).__name__}: {error})") from error
+    return outcomes
+
+
+def report(facts: Facts, scheme: Scheme, checkout: Path | None) -> list[dict]:
+    """One entry per patch for `python -m wan_ui patches --json`."""
+    entries = []
+    for patch in PATCHES:
+        needed, why = patch.applies(facts, scheme)
+        if checkout is None:
+            target_found = "not checked: no LightX2V here"
+        else:
+            target_found = in_source(patch, checkout) or "yes"
+        entries.append(
+            {
+                "name": patch.name,
+                "phase": patch.phase,
+                "target": patch.target,
+                "applies": needed,
+                "why": why,
+                "target_found": target_found,
+                "symptom": patch.paragraph("Symptom"),
+                "mechanism": patch.paragraph("Mechanism"),
+                "remove_when": patch.remove_when,
+            }
+        )
+    return entries
+
+
+def markdown() -> str:
+    """The README's table of patches, from the docstrings."""
+    rows = [
+        f"Patches of LightX2V `{COMMIT}`; each file in `wan_ui/patches/` says how it works.",
+        "",
+        "| patch | what goes wrong without it | remove when |",
+        "|---|---|---|",
+    ]
+    for patch in PATCHES:
+        symptom, remove = (text.replace("|", "\\|") for text in (patch.paragraph("Symptom"), patch.remove_when))
+        rows.append(f"| `{patch.name}` | {symptom} | {remove} |")
+    return "\n".join(rows)
