@@ -1,6 +1,6 @@
 """Facts about the machine: GPU, memory, installed kernels. Facts only; the choices are made elsewhere.
 
-`installed` and `has_cuda_gpu` need no torch, so that the page can say what this machine lacks. `measure`
+`installed` and `nvidia_gpu` need no torch, so that the page can say what this machine lacks. `measure`
 is for the worker: it asks torch, which is exact and knows how much memory is free right now.
 """
 
@@ -45,7 +45,7 @@ def installed(names: tuple[str, ...] = KERNELS) -> frozenset[str]:
     return frozenset(name for name in names if found(name))
 
 
-def has_cuda_gpu() -> bool:
+def nvidia_gpu() -> bool:
     """Whether an NVIDIA GPU seems to be there, told without torch."""
     return (
         Path("/dev/nvidia0").exists() or Path("/proc/driver/nvidia/gpus").is_dir() or bool(shutil.which("nvidia-smi"))

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from wan_ui.catalog import Model, Scheme
 from wan_ui.errors import UserError
-from wan_ui.hardware import has_cuda_gpu
+from wan_ui.hardware import nvidia_gpu
 from wan_ui.quantise import quantise_file, suffix
 from wan_ui.settings import ROOT, Settings
 
@@ -49,7 +49,7 @@ class Paths:
 
 def availability(model: Model, scheme: Scheme, settings: Settings, engine: str = "diffusers") -> str:
     """ "" when the model can be used with the scheme, else the reason in a few words. Cheap; derives nothing."""
-    if model.needs_gpu and not has_cuda_gpu():
+    if model.needs_gpu and not nvidia_gpu():
         return "needs a CUDA GPU"
     found = files(model, scheme, settings, engine)
     missing = [ref for ref, path in found.items() if path is None]
@@ -100,10 +100,10 @@ def _t5(model: Model, engine: str) -> str:
 
 def files(model: Model, scheme: Scheme, settings: Settings, engine: str) -> dict[str, Path | None]:
     """Every file that `engine` reads, "owner/repo:path" -> where it is, None if it is missing."""
-    return {ref: _find(ref, settings) for ref in _needed(model, scheme, engine)}
+    return {ref: _find(ref, settings) for ref in needed_files(model, scheme, engine)}
 
 
-def _needed(model: Model, scheme: Scheme, engine: str = "diffusers") -> list[str]:
+def needed_files(model: Model, scheme: Scheme, engine: str) -> list[str]:
     """All that `engine` reads for this model and scheme; of an embedded model, what is derived from."""
     refs = [_ref(model, file) for file in (*CONFIGS[model.family], *TOKENIZER_FILES)]
     refs.append(_t5(model, engine))
