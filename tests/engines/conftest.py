@@ -20,7 +20,9 @@ def isolated_settings(tmp_path_factory):
     """Settings below a temporary folder. One thread: at these sizes a second one mostly waits."""
     before = settings.settings()
     folder = tmp_path_factory.mktemp("settings")
-    settings.use(replace(before, threads=1, cache=folder / "cache", models=folder / "models", outputs=folder / "outputs"))
+    settings.use(
+        replace(before, threads=1, cache=folder / "cache", models=folder / "models", outputs=folder / "outputs")
+    )
     yield settings.settings()
     settings.use(before)
 

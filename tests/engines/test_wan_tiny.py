@@ -1,0 +1,69 @@
+"""The embedded model with its trained weights: every scheme, both dtypes, its tokenizer."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from transformers import AutoTokenizer
+
+from tests.engines.random_models import make_engine, quiet
+from wan_ui.catalog import load_catalog
+from wan_ui.engines import text
+from wan_ui.request import Request
+from wan_ui.settings import ROOT, settings
+from wan_ui.weights import locate
+
+FOLDER = ROOT / "assets" / "wan-tiny"
+pytestmark = pytest.mark.skipif(not list(FOLDER.glob("HighNoise/*.gguf")), reason=f"{FOLDER} holds no weights yet")
+# Smallest PSNR against the float32 clip of the shipped Q8_0 weights, in dB.
+NEAR = {"bf16": 38, "gguf-Q8_0": 38, "fp8": 30, "gguf-Q5_0": 30, "gguf-Q4_0": 24}
+
+
+@pytest.fixture(scope="module")
+def model():
+    return load_catalog(settings().catalog)["wan-tiny"]
+
+
+@pytest.fixture(scope="module")
+def job(model, tmp_path_factory):
+    path = tmp_path_factory.mktemp("tiny") / "picture.png"
+    photo = next(iter(sorted((ROOT / "assets/examples").glob("*.jpg"))))
+    Image.open(photo).convert("RGB").resize((256, 256), Image.Resampling.LANCZOS).save(path)
+    return Request(str(path), "zoom in", model.name, "", "diffusers", 256, 256, 17, model.default_steps, 1)
+
+
+@pytest.fixture(scope="module")
+def expected(model, job):
+    return make_engine(model, "gguf-Q8_0", torch.float32).generate(job, quiet).frames
+
+
+def psnr(a: np.ndarray, b: np.ndarray) -> float:
+    return 10 * np.log10(255**2 / max(((a.astype(float) - b) ** 2).mean(), 1e-9))
+
+
+@pytest.mark.parametrize("scheme", NEAR)
+def test_every_scheme_is_near_float32(scheme, model, job, expected):
+    frames = make_engine(model, scheme).generate(job, quiet).frames
+    assert psnr(frames, expected) > NEAR[scheme]
+
+
+def test_the_clip_moves_and_starts_with_the_picture(job, expected):
+    picture = np.array(Image.open(job.image))
+    assert psnr(expected[0], picture) > 22
+    assert psnr(expected[-1], expected[0]) < 30
+
+
+def test_the_prompt_decides(model, job, expected):
+    from dataclasses import replace
+
+    other = make_engine(model, "gguf-Q8_0").generate(replace(job, prompt="zoom out"), quiet).frames
+    assert psnr(other[-1], expected[-1]) < 25
+
+
+def test_tokenizer_equals_transformers(model):
+    folder = locate(model, model.scheme("gguf-Q8_0"), settings()).tokenizer
+    ours, theirs = text.load_tokenizer(folder, 512), AutoTokenizer.from_pretrained(folder)
+    for prompt in ("", "zoom in", "A cat, the camera pans left slowly!", "naïve — «текст» \N{SNOWMAN}", "fog " * 900):
+        cleaned = text.clean(prompt)
+        expected = theirs(cleaned, max_length=512, truncation=True, add_special_tokens=True).input_ids
+        assert ours.encode(cleaned).ids == expected

@@ -1,0 +1,170 @@
+"""Locating files: torch-free, complete messages, atomic derivation."""
+
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import pytest
+
+from wan_ui import weights
+from wan_ui.catalog import Scheme, load_catalog
+from wan_ui.errors import UserError
+from wan_ui.settings import ROOT, Settings
+
+CATALOG = load_catalog(ROOT / "configs/catalog.toml")
+
+
+@pytest.fixture
+def folders(tmp_path, monkeypatch) -> Settings:
+    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda repo, file: None)
+    return replace(Settings(), models=tmp_path / "models", cache=tmp_path / "cache")
+
+
+def place(settings: Settings, refs) -> None:
+    for ref in refs:
+        repo, _, file = ref.partition(":")
+        path = settings.models / repo / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+
+
+def test_the_page_needs_no_torch():
+    code = (
+        "import sys\nfrom wan_ui.catalog import load_catalog\nfrom wan_ui.settings import settings\n"
+        "from wan_ui.weights import availability\n"
+        "for model in load_catalog(settings().catalog).values():\n"
+        "    [availability(model, scheme, settings()) for scheme in model.schemes.values()]\n"
+        "assert not {'torch', 'diffusers', 'transformers'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
+def test_missing_files_are_listed_with_their_places(folders):
+    model = CATALOG["i2v-a14b"]
+    scheme = model.scheme("fp8")
+    with pytest.raises(UserError) as error:
+        weights.locate(model, scheme, folders)
+    text = str(error.value)
+    assert "8 of 8 files are missing" in text
+    assert f"Wan2.1_VAE.pth from https://huggingface.co/{model.root}" in text
+    assert f"put it at {folders.models / model.root / 'Wan2.1_VAE.pth'}" in text
+    assert scheme.high.partition(":")[2] in text
+
+    refs = weights.needed_files(model, scheme, "diffusers")
+    place(folders, refs[:-1])
+    with pytest.raises(UserError, match="1 of 8 files are missing"):
+        weights.locate(model, scheme, folders)
+    place(folders, refs[-1:])
+    paths = weights.locate(model, scheme, folders)
+    assert [path.parent.name for path in paths.configs] == ["high_noise_model", "low_noise_model"]
+    assert paths.tokenizer == folders.models / model.root / "google/umt5-xxl"
+    assert "high_noise" in paths.experts[0].name and "low_noise" in paths.experts[1].name
+
+
+def test_single_dit_with_diffusers_vae(folders):
+    model = CATALOG["ti2v-5b"]
+    scheme = model.scheme("")
+    place(folders, weights.needed_files(model, scheme, "diffusers"))
+    paths = weights.locate(model, scheme, folders)
+    assert len(paths.experts) == len(paths.configs) == 1
+    assert paths.vae == folders.models / "Wan-AI/Wan2.2-TI2V-5B-Diffusers/vae"
+
+
+def test_hub_cache_is_the_second_place(folders, tmp_path, monkeypatch):
+    cached = tmp_path / "hub-file"
+    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda repo, file: str(cached))
+    model = CATALOG["i2v-a14b"]
+    assert weights.locate(model, model.scheme(""), folders).t5 == cached
+    place(folders, [f"{model.root}:{weights.T5_FILE}"])
+    assert weights.locate(model, model.scheme(""), folders).t5 == folders.models / model.root / weights.T5_FILE
+
+
+def test_availability(folders, monkeypatch):
+    model = CATALOG["i2v-a14b"]
+    monkeypatch.setattr(weights, "nvidia_gpu", lambda: False)
+    assert weights.availability(model, model.scheme(""), folders) == "needs a CUDA GPU"
+    monkeypatch.setattr(weights, "nvidia_gpu", lambda: True)
+    assert weights.availability(model, model.scheme(""), folders) == "8 of 8 files missing"
+    place(folders, weights.needed_files(model, model.scheme(""), "diffusers"))
+    assert weights.availability(model, model.scheme(""), folders) == ""
+
+
+def embedded(tmp_path, content=b"GGUF"):
+    root = tmp_path / "model"
+    for name in [*weights.CONFIGS["a14b"], weights.T5_FILE, weights.VAE_FILE, *weights.TOKENIZER_FILES]:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+    for folder in ("HighNoise", "LowNoise"):
+        (root / folder).mkdir(exist_ok=True)
+        (root / folder / f"tiny-{folder}-Q8_0.gguf").write_bytes(content + folder.encode())
+    return replace(CATALOG["wan-tiny"], root=f"embedded:{root}")
+
+
+def test_embedded_model_derives_once_per_content(folders, tmp_path, monkeypatch):
+    made = []
+
+    def quantise(source, target, kind, *, name):
+        made.append((source.name, kind, name))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.touch()
+
+    monkeypatch.setattr(weights, "quantise_file", quantise)
+    model = embedded(tmp_path)
+    assert weights.availability(model, model.scheme("fp8"), folders) == "" and not made
+
+    shipped = weights.locate(model, model.scheme("gguf-Q8_0"), folders)
+    assert [path.name for path in shipped.experts] == ["tiny-HighNoise-Q8_0.gguf", "tiny-LowNoise-Q8_0.gguf"]
+    assert not made
+
+    first = weights.locate(model, model.scheme("gguf-Q5_0"), folders)
+    assert first == weights.locate(model, model.scheme("gguf-Q5_0"), folders)
+    assert made == [
+        ("tiny-HighNoise-Q8_0.gguf", "Q5_0", "wan-tiny high_noise"),
+        ("tiny-LowNoise-Q8_0.gguf", "Q5_0", "wan-tiny low_noise"),
+    ]
+    assert first.experts[0].parent == first.experts[1].parent
+
+    changed = weights.locate(embedded(tmp_path, b"GGUF2"), model.scheme("gguf-Q5_0"), folders)
+    assert changed.experts[0].parent != first.experts[0].parent and len(made) == 4
+
+
+def test_embedded_model_without_its_files(folders, tmp_path):
+    model = replace(CATALOG["wan-tiny"], root=f"embedded:{tmp_path / 'nowhere'}")
+    assert weights.availability(model, model.scheme(""), folders) == "8 of 8 files missing"
+    with pytest.raises(UserError, match="ships with Wan UI"):
+        weights.locate(model, model.scheme(""), folders)
+
+
+def test_two_at_once_derive_whole_files(folders, tmp_path):
+    """Eight threads ask for the same derived file; each gets a whole one, and nothing else is left."""
+    np, gguf = pytest.importorskip("numpy"), pytest.importorskip("gguf")
+    pytest.importorskip("torch")
+    model = embedded(tmp_path)
+    for folder in ("HighNoise", "LowNoise"):
+        path = tmp_path / "model" / folder / f"tiny-{folder}-Q8_0.gguf"
+        writer = gguf.GGUFWriter(path, "wan")
+        writer.add_tensor("blocks.0.self_attn.q.weight", np.random.default_rng(0).normal(size=(256, 256)).astype("f4"))
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+        writer.close()
+    scheme = Scheme("fp8", "fp8", "fp8")
+    with ThreadPoolExecutor(8) as pool:
+        results = list(pool.map(lambda _: weights.locate(model, scheme, folders), range(8)))
+    assert len({result.experts for result in results}) == 1
+    assert sorted(p.name for p in results[0].experts[0].parent.iterdir()) == [
+        "wan-tiny-high_noise-fp8.safetensors",
+        "wan-tiny-low_noise-fp8.safetensors",
+    ]
+
+
+def test_unwritable_cache_says_which_setting(folders, tmp_path, monkeypatch):
+    model = embedded(tmp_path)
+
+    def refuse(source, target, kind, *, name):
+        raise UserError(f"{target}: cannot be written: Read-only file system") from OSError()
+
+    monkeypatch.setattr(weights, "quantise_file", refuse)
+    with pytest.raises(UserError, match=r"cannot be written.*WAN_UI_CACHE"):
+        weights.locate(model, model.scheme("bf16"), folders)
