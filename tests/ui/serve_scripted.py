@@ -1,7 +1,12 @@
-"""The real app with the scripted engine: `python -m tests.ui.serve_scripted`, settings from the environment."""
+"""The real app with the scripted engine: `python -m tests.ui.serve_scripted`, settings from the environment.
+
+TEST_EXAMPLES names a folder with an examples.json of the test's own.
+"""
 
 import logging
+import os
 import sys
+from pathlib import Path
 
 from app import serve
 from wan_ui.errors import UserError
@@ -9,6 +14,9 @@ from wan_ui.settings import settings
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    from wan_ui.ui import examples
+
+    examples.FOLDER = Path(os.environ.get("TEST_EXAMPLES", "/nowhere"))
     try:
         serve(settings(), engine_factory="tests.ui.scripted_engine:create_engine")
     except UserError as error:

@@ -30,12 +30,12 @@ class Example:
     prompt: str
 
 
-def load_examples(folder: Path = FOLDER) -> list[Example]:
+def load_examples() -> list[Example]:
     try:
-        entries = json.loads((folder / "examples.json").read_text())
+        entries = json.loads((FOLDER / "examples.json").read_text())
     except FileNotFoundError:
         return []
-    examples = [Example(folder / entry["image"], entry["prompt"]) for entry in entries]
+    examples = [Example(FOLDER / entry["image"], entry["prompt"]) for entry in entries]
     for example in examples:
         if not example.image.is_file():
             log.warning("example %s is missing and is not shown", example.image)

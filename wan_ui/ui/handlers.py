@@ -25,7 +25,9 @@ from wan_ui.ui.session import identify
 log = logging.getLogger(__name__)
 
 BUSY, IDLE = 0.5, 3.0  # seconds between looks
-NEW_VIEW = {"following": "", "selected": "", "sent": {}}  # one per page; `sent`: what the page shows already
+# One per page. active: ids of this person's waiting and running jobs; last: the one that ended last while
+# the page was open; selected: the clip on the stage; sent: what the page shows already.
+NEW_VIEW = {"active": [], "last": "", "selected": "", "sent": {}}
 
 
 def guard(handler):
@@ -39,7 +41,8 @@ def guard(handler):
             if isinstance(error, gr.Error):
                 raise
             log.exception("%s failed", handler.__name__)
-            raise gr.Error("That did not work because of an error in Wan UI; its log says more.") from None
+            words = "That did not work because of an error in Wan UI; its log says more."
+            raise gr.Error(words, print_exception=False) from None
 
     return guarded
 
@@ -49,7 +52,7 @@ def guard(handler):
 
 @guard
 def observe(browser: dict, view: dict) -> list:
-    """Updates for `Observed`, in its order; only what differs from what the page shows is sent."""
+    """Updates for `observed` in __init__.py, in its order; only what differs from what the page shows is sent."""
     browser, owner = identify(browser, PIPELINE.settings)
     catalog = load_catalog(PIPELINE.settings.catalog)
     jobs = PIPELINE.history(owner, history.LIMIT)
@@ -57,21 +60,21 @@ def observe(browser: dict, view: dict) -> list:
     # Running first, then the queue; the newest is first in `jobs`.
     active = sorted((job for job in reversed(jobs) if job.active), key=lambda job: job.state != "running")
 
-    followed = by_id.get(view["following"])
-    if followed is None and view["following"]:
-        followed = PIPELINE.job(view["following"], owner)
-    if followed is not None and not followed.active and view["sent"].get("followed") != (followed.id, followed.state):
-        if PIPELINE.clip(followed) is not None:
-            view["selected"] = followed.id
-        view["sent"]["followed"] = (followed.id, followed.state)
-    if (followed is None or not followed.active) and active:
-        followed = active[0]
-    view["following"] = browser["job"] = followed.id if followed else ""
+    for job_id in view["active"]:
+        ended = by_id.get(job_id)
+        if ended is not None and not ended.active:
+            view["last"] = job_id
+            if PIPELINE.clip(ended) is not None:
+                view["selected"] = job_id
+    view["active"] = [job.id for job in active]
+    last = by_id.get(view["last"])
+    browser["job"] = active[0].id if active else view["last"]
 
-    if followed is not None:
-        position = PIPELINE.position(followed)
-        queued = len(active) - 1
-        card = progress_card.job_card(followed, position, PIPELINE.model, jobs, catalog, queued)
+    if active:
+        position = PIPELINE.position(active[0])
+        card = progress_card.job_card(active[0], position, PIPELINE.model, jobs, catalog, len(active) - 1, last)
+    elif last is not None:
+        card = progress_card.job_card(last, 0, PIPELINE.model, jobs, catalog)
     else:
         card = progress_card.model_card(PIPELINE.model, catalog)
     selected = by_id.get(view["selected"]) or PIPELINE.job(view["selected"], owner)
@@ -107,10 +110,10 @@ def _if_new(view: dict, part: str, key, update):
 def arrive(browser: dict) -> list:
     """A page was opened or reloaded: show the job this browser followed, else the newest clip."""
     browser, owner = identify(browser, PIPELINE.settings)
-    view = {**NEW_VIEW, "sent": {}}
+    view = {**NEW_VIEW, "active": [], "sent": {}}
     jobs = PIPELINE.history(owner, history.LIMIT)
     if isinstance(browser["job"], str) and PIPELINE.job(browser["job"], owner):
-        view["following"] = browser["job"]
+        view["active"] = [browser["job"]]  # if it has ended meanwhile, that is shown
     view["selected"] = next((job.id for job in jobs if PIPELINE.clip(job) is not None), "")
     return observe(browser, view)
 
@@ -139,7 +142,7 @@ def submit(browser: dict, view: dict, picture, prompt, model, scheme, size, fram
             steps=steps or 0,
             seed=-1 if seed in (None, "") else seed,
         )
-        view["following"] = PIPELINE.submit(draft, owner)
+        _follow(view, PIPELINE.submit(draft, owner))
     except UserError as error:
         beside_picture = error.field == "image"
         words = [complaint(error), ""] if beside_picture else [gr.skip(), complaint(error)]
@@ -157,7 +160,7 @@ def run_example(browser: dict, view: dict, model, scheme, event: gr.EventData) -
     browser, owner = identify(browser, PIPELINE.settings)
     try:
         draft = Draft(image=str(example.image), prompt=example.prompt, model=model or "", scheme=scheme or "")
-        view["following"] = PIPELINE.submit(draft, owner)
+        _follow(view, PIPELINE.submit(draft, owner))
         words = ""
     except UserError as error:
         words = complaint(error)
@@ -168,7 +171,8 @@ def run_example(browser: dict, view: dict, model, scheme, event: gr.EventData) -
 def cancel(browser: dict, view: dict) -> list:
     """The Cancel button: the job in the card."""
     browser, owner = identify(browser, PIPELINE.settings)
-    PIPELINE.cancel(view["following"], owner)
+    if view["active"]:
+        PIPELINE.cancel(view["active"][0], owner)
     return observe(browser, view)
 
 
@@ -178,6 +182,11 @@ def stop(browser: dict, view: dict, event: gr.EventData) -> list:
     browser, owner = identify(browser, PIPELINE.settings)
     PIPELINE.cancel(_job_id(event), owner)
     return observe(browser, view)
+
+
+def _follow(view: dict, job_id: str) -> None:
+    view["active"].append(job_id)
+    view["last"] = ""
 
 
 def complaint(error: UserError) -> str:
@@ -204,8 +213,6 @@ def select(browser: dict, view: dict, event: gr.EventData) -> list:
 def remove(browser: dict, view: dict, event: gr.EventData) -> list:
     _, owner = identify(browser, PIPELINE.settings)
     PIPELINE.delete(_job_id(event), owner)
-    if view["following"] == _job_id(event):
-        view["following"] = ""
     newest = (job.id for job in PIPELINE.history(owner, history.LIMIT) if PIPELINE.clip(job) is not None)
     view["selected"] = next(newest, "")
     return observe(browser, view)

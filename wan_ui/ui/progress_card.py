@@ -42,13 +42,21 @@ def model_card(status: ModelStatus, catalog: dict[str, Model]) -> str:
 
 
 def job_card(
-    job: Job, position: int, status: ModelStatus, history: list[Job], catalog: dict[str, Model], queued: int = 0
+    job: Job,
+    position: int,
+    status: ModelStatus,
+    history: list[Job],
+    catalog: dict[str, Model],
+    queued: int = 0,
+    last: Job | None = None,
 ) -> str:
-    """`queued`: how many more jobs of this person wait behind the one shown."""
-    if job.state == "queued":
-        return _waiting(job, position, status, catalog)
-    if job.state == "running":
-        return _running(job, history, queued)
+    """`queued`: how many more jobs of this person wait behind the one shown. `last`: the one that ended before it."""
+    if job.active:
+        # A failure must not go unseen because the next job has begun already.
+        mishap = _note(f"The clip before it failed. {problem(last)}", bad=True) if last and last.error else ""
+        if job.state == "queued":
+            return _waiting(job, position, status, catalog) + mishap
+        return _running(job, history, queued) + mishap
     if job.state == "done":
         parts = [f"{STAGE_WORDS[stage][0].lower()} {spent:.1f}" for stage, spent in job.result["seconds"].items()]
         return _card("good", f"Done in {seconds(spent(job))}", body=_note(" · ".join(parts) + " s"))

@@ -1,0 +1,207 @@
+"""The real app as a subprocess, and a real Chromium in front of it."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+from playwright.sync_api import Error as PlaywrightError
+from playwright.sync_api import Page, sync_playwright
+
+from wan_ui import weights
+from wan_ui.settings import ROOT
+
+ARTIFACTS = ROOT / "test-artifacts" / "ui"
+CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
+FLAGS = [
+    "--no-sandbox",
+    "--disable-dev-shm-usage",
+    "--disable-gpu",
+    "--autoplay-policy=no-user-gesture-required",
+]
+
+
+class App:
+    """One app process. `module` None: `python app.py`, the app as users start it."""
+
+    def __init__(self, folder: Path, module: str | None = "tests.ui.serve_scripted", **environ: str):
+        self.folder, self.module = folder, module
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.log_file = folder / "app.log"
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("WAN_UI_", "GRADIO_"))}
+        self.environ = {
+            **kept,
+            "WAN_UI_PORT": str(self.port),
+            "WAN_UI_OUTPUTS": str(folder / "outputs"),
+            "GRADIO_TEMP_DIR": str(folder / "uploads"),
+            "PYTHONUNBUFFERED": "1",
+            **environ,
+        }
+
+    def popen(self, **options) -> subprocess.Popen:
+        command = [sys.executable, "-m", self.module] if self.module else [sys.executable, "app.py"]
+        return subprocess.Popen(command, cwd=ROOT, env=self.environ, **options)
+
+    def start(self) -> "App":
+        self.started = time.monotonic()
+        with self.log_file.open("a") as log:
+            self.process = self.popen(stdout=log, stderr=subprocess.STDOUT)
+        while True:
+            try:
+                httpx.get(self.url, timeout=5)
+                return self
+            except httpx.TransportError:
+                assert self.process.poll() is None, self.log()
+                assert time.monotonic() - self.started < 60, self.log()
+                time.sleep(0.05)
+
+    def stop(self, how: signal.Signals = signal.SIGTERM) -> None:
+        if self.process.poll() is None:
+            self.process.send_signal(how)
+        self.process.wait(20)
+
+    def log(self) -> str:
+        return self.log_file.read_text()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.fixture(scope="session")
+def chromium():
+    with sync_playwright() as playwright:
+        path = next((found for found in map(shutil.which, CHROMIUM) if found), None)
+        try:
+            browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
+        except PlaywrightError as error:
+            pytest.skip(f"no Chromium: `python tools/install_chromium.py` installs one ({str(error)[:120]})")
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="session")
+def scripted_catalog(tmp_path_factory) -> Path:
+    """The shipped catalog, whose Wan-Tiny has (empty) files: the scripted engine reads none of them."""
+    folder = tmp_path_factory.mktemp("catalog")
+    names = ["high_noise_model/config.json", "low_noise_model/config.json", weights.T5_FILE, weights.VAE_FILE]
+    names += [*weights.TOKENIZER_FILES, "HighNoise/x-Q8_0.gguf", "LowNoise/x-Q8_0.gguf"]
+    for name in names:
+        (folder / "model" / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / "model" / name).touch()
+    text = (ROOT / "configs" / "catalog.toml").read_text()
+    assert '"embedded:assets/wan-tiny"' in text
+    (folder / "catalog.toml").write_text(text.replace("embedded:assets/wan-tiny", f"embedded:{folder / 'model'}"))
+    return folder / "catalog.toml"
+
+
+@pytest.fixture(scope="session")
+def examples(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("examples")
+    for name, shift in (("dusk.jpg", 0), ("noon.jpg", 90)):
+        draw_scene(shift).save(folder / name)
+    entries = [{"image": "dusk.jpg", "prompt": "zoom in, sunset light"}, {"image": "noon.jpg", "prompt": "pan left"}]
+    (folder / "examples.json").write_text(json.dumps(entries))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def scripted(scripted_catalog, examples, tmp_path_factory):
+    """Start apps with the scripted engine: scripted(folder, WAN_UI_...=...). All are stopped at the end."""
+    apps = []
+
+    def start(folder: Path | None = None, **environ: str) -> App:
+        defaults = {"WAN_UI_CATALOG": str(scripted_catalog), "TEST_EXAMPLES": str(examples)}
+        apps.append(App(folder or tmp_path_factory.mktemp("app"), **{**defaults, **environ}))
+        return apps[-1].start()
+
+    yield start
+    for app in apps:
+        app.stop(signal.SIGKILL)
+
+
+@pytest.fixture(scope="session")
+def app(scripted) -> App:
+    """One app that most tests share."""
+    return scripted()
+
+
+@pytest.fixture
+def open_page(chromium):
+    """Open a page in a browser of its own: open_page(url, width=..., dark=...)."""
+    contexts = []
+
+    def open_page(url: str, width: int = 1360, height: int = 900, dark: bool = False) -> Page:
+        context = chromium.new_context(
+            viewport={"width": width, "height": height}, color_scheme="dark" if dark else "light"
+        )
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(15_000)
+        page.goto(url, wait_until="domcontentloaded")
+        page.locator("#card", has_not_text="Connecting").wait_for()
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+
+
+@pytest.fixture
+def page(open_page, app) -> Page:
+    return open_page(app.url)
+
+
+@pytest.fixture(scope="session")
+def picture(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("pictures") / "hills.png"
+    draw_scene(40).save(path)
+    return path
+
+
+def draw_scene(shift: int) -> Image.Image:
+    """A little landscape, wider than high, so that a crop has something to cut off."""
+    rows = np.linspace(0, 1, 360)[:, None, None]
+    sky = np.array([70 + shift, 90, 160]) * (1 - rows) + np.array([250, 180, 120]) * rows
+    image = Image.fromarray(np.broadcast_to(sky, (360, 640, 3)).astype(np.uint8))
+    draw = ImageDraw.Draw(image)
+    draw.ellipse((400, 130, 500, 230), fill=(255, 236, 190))
+    draw.polygon([(0, 360), (0, 250), (190, 150), (360, 290), (520, 210), (640, 270), (640, 360)], fill=(52, 60, 92))
+    draw.polygon([(0, 360), (0, 320), (260, 260), (640, 340), (640, 360)], fill=(28, 32, 54))
+    return image
+
+
+def shoot(page: Page, name: str, full: bool = False) -> None:
+    ARTIFACTS.mkdir(parents=True, exist_ok=True)
+    page.screenshot(path=ARTIFACTS / f"{name}.png", full_page=full)
+
+
+def generate(page: Page, picture: Path, prompt: str) -> None:
+    """Choose a picture, write the prompt, press Generate."""
+    page.set_input_files("#picture input[type=file]", picture)
+    page.locator("#crop img").wait_for()
+    page.fill("#prompt textarea", prompt)
+    page.click("#generate")
+
+
+def card_says(page: Page, words: str, seconds: float = 15) -> None:
+    page.locator("#card", has_text=words).wait_for(timeout=seconds * 1000)
+
+
+def wait_for_playing(page: Page) -> None:
+    page.wait_for_function(
+        "() => { const v = document.querySelector('#clip');"
+        " return v && v.readyState >= 2 && v.videoWidth > 0 && !v.paused && v.currentTime > 0 }"
+    )

@@ -1,0 +1,63 @@
+"""The public endpoint `generate`, called as programs call it; and that there is no other."""
+
+import re
+
+import pytest
+from gradio_client import Client, handle_file
+from gradio_client.exceptions import AppError
+
+from wan_ui import muxer
+
+
+@pytest.fixture(scope="module")
+def client(app):
+    return Client(app.url, verbose=False)
+
+
+def test_generate_makes_a_clip_and_tells_its_settings(client, picture):
+    video, settings = client.predict(
+        image=handle_file(picture), prompt="zoom in", size="192x320", frames=17, steps=2, seed=42, api_name="/generate"
+    )
+    frames, fps = muxer.read_frames(video)
+    assert frames.shape == (17, 320, 192, 3) and fps == 16
+    wanted = {"prompt": "zoom in", "model": "wan-tiny", "scheme": "bf16", "seed": 42, "steps": 2, "frames": 17}
+    assert wanted.items() <= settings.items()
+    assert settings["seconds"].keys() >= {"denoise", "encode"} and "image" not in settings
+
+
+def test_what_is_left_out_is_chosen(client, picture):
+    _, settings = client.predict(image=handle_file(picture), prompt="pan left", api_name="/generate")
+    assert (settings["width"], settings["height"], settings["frames"], settings["steps"]) == (320, 192, 25, 4)
+    assert 0 <= settings["seed"] < 2**32
+
+
+def test_it_is_the_only_documented_endpoint(client):
+    assert list(client.view_api(return_format="dict")["named_endpoints"]) == ["/generate"]
+    assert client.view_api(return_format="dict")["unnamed_endpoints"] == {}
+
+
+@pytest.mark.parametrize(
+    "values, words",
+    [
+        ({"model": "../../etc"}, "model: '../../etc' is not known; choose one of wan-tiny"),
+        ({"model": "i2v-a14b"}, "i2v-a14b with fp8 cannot run here"),
+        ({"scheme": "int3"}, "scheme: 'int3' is not available"),
+        ({"size": "4096x4096"}, "size: wan-tiny makes 256x256"),
+        ({"size": "big"}, "size: 'big' is not WIDTHxHEIGHT"),
+        ({"frames": 1000}, "frames: wan-tiny makes 17, 25 or 33 frames, not 1000"),
+        ({"steps": 2.5}, "steps: 2.5 is not a whole number"),
+        ({"steps": "many"}, "steps: 'many' is not a whole number"),
+        ({"seed": 2**40}, "seed: 1099511627776 is not between"),
+        ({"prompt": ""}, "prompt: say what should happen"),
+        ({"prompt": "x" * 1_000_000}, "1,000,000 characters; the limit is 2,000"),
+        ({"image": None}, "image: choose a picture first"),
+    ],
+)
+def test_forged_values_meet_a_clear_error(client, picture, values, words):
+    with pytest.raises(AppError, match=re.escape(words)):
+        client.predict(**{"image": handle_file(picture), "prompt": "x", **values}, api_name="/generate")
+
+
+def test_a_failed_job_is_an_error(client, picture):
+    with pytest.raises(AppError, match="the scripted engine refuses this"):
+        client.predict(image=handle_file(picture), prompt="denoise=refuse", api_name="/generate")

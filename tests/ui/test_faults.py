@@ -1,0 +1,81 @@
+"""What goes wrong behind the page: failing jobs, a crashing worker, a killed app, two apps at once."""
+
+import signal
+import subprocess
+
+from playwright.sync_api import expect
+
+from tests.ui.conftest import App, card_says, generate, shoot, wait_for_playing
+
+
+def test_a_failed_job_says_why_and_is_kept(open_page, app, picture):
+    page = open_page(app.url)
+    generate(page, picture, "refused one, denoise=refuse")
+    card_says(page, "the scripted engine refuses this")
+    page.fill("#prompt textarea", "broken one, denoise=bug")
+    page.click("#generate")
+    card_says(page, "Unexpected error: ZeroDivisionError: a bug in the engine (the traceback is in the app's log)")
+    assert "Traceback (most recent call last)" in app.log() and "a bug in the engine" in app.log()
+    page.locator("#history .w-tile.failed", has_text="refused one").click()
+    expect(page.locator("#result")).to_contain_text("the scripted engine refuses this")
+    shoot(page, "09-failed")
+
+
+def test_a_crash_of_the_worker_costs_one_job(open_page, app, picture):
+    page = open_page(app.url)
+    generate(page, picture, "crash, denoise:2=segfault")
+    page.fill("#prompt textarea", "the next one, denoise=sleep:0.4")
+    page.click("#generate")
+    card_says(page, "The clip before it failed. The worker was ended by SIGSEGV during denoise step 2/4")
+    shoot(page, "10-after-a-crash")
+    card_says(page, "Done in")
+    expect(page.locator(".w-prompt")).to_contain_text("the next one")
+    wait_for_playing(page)
+
+
+def test_kill_and_restart_keep_the_history(open_page, scripted, picture):
+    app = scripted()
+    page = open_page(app.url)
+    generate(page, picture, "finished before")
+    card_says(page, "Done in")
+    page.fill("#prompt textarea", "running then, denoise=sleep:5")
+    page.click("#generate")
+    card_says(page, "denoise step 1")
+    page.fill("#prompt textarea", "queued then")
+    page.click("#generate")
+    card_says(page, "1 more of yours in line")
+    app.stop(signal.SIGKILL)
+    toast = page.locator("[data-testid=toast-body]")
+    expect(toast).to_contain_text("Connection to the server was lost", timeout=15_000)
+    shoot(page, "11-server-gone")
+
+    app.start()  # the open page finds it by itself
+    expect(page.locator("#history .w-tile")).to_have_count(3, timeout=20_000)
+    expect(page.locator("#history .w-tile.interrupted")).to_contain_text("running then")
+    expect(page.locator(".w-prompt")).to_have_text("queued then", timeout=20_000)
+    wait_for_playing(page)
+    page.locator("#history .w-tile.interrupted").click()
+    expect(page.locator("#result")).to_contain_text("The app ended while this job was running")
+    shoot(page, "12-after-restart")
+
+    app.stop(signal.SIGTERM)
+    assert app.process.returncode == 0, app.log()
+    assert "Traceback" not in app.log()
+
+
+def test_a_second_app_is_told_what_is_wrong(app):
+    same_port = App(app.folder, **{**app.environ, "WAN_UI_OUTPUTS": str(app.folder / "others")})
+    same_port.environ["WAN_UI_PORT"] = str(app.port)
+    words = fails(same_port)
+    assert f"port: {app.port} is in use" in words and "WAN_UI_PORT" in words
+    same_outputs = App(app.folder, **{name: app.environ[name] for name in ("WAN_UI_CATALOG", "WAN_UI_OUTPUTS")})
+    words = fails(same_outputs)
+    assert "another Wan UI is using" in words and "WAN_UI_OUTPUTS" in words
+
+
+def fails(app: App) -> str:
+    process = app.popen(stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    words, _ = process.communicate(timeout=60)
+    assert process.returncode == 1, words
+    assert words.startswith("error: ") and "Traceback" not in words
+    return words

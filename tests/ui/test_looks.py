@@ -1,0 +1,97 @@
+"""Light and dark, desk and phone, mouse and keyboard; axe-core finds no serious fault in any of them."""
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Page, expect
+
+from tests.ui.conftest import card_says, generate, shoot, wait_for_playing
+
+DESK, PHONE = (1360, 900), (390, 844)
+
+
+def faults(page: Page) -> list[str]:
+    """Serious and critical findings of axe-core, in words."""
+    found = Axe().run(page).response["violations"]
+    return [
+        f"{fault['impact']}: {fault['id']}: {fault['help']}: {[node['html'][:160] for node in fault['nodes'][:3]]}"
+        for fault in found
+        if fault["impact"] in ("serious", "critical")
+    ]
+
+
+@pytest.fixture(scope="module")
+def gallery_app(scripted, chromium, picture):
+    """An app with a clip and a failure in its history."""
+    app = scripted()
+    context = chromium.new_context()
+    page = context.new_page()
+    page.goto(app.url, wait_until="domcontentloaded")
+    generate(page, picture, "a failure, denoise=bug")
+    card_says(page, "This clip failed")
+    generate(page, picture, "slowly zoom in, sunset light")
+    card_says(page, "Done in")
+    context.close()
+    return app
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+@pytest.mark.parametrize("size", [DESK, PHONE], ids=["desk", "phone"])
+def test_no_serious_fault_for_axe(open_page, gallery_app, picture, size, dark):
+    page = open_page(gallery_app.url, *size, dark=dark)
+    wait_for_playing(page)
+    page.get_by_role("button", name="Models").click()
+    page.set_input_files("#picture input[type=file]", picture)
+    page.locator("#crop img").wait_for()
+    page.locator("#history .w-tile.failed").scroll_into_view_if_needed()
+    assert faults(page) == []
+    page.evaluate("window.scrollTo(0, 0)")
+    name = f"{'phone' if size == PHONE else 'desk'}-{'dark' if dark else 'light'}"
+    shoot(page, f"20-{name}")
+    page.locator("#history .w-tile.failed").click()
+    page.fill("#prompt textarea", "")
+    page.click("#generate")
+    page.locator("#message [role=alert]").wait_for()
+    assert faults(page) == []
+    shoot(page, f"21-{name}-failed", full=True)
+
+
+def test_a_phone_needs_no_sideways_scrolling(open_page, gallery_app, picture):
+    page = open_page(gallery_app.url, *PHONE)
+    wait_for_playing(page)
+    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+    generate(page, picture, "on the phone, denoise=sleep:0.7")
+    card_says(page, "denoise step")
+    page.wait_for_timeout(700)
+    expect(page.locator("#card")).to_be_in_viewport()
+    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+    shoot(page, "22-phone-running")
+    card_says(page, "Done in")
+
+
+PARTS = ["picture", "prompt", "phrases", "model", "scheme", "size", "frames", "steps", "seed", "generate"]
+PARTS += ["result", "examples", "history", "models"]
+
+
+def test_the_keyboard_is_enough(open_page, gallery_app, picture):
+    """Tab reaches every control in the order of the page, and its focus can be seen."""
+    page = open_page(gallery_app.url)
+    wait_for_playing(page)
+    page.locator("body").click(position={"x": 2, "y": 2})
+    reached = []
+    for _ in range(80):
+        page.keyboard.press("Tab")
+        reached.append(
+            page.evaluate("ids => document.activeElement.closest(ids.map(id => '#' + id).join())?.id ?? ''", PARTS)
+        )
+    order = list(dict.fromkeys(part for part in reached if part))
+    assert order == PARTS
+    page.locator("#history .w-tile").last.focus()
+    page.keyboard.press("Enter")
+    expect(page.locator(".w-prompt")).to_contain_text("a failure")
+
+
+def test_without_examples_there_is_no_such_section(open_page, scripted):
+    app = scripted(TEST_EXAMPLES="/nowhere")
+    page = open_page(app.url)
+    expect(page.get_by_text("Try one")).to_have_count(0)
+    expect(page.locator("#examples")).to_have_count(0)

@@ -1,0 +1,91 @@
+"""On a public address every browser is a person of its own; on this machine all are one, who also has the terminal."""
+
+import json
+import subprocess
+import sys
+
+import httpx
+import pytest
+from playwright.sync_api import expect
+
+from tests.ui.conftest import card_says, generate, shoot, wait_for_playing
+from wan_ui.settings import ROOT, Settings
+from wan_ui.ui.session import identify, is_loopback
+
+
+@pytest.fixture(scope="module")
+def public_app(scripted):
+    return scripted(WAN_UI_HOST="0.0.0.0")
+
+
+def test_two_people_share_the_queue_and_nothing_else(open_page, public_app, picture):
+    first, second = open_page(public_app.url), open_page(public_app.url)
+    generate(first, picture, "mine alone, denoise=sleep:1")
+    card_says(first, "denoise step")
+    generate(second, picture, "yours alone")
+    card_says(second, "In line: 1 clip is ahead of yours")
+    shoot(second, "13-in-line")
+    card_says(first, "Done in")
+    card_says(second, "Done in")
+    wait_for_playing(second)
+    expect(first.locator("#history .w-tile")).to_have_count(1)
+    expect(second.locator("#history .w-tile")).to_have_count(1)
+    expect(second.locator("#history")).to_contain_text("yours alone")
+
+    # A forged id selects nothing, deletes nothing.
+    theirs = first.locator("#history .w-tile").get_attribute("data-tile")
+    tile = second.locator("#history .w-tile")
+    tile.evaluate("(e, id) => e.dataset.tile = id", theirs)
+    tile.click()
+    second.locator("[data-do=remove]").evaluate("(e, id) => { e.dataset.job = id; delete e.dataset.confirm }", theirs)
+    second.locator("[data-do=remove]").click()
+    second.wait_for_timeout(700)
+    expect(second.locator(".w-prompt")).to_have_text("yours alone")
+    first.reload(wait_until="domcontentloaded")
+    expect(first.locator("#history .w-tile")).to_have_count(1)
+    expect(first.locator(".w-prompt")).to_contain_text("mine alone")
+
+
+def test_a_forged_owner_sees_nothing(public_app, open_page, picture):
+    page = open_page(public_app.url)
+    generate(page, picture, "not for others")
+    card_says(page, "Done in")
+    with httpx.Client(base_url=public_app.url, timeout=20) as web:
+        for forged in ({}, {"owner": "local"}, {"owner": "browser-"}, {"owner": "", "job": "x"}, [], "local", None):
+            call = web.post("/gradio_api/call/arrive", json={"data": [forged]}).json()["event_id"]
+            answer = web.get(f"/gradio_api/call/arrive/{call}").text
+            assert "event: complete" in answer and "w-tile" not in answer and "not for others" not in answer
+
+
+def test_the_command_line_and_the_page_share_one_history_here(open_page, app, picture, tmp_path):
+    page = open_page(app.url)
+    command = [sys.executable, "-m", "wan_ui", "generate", "--image", picture, "--prompt", "from the terminal"]
+    environ = {name: value for name, value in app.environ.items() if name != "WAN_UI_PORT"}
+    subprocess.run([*command, "--out", tmp_path / "x.mp4"], cwd=ROOT, env=environ, check=True, capture_output=True)
+    expect(page.locator("#history")).to_contain_text("from the terminal")
+
+
+def test_login(open_page, scripted):
+    app = scripted(WAN_UI_AUTH="ada:secret")
+    assert httpx.get(f"{app.url}/gradio_api/info").status_code == 401
+    assert httpx.get(f"{app.url}/config").status_code == 401
+    answer = httpx.post(f"{app.url}/login", data={"username": "ada", "password": "wrong"})
+    assert answer.status_code == 400
+    answer = httpx.post(f"{app.url}/login", data={"username": "ada", "password": "secret"})
+    assert answer.status_code == 200 and json.loads(answer.text)["success"]
+
+
+@pytest.mark.parametrize(
+    "host, expected",
+    [("127.0.0.1", True), ("localhost", True), ("::1", True), ("0.0.0.0", False), ("::", False), ("10.0.0.5", False)],
+)
+def test_loopback(host, expected):
+    assert is_loopback(host) is expected
+
+
+@pytest.mark.parametrize("forged", [None, "local", {"owner": "local"}, {"owner": ["local"]}, {"owner": "A" * 32}])
+def test_a_forged_token_is_replaced(forged):
+    kept, owner = identify(forged, Settings(host="0.0.0.0"))
+    assert owner == f"browser-{kept['owner']}" and len(kept["owner"]) == 32 and kept["owner"] != "A" * 32
+    assert identify(kept, Settings(host="0.0.0.0"))[1] == owner
+    assert identify(forged, Settings())[1] == "local"

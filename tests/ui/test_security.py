@@ -1,0 +1,200 @@
+"""Real requests at the running app: nothing but clips is served, nothing is fetched, nobody else's page may post."""
+
+import http.server
+import json
+import sqlite3
+import threading
+import uuid
+from pathlib import Path
+
+import httpx
+import pytest
+from playwright.sync_api import expect
+
+from tests.ui.conftest import App, generate, wait_for_playing
+from wan_ui.settings import ROOT
+
+
+@pytest.fixture(scope="module")
+def web(app):
+    with httpx.Client(base_url=app.url, timeout=20) as client:
+        yield client
+
+
+def call(web: httpx.Client, name: str, data: list) -> str:
+    """Call an endpoint the way any program can, with whatever data; the answer's events as text."""
+    answer = web.post(f"/gradio_api/call/{name}", json={"data": data})
+    if answer.status_code != 200:
+        return answer.text
+    return web.get(f"/gradio_api/call/{name}/{answer.json()['event_id']}").text
+
+
+def file_data(path: str) -> dict:
+    return {"path": path, "meta": {"_type": "gradio.FileData"}}
+
+
+def test_only_clips_are_served(web, app):
+    outputs = app.folder / "outputs"
+    assert (outputs / "wan_ui.sqlite").is_file()
+    for path in (
+        "/etc/passwd",
+        ROOT / "app.py",
+        ROOT / "configs" / "catalog.toml",
+        outputs / "wan_ui.sqlite",
+        outputs / "clips",
+        f"{outputs}/clips/../wan_ui.sqlite",
+        f"{outputs}/clips/%2e%2e/wan_ui.sqlite",
+        f"{outputs}/CLIPS/../wan_ui.sqlite",
+        app.log_file,
+        "/proc/self/environ",
+        "file:///etc/passwd",
+    ):
+        assert web.get(f"/gradio_api/file={path}").status_code == 403, path
+    assert web.get("/gradio_api/file=nothing-here").status_code in (403, 404)
+
+
+def test_a_link_out_of_the_clips_folder_is_not_followed(web, app):
+    link = app.folder / "outputs" / "clips" / "link"
+    link.symlink_to("/etc/passwd")
+    try:
+        assert web.get(f"/gradio_api/file={link}").status_code == 403
+    finally:
+        link.unlink()
+
+
+def test_a_clip_is_served_in_parts(open_page, app, web, picture):
+    page = open_page(app.url)
+    generate(page, picture, "served in parts")
+    expect(page.locator(".w-prompt")).to_have_text("served in parts")
+    wait_for_playing(page)
+    address = "/" + page.locator("#clip").get_attribute("src")
+    answer = web.get(address, headers={"Range": "bytes=0-99"})
+    assert answer.status_code == 206 and len(answer.content) == 100
+    assert answer.headers["content-type"] == "video/mp4"
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        file_data("/etc/passwd"),
+        file_data(str(ROOT / "assets")),
+        {"path": "/etc/passwd"},
+        {"path": "/etc/passwd", "url": "data:image/png;base64,AAAA"},
+        "/etc/passwd",
+        [file_data("/etc/passwd")],
+        {"path": None, "url": "http://127.0.0.1/"},
+    ],
+)
+def test_a_path_that_was_not_uploaded_is_refused(web, app, image):
+    before = count_jobs(app)
+    answer = call(web, "generate", [image, "x", "", "", "auto", 0, 0, -1])
+    assert "event: error" in answer and "root:" not in answer
+    assert count_jobs(app) == before
+
+
+def test_someone_elses_clip_is_not_a_picture_to_start_from(web, app):
+    with sqlite3.connect(app.folder / "outputs" / "wan_ui.sqlite") as database:
+        job = database.execute("SELECT id FROM jobs WHERE state = 'done' LIMIT 1").fetchone()[0]
+    poster = app.folder / "outputs" / "clips" / job / "poster.jpg"
+    assert poster.is_file()
+    assert "event: error" in call(web, "generate", [file_data(str(poster)), "x", "", "", "auto", 0, 0, -1])
+
+
+def test_no_address_is_ever_fetched(web):
+    asked = []
+
+    class Trap(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            asked.append(self.path)
+            self.send_response(200)
+            self.end_headers()
+
+        do_HEAD = do_GET
+
+        def log_message(self, *arguments):
+            pass
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Trap) as trap:
+        threading.Thread(target=trap.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{trap.server_port}/x.png"
+        for url in (address, "http://169.254.169.254/latest/meta-data/x.png", "https://example.com/x.png"):
+            answer = call(web, "generate", [file_data(url), "x", "", "", "auto", 0, 0, -1])
+            assert "Only uploaded files are accepted" in answer
+            # Gradio looks for files in every value, also where a text is expected.
+            answer = call(web, "generate", [None, file_data(url), "", "", "auto", 0, 0, -1])
+            assert "Only uploaded files are accepted" in answer
+            assert web.get(f"/gradio_api/file={url}").status_code == 403
+            assert web.get(f"/gradio_api/proxy={url}").status_code in (400, 403)
+        trap.shutdown()
+    assert asked == []
+
+
+def test_requests_from_other_sites_are_refused(web):
+    body = {"data": [None, "x", "", "", "auto", 0, 0, -1]}
+    for headers in (
+        {"Origin": "https://evil.example"},
+        {"Origin": "null"},
+        {"Origin": "http://127.0.0.1:1"},
+        {"Sec-Fetch-Site": "cross-site"},
+        {"Sec-Fetch-Site": "same-site", "Origin": "http://localhost:3000"},
+    ):
+        assert web.post("/gradio_api/call/generate", json=body, headers=headers).status_code == 403, headers
+        assert web.post("/gradio_api/upload", files={"files": ("a.png", b"x")}, headers=headers).status_code == 403
+        allowed = web.get("/config", headers=headers).headers.get("access-control-allow-origin", "")
+        assert allowed not in ("*", "null", "https://evil.example")
+    own = {"Origin": str(web.base_url).rstrip("/")}
+    assert web.post("/gradio_api/call/generate", json=body, headers=own).status_code == 200
+
+
+def test_component_functions_are_not_reachable(web):
+    answer = web.post(
+        "/gradio_api/component_server",
+        json={"component_id": 1, "fn_name": "ls", "session_hash": uuid.uuid4().hex, "data": ["/etc"]},
+    )
+    assert answer.status_code >= 400 and "passwd" not in answer.text
+
+
+def test_uploads_are_bounded_and_junk_does_no_harm(open_page, scripted, tmp_path):
+    app: App = scripted(WAN_UI_MAX_UPLOAD_MB="1")
+    large = tmp_path / "large.png"
+    large.write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(1_200_000))
+    page = open_page(app.url)
+    page.set_input_files("#picture input[type=file]", large)
+    expect(page.locator("[data-testid=toast-body]")).to_contain_text("exceed the maximum allowed size of 1.0 Mb")
+    with httpx.Client(base_url=app.url, timeout=20) as web:
+        answer = web.post("/gradio_api/upload", files={"files": ("large.png", large.read_bytes())})
+        assert answer.status_code >= 400 and "1048576" in answer.text
+        junk = {"Content-Type": "multipart/form-data; boundary=x"}
+        for body in (b"", b"--x", b"\x00" * 5000, b'--x\r\nContent-Disposition: form-data; name="files"\r\n\r\n'):
+            assert web.post("/gradio_api/upload", content=body, headers=junk).status_code < 600
+        named = web.post("/gradio_api/upload", files={"files": ("../../../evil.png", b"x")})
+        if named.status_code == 200:
+            assert Path(named.json()[0]).is_relative_to(app.folder / "uploads")
+        assert web.get("/config").status_code == 200
+
+
+def test_no_request_leaves_the_machine(chromium, app):
+    """The page works without a network: all it asks for comes from the app itself."""
+    context = chromium.new_context()
+    page = context.new_page()
+    elsewhere = []
+    page.on("request", lambda request: elsewhere.append(request.url) if not is_own(request.url, app.url) else None)
+    page.goto(app.url, wait_until="domcontentloaded")
+    page.locator("#card", has_not_text="Connecting").wait_for()
+    page.wait_for_timeout(1000)
+    fonts = page.evaluate("[...document.fonts].map(font => font.family)")
+    context.close()
+    assert elsewhere == [] and not [font for font in fonts if "Inter" in font or "IBM" in font]
+    html = httpx.get(app.url).text
+    assert "fonts.googleapis.com" not in html and "cdnjs" not in html
+    config = json.loads(httpx.get(f"{app.url}/config").text)
+    assert config["analytics_enabled"] is False and config.get("is_space") in (False, None)
+
+
+def is_own(url: str, base: str) -> bool:
+    return url.startswith((base, "data:", "blob:"))
+
+
+def count_jobs(app: App) -> int:
+    with sqlite3.connect(app.folder / "outputs" / "wan_ui.sqlite") as database:
+        return database.execute("SELECT count(*) FROM jobs").fetchone()[0]
