@@ -1,5 +1,7 @@
 """The embedded model with its trained weights: every scheme, both dtypes, its tokenizer."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +12,7 @@ from tests.engines.random_models import make_engine, quiet
 from wan_ui.catalog import load_catalog
 from wan_ui.engines import text
 from wan_ui.request import Request
-from wan_ui.settings import ROOT, settings
+from wan_ui.settings import ROOT, settings, use
 from wan_ui.weights import locate
 
 FOLDER = ROOT / "assets" / "wan-tiny"
@@ -21,7 +23,10 @@ NEAR = {"bf16": 38, "gguf-Q8_0": 38, "fp8": 30, "gguf-Q5_0": 30, "gguf-Q4_0": 24
 
 @pytest.fixture(scope="module")
 def model():
-    return load_catalog(settings().catalog)["wan-tiny"]
+    one_thread = settings()
+    use(replace(one_thread, threads=0))
+    yield load_catalog(settings().catalog)["wan-tiny"]
+    use(one_thread)
 
 
 @pytest.fixture(scope="module")
@@ -54,8 +59,6 @@ def test_the_clip_moves_and_starts_with_the_picture(job, expected):
 
 
 def test_the_prompt_decides(model, job, expected):
-    from dataclasses import replace
-
     other = make_engine(model, "gguf-Q8_0").generate(replace(job, prompt="zoom out"), quiet).frames
     assert psnr(other[-1], expected[-1]) < 25
 
