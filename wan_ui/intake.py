@@ -16,7 +16,7 @@ from wan_ui.request import LoraSpec, Request
 from wan_ui.settings import Settings
 
 MAX_SEED = 2**32 - 1
-ENGINES = ("auto", "diffusers")
+ENGINES = ("auto", "diffusers", "lightx2v")
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,14 @@ otherwise, and says why.
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Protocol
 
 from wan_ui.catalog import Model, Scheme
+from wan_ui.errors import UserError
+from wan_ui.hardware import installed, nvidia_gpu
 from wan_ui.request import Clip, LoraSpec, Report, Request
+from wan_ui.settings import Settings, settings
 
 
 class Engine(Protocol):
@@ -27,12 +31,30 @@ class Engine(Protocol):
 
 
 def create_engine(name: str) -> tuple[Engine, str]:
-    """Engine for `auto | diffusers`, and the reason for the choice. Raises UserError."""
-    from wan_ui.errors import UserError
+    """Engine for `auto | diffusers | lightx2v`, and the reason for the choice. Raises UserError."""
+    if name not in ("auto", "diffusers", "lightx2v"):
+        raise UserError(f"engine: {name!r} is not known; use auto, diffusers or lightx2v", field="engine")
+    missing = lightx2v_missing(settings())
+    if name == "lightx2v" and missing and not missing.startswith("no CUDA"):
+        raise UserError(f"engine: LightX2V cannot be used: {missing}", field="engine")
+    if name == "lightx2v" or (name == "auto" and not missing):
+        from wan_ui.engines.lightx2v import LightX2VEngine
 
-    if name in ("auto", "diffusers"):
-        from wan_ui.engines.diffusers import DiffusersEngine
+        reason = "asked for" if name == "lightx2v" else "auto: it is here, and so is a CUDA GPU"
+        return LightX2VEngine(), f"lightx2v ({reason})"
+    from wan_ui.engines.diffusers import DiffusersEngine
 
-        reason = "asked for" if name == "diffusers" else "auto: diffusers is the engine that runs anywhere"
-        return DiffusersEngine(), f"diffusers ({reason})"
-    raise UserError(f"engine: {name!r} is not known; use auto or diffusers", field="engine")
+    reason = "asked for" if name == "diffusers" else f"auto: {missing}"
+    return DiffusersEngine(), f"diffusers ({reason})"
+
+
+def lightx2v_missing(settings: Settings) -> str:
+    """ "" when LightX2V can be used here, else what is missing. Imports neither torch nor LightX2V."""
+    if settings.lightx2v_path:
+        if not (Path(settings.lightx2v_path) / "lightx2v" / "infer.py").is_file():
+            return f"WAN_UI_LIGHTX2V_PATH={settings.lightx2v_path} is not a checkout of LightX2V"
+    elif not installed(("lightx2v",)):
+        return "LightX2V is not installed, and WAN_UI_LIGHTX2V_PATH is not set"
+    if not nvidia_gpu():
+        return "no CUDA GPU for LightX2V"
+    return ""

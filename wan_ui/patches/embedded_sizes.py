@@ -10,6 +10,7 @@ file that is about to be loaded. For the released files that gives upstream's ow
 Remove when: upstream reads these sizes from the model's configuration.
 """
 
+import sys
 from pathlib import Path
 
 from wan_ui.patches.record import Patch, is_ours, owner, replace
@@ -75,10 +76,11 @@ def apply(_runner) -> None:
 
 
 def verify(_runner) -> None:
-    encoder = owner("lightx2v.models.input_encoders.hf.wan.t5.model:T5EncoderModel")[0].T5EncoderModel
-    assert is_ours(encoder.__init__.__globals__["umt5_xxl"], NAME), "T5EncoderModel calls upstream's umt5_xxl"
-    vae = owner("lightx2v.models.video_encoders.hf.wan.vae:WanVAE")[0].WanVAE
-    assert is_ours(vae.__init__.__globals__["_video_vae"], NAME), "WanVAE calls upstream's _video_vae"
+    # The runner constructs these two; each calls the function of the module that it was defined in.
+    runner = owner("lightx2v.models.runners.wan.wan_runner:T5EncoderModel")[0]
+    for consumer, name in ((runner.T5EncoderModel, "umt5_xxl"), (runner.WanVAE, "_video_vae")):
+        function = getattr(sys.modules[consumer.__module__], name)
+        assert is_ours(function, NAME), f"{consumer.__name__} calls upstream's {name}"
 
 
 PATCH = Patch(

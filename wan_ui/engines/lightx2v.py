@@ -1,0 +1,357 @@
+"""The production engine: LightX2V, patched, behind the same protocol as the diffusers engine.
+
+Upstream is driven through its own entry points (set_config, init_runner, run_pipeline). Three seams that
+it offers are taken: the input encoder of a runner is an attribute, so text and image run in our order,
+with stage marks and caches keyed on content; the scheduler can be set, so noise comes from the CPU, the
+sigmas are those of wan_ui.engines.schedule, and latents stay float32 between steps; the VAE's encoder and
+decoder are modules, so a hook before each latent frame reports progress and lets a job be cancelled there.
+
+Cancelling: `report` raises Cancelled before a step or a latent frame is entered; `end_run` then clears the
+runner, as after any failure, and sets its stop signal back. Nothing of a failed job survives it.
+"""
+
+import argparse
+import gc
+import hashlib
+import json
+import logging
+import sys
+import tempfile
+import traceback
+from collections import OrderedDict
+from collections.abc import Sequence
+
+import torch
+
+from wan_ui import patches
+from wan_ui.catalog import Model, Scheme
+from wan_ui.engines import lightx2v_config, schedule
+from wan_ui.engines.text import clean
+from wan_ui.errors import UserError
+from wan_ui.hardware import measure
+from wan_ui.headers import check_architecture, check_identity
+from wan_ui.images import read_pixels
+from wan_ui.request import Clip, LoraSpec, Progress, Report, Request
+from wan_ui.settings import default_environment, settings
+from wan_ui.weights import locate
+
+log = logging.getLogger(__name__)
+
+CACHED_PROMPTS = 32
+CACHED_IMAGES = 8
+SIDES = {"a14b": ("high", "low"), "5b": ("",)}
+EXPERT_NAMES = {"high": "high-noise expert", "low": "low-noise expert", "": "transformer"}
+
+
+class LightX2VEngine:
+    """See wan_ui.engines.base.Engine. One model and scheme at a time; not thread-safe."""
+
+    def __init__(self) -> None:
+        self.runner = None
+        self.model: Model | None = None
+        self.report: Report = lambda progress: None
+        self.prompts: OrderedDict[str, torch.Tensor] = OrderedDict()
+        self.images: OrderedDict[tuple, torch.Tensor] = OrderedDict()
+
+    # ------------------------------------------------------------ load
+
+    def load(self, model: Model, scheme: Scheme, report: Report) -> None:
+        """Load and patch. Raises UserError naming a file, a missing kernel or the patch that failed."""
+        self.close()
+        report(Progress("load", 1, 3, "checking files"))
+        config = settings()
+        paths = locate(model, scheme, config, engine="lightx2v")
+        for side, path, architecture in zip(SIDES[model.family], paths.experts, paths.configs, strict=True):
+            check_architecture(path, check_identity(path, side), architecture)
+        device = import_lightx2v(lightx2v_config.environment(config, measure()))
+        hardware = lightx2v_config.with_hardware(measure(), device)
+        choices = lightx2v_config.choose(model, scheme, paths, hardware, config)
+        report(Progress("load", 2, 3, "patching LightX2V"))
+        outcomes = patches.apply_all("before_init", choices.facts, scheme)
+        report(Progress("load", 3, 3, "reading weights"))
+        root = paths.configs[0].parent if model.family == "5b" else paths.configs[0].parent.parent
+        try:
+            self.runner = start_runner(lightx2v_config.MODEL_CLASSES[model.family], root, choices.values)
+            self.runner.scheduler = flow_scheduler(self.runner.config, model)
+            self.runner.model.set_scheduler(self.runner.scheduler)
+            outcomes += patches.apply_all("after_init", choices.facts, scheme, self.runner)
+            if paths.loras:
+                self._check_loras(paths.loras)
+        except BaseException:
+            self.close()
+            raise
+        self._hook()
+        self.model, self.offload = model, choices.facts.offload
+        applied = [outcome.name for outcome in outcomes if outcome.applied]
+        self.facts = {
+            "engine": "lightx2v",
+            "device": hardware.name or device,
+            "scheme": scheme.name,
+            **choices.reasons,
+            "patches": ", ".join(applied) or "none",
+        }
+        for outcome in outcomes:
+            log.info("patch %s: %s (%s)", outcome.name, "applied" if outcome.applied else "not needed", outcome.why)
+
+    def _hook(self) -> None:
+        """Put our stages and marks into the runner's seams."""
+        runner = self.runner
+        runner.run_input_encoder = self._encode_inputs
+        upstream_decode = runner.run_vae_decoder
+
+        def decode(latents):
+            self.latents = latents.detach().float().cpu()
+            self.report(Progress("decode", 0, latents.shape[1], "starting"))
+            return upstream_decode(latents)
+
+        runner.run_vae_decoder = decode
+        self.latent_frame = 0
+        for vae in {id(vae): vae for vae in (runner.vae_encoder, runner.vae_decoder)}.values():
+            vae.model.encoder.register_forward_pre_hook(lambda *_: self._latent_frame("image"))
+            vae.model.decoder.register_forward_pre_hook(lambda *_: self._latent_frame("decode"))
+        runner.scheduler.entering = self._entering_step
+
+    def _check_loras(self, files: Sequence) -> None:
+        """Upstream says True when not one key of a LoRA matched; here that is an error."""
+        experts = (
+            self.runner.model.model if self.runner.config["model_cls"].endswith("distill") else [self.runner.model]
+        )
+        for file, expert in zip(files, experts, strict=True):
+            if not any(_with_lora(block) for block in expert.transformer_weights.blocks):
+                raise UserError(f"{file}: no key of this LoRA fits the model", field="loras")
+
+    def set_loras(self, loras: Sequence[LoraSpec]) -> None:
+        if loras:
+            raise UserError("LoRAs are not supported yet by the LightX2V engine; remove them", field="loras")
+
+    def close(self) -> None:
+        """Free the weights."""
+        self.runner = self.model = None
+        self.prompts.clear()
+        self.images.clear()
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+    # ------------------------------------------------------------ generate
+
+    def generate(self, request: Request, report: Report) -> Clip:
+        """Run one job. Raises Cancelled from `report`, UserError for a bad picture or when memory runs out."""
+        if self.model is None:
+            raise RuntimeError("generate() before load()")
+        from lightx2v.utils.input_info import init_empty_input_info, update_input_info_from_dict
+
+        self.report, self.request = report, request
+        self.pixels = read_pixels(request)
+        runner, model = self.runner, self.model
+        size = {"target_height": request.height, "target_width": request.width, "target_video_length": request.frames}
+        runner.set_config(size)
+        runner.scheduler.plan(request)
+        if model.family == "a14b":
+            runner.model.boundary_step_index = runner.scheduler.boundary_step_index
+        info = init_empty_input_info("i2v", [])
+        values = {
+            "seed": request.seed,
+            "prompt": request.prompt,
+            "return_result_tensor": True,
+            "save_result_path": None,
+        }
+        update_input_info_from_dict(info, values)
+        failure = None
+        try:
+            video = runner.run_pipeline(info)["video"]
+        except torch.OutOfMemoryError as error:
+            failure = str(error).splitlines()[0]
+            traceback.clear_frames(error.__traceback__)
+        except BaseException as error:
+            traceback.clear_frames(error.__traceback__)
+            self._recover()
+            raise
+        if failure is not None:
+            self._recover()
+            raise UserError(
+                f"The GPU ran out of memory at {request.width}x{request.height}, {request.frames} frames ({failure}). "
+                "Choose a smaller size or fewer frames, or set WAN_UI_LIGHTX2V_OFFLOAD=model.",
+                field="size",
+            )
+        frames = video.float().mul(255).round().clamp(0, 255).to(torch.uint8).cpu().numpy()
+        return Clip(frames=frames, fps=float(model.fps), latents=self.latents.numpy(), facts=dict(self.facts))
+
+    def _recover(self) -> None:
+        """After a failure: no latents, no inputs, no half-moved expert, and the next job's seed counts."""
+        runner = self.runner
+        runner.stop_signal = False
+        self.latents = None
+        runner.end_run()
+        runner.gen_video = runner.gen_video_final = None
+        for vae in {id(vae): vae for vae in (runner.vae_encoder, runner.vae_decoder)}.values():
+            for name in ("clear_cache", "clear_encode_cache", "clear_decode_cache"):
+                getattr(vae.model, name, lambda: None)()
+        if self.offload == "model":
+            experts = runner.model.model if self.model.family == "a14b" else [runner.model]
+            for expert in experts:
+                expert.to_cpu()
+            if self.model.family == "a14b":
+                runner.model.cur_model_index = -1
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+    # ------------------------------------------------------------ stages
+
+    def _encode_inputs(self) -> dict:
+        """In place of the runner's run_input_encoder: text, then image; both cached by content."""
+        runner, request = self.runner, self.request
+        self.report(Progress("text"))
+        key = clean(request.prompt)
+        if key not in self.prompts:
+            _remember(self.prompts, key, runner.run_text_encoder(runner.input_info), CACHED_PROMPTS)
+        frames = 1 if self.model.family == "5b" else request.frames
+        image_key = (hashlib.sha256(self.pixels.tobytes()).digest(), self.pixels.shape, frames)
+        self.report(Progress("image", detail="already encoded" if image_key in self.images else ""))
+        stride = runner.config["vae_stride"][1]
+        height, width = request.height // stride, request.width // stride
+        if image_key not in self.images:
+            _remember(self.images, image_key, self._encode_image(height, width), CACHED_IMAGES)
+        runner.input_info.latent_shape = runner.get_latent_shape_with_lat_hw(height, width)
+        # Upstream drops the 5B model's image latents from this dict after prepare(): give it a dict of its own.
+        return runner.get_encoder_output_i2v(None, self.images[image_key], self.prompts[key])
+
+    def _encode_image(self, height: int, width: int) -> torch.Tensor:
+        self.latent_frame = 0
+        image = torch.from_numpy(self.pixels).permute(2, 0, 1).float().div(127.5).sub(1)
+        if self.model.family == "5b":
+            return self.runner.get_vae_encoder_output(image.unsqueeze(1).to(device_name()))
+        return self.runner.get_vae_encoder_output(image.unsqueeze(0), height, width)
+
+    def _entering_step(self, index: int) -> None:
+        scheduler = self.runner.scheduler
+        side = SIDES[self.model.family][0 if index < scheduler.boundary_step_index else -1]
+        self.latent_frame = 0
+        self.report(Progress("denoise", index + 1, scheduler.infer_steps, EXPERT_NAMES[side]))
+
+    def _latent_frame(self, stage: str) -> None:
+        self.latent_frame += 1
+        total = 1 + (self.request.frames - 1) // 4
+        if stage == "image" and self.model.family == "5b":
+            total = 1
+        self.report(Progress(stage, self.latent_frame, total, f"latent frame {self.latent_frame} of {total}"))
+
+
+# ---------------------------------------------------------------- upstream
+
+
+def import_lightx2v(environ: dict[str, str]) -> str:
+    """Import LightX2V (from WAN_UI_LIGHTX2V_PATH if set); its device's name. Raises UserError."""
+    path = settings().lightx2v_path
+    if path and path not in sys.path:
+        sys.path.insert(0, path)
+    default_environment(environ)
+    try:
+        import lightx2v.infer  # noqa: F401 - registers the runners
+    except ImportError as error:
+        raise UserError(
+            f"engine: LightX2V cannot be imported ({error}); see README, or use --engine diffusers"
+        ) from error
+    from lightx2v.utils.ggml_tensor import dequantize_c
+
+    if dequantize_c is not None:
+        raise UserError(
+            "engine: LightX2V takes a CPU path for GGUF when llama_cpp is installed; uninstall llama-cpp-python"
+        )
+    return device_name()
+
+
+def device_name() -> str:
+    from lightx2v_platform.base import global_var
+
+    return global_var.AI_DEVICE
+
+
+def start_runner(model_class: str, root, values: dict):
+    """A loaded runner for a model in `root`. The JSON lives only as long as upstream reads it."""
+    from lightx2v.infer import init_runner
+    from lightx2v.utils.set_config import set_config
+
+    with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
+        json.dump(values, file)
+        file.flush()
+        arguments = argparse.Namespace(
+            model_cls=model_class,
+            task="i2v",
+            support_tasks=[],
+            model_path=str(root),
+            config_json=file.name,
+            use_prompt_enhancer=False,
+        )
+        return init_runner(set_config(arguments))
+
+
+def flow_scheduler(config: dict, model: Model):
+    """A scheduler for either model: our noise, our sigmas, Euler steps, float32 latents.
+
+    Upstream's draws the noise on the GPU (a seed then depends on the machine), rounds the distilled
+    timesteps to whole numbers, and rounds latents to bf16 at every step; for the 5B model it takes UniPC.
+    """
+    from lightx2v.models.schedulers.wan.scheduler import WanScheduler
+    from lightx2v.utils.envs import GET_DTYPE
+
+    class FlowScheduler(WanScheduler):
+        boundary_step_index = 0
+
+        def plan(self, request: Request) -> None:
+            self.infer_steps = request.steps
+            self.values = schedule.sigmas(request.steps, model.shift)
+            self.boundary_step_index = lightx2v_config.boundary_index(request.steps, model.shift, model.boundary)
+
+        def prepare(self, seed, latent_shape, image_encoder_output=None) -> None:
+            self.rope_request_id += 1
+            generator = torch.Generator("cpu").manual_seed(seed)
+            noise = torch.randn(1, *latent_shape, generator=generator)[0]
+            self.exact = noise.to(device_name())
+            self.sigmas = torch.tensor(self.values)
+            self.timesteps = (self.sigmas[:-1] * 1000).to(device_name())
+            self.given = None
+            if model.family == "5b":  # the first latent frame is given, not denoised
+                self.given = image_encoder_output["vae_encoder_out"].float()
+                self.is_first = torch.zeros_like(self.exact)
+                self.is_first[:, 0] = 1
+            self._paste()
+
+        def _paste(self) -> None:
+            if self.given is not None:
+                self.exact = torch.where(self.is_first.bool(), self.given, self.exact)
+            self.latents = self.exact
+
+        def step_pre(self, step_index) -> None:
+            self.entering(step_index)
+            self.step_index = step_index
+            self.latents = self.exact.to(GET_DTYPE())
+            self.timestep_input = self.timesteps[step_index : step_index + 1]
+            if self.given is not None:  # timestep 0 for the tokens of the given frame
+                self.timestep_input = (self.timestep_input * (1 - self.is_first[0, :, ::2, ::2])).flatten()
+
+        def step_post(self) -> None:
+            index = self.step_index
+            self.exact = schedule.euler_step(self.exact, self.noise_pred, self.values[index], self.values[index + 1])
+            self._paste()
+
+        def clear(self) -> None:
+            super().clear()
+            self.exact = self.given = self.is_first = None
+
+    return FlowScheduler(config)
+
+
+def _with_lora(module) -> bool:
+    """Whether any weight below `module` carries a LoRA."""
+    if getattr(module, "has_lora_branch", False):
+        return True
+    children = [*getattr(module, "_modules", {}).values(), *getattr(module, "_parameters", {}).values()]
+    return any(_with_lora(child) for child in children if child is not None)
+
+
+def _remember(cache: OrderedDict, key, value, limit: int) -> None:
+    cache[key] = value
+    while len(cache) > limit:
+        cache.popitem(last=False)

@@ -1,0 +1,236 @@
+"""The configuration that LightX2V is given, and the choices in it: each a value with its reason.
+
+configs/lightx2v/<model>-<scheme>.json holds what a person decides (configs/lightx2v/README.md says why
+for each key); "auto" leaves a value to the machine. What follows from the catalog (steps, shift,
+boundary, strides) and from the files (paths) is added here, so that it cannot contradict them.
+"""
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from wan_ui.catalog import FP8_KERNELS, Model, Scheme
+from wan_ui.engines.schedule import expert_index, sigmas
+from wan_ui.errors import UserError
+from wan_ui.hardware import Hardware
+from wan_ui.patches.record import Facts
+from wan_ui.settings import ROOT, Settings
+from wan_ui.weights import Paths
+
+FOLDER = ROOT / "configs" / "lightx2v"
+KEYS = frozenset(
+    {
+        "attention", "offload", "fp8_kernel", "t5_fp8_kernel", "rope_type", "modulate_type", "rms_norm_type",
+        "use_compile", "use_tiling_vae",
+    }
+)  # fmt: skip
+MODEL_CLASSES = {"a14b": "wan2.2_moe_distill", "5b": "wan2.2"}
+# attention type -> the package that it needs; torch_sdpa needs none
+ATTENTION = {
+    "torch_sdpa": "",
+    "flash_attn2": "flash_attn",
+    "flash_attn3": "flash_attn_interface",
+    "sage_attn2": "sageattention",
+}
+OFFLOADS = ("none", "model", "block")
+RESERVE = 6 * 2**30  # bytes left for activations, the VAE's feature maps and fragmentation at 480x832x81
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What was decided for one load; `reasons` has one line per choice for the page and the clip's metadata."""
+
+    values: dict
+    facts: Facts
+    reasons: dict[str, str]
+
+
+def config_file(model: Model, scheme: Scheme) -> Path:
+    """An alias such as fp8-sgl shares the JSON of its scheme."""
+    return FOLDER / f"{model.name}-{'fp8' if scheme.kind == 'fp8' else scheme.name}.json"
+
+
+def read_config(path: Path) -> dict:
+    """A JSON of configs/lightx2v. Raises UserError naming the file and the key that is unknown or missing."""
+    try:
+        values = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: {error}", field="scheme") from None
+    unknown, missing = sorted(set(values) - KEYS), sorted(KEYS - set(values))
+    if unknown or missing:
+        what = f"unknown key {unknown[0]!r}" if unknown else f"key {missing[0]!r} is missing"
+        raise UserError(f"{path}: {what}; the keys are {', '.join(sorted(KEYS))}", field="scheme")
+    return values
+
+
+def choose(model: Model, scheme: Scheme, paths: Paths, hardware: Hardware, settings: Settings) -> Choices:
+    """All choices for this model on this machine. Raises UserError where a wish cannot be met."""
+    wishes = read_config(config_file(model, scheme))
+    if settings.lightx2v_attention != "auto":
+        wishes["attention"] = settings.lightx2v_attention
+    if settings.lightx2v_offload != "auto":
+        wishes["offload"] = settings.lightx2v_offload
+    attention, attention_why = _attention(wishes["attention"], hardware)
+    kernel, kernel_why = _kernel(scheme, wishes["fp8_kernel"], hardware)
+    offload, offload_why = _offload(wishes["offload"], scheme, paths, hardware)
+    modulate, modulate_why = _modulate(wishes["modulate_type"], hardware)
+    facts = Facts(hardware, model.family, model.embedded, kernel, offload)
+    values = {
+        "self_attn_1_type": attention,
+        "cross_attn_1_type": attention,
+        "cross_attn_2_type": attention,
+        "rope_type": wishes["rope_type"],
+        "modulate_type": modulate,
+        "rms_norm_type": wishes["rms_norm_type"],
+        "use_compile": wishes["use_compile"],
+        "use_tiling_vae": wishes["use_tiling_vae"],
+        "cpu_offload": offload != "none",
+        "offload_granularity": "block" if offload == "none" else offload,
+        "t5_cpu_offload": offload != "none" and hardware.device == "cuda",
+        "vae_cpu_offload": False,
+        **_from_catalog(model),
+        **_paths(model, scheme, paths, kernel, wishes["t5_fp8_kernel"]),
+    }
+    reasons = {
+        "attention": f"{attention} ({attention_why})",
+        "kernel": f"{kernel} ({kernel_why})",
+        "offload": f"{offload} ({offload_why})",
+        "modulate": f"{modulate} ({modulate_why})",
+        "dtype": _dtype(settings, hardware)[1],
+    }
+    return Choices(values, facts, reasons)
+
+
+def environment(settings: Settings, hardware: Hardware) -> dict[str, str]:
+    """What LightX2V reads from the environment at import; `setdefault` these before that."""
+    return {
+        "DTYPE": _dtype(settings, hardware)[0],
+        "SENSITIVE_LAYER_DTYPE": "None",
+        "PROFILING_DEBUG_LEVEL": "0",
+        "TOKENIZERS_PARALLELISM": "false",
+        "USE_CHANNELS_LAST_3D": "1" if hardware.device == "cuda" else "0",
+    }
+
+
+def _attention(wish: str, hardware: Hardware) -> tuple[str, str]:
+    if wish == "auto":
+        return "torch_sdpa", "auto: always there, and torch picks cuDNN or flash kernels"
+    if wish not in ATTENTION:
+        raise UserError(f"attention: {wish!r} is not known; choose auto, {', '.join(ATTENTION)}")
+    package = ATTENTION[wish]
+    if package and package not in hardware.kernels:
+        raise UserError(f"attention: {wish} needs the package {package}, which is not installed")
+    return wish, "asked for"
+
+
+def _kernel(scheme: Scheme, wish: str, hardware: Hardware) -> tuple[str, str]:
+    if scheme.kind == "bf16":
+        return "Default", "bf16 weights"
+    if scheme.kind == "gguf":
+        return scheme.name, "the file's own types; dequantised at every use"
+    if hardware.device == "cuda" and not hardware.fp8:
+        raise UserError(
+            f"scheme: {scheme.name} needs a GPU that multiplies fp8 (Ada, Hopper, Blackwell), and {hardware.name} "
+            f"is {hardware.capability[0]}.{hardware.capability[1]}; choose a gguf scheme or bf16",
+            field="scheme",
+        )
+    asked = scheme.name if scheme.name in FP8_KERNELS else wish
+    if asked == "auto":
+        return "fp8-torchao", "auto: torch._scaled_mm, no kernel library needed"
+    if asked not in FP8_KERNELS:
+        raise UserError(f"fp8_kernel: {asked!r} is not known; choose auto, {', '.join(FP8_KERNELS)}", field="scheme")
+    if asked == "fp8-triton" and "triton" not in hardware.kernels:
+        raise UserError("scheme: fp8-triton needs the package triton, which is not installed", field="scheme")
+    return asked, "asked for"
+
+
+def _modulate(wish: str, hardware: Hardware) -> tuple[str, str]:
+    if wish != "auto":
+        return wish, "asked for"
+    if hardware.device == "cuda" and "triton" in hardware.kernels:
+        return "triton", "auto: scale and shift in one kernel"
+    return "torch", "auto: no triton here"
+
+
+def _offload(wish: str, scheme: Scheme, paths: Paths, hardware: Hardware) -> tuple[str, str]:
+    if hardware.device != "cuda":
+        return "model", "no GPU: upstream keeps weights in host memory only when offloading"
+    experts = [path.stat().st_size for path in paths.experts]
+    others = paths.t5.stat().st_size + paths.vae.stat().st_size + sum(path.stat().st_size for path in paths.loras)
+    needed = {"none": sum(experts) + others + RESERVE, "model": max(experts) + RESERVE}
+    gib = f"{needed['none'] / 2**30:.0f} GiB wanted, {hardware.free / 2**30:.0f} GiB free"
+    if wish != "auto":
+        if wish not in OFFLOADS:
+            raise UserError(f"offload: {wish!r} is not known; choose auto, {', '.join(OFFLOADS)}")
+        if wish == "block" and scheme.kind == "gguf":
+            raise UserError("offload: GGUF weights can be offloaded by whole models only; choose model or none")
+        return wish, "asked for"
+    if needed["none"] <= hardware.free:
+        return "none", f"auto: all fits, {gib}"
+    if needed["model"] <= hardware.free or scheme.kind == "gguf":
+        return "model", f"auto: one expert at a time, {gib}"
+    return "block", f"auto: block by block, {gib}"
+
+
+def _dtype(settings: Settings, hardware: Hardware) -> tuple[str, str]:
+    wish = settings.lightx2v_dtype.upper()
+    if wish in ("BF16", "FP16"):
+        return wish, f"{wish.lower()} (asked for)"
+    if wish != "AUTO":
+        raise UserError(f"WAN_UI_LIGHTX2V_DTYPE={settings.lightx2v_dtype!r}: choose auto, bf16 or fp16")
+    if hardware.device == "cuda" and not hardware.bf16:
+        return "FP16", "fp16 (auto: this GPU has no bf16)"
+    return "BF16", "bf16 (auto)"
+
+
+def boundary_index(steps: int, shift: float, boundary: float) -> int:
+    """Number of steps that the high-noise expert takes."""
+    return sum(expert_index(1000 * sigma, boundary) == 0 for sigma in sigmas(steps, shift)[:-1])
+
+
+def _from_catalog(model: Model) -> dict:
+    steps, (width, height) = model.default_steps, model.sizes[0]
+    values = {
+        "infer_steps": steps,
+        "sample_shift": model.shift,
+        "sample_guide_scale": [1.0, 1.0] if model.family == "a14b" else 1.0,
+        "enable_cfg": False,
+        "use_image_encoder": False,
+        "target_video_length": model.default_frames,
+        "target_height": height,
+        "target_width": width,
+        "fps": model.fps,
+        "text_len": 512,
+    }
+    if model.family == "a14b":
+        # Our scheduler takes the exact sigmas; upstream's constructor wants these whole numbers all the same.
+        values["denoising_step_list"] = [round(1000 * (1 - i / steps)) for i in range(steps)]
+        values["boundary_step_index"] = boundary_index(steps, model.shift, model.boundary)
+    else:
+        values |= {"vae_stride": [4, 16, 16], "num_channels_latents": 48}
+    return values
+
+
+def _paths(model: Model, scheme: Scheme, paths: Paths, kernel: str, t5_kernel: str) -> dict:
+    values = {"vae_path": str(paths.vae), "t5_tokenizer_path": str(paths.tokenizer)}
+    if paths.t5.name.endswith("fp8.pth"):
+        values |= {"t5_quantized": True, "t5_quant_scheme": t5_kernel, "t5_quantized_ckpt": str(paths.t5)}
+    else:
+        values["t5_original_ckpt"] = str(paths.t5)
+    kind = "original" if scheme.kind == "bf16" else "quantized"
+    names = ("high_noise", "low_noise") if model.family == "a14b" else ("dit",)
+    values |= {f"{name}_{kind}_ckpt": str(path) for name, path in zip(names, paths.experts, strict=True)}
+    if scheme.kind != "bf16":
+        values |= {"dit_quantized": True, "dit_quant_scheme": kernel}
+    if paths.loras:
+        values["lora_dynamic_apply"] = True
+        values["lora_configs"] = [
+            {"name": f"{name}_model", "path": str(path), "strength": 1.0}
+            for name, path in zip(names, paths.loras, strict=True)
+        ]
+    return values
+
+
+def with_hardware(hardware: Hardware, device: str) -> Hardware:
+    """The hardware as LightX2V uses it: on another platform than CUDA only the device's name is known."""
+    return hardware if hardware.device == device else replace(hardware, device=device)
