@@ -1,6 +1,6 @@
 """Write trained checkpoints in the layout of Wan-AI/Wan2.2-I2V-A14B, with the original tensor names.
 
-    python export.py --vae vae.pt --experts experts.pt --tokenizer DIR --out assets/wan-tiny
+    python export.py --vae vae.pt --experts OUT/experts --tokenizer DIR --out assets/wan-tiny
     python export.py --random --tokenizer DIR --out DIR        untrained weights, for tests of loaders
 
 Experts become GGUF Q8_0: matrices in Q8_0, patch_embedding as a 5-D F32 tensor (as the
@@ -131,14 +131,16 @@ def verify(models, root):
     print(f"verified {root}: {size / 1e6:.1f} MB")
 
 
-def trained(vae_file, experts_file):
-    """Checkpoints of train_vae.py and train_experts.py -> modules."""
+def trained(vae_file, experts):
+    """Checkpoints of train_vae.py (a file) and train_experts.py (the shards' prefix) -> modules."""
     models = {"vae": arch.build_vae(), "high": arch.build_expert(), "low": arch.build_expert(),
               "text": arch.build_text_encoder()}
     models["vae"].load_state_dict({k: v.float() for k, v in torch.load(vae_file, weights_only=True)["vae"].items()})
-    state = torch.load(experts_file, weights_only=True)
+    state = {}
+    for shard in sorted(Path(experts).parent.glob(Path(experts).name + "_*.pt")):
+        state.update(torch.load(shard, weights_only=True))
     for name in ("high", "low", "text"):
-        models[name].load_state_dict({k: v.float() for k, v in state[name].items()})
+        models[name].load_state_dict({k[len(name) + 1:]: v.float() for k, v in state.items() if k.startswith(name + ".")})
     return models
 
 
