@@ -12,7 +12,7 @@ from tests.engines.random_models import make_engine, quiet
 from wan_ui.catalog import load_catalog
 from wan_ui.engines import text
 from wan_ui.request import Request
-from wan_ui.settings import ROOT, settings, use
+from wan_ui.settings import ROOT, settings
 from wan_ui.weights import locate
 
 FOLDER = ROOT / "assets" / "wan-tiny"
@@ -23,10 +23,7 @@ NEAR = {"bf16": 38, "gguf-Q8_0": 38, "fp8": 30, "gguf-Q5_0": 30, "gguf-Q4_0": 24
 
 @pytest.fixture(scope="module")
 def model():
-    one_thread = settings()
-    use(replace(one_thread, threads=0))
-    yield load_catalog(settings().catalog)["wan-tiny"]
-    use(one_thread)
+    return load_catalog(settings().catalog)["wan-tiny"]
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +31,7 @@ def job(model, tmp_path_factory):
     path = tmp_path_factory.mktemp("tiny") / "picture.png"
     photo = next(iter(sorted((ROOT / "assets/examples").glob("*.jpg"))))
     Image.open(photo).convert("RGB").resize((256, 256), Image.Resampling.LANCZOS).save(path)
-    return Request(str(path), "zoom in", model.name, "", "diffusers", 256, 256, 17, model.default_steps, 1)
+    return Request(str(path), "zoom in", model.name, "", "diffusers", 256, 256, 9, model.default_steps, 1)
 
 
 @pytest.fixture(scope="module")
