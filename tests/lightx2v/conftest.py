@@ -151,7 +151,7 @@ def load(model, compute):
         compute(dtype or torch.float32)
         engine = LightX2VEngine()
         engines.append(engine)
-        engine.load(model, model.scheme(scheme), lambda progress: None)
+        engine.load(model, model.scheme(scheme) if isinstance(scheme, str) else scheme, lambda progress: None)
         return engine
 
     yield make

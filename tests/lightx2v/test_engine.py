@@ -1,19 +1,24 @@
 """Wan-Tiny through the real LightX2V: every scheme, cancelling, seeds, and a failure in the middle."""
 
+import gc
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 
+from wan_ui.errors import Cancelled, UserError
 from wan_ui.request import Request
 
 SCHEMES = ("bf16", "fp8", "gguf-Q8_0", "gguf-Q5_0", "gguf-Q4_0")
 
 
 def make_request(folder, model, scheme, **changes) -> Request:
-    width, height = 128, 128
+    width, height = 96, 64
     rng = np.random.default_rng(0)
-    picture = np.kron(rng.integers(0, 256, (8, 8, 3)), np.ones((16, 16, 1))).astype(np.uint8)
+    picture = np.kron(rng.integers(0, 256, (4, 6, 3)), np.ones((16, 16, 1))).astype(np.uint8)
     path = folder / "picture.png"
     Image.fromarray(picture).save(path)
     values = {"prompt": "zoom in, sunset light", "frames": 9, "steps": 4, "seed": 7} | changes
@@ -27,8 +32,127 @@ def test_schemes(load, model, scheme, tmp_path):
     engine = load(scheme, torch.bfloat16)
     seen = []
     clip = engine.generate(make_request(tmp_path, model, scheme), seen.append)
-    assert clip.frames.shape == (9, 128, 128, 3) and clip.frames.dtype == np.uint8
-    assert np.isfinite(clip.latents).all() and clip.latents.shape == (16, 3, 16, 16)
+    assert clip.frames.shape == (9, 64, 96, 3) and clip.frames.dtype == np.uint8
+    assert np.isfinite(clip.latents).all() and clip.latents.shape == (16, 3, 8, 12)
     assert [p.stage for p in seen if p.stage == "denoise"] == ["denoise"] * 4
     assert list(dict.fromkeys(p.stage for p in seen)) == ["text", "image", "denoise", "decode"]
     print(scheme, engine.facts)
+
+
+def stop_at(stage, step):
+    def report(progress):
+        if progress.stage == stage and progress.step >= step:
+            raise Cancelled
+
+    return report
+
+
+def live_bytes():
+    """Of all tensors that the process holds."""
+    gc.collect()
+    storages = {
+        tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes()
+        for tensor in gc.get_objects()
+        if isinstance(tensor, torch.Tensor)
+    }
+    return sum(storages.values())
+
+
+def test_cancel_at_each_stage_then_the_next_job(load, model, tmp_path):
+    engine = load("gguf-Q8_0")
+    request = make_request(tmp_path, model, "gguf-Q8_0")
+    expected = engine.generate(request, lambda progress: None)
+    baseline = live_bytes()
+    for stage, step in (("text", 0), ("image", 0), ("denoise", 1), ("denoise", 4), ("decode", 2)):
+        with pytest.raises(Cancelled):
+            engine.generate(request, stop_at(stage, step))
+        assert live_bytes() <= baseline, stage
+    engine.images.clear()
+    with pytest.raises(Cancelled):
+        engine.generate(request, stop_at("image", 2))
+    again = engine.generate(request, lambda progress: None)
+    assert np.array_equal(again.latents, expected.latents) and np.array_equal(again.frames, expected.frames)
+
+
+def test_out_of_memory_at_a_step_then_a_right_job_with_its_own_seed(load, model, tmp_path, monkeypatch):
+    engine = load("bf16")
+    request = make_request(tmp_path, model, "bf16", seed=11)
+    expected = engine.generate(request, lambda progress: None)
+    baseline = live_bytes()
+    infer, calls = engine.runner.model.infer, []
+
+    def exhausted(inputs):
+        calls.append(engine.runner.scheduler.step_index)
+        infer(inputs)
+        if len(calls) == 3:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 7.00 GiB")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(engine.runner.model, "infer", exhausted)
+        with pytest.raises(UserError, match=r"ran out of memory at 96x64, 9 frames.*smaller size"):
+            engine.generate(replace(request, seed=12), lambda progress: None)
+    assert calls == [0, 1, 2] and engine.runner.scheduler.latents is None
+    assert engine.runner.model.cur_model_index == -1
+    assert live_bytes() <= baseline
+    again = engine.generate(request, lambda progress: None)
+    assert np.array_equal(again.latents, expected.latents)
+    other = engine.generate(replace(request, seed=12), lambda progress: None)
+    assert not np.array_equal(other.latents, expected.latents)
+
+
+def test_steps_and_sizes_change_between_jobs(load, model, tmp_path):
+    engine = load("bf16")
+    cases = ((1, 5, ["high"]), (3, 9, ["high"] * 2 + ["low"]), (4, 5, ["high"] * 2 + ["low"] * 2))
+    for steps, frames, experts in cases:
+        seen = []
+        clip = engine.generate(make_request(tmp_path, model, "bf16", steps=steps, frames=frames), seen.append)
+        assert len(clip.frames) == frames
+        assert [p.detail.partition("-")[0] for p in seen if p.stage == "denoise"] == experts
+
+
+def test_closing_frees_the_weights(load, model, tmp_path):
+    before = live_bytes()
+    engine = load("bf16")
+    engine.generate(make_request(tmp_path, model, "bf16"), lambda progress: None)
+    held = live_bytes() - before
+    engine.close()
+    assert live_bytes() - before < 0.05 * held
+
+
+def lora_file(path, side, scale):
+    """A LoRA for every attention output of Wan-Tiny's experts; `side` "" gives keys that fit nothing."""
+    generator = torch.Generator().manual_seed(1)
+    tensors = {}
+    for block in range(8):
+        name = f"diffusion_model.blocks.{block}.self_attn.o" if side else f"lora_unet_blocks_{block}_self_attn_o"
+        tensors[f"{name}.lora_down.weight"] = torch.randn(4, 256, generator=generator)
+        tensors[f"{name}.lora_up.weight"] = scale * torch.randn(256, 4, generator=generator)
+    save_file(tensors, path)
+
+
+@pytest.mark.parametrize("scale", (0.0, 0.05))
+def test_distill_loras_of_the_catalog(load, model, tmp_path, scale):
+    for side in ("high", "low"):
+        lora_file(tmp_path / f"{side}.safetensors", side, scale)
+    plain = model.scheme("gguf-Q8_0")
+    scheme = replace(
+        plain,
+        lora_high=f"embedded:{tmp_path}:high.safetensors",
+        lora_low=f"embedded:{tmp_path}:low.safetensors",
+    )
+    request = make_request(tmp_path, model, "gguf-Q8_0")
+    base = load("gguf-Q8_0").generate(request, lambda progress: None).latents
+    changed = load(scheme).generate(request, lambda progress: None).latents
+    assert np.allclose(base, changed, atol=1e-5) == (scale == 0)
+
+
+def test_a_lora_that_fits_nothing_is_an_error(load, model, tmp_path):
+    for side in ("high", "low"):
+        lora_file(tmp_path / f"{side}.safetensors", "", 0.1)
+    scheme = replace(
+        model.scheme("gguf-Q8_0"),
+        lora_high=f"embedded:{tmp_path}:high.safetensors",
+        lora_low=f"embedded:{tmp_path}:low.safetensors",
+    )
+    with pytest.raises(UserError, match=r"high\.safetensors: no key of this LoRA fits"):
+        load(scheme)
