@@ -168,6 +168,13 @@ def test_loras(float32_engine):
     assert error.value.field == "loras"
 
 
+def test_base_model_files_are_refused(a14b):
+    scheme = replace(a14b.scheme("fp8"), lora_high="owner/repo:lora.safetensors")
+    with pytest.raises(UserError, match="needs its distillation LoRAs") as error:
+        DiffusersEngine().load(a14b, scheme, quiet)
+    assert error.value.field == "scheme"
+
+
 def test_close_frees_and_generate_then_needs_load(a14b, make_request):
     engine = make_engine(a14b)
     engine.close()

@@ -51,7 +51,7 @@ def test_every_scheme_is_near_float32(scheme, model, job, expected):
 
 def test_the_clip_moves_and_starts_with_the_picture(job, expected):
     picture = np.array(Image.open(job.image))
-    assert psnr(expected[0], picture) > 22
+    assert psnr(expected[0], picture) > 20
     assert psnr(expected[-1], expected[0]) < 30
 
 
