@@ -170,7 +170,7 @@ def test_loras(float32_engine):
 
 def test_base_model_files_are_refused(a14b):
     scheme = replace(a14b.scheme("fp8"), lora_high="owner/repo:lora.safetensors")
-    with pytest.raises(UserError, match="needs its distillation LoRAs") as error:
+    with pytest.raises(UserError, match="needs the distill LoRA") as error:
         DiffusersEngine().load(a14b, scheme, quiet)
     assert error.value.field == "scheme"
 

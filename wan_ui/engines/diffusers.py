@@ -55,13 +55,6 @@ class DiffusersEngine:
                 field="scheme",
             )
         device = choose_device(model)
-        if scheme.lora_high:
-            # These files hold the base model, which four steps without guidance turn into mush.
-            raise UserError(
-                f"scheme: {scheme.name} needs its distillation LoRAs, which the diffusers engine cannot apply yet; "
-                "use the lightx2v engine or another scheme",
-                field="scheme",
-            )
         paths = locate(model, scheme, settings())
         use_threads(settings().threads)
         dtype = choose_dtype(device.value)
