@@ -161,7 +161,7 @@ class DiffusersEngine:
         if key not in self.images:
             image = torch.from_numpy(pixels).permute(2, 0, 1)[None].to(self.device).float().div(127.5).sub(1)
             latents = vae.encode_image(
-                self.vae, image, frames, lambda k, n: report(Progress("image", k, n, f"latent frame {k} of {n}"))
+                self.vae, image, frames, lambda k, n: report(Progress("image", k, n, "encoding the picture"))
             )
             _remember(self.images, key, latents, CACHED_IMAGES)
         else:

@@ -11,7 +11,8 @@ through all the zero frames that follow the picture. Here
   constant tail, two frames later. So only the frames before the tail settles are computed, plus one that
   stands for all the rest: at 25 frames a third of the full-resolution work.
 
-Measured on 2 cores of an AMD EPYC with avx512_bf16, 256x256x25, VAE of wan-tiny: see benchmarks/engine.py.
+Seconds on 2 cores of an AMD EPYC with avx512_bf16, 256x256x25, VAE of wan-tiny, diffusers' forward -> this:
+encode 1.0 -> 0.25 and decode 2.4 -> 1.2 in bf16, encode 2.5 -> 0.55 and decode 5.7 -> 2.3 in float32.
 
 Not for the residual VAE of the 5B model, which keeps diffusers' own forward (wan_ui/engines/vae.py).
 tests/engines/test_vae.py holds both walks together.
