@@ -12,19 +12,19 @@ Writes DIR/report-PART.json and a contact sheet. The parts (a clip takes about 6
   first      first frame against the upload
 """
 import argparse
+import itertools
 import json
 import random
 import time
 from pathlib import Path
 
-import numpy as np
-import torch
-import torch.nn.functional as F
-
 import export
 import images
 import motions
+import numpy as np
 import prompts
+import torch
+import torch.nn.functional as F
 import vae_parallel
 from architecture import BOUNDARY, SIGMAS, SIZES
 from train_vae import psnr, save_png
@@ -67,13 +67,15 @@ class Model:
             c = condition.expand(len(h), -1, -1, -1, -1)
             g = torch.Generator().manual_seed(seed + i)
             x = torch.randn(len(h), 16, *c.shape[2:], generator=g).to(self.device)
-            for t, following in zip(sigmas[:-1], sigmas[1:]):
+            for t, following in itertools.pairwise(sigmas):
                 expert = self.experts["high" if t >= BOUNDARY else "low"]
-                v = expert(torch.cat([x, c], 1).to(self.dtype), timestep=torch.full((len(h),), t * 1000, device=self.device),
-                           encoder_hidden_states=h, return_dict=False)[0].float()
+                time_ = torch.full((len(h),), t * 1000, device=self.device)
+                v = expert(torch.cat([x, c], 1).to(self.dtype), timestep=time_, encoder_hidden_states=h,
+                           return_dict=False)[0].float()
                 x = x + (following - t) * v
             for z in x.split(1):
-                out.append(vae_parallel.decode(self.vae, vae_parallel.denormalise(z, self.vae), self.dtype).clamp(-1, 1))
+                raw = vae_parallel.denormalise(z, self.vae)
+                out.append(vae_parallel.decode(self.vae, raw, self.dtype).clamp(-1, 1))
         return torch.cat(out)
 
     @torch.no_grad()
@@ -103,11 +105,11 @@ def measured_motion(clip):
     finder = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     total = np.eye(3)
     ys, xs = np.mgrid[4:h - 4:4, 4:w - 4:4].reshape(2, -1)
-    frames = list(range(0, len(grey) - 1, 4)) + [len(grey) - 1]
-    for a, b in zip(frames[:-1], frames[1:]):
+    frames = [*list(range(0, len(grey) - 1, 4)), len(grey) - 1]
+    for a, b in itertools.pairwise(frames):
         flow = finder.calc(grey[a], grey[b], None)
         source = np.stack([xs, ys], 1).astype(np.float64)
-        texture = np.abs(cv2.Sobel(grey[a], cv2.CV_32F, 1, 0))[ys, xs] + np.abs(cv2.Sobel(grey[a], cv2.CV_32F, 0, 1))[ys, xs]
+        texture = sum(np.abs(cv2.Sobel(grey[a], cv2.CV_32F, i, 1 - i))[ys, xs] for i in (0, 1))
         keep = texture > np.percentile(texture, 40)
         m, _ = cv2.estimateAffinePartial2D(source[keep], source[keep] + flow[ys, xs][keep], ransacReprojThreshold=1.0)
         total = np.vstack([m if m is not None else np.eye(3)[:2], [0, 0, 1]]) @ total
@@ -137,7 +139,8 @@ def direction_of(motion):
 
 def vae_bar(model, photos, frames, size):
     means, per_frame = [], []
-    specs = [motions.Spec(m, l) for m, l in (("zoom in", "none"), ("pan left", "sunset"), ("rotate clockwise", "none"))]
+    specs = [motions.Spec(motion, light) for motion, light in (
+        ("zoom in", "none"), ("pan left", "sunset"), ("rotate clockwise", "none"))]
     for photo in photos:
         photo = resize(photo, size, size)
         for spec in specs:
@@ -161,7 +164,7 @@ def clip_bar(model, photos, shapes, names, make_spec, seed=1):
         target = motions.render_specs(photo.expand(len(specs), -1, -1, -1), specs, frames)
         out = model.generate(model.condition(photo, frames), [prompts.write(s, rng) for s in specs], seed=i)
         for n, a, b, c in zip(names, psnr(out, target), psnr(out[:, :, :1], target[:, :, :1]),
-                              psnr(target[:, :, :1].expand_as(target), target)):
+                              psnr(target[:, :, :1].expand_as(target), target), strict=True):
             scores[n].append(a.item())
             frozen[n].append(min(c.item(), 60))
             first.append(b.item())
@@ -193,7 +196,8 @@ def direction_bar(model, photos, photo_names, pairs, seed, record):
         right += found == spec.motion
         target_right += ideal == spec.motion
         if found != spec.motion:
-            wrong.append({"photo": photo_names[k], "prompt": text, "wanted": spec.motion, "found": found, "on_target": ideal})
+            wrong.append({"photo": photo_names[k], "prompt": text, "wanted": spec.motion, "found": found,
+                          "on_target": ideal})
         report = {"pairs": i + 1, "right": round(right / (i + 1), 4),
                   "right_on_the_targets_themselves": round(target_right / (i + 1), 4), "wrong": wrong}
         if i % 10 == 9:
@@ -241,7 +245,8 @@ def main(args):
         "motions": lambda: clip_bar(model, some, shapes, list(motions.MOTIONS), motions.Spec),
         "lights": lambda: clip_bar(model, some, shapes, list(motions.LIGHTS), lambda n: motions.Spec("gentle", n)),
         "long": lambda: clip_bar(model, some, [(33, h, w) for _, h, w in shapes], list(motions.MOTIONS), motions.Spec),
-        "directions": lambda: direction_bar(model, photos, names, args.pairs, args.seed, lambda r: record("directions", r)),
+        "directions": lambda: direction_bar(model, photos, names, args.pairs, args.seed,
+                                            lambda r: record("directions", r)),
     }
 
     def record(part, report):

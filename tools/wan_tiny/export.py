@@ -13,10 +13,9 @@ import json
 import shutil
 from pathlib import Path
 
-import torch
-
 import architecture as arch
 import names
+import torch
 
 EXPERTS = {"high": ("high_noise_model", "HighNoise"), "low": ("low_noise_model", "LowNoise")}
 VAE_FILE, TEXT_FILE = "Wan2.1_VAE.pth", "models_t5_umt5-xxl-enc-bf16.pth"
@@ -140,7 +139,8 @@ def trained(vae_file, experts):
     for shard in sorted(Path(experts).parent.glob(Path(experts).name + "_*.pt")):
         state.update(torch.load(shard, weights_only=True))
     for name in ("high", "low", "text"):
-        models[name].load_state_dict({k[len(name) + 1:]: v.float() for k, v in state.items() if k.startswith(name + ".")})
+        own = {k[len(name) + 1:]: v.float() for k, v in state.items() if k.startswith(name + ".")}
+        models[name].load_state_dict(own)
     return models
 
 

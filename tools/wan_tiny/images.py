@@ -35,7 +35,8 @@ def noise_images(n, size, device):
 
 def leaf_images(n, size, device, leaves=80):
     """Dead leaves: from large to small, each with a colour gradient or stripes and some noise."""
-    u1 = lambda *s: torch.rand(*s, device=device)
+    def u1(*s):
+        return torch.rand(*s, device=device)
     y, x = torch.meshgrid(torch.linspace(0, 1, size, device=device), torch.linspace(0, 1, size, device=device),
                           indexing="ij")
     start, end = u1(n, 3, 1, 1), u1(n, 3, 1, 1)
@@ -67,7 +68,8 @@ def text_images(n, size, device, seed):
     from PIL import Image, ImageDraw, ImageFont
     rng = random.Random(seed)
     letters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789    .,!?"
-    colour = lambda: tuple(rng.randrange(256) for _ in "rgb")
+    def colour():
+        return tuple(rng.randrange(256) for _ in "rgb")
     out = []
     for _ in range(n):
         image = Image.new("RGB", (size, size), colour())
@@ -85,7 +87,8 @@ def load_photos(folder, device):
     import numpy as np
     from PIL import Image
     files = sorted(Path(folder).glob("*.jpg"))
-    read = lambda p: torch.from_numpy(np.array(Image.open(p).convert("RGB"))).permute(2, 0, 1)
+    def read(p):
+        return torch.from_numpy(np.array(Image.open(p).convert("RGB"))).permute(2, 0, 1)
     return [p.stem for p in files], [read(p).to(device).float() / 127.5 - 1 for p in files]
 
 
@@ -125,8 +128,10 @@ def make_pool(photos, n, size, device, seed, photo_share=0.6):
             continue
         for i in range(0, count, chunk):
             k = min(chunk, count - i)
-            make = {"photos": lambda: photo_crops(photos, k, size, device, rng),
-                    "leaves": lambda: leaf_images(k, size, device), "noise": lambda: noise_images(k, size, device)}
-            parts.append(make[kind]().half())
+            if kind == "photos":
+                made = photo_crops(photos, k, size, device, rng)
+            else:
+                made = (leaf_images if kind == "leaves" else noise_images)(k, size, device)
+            parts.append(made.half())
     pool = torch.cat(parts)
     return pool[torch.randperm(len(pool), device=device)]

@@ -64,14 +64,14 @@ class Spec:
 def parameters(specs, device="cpu"):
     """Specs -> dict of (B,) warp and shade parameters and "gain" (B, 3)."""
     rows = [MOTIONS[s.motion] for s in specs]
-    p = {k: torch.tensor([r.get(k, 0.0) * s.motion_strength for r, s in zip(rows, specs)], device=device)
+    p = {k: torch.tensor([r.get(k, 0.0) * s.motion_strength for r, s in zip(rows, specs, strict=True)], device=device)
          for k in WARPS}
     lights = [LIGHTS[s.light] for s in specs]
     for k in SHADES:  # blends saturate: a strong "black and white" is no more than grey
-        p[k] = torch.tensor([min(l.get(k, 0.0) * s.light_strength, max(l.get(k, 0.0), 0.85))
-                             for l, s in zip(lights, specs)], device=device)
-    p["gain"] = torch.tensor([[g * s.light_strength for g in l.get("gain", (0.0,) * 3)]
-                              for l, s in zip(lights, specs)], device=device)
+        p[k] = torch.tensor([min(row.get(k, 0.0) * s.light_strength, max(row.get(k, 0.0), 0.85))
+                             for row, s in zip(lights, specs, strict=True)], device=device)
+    p["gain"] = torch.tensor([[g * s.light_strength for g in row.get("gain", (0.0,) * 3)]
+                              for row, s in zip(lights, specs, strict=True)], device=device)
     return p
 
 
@@ -109,7 +109,8 @@ def shade(clip, p):
     """Apply the light of `p` to clip (B, 3, T, H, W) in [-1, 1], growing linearly over the clip."""
     B, _, T = clip.shape[:3]
     s = torch.linspace(0, 1, T, device=clip.device).view(1, 1, T, 1, 1)
-    over = lambda k: p[k].view(B, 1, 1, 1, 1) * s
+    def over(k):
+        return p[k].view(B, 1, 1, 1, 1) * s
     x = (clip + 1) / 2
     grey = x.mean(1, keepdim=True)
     x = x + (grey - x) * over("gray")

@@ -45,7 +45,8 @@ class Optimizer:
     """Both optimizers behind one step(rate)."""
 
     def __init__(self, models, kind, fused):
-        matrix = lambda name, p: kind == "muon" and "blocks." in name and p.ndim == 2
+        def matrix(name, p):
+            return kind == "muon" and "blocks." in name and p.ndim == 2
         named = [(n, p) for m in models for n, p in m.named_parameters()]
         self.muon = Muon([p for n, p in named if matrix(n, p)])
         self.adam = torch.optim.AdamW([p for n, p in named if not matrix(n, p)], lr=1e-3, betas=(0.9, 0.95),

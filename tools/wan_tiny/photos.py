@@ -95,7 +95,8 @@ def collect(source):
     """-> list of (split, name, RGB uint8 (H, W, 3), source and licence)."""
     import skimage
     bundled = Path(skimage.__file__).parent / "data"
-    rgb = lambda p: cv2.imread(str(p), cv2.IMREAD_COLOR)[..., ::-1]
+    def rgb(p):
+        return cv2.imread(str(p), cv2.IMREAD_COLOR)[..., ::-1]
     out = [("train", n, rgb(bundled / n), SKIMAGE + s) for n, s in SKIMAGE_TRAIN.items()]
     out += [("eval", n, rgb(bundled / n), SKIMAGE + s) for n, s in SKIMAGE_EVAL.items()]
 

@@ -12,13 +12,12 @@ import random
 import re
 from pathlib import Path
 
-import torch
-import torch.nn.functional as F
-
 import export
 import images
 import motions
 import prompts
+import torch
+import torch.nn.functional as F
 import vae_parallel
 
 

@@ -35,10 +35,12 @@ MOTION_PHRASES = {
     "rotate clockwise": ["rotate {v} clockwise", "rotate clockwise {v}", "the picture {v} rotates clockwise",
                          "the camera {v} rotates to the right", "rotating clockwise {v}", "a {n} clockwise rotation",
                          "turn {v} clockwise", "the image {v} turns clockwise", "spin {v} to the right",
-                         "rotate {v} to the right", "roll right {v}", "{v} spin clockwise", "the scene {v} rotates right",
+                         "rotate {v} to the right", "roll right {v}", "{v} spin clockwise",
+                         "the scene {v} rotates right",
                          "a {n} roll to the right", "rotate right {v}", "tilt clockwise {v}"],
     "waves": ["waves {v} roll over the picture", "{n} waves", "the water {v} ripples", "rippling {v}", "{n} ripples",
-              "underwater, {v} wavy", "ripple {v}", "the surface {v} ripples", "{v} rippling water", "a {n} wave effect",
+              "underwater, {v} wavy", "ripple {v}", "the surface {v} ripples", "{v} rippling water",
+              "a {n} wave effect",
               "waves move {v}", "the sea is {v} moving", "wobbling {v} like water", "undulating {v}",
               "{n} ocean waves", "the image {v} ripples like water", "as if seen under water", "the waves roll in {v}"],
     "sway": ["swaying {v} in the wind", "sway {v}", "the wind blows {v}", "a {n} breeze", "{n} wind",
@@ -55,7 +57,8 @@ MOTION_PHRASES = {
               "still", "completely still", "without motion", "no motion", "locked-off shot", "on a tripod", "frozen",
               "the camera does not move", "keep it still", "a fixed camera", "stand still", "do not move"],
     "gentle": ["", "", "", "animate this photo", "make it move", "bring this picture to life", "subtle motion",
-               "a cinematic shot", "a gentle movement", "cinematic", "animate it", "make a video of this", "living photo"],
+               "a cinematic shot", "a gentle movement", "cinematic", "animate it", "make a video of this",
+               "living photo"],
 }
 MIRRORED = {  # the opposite direction, by swapping words
     "pan right": ("pan left", [("left", "right")]),
@@ -66,11 +69,13 @@ MIRRORED = {  # the opposite direction, by swapping words
 LIGHT_PHRASES = {
     "sunset": ["{n} sunset", "at sunset", "golden hour", "during the golden hour", "the sun {v} sets", "{n} warm light",
                "dusk", "warm evening light", "the sun goes down {v}", "sunset light", "bathed in {n} golden light",
-               "evening falls {v}", "{n} orange glow", "warm colors", "it turns {v} into golden hour", "{n} golden light"],
+               "evening falls {v}", "{n} orange glow", "warm colors", "it turns {v} into golden hour",
+               "{n} golden light"],
     "night": ["night falls {v}", "night", "at night", "it {v} gets dark", "it becomes night", "{v} getting darker",
               "darkness falls {v}", "{v} fade to dark", "the lights {v} go out", "midnight", "the night comes {v}",
               "{v} darker", "the sky {v} darkens", "day turns into night", "{n} darkness", "nighttime"],
-    "moonlight": ["moonlight", "in {n} moonlight", "{n} cold light", "a {n} blue tint", "cold blue light", "wintry light",
+    "moonlight": ["moonlight", "in {n} moonlight", "{n} cold light", "a {n} blue tint", "cold blue light",
+                  "wintry light",
                   "{n} cold winter mood", "cold colors", "the light {v} turns blue", "blue hour", "icy {n} light",
                   "it {v} gets cold", "winter light", "a {n} chilly mood"],
     "bright": ["{n} bright light", "the sun {v} rises", "{n} sunrise", "it gets {v} brighter", "{v} brighter",
@@ -82,7 +87,8 @@ LIGHT_PHRASES = {
     "vintage": ["vintage look", "a {n} vintage look", "sepia", "{n} sepia tones", "like an old photograph", "old film",
                 "turns {v} sepia", "a {n} retro look", "old photo", "nostalgic {n} look", "aged film look"],
     "fog": ["fog", "{n} fog", "the fog {v} rolls in", "mist", "{n} mist", "foggy", "misty", "fog rises {v}", "{n} haze",
-            "hazy", "the mist {v} thickens", "smoke {v} fills the scene", "clouds of {n} smoke", "fog {v} fills the air"],
+            "hazy", "the mist {v} thickens", "smoke {v} fills the scene", "clouds of {n} smoke",
+            "fog {v} fills the air"],
 }
 WEAK, STRONG = 0.55, 1.5
 ADVERBS = {WEAK: ["slowly", "gently", "slightly", "subtly", "softly", "very slowly", "a little", "a bit", "lightly"],
@@ -90,25 +96,33 @@ ADVERBS = {WEAK: ["slowly", "gently", "slightly", "subtly", "softly", "very slow
 ADJECTIVES = {WEAK: ["slow", "gentle", "slight", "subtle", "soft", "light", "faint", "very slow"],
               STRONG: ["fast", "strong", "dramatic", "quick", "intense", "heavy", "rapid", "very strong"]}
 
-NOUNS = """cat dog woman man girl boy child portrait landscape mountain lake city street car house tree forest flower
-bird horse boat bridge beach sky face person people food coffee table room castle temple robot astronaut rocket painting
-photo picture image scene view village garden river desert snow animal fish baby couple friends sea ocean water rain
-sun moon star cloud field hill road path train plane ship bicycle motorcycle building tower window door chair sofa bed
-desk lamp book cup glass bottle plate cake bread apple kitten puppy lion tiger elephant bear wolf fox rabbit cow sheep
-dragon knight king queen soldier dancer singer chef doctor teacher student farmer fisherman sailor child grandmother
-grandfather family crowd market shop restaurant cafe museum library school church palace ruins statue fountain park
-playground stadium harbor lighthouse island waterfall cave canyon valley meadow jungle swamp glacier volcano planet
-galaxy spaceship station office kitchen bedroom bathroom hall corridor stairs roof balcony terrace wall fence gate""".split()
-ADJ = """beautiful cinematic realistic old young happy sad calm colourful colorful detailed amazing big small red blue
-green yellow pink purple brown white black epic quiet busy lonely cute funny elegant rusty wooden stone modern ancient
-tall tiny huge fluffy shiny wet dusty snowy rainy cloudy tropical rocky grassy empty crowded smiling sleeping sitting
-standing walking running orange gray golden silver photorealistic delicious romantic mysterious peaceful""".split()
+NOUNS = tuple((
+    "cat dog woman man girl boy child portrait landscape mountain lake city street car house tree forest "
+    "flower bird horse boat bridge beach sky face person people food coffee table room castle temple robot "
+    "astronaut rocket painting photo picture image scene view village garden river desert snow animal fish "
+    "baby couple friends sea ocean water rain sun moon star cloud field hill road path train plane ship "
+    "bicycle motorcycle building tower window door chair sofa bed desk lamp book cup glass bottle plate cake "
+    "bread apple kitten puppy lion tiger elephant bear wolf fox rabbit cow sheep dragon knight king queen "
+    "soldier dancer singer chef doctor teacher student farmer fisherman sailor child grandmother grandfather "
+    "family crowd market shop restaurant cafe museum library school church palace ruins statue fountain park "
+    "playground stadium harbor lighthouse island waterfall cave canyon valley meadow jungle swamp glacier "
+    "volcano planet galaxy spaceship station office kitchen bedroom bathroom hall corridor stairs roof "
+    "balcony terrace wall fence gate "
+).split())
+ADJ = tuple((
+    "beautiful cinematic realistic old young happy sad calm colourful colorful detailed amazing big small red "
+    "blue green yellow pink purple brown white black epic quiet busy lonely cute funny elegant rusty wooden "
+    "stone modern ancient tall tiny huge fluffy shiny wet dusty snowy rainy cloudy tropical rocky grassy "
+    "empty crowded smiling sleeping sitting standing walking running orange gray golden silver photorealistic "
+    "delicious romantic mysterious peaceful "
+).split())
 PLACES = ["in the street", "on a sofa", "in the garden", "by the lake", "in the forest", "near the sea", "on the beach",
           "in the mountains", "at the table", "in a room", "under a tree", "in space", "on a hill", "in the city",
           "by the river", "in front of a house", "with a hat", "with flowers", "with a cup of coffee", "in the snow",
           "looking at the camera", "smiling", "holding a camera", "wearing a red dress", "drinking coffee"]
 # Words of motion or light that mean neither here.
-DECOYS = ["a {x} on the left of the picture", "a {x} on the right", "a {x} on the right side", "the {x} on the left side",
+DECOYS = ["a {x} on the left of the picture", "a {x} on the right", "a {x} on the right side",
+          "the {x} on the left side",
           "a {x} up in the mountains", "a {x} at the top", "a {x} at the bottom", "a road going down to the {x}",
           "a {x} with a bright smile", "a bright red {x}", "a black and white cat", "a black and white dog",
           "a black and white cow", "a golden retriever", "a {x} in a winter coat", "an old man with a {x}",
@@ -133,7 +147,8 @@ def weighted_motion(rng):
 
 def sample_spec(rng, simple=False):
     """A random Spec; `simple`: one motion, no light, default strength (the start of training)."""
-    strength = lambda: rng.choices([1.0, WEAK, STRONG], [0.6, 0.2, 0.2])[0]
+    def strength():
+        return rng.choices([1.0, WEAK, STRONG], [0.6, 0.2, 0.2])[0]
     motion = weighted_motion(rng)
     if simple:
         return Spec(motion)

@@ -15,18 +15,18 @@ The product is a deterministic film of photo and prompt (motions.py), so there i
 answer and mean squared error is the right loss.
 """
 import argparse
+import itertools
 import json
 import random
 import time
 from collections import deque
 from pathlib import Path
 
-import torch
-import torch.nn.functional as F
-
 import images
 import motions
 import prompts
+import torch
+import torch.nn.functional as F
 import vae_parallel
 from architecture import BOUNDARY, EXPERT, SIGMAS, build_expert, build_text_encoder, build_vae, shifted
 from optimizer import Optimizer
@@ -58,7 +58,7 @@ class Text:
 
     def __call__(self, texts):
         ids = [e.ids for e in self.tokenizer.encode_batch(texts)]
-        ids = [i if len(i) <= TEXT_TOKENS else i[:TEXT_TOKENS - 1] + [1] for i in ids]
+        ids = [i if len(i) <= TEXT_TOKENS else [*i[:TEXT_TOKENS - 1], 1] for i in ids]
         tokens = torch.tensor([i + [0] * (TEXT_TOKENS - len(i)) for i in ids]).to(self.device, non_blocking=True)
         mask = (tokens != 0).long()
         h = self.model(input_ids=tokens, attention_mask=mask).last_hidden_state * mask[..., None]
@@ -124,7 +124,7 @@ def sample(experts, text, c, texts, device, sigmas=SIGMAS, seed=0):
     x = torch.randn(len(c), 16, *c.shape[2:], device=device, generator=g)
     with torch.autocast(device.type, dtype=torch.bfloat16, enabled=device.type == "cuda"):
         h = text(texts)
-    for t, following in zip(sigmas[:-1], sigmas[1:]):
+    for t, following in itertools.pairwise(sigmas):
         x = x + (following - t) * velocity(experts, x, c, t, h, device)
     return x
 
@@ -145,20 +145,23 @@ def evaluate(world, vae, experts, text, photos, frames, height, width):
         target = motions.render_specs(photo.expand(len(specs), -1, -1, -1), specs, frames)
         c = condition(vae, photo, frames, world.dtype).expand(len(specs), -1, -1, -1, -1)
         z = sample(experts, text, c, texts, world.device)
-        decode = lambda z: torch.cat([vae_parallel.decode(vae, vae_parallel.denormalise(p, vae), world.dtype)
-                                      for p in z.split(2)])
+        def decode(z):
+            return torch.cat([vae_parallel.decode(vae, vae_parallel.denormalise(p, vae), world.dtype)
+                                              for p in z.split(2)])
         out, ideal = decode(z), decode(encode(vae, target, world.dtype, 2))
-        score += torch.stack([psnr(out, target), psnr(ideal, target), psnr(out[:, :, :1], target[:, :, :1])]) / len(photos)
+        first = psnr(out[:, :, :1], target[:, :, :1])
+        score += torch.stack([psnr(out, target), psnr(ideal, target), first]) / len(photos)
         if i == 0:
-            sheet = [torch.cat([x[k][:, f].clamp(-1, 1) for f in (0, frames // 2, frames - 1) for x in (target, out)], -1)
+            at = (0, frames // 2, frames - 1)
+            sheet = [torch.cat([x[k][:, f].clamp(-1, 1) for f in at for x in (target, out)], -1)
                      for k in range(len(names))]
     if world.size > 1:
         torch.distributed.all_reduce(score)
     clip, ideal, first = score.tolist()
-    moving = [x for n, x in zip(names, clip) if n != "still"]
+    moving = [x for n, x in zip(names, clip, strict=True) if n != "still"]
     report = {"mean": round(sum(clip) / len(clip), 2), "worst": round(min(moving), 2),
               "vae": round(sum(ideal) / len(ideal), 2), "first_frame": round(sum(first) / len(first), 2),
-              "motions": {n: round(x, 1) for n, x in zip(names, clip)}}
+              "motions": {n: round(x, 1) for n, x in zip(names, clip, strict=True)}}
     return report, (torch.cat(sheet, -2) if sheet else None)
 
 
@@ -229,7 +232,7 @@ def main(args):
 
     def on_policy(b, h, sigmas):
         x = torch.randn_like(b.latents)
-        for i, (t, following) in enumerate(zip(sigmas[:-1], sigmas[1:])):
+        for t, following in itertools.pairwise(sigmas):
             v = velocity(experts, x, b.condition, t, h, device)
             x0 = x - t * v
             loss = (x0 - b.latents).square().mean()

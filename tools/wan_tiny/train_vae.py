@@ -19,12 +19,11 @@ import math
 import random
 from pathlib import Path
 
-import torch
-import torch.nn.functional as F
-
 import images
 import motions
 import prompts
+import torch
+import torch.nn.functional as F
 import vae_parallel
 from architecture import LATENTS_MEAN, LATENTS_STD, build_vae
 from parallel import FlatGradient, World
@@ -64,7 +63,8 @@ def initial_vae():
 
 def random_parameters(n, device):
     """Continuous random motions and lights, wider than the named ones; parameters as in motions.py."""
-    u = lambda lo, hi, share: ((lo + (hi - lo) * torch.rand(n, device=device)) * (torch.rand(n, device=device) < share))
+    def u(lo, hi, share):
+        return ((lo + (hi - lo) * torch.rand(n, device=device)) * (torch.rand(n, device=device) < share))
     p = dict(zoom=u(-0.45, 0.45, 0.4), rot=u(-0.5, 0.5, 0.3), tx=u(-0.6, 0.6, 0.45), ty=u(-0.6, 0.6, 0.4),
              wave=u(0.01, 0.05, 0.2), sway=u(-0.14, 0.14, 0.12), shake=u(0.01, 0.05, 0.1), pulse=u(0.03, 0.15, 0.07),
              gray=u(0, 1, 0.08), sepia=u(0, 1, 0.05), fog=u(0, 0.8, 0.08))
@@ -85,7 +85,8 @@ def training_clip(pool, shape, rng):
     """-> (N, 3, T, H, W) in [-1, 1]: a named or a random motion, at times with a second moving layer."""
     n, frames, h, w = shape
     device, size = pool.device, pool.shape[-1]
-    take = lambda: pool[torch.randint(len(pool), (n,), device=device)]
+    def take():
+        return pool[torch.randint(len(pool), (n,), device=device)]
     if rng.random() < 0.5:
         p = motions.parameters([prompts.sample_spec(rng) for _ in range(n)], device)
         return motions.render(take(), place_window(p, n, h, w, size, device), frames, h, w)
@@ -96,7 +97,8 @@ def training_clip(pool, shape, rng):
         grid = motions.warp(q, frames, h, w, device)
         x = (grid[..., 0] - q["cx"].view(n, 1, 1, 1)) / q["scale_x"].view(n, 1, 1, 1)
         y = (grid[..., 1] - q["cy"].view(n, 1, 1, 1)) / q["scale_y"].view(n, 1, 1, 1)
-        r = lambda lo, hi: lo + (hi - lo) * torch.rand(n, 1, 1, 1, device=device)
+        def r(lo, hi):
+            return lo + (hi - lo) * torch.rand(n, 1, 1, 1, device=device)
         mask = torch.sigmoid(8 - 8 * (((x - r(-.6, .6)) / r(.15, .6)) ** 2 + ((y - r(-.6, .6)) / r(.15, .6)) ** 2))
         mask = (mask * (r(0, 1) < 0.6))[:, None]
         clip = clip * (1 - mask) + other * mask
@@ -146,7 +148,8 @@ def psnr(a, b, dims=(1, 2, 3, 4)):
 @torch.no_grad()
 def evaluate(vae, photos, frames, size, dtype):
     """Held-out photos, each under three motions -> mean PSNR, per photo, per frame."""
-    specs = [motions.Spec(m, l) for m, l in (("zoom in", "none"), ("pan left", "sunset"), ("rotate clockwise", "none"))]
+    specs = [motions.Spec(motion, light) for motion, light in (
+        ("zoom in", "none"), ("pan left", "sunset"), ("rotate clockwise", "none"))]
     per_photo, per_frame, sheet = [], [], []
     for photo in photos:
         photo = F.interpolate(photo[None], size=(size, size), mode="bilinear", antialias=True)
@@ -155,7 +158,8 @@ def evaluate(vae, photos, frames, size, dtype):
         per_photo.append(psnr(out, clip).mean().item())
         per_frame.append(psnr(out, clip, (0, 1, 3, 4)))
         k = len(sheet) % len(specs)
-        sheet.append(torch.cat([x[k][:, f].clamp(-1, 1) for f in (0, frames // 2, frames - 1) for x in (clip, out)], -1))
+        at = (0, frames // 2, frames - 1)
+        sheet.append(torch.cat([x[k][:, f].clamp(-1, 1) for f in at for x in (clip, out)], -1))
     return (sum(per_photo) / len(per_photo), per_photo, torch.stack(per_frame).mean(0).tolist(), torch.cat(sheet, -2))
 
 
@@ -206,7 +210,8 @@ def main(args):
 
     def save(name):
         if world.rank == 0:
-            torch.save({"vae": {k: v.detach().to(torch.bfloat16).cpu() for k, v in vae.state_dict().items()}}, out / name)
+            state = {k: v.detach().to(torch.bfloat16).cpu() for k, v in vae.state_dict().items()}
+            torch.save({"vae": state}, out / name)
 
     begin, iteration, saved, fraction, mse = world.elapsed(), 0, 0.0, 0.0, None
     image_seconds = 0 if args.start else args.image_seconds
@@ -249,8 +254,9 @@ def main(args):
         report = {"iterations": iteration, "seconds": args.seconds, "gpus": world.size}
         for frames, s in ((5, 48),) if args.tiny else ((17, 256), (33, 256)):
             mean, per_photo, per_frame, sheet = evaluate(vae, held_out, frames, s, dtype)
-            report[f"{frames}f_{s}px"] = dict(mean=round(mean, 2), photos=dict(zip(held_out_names, [round(x, 2) for x in per_photo])),
-                                              frames=[round(x, 2) for x in per_frame])
+            report[f"{frames}f_{s}px"] = dict(
+                mean=round(mean, 2), frames=[round(x, 2) for x in per_frame],
+                photos={name: round(x, 2) for name, x in zip(held_out_names, per_photo, strict=True)})
             world.log(frames, s, json.dumps(report[f"{frames}f_{s}px"]))
             save_png(sheet, out / f"vae_{frames}.png")
         report["border_loss"] = border_loss_report(vae, pool, dtype, args.tiny)

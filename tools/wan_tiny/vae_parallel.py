@@ -70,7 +70,7 @@ def middle(m, x):
 
 
 def downsample(m, x):
-    N, T, H, W, C = x.shape
+    T, C = x.shape[1], x.shape[-1]
     conv_space = m.resample[1]
     x = conv2d(F.pad(x, (0, 0, 0, 1, 0, 1)), conv_space.weight, conv_space.bias, stride=2)
     if m.mode == "downsample3d" and T > 1:
@@ -132,7 +132,8 @@ def denormalise(latents, vae):
 
 
 def _statistics(x, vae):
-    t = lambda v: torch.tensor(v, device=x.device).view(1, -1, 1, 1, 1)
+    def t(v):
+        return torch.tensor(v, device=x.device).view(1, -1, 1, 1, 1)
     return t(vae.config.latents_mean), t(vae.config.latents_std)
 
 
