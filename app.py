@@ -20,13 +20,19 @@ from wan_ui.worker import ENGINE_FACTORY
 def serve(values: Settings, engine_factory: str = ENGINE_FACTORY) -> None:
     """Run until interrupted. Raises UserError when the port or the outputs folder is taken."""
     _check_port(values)
+    if values.auth and not all(values.auth.partition(":")):
+        raise UserError('auth: WAN_UI_AUTH must be "user:password"')
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # `docker stop` then ends like Ctrl-C
-    PIPELINE.open(values, engine_factory=engine_factory)  # the model loads while Gradio is imported
+    PIPELINE.open(values, engine_factory=engine_factory, warm=False)
     try:
         os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
         from wan_ui.ui import build_ui, launch
 
-        launch(build_ui(values), values, str(PIPELINE.clips))
+        page = build_ui(values)
+        launch(page, values, str(PIPELINE.clips))
+        # Now, not before: loading takes both cores of a small machine, and the page must be there first.
+        PIPELINE.load(values.model, values.scheme, values.engine)
+        page.block_thread()
     finally:
         PIPELINE.close()
 

@@ -185,6 +185,7 @@ def draw_scene(shift: int) -> Image.Image:
 
 def shoot(page: Page, name: str, full: bool = False) -> None:
     ARTIFACTS.mkdir(parents=True, exist_ok=True)
+    page.evaluate("window.scrollTo(0, 0)")
     page.screenshot(path=ARTIFACTS / f"{name}.png", full_page=full)
 
 

@@ -152,6 +152,7 @@ def test_refused_pictures_say_why(page: Page, tmp_path, name, content, words):
 def test_what_is_missing_or_too_much_is_said(page: Page, picture):
     page.click("#generate")
     expect(page.locator("#message [role=alert]")).to_contain_text("Prompt: say what should happen")
+    expect(page.locator("#message [role=alert]")).to_be_in_viewport(ratio=1)
     page.fill("#prompt textarea", "x" * 2345)
     page.click("#generate")
     expect(page.locator("#message [role=alert]")).to_contain_text("2,345 characters; the limit is 2,000")
@@ -179,6 +180,8 @@ def test_choosing_weights_loads_them_and_says_so(page: Page, picture):
         page.locator("#scheme input").click()
         page.get_by_role("option", name=title).click()
 
+    generate(page, picture, "before choosing")
+    card_says(page, "Done in")
     choose("GGUF Q8_0")
     card_says(page, "Ready: Wan-Tiny, GGUF Q8_0")
     choose("fp8, scaled")  # the scripted engine calls this file damaged
@@ -198,5 +201,4 @@ def test_models_that_cannot_run_are_listed_with_the_reason(page: Page):
     row = page.locator("#models-table tr", has_text="Wan2.2 I2V A14B").first
     expect(row).to_contain_text(re.compile("needs a CUDA GPU|files missing"))
     expect(page.locator("#models-table tr", has_text="bf16").first).to_contain_text(re.compile("loaded|can run here"))
-    page.locator("#models").scroll_into_view_if_needed()
-    shoot(page, "08-models")
+    shoot(page, "08-models", full=True)

@@ -1,8 +1,10 @@
 """On a public address every browser is a person of its own; on this machine all are one, who also has the terminal."""
 
 import json
+import sqlite3
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
@@ -46,13 +48,36 @@ def test_two_people_share_the_queue_and_nothing_else(open_page, public_app, pict
     expect(first.locator(".w-prompt")).to_contain_text("mine alone")
 
 
+def test_twenty_people_at_once(public_app, picture):
+    """First come, first served; everybody gets the clip of his own seed."""
+    with httpx.Client(base_url=public_app.url, timeout=60) as web:
+        path = web.post("/gradio_api/upload", files={"files": ("hills.png", picture.read_bytes())}).json()[0]
+        image = {"path": path, "meta": {"_type": "gradio.FileData"}}
+
+        def ask(seed: int) -> dict:
+            body = {"data": [image, "a crowd", "", "", "256x256", 17, 1, seed]}
+            call = web.post("/gradio_api/call/generate", json=body).json()["event_id"]
+            answer = web.get(f"/gradio_api/call/generate/{call}").text
+            return json.loads(answer.split("data: ")[-1])[1]
+
+        with ThreadPoolExecutor(20) as people:
+            answers = list(people.map(ask, range(20)))
+    assert [answer["seed"] for answer in answers] == list(range(20))
+    assert len({answer["job"] for answer in answers}) == 20
+    with sqlite3.connect(public_app.folder / "outputs" / "wan_ui.sqlite") as database:
+        rows = database.execute("SELECT owner, created, started FROM jobs WHERE owner LIKE 'api-%'").fetchall()
+    assert len({owner for owner, _, _ in rows}) == 20
+    by_arrival = [started for _, _, started in sorted(rows, key=lambda row: row[1])]
+    assert by_arrival == sorted(by_arrival)
+
+
 def test_a_forged_owner_sees_nothing(public_app, open_page, picture):
     page = open_page(public_app.url)
     generate(page, picture, "not for others")
     card_says(page, "Done in")
     with httpx.Client(base_url=public_app.url, timeout=20) as web:
         for forged in ({}, {"owner": "local"}, {"owner": "browser-"}, {"owner": "", "job": "x"}, [], "local", None):
-            call = web.post("/gradio_api/call/arrive", json={"data": [forged]}).json()["event_id"]
+            call = web.post("/gradio_api/call/arrive", json={"data": [forged, None]}).json()["event_id"]
             answer = web.get(f"/gradio_api/call/arrive/{call}").text
             assert "event: complete" in answer and "w-tile" not in answer and "not for others" not in answer
 

@@ -10,7 +10,7 @@ import logging
 import gradio as gr
 from starlette.middleware import Middleware
 
-from wan_ui.catalog import load_catalog
+from wan_ui.catalog import find_model, load_catalog
 from wan_ui.settings import Settings
 from wan_ui.ui import handlers
 from wan_ui.ui.api import build_api
@@ -34,6 +34,7 @@ HEADER = (
 
 def build_ui(settings: Settings) -> gr.Blocks:
     catalog = load_catalog(settings.catalog)
+    find_model(catalog, settings.model).scheme(settings.scheme)  # a wrong setting is said before anything starts
     ready = usable(catalog, settings)
     chosen = settings.model if settings.model in ready or not ready else next(iter(ready))
     names = [scheme.name for scheme in ready.get(chosen, [])]
@@ -41,7 +42,7 @@ def build_ui(settings: Settings) -> gr.Blocks:
 
     # Uploads are deleted from Gradio's own cache when they are a day old; a job keeps its own copy.
     with gr.Blocks(title="Wan UI", analytics_enabled=False, fill_width=True, delete_cache=(3600, 86400)) as page:
-        browser, view, timer = browser_state(), gr.State(NEW_VIEW), gr.Timer(BUSY)
+        browser, view, timer = browser_state(), gr.State(NEW_VIEW), gr.Timer(BUSY, active=False)
         gr.HTML(HEADER, apply_default_css=False)
         with gr.Row(elem_id="desk"):
             with gr.Column(elem_id="left", scale=5, min_width=320):
@@ -54,24 +55,24 @@ def build_ui(settings: Settings) -> gr.Blocks:
         models = build_models_panel()
         build_api(settings.max_queue)
 
-        observed = [card, result, past.grid, inputs.cancel, timer, browser, view]
+        observed = [card, result, past.grid, models, inputs.cancel, timer, browser, view]
         # Values arrive as the browser sent them and are checked by wan_ui.intake; see handlers.py.
         plain = {"api_visibility": "private", "preprocess": False, "show_progress": "hidden"}
-        light = {**plain, "concurrency_limit": None}  # many people may look at once
-        look = {**light, "trigger_mode": "once"}
+        light = {**plain, "concurrency_limit": None, "trigger_mode": "multiple"}  # many people may look at once
+        once = {**light, "trigger_mode": "once"}  # not again before the last answer is there
+        latest = {**light, "trigger_mode": "always_last"}
 
-        page.load(handlers.arrive, browser, observed, **light)
-        page.load(handlers.models_table, None, models, **light)
-        timer.tick(handlers.observe, [browser, view], observed, **look)
+        page.load(handlers.arrive, [browser, view], observed, **light)  # starts the timer
+        timer.tick(handlers.observe, [browser, view], observed, **once)
 
         sent = [inputs.picture_note, inputs.message, *observed]
-        inputs.generate.click(handlers.submit, [browser, view, *inputs.draft()], sent, **look)
+        inputs.generate.click(handlers.submit, [browser, view, *inputs.draft()], sent, **once)
         inputs.cancel.click(handlers.cancel, [browser, view], observed, **light)
         example_cards.select(
             handlers.run_example,
             [browser, view, inputs.model, inputs.scheme],
             [inputs.picture, inputs.prompt, *sent],
-            **look,
+            **once,
         )
 
         cropped = [inputs.picture, inputs.crop, inputs.picture_note]
@@ -80,15 +81,14 @@ def build_ui(settings: Settings) -> gr.Blocks:
             handlers.show_crop,
             [inputs.picture, inputs.size, inputs.model],
             cropped,
-            trigger_mode="always_last",
-            **light,
+            **latest,
         )
         inputs.picture.clear(lambda: "", None, inputs.picture_note, **light)
         # `input`, not `change`: only a person's choice loads a model, not the filling in of old settings.
         inputs.model.input(
-            handlers.choose_model, [browser, view, inputs.model], [*inputs.of_model(), *observed], **light
+            handlers.choose_model, [browser, view, inputs.model], [*inputs.of_model(), *observed], **latest
         )
-        inputs.scheme.input(handlers.choose_scheme, [browser, view, inputs.model, inputs.scheme], observed, **light)
+        inputs.scheme.input(handlers.choose_scheme, [browser, view, inputs.model, inputs.scheme], observed, **latest)
 
         past.grid.select(handlers.select, [browser, view], observed, **light)
         result.remove(handlers.remove, [browser, view], observed, **light)
@@ -101,7 +101,7 @@ def build_ui(settings: Settings) -> gr.Blocks:
 
 
 def launch(page: gr.Blocks, settings: Settings, clips: str) -> None:
-    """Serve until interrupted."""
+    """Serve in a thread, and say where."""
     logging.getLogger("httpx").setLevel(logging.WARNING)  # Gradio asks itself whether it is up
     forbid_fetching()
     page.queue(max_size=None)
@@ -126,4 +126,3 @@ def launch(page: gr.Blocks, settings: Settings, clips: str) -> None:
         prevent_thread_lock=True,
     )
     print(f"Wan UI: {page.local_url}", flush=True)
-    page.block_thread()

@@ -6,6 +6,7 @@ Handlers run without Gradio's preprocessing: values arrive as the browser sent t
 
 import functools
 import logging
+import time
 from pathlib import Path
 
 import gradio as gr
@@ -26,8 +27,9 @@ log = logging.getLogger(__name__)
 
 BUSY, IDLE = 0.5, 3.0  # seconds between looks
 # One per page. active: ids of this person's waiting and running jobs; last: the one that ended last while
-# the page was open; selected: the clip on the stage; sent: what the page shows already.
-NEW_VIEW = {"active": [], "last": "", "selected": "", "sent": {}}
+# the page was open; selected: the clip on the stage; watch: look often until then, something was asked for;
+# sent: what the page shows already.
+NEW_VIEW = {"active": [], "last": "", "selected": "", "watch": 0.0, "sent": {}}
 
 
 def guard(handler):
@@ -78,7 +80,8 @@ def observe(browser: dict, view: dict) -> list:
     else:
         card = progress_card.model_card(PIPELINE.model, catalog)
     selected = by_id.get(view["selected"]) or PIPELINE.job(view["selected"], owner)
-    busy = bool(active) or PIPELINE.model.state == "loading"
+    loaded = (PIPELINE.model.model, PIPELINE.model.scheme) if PIPELINE.model.state == "ready" else ("", "")
+    busy = bool(active) or PIPELINE.model.state == "loading" or time.time() < view["watch"]
     return [
         _if_new(view, "card", card, lambda: card),
         _if_new(view, "result", _key(selected), lambda: result.result_html(selected, catalog)),
@@ -88,8 +91,9 @@ def observe(browser: dict, view: dict) -> list:
             [view["selected"], *map(_key, jobs)],
             lambda: history.history_html(jobs, view["selected"]),
         ),
+        _if_new(view, "models", loaded, lambda: models_panel.models_html(catalog, PIPELINE.settings, loaded)),
         _if_new(view, "cancel", bool(active), lambda: gr.update(visible=bool(active))),
-        _if_new(view, "timer", busy, lambda: gr.Timer(BUSY if busy else IDLE)),
+        _if_new(view, "timer", busy, lambda: gr.Timer(BUSY if busy else IDLE, active=True)),
         _if_new(view, "browser", browser, lambda: browser),
         view,
     ]
@@ -107,21 +111,15 @@ def _if_new(view: dict, part: str, key, update):
 
 
 @guard
-def arrive(browser: dict) -> list:
+def arrive(browser: dict, view: dict) -> list:
     """A page was opened or reloaded: show the job this browser followed, else the newest clip."""
     browser, owner = identify(browser, PIPELINE.settings)
-    view = {**NEW_VIEW, "active": [], "sent": {}}
+    view.update(NEW_VIEW, active=[], sent={})  # in place: Gradio hands every event of a page the same object
     jobs = PIPELINE.history(owner, history.LIMIT)
     if isinstance(browser["job"], str) and PIPELINE.job(browser["job"], owner):
         view["active"] = [browser["job"]]  # if it has ended meanwhile, that is shown
     view["selected"] = next((job.id for job in jobs if PIPELINE.clip(job) is not None), "")
     return observe(browser, view)
-
-
-@guard
-def models_table() -> str:
-    loaded = (PIPELINE.model.model, PIPELINE.model.scheme) if PIPELINE.model.state == "ready" else ("", "")
-    return models_panel.models_html(load_catalog(PIPELINE.settings.catalog), PIPELINE.settings, loaded)
 
 
 # ---------------------------------------------------------------- submit and cancel
@@ -290,23 +288,25 @@ def choose_model(browser: dict, view: dict, name: str) -> list:
     if name not in usable:
         raise gr.Error("That model cannot run here.", print_exception=False)
     updates = inputs.model_updates(catalog[name], usable[name])
-    _load(browser, name, "")
+    _load(browser, view, name, "")
     return [*updates, *observe(browser, view)]
 
 
 @guard
 def choose_scheme(browser: dict, view: dict, name: str, scheme: str) -> list:
-    _load(browser, name, scheme)
+    _load(browser, view, name, scheme)
     return observe(browser, view)
 
 
-def _load(browser: dict, name: str, scheme: str) -> None:
+def _load(browser: dict, view: dict, name: str, scheme: str) -> None:
     # On a shared server a choice must not swap the model under everybody else: it is loaded with the job.
     if identify(browser, PIPELINE.settings)[1] == "local":
         try:
             PIPELINE.load(name, scheme, PIPELINE.settings.engine)
         except UserError as error:
             raise gr.Error(text(error), print_exception=False) from None
+        view["last"] = ""  # the card is free for the loading
+        view["watch"] = time.time() + IDLE
 
 
 @guard

@@ -114,10 +114,11 @@ def build_inputs(usable: dict[str, list[Scheme]], catalog: dict[str, Model], cho
             min_width=150,
             elem_id="seed",
         )
-    message = gr.HTML("" if usable else NO_MODEL, elem_id="message", apply_default_css=False)
-    with gr.Row(elem_id="actions"):
-        generate = gr.Button("Generate", variant="primary", size="lg", scale=3, min_width=140, elem_id="generate")
-        cancel = gr.Button("Cancel", size="lg", scale=1, min_width=100, visible=False, elem_id="cancel")
+    with gr.Column(elem_id="actions"):
+        message = gr.HTML("" if usable else NO_MODEL, elem_id="message", apply_default_css=False)
+        with gr.Row():
+            generate = gr.Button("Generate", variant="primary", size="lg", scale=3, min_width=140, elem_id="generate")
+            cancel = gr.Button("Cancel", size="lg", scale=1, min_width=100, visible=False, elem_id="cancel")
     gr.HTML('<p class="w-quiet w-keys"><kbd>Ctrl</kbd> <kbd>Enter</kbd> generates as well</p>', apply_default_css=False)
     return Inputs(
         picture,
