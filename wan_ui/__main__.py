@@ -1,4 +1,4 @@
-"""Command line: python -m wan_ui serve | generate | bench.
+"""Command line: python -m wan_ui serve | generate | download | patches | bench.
 
 `generate` takes the same way as the page: a job in the same queue. If an app is running on the same
 outputs folder, its warm model does the work.
@@ -15,7 +15,10 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from wan_ui import __version__, progress
+from wan_ui import __version__, download, patches, progress
+from wan_ui.catalog import find_model, load_catalog
+from wan_ui.engines import lightx2v_config
+from wan_ui.engines.base import lightx2v_missing
 from wan_ui.errors import UserError
 from wan_ui.intake import Draft
 from wan_ui.pipeline import PIPELINE
@@ -23,7 +26,7 @@ from wan_ui.qa import bench
 from wan_ui.settings import ROOT, settings
 from wan_ui.worker import describe
 
-EXAMPLE = ROOT / "assets" / "examples" / "chelsea.jpg"
+EXAMPLE = ROOT / "assets" / "examples" / "cat.jpg"
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -62,6 +65,21 @@ def _parser() -> argparse.ArgumentParser:
     generate.add_argument("--json", action="store_true", help="print the result as JSON, the last line of output")
     generate.set_defaults(run=_generate)
 
+    fetch = commands.add_parser("download", help="fetch what a model and scheme need")
+    fetch.add_argument("model", metavar="MODEL", help="i2v-a14b, ti2v-5b ...: see configs/catalog.toml")
+    fetch.add_argument("scheme", metavar="SCHEME", nargs="?", default="", help="default: the model's")
+    fetch.add_argument("--engine", default="auto", help="auto | lightx2v | diffusers: they read different VAE files")
+    fetch.add_argument("--dry-run", action="store_true", help="only show files and sizes")
+    fetch.add_argument("--check", action="store_true", help="compare files that are there with the hub's checksums")
+    fetch.set_defaults(run=_download)
+
+    patch_report = commands.add_parser("patches", help="what is patched in LightX2V for a model, and why")
+    patch_report.add_argument("--model", default="")
+    patch_report.add_argument("--scheme", default="")
+    patch_report.add_argument("--json", action="store_true", help="the whole report as JSON")
+    patch_report.add_argument("--markdown", action="store_true", help="the README's table")
+    patch_report.set_defaults(run=_patches)
+
     bench_command = commands.add_parser("bench", help="time a cold start and warm clips on this machine")
     bench_command.add_argument("--image", default=str(EXAMPLE), metavar="FILE")
     bench_command.add_argument("--prompt", default="the camera slowly zooms in, sunset light", metavar="TEXT")
@@ -74,7 +92,7 @@ def _parser() -> argparse.ArgumentParser:
 def _add_model_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--model", default="", help="see configs/catalog.toml (default wan-tiny)")
     command.add_argument("--scheme", default="", help="how the weights are stored: bf16, fp8, gguf-Q8_0 ...")
-    command.add_argument("--engine", default="", help="auto | diffusers")
+    command.add_argument("--engine", default="", help="auto | lightx2v | diffusers")
     command.add_argument("--size", default="auto", metavar="WxH", help="default: the size nearest the picture's shape")
     command.add_argument("--frames", type=int, default=0, metavar="N")
     command.add_argument("--steps", type=int, default=0, metavar="N", help="denoise steps (default: the model's)")
@@ -126,6 +144,52 @@ def _generate(args: argparse.Namespace) -> int:
     print(f"{args.out}: {job.request.frames} frames, seed {job.request.seed}, {sum(seconds.values()):.1f} s ({stages})")
     if args.json:
         print(json.dumps(summary))
+    return 0
+
+
+def _download(args: argparse.Namespace) -> int:
+    config = settings()
+    model = find_model(load_catalog(config.catalog), args.model)
+    scheme = model.scheme(args.scheme)
+    engine = args.engine
+    if engine == "auto":
+        engine = "diffusers" if lightx2v_missing(config) else "lightx2v"
+    items = download.plan(model, scheme, config, engine, check=args.check)
+    for item in items:
+        state = "there" if item.present else f"{item.have / 1e9:.2f} GB there" if item.have else "to download"
+        print(f"{item.size / 1e9:8.2f} GB  {state:<14}  {item.repo}/{item.file} -> {item.target}")
+    left = sum(item.left for item in items)
+    print(f"{left / 1e9:8.2f} GB  to download for {model.name} {scheme.name} with {engine}")
+    if args.dry_run:
+        return 0
+    with tqdm(total=left, unit="B", unit_scale=True, disable=not left) as bar:
+        before = {item.file: item.have for item in items}
+
+        def show(item: download.Item, done: int) -> None:
+            bar.set_description_str(item.target.name, refresh=False)
+            bar.update(done - before[item.file])  # less than nothing when a file starts again
+            before[item.file] = done
+
+        download.fetch(items, show)
+    print("all files are there")
+    return 0
+
+
+def _patches(args: argparse.Namespace) -> int:
+    if args.markdown:
+        print(patches.markdown())
+        return 0
+    config = settings()
+    model = find_model(load_catalog(config.catalog), args.model or config.model)
+    scheme = model.scheme(args.scheme)
+    report = lightx2v_config.patch_report(model, scheme, config)
+    if args.json:
+        print(json.dumps({"model": model.name, "scheme": scheme.name, "commit": patches.COMMIT, "patches": report}))
+        return 0
+    for entry in report:
+        print(f"{'applies' if entry['applies'] else '-':<8} {entry['name']:<15} {entry['why']}")
+        if entry["target_found"] != "yes":
+            print(f"{'':<8} {'':<15} target: {entry['target_found']}")
     return 0
 
 

@@ -22,7 +22,8 @@ class Settings:
     auth: str = ""  # "user:password" asks for a login
     outputs: Path = Path("outputs")  # jobs, clips and the database
     models: Path = Path("models")  # downloaded weights: <models>/<owner>/<repo>/<file>
-    cache: Path = Path("~/.cache/wan-ui")  # files derived from shipped ones; safe to delete
+    hub: str = "https://huggingface.co"  # or a mirror; HF_ENDPOINT is honoured
+    cache: Path = Path.home() / ".cache" / "wan-ui"  # files derived from shipped ones; safe to delete
     catalog: Path = ROOT / "configs" / "catalog.toml"
     model: str = "wan-tiny"  # loaded when the app starts
     scheme: str = ""  # empty: the model's default
@@ -88,9 +89,10 @@ def default_environment(values: dict[str, str]) -> None:
 
 
 def _from_environment() -> Settings:
-    # Gradio's own variables are honoured because Spaces and Docker images set them.
+    # Gradio's and the hub's own variables are honoured because Spaces and Docker images set them.
     environ = {name: value for name, value in os.environ.items() if name.startswith("WAN_UI_")}
-    for ours, theirs in (("WAN_UI_HOST", "GRADIO_SERVER_NAME"), ("WAN_UI_PORT", "GRADIO_SERVER_PORT")):
+    names = {"HOST": "GRADIO_SERVER_NAME", "PORT": "GRADIO_SERVER_PORT", "HUB": "HF_ENDPOINT"}
+    for ours, theirs in ((f"WAN_UI_{ours}", theirs) for ours, theirs in names.items()):
         if theirs in os.environ:
             environ.setdefault(ours, os.environ[theirs])
     return load_settings(environ)

@@ -2,7 +2,7 @@
 
 Catches what no unit test sees: a picture that has become wrong. The stored clips were made in bf16 by
 `python -m tests.golden.test_golden` (look at them before committing new ones). The thresholds leave
-room for another processor's rounding and for each scheme's own error, not for a visible change.
+room for another processor's rounding (bf16 here: 1.00) and for the scheme (Q4_0: 0.97), not for a visible change.
 """
 
 from dataclasses import replace
@@ -20,11 +20,11 @@ from wan_ui.settings import ROOT, Settings
 FOLDER = Path(__file__).parent
 EXAMPLES = ROOT / "assets" / "examples"
 CLIPS = {
-    "zoom-sunset": Draft(image=str(EXAMPLES / "chelsea.jpg"), prompt="slowly zoom in, sunset light", seed=1, frames=17),
+    "zoom-sunset": Draft(image=str(EXAMPLES / "cat.jpg"), prompt="slowly zoom in, sunset light", seed=1, frames=17),
     "pan-left": Draft(image=str(EXAMPLES / "astronaut.jpg"), prompt="the camera pans left", seed=2, frames=17),
     "unknown": Draft(image=str(EXAMPLES / "coffee.jpg"), prompt="xyzzy plugh", seed=3, frames=17, size="320x192"),
 }
-THRESHOLDS = {"bf16": 0.97, "gguf-Q8_0": 0.97, "fp8": 0.93, "gguf-Q5_0": 0.90, "gguf-Q4_0": 0.80}
+THRESHOLDS = {"bf16": 0.95, "gguf-Q8_0": 0.95, "fp8": 0.94, "gguf-Q5_0": 0.94, "gguf-Q4_0": 0.92}
 
 
 def render(pipeline: Pipeline, draft: Draft) -> np.ndarray:
@@ -70,10 +70,12 @@ def test_the_measure_tells_a_wrong_clip(pipeline):
 
 
 if __name__ == "__main__":
+    import shutil
     import tempfile
 
     with tempfile.TemporaryDirectory() as outputs:
         maker = Pipeline().open(Settings(outputs=Path(outputs)), warm=False)
         for name, draft in CLIPS.items():
-            muxer.write_mp4(render(maker, draft), FOLDER / f"{name}.mp4", 16)
+            job = maker.wait(maker.submit(draft))
+            shutil.copyfile(maker.clip(job), FOLDER / f"{name}.mp4")
         maker.close()
