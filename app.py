@@ -6,14 +6,13 @@ it must not spend seconds and memory on a page that it never shows.
 
 import errno
 import logging
-import os
 import signal
 import socket
 import sys
 
 from wan_ui.errors import UserError
 from wan_ui.pipeline import PIPELINE
-from wan_ui.settings import Settings, settings
+from wan_ui.settings import Settings, default_environment, settings
 from wan_ui.worker import ENGINE_FACTORY
 
 
@@ -25,7 +24,7 @@ def serve(values: Settings, engine_factory: str = ENGINE_FACTORY) -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # `docker stop` then ends like Ctrl-C
     PIPELINE.open(values, engine_factory=engine_factory, warm=False)
     try:
-        os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+        default_environment({"GRADIO_ANALYTICS_ENABLED": "False"})
         from wan_ui.ui import build_ui, launch
 
         page = build_ui(values)

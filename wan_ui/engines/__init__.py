@@ -6,6 +6,6 @@ or a container's quota is used up, spinning threads burn the very time that the 
 on 2 cores at load 6, a 256x256x25 clip: 25-56 s spinning, 10-18 s sleeping.
 """
 
-import os
+from wan_ui.settings import default_environment
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+default_environment({"OMP_WAIT_POLICY": "PASSIVE"})
