@@ -5,17 +5,19 @@ for each key); "auto" leaves a value to the machine. What follows from the catal
 boundary, strides) and from the files (paths) is added here, so that it cannot contradict them.
 """
 
+import importlib.util
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from wan_ui import patches
 from wan_ui.catalog import FP8_KERNELS, Model, Scheme
 from wan_ui.engines.schedule import expert_index, sigmas
 from wan_ui.errors import UserError
-from wan_ui.hardware import Hardware
+from wan_ui.hardware import Hardware, measure
 from wan_ui.patches.record import Facts
 from wan_ui.settings import ROOT, Settings
-from wan_ui.weights import Paths
+from wan_ui.weights import Paths, locate
 
 FOLDER = ROOT / "configs" / "lightx2v"
 KEYS = frozenset(
@@ -99,6 +101,26 @@ def choose(model: Model, scheme: Scheme, paths: Paths, hardware: Hardware, setti
         "dtype": _dtype(settings, hardware)[1],
     }
     return Choices(values, facts, reasons)
+
+
+def patch_report(model: Model, scheme: Scheme, settings: Settings) -> list[dict]:
+    """Which patches this model and scheme would get here, and whether their targets stand in the checkout."""
+    hardware = measure()
+    try:
+        paths = locate(model, scheme, settings, engine="lightx2v")
+        facts = choose(model, scheme, paths, hardware, settings).facts
+    except UserError:  # files or a kernel are missing: tell what can be told without them
+        kernel = {"bf16": "Default", "fp8": "fp8-torchao"}.get(scheme.kind, scheme.name)
+        facts = Facts(hardware, model.family, model.embedded, kernel, "none" if hardware.device == "cuda" else "model")
+    return patches.report(facts, scheme, checkout(settings))
+
+
+def checkout(settings: Settings) -> Path | None:
+    """The folder that holds the package lightx2v; None where it is not installed. Imports nothing."""
+    if settings.lightx2v_path:
+        return Path(settings.lightx2v_path)
+    spec = importlib.util.find_spec("lightx2v")
+    return Path(spec.origin).parent.parent if spec is not None and spec.origin else None
 
 
 def environment(settings: Settings, hardware: Hardware) -> dict[str, str]:

@@ -1,0 +1,214 @@
+"""Staging: fetch what a model and scheme need, with sizes first, resumed and verified.
+
+Only the files that an engine reads are asked for (wan_ui.weights.needed_files), so the base
+repositories' own DIT shards, tens of gigabytes that the scheme's files replace, are never fetched, while
+the experts' config.json are. A file is written as `.NAME.<etag>.part` beside its place and gets its name
+once size and checksum are right: a file under its own name is whole. LFS files are checked by sha256,
+small ones by git's blob hash; both are the ETag that the hub sends.
+"""
+
+import hashlib
+import os
+import shutil
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from http.client import HTTPException
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from wan_ui import __version__, weights
+from wan_ui.catalog import Model, Scheme
+from wan_ui.errors import UserError
+from wan_ui.settings import Settings
+
+CHUNK = 1 << 20  # bytes
+ATTEMPTS = 5  # per file; each goes on where the last one broke off
+PAUSE = 2.0  # seconds before the second attempt, doubled with each further one
+TIMEOUT = 30.0  # seconds without a byte
+HEADERS = {"User-Agent": f"wan-ui/{__version__}", "Accept-Encoding": "identity"}
+
+
+@dataclass(frozen=True)
+class Item:
+    """One file: where from, where to, what is known of it. `have` counts bytes of an unfinished download."""
+
+    repo: str
+    file: str
+    url: str
+    target: Path
+    size: int
+    etag: str
+    revision: str
+    have: int = 0
+    present: bool = False
+
+    @property
+    def part(self) -> Path:
+        return self.target.with_name(f".{self.target.name}.{self.etag[:12]}.part")
+
+    @property
+    def left(self) -> int:
+        return 0 if self.present else self.size - self.have
+
+
+# Called with (item, bytes of this file that are there) while it arrives.
+OnBytes = Callable[[Item, int], None]
+
+
+def plan(model: Model, scheme: Scheme, settings: Settings, engine: str, *, check: bool = False) -> list[Item]:
+    """Every file of the model and scheme. Asks the hub for sizes and checksums of those that are not there.
+
+    check  also compare files in the models folder with the hub's checksum; a wrong one is fetched again
+    Raises UserError: an embedded model, or no network (listing each file, where it is, where to put it).
+    """
+    if model.embedded:
+        raise UserError(f"{model.name} ships with Wan UI; there is nothing to download")
+    found = weights.files(model, scheme, settings, engine)
+    items, unreachable = [], ""
+    for ref, path in found.items():
+        repo, _, file = ref.partition(":")
+        target = settings.models / repo / file
+        if path is not None and not (check and path == target):
+            items.append(Item(repo, file, "", path, path.stat().st_size, "", "", present=True))
+            continue
+        try:
+            item = describe(repo, file, target, settings.hub)
+        except OSError as error:
+            unreachable = str(getattr(error, "reason", "") or error)
+            break
+        items.append(item if path is None else _checked(item))
+    if unreachable:
+        missing = [ref for ref, path in found.items() if path is None]
+        raise UserError("\n".join([f"{settings.hub} cannot be reached ({unreachable}).", *by_hand(missing, settings)]))
+    return items
+
+
+def by_hand(refs: list[str], settings: Settings) -> list[str]:
+    """Which file, from where, where to put it."""
+    lines = ["Fetch these files on another machine and put them in place:"] if refs else []
+    for ref in refs:
+        repo, _, file = ref.partition(":")
+        lines.append(f"  {settings.hub}/{repo}/resolve/main/{file} -> {settings.models / repo / file}")
+    return lines
+
+
+class _StayHere(urllib.request.HTTPRedirectHandler):
+    """Follow redirects within the hub (a renamed repository), but not to the store that holds the bytes."""
+
+    def redirect_request(self, request, file, code, message, headers, url):
+        here, there = urlsplit(request.full_url).netloc, urlsplit(url).netloc
+        return super().redirect_request(request, file, code, message, headers, url) if here == there else None
+
+
+def describe(repo: str, file: str, target: Path, hub: str) -> Item:
+    """Size, checksum and revision of one file at the hub. OSError without a network, UserError if it is gone."""
+    url = f"{hub}/{repo}/resolve/main/{file}"
+    request = urllib.request.Request(url, method="HEAD", headers=HEADERS)
+    try:
+        with urllib.request.build_opener(_StayHere).open(request, timeout=TIMEOUT) as answer:
+            headers = answer.headers
+    except urllib.error.HTTPError as error:
+        if not 300 <= error.code < 400:
+            raise UserError(f"{url}: HTTP {error.code}; has the repository been changed?") from None
+        headers = error.headers  # the redirect itself says what waits behind it
+    size = headers.get("X-Linked-Size") or headers.get("Content-Length") or ""
+    etag = (headers.get("X-Linked-Etag") or headers.get("ETag") or "").removeprefix("W/").strip('"')
+    if not size.isdigit() or len(etag) not in (40, 64):
+        raise UserError(f"{url}: the hub names neither size nor checksum")
+    item = Item(repo, file, url, target, int(size), etag, headers.get("X-Repo-Commit", ""))
+    have = item.part.stat().st_size if item.part.is_file() else 0
+    return replace(item, have=have if have <= item.size else 0)
+
+
+def _checked(item: Item) -> Item:
+    whole = item.target.stat().st_size == item.size and _matches(item, item.target)
+    return replace(item, present=whole)
+
+
+def fetch(items: list[Item], on_bytes: OnBytes = lambda item, done: None) -> None:
+    """Download what is not present. Raises UserError for a full disk, a broken connection or a wrong checksum."""
+    wanted = [item for item in items if not item.present]
+    for item in wanted:
+        try:
+            item.target.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"{item.target.parent}: {error.strerror}; set WAN_UI_MODELS to another folder") from None
+    if wanted:
+        free = shutil.disk_usage(wanted[0].target.parent).free
+        needed = sum(item.left for item in wanted)
+        if needed > free:
+            raise UserError(
+                f"disk: {needed / 1e9:.1f} GB are needed and {free / 1e9:.1f} GB are free in "
+                f"{wanted[0].target.parent}; set WAN_UI_MODELS to a larger disk"
+            )
+    for item in wanted:
+        _fetch(item, on_bytes)
+
+
+def _fetch(item: Item, on_bytes: OnBytes) -> None:
+    reason = ""
+    for attempt in range(ATTEMPTS):
+        if attempt:
+            time.sleep(PAUSE * 2 ** (attempt - 1))
+        try:
+            for done in _receive(item):
+                on_bytes(item, done)
+        except (OSError, HTTPException) as error:  # URLError and timeouts are OSErrors
+            reason = str(error) or type(error).__name__
+            continue
+        if _matches(item, item.part):
+            os.replace(item.part, item.target)
+            return
+        reason = "the checksum is wrong"
+        item.part.unlink()
+    raise UserError(
+        f"{item.url}: not complete after {ATTEMPTS} attempts ({reason}). "
+        f"Run the command again to go on, or put the file at {item.target}"
+    )
+
+
+def _receive(item: Item) -> Iterator[int]:
+    """Append to the part file; yields its size. OSError or HTTPException when the connection breaks."""
+    have = item.part.stat().st_size if item.part.is_file() else 0
+    if have > item.size:
+        item.part.unlink()
+        have = 0
+    if have == item.size:
+        yield have
+        return
+    headers = HEADERS | ({"Range": f"bytes={have}-"} if have else {})
+    with urllib.request.urlopen(urllib.request.Request(item.url, headers=headers), timeout=TIMEOUT) as answer:
+        resumed = answer.status == 206
+        have = have if resumed else 0
+        with _open_part(item, "ab" if resumed else "wb") as file:
+            while chunk := answer.read(CHUNK):
+                try:
+                    file.write(chunk)
+                    file.flush()
+                except OSError as error:
+                    raise UserError(f"{item.part}: {error.strerror}; the part is kept, run the command again") from None
+                have += len(chunk)
+                yield have
+    if have < item.size:
+        raise OSError(f"the connection ended after {have} of {item.size} bytes")
+
+
+def _open_part(item: Item, mode: str):
+    try:
+        return item.part.open(mode)
+    except OSError as error:
+        raise UserError(f"{item.part}: {error.strerror}; set WAN_UI_MODELS to a folder that can be written") from None
+
+
+def _matches(item: Item, path: Path) -> bool:
+    """Whether the file has the hub's size and checksum: sha256, or git's sha1 over "blob <size>\\0" and the content."""
+    if path.stat().st_size != item.size:
+        return False
+    digest = hashlib.sha256() if len(item.etag) == 64 else hashlib.sha1(f"blob {item.size}\0".encode())
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest() == item.etag
