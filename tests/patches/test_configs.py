@@ -1,0 +1,145 @@
+"""The configurations of the LightX2V engine: every key explained, every catalog entry resolvable, bad ones named."""
+
+import json
+import re
+from dataclasses import replace
+
+import pytest
+
+from tests.patches.test_records import CATALOG, H200, RTX3060, TINY
+from wan_ui.catalog import FP8_KERNELS
+from wan_ui.engines import base, schedule
+from wan_ui.engines import lightx2v_config as config
+from wan_ui.errors import UserError
+from wan_ui.settings import load_settings
+from wan_ui.weights import Paths
+
+SETTINGS = load_settings({})
+SCHEMES = [(model, scheme) for model in CATALOG.values() for scheme in model.schemes.values()]
+
+
+@pytest.fixture
+def paths(tmp_path):
+    """paths(model, scheme, gib): files of that size each, sparse."""
+
+    def make(model, scheme, gib=0):
+        def file(name):
+            path = tmp_path / name
+            with path.open("wb") as handle:
+                handle.truncate(int(gib * 2**30))
+            return path
+
+        count = 2 if model.family == "a14b" else 1
+        return Paths(
+            experts=tuple(file(f"dit{i}") for i in range(count)),
+            configs=tuple(tmp_path / f"config{i}.json" for i in range(count)),
+            t5=file("t5-fp8.pth" if model.t5 else "t5.pth"),
+            tokenizer=tmp_path,
+            vae=file("vae.pth"),
+            loras=tuple(file(f"lora{i}") for i in range(count)) if scheme.lora_high else (),
+        )
+
+    return make
+
+
+def test_every_file_has_a_scheme_every_key_an_explanation():
+    files = {path.name for path in config.FOLDER.glob("*.json")}
+    assert files == {config.config_file(model, scheme).name for model, scheme in SCHEMES}
+    explained = set(re.findall(r"^\| `(\w+)` \|", (config.FOLDER / "README.md").read_text(), re.MULTILINE))
+    assert explained == config.KEYS
+    for name in files:
+        config.read_config(config.FOLDER / name)
+
+
+@pytest.mark.parametrize(("model", "scheme"), SCHEMES, ids=lambda value: value.name)
+def test_every_scheme_resolves(model, scheme, paths):
+    choices = config.choose(model, scheme, paths(model, scheme), H200, SETTINGS)
+    values = choices.values
+    json.dumps(values)
+    assert values["target_video_length"] % 4 == 1 and values["enable_cfg"] is False
+    assert ("boundary_step_index" in values) == (model.family == "a14b")
+    assert ("lora_configs" in values) == bool(scheme.lora_high) == (scheme.high.startswith("QuantStack/"))
+    assert values.get("dit_quant_scheme", "Default") == choices.facts.kernel
+    assert "t5_quantized_ckpt" in values if model.t5 else "t5_original_ckpt" in values
+    assert not {"dit_quantized_ckpt", "dit_original_ckpt"} & set(values) or model.family == "5b"
+    assert all(choices.reasons.values())
+
+
+@pytest.mark.parametrize(
+    ("gib", "kind", "expected"),
+    [(1, "fp8", "none"), (50, "fp8", "model"), (50, "gguf-Q8_0", "model"), (150, "bf16", "block")],
+)
+def test_offload_follows_free_memory(paths, gib, kind, expected):
+    model = CATALOG["i2v-a14b"]
+    scheme = model.scheme(kind)
+    choices = config.choose(model, scheme, paths(model, scheme, gib), H200, SETTINGS)
+    assert choices.facts.offload == expected and "GiB free" in choices.reasons["offload"]
+
+
+def test_wishes_and_what_cannot_be_met(paths):
+    model = CATALOG["i2v-a14b"]
+    fp8, gguf = model.scheme("fp8"), model.scheme("gguf-Q4_K_M")
+
+    def choose(scheme, hardware=H200, **wishes):
+        return config.choose(model, scheme, paths(model, scheme), hardware, replace(SETTINGS, **wishes))
+
+    assert choose(fp8, lightx2v_offload="model").facts.offload == "model"
+    with pytest.raises(UserError, match="GGUF weights can be offloaded by whole models only"):
+        choose(gguf, lightx2v_offload="block")
+    with pytest.raises(UserError, match="flash_attn3 needs the package flash_attn_interface"):
+        choose(fp8, lightx2v_attention="flash_attn3")
+    with pytest.raises(UserError, match="attention: 'magic' is not known"):
+        choose(fp8, lightx2v_attention="magic")
+    with pytest.raises(UserError, match=r"RTX 3060 is 8\.6; choose a gguf scheme"):
+        choose(fp8, RTX3060)
+    with pytest.raises(UserError, match="needs the package triton"):
+        choose(model.scheme("fp8-triton"), replace(H200, kernels=frozenset()))
+    with pytest.raises(UserError, match="choose auto, bf16 or fp16"):
+        choose(fp8, lightx2v_dtype="fp8")
+    assert choose(gguf, RTX3060).values["modulate_type"] == "torch"
+    assert config.environment(SETTINGS, replace(RTX3060, bf16=False))["DTYPE"] == "FP16"
+
+
+def test_kernel_names_work_as_schemes():
+    for name in FP8_KERNELS:
+        scheme = CATALOG["i2v-a14b"].scheme(name)
+        assert (scheme.name, scheme.kind) == (name, "fp8")
+        assert config.config_file(CATALOG["i2v-a14b"], scheme).name == "i2v-a14b-fp8.json"
+    with pytest.raises(UserError, match="'fp8-sgl' is not available for ti2v-5b"):
+        CATALOG["ti2v-5b"].scheme("fp8-sgl")
+
+
+def test_bad_configurations_are_named(tmp_path):
+    path = tmp_path / "x.json"
+    good = config.read_config(config.config_file(TINY, TINY.scheme("bf16")))
+    for content, words in (
+        ("{", "x.json"),
+        (json.dumps(good | {"rope": "x"}), "x.json: unknown key 'rope'"),
+        (json.dumps({key: value for key, value in good.items() if key != "offload"}), "key 'offload' is missing"),
+    ):
+        path.write_text(content)
+        with pytest.raises(UserError, match=words):
+            config.read_config(path)
+
+
+def test_the_switch_of_experts_follows_from_the_schedule():
+    assert config.boundary_index(4, 5.0, 0.9) == 2
+    assert config.boundary_index(1, 5.0, 0.9) == 1
+    for steps in range(1, 9):
+        high = [1000 * sigma >= 900 for sigma in schedule.sigmas(steps, 5.0)[:-1]]
+        assert config.boundary_index(steps, 5.0, 0.9) == sum(high) and high == sorted(high, reverse=True)
+
+
+def test_the_choice_of_engine_and_its_reason(tmp_path, monkeypatch):
+    monkeypatch.setattr(base, "installed", lambda names: frozenset())
+    monkeypatch.setattr(base, "nvidia_gpu", lambda: False)
+    assert "not installed" in base.lightx2v_missing(SETTINGS)
+    here = replace(SETTINGS, lightx2v_path=str(tmp_path))
+    assert "is not a checkout" in base.lightx2v_missing(here)
+    (tmp_path / "lightx2v").mkdir()
+    (tmp_path / "lightx2v" / "infer.py").touch()
+    assert base.lightx2v_missing(here) == "no CUDA GPU for LightX2V"
+    monkeypatch.setattr(base, "nvidia_gpu", lambda: True)
+    assert base.lightx2v_missing(here) == ""
+    with pytest.raises(UserError, match="'tensorrt' is not known"):
+        base.create_engine("tensorrt")
