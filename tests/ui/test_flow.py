@@ -44,7 +44,7 @@ def test_picture_to_clip_to_history(page: Page, picture, tmp_path):
     assert page.evaluate("(v => [v.videoWidth, v.loop, v.muted])(document.querySelector('#clip'))") == [256, True, True]
 
     seed = str(settings["seed"])
-    expect(page.locator(".w-facts")).to_contain_text(seed)
+    expect(page.locator("#result")).to_contain_text(seed)
     page.get_by_role("button", name="Reuse seed").click()
     expect(page.locator("#seed input")).to_have_value(seed)
 

@@ -88,10 +88,3 @@ def test_the_keyboard_is_enough(open_page, gallery_app, picture):
     page.locator("#history .w-tile").last.focus()
     page.keyboard.press("Enter")
     expect(page.locator(".w-prompt")).to_contain_text("a failure")
-
-
-def test_without_examples_there_is_no_such_section(open_page, scripted):
-    app = scripted(TEST_EXAMPLES="/nowhere")
-    page = open_page(app.url)
-    expect(page.get_by_text("Try one")).to_have_count(0)
-    expect(page.locator("#examples")).to_have_count(0)

@@ -1,5 +1,7 @@
 """The app as users start it, with the model that ships: `python app.py`, a picture, a prompt, a moving clip."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from playwright.sync_api import expect
@@ -32,7 +34,8 @@ def test_wan_tiny_from_the_page(open_page, real_app, picture, tmp_path):
     shoot(page, "31-real-denoising")
     card_says(page, "Done in", 120)
     wait_for_playing(page)
-    expect(page.locator(".w-facts")).to_contain_text("diffusers")
+    page.get_by_text("How it was made").click()
+    expect(page.locator(".w-how")).to_contain_text("diffusers")
     shoot(page, "32-real-done")
     with page.expect_download() as download:
         page.get_by_role("link", name="Download").click()
@@ -42,3 +45,5 @@ def test_wan_tiny_from_the_page(open_page, real_app, picture, tmp_path):
     # Something moves, and it is not noise: neighbours are alike, the ends are not.
     first, second, last = (frames[index].astype(np.float32) for index in (0, 1, -1))
     assert np.abs(first - last).mean() > 1.5 * np.abs(first - second).mean() > 0
+    maps = Path(f"/proc/{real_app.process.pid}/maps")
+    assert not maps.is_file() or "libtorch" not in maps.read_text()  # the page's own process stays light

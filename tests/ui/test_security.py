@@ -155,10 +155,11 @@ def test_component_functions_are_not_reachable(web):
 
 
 def test_uploads_are_bounded_and_junk_does_no_harm(open_page, scripted, tmp_path):
-    app: App = scripted(WAN_UI_MAX_UPLOAD_MB="1")
+    app: App = scripted(WAN_UI_MAX_UPLOAD_MB="1", TEST_EXAMPLES="/nowhere")
     large = tmp_path / "large.png"
     large.write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(1_200_000))
     page = open_page(app.url)
+    expect(page.get_by_text("Try one")).to_have_count(0)  # no examples, no such section
     page.set_input_files("#picture input[type=file]", large)
     expect(page.locator("[data-testid=toast-body]")).to_contain_text("exceed the maximum allowed size of 1.0 Mb")
     with httpx.Client(base_url=app.url, timeout=20) as web:
@@ -171,6 +172,12 @@ def test_uploads_are_bounded_and_junk_does_no_harm(open_page, scripted, tmp_path
         if named.status_code == 200:
             assert Path(named.json()[0]).is_relative_to(app.folder / "uploads")
         assert web.get("/config").status_code == 200
+
+
+def test_an_unexpected_error_is_short_in_the_page_and_whole_in_the_log(web, app):
+    answer = call(web, "select", [{}, None])  # no event came with it
+    assert "That did not work because of an error in Wan UI" in answer and "Traceback" not in answer
+    assert "ERROR wan_ui.ui.handlers: select failed\nTraceback" in app.log()
 
 
 def test_no_request_leaves_the_machine(chromium, app):

@@ -1,6 +1,7 @@
 """Starting: the page is there in seconds, and its process never loads torch."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -34,10 +35,12 @@ def test_the_worker_loads_no_gradio():
 
 
 def test_interactive_in_five_seconds(chromium, tmp_path):
-    """From process start to a page on which a phrase can be clicked, the real app; the better of two starts."""
+    """From process start to a page on which a phrase can be clicked, the real app; a second start may do better."""
     # On a machine that is busy with other things everything takes longer in proportion.
     limit = 5 * max(1, os.getloadavg()[0] / os.cpu_count())
-    best = min(seconds_to_interactive(chromium, tmp_path, number) for number in range(2))
+    best = seconds_to_interactive(chromium, tmp_path, 1)
+    if best >= limit:
+        best = min(best, seconds_to_interactive(chromium, tmp_path, 2))
     print(f"interactive after {best:.1f} s, limit {limit:.1f} s")
     assert best < limit
 
@@ -55,4 +58,4 @@ def seconds_to_interactive(chromium, tmp_path, number: int) -> float:
         return time.monotonic() - app.started
     finally:
         context.close()
-        app.stop()
+        app.stop(signal.SIGKILL)

@@ -65,10 +65,15 @@ def _about(job: Job, catalog: dict[str, Model]) -> str:
         "Length": length,
         "Steps": f"{request.steps}",
         "Time": seconds(spent(job)) if result else "",
-        **{key.replace("_", " ").capitalize(): value for key, value in result.get("facts", {}).items()},
     }
+    choices = {key.replace("_", " ").capitalize(): value for key, value in result.get("facts", {}).items()}
+    how = f'<details class="w-how"><summary>How it was made</summary>{_list(choices)}</details>' if choices else ""
+    return f'<p class="w-prompt">{text(request.prompt)}</p>{_list(facts)}{how}'
+
+
+def _list(facts: dict) -> str:
     items = [f"<div><dt>{text(key)}</dt><dd>{text(value)}</dd></div>" for key, value in facts.items() if value]
-    return f'<p class="w-prompt">{text(request.prompt)}</p><dl class="w-facts">{"".join(items)}</dl>'
+    return f'<dl class="w-facts">{"".join(items)}</dl>'
 
 
 def _buttons(job: Job) -> str:
