@@ -14,10 +14,13 @@ from unittest.mock import MagicMock
 import pytest
 
 from wan_ui import catalog as catalogs
+from wan_ui import patches, weights
 from wan_ui import settings as settings_module
-from wan_ui import weights
 from wan_ui.engines.base import lightx2v_missing
+from wan_ui.patches.record import owner
 from wan_ui.settings import load_settings
+
+UPSTREAM = {}  # target of a patch -> the callable as LightX2V has it
 
 # Hard imports of LightX2V that no Wan model on a CPU uses.
 ABSENT = ("decord", "prometheus_client", "torchaudio", "torchvision", "triton")
@@ -110,7 +113,25 @@ def lightx2v(settings, model):
     from loguru import logger
 
     logger.remove()
+    for patch in patches.PATCHES:
+        for target in patch.targets:
+            place, name = owner(target)
+            UPSTREAM[target] = getattr(place, name)
     return sys.modules["lightx2v"]
+
+
+@pytest.fixture
+def unpatched(lightx2v, monkeypatch):
+    """unpatched(patch): upstream's own callables in its places until unpatched.undo() or the test's end."""
+
+    def use(patch):
+        monkeypatch.setattr(patches, "PATCHES", tuple(other for other in patches.PATCHES if other is not patch))
+        for target in patch.targets:
+            place, name = owner(target)
+            monkeypatch.setattr(place, name, UPSTREAM[target])
+
+    use.undo = monkeypatch.undo
+    return use
 
 
 @pytest.fixture

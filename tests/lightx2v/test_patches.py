@@ -1,0 +1,172 @@
+"""Each patch on the real classes: the symptom without it, then the patched behaviour.
+
+Patches stay for the life of a process, so "unpatched" puts upstream's own callables back for one test.
+"""
+
+import gc
+
+import pytest
+import torch
+
+from tests.lightx2v.test_engine import make_request
+from wan_ui import patches, weights
+from wan_ui.engines.lightx2v_config import checkout
+from wan_ui.hardware import Hardware
+from wan_ui.patches import copy_back, fp8_scales, fp8_sgl, gguf_pinned, post_weight
+from wan_ui.patches.record import Facts, in_source
+
+WEIGHT = "blocks.0.self_attn.q.weight"
+
+
+@pytest.fixture
+def experts(model, settings):
+    """experts("fp8") -> files of the high and low expert."""
+    return lambda scheme: weights.locate(model, model.scheme(scheme), settings).experts
+
+
+def ggml(path, name=WEIGHT):
+    """A tensor of a GGUF file as upstream's GGMLTensor."""
+    from lightx2v.utils.ggml_tensor import load_gguf_sd_ckpt
+
+    return load_gguf_sd_ckpt(str(path), to_device=torch.device("cpu"))[name]
+
+
+@pytest.mark.parametrize("patch", patches.PATCHES, ids=lambda patch: patch.name)
+def test_target_stands_in_the_source(lightx2v, patch, settings):
+    assert in_source(patch, checkout(settings)) == ""
+
+
+def test_gguf_loader(load, model, unpatched, tmp_path):
+    unpatched(patches.gguf_loader.PATCH)
+    with pytest.raises(Exception, match=r"GGMLTensor|same dtype|should be the same"):
+        load("gguf-Q8_0").generate(make_request(tmp_path, model, "gguf-Q8_0"), lambda progress: None)
+    unpatched.undo()
+    load("gguf-Q8_0").generate(make_request(tmp_path, model, "gguf-Q8_0"), lambda progress: None)
+
+
+def test_gguf_pinned(lightx2v, experts, unpatched):
+    from lightx2v.common.ops.mm.mm_weight import MMWeightGGUFTemplate
+    from lightx2v.utils.registry_factory import MM_WEIGHT_REGISTER
+
+    def loaded():
+        weight = MM_WEIGHT_REGISTER["gguf-Q8_0"](WEIGHT, None)
+        weight.load({WEIGHT: ggml(experts("gguf-Q8_0")[0])})
+        return weight
+
+    unpatched(gguf_pinned.PATCH)
+    twice = loaded()
+    assert twice.weight.data.data_ptr() != twice.pin_weight.data.data_ptr(), "in host memory twice"
+    unpatched.undo()
+    gguf_pinned.PATCH.apply(None)
+    assert MMWeightGGUFTemplate.load is gguf_pinned.load
+    once = loaded()
+    assert once.weight is None and torch.equal(once.pin_weight.data, twice.pin_weight.data)
+
+
+def test_copy_back(lightx2v, experts, unpatched):
+    from lightx2v.common.ops.tensor.tensor import DefaultTensor
+    from lightx2v.utils.registry_factory import MM_WEIGHT_REGISTER
+
+    def leaves_the_device():
+        weight = MM_WEIGHT_REGISTER["Default"]("w", None)
+        weight.load({"w": torch.ones(4, 4)})
+        weight.to_cuda()
+        weight.weight = torch.zeros(4, 4)  # the copy on the device
+        weight.to_cpu()
+        return weight.weight
+
+    unpatched(copy_back.PATCH)
+    assert leaves_the_device().sum() == 0, "upstream copies the device's tensor over the host's"
+    half = DefaultTensor("t")
+    half.load({"t": torch.ones(3)})
+    with pytest.raises(AttributeError):
+        half.to_cpu()  # never reached the device
+    unpatched.undo()
+    copy_back.PATCH.apply(None)
+    assert leaves_the_device().sum() == 16
+    half.to_cpu()
+    held = MM_WEIGHT_REGISTER["gguf-Q8_0"](WEIGHT, None)
+    held.load({WEIGHT: ggml(experts("gguf-Q8_0")[0])})
+    pinned = held.pin_weight
+    assert copy_back.moved(pinned, torch.device("meta"), False).data.is_meta
+    assert pinned.data.device.type == "cpu", "upstream's GGMLTensor.to takes the pinned data along"
+    held.to_cuda()
+    held.to_cpu()
+    assert held.weight is pinned
+
+
+def test_fp8_scales(lightx2v, load, experts):
+    from wan_ui.headers import read_header
+    from wan_ui.tensors import read_tensor
+
+    path = experts("fp8")[0]
+    info = read_header(path).tensors[f"{WEIGHT}_scale"]
+    stored = read_tensor(path, info)
+    engine = load("fp8", torch.bfloat16)
+    phase = engine.runner.model.model[0].transformer_weights.blocks[0].compute_phases[0]
+    assert torch.equal(phase.self_attn_q.pin_weight_scale, stored)
+    assert not torch.equal(stored.bfloat16().float(), stored), "bf16 would have lost something"
+    assert fp8_scales.scales(path, "cpu").keys() >= {f"{WEIGHT}_scale"}
+
+
+def test_fp8_sgl(lightx2v, unpatched, experts):
+    from lightx2v.utils.registry_factory import MM_WEIGHT_REGISTER
+
+    from wan_ui.headers import read_header
+    from wan_ui.tensors import dequantise_fp8, read_tensor
+
+    infos = read_header(experts("fp8")[0]).tensors
+    tensors = {name: read_tensor(experts("fp8")[0], infos[name]) for name in (WEIGHT, f"{WEIGHT}_scale")}
+    x = torch.randn(8, 256, generator=torch.Generator().manual_seed(0)).bfloat16()
+
+    def product(kernel):
+        weight = MM_WEIGHT_REGISTER[kernel](WEIGHT, None)
+        weight.load(dict(tensors))
+        weight.to_cuda()
+        return weight.apply(x)
+
+    unpatched(fp8_sgl.PATCH)
+    with pytest.raises(Exception, match=r"sgl_per_token_quant_fp8|CUDA|sgl_kernel"):
+        product("fp8-sgl")
+    unpatched.undo()
+    fp8_sgl.PATCH.apply(None)
+    fp8_sgl.PATCH.verify(None)
+    exact = x.float() @ dequantise_fp8(*tensors.values()).t()
+    errors = [((product(kernel).float() - exact).norm() / exact.norm()).item() for kernel in ("fp8-sgl", "fp8-torchao")]
+    assert errors[0] <= errors[1] < 0.05
+
+
+def test_post_weight(lightx2v, unpatched):
+    from lightx2v.models.networks.wan.model import WanModel
+
+    class Group:
+        def __getattr__(self, name):
+            return lambda *args: None
+
+    dense = WanModel.__new__(WanModel)
+    dense.pre_weight = dense.transformer_weights = Group()
+    with pytest.raises(AttributeError, match="post_weight"):
+        dense._update_lora({}, 1.0)
+    post_weight.PATCH.apply(None)
+    try:
+        post_weight.PATCH.verify(None)
+        dense.post_weight = WanModel.post_weight_class({})
+        dense._update_lora({}, 1.0)
+        dense._remove_lora()
+    finally:
+        WanModel.post_weight_class = None
+
+
+def test_gc_freeze(load, model, tmp_path):
+    engine = load("bf16")
+    engine.generate(make_request(tmp_path, model, "bf16"), lambda progress: None)
+    assert gc.get_freeze_count() == 0
+    engine.runner._gc_frozen = False
+    engine.runner._maybe_freeze_gc()
+    assert gc.get_freeze_count() > 0, "upstream's own behaviour"
+    gc.unfreeze()
+
+
+def test_report_of_the_checkout(lightx2v, model, settings):
+    report = patches.report(Facts(Hardware()), model.scheme("gguf-Q8_0"), checkout(settings))
+    assert {entry["target_found"] for entry in report} == {"yes"}
