@@ -12,6 +12,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -36,6 +37,7 @@ def measure(arguments: argparse.Namespace, width: int, height: int, frames: int)
     from wan_ui.engines.diffusers import DiffusersEngine
     from wan_ui.request import Request
     from wan_ui.settings import settings
+    from wan_ui.worker import StageClock
 
     result = {"width": width, "height": height, "frames": frames, "import": time.perf_counter() - started}
     model = find_model(load_catalog(settings().catalog), arguments.model)
@@ -56,14 +58,13 @@ def measure(arguments: argparse.Namespace, width: int, height: int, frames: int)
                 str(picture), f"zoom in {run}", model.name, scheme.name, "diffusers",
                 width, height, frames, arguments.steps or model.default_steps, run,
             )  # fmt: skip
-            started = time.perf_counter()
-            clip = engine.generate(request, lambda progress: None)
-            words = clip.facts["seconds"].split()
-            seconds = dict(zip(words[::2], map(float, words[1::2]), strict=True))
-            clips.append(seconds | {"clip": time.perf_counter() - started})
+            clock = StageClock(lambda message: None, threading.Event())
+            clip = engine.generate(request, clock.report)
+            seconds = clock.seconds()
+            clips.append(seconds | {"clip": sum(seconds.values())})
     result["cold"], warm = clips[0], clips[1:]
     result["warm"] = {key: statistics.median(clip[key] for clip in warm) for key in clips[0]}
-    result["facts"] = {key: value for key, value in clip.facts.items() if key != "seconds"}
+    result["facts"] = clip.facts
     return result
 
 

@@ -240,7 +240,7 @@ class _Desk:
         if self.loaded != wanted:
             model = find_model(load_catalog(self.settings.catalog), message["model"])
             scheme = model.scheme(message["scheme"])
-            clock = _Clock(self.send, self.cancel)
+            clock = StageClock(self.send, self.cancel)
             clock.report(Progress("load", detail=f"{model.title}, {scheme.title}"))
             engine, chosen = self.create_engine(message["engine"])
             if self.engine is not None:
@@ -260,7 +260,7 @@ class _Desk:
 
         request = Request.from_dict(message["request"])
         folder = Path(message["folder"])
-        clock = _Clock(self.send, self.cancel)
+        clock = StageClock(self.send, self.cancel)
         self.load({"model": request.model, "scheme": request.scheme, "engine": request.engine})
         self.engine.set_loras(request.loras)
         clip = self.engine.generate(request, clock.report)
@@ -299,7 +299,7 @@ def _rescue(frames, folder: Path) -> str:
     return "The frames could not be kept either."
 
 
-class _Clock:
+class StageClock:
     """`report` for an engine: forwards progress, raises Cancelled, and sums the seconds of each stage."""
 
     def __init__(self, send: Callable[[dict], None], cancel: threading.Event):

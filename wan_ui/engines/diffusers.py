@@ -11,8 +11,6 @@ There is no classifier-free guidance: every model in the catalog is distilled to
 
 import hashlib
 import itertools
-import logging
-import time
 from collections import OrderedDict
 from collections.abc import Sequence
 
@@ -26,8 +24,6 @@ from wan_ui.images import read_pixels
 from wan_ui.request import Clip, LoraSpec, Progress, Report, Request
 from wan_ui.settings import settings
 from wan_ui.weights import locate
-
-log = logging.getLogger(__name__)
 
 CACHED_PROMPTS = 32  # 1 MB each at full size
 CACHED_IMAGES = 8  # 2 MB each at 480x480x81
@@ -116,31 +112,18 @@ class DiffusersEngine:
         """Run one job. Raises UserError for a picture of the wrong size, Cancelled from `report`."""
         if self.model is None:
             raise RuntimeError("generate() before load()")
-        seconds = {}
-        started = time.perf_counter()
-
-        def lap(stage: str) -> None:
-            nonlocal started
-            seconds[stage] = round(time.perf_counter() - started, 3)
-            started = time.perf_counter()
-
         report(Progress("text"))
         prompt = self._encode_prompt(request.prompt)
-        lap("text")
         condition = self._encode_image(request, report)
-        lap("image")
         latents = self._denoise(request, prompt, condition, report)
-        lap("denoise")
         frames = vae.decode(
             self.vae, latents, lambda k, n: report(Progress("decode", k, n, f"latent frame {k} of {n}"))
         )
-        lap("decode")
-        log.info("%s %dx%dx%d: %s", self.model.name, request.width, request.height, request.frames, seconds)
         return Clip(
             frames=frames.numpy(),
             fps=float(self.model.fps),
             latents=latents[0].cpu().numpy(),
-            facts={**self.facts, "seconds": " ".join(f"{stage} {value:.2f}" for stage, value in seconds.items())},
+            facts=dict(self.facts),
         )
 
     def _encode_prompt(self, prompt: str) -> torch.Tensor:

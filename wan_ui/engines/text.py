@@ -9,6 +9,7 @@ import html
 import re
 from pathlib import Path
 
+import ftfy
 import torch
 from tokenizers import Tokenizer
 from transformers import UMT5Config, UMT5EncoderModel
@@ -16,11 +17,6 @@ from transformers import UMT5Config, UMT5EncoderModel
 from wan_ui.engines.checkpoints import count, load_strict, rename, t5_names
 from wan_ui.errors import UserError
 from wan_ui.headers import check_pth, damaged
-
-try:
-    import ftfy  # optional, as in diffusers: it straightens quotes and repairs mojibake
-except ImportError:
-    ftfy = None
 
 
 def read_pth(path: Path) -> dict[str, torch.Tensor]:
@@ -79,8 +75,7 @@ def load_tokenizer(folder: Path, length: int) -> Tokenizer:
 
 def clean(prompt: str) -> str:
     """As the original and diffusers do: mojibake and HTML entities repaired, white space collapsed."""
-    if ftfy is not None:
-        prompt = ftfy.fix_text(prompt)
+    prompt = ftfy.fix_text(prompt)
     text = html.unescape(html.unescape(prompt))
     return re.sub(r"\s+", " ", text).strip()
 
