@@ -1,0 +1,94 @@
+"""The dense TI2V-5B model through the real LightX2V: a random small DIT, step by step against the diffusers engine.
+
+Its VAE has a fixed size upstream (1.4 GB), so a stand-in hands over the image latents of the diffusers
+engine; text encoder, GGUF file, timesteps per token, pasted first frame and Euler steps are the real ones.
+"""
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from tests.engines.random_models import write_5b
+from tests.lightx2v.test_engine import make_request
+from tests.lightx2v.test_parity import diffusers_choice, only
+from wan_ui import settings as settings_module
+from wan_ui.catalog import Scheme, load_catalog
+from wan_ui.engines import schedule
+
+
+@pytest.fixture
+def dense(lightx2v, settings, tmp_path):
+    """The model, below the models folder like a download."""
+    root = tmp_path / "models" / "local" / "random-5b"
+    root.mkdir(parents=True)
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        write_5b(root)
+    (root / "Wan2.2_VAE.pth").touch()
+    settings_module.use(replace(settings, models=tmp_path / "models"))
+    scheme = Scheme("gguf-Q8_0", "GGUF Q8_0", "gguf", "Q8_0", high="local/random-5b:dit-Q8_0.gguf")
+    model = load_catalog(settings.catalog)["ti2v-5b"]
+    yield replace(
+        model, root="local/random-5b", vae="local/random-5b:vae", t5="", needs_gpu=False, schemes={scheme.name: scheme}
+    )
+    settings_module.use(settings)
+
+
+def test_dense_parity(dense, compute, tmp_path, monkeypatch):
+    from lightx2v.models.runners.wan import wan_runner
+
+    from wan_ui.engines import diffusers
+    from wan_ui.engines.lightx2v import LightX2VEngine
+    from wan_ui.patches import embedded_sizes
+    from wan_ui.patches.record import resolve
+
+    steps = []
+    euler_step = schedule.euler_step
+
+    def recorded(*args):
+        steps.append(euler_step(*args))
+        return steps[-1]
+
+    monkeypatch.setattr(schedule, "euler_step", recorded)
+    monkeypatch.setattr(diffusers, "choose_dtype", lambda device: diffusers_choice(torch.float32))
+    request = make_request(tmp_path, dense, "gguf-Q8_0")
+    reference = diffusers.DiffusersEngine()
+    reference.load(dense, dense.scheme(""), lambda progress: None)
+    theirs = reference.generate(request, lambda progress: None)
+    their_steps, given = [step[0] for step in steps], only(reference.images)[0]
+    text = only(reference.prompts)
+    reference.close()
+    steps.clear()
+
+    class Vae:
+        def __init__(self, **kwargs):
+            self.model = SimpleNamespace(encoder=torch.nn.Identity(), decoder=torch.nn.Identity())
+
+        def encode(self, video):
+            assert video.shape == (1, 3, 1, request.height, request.width)
+            return given
+
+        def decode(self, latents):
+            return torch.zeros(1, 3, request.frames, request.height, request.width)
+
+    monkeypatch.setattr(wan_runner, "Wan2_2_VAE", Vae)
+    if not resolve(embedded_sizes.PATCH):
+        embedded_sizes.PATCH.apply(None)  # the random text encoder is small as well
+    compute(torch.float32)
+    engine = LightX2VEngine()
+    engine.load(dense, dense.scheme(""), lambda progress: None)
+    seen = []
+    ours = engine.generate(request, seen.append)
+    assert [p.detail for p in seen if p.stage == "denoise"] == ["transformer"] * 4
+    torch.testing.assert_close(only(engine.prompts)["context"], text, atol=1e-4, rtol=0)
+    for index, (mine, theirs_step) in enumerate(zip(steps, their_steps, strict=True), start=1):
+        # the given frame is pasted in after the step; before that it is not looked at
+        difference = (mine[:, 1:] - theirs_step[:, 1:]).abs()
+        print(f"  step {index}   max {difference.max():.2e}  mean {difference.mean():.2e}")
+        assert difference.max() < 1e-4
+    assert abs(ours.latents - theirs.latents).max() < 1e-4
+    again = engine.generate(request, lambda progress: None)
+    assert (again.latents == ours.latents).all()
+    engine.close()
