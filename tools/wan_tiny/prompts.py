@@ -96,7 +96,7 @@ ADVERBS = {WEAK: ["slowly", "gently", "slightly", "subtly", "softly", "very slow
 ADJECTIVES = {WEAK: ["slow", "gentle", "slight", "subtle", "soft", "light", "faint", "very slow"],
               STRONG: ["fast", "strong", "dramatic", "quick", "intense", "heavy", "rapid", "very strong"]}
 
-NOUNS = tuple((
+NOUNS = tuple((  # noqa: SIM905 - a word list reads best as words
     "cat dog woman man girl boy child portrait landscape mountain lake city street car house tree forest "
     "flower bird horse boat bridge beach sky face person people food coffee table room castle temple robot "
     "astronaut rocket painting photo picture image scene view village garden river desert snow animal fish "
@@ -109,7 +109,7 @@ NOUNS = tuple((
     "volcano planet galaxy spaceship station office kitchen bedroom bathroom hall corridor stairs roof "
     "balcony terrace wall fence gate "
 ).split())
-ADJ = tuple((
+ADJ = tuple((  # noqa: SIM905
     "beautiful cinematic realistic old young happy sad calm colourful colorful detailed amazing big small red "
     "blue green yellow pink purple brown white black epic quiet busy lonely cute funny elegant rusty wooden "
     "stone modern ancient tall tiny huge fluffy shiny wet dusty snowy rainy cloudy tropical rocky grassy "
