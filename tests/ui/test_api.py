@@ -7,6 +7,8 @@ from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 
 from wan_ui import muxer
+from wan_ui.catalog import load_catalog
+from wan_ui.settings import Settings
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +29,9 @@ def test_generate_makes_a_clip_and_tells_its_settings(client, picture):
 
 def test_what_is_left_out_is_chosen(client, picture):
     _, settings = client.predict(image=handle_file(picture), prompt="pan left", api_name="/generate")
-    assert (settings["width"], settings["height"], settings["frames"], settings["steps"]) == (320, 192, 25, 4)
+    model = load_catalog(Settings().catalog)["wan-tiny"]
+    assert (settings["width"], settings["height"]) == (320, 192)
+    assert (settings["frames"], settings["steps"]) == (model.default_frames, model.default_steps)
     assert 0 <= settings["seed"] < 2**32
 
 

@@ -16,6 +16,7 @@ def test_picture_to_clip_to_history(page: Page, picture, tmp_path):
     page.locator("#crop img").wait_for()
     expect(page.locator("#picture-note")).to_contain_text("320 × 192")
     page.get_by_role("radio", name="256 × 256").check()
+    page.get_by_role("radio", name="17 · 1.1 s").check()
     expect(page.locator("#picture-note")).to_contain_text("Used at 256 × 256; the dimmed edges are cut off")
     phrases = page.get_by_role("group", name="Add to the prompt")
     phrases.get_by_text("zoom in").click()
@@ -55,7 +56,7 @@ def test_picture_to_clip_to_history(page: Page, picture, tmp_path):
     tile.click()
     page.get_by_role("button", name="Load settings", exact=True).click()
     expect(page.locator("#prompt textarea")).to_have_value(settings["prompt"])
-    expect(page.locator("#frames label.selected")).to_have_text("25 · 1.6 s")
+    expect(page.locator("#frames label.selected")).to_have_text("17 · 1.1 s")
     expect(page.locator("#size label.selected")).to_have_text("256 × 256")
     # The picture comes back as it was used, so that the same seed gives the same clip.
     expect(page.locator("#picture-note")).to_have_text("Used at 256 × 256.")
