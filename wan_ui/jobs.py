@@ -11,7 +11,7 @@ import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from pathlib import Path
 
 from wan_ui.request import Progress, Request
@@ -24,7 +24,7 @@ CREATE TABLE IF NOT EXISTS jobs (
     id TEXT PRIMARY KEY, owner TEXT NOT NULL, state TEXT NOT NULL, request TEXT NOT NULL,
     created REAL NOT NULL, started REAL, finished REAL,
     stage TEXT NOT NULL DEFAULT '', step INTEGER NOT NULL DEFAULT 0, total INTEGER NOT NULL DEFAULT 0,
-    detail TEXT NOT NULL DEFAULT '', stage_started REAL, step_started REAL,
+    detail TEXT NOT NULL DEFAULT '', preview TEXT NOT NULL DEFAULT '', stage_started REAL, step_started REAL,
     cancel INTEGER NOT NULL DEFAULT 0, error TEXT NOT NULL DEFAULT '', result TEXT NOT NULL DEFAULT '{}'
 );
 CREATE INDEX IF NOT EXISTS jobs_by_state ON jobs (state, created);
@@ -122,13 +122,13 @@ class Jobs:
         return _job(row) if row else None
 
     def mark(self, job_id: str, progress: Progress) -> None:
-        """Record the step that is being entered."""
+        """Record the step that is being entered. The last preview stays until there is a newer one."""
         now = time.time()
         with self._connect() as db:
             db.execute(
                 "UPDATE jobs SET stage_started = CASE WHEN stage = ? THEN stage_started ELSE ? END, step_started = ?, "
-                "stage = ?, step = ?, total = ?, detail = ? WHERE id = ?",
-                (progress.stage, now, now, progress.stage, progress.step, progress.total, progress.detail, job_id),
+                "stage = ?, step = ?, total = ?, detail = ?, preview = COALESCE(NULLIF(?, ''), preview) WHERE id = ?",
+                (progress.stage, now, now, *astuple(progress), job_id),
             )
 
     def cancel(self, job_id: str) -> None:
@@ -144,7 +144,7 @@ class Jobs:
     def finish(self, job_id: str, state: str, *, error: str = "", result: dict | None = None) -> None:
         with self._connect() as db:
             db.execute(
-                "UPDATE jobs SET state = ?, finished = ?, error = ?, result = ? WHERE id = ?",
+                "UPDATE jobs SET state = ?, finished = ?, error = ?, result = ?, preview = '' WHERE id = ?",
                 (state, time.time(), error, json.dumps(result or {}), job_id),
             )
 
@@ -171,7 +171,7 @@ def _job(row: sqlite3.Row) -> Job:
         created=row["created"],
         started=row["started"],
         finished=row["finished"],
-        progress=Progress(row["stage"], row["step"], row["total"], row["detail"]),
+        progress=Progress(row["stage"], row["step"], row["total"], row["detail"], row["preview"]),
         stage_started=row["stage_started"],
         step_started=row["step_started"],
         cancel=bool(row["cancel"]),

@@ -60,12 +60,14 @@ class Progress:
     step    1-based number of the step being entered; 0 while the stage has no steps yet
     total   number of steps in the stage; 0 when the stage is a single piece of work
     detail  words for people: "high-noise expert", "frame 9 of 33"
+    preview data URL of a small animated picture of the clip so far; empty when there is none
     """
 
     stage: str
     step: int = 0
     total: int = 0
     detail: str = ""
+    preview: str = ""
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 import torch
 
 from wan_ui.catalog import Model, Scheme
-from wan_ui.engines import dit, schedule, text, vae
+from wan_ui.engines import dit, preview, schedule, text, vae
 from wan_ui.engines.device import choose_device, choose_dtype, choose_residence, use_threads
 from wan_ui.errors import UserError
 from wan_ui.images import read_pixels
@@ -69,6 +69,7 @@ class DiffusersEngine:
         self.encoder = text.load_text_encoder(paths.t5, dtype=residence.text_dtype, device=residence.text)
         entering(2)
         self.vae = vae.load_vae(paths.vae, dtype=self.dtype, device=self.device)
+        self.colours = preview.fit_colours(self.vae)
         for step, (side, path, (config, _)) in enumerate(zip(sides, paths.experts, configs, strict=True), start=3):
             entering(step)
             self.experts.append(
@@ -164,11 +165,12 @@ class DiffusersEngine:
         is_first[:, :, 0] = 1
 
         sigmas = schedule.sigmas(request.steps, self.model.shift)
+        look = ""
         for k, (sigma, next_sigma) in enumerate(itertools.pairwise(sigmas)):
             timestep = sigma * 1000
             index = schedule.expert_index(timestep, self.model.boundary)
             side = SIDES[self.model.family][index]
-            report(Progress("denoise", k + 1, request.steps, EXPERT_NAMES[side]))
+            report(Progress("denoise", k + 1, request.steps, EXPERT_NAMES[side], look))
             if self.model.family == "5b":
                 # The picture's latent frame is given, not denoised: pasted in, with timestep 0 for its tokens.
                 inputs = torch.where(is_first.bool(), condition, latents)
@@ -183,6 +185,8 @@ class DiffusersEngine:
                 encoder_hidden_states=prompt,
                 return_dict=False,
             )[0]
+            # What the clip would be if the rest of the way were straight.
+            look = preview.animate(schedule.euler_step(latents, velocity, sigma, 0.0), self.colours)
             latents = schedule.euler_step(latents, velocity, sigma, next_sigma)
         if self.model.family == "5b":
             latents = torch.where(is_first.bool(), condition, latents)

@@ -95,7 +95,15 @@ def _running(job: Job, history: list[Job], queued: int) -> str:
     if job.cancel:
         title, detail = "Cancelling", ["stops after this step"]
     body = _bar(progress.fraction(job, expected, now)) + _stages(job) + _note(", ".join(detail))
-    return _card("work", title, timing, body)
+    return _card("work", title, timing, _preview(job) + body)
+
+
+def _preview(job: Job) -> str:
+    """The clip so far, a few pixels wide and moving."""
+    if not job.progress.preview.startswith("data:image/"):
+        return ""
+    ratio = f"aspect-ratio:{job.request.width}/{job.request.height}"
+    return f'<img class="w-preview" src="{text(job.progress.preview)}" style="{ratio}" alt="The clip so far">'
 
 
 def _stages(job: Job) -> str:
