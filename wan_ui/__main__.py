@@ -18,8 +18,8 @@ from tqdm import tqdm
 from wan_ui import __version__, download, patches, progress
 from wan_ui.catalog import find_model, load_catalog
 from wan_ui.engines import lightx2v_config
-from wan_ui.engines.base import lightx2v_missing
 from wan_ui.errors import UserError
+from wan_ui.hardware import engine_name
 from wan_ui.intake import Draft
 from wan_ui.pipeline import PIPELINE
 from wan_ui.qa import bench
@@ -151,9 +151,7 @@ def _download(args: argparse.Namespace) -> int:
     config = settings()
     model = find_model(load_catalog(config.catalog), args.model)
     scheme = model.scheme(args.scheme)
-    engine = args.engine
-    if engine == "auto":
-        engine = "diffusers" if lightx2v_missing(config) else "lightx2v"
+    engine = engine_name(args.engine, config)
     items = download.plan(model, scheme, config, engine, check=args.check)
     for item in items:
         state = "there" if item.present else f"{item.have / 1e9:.2f} GB there" if item.have else "to download"

@@ -10,6 +10,8 @@ import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from wan_ui.settings import Settings
+
 # What LightX2V looks for at import; a missing one becomes None there and fails at its first use.
 KERNELS = ("triton", "flash_attn_interface", "flash_attn", "sageattention", "sgl_kernel", "vllm", "q8_kernels")
 
@@ -50,6 +52,25 @@ def nvidia_gpu() -> bool:
     return (
         Path("/dev/nvidia0").exists() or Path("/proc/driver/nvidia/gpus").is_dir() or bool(shutil.which("nvidia-smi"))
     )
+
+
+def lightx2v_missing(settings: Settings) -> str:
+    """ "" when LightX2V can be used here, else what is missing. Imports neither torch nor LightX2V."""
+    if settings.lightx2v_path:
+        if not (Path(settings.lightx2v_path) / "lightx2v" / "infer.py").is_file():
+            return f"WAN_UI_LIGHTX2V_PATH={settings.lightx2v_path} is not a checkout of LightX2V"
+    elif not installed(("lightx2v",)):
+        return "LightX2V is not installed, and WAN_UI_LIGHTX2V_PATH is not set"
+    if not nvidia_gpu():
+        return "no CUDA GPU for LightX2V"
+    return ""
+
+
+def engine_name(name: str, settings: Settings) -> str:
+    """ "auto" resolved: lightx2v where it is here with a CUDA GPU, else diffusers."""
+    if name != "auto":
+        return name
+    return "diffusers" if lightx2v_missing(settings) else "lightx2v"
 
 
 def nvidia_smi() -> str:

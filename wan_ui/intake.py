@@ -42,7 +42,7 @@ def resolve(draft: Draft, settings: Settings, folder: Path) -> Request:
     engine = draft.engine or settings.engine
     if engine not in ENGINES:
         raise UserError(f"engine: {engine!r} is not known; choose one of {', '.join(ENGINES)}", field="engine")
-    missing = weights.availability(model, scheme, settings)
+    missing = weights.availability(model, scheme, settings, engine)
     if missing:
         raise UserError(f"model: {model.name} with {scheme.name} cannot run here: {missing}", field="model")
     prompt = _prompt(draft.prompt, settings.max_prompt)

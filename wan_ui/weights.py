@@ -15,7 +15,7 @@ from pathlib import Path
 
 from wan_ui.catalog import Model, Scheme
 from wan_ui.errors import UserError
-from wan_ui.hardware import nvidia_gpu
+from wan_ui.hardware import engine_name, nvidia_gpu
 from wan_ui.quantise import quantise_file, suffix
 from wan_ui.settings import ROOT, Settings
 
@@ -47,11 +47,11 @@ class Paths:
     loras: tuple[Path, ...] = ()
 
 
-def availability(model: Model, scheme: Scheme, settings: Settings, engine: str = "diffusers") -> str:
+def availability(model: Model, scheme: Scheme, settings: Settings, engine: str = "auto") -> str:
     """ "" when the model can be used with the scheme, else the reason in a few words. Cheap; derives nothing."""
     if model.needs_gpu and not nvidia_gpu():
         return "needs a CUDA GPU"
-    found = files(model, scheme, settings, engine)
+    found = files(model, scheme, settings, engine_name(engine, settings))
     missing = [ref for ref, path in found.items() if path is None]
     if missing:
         return f"{len(missing)} of {len(found)} files missing"

@@ -16,7 +16,7 @@ import pytest
 from wan_ui import catalog as catalogs
 from wan_ui import patches, weights
 from wan_ui import settings as settings_module
-from wan_ui.engines.base import lightx2v_missing
+from wan_ui.hardware import lightx2v_missing
 from wan_ui.patches.record import owner
 from wan_ui.settings import load_settings
 
@@ -143,9 +143,9 @@ def compute(lightx2v, monkeypatch):
 
     upstream = T5EncoderModel.__init__
 
-    def use(dtype):
-        def init(self, *args, **kwargs):
-            upstream(self, *args, **{**kwargs, "dtype": dtype})  # upstream's T5 is bf16 whatever the run is
+    def use(dtype, text_dtype=None):
+        def init(self, *args, **kwargs):  # upstream's text encoder is bf16 whatever the run is
+            upstream(self, *args, **{**kwargs, "dtype": text_dtype or dtype})
 
         monkeypatch.setitem(envs.DTYPE_MAP, "BF16", dtype)
         monkeypatch.setattr(T5EncoderModel, "__init__", init)
@@ -168,8 +168,8 @@ def load(model, compute):
 
     engines = []
 
-    def make(scheme, dtype=None):
-        compute(dtype or torch.float32)
+    def make(scheme, dtype=None, **options):
+        compute(dtype or torch.float32, **options)
         engine = LightX2VEngine()
         engines.append(engine)
         engine.load(model, model.scheme(scheme) if isinstance(scheme, str) else scheme, lambda progress: None)

@@ -12,7 +12,7 @@ from tests.lightx2v.test_engine import make_request
 from wan_ui import patches, weights
 from wan_ui.engines.lightx2v_config import checkout
 from wan_ui.hardware import Hardware
-from wan_ui.patches import copy_back, fp8_scales, fp8_sgl, gguf_pinned, post_weight
+from wan_ui.patches import copy_back, fp8_scales, fp8_sgl, gguf_pinned, post_weight, t5_island
 from wan_ui.patches.record import Facts, in_source
 
 WEIGHT = "blocks.0.self_attn.q.weight"
@@ -155,6 +155,31 @@ def test_post_weight(lightx2v, unpatched):
         dense._remove_lora()
     finally:
         WanModel.post_weight_class = None
+
+
+def test_t5_island(load, model, tmp_path, monkeypatch):
+    from wan_ui.engines import lightx2v_config
+
+    choose, request = lightx2v_config.choose, make_request(tmp_path, model, "bf16")
+
+    def offloaded(*args):
+        choices = choose(*args)
+        choices.values["t5_cpu_offload"] = True
+        return choices
+
+    def context(engine):
+        engine.generate(request, lambda progress: None)
+        (value,) = engine.prompts.values()
+        return value["context"].float()
+
+    expected = context(load("bf16", torch.float32))
+    monkeypatch.setattr(lightx2v_config, "choose", offloaded)
+    engine = load("bf16", torch.float16, text_dtype=torch.bfloat16)
+    with pytest.raises(RuntimeError, match="same dtype"):
+        context(engine)
+    t5_island.PATCH.apply(engine.runner)
+    t5_island.PATCH.verify(engine.runner)
+    assert ((context(engine) - expected).norm() / expected.norm()).item() < 0.02
 
 
 def test_gc_freeze(load, model, tmp_path):

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from tests.patches.test_records import CATALOG, H200, RTX3060, TINY
+from wan_ui import hardware
 from wan_ui.catalog import FP8_KERNELS
 from wan_ui.engines import base, schedule
 from wan_ui.engines import lightx2v_config as config
@@ -131,15 +132,17 @@ def test_the_switch_of_experts_follows_from_the_schedule():
 
 
 def test_the_choice_of_engine_and_its_reason(tmp_path, monkeypatch):
-    monkeypatch.setattr(base, "installed", lambda names: frozenset())
-    monkeypatch.setattr(base, "nvidia_gpu", lambda: False)
-    assert "not installed" in base.lightx2v_missing(SETTINGS)
+    monkeypatch.setattr(hardware, "installed", lambda names: frozenset())
+    monkeypatch.setattr(hardware, "nvidia_gpu", lambda: False)
+    assert "not installed" in hardware.lightx2v_missing(SETTINGS)
     here = replace(SETTINGS, lightx2v_path=str(tmp_path))
-    assert "is not a checkout" in base.lightx2v_missing(here)
+    assert "is not a checkout" in hardware.lightx2v_missing(here)
     (tmp_path / "lightx2v").mkdir()
     (tmp_path / "lightx2v" / "infer.py").touch()
-    assert base.lightx2v_missing(here) == "no CUDA GPU for LightX2V"
-    monkeypatch.setattr(base, "nvidia_gpu", lambda: True)
-    assert base.lightx2v_missing(here) == ""
+    assert hardware.lightx2v_missing(here) == "no CUDA GPU for LightX2V"
+    monkeypatch.setattr(hardware, "nvidia_gpu", lambda: True)
+    assert hardware.lightx2v_missing(here) == ""
+    assert hardware.engine_name("auto", here) == "lightx2v"
+    assert hardware.engine_name("diffusers", here) == "diffusers"
     with pytest.raises(UserError, match="'tensorrt' is not known"):
         base.create_engine("tensorrt")

@@ -6,14 +6,13 @@ otherwise, and says why.
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Protocol
 
 from wan_ui.catalog import Model, Scheme
 from wan_ui.errors import UserError
-from wan_ui.hardware import installed, nvidia_gpu
+from wan_ui.hardware import lightx2v_missing
 from wan_ui.request import Clip, LoraSpec, Report, Request
-from wan_ui.settings import Settings, settings
+from wan_ui.settings import settings
 
 
 class Engine(Protocol):
@@ -46,15 +45,3 @@ def create_engine(name: str) -> tuple[Engine, str]:
 
     reason = "asked for" if name == "diffusers" else f"auto: {missing}"
     return DiffusersEngine(), f"diffusers ({reason})"
-
-
-def lightx2v_missing(settings: Settings) -> str:
-    """ "" when LightX2V can be used here, else what is missing. Imports neither torch nor LightX2V."""
-    if settings.lightx2v_path:
-        if not (Path(settings.lightx2v_path) / "lightx2v" / "infer.py").is_file():
-            return f"WAN_UI_LIGHTX2V_PATH={settings.lightx2v_path} is not a checkout of LightX2V"
-    elif not installed(("lightx2v",)):
-        return "LightX2V is not installed, and WAN_UI_LIGHTX2V_PATH is not set"
-    if not nvidia_gpu():
-        return "no CUDA GPU for LightX2V"
-    return ""

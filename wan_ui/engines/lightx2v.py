@@ -249,7 +249,7 @@ def import_lightx2v(environ: dict[str, str]) -> str:
     default_environment(environ)
     try:
         import lightx2v.infer  # noqa: F401 - registers the runners
-    except ImportError as error:
+    except (ImportError, AttributeError, OSError, RuntimeError) as error:  # RuntimeError: no CUDA device
         raise UserError(
             f"engine: LightX2V cannot be imported ({error}); see README, or use --engine diffusers"
         ) from error

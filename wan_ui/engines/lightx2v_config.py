@@ -76,7 +76,8 @@ def choose(model: Model, scheme: Scheme, paths: Paths, hardware: Hardware, setti
     kernel, kernel_why = _kernel(scheme, wishes["fp8_kernel"], hardware)
     offload, offload_why = _offload(wishes["offload"], scheme, paths, hardware)
     modulate, modulate_why = _modulate(wishes["modulate_type"], hardware)
-    facts = Facts(hardware, model.family, model.embedded, kernel, offload)
+    dtype, dtype_why = _dtype(settings, hardware)
+    facts = Facts(hardware, model.family, model.embedded, kernel, offload, dtype)
     values = {
         "self_attn_1_type": attention,
         "cross_attn_1_type": attention,
@@ -98,7 +99,7 @@ def choose(model: Model, scheme: Scheme, paths: Paths, hardware: Hardware, setti
         "kernel": f"{kernel} ({kernel_why})",
         "offload": f"{offload} ({offload_why})",
         "modulate": f"{modulate} ({modulate_why})",
-        "dtype": _dtype(settings, hardware)[1],
+        "dtype": dtype_why,
     }
     return Choices(values, facts, reasons)
 

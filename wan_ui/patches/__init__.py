@@ -19,6 +19,7 @@ from wan_ui.patches import (
     gguf_loader,
     gguf_pinned,
     post_weight,
+    t5_island,
 )
 from wan_ui.patches.record import COMMIT, Facts, Patch, PatchError, in_source, resolve
 
@@ -30,6 +31,7 @@ PATCHES: tuple[Patch, ...] = (
     fp8_sgl.PATCH,
     copy_back.PATCH,
     post_weight.PATCH,
+    t5_island.PATCH,
     gc_freeze.PATCH,
 )
 

@@ -28,6 +28,7 @@ class Facts:
 
     kernel   upstream's name of the weight class: Default, fp8-torchao, fp8-sgl, gguf-Q8_0 ...
     offload  none | model | block: where inactive weights stay
+    dtype    BF16 | FP16: what the run computes in
     """
 
     hardware: Hardware
@@ -35,6 +36,7 @@ class Facts:
     embedded: bool = False
     kernel: str = "Default"
     offload: str = "none"
+    dtype: str = "BF16"
 
 
 @dataclass(frozen=True)
