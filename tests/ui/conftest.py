@@ -10,7 +10,6 @@ import sys
 import time
 from pathlib import Path
 
-import httpx
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw
@@ -57,10 +56,11 @@ class App:
         with self.log_file.open("a") as log:
             self.process = self.popen(stdout=log, stderr=subprocess.STDOUT)
         while True:
+            # A bare socket: asking with httpx every time takes half a core from the app that is starting.
             try:
-                httpx.get(self.url, timeout=5)
+                socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
                 return self
-            except httpx.TransportError:
+            except OSError:
                 assert self.process.poll() is None, self.log()
                 assert time.monotonic() - self.started < 60, self.log()
                 time.sleep(0.05)
