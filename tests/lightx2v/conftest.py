@@ -8,6 +8,7 @@ tests its bf16 is float32 (`compute`), so that the two engines can be held again
 import importlib.machinery
 import os
 import sys
+from contextlib import nullcontext
 from types import SimpleNamespace
 from unittest.mock import MagicMock
 
@@ -100,8 +101,10 @@ def lightx2v(settings, model):
             "memory_allocated": lambda: 0,
             "memory_reserved": lambda: 0,
             "empty_cache": lambda: None,
+            "Stream": lambda **kwargs: SimpleNamespace(synchronize=lambda: None),
+            "stream": lambda stream: nullcontext(),
         }.items():
-            if not hasattr(torch.cpu, name):
+            if not hasattr(torch.cpu, name) or name in ("Stream", "stream"):  # torch's has no synchronize
                 setattr(torch.cpu, name, value)
     settings_module.use(settings)
     from wan_ui.engines.lightx2v import import_lightx2v

@@ -44,12 +44,12 @@ def test_dense_parity(dense, compute, tmp_path, monkeypatch):
     from wan_ui.patches import embedded_sizes
     from wan_ui.patches.record import resolve
 
-    steps = []
+    steps = {}  # by sigma; the diffusers engine's preview asks first, the step itself last
     euler_step = schedule.euler_step
 
-    def recorded(*args):
-        steps.append(euler_step(*args))
-        return steps[-1]
+    def recorded(latents, velocity, sigma, next_sigma):
+        steps[sigma] = euler_step(latents, velocity, sigma, next_sigma)
+        return steps[sigma]
 
     monkeypatch.setattr(schedule, "euler_step", recorded)
     monkeypatch.setattr(diffusers, "choose_dtype", lambda device: diffusers_choice(torch.float32))
@@ -57,7 +57,7 @@ def test_dense_parity(dense, compute, tmp_path, monkeypatch):
     reference = diffusers.DiffusersEngine()
     reference.load(dense, dense.scheme(""), lambda progress: None)
     theirs = reference.generate(request, lambda progress: None)
-    their_steps, given = [step[0] for step in steps], only(reference.images)[0]
+    their_steps, given = [step[0] for step in steps.values()], only(reference.images)[0]
     text = only(reference.prompts)
     reference.close()
     steps.clear()
@@ -83,7 +83,7 @@ def test_dense_parity(dense, compute, tmp_path, monkeypatch):
     ours = engine.generate(request, seen.append)
     assert [p.detail for p in seen if p.stage == "denoise"] == ["transformer"] * 4
     torch.testing.assert_close(only(engine.prompts)["context"], text, atol=1e-4, rtol=0)
-    for index, (mine, theirs_step) in enumerate(zip(steps, their_steps, strict=True), start=1):
+    for index, (mine, theirs_step) in enumerate(zip(steps.values(), their_steps, strict=True), start=1):
         # the given frame is pasted in after the step; before that it is not looked at
         difference = (mine[:, 1:] - theirs_step[:, 1:]).abs()
         print(f"  step {index}   max {difference.max():.2e}  mean {difference.mean():.2e}")

@@ -100,6 +100,40 @@ def test_out_of_memory_at_a_step_then_a_right_job_with_its_own_seed(load, model,
     assert not np.array_equal(other.latents, expected.latents)
 
 
+def test_a_failure_inside_a_block_with_block_offload(load, model, tmp_path, monkeypatch):
+    """Upstream prefetches the next block while one runs; what a failed job prefetched must not start the next."""
+    from wan_ui.engines import lightx2v_config
+
+    choose = lightx2v_config.choose
+
+    def by_block(*args):
+        choices = choose(*args)
+        return replace(
+            choices,
+            values=choices.values | {"offload_granularity": "block"},
+            facts=replace(choices.facts, offload="block"),
+        )
+
+    request = make_request(tmp_path, model, "bf16")
+    whole = load("bf16").generate(request, lambda progress: None)
+    monkeypatch.setattr(lightx2v_config, "choose", by_block)
+    engine = load("bf16")
+    assert np.array_equal(engine.generate(request, lambda progress: None).latents, whole.latents)
+    infer = engine.runner.model.model[0].transformer_infer
+    run_block = infer.run_block
+
+    def exhausted(index, *args):
+        if index == 3:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return run_block(index, *args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(infer, "run_block", exhausted)
+        with pytest.raises(UserError, match="ran out of memory"):
+            engine.generate(request, lambda progress: None)
+    assert np.array_equal(engine.generate(request, lambda progress: None).latents, whole.latents)
+
+
 def test_steps_and_sizes_change_between_jobs(load, model, tmp_path):
     engine = load("bf16")
     cases = ((1, 5, ["high"]), (3, 9, ["high"] * 2 + ["low"]), (4, 5, ["high"] * 2 + ["low"] * 2))

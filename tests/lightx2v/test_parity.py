@@ -18,12 +18,12 @@ def both(load, model, tmp_path, monkeypatch, record_property):
     """both(scheme) -> {stage: (LightX2V's tensor, diffusers' tensor)}"""
     from wan_ui.engines import diffusers
 
-    steps = []
+    steps = {}  # by sigma; the diffusers engine's preview asks first, the step itself last
     euler_step = schedule.euler_step
 
-    def recorded(*args):
-        steps.append(euler_step(*args))
-        return steps[-1]
+    def recorded(latents, velocity, sigma, next_sigma):
+        steps[sigma] = euler_step(latents, velocity, sigma, next_sigma)
+        return steps[sigma]
 
     monkeypatch.setattr(schedule, "euler_step", recorded)
     monkeypatch.setattr(diffusers, "choose_dtype", lambda device: diffusers_choice(torch.float32))
@@ -33,14 +33,14 @@ def both(load, model, tmp_path, monkeypatch, record_property):
         production, reference = load(scheme), diffusers.DiffusersEngine()
         reference.load(model, model.scheme(scheme), lambda progress: None)
         ours = production.generate(request, lambda progress: None)
-        our_steps = [step.cpu() for step in steps]
+        our_steps = [step.cpu() for step in steps.values()]
         steps.clear()
         theirs = reference.generate(request, lambda progress: None)
         stages = {
             "text": (only(production.prompts)["context"], only(reference.prompts)),
             "image": (only(production.images)[4:], only(reference.images)[0]),
         }
-        for index, (ours_step, theirs_step) in enumerate(zip(our_steps, steps, strict=True), start=1):
+        for index, (ours_step, theirs_step) in enumerate(zip(our_steps, steps.values(), strict=True), start=1):
             stages[f"step {index}"] = (ours_step, theirs_step[0])
         latents = torch.from_numpy(theirs.latents)
         stages["decode"] = (production.runner.vae_decoder.decode(latents), decode(reference.vae, latents))

@@ -187,12 +187,15 @@ class LightX2VEngine:
         for vae in {id(vae): vae for vae in (runner.vae_encoder, runner.vae_decoder)}.values():
             for name in ("clear_cache", "clear_encode_cache", "clear_decode_cache"):
                 getattr(vae.model, name, lambda: None)()
-        if self.offload == "model":
-            experts = runner.model.model if self.model.family == "a14b" else [runner.model]
-            for expert in experts:
+        experts = runner.model.model if self.model.family == "a14b" else [runner.model]
+        for expert in experts:
+            if self.offload == "model":
                 expert.to_cpu()
-            if self.model.family == "a14b":
-                runner.model.cur_model_index = -1
+            elif self.offload == "block":
+                # The buffer holds the block that was next; without this the next job would start with it.
+                expert.transformer_infer.offload_manager.need_init_first_buffer = True
+        if self.offload == "model" and self.model.family == "a14b":
+            runner.model.cur_model_index = -1
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
