@@ -65,7 +65,8 @@ def write_mp4(frames: np.ndarray, path: Path, fps: float, metadata: dict | None 
 
 def read_metadata(path: Path) -> dict:
     """The settings stored by `write_mp4`. Raises UserError when the file carries none."""
-    text = _run(ffmpeg.output(ffmpeg.input(str(path)), "pipe:", format="ffmetadata")).decode(errors="replace")
+    source = ffmpeg.input(str(path), format="mp4")  # said, not guessed: a playlist must not open other files
+    text = _run(ffmpeg.output(source, "pipe:", format="ffmetadata")).decode(errors="replace")
     match = re.search(rf"^{TAG}=((?:\\.|[^\n])*)$", text, re.MULTILINE)
     if not match:
         raise UserError(f"{path.name} carries no Wan UI settings")

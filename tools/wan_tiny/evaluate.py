@@ -11,6 +11,7 @@ Writes DIR/report-PART.json and a contact sheet. The parts (a clip takes about 6
              measured flow must be the one asked for (see `measured_motion`)
   first      first frame against the upload
 """
+
 import argparse
 import itertools
 import json
@@ -63,15 +64,16 @@ class Model:
         """One clip per text -> (n, 3, T, H, W), clamped."""
         out = []
         for i in range(0, len(texts), chunk):
-            h = self.embed(texts[i:i + chunk])
+            h = self.embed(texts[i : i + chunk])
             c = condition.expand(len(h), -1, -1, -1, -1)
             g = torch.Generator().manual_seed(seed + i)
             x = torch.randn(len(h), 16, *c.shape[2:], generator=g).to(self.device)
             for t, following in itertools.pairwise(sigmas):
                 expert = self.experts["high" if t >= BOUNDARY else "low"]
                 time_ = torch.full((len(h),), t * 1000, device=self.device)
-                v = expert(torch.cat([x, c], 1).to(self.dtype), timestep=time_, encoder_hidden_states=h,
-                           return_dict=False)[0].float()
+                v = expert(
+                    torch.cat([x, c], 1).to(self.dtype), timestep=time_, encoder_hidden_states=h, return_dict=False
+                )[0].float()
                 x = x + (following - t) * v
             for z in x.split(1):
                 raw = vae_parallel.denormalise(z, self.vae)
@@ -89,7 +91,7 @@ def resize(photo, height, width):
     s = min(h / height, w / width)
     ch, cw = int(height * s), int(width * s)
     y, x = (h - ch) // 2, (w - cw) // 2
-    return F.interpolate(photo[None, :, y:y + ch, x:x + cw], size=(height, width), mode="bilinear", antialias=True)
+    return F.interpolate(photo[None, :, y : y + ch, x : x + cw], size=(height, width), mode="bilinear", antialias=True)
 
 
 def measured_motion(clip):
@@ -99,12 +101,13 @@ def measured_motion(clip):
     whole motion at once is too far for it); brightness is equalised first, since lights change it.
     """
     import cv2
+
     grey = ((clip.mean(0) + 1) * 127.5).clamp(0, 255).byte().cpu().numpy()
     grey = [cv2.createCLAHE(2.0, (4, 4)).apply(g) for g in grey]
     h, w = grey[0].shape
     finder = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     total = np.eye(3)
-    ys, xs = np.mgrid[4:h - 4:4, 4:w - 4:4].reshape(2, -1)
+    ys, xs = np.mgrid[4 : h - 4 : 4, 4 : w - 4 : 4].reshape(2, -1)
     frames = [*list(range(0, len(grey) - 1, 4)), len(grey) - 1]
     for a, b in itertools.pairwise(frames):
         flow = finder.calc(grey[a], grey[b], None)
@@ -116,12 +119,24 @@ def measured_motion(clip):
     # content moved by `total` in pixels; the window moved by its inverse
     centre = np.array([w / 2, h / 2, 1.0])
     dx, dy = (total @ centre - centre)[:2] / (h / 2)
-    return (float(np.log(np.hypot(total[0, 0], total[1, 0]))), float(-np.arctan2(total[1, 0], total[0, 0])),
-            float(-dx), float(-dy))
+    return (
+        float(np.log(np.hypot(total[0, 0], total[1, 0]))),
+        float(-np.arctan2(total[1, 0], total[0, 0])),
+        float(-dx),
+        float(-dy),
+    )
 
 
-DIRECTIONS = {"zoom in": (0, 1), "zoom out": (0, -1), "rotate counterclockwise": (1, 1), "rotate clockwise": (1, -1),
-              "pan right": (2, 1), "pan left": (2, -1), "pan down": (3, 1), "pan up": (3, -1)}
+DIRECTIONS = {
+    "zoom in": (0, 1),
+    "zoom out": (0, -1),
+    "rotate counterclockwise": (1, 1),
+    "rotate clockwise": (1, -1),
+    "pan right": (2, 1),
+    "pan left": (2, -1),
+    "pan down": (3, 1),
+    "pan up": (3, -1),
+}
 
 
 def direction_of(motion):
@@ -139,8 +154,10 @@ def direction_of(motion):
 
 def vae_bar(model, photos, frames, size):
     means, per_frame = [], []
-    specs = [motions.Spec(motion, light) for motion, light in (
-        ("zoom in", "none"), ("pan left", "sunset"), ("rotate clockwise", "none"))]
+    specs = [
+        motions.Spec(motion, light)
+        for motion, light in (("zoom in", "none"), ("pan left", "sunset"), ("rotate clockwise", "none"))
+    ]
     for photo in photos:
         photo = resize(photo, size, size)
         for spec in specs:
@@ -149,8 +166,11 @@ def vae_bar(model, photos, frames, size):
             means.append(psnr(out, clip).item())
             per_frame.append(psnr(out, clip, (0, 1, 3, 4)))
     per_photo = np.array(means).reshape(len(photos), -1).mean(1).round(2).tolist()
-    return {"mean": round(float(np.mean(means)), 2), "per_photo": per_photo,
-            "per_frame": [round(x, 2) for x in torch.stack(per_frame).mean(0).tolist()]}
+    return {
+        "mean": round(float(np.mean(means)), 2),
+        "per_photo": per_photo,
+        "per_frame": [round(x, 2) for x in torch.stack(per_frame).mean(0).tolist()],
+    }
 
 
 def clip_bar(model, photos, shapes, names, make_spec, seed=1):
@@ -163,16 +183,25 @@ def clip_bar(model, photos, shapes, names, make_spec, seed=1):
         specs = [make_spec(n) for n in names]
         target = motions.render_specs(photo.expand(len(specs), -1, -1, -1), specs, frames)
         out = model.generate(model.condition(photo, frames), [prompts.write(s, rng) for s in specs], seed=i)
-        for n, a, b, c in zip(names, psnr(out, target), psnr(out[:, :, :1], target[:, :, :1]),
-                              psnr(target[:, :, :1].expand_as(target), target), strict=True):
+        for n, a, b, c in zip(
+            names,
+            psnr(out, target),
+            psnr(out[:, :, :1], target[:, :, :1]),
+            psnr(target[:, :, :1].expand_as(target), target),
+            strict=True,
+        ):
             scores[n].append(a.item())
             frozen[n].append(min(c.item(), 60))
             first.append(b.item())
     per = {n: round(float(np.mean(s)), 2) for n, s in scores.items()}
-    return {"mean": round(float(np.mean(list(per.values()))), 2), "per": per,
-            "worst_photo": {n: round(min(s), 2) for n, s in scores.items()},
-            "frozen_frame": {n: round(float(np.mean(s)), 2) for n, s in frozen.items()},
-            "first_frame": round(float(np.mean(first)), 2), "first_frame_worst": round(min(first), 2)}
+    return {
+        "mean": round(float(np.mean(list(per.values()))), 2),
+        "per": per,
+        "worst_photo": {n: round(min(s), 2) for n, s in scores.items()},
+        "frozen_frame": {n: round(float(np.mean(s)), 2) for n, s in frozen.items()},
+        "first_frame": round(float(np.mean(first)), 2),
+        "first_frame_worst": round(min(first), 2),
+    }
 
 
 def direction_bar(model, photos, photo_names, pairs, seed, record):
@@ -196,10 +225,15 @@ def direction_bar(model, photos, photo_names, pairs, seed, record):
         right += found == spec.motion
         target_right += ideal == spec.motion
         if found != spec.motion:
-            wrong.append({"photo": photo_names[k], "prompt": text, "wanted": spec.motion, "found": found,
-                          "on_target": ideal})
-        report = {"pairs": i + 1, "right": round(right / (i + 1), 4),
-                  "right_on_the_targets_themselves": round(target_right / (i + 1), 4), "wrong": wrong}
+            wrong.append(
+                {"photo": photo_names[k], "prompt": text, "wanted": spec.motion, "found": found, "on_target": ideal}
+            )
+        report = {
+            "pairs": i + 1,
+            "right": round(right / (i + 1), 4),
+            "right_on_the_targets_themselves": round(target_right / (i + 1), 4),
+            "wrong": wrong,
+        }
         if i % 10 == 9:
             record(report)
     return report
@@ -217,18 +251,20 @@ def sheet(model, photos, names, rows, path, frames=17):
     save_png(torch.cat([F.pad(x, (0, width - x.shape[-1]), value=1.0) for x in out], -2), path)
 
 
-SHEET = [("astronaut", 256, 256, "An astronaut smiles, the camera slowly zooms in"),
-         ("chelsea", 256, 256, "a cat, the camera zooms out"),
-         ("coffee", 256, 256, "A cup of coffee on a wooden table, rotate clockwise"),
-         ("rocket", 320, 192, "A rocket on the launch pad, the camera pans up, golden hour"),
-         ("sunset1", 192, 320, "waves roll over the picture, sunset"),
-         ("sunset2", 192, 320, "The camera pans right, night falls"),
-         ("forest1", 256, 256, "swaying in the wind, fog rolls in"),
-         ("seeding", 256, 256, "the wind blows, warm evening light"),
-         ("interior1", 192, 320, "the camera pans left"),
-         ("interior2", 256, 256, "rotate to the left, in black and white"),
-         ("courtyard1", 256, 256, "a handheld shot, old film"),
-         ("camera", 256, 256, "a man with a camera on the left of the picture")]
+SHEET = [
+    ("astronaut", 256, 256, "An astronaut smiles, the camera slowly zooms in"),
+    ("chelsea", 256, 256, "a cat, the camera zooms out"),
+    ("coffee", 256, 256, "A cup of coffee on a wooden table, rotate clockwise"),
+    ("rocket", 320, 192, "A rocket on the launch pad, the camera pans up, golden hour"),
+    ("sunset1", 192, 320, "waves roll over the picture, sunset"),
+    ("sunset2", 192, 320, "The camera pans right, night falls"),
+    ("forest1", 256, 256, "swaying in the wind, fog rolls in"),
+    ("seeding", 256, 256, "the wind blows, warm evening light"),
+    ("interior1", 192, 320, "the camera pans left"),
+    ("interior2", 256, 256, "rotate to the left, in black and white"),
+    ("courtyard1", 256, 256, "a handheld shot, old film"),
+    ("camera", 256, 256, "a man with a camera on the left of the picture"),
+]
 
 
 def main(args):
@@ -238,15 +274,16 @@ def main(args):
     args.out.mkdir(parents=True, exist_ok=True)
     names, photos = images.load_photos(args.photos, device)
     shapes = [(17, h, w) for h, w in ((256, 256), (192, 320), (320, 192))]
-    some, some_names = photos[:args.count], names[:args.count]
+    some, some_names = photos[: args.count], names[: args.count]
     parts = {
         "sheet": lambda: sheet(model, photos, names, SHEET, args.out / "sheet.png"),
         "vae": lambda: {"17 frames": vae_bar(model, some, 17, 256), "33 frames": vae_bar(model, some[:3], 33, 256)},
         "motions": lambda: clip_bar(model, some, shapes, list(motions.MOTIONS), motions.Spec),
         "lights": lambda: clip_bar(model, some, shapes, list(motions.LIGHTS), lambda n: motions.Spec("gentle", n)),
         "long": lambda: clip_bar(model, some, [(33, h, w) for _, h, w in shapes], list(motions.MOTIONS), motions.Spec),
-        "directions": lambda: direction_bar(model, photos, names, args.pairs, args.seed,
-                                            lambda r: record("directions", r)),
+        "directions": lambda: direction_bar(
+            model, photos, names, args.pairs, args.seed, lambda r: record("directions", r)
+        ),
     }
 
     def record(part, report):

@@ -8,6 +8,7 @@ real Wan GGUF files hold it), everything small or one-dimensional in F32. The VA
 text encoder are bf16. Afterwards every file is read back through diffusers and
 transformers and compared: bf16 weights bit for bit, experts with what Q8_0 stands for.
 """
+
 import argparse
 import json
 import shutil
@@ -29,6 +30,7 @@ def gguf_path(root, expert):
 def write_gguf(path, state):
     """Original Wan names -> one GGUF file of architecture "wan"."""
     import gguf
+
     q8, f32 = gguf.GGMLQuantizationType.Q8_0, gguf.GGMLQuantizationType.F32
     path.parent.mkdir(parents=True, exist_ok=True)
     writer = gguf.GGUFWriter(str(path), "wan")
@@ -49,19 +51,41 @@ def write_gguf(path, state):
 
 def write_configs(root):
     e = arch.EXPERT
-    config = {"_class_name": "WanModel", "_diffusers_version": "0.33.0", "dim": e["dim"], "eps": e["eps"],
-              "ffn_dim": e["ffn_dim"], "freq_dim": e["freq_dim"], "in_dim": e["in_dim"], "model_type": "i2v",
-              "num_heads": e["num_heads"], "num_layers": e["num_layers"], "out_dim": e["out_dim"],
-              "text_dim": e["text_dim"], "text_len": e["text_len"]}
+    config = {
+        "_class_name": "WanModel",
+        "_diffusers_version": "0.33.0",
+        "dim": e["dim"],
+        "eps": e["eps"],
+        "ffn_dim": e["ffn_dim"],
+        "freq_dim": e["freq_dim"],
+        "in_dim": e["in_dim"],
+        "model_type": "i2v",
+        "num_heads": e["num_heads"],
+        "num_layers": e["num_layers"],
+        "out_dim": e["out_dim"],
+        "text_dim": e["text_dim"],
+        "text_len": e["text_len"],
+    }
     for folder, _ in EXPERTS.values():
         (root / folder).mkdir(parents=True, exist_ok=True)
         (root / folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-    (root / "wan_tiny.json").write_text(json.dumps({
-        "comment": "Sizes that the official code hard-codes for the 14B model.",
-        "vae": arch.VAE, "text_encoder": arch.TEXT, "expert": arch.EXPERT,
-        "sigmas": arch.SIGMAS, "boundary": arch.BOUNDARY, "fps": 16,
-        "sizes": [{"height": h, "width": w} for h, w in arch.SIZES], "frames": list(arch.FRAMES),
-    }, indent=2) + "\n")
+    (root / "wan_tiny.json").write_text(
+        json.dumps(
+            {
+                "comment": "Sizes that the official code hard-codes for the 14B model.",
+                "vae": arch.VAE,
+                "text_encoder": arch.TEXT,
+                "expert": arch.EXPERT,
+                "sigmas": arch.SIGMAS,
+                "boundary": arch.BOUNDARY,
+                "fps": 16,
+                "sizes": [{"height": h, "width": w} for h, w in arch.SIZES],
+                "frames": list(arch.FRAMES),
+            },
+            indent=2,
+        )
+        + "\n"
+    )
 
 
 def bf16(state):
@@ -85,14 +109,14 @@ def export(models, tokenizer, root):
 def inverse(to_wan, module, *more):
     """Original name -> module name, by renaming the module's own keys."""
     keys = {k: k for k in module.state_dict()}
-    return {wan: own for wan, own in ((next(iter(to_wan({k: k}, *more))), k) for k in keys
-                                      if to_wan({k: k}, *more))}
+    return {wan: own for wan, own in ((next(iter(to_wan({k: k}, *more))), k) for k in keys if to_wan({k: k}, *more))}
 
 
 def load(root):
     """Read an exported folder back -> (vae, {"high", "low"}, text encoder, tokenizer), fp32 modules."""
     import gguf
     from transformers import AutoTokenizer
+
     root = Path(root)
     vae, text = arch.build_vae(), arch.build_text_encoder()
     back = inverse(names.vae_to_wan, vae, arch.VAE["num_res_blocks"])
@@ -132,14 +156,18 @@ def verify(models, root):
 
 def trained(vae_file, experts):
     """Checkpoints of train_vae.py (a file) and train_experts.py (the shards' prefix) -> modules."""
-    models = {"vae": arch.build_vae(), "high": arch.build_expert(), "low": arch.build_expert(),
-              "text": arch.build_text_encoder()}
+    models = {
+        "vae": arch.build_vae(),
+        "high": arch.build_expert(),
+        "low": arch.build_expert(),
+        "text": arch.build_text_encoder(),
+    }
     models["vae"].load_state_dict({k: v.float() for k, v in torch.load(vae_file, weights_only=True)["vae"].items()})
     state = {}
     for shard in sorted(Path(experts).parent.glob(Path(experts).name + "_*.pt")):
         state.update(torch.load(shard, weights_only=True))
     for name in ("high", "low", "text"):
-        own = {k[len(name) + 1:]: v.float() for k, v in state.items() if k.startswith(name + ".")}
+        own = {k[len(name) + 1 :]: v.float() for k, v in state.items() if k.startswith(name + ".")}
         models[name].load_state_dict(own)
     return models
 
@@ -154,8 +182,12 @@ if __name__ == "__main__":
     args = parser.parse_args()
     if args.random:
         torch.manual_seed(0)
-        models = {"vae": arch.build_vae(), "high": arch.build_expert(), "low": arch.build_expert(),
-                  "text": arch.build_text_encoder()}
+        models = {
+            "vae": arch.build_vae(),
+            "high": arch.build_expert(),
+            "low": arch.build_expert(),
+            "text": arch.build_text_encoder(),
+        }
     else:
         models = trained(args.vae, args.experts)
     export(models, args.tokenizer, args.out)

@@ -4,6 +4,7 @@ Three procedural kinds: dead leaves (overlapping textured discs and boxes, the c
 model of natural image statistics), 1/f noise, and text. Photos (photos.py) are cropped,
 mirrored and recoloured. All images are (3, size, size), float16 in [-1, 1], on the device.
 """
+
 import math
 import random
 from pathlib import Path
@@ -20,7 +21,7 @@ def noise_field(n, size, low, high, device):
     """Coloured 1/f^a noise (n, 3, size, size) of unit deviation, a uniform in [low, high]."""
     fy = torch.fft.fftfreq(size, device=device)[:, None]
     fx = torch.fft.rfftfreq(size, device=device)[None]
-    f = (fy ** 2 + fx ** 2).sqrt().clamp(min=1 / size)
+    f = (fy**2 + fx**2).sqrt().clamp(min=1 / size)
     a = uniform(low, high, n, 1, 1, 1, device=device)
     x = torch.fft.irfft2(torch.fft.rfft2(torch.randn(n, 3, size, size, device=device)) * f ** (-a), s=(size, size))
     x = x / x.std((1, 2, 3), keepdim=True)
@@ -35,10 +36,13 @@ def noise_images(n, size, device):
 
 def leaf_images(n, size, device, leaves=80):
     """Dead leaves: from large to small, each with a colour gradient or stripes and some noise."""
+
     def u1(*s):
         return torch.rand(*s, device=device)
-    y, x = torch.meshgrid(torch.linspace(0, 1, size, device=device), torch.linspace(0, 1, size, device=device),
-                          indexing="ij")
+
+    y, x = torch.meshgrid(
+        torch.linspace(0, 1, size, device=device), torch.linspace(0, 1, size, device=device), indexing="ij"
+    )
     start, end = u1(n, 3, 1, 1), u1(n, 3, 1, 1)
     image = start + (end - start) * (y * u1(n, 1, 1, 1) + x * u1(n, 1, 1, 1))
     grain = noise_field(n, size, 0.8, 1.8, device)
@@ -66,10 +70,13 @@ def leaf_images(n, size, device, leaves=80):
 def text_images(n, size, device, seed):
     import numpy as np
     from PIL import Image, ImageDraw, ImageFont
+
     rng = random.Random(seed)
     letters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789    .,!?"
+
     def colour():
         return tuple(rng.randrange(256) for _ in "rgb")
+
     out = []
     for _ in range(n):
         image = Image.new("RGB", (size, size), colour())
@@ -86,9 +93,12 @@ def load_photos(folder, device):
     """All JPEGs of a folder, (3, h, w) in [-1, 1], sorted by name; -> names, tensors."""
     import numpy as np
     from PIL import Image
+
     files = sorted(Path(folder).glob("*.jpg"))
+
     def read(p):
         return torch.from_numpy(np.array(Image.open(p).convert("RGB"))).permute(2, 0, 1)
+
     return [p.stem for p in files], [read(p).to(device).float() / 127.5 - 1 for p in files]
 
 
@@ -103,7 +113,9 @@ def photo_crops(photos, n, size, device, rng):
         ch = int(side)
         cw = min(int(side * rng.uniform(0.8, 1.25)), w)
         y, x = rng.randint(0, h - ch), rng.randint(0, w - cw)
-        crop = F.interpolate(photo[None, :, y:y + ch, x:x + cw], size=(size, size), mode="bilinear", antialias=True)[0]
+        crop = F.interpolate(
+            photo[None, :, y : y + ch, x : x + cw], size=(size, size), mode="bilinear", antialias=True
+        )[0]
         crop = crop.flip(-1) if rng.random() < 0.5 else crop
         out[i] = crop.flip(-2) if rng.random() < 0.12 else crop
     x = ((out + 1) / 2).clamp(0, 1) ** torch.exp(uniform(-0.4, 0.4, n, 1, 1, 1, device=device))
@@ -120,8 +132,12 @@ def make_pool(photos, n, size, device, seed, photo_share=0.6):
     torch.manual_seed(seed)
     parts, chunk = [], 64
     rest = n - int(n * photo_share)
-    counts = {"photos": int(n * photo_share), "leaves": int(rest * 0.78), "noise": int(rest * 0.12),
-              "text": max(1, int(rest * 0.10))}
+    counts = {
+        "photos": int(n * photo_share),
+        "leaves": int(rest * 0.78),
+        "noise": int(rest * 0.12),
+        "text": max(1, int(rest * 0.10)),
+    }
     for kind, count in counts.items():
         if kind == "text":
             parts.append(text_images(count, size, device, seed).half())

@@ -14,6 +14,7 @@ Conventions. Parameters are those of the *view window* on the photo, in half hei
 
 Import it freely: torch only, no side effects.
 """
+
 import math
 from dataclasses import dataclass
 
@@ -21,7 +22,7 @@ import torch
 import torch.nn.functional as F
 
 MOTIONS = {
-    "gentle": dict(zoom=0.07, tx=0.035, ty=-0.02),     # what an unknown prompt gets
+    "gentle": dict(zoom=0.07, tx=0.035, ty=-0.02),  # what an unknown prompt gets
     "still": dict(),
     "zoom in": dict(zoom=0.26),
     "zoom out": dict(zoom=-0.24),
@@ -38,7 +39,7 @@ MOTIONS = {
 }
 LIGHTS = {
     "none": dict(),
-    "sunset": dict(gain=(0.14, -0.18, -0.62)),         # log gain per channel at the end
+    "sunset": dict(gain=(0.14, -0.18, -0.62)),  # log gain per channel at the end
     "night": dict(gain=(-1.35, -1.15, -0.62)),
     "moonlight": dict(gain=(-0.55, -0.20, 0.10)),
     "bright": dict(gain=(0.36, 0.36, 0.32)),
@@ -55,6 +56,7 @@ FOG_LEVEL = 0.80
 @dataclass(frozen=True)
 class Spec:
     """What a prompt asks for. Strengths multiply the amplitudes; the words are in prompts.py."""
+
     motion: str = "gentle"
     light: str = "none"
     motion_strength: float = 1.0
@@ -64,14 +66,23 @@ class Spec:
 def parameters(specs, device="cpu"):
     """Specs -> dict of (B,) warp and shade parameters and "gain" (B, 3)."""
     rows = [MOTIONS[s.motion] for s in specs]
-    p = {k: torch.tensor([r.get(k, 0.0) * s.motion_strength for r, s in zip(rows, specs, strict=True)], device=device)
-         for k in WARPS}
+    p = {
+        k: torch.tensor([r.get(k, 0.0) * s.motion_strength for r, s in zip(rows, specs, strict=True)], device=device)
+        for k in WARPS
+    }
     lights = [LIGHTS[s.light] for s in specs]
     for k in SHADES:  # blends saturate: a strong "black and white" is no more than grey
-        p[k] = torch.tensor([min(row.get(k, 0.0) * s.light_strength, max(row.get(k, 0.0), 0.85))
-                             for row, s in zip(lights, specs, strict=True)], device=device)
-    p["gain"] = torch.tensor([[g * s.light_strength for g in row.get("gain", (0.0,) * 3)]
-                              for row, s in zip(lights, specs, strict=True)], device=device)
+        p[k] = torch.tensor(
+            [
+                min(row.get(k, 0.0) * s.light_strength, max(row.get(k, 0.0), 0.85))
+                for row, s in zip(lights, specs, strict=True)
+            ],
+            device=device,
+        )
+    p["gain"] = torch.tensor(
+        [[g * s.light_strength for g in row.get("gain", (0.0,) * 3)] for row, s in zip(lights, specs, strict=True)],
+        device=device,
+    )
     return p
 
 
@@ -109,8 +120,10 @@ def shade(clip, p):
     """Apply the light of `p` to clip (B, 3, T, H, W) in [-1, 1], growing linearly over the clip."""
     B, _, T = clip.shape[:3]
     s = torch.linspace(0, 1, T, device=clip.device).view(1, 1, T, 1, 1)
+
     def over(k):
         return p[k].view(B, 1, 1, 1, 1) * s
+
     x = (clip + 1) / 2
     grey = x.mean(1, keepdim=True)
     x = x + (grey - x) * over("gray")
@@ -124,8 +137,13 @@ def render(photos, p, frames, height, width):
     """photos (B, 3, h, w) in [-1, 1], parameters -> the clip (B, 3, frames, height, width)."""
     B = len(photos)
     grid = warp(p, frames, height, width, photos.device)
-    clip = F.grid_sample(photos.float(), grid.view(B, frames * height, width, 2), mode="bilinear",
-                         padding_mode="reflection", align_corners=False)
+    clip = F.grid_sample(
+        photos.float(),
+        grid.view(B, frames * height, width, 2),
+        mode="bilinear",
+        padding_mode="reflection",
+        align_corners=False,
+    )
     return shade(clip.view(B, 3, frames, height, width), p)
 
 

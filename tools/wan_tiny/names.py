@@ -3,6 +3,7 @@
 diffusers' own converters go the other way and hard-code two residual blocks and four
 stages; these read the structure off the names. Values are never touched, only renamed.
 """
+
 import re
 
 

@@ -6,6 +6,7 @@ Matrices of one shape are stacked and orthogonalised in one batch: a step over 1
 matrices is a dozen kernels. The factor 0.2 sqrt(max(rows, columns)) gives updates the size of AdamW's,
 so both share one learning rate.
 """
+
 import torch
 
 
@@ -47,10 +48,12 @@ class Optimizer:
     def __init__(self, models, kind, fused):
         def matrix(name, p):
             return kind == "muon" and "blocks." in name and p.ndim == 2
+
         named = [(n, p) for m in models for n, p in m.named_parameters()]
         self.muon = Muon([p for n, p in named if matrix(n, p)])
-        self.adam = torch.optim.AdamW([p for n, p in named if not matrix(n, p)], lr=1e-3, betas=(0.9, 0.95),
-                                      weight_decay=0.01, fused=fused)
+        self.adam = torch.optim.AdamW(
+            [p for n, p in named if not matrix(n, p)], lr=1e-3, betas=(0.9, 0.95), weight_decay=0.01, fused=fused
+        )
 
     def step(self, rate):
         for group in self.adam.param_groups:

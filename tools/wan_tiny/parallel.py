@@ -4,6 +4,7 @@ The models are so small that a plain NCCL all-reduce of all gradients costs unde
 millisecond; no wrapper module is needed. Training runs for a number of seconds, not of
 steps, so every rank follows rank 0's clock.
 """
+
 import os
 import time
 
@@ -60,7 +61,7 @@ class FlatGradient:
         self.buffer = torch.zeros(sum(p.numel() for p in self.parameters), device=world.device)
         offset = 0
         for p in self.parameters:
-            p.grad = self.buffer[offset:offset + p.numel()].view_as(p)
+            p.grad = self.buffer[offset : offset + p.numel()].view_as(p)
             offset += p.numel()
 
     def finish(self, max_norm=1.0):

@@ -17,6 +17,7 @@ OUT gets train/*.jpg (at most 1024 px), eval/*.jpg (512 px, never trained on), w
 and manifest.json. Panoramas are high dynamic range: they are tone-mapped here; the ones
 for evaluation become perspective views.
 """
+
 import base64
 import bz2
 import json
@@ -33,20 +34,30 @@ SKIMAGE = "scikit-image's bundled data; "
 
 # scikit-image file -> what its docstring states
 SKIMAGE_TRAIN = {
-    "brick.png": "CC0, CC0Textures", "grass.png": "CC0 (linolafett, DeviantArt)",
-    "gravel.png": "CC0, CC0Textures", "hubble_deep_field.jpg": "public domain, NASA",
-    "retina.jpg": "CC0, Wikimedia (Häggström 2014)", "cell.png": "CC0 (P. Müller et al. 2018)",
-    "clock_motion.png": "public domain (Stefan van der Walt)", "text.png": "public domain",
+    "brick.png": "CC0, CC0Textures",
+    "grass.png": "CC0 (linolafett, DeviantArt)",
+    "gravel.png": "CC0, CC0Textures",
+    "hubble_deep_field.jpg": "public domain, NASA",
+    "retina.jpg": "CC0, Wikimedia (Häggström 2014)",
+    "cell.png": "CC0 (P. Müller et al. 2018)",
+    "clock_motion.png": "public domain (Stefan van der Walt)",
+    "text.png": "public domain",
     "microaneurysms.png": "CC0 (Andreas Maier)",
 }
 SKIMAGE_EVAL = {
-    "astronaut.png": "public domain, NASA", "chelsea.png": "CC0 (Stefan van der Walt)",
-    "coffee.png": "CC0 (Rachel Michetti)", "rocket.jpg": "public domain, SpaceX",
+    "astronaut.png": "public domain, NASA",
+    "chelsea.png": "CC0 (Stefan van der Walt)",
+    "coffee.png": "CC0 (Rachel Michetti)",
+    "rocket.jpg": "public domain, SpaceX",
     "camera.png": "CC0 (Lav Varshney)",
 }
 # Blender panorama -> yaw and pitch (degrees) of the views kept for evaluation
-PANORAMA_EVAL = {"courtyard": [(110, -8)], "interior": [(-95, -12), (75, -10)],
-                 "sunset": [(-35, -3), (145, 5)], "forest": [(-15, 0)]}
+PANORAMA_EVAL = {
+    "courtyard": [(110, -8)],
+    "interior": [(-95, -12), (75, -10)],
+    "sunset": [(-35, -3), (145, 5)],
+    "forest": [(-15, 0)],
+}
 PANORAMA_TRAIN_BLENDER = ["city", "night", "studio", "sunrise"]
 
 
@@ -60,6 +71,7 @@ def tone_map(radiance):
 
 def read_exr(path):
     import OpenEXR
+
     channels = OpenEXR.File(str(path)).channels()
     return next(iter(channels.values())).pixels[..., :3].astype(np.float32)
 
@@ -94,19 +106,40 @@ def perspective(panorama, yaw, pitch, size=512, fov=80):
 def collect(source):
     """-> list of (split, name, RGB uint8 (H, W, 3), source and licence)."""
     import skimage
+
     bundled = Path(skimage.__file__).parent / "data"
+
     def rgb(p):
         return cv2.imread(str(p), cv2.IMREAD_COLOR)[..., ::-1]
+
     out = [("train", n, rgb(bundled / n), SKIMAGE + s) for n, s in SKIMAGE_TRAIN.items()]
     out += [("eval", n, rgb(bundled / n), SKIMAGE + s) for n, s in SKIMAGE_EVAL.items()]
 
     raw = bz2.decompress((source / "scipy/scipy/misc/face.dat").read_bytes())
-    out.append(("train", "raccoon", np.frombuffer(raw, np.uint8).reshape(768, 1024, 3),
-                "public domain (public-domain-image.com), scipy.misc.face of SciPy 1.9"))
-    out.append(("train", "grace_hopper", rgb(source / "mpl/matplotlib/mpl-data/sample_data/grace_hopper.jpg"),
-                "public domain (US Navy), Matplotlib's sample data"))
-    out.append(("eval", "seeding", rgb(next(source.glob("lomiri*16.04/**/seeding_by_*.jpg"))),
-                "CC0-1.0 (Clemens Engelhardt), Debian package lomiri-wallpapers-16.04"))
+    out.append(
+        (
+            "train",
+            "raccoon",
+            np.frombuffer(raw, np.uint8).reshape(768, 1024, 3),
+            "public domain (public-domain-image.com), scipy.misc.face of SciPy 1.9",
+        )
+    )
+    out.append(
+        (
+            "train",
+            "grace_hopper",
+            rgb(source / "mpl/matplotlib/mpl-data/sample_data/grace_hopper.jpg"),
+            "public domain (US Navy), Matplotlib's sample data",
+        )
+    )
+    out.append(
+        (
+            "eval",
+            "seeding",
+            rgb(next(source.glob("lomiri*16.04/**/seeding_by_*.jpg"))),
+            "CC0-1.0 (Clemens Engelhardt), Debian package lomiri-wallpapers-16.04",
+        )
+    )
 
     for path in sorted((source / "pmndrs/package/hdri").glob("*.exr.js")):
         out.append(("train", "panorama-" + path.name.split(".")[0], tone_map(read_packed_exr(path)), POLYHAVEN))
@@ -126,12 +159,12 @@ def main(source, target):
     for split, name, image, licence in collect(source):
         stem = name.split(".")[0]
         if name.startswith("panorama"):  # the poles are all distortion
-            image = image[int(0.12 * len(image)):int(0.9 * len(image))]
+            image = image[int(0.12 * len(image)) : int(0.9 * len(image))]
         limit = 1024 if split == "train" else 512
         if split == "eval":  # centre square
             s = min(image.shape[:2])
             y, x = (image.shape[0] - s) // 2, (image.shape[1] - s) // 2
-            image = image[y:y + s, x:x + s]
+            image = image[y : y + s, x : x + s]
         scale = limit / max(image.shape[:2])
         if scale < 1:
             image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)

@@ -6,6 +6,7 @@ One latent pixel covers 8 x 8 pixels and four frames; least squares finds the 16
 that best gives their mean colour. `preview["rgb"]` is (16, 3) and `preview["bias"]` (3,), from
 latents in the experts' space (normalised by Wan2.1's statistics) to colours in [-1, 1].
 """
+
 import argparse
 import json
 import random
@@ -36,8 +37,10 @@ def fit(vae, photos, seed=0):
     x = torch.cat([x, torch.ones(len(x), 1)], 1)
     y = torch.cat(colours)
     weights = torch.linalg.lstsq(x, y).solution
-    print(f"preview: {len(x)} latent pixels, rms error {(x @ weights - y).square().mean().sqrt():.3f} "
-          f"of colours with deviation {y.std():.3f}")
+    print(
+        f"preview: {len(x)} latent pixels, rms error {(x @ weights - y).square().mean().sqrt():.3f} "
+        f"of colours with deviation {y.std():.3f}"
+    )
     return weights
 
 
@@ -49,8 +52,10 @@ if __name__ == "__main__":
     weights = fit(export.load(args.model)[0], images.load_photos(args.photos, "cpu")[1])
     path = args.model / "wan_tiny.json"
     config = json.loads(path.read_text())
-    config["preview"] = {"rgb": [[round(v, 4) for v in row] for row in weights[:16].tolist()],
-                         "bias": [round(v, 4) for v in weights[16].tolist()]}
+    config["preview"] = {
+        "rgb": [[round(v, 4) for v in row] for row in weights[:16].tolist()],
+        "bias": [round(v, 4) for v in weights[16].tolist()],
+    }
     text = json.dumps(config, indent=2)
     text = re.sub(r"\[\s+(-?\d[^\[\]]*?)\s+\]", lambda m: "[" + re.sub(r"\s+", " ", m[1]) + "]", text)  # a row a line
     path.write_text(text + "\n")

@@ -14,6 +14,7 @@ pixels.
 The product is a deterministic film of photo and prompt (motions.py), so there is one right
 answer and mean squared error is the right loss.
 """
+
 import argparse
 import itertools
 import json
@@ -34,12 +35,20 @@ from parallel import FlatGradient, World
 from train_vae import psnr, save_png
 
 # (frames, height, width): photos per batch, how often. Each photo appears under VARIANTS prompts.
-SHAPES = {(17, 256, 256): (6, 0.26), (17, 192, 320): (6, 0.16), (17, 320, 192): (6, 0.13),
-          (25, 256, 256): (4, 0.09), (25, 192, 320): (4, 0.07), (25, 320, 192): (4, 0.05),
-          (33, 256, 256): (3, 0.10), (33, 192, 320): (3, 0.08), (33, 320, 192): (3, 0.06)}
+SHAPES = {
+    (17, 256, 256): (6, 0.26),
+    (17, 192, 320): (6, 0.16),
+    (17, 320, 192): (6, 0.13),
+    (25, 256, 256): (4, 0.09),
+    (25, 192, 320): (4, 0.07),
+    (25, 320, 192): (4, 0.05),
+    (33, 256, 256): (3, 0.10),
+    (33, 192, 320): (3, 0.08),
+    (33, 320, 192): (3, 0.06),
+}
 TINY_SHAPES = {(5, 32, 32): (2, 0.6), (9, 32, 48): (1, 0.4)}
 VARIANTS = 4
-STORED = 5         # encoded batches kept per shape; each is used about REUSE times
+STORED = 5  # encoded batches kept per shape; each is used about REUSE times
 REUSE = 3
 TEXT_TOKENS, TEXT_LEN = 64, 512
 ON_POLICY, OTHER_STEPS = 0.78, 0.15
@@ -52,13 +61,14 @@ class Text:
 
     def __init__(self, tokenizer_file, device):
         from tokenizers import Tokenizer
+
         self.tokenizer = Tokenizer.from_file(str(tokenizer_file))
         self.model = build_text_encoder().to(device)
         self.device = device
 
     def __call__(self, texts):
         ids = [e.ids for e in self.tokenizer.encode_batch(texts)]
-        ids = [i if len(i) <= TEXT_TOKENS else [*i[:TEXT_TOKENS - 1], 1] for i in ids]
+        ids = [i if len(i) <= TEXT_TOKENS else [*i[: TEXT_TOKENS - 1], 1] for i in ids]
         tokens = torch.tensor([i + [0] * (TEXT_TOKENS - len(i)) for i in ids]).to(self.device, non_blocking=True)
         mask = (tokens != 0).long()
         h = self.model(input_ids=tokens, attention_mask=mask).last_hidden_state * mask[..., None]
@@ -79,7 +89,7 @@ def crop(pool, n, height, width, rng):
     s = fit * rng.uniform(0.75, 1.0)
     ch, cw = int(height * s), int(width * s)
     y, x = rng.randint(0, size - ch), rng.randint(0, size - cw)
-    pick = pool[torch.randint(len(pool), (n,), device=pool.device), :, y:y + ch, x:x + cw].float()
+    pick = pool[torch.randint(len(pool), (n,), device=pool.device), :, y : y + ch, x : x + cw].float()
     pick = F.interpolate(pick, size=(height, width), mode="bilinear", antialias=True)
     return pick.flip(-1) if rng.random() < 0.5 else pick
 
@@ -145,30 +155,41 @@ def evaluate(world, vae, experts, text, photos, frames, height, width):
         target = motions.render_specs(photo.expand(len(specs), -1, -1, -1), specs, frames)
         c = condition(vae, photo, frames, world.dtype).expand(len(specs), -1, -1, -1, -1)
         z = sample(experts, text, c, texts, world.device)
+
         def decode(z):
-            return torch.cat([vae_parallel.decode(vae, vae_parallel.denormalise(p, vae), world.dtype)
-                                              for p in z.split(2)])
+            return torch.cat(
+                [vae_parallel.decode(vae, vae_parallel.denormalise(p, vae), world.dtype) for p in z.split(2)]
+            )
+
         out, ideal = decode(z), decode(encode(vae, target, world.dtype, 2))
         first = psnr(out[:, :, :1], target[:, :, :1])
         score += torch.stack([psnr(out, target), psnr(ideal, target), first]) / len(photos)
         if i == 0:
             at = (0, frames // 2, frames - 1)
-            sheet = [torch.cat([x[k][:, f].clamp(-1, 1) for f in at for x in (target, out)], -1)
-                     for k in range(len(names))]
+            sheet = [
+                torch.cat([x[k][:, f].clamp(-1, 1) for f in at for x in (target, out)], -1) for k in range(len(names))
+            ]
     if world.size > 1:
         torch.distributed.all_reduce(score)
     clip, ideal, first = score.tolist()
     moving = [x for n, x in zip(names, clip, strict=True) if n != "still"]
-    report = {"mean": round(sum(clip) / len(clip), 2), "worst": round(min(moving), 2),
-              "vae": round(sum(ideal) / len(ideal), 2), "first_frame": round(sum(first) / len(first), 2),
-              "motions": {n: round(x, 1) for n, x in zip(names, clip, strict=True)}}
+    report = {
+        "mean": round(sum(clip) / len(clip), 2),
+        "worst": round(min(moving), 2),
+        "vae": round(sum(ideal) / len(ideal), 2),
+        "first_frame": round(sum(first) / len(first), 2),
+        "motions": {n: round(x, 1) for n, x in zip(names, clip, strict=True)},
+    }
     return report, (torch.cat(sheet, -2) if sheet else None)
 
 
 def save(out, experts, text, name):
     """float16 shards of at most 15 MB, keys high.*, low.*, text.*"""
-    state = {f"{n}.{k.replace('_orig_mod.', '')}": v.detach().half().cpu().contiguous()
-             for n, m in (*experts.items(), ("text", text.model)) for k, v in m.state_dict().items()}
+    state = {
+        f"{n}.{k.replace('_orig_mod.', '')}": v.detach().half().cpu().contiguous()
+        for n, m in (*experts.items(), ("text", text.model))
+        for k, v in m.state_dict().items()
+    }
     shards, room = [{}], 15e6
     for k, v in state.items():
         if room < v.numel() * 2:
@@ -203,10 +224,13 @@ def main(args):
         for e in experts.values():
             e.proj_out.weight.mul_(0.1)
     if args.start:
-        state = {k: v for f in sorted(Path(args.start).parent.glob(Path(args.start).name + "_*.pt"))
-                 for k, v in torch.load(f, weights_only=True, map_location="cpu").items()}
+        state = {
+            k: v
+            for f in sorted(Path(args.start).parent.glob(Path(args.start).name + "_*.pt"))
+            for k, v in torch.load(f, weights_only=True, map_location="cpu").items()
+        }
         for n, m in (*experts.items(), ("text", text.model)):
-            m.load_state_dict({k[len(n) + 1:]: v.float() for k, v in state.items() if k.startswith(n + ".")})
+            m.load_state_dict({k[len(n) + 1 :]: v.float() for k, v in state.items() if k.startswith(n + ".")})
     models = [*experts.values(), text.model]
     parameters = [p for m in models for p in m.parameters()]
     world.same_weights(parameters)
@@ -253,8 +277,12 @@ def main(args):
             t = (low + (high - low) * torch.rand(len(noise), device=device)).view(-1, 1, 1, 1, 1)
             x = (1 - t) * b.latents + t * noise
             with torch.autocast(device.type, dtype=torch.bfloat16, enabled=device.type == "cuda"):
-                v = experts[name](torch.cat([x, b.condition], 1), timestep=t.flatten() * 1000,
-                                  encoder_hidden_states=h, return_dict=False)[0].float()
+                v = experts[name](
+                    torch.cat([x, b.condition], 1),
+                    timestep=t.flatten() * 1000,
+                    encoder_hidden_states=h,
+                    return_dict=False,
+                )[0].float()
             (t * (v - (noise - b.latents)).square()).mean().backward()
 
     begin, iteration, saved, fraction, last = world.elapsed(), 0, 0.0, 0.0, time.time()
@@ -266,8 +294,10 @@ def main(args):
             if iteration % (5 if args.tiny else 100) == 0:
                 pace = (time.time() - last) / (5 if args.tiny else 100) * 1e3
                 last = time.time()
-                world.log(f"it {iteration} {fraction:.2f} {pace:.0f} ms/it",
-                          " ".join(f"{k}: {v.item():.4f}" for k, v in losses.items()))
+                world.log(
+                    f"it {iteration} {fraction:.2f} {pace:.0f} ms/it",
+                    " ".join(f"{k}: {v.item():.4f}" for k, v in losses.items()),
+                )
             if now - saved > 60 and world.rank == 0:
                 saved = now
                 save(out, experts, text, "running")

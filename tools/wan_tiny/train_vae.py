@@ -13,6 +13,7 @@ the latents of those grey frames carry no content. They are trained to tell how 
 border is (`border_loss`): an image costs nothing by it, and the experts, whose attention
 knows only relative positions, get the absolute ones that zooming and turning need.
 """
+
 import argparse
 import json
 import math
@@ -63,11 +64,23 @@ def initial_vae():
 
 def random_parameters(n, device):
     """Continuous random motions and lights, wider than the named ones; parameters as in motions.py."""
+
     def u(lo, hi, share):
-        return ((lo + (hi - lo) * torch.rand(n, device=device)) * (torch.rand(n, device=device) < share))
-    p = dict(zoom=u(-0.45, 0.45, 0.4), rot=u(-0.5, 0.5, 0.3), tx=u(-0.6, 0.6, 0.45), ty=u(-0.6, 0.6, 0.4),
-             wave=u(0.01, 0.05, 0.2), sway=u(-0.14, 0.14, 0.12), shake=u(0.01, 0.05, 0.1), pulse=u(0.03, 0.15, 0.07),
-             gray=u(0, 1, 0.08), sepia=u(0, 1, 0.05), fog=u(0, 0.8, 0.08))
+        return (lo + (hi - lo) * torch.rand(n, device=device)) * (torch.rand(n, device=device) < share)
+
+    p = dict(
+        zoom=u(-0.45, 0.45, 0.4),
+        rot=u(-0.5, 0.5, 0.3),
+        tx=u(-0.6, 0.6, 0.45),
+        ty=u(-0.6, 0.6, 0.4),
+        wave=u(0.01, 0.05, 0.2),
+        sway=u(-0.14, 0.14, 0.12),
+        shake=u(0.01, 0.05, 0.1),
+        pulse=u(0.03, 0.15, 0.07),
+        gray=u(0, 1, 0.08),
+        sepia=u(0, 1, 0.05),
+        fog=u(0, 0.8, 0.08),
+    )
     p["gain"] = (torch.rand(n, 3, device=device) * 1.9 - 1.5) * (torch.rand(n, 1, device=device) < 0.25)
     return p
 
@@ -85,8 +98,10 @@ def training_clip(pool, shape, rng):
     """-> (N, 3, T, H, W) in [-1, 1]: a named or a random motion, at times with a second moving layer."""
     n, frames, h, w = shape
     device, size = pool.device, pool.shape[-1]
+
     def take():
         return pool[torch.randint(len(pool), (n,), device=device)]
+
     if rng.random() < 0.5:
         p = motions.parameters([prompts.sample_spec(rng) for _ in range(n)], device)
         return motions.render(take(), place_window(p, n, h, w, size, device), frames, h, w)
@@ -97,9 +112,13 @@ def training_clip(pool, shape, rng):
         grid = motions.warp(q, frames, h, w, device)
         x = (grid[..., 0] - q["cx"].view(n, 1, 1, 1)) / q["scale_x"].view(n, 1, 1, 1)
         y = (grid[..., 1] - q["cy"].view(n, 1, 1, 1)) / q["scale_y"].view(n, 1, 1, 1)
+
         def r(lo, hi):
             return lo + (hi - lo) * torch.rand(n, 1, 1, 1, device=device)
-        mask = torch.sigmoid(8 - 8 * (((x - r(-.6, .6)) / r(.15, .6)) ** 2 + ((y - r(-.6, .6)) / r(.15, .6)) ** 2))
+
+        mask = torch.sigmoid(
+            8 - 8 * (((x - r(-0.6, 0.6)) / r(0.15, 0.6)) ** 2 + ((y - r(-0.6, 0.6)) / r(0.15, 0.6)) ** 2)
+        )
         mask = (mask * (r(0, 1) < 0.6))[:, None]
         clip = clip * (1 - mask) + other * mask
     return clip
@@ -148,8 +167,10 @@ def psnr(a, b, dims=(1, 2, 3, 4)):
 @torch.no_grad()
 def evaluate(vae, photos, frames, size, dtype):
     """Held-out photos, each under three motions -> mean PSNR, per photo, per frame."""
-    specs = [motions.Spec(motion, light) for motion, light in (
-        ("zoom in", "none"), ("pan left", "sunset"), ("rotate clockwise", "none"))]
+    specs = [
+        motions.Spec(motion, light)
+        for motion, light in (("zoom in", "none"), ("pan left", "sunset"), ("rotate clockwise", "none"))
+    ]
     per_photo, per_frame, sheet = [], [], []
     for photo in photos:
         photo = F.interpolate(photo[None], size=(size, size), mode="bilinear", antialias=True)
@@ -165,6 +186,7 @@ def evaluate(vae, photos, frames, size, dtype):
 
 def save_png(image, path):
     from PIL import Image
+
     Image.fromarray(((image.permute(1, 2, 0).float() + 1) * 127.5).clamp(0, 255).byte().cpu().numpy()).save(path)
 
 
@@ -186,8 +208,9 @@ def main(args):
         vae.load_state_dict({k: v.float() for k, v in torch.load(args.start, weights_only=True)["vae"].items()})
     world.same_weights(vae.parameters())
     gradient = FlatGradient(vae.parameters(), world)
-    optimizer = torch.optim.AdamW(vae.parameters(), lr=1e-3, betas=(0.9, 0.95), weight_decay=0.0,
-                                  fused=device.type == "cuda")
+    optimizer = torch.optim.AdamW(
+        vae.parameters(), lr=1e-3, betas=(0.9, 0.95), weight_decay=0.0, fused=device.type == "cuda"
+    )
     options = TINY_SHAPES if args.tiny else SHAPES
     image_shape = (4, 1, 32, 32) if args.tiny else (64, 1, 128, 128)
     out = Path(args.out)
@@ -222,8 +245,10 @@ def main(args):
             if not image_phase:
                 fraction = (now - image_seconds) / (args.seconds - image_seconds)
             if iteration % (10 if args.tiny else 300) == 0:
-                world.log(f"it {iteration} {'images' if image_phase else 'clips'} {fraction:.2f} "
-                          f"train {10 * math.log10(4 / mse.item()) if mse is not None else 0:.2f} dB")
+                world.log(
+                    f"it {iteration} {'images' if image_phase else 'clips'} {fraction:.2f} "
+                    f"train {10 * math.log10(4 / mse.item()) if mse is not None else 0:.2f} dB"
+                )
             if now - saved > 90:
                 saved = now
                 save("vae_running.pt")
@@ -255,8 +280,10 @@ def main(args):
         for frames, s in ((5, 48),) if args.tiny else ((17, 256), (33, 256)):
             mean, per_photo, per_frame, sheet = evaluate(vae, held_out, frames, s, dtype)
             report[f"{frames}f_{s}px"] = dict(
-                mean=round(mean, 2), frames=[round(x, 2) for x in per_frame],
-                photos={name: round(x, 2) for name, x in zip(held_out_names, per_photo, strict=True)})
+                mean=round(mean, 2),
+                frames=[round(x, 2) for x in per_frame],
+                photos={name: round(x, 2) for name, x in zip(held_out_names, per_photo, strict=True)},
+            )
             world.log(frames, s, json.dumps(report[f"{frames}f_{s}px"]))
             save_png(sheet, out / f"vae_{frames}.png")
         report["border_loss"] = border_loss_report(vae, pool, dtype, args.tiny)

@@ -12,6 +12,7 @@ where the loop treats the first frame apart are kept:
 Layout: activations are (N, T, H, W, C) contiguous, so a permuted view is channels-last for
 cuDNN and RMS norm runs over the last, contiguous dimension.
 """
+
 import torch
 import torch.nn.functional as F
 
@@ -134,11 +135,13 @@ def denormalise(latents, vae):
 def _statistics(x, vae):
     def t(v):
         return torch.tensor(v, device=x.device).view(1, -1, 1, 1, 1)
+
     return t(vae.config.latents_mean), t(vae.config.latents_std)
 
 
 if __name__ == "__main__":  # the parallel forward against diffusers' loop, random weights
     import architecture
+
     torch.manual_seed(0)
     vae = architecture.build_vae().eval()
     clip = torch.rand(1, 3, 9, 32, 48) * 2 - 1
