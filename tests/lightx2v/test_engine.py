@@ -1,6 +1,7 @@
 """Wan-Tiny through the real LightX2V: every scheme, cancelling, seeds, and a failure in the middle."""
 
 import gc
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -11,6 +12,7 @@ from safetensors.torch import save_file
 
 from wan_ui.errors import Cancelled, UserError
 from wan_ui.request import Request
+from wan_ui.settings import settings
 
 SCHEMES = ("bf16", "fp8", "gguf-Q8_0", "gguf-Q5_0", "gguf-Q4_0")
 
@@ -142,6 +144,34 @@ def test_steps_and_sizes_change_between_jobs(load, model, tmp_path):
         clip = engine.generate(make_request(tmp_path, model, "bf16", steps=steps, frames=frames), seen.append)
         assert len(clip.frames) == frames
         assert [p.detail.partition("-")[0] for p in seen if p.stage == "denoise"] == experts
+
+
+def test_text_encoder_in_fp8(load, model, tmp_path, monkeypatch):
+    """What TI2V-5B uses: linear layers as e4m3 with a scale per output channel, in upstream's own layer."""
+    from wan_ui.engines import lightx2v
+    from wan_ui.engines.text import read_pth
+    from wan_ui.tensors import quantise_fp8
+
+    locate, request = lightx2v.locate, make_request(tmp_path, model, "bf16")
+    tensors = {}
+    for name, tensor in read_pth(locate(model, model.scheme("bf16"), settings()).t5).items():
+        if re.search(r"\.(attn\.[qkvo]|ffn\.(gate\.0|fc1|fc2))\.weight$", name):
+            tensors[name], tensors[f"{name}_scale"] = quantise_fp8(tensor)
+        else:
+            tensors[name] = tensor
+    file = tmp_path / "models_t5_umt5-xxl-enc-fp8.pth"
+    torch.save(tensors, file)
+
+    def context(engine):
+        engine.generate(request, lambda progress: None)
+        (value,) = engine.prompts.values()
+        return value["context"].float()
+
+    expected = context(load("bf16", torch.bfloat16))
+    monkeypatch.setattr(lightx2v, "locate", lambda *args, **kwargs: replace(locate(*args, **kwargs), t5=file))
+    engine = load("bf16", torch.bfloat16)
+    assert engine.runner.config["t5_quant_scheme"] == "fp8-torchao"
+    assert ((context(engine) - expected).norm() / expected.norm()).item() < 0.1
 
 
 def test_closing_frees_the_weights(load, model, tmp_path):
