@@ -1,6 +1,8 @@
 # Two commands: `make run` starts the page, `make test` runs every check. Both set up what they need.
 
-PYTHON ?= $(shell command -v python3.12 || command -v python3.11 || command -v python3)
+# The first interpreter that runs (a pyenv shim may not) and is 3.11 or 3.12.
+RIGHT := import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))
+PYTHON ?= $(shell for p in python3 python3.12 python3.11; do $$p -c '$(RIGHT)' 2>/dev/null && echo $$p && break; done)
 VENV := .venv
 BIN := $(VENV)/bin
 # Debian splits venv from Python; install it where we may.
@@ -22,7 +24,7 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/ruff format .
 
 $(BIN)/python:
-	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' || \
+	@$(or $(PYTHON),false) -c '$(RIGHT)' || \
 		{ echo "Wan UI needs Python 3.11 or 3.12; say which with: make run PYTHON=/path/to/python3.12"; exit 1; }
 	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); $(APT) python3-venv && $(PYTHON) -m venv $(VENV); } || \
 		{ echo "Python's venv module is missing: sudo apt-get install python3-venv"; rm -rf $(VENV); exit 1; }
