@@ -36,7 +36,7 @@ def test_schemes(load, model, scheme, tmp_path):
     clip = engine.generate(make_request(tmp_path, model, scheme), seen.append)
     assert clip.frames.shape == (9, 64, 96, 3) and clip.frames.dtype == np.uint8
     assert np.isfinite(clip.latents).all() and clip.latents.shape == (16, 3, 8, 12)
-    assert [p.stage for p in seen if p.stage == "denoise"] == ["denoise"] * 4
+    assert [bool(p.preview) for p in seen if p.stage == "denoise"] == [False, True, True, True]
     assert list(dict.fromkeys(p.stage for p in seen)) == ["text", "image", "denoise", "decode"]
     print(scheme, engine.facts)
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from wan_ui import patches
+from wan_ui.__main__ import main
 from wan_ui.catalog import load_catalog
 from wan_ui.hardware import Hardware
 from wan_ui.patches import copy_back, fp8_scales, gc_freeze, gguf_loader
@@ -187,6 +188,17 @@ def test_targets_are_looked_up_in_the_source(tmp_path):
     assert "takes ('self', 'path')" in in_source(patch, tmp_path)
     file.write_text("class BaseTransformerModel:\n    def _load_gguf_ckpt(self, gguf_path): ...\n")
     assert in_source(patch, tmp_path) == ""
+
+
+def test_the_command(capsys):
+    assert main(["patches", "--model", "i2v-a14b", "--scheme", "gguf-Q4_K_M", "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert (report["model"], report["scheme"]) == ("i2v-a14b", "gguf-Q4_K_M")
+    assert {entry["name"] for entry in report["patches"] if entry["applies"]} >= {"gguf_loader", "gguf_pinned"}
+    assert main(["patches", "--markdown"]) == 0
+    assert capsys.readouterr().out.strip() == patches.markdown()
+    assert main(["patches", "--scheme", "int2"]) == 1
+    assert "'int2' is not available" in capsys.readouterr().err
 
 
 def test_the_readme_table_is_current():

@@ -25,7 +25,7 @@ import torch
 
 from wan_ui import patches
 from wan_ui.catalog import Model, Scheme
-from wan_ui.engines import lightx2v_config, schedule
+from wan_ui.engines import lightx2v_config, preview, schedule
 from wan_ui.engines.text import clean
 from wan_ui.errors import UserError
 from wan_ui.hardware import measure
@@ -77,10 +77,10 @@ class LightX2VEngine:
             outcomes += patches.apply_all("after_init", choices.facts, scheme, self.runner)
             if paths.loras:
                 self._check_loras(paths.loras)
+            self._hook()
         except BaseException:
             self.close()
             raise
-        self._hook()
         self.model, self.offload = model, choices.facts.offload
         applied = [outcome.name for outcome in outcomes if outcome.applied]
         self.facts = {
@@ -105,6 +105,10 @@ class LightX2VEngine:
             return upstream_decode(latents)
 
         runner.run_vae_decoder = decode
+        encoder = runner.vae_encoder
+        self.colours = preview.fit(
+            lambda clip: encoder.encode(clip.to(device_name(), encoder.dtype)), runner.config["vae_stride"][1]
+        )
         self.latent_frame = 0
         for vae in {id(vae): vae for vae in (runner.vae_encoder, runner.vae_decoder)}.values():
             vae.model.encoder.register_forward_pre_hook(lambda *_: self._latent_frame("image"))
@@ -231,7 +235,8 @@ class LightX2VEngine:
         scheduler = self.runner.scheduler
         side = SIDES[self.model.family][0 if index < scheduler.boundary_step_index else -1]
         self.latent_frame = 0
-        self.report(Progress("denoise", index + 1, scheduler.infer_steps, EXPERT_NAMES[side]))
+        look = "" if scheduler.straight is None else preview.animate(scheduler.straight[None], self.colours)
+        self.report(Progress("denoise", index + 1, scheduler.infer_steps, EXPERT_NAMES[side], look))
 
     def _latent_frame(self, stage: str) -> None:
         self.latent_frame += 1
@@ -314,7 +319,7 @@ def flow_scheduler(config: dict, model: Model):
             self.exact = noise.to(device_name())
             self.sigmas = torch.tensor(self.values)
             self.timesteps = (self.sigmas[:-1] * 1000).to(device_name())
-            self.given = None
+            self.given = self.straight = None
             if model.family == "5b":  # the first latent frame is given, not denoised
                 self.given = image_encoder_output["vae_encoder_out"].float()
                 self.is_first = torch.zeros_like(self.exact)
@@ -336,12 +341,14 @@ def flow_scheduler(config: dict, model: Model):
 
         def step_post(self) -> None:
             index = self.step_index
+            # What the clip would be if the rest of the way were straight: for the preview.
+            self.straight = schedule.euler_step(self.exact, self.noise_pred, self.values[index], 0.0)
             self.exact = schedule.euler_step(self.exact, self.noise_pred, self.values[index], self.values[index + 1])
             self._paste()
 
         def clear(self) -> None:
             super().clear()
-            self.exact = self.given = self.is_first = None
+            self.exact = self.given = self.is_first = self.straight = None
 
     return FlowScheduler(config)
 

@@ -7,6 +7,7 @@ least squares on a picture of random soft colours, shows shapes, light and motio
 
 import base64
 import io
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -19,10 +20,25 @@ LATENT_SIDE = 16  # latent pixels per side of the clip that the map is fitted on
 FRAMES = 5
 
 
-@torch.inference_mode()
 def fit_colours(model: AutoencoderKLWan) -> torch.Tensor:
-    """(z + 1, 3) float32 on the CPU: normalised latents and a one -> RGB in -1 .. 1."""
-    side = LATENT_SIDE * model.config.scale_factor_spatial
+    """The map for a VAE of diffusers; see `fit`."""
+    mean, std = vae.latent_statistics(model)
+
+    def encode(clip: torch.Tensor) -> torch.Tensor:
+        moments = model.encode(clip.to(model.device, model.dtype)).latent_dist.mode().float()
+        return ((moments - mean) / std)[0]
+
+    return fit(encode, model.config.scale_factor_spatial)
+
+
+@torch.inference_mode()
+def fit(encode: Callable[[torch.Tensor], torch.Tensor], stride: int) -> torch.Tensor:
+    """(z + 1, 3) float32 on the CPU: normalised latents and a one -> RGB in -1 .. 1.
+
+    encode  (1, 3, T, H, W) float32 in -1 .. 1 -> normalised latents (z, t, h, w)
+    stride  pixels per latent pixel
+    """
+    side = LATENT_SIDE * stride
     generator = torch.Generator("cpu").manual_seed(0)
     octaves = (4, 9, 17, 33)
     picture = sum(
@@ -32,9 +48,7 @@ def fit_colours(model: AutoencoderKLWan) -> torch.Tensor:
     picture = torch.tanh(picture)
     # Latent frames after the first hold four frames each and speak another dialect: fit on a drifting clip.
     clip = torch.stack([picture.roll(2 * t, dims=3) for t in range(FRAMES)], dim=2)
-    mean, std = vae.latent_statistics(model)
-    moments = model.encode(clip.to(model.device, model.dtype)).latent_dist.mode().float()
-    latents = ((moments - mean) / std)[0].cpu()
+    latents = encode(clip).float().cpu()
     pooled = F.adaptive_avg_pool3d(clip[0, :, 1:], (latents.shape[1] - 1, LATENT_SIDE, LATENT_SIDE))
     first = F.adaptive_avg_pool2d(clip[0, :, 0], LATENT_SIDE)[:, None]
     equations = _with_one(latents.flatten(1).T)
