@@ -12,8 +12,8 @@ from tests.lightx2v.test_engine import make_request
 from wan_ui import patches, weights
 from wan_ui.engines.lightx2v_config import checkout
 from wan_ui.hardware import Hardware
-from wan_ui.patches import copy_back, fp8_scales, fp8_sgl, gguf_pinned, post_weight, t5_island
-from wan_ui.patches.record import Facts, in_source
+from wan_ui.patches import copy_back, embedded_sizes, fp8_scales, fp8_sgl, gguf_pinned, post_weight, t5_island
+from wan_ui.patches.record import Facts, in_source, resolve
 
 WEIGHT = "blocks.0.self_attn.q.weight"
 
@@ -34,6 +34,20 @@ def ggml(path, name=WEIGHT):
 @pytest.mark.parametrize("patch", patches.PATCHES, ids=lambda patch: patch.name)
 def test_target_stands_in_the_source(lightx2v, patch, settings):
     assert in_source(patch, checkout(settings)) == ""
+
+
+def test_embedded_sizes(lightx2v, model, settings, unpatched):
+    from lightx2v.models.video_encoders.hf.wan import vae
+
+    path = str(weights.locate(model, model.scheme("bf16"), settings).vae)
+    unpatched(embedded_sizes.PATCH)
+    with pytest.raises(RuntimeError, match=r"size mismatch for encoder\.conv1\.weight"):
+        vae._video_vae(pretrained_path=path, z_dim=16, dtype=torch.float32)
+    unpatched.undo()
+    if not resolve(embedded_sizes.PATCH):
+        embedded_sizes.PATCH.apply(None)
+    embedded_sizes.PATCH.verify(None)
+    assert vae._video_vae(pretrained_path=path, z_dim=16, dtype=torch.float32).encoder.conv1.weight.shape[0] == 16
 
 
 def test_gguf_loader(load, model, unpatched, tmp_path):
@@ -105,7 +119,8 @@ def test_fp8_scales(lightx2v, load, experts):
     engine = load("fp8", torch.bfloat16)
     phase = engine.runner.model.model[0].transformer_weights.blocks[0].compute_phases[0]
     assert torch.equal(phase.self_attn_q.pin_weight_scale, stored)
-    assert not torch.equal(stored.bfloat16().float(), stored), "bf16 would have lost something"
+    lost = ((stored.bfloat16().float() - stored) / stored).abs().max()
+    assert 0.001 < lost <= 2**-8, "what rounding the scales to bf16 costs"
     assert fp8_scales.scales(path, "cpu").keys() >= {f"{WEIGHT}_scale"}
 
 
