@@ -220,3 +220,23 @@ def test_a_lora_that_fits_nothing_is_an_error(load, model, tmp_path):
     )
     with pytest.raises(UserError, match=r"high\.safetensors: no key of this LoRA fits"):
         load(scheme)
+
+
+def test_bad_files_are_named_before_weights_are_read(load, model, tmp_path, monkeypatch):
+    from wan_ui.engines import lightx2v
+
+    paths = lightx2v.locate(model, model.scheme("fp8"), settings())
+    truncated = tmp_path / "truncated.safetensors"
+    truncated.write_bytes(paths.experts[0].read_bytes()[:-100])
+    wide = tmp_path / "config.json"
+    wide.write_text(paths.configs[0].read_text().replace('"num_layers": 8', '"num_layers": 40'))
+    cases = (
+        (replace(paths, experts=paths.experts[::-1]), "this is the low-noise expert.*exchanged"),
+        (replace(paths, experts=(truncated, paths.experts[1])), r"truncated\.safetensors: truncated"),
+        (replace(paths, configs=(wide, wide)), "8 blocks .* expected 40 .*another model"),
+    )
+    monkeypatch.setattr(lightx2v, "start_runner", lambda *args: pytest.fail("weights were read"))
+    for bad, words in cases:
+        monkeypatch.setattr(lightx2v, "locate", lambda *args, bad=bad, **kwargs: bad)
+        with pytest.raises(UserError, match=words):
+            load("fp8")
