@@ -75,7 +75,7 @@ def test_a_forged_owner_sees_nothing(public_app, open_page, picture):
     page = open_page(public_app.url)
     generate(page, picture, "not for others")
     card_says(page, "Done in")
-    with httpx.Client(base_url=public_app.url, timeout=20) as web:
+    with httpx.Client(base_url=public_app.url, timeout=60) as web:
         for forged in ({}, {"owner": "local"}, {"owner": "browser-"}, {"owner": "", "job": "x"}, [], "local", None):
             call = web.post("/gradio_api/call/arrive", json={"data": [forged, None]}).json()["event_id"]
             answer = web.get(f"/gradio_api/call/arrive/{call}").text

@@ -25,14 +25,13 @@ def real_app(tmp_path_factory):
 
 def test_wan_tiny_from_the_page(open_page, real_app, picture, tmp_path):
     page = open_page(real_app.url)
-    page.set_default_timeout(60_000)
-    card_says(page, "Ready: Wan-Tiny", 60)
+    card_says(page, "Ready: Wan-Tiny", 180)
     shoot(page, "30-real-ready")
     page.get_by_role("radio", name="17 · 1.1 s").check()
     generate(page, picture, "zoom in")
-    card_says(page, "denoise step", 60)
+    card_says(page, "denoise step", 180)
     shoot(page, "31-real-denoising")
-    card_says(page, "Done in", 120)
+    card_says(page, "Done in", 300)
     wait_for_playing(page)
     page.get_by_text("How it was made").click()
     expect(page.locator(".w-how")).to_contain_text("diffusers")

@@ -17,7 +17,7 @@ from wan_ui.settings import ROOT
 
 @pytest.fixture(scope="module")
 def web(app):
-    with httpx.Client(base_url=app.url, timeout=20) as client:
+    with httpx.Client(base_url=app.url, timeout=60) as client:
         yield client
 
 
@@ -162,7 +162,7 @@ def test_uploads_are_bounded_and_junk_does_no_harm(open_page, scripted, tmp_path
     expect(page.get_by_text("Try one")).to_have_count(0)  # no examples, no such section
     page.set_input_files("#picture input[type=file]", large)
     expect(page.locator("[data-testid=toast-body]")).to_contain_text("exceed the maximum allowed size of 1.0 Mb")
-    with httpx.Client(base_url=app.url, timeout=20) as web:
+    with httpx.Client(base_url=app.url, timeout=60) as web:
         answer = web.post("/gradio_api/upload", files={"files": ("large.png", large.read_bytes())})
         assert answer.status_code >= 400 and "1048576" in answer.text
         junk = {"Content-Type": "multipart/form-data; boundary=x"}

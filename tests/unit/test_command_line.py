@@ -15,7 +15,7 @@ from wan_ui.settings import ROOT
 def wan_ui(*arguments, **environ) -> subprocess.CompletedProcess:
     environ = {**os.environ, **{name: str(value) for name, value in environ.items()}}
     command = [sys.executable, "-m", "wan_ui", *map(str, arguments)]
-    return subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=180)
+    return subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=600)
 
 
 @pytest.mark.parametrize(

@@ -44,7 +44,7 @@ def app(scripted_settings, picture, tmp_path):
     command = [sys.executable, script, scripted_settings.outputs, scripted_settings.catalog, picture]
     process = subprocess.Popen(command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)})
     jobs = Jobs(scripted_settings.outputs / "wan_ui.sqlite")
-    end = time.monotonic() + 30
+    end = time.monotonic() + 120
     while not (
         len(jobs.of_owner("local")) == 3 and any(job.progress.stage == "denoise" for job in jobs.in_state("running"))
     ):

@@ -31,7 +31,7 @@ def run(pipeline, picture, prompt="calm", **fields):
     return pipeline.wait(pipeline.submit(Draft(image=str(picture), prompt=prompt, **fields)))
 
 
-def until(condition, seconds=20.0):
+def until(condition, seconds=90.0):
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "it did not happen in time"
@@ -77,10 +77,10 @@ def test_a_worker_killed_from_outside_while_idle_is_replaced(pipeline, picture):
 
 
 def test_a_hang_is_ended_after_the_deadline(scripted_settings, picture):
-    pipeline = Pipeline().open(replace(scripted_settings, stage_timeout=3), engine_factory=FACTORY)
+    pipeline = Pipeline().open(replace(scripted_settings, stage_timeout=8), engine_factory=FACTORY)
     try:
         job = run(pipeline, picture, "image=hang")
-        assert job.state == "failed" and "image made no progress for 3 s" in job.error
+        assert job.state == "failed" and "image made no progress for 8 s" in job.error
         assert run(pipeline, picture).state == "done"
     finally:
         pipeline.close()
