@@ -201,7 +201,7 @@ def _bench(args: argparse.Namespace) -> int:
 def _follow(pipeline, job_id: str, quiet: bool):
     """Wait for a job behind a progress bar."""
     expected = progress.reference(pipeline.history(), pipeline.job(job_id).request)
-    bar = tqdm(total=100, disable=quiet, bar_format="{desc} |{bar}| {n:3.0f}% {postfix}", leave=False)
+    bar = tqdm(total=100, disable=quiet, bar_format="{desc} |{bar}| {n:3.0f}%{postfix}", leave=False)
 
     def show(job) -> None:
         left = progress.eta(job, expected)

@@ -1,7 +1,7 @@
 """How much longer? An estimate from the steps already done and from the last job of the same kind.
 
-Inside a stage with steps, the steps done so far give the pace. Later stages are taken from the
-seconds per stage that the last finished job stored, scaled by the number of pixels it had to make.
+Inside a stage with steps, the steps done so far give the pace, the more so the more there are. Later
+stages are taken from the seconds per stage that the last finished job stored, scaled by its pixels.
 With neither, there is no estimate, and none is shown.
 """
 
@@ -38,6 +38,10 @@ def eta(job: Job, expected: dict[str, float], now: float | None = None) -> float
         # The step being entered began at step_started: only the time before that is finished steps.
         pace = (job.step_started - job.stage_started) / done
         left = pace * (progress.total - done) - (now - job.step_started)
+        if progress.stage in expected:
+            # Steps are not all alike (the first decoded frame is one, the others four): trust the pace as it settles.
+            settled = done / progress.total
+            left = settled * left + (1 - settled) * max(expected[progress.stage] - in_stage, 0.0)
     elif progress.stage in expected:
         left = expected[progress.stage] - in_stage
     elif progress.stage == "load":

@@ -16,7 +16,10 @@ def job(state="running", request=REQUEST, **fields) -> Job:
 
 def test_the_pace_of_the_steps_done_and_the_expected_later_stages():
     at_step_3 = job(progress=Progress("denoise", 3, 4), stage_started=10.0, step_started=16.0)
-    assert eta(at_step_3, EXPECTED, now=17.0) == pytest.approx(3.0 * 2 - 1 + 5 + 1)
+    by_pace, as_last_time = 3.0 * 2 - 1, 8.0 - 7.0
+    assert eta(at_step_3, EXPECTED, now=17.0) == pytest.approx((by_pace + as_last_time) / 2 + 5 + 1)
+    at_step_4 = job(progress=Progress("decode", 4, 4), stage_started=10.0, step_started=16.0)
+    assert eta(at_step_4, {"encode": 1.0}, now=16.0) == pytest.approx(2.0 + 1), "no last time of this stage: the pace alone"
 
 
 def test_in_the_first_step_the_last_job_is_the_measure():

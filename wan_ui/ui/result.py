@@ -39,7 +39,8 @@ def result_html(job: Job | None, catalog: dict[str, Model]) -> str:
 
 def _stage(job: Job) -> str:
     request, clip = job.request, PIPELINE.clip(job)
-    ratio = f"aspect-ratio:{request.width}/{request.height}"
+    # Small clips are not blown up to the whole stage: beyond this they only look soft.
+    ratio = f"aspect-ratio:{request.width}/{request.height};max-height:{round(1.6 * request.height)}px"
     if clip is not None:
         poster = PIPELINE.poster(job)
         still = f' poster="{text(file_url(poster))}"' if poster else ""
