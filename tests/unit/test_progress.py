@@ -18,8 +18,9 @@ def test_the_pace_of_the_steps_done_and_the_expected_later_stages():
     at_step_3 = job(progress=Progress("denoise", 3, 4), stage_started=10.0, step_started=16.0)
     by_pace, as_last_time = 3.0 * 2 - 1, 8.0 - 7.0
     assert eta(at_step_3, EXPECTED, now=17.0) == pytest.approx((by_pace + as_last_time) / 2 + 5 + 1)
+    # Nothing is known of this stage from last time: the pace alone.
     at_step_4 = job(progress=Progress("decode", 4, 4), stage_started=10.0, step_started=16.0)
-    assert eta(at_step_4, {"encode": 1.0}, now=16.0) == pytest.approx(2.0 + 1), "no last time of this stage: the pace alone"
+    assert eta(at_step_4, {"encode": 1.0}, now=16.0) == pytest.approx(2.0 + 1)
 
 
 def test_in_the_first_step_the_last_job_is_the_measure():
