@@ -6,10 +6,10 @@ Writes DIR/report-PART.json and a contact sheet. The parts (a clip takes about 6
   sheet      12 clips, five frames each, to look at
   vae        decode(encode(clip)) against the clip: mean PSNR at 17 frames, per frame at 33
   motions    the 4-step clip against the procedural target, per motion at default strength,
-             over the product's sizes; the same for `lights`, and `long` at 33 frames
+             over the product's sizes, and its first frame against the upload; the same for `lights`,
+             and `long` at 33 frames
   directions 200 random (photo, prompt) pairs: the motion that best explains the output's
              measured flow must be the one asked for (see `measured_motion`)
-  first      first frame against the upload
 """
 
 import argparse
