@@ -6,7 +6,6 @@ is for the worker: it asks torch, which is exact and knows how much memory is fr
 
 import importlib.util
 import shutil
-import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -71,19 +70,6 @@ def engine_name(name: str, settings: Settings) -> str:
     if name != "auto":
         return name
     return "diffusers" if lightx2v_missing(settings) else "lightx2v"
-
-
-def nvidia_smi() -> str:
-    """ "NVIDIA H200, 143771 MiB, driver 580.65" per GPU, joined by "; "; "" without the tool or a GPU."""
-    tool = shutil.which("nvidia-smi")
-    if tool is None:
-        return ""
-    query = [tool, "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
-    try:
-        lines = subprocess.run(query, capture_output=True, text=True, timeout=20, check=True).stdout.splitlines()
-    except (OSError, subprocess.SubprocessError):
-        return ""
-    return "; ".join(line.strip() for line in lines)
 
 
 def measure() -> Hardware:

@@ -5,6 +5,7 @@ once per job. `auto` takes LightX2V where it is installed and a CUDA GPU is ther
 otherwise, and says why.
 """
 
+from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -13,6 +14,11 @@ from wan_ui.errors import UserError
 from wan_ui.hardware import lightx2v_missing
 from wan_ui.request import Clip, LoraSpec, Report, Request
 from wan_ui.settings import settings
+
+CACHED_PROMPTS = 32  # 1 MB each at full size
+CACHED_IMAGES = 8  # 2 MB each at 480x480x81
+SIDES = {"a14b": ("high", "low"), "5b": ("",)}
+EXPERT_NAMES = {"high": "high-noise expert", "low": "low-noise expert", "": "transformer"}
 
 
 class Engine(Protocol):
@@ -45,3 +51,10 @@ def create_engine(name: str) -> tuple[Engine, str]:
 
     reason = "asked for" if name == "diffusers" else f"auto: {missing}"
     return DiffusersEngine(), f"diffusers ({reason})"
+
+
+def remember(cache: OrderedDict, key, value, limit: int) -> None:
+    """Add to a cache that keeps its `limit` newest entries."""
+    cache[key] = value
+    while len(cache) > limit:
+        cache.popitem(last=False)

@@ -18,17 +18,13 @@ import torch
 
 from wan_ui.catalog import Model, Scheme
 from wan_ui.engines import dit, preview, schedule, text, vae
+from wan_ui.engines.base import CACHED_IMAGES, CACHED_PROMPTS, EXPERT_NAMES, SIDES, remember
 from wan_ui.engines.device import choose_device, choose_dtype, choose_residence, use_threads
 from wan_ui.errors import UserError
 from wan_ui.images import read_pixels
 from wan_ui.request import Clip, LoraSpec, Progress, Report, Request
 from wan_ui.settings import settings
 from wan_ui.weights import locate
-
-CACHED_PROMPTS = 32  # 1 MB each at full size
-CACHED_IMAGES = 8  # 2 MB each at 480x480x81
-SIDES = {"a14b": ("high", "low"), "5b": ("",)}
-EXPERT_NAMES = {"high": "high-noise expert", "low": "low-noise expert", "": "transformer"}
 
 
 class DiffusersEngine:
@@ -132,7 +128,7 @@ class DiffusersEngine:
         key = text.clean(prompt)
         if key not in self.prompts:
             embeddings = text.encode(self.tokenizer, self.encoder, prompt, self.text_length)
-            _remember(self.prompts, key, embeddings.to(self.device, self.dtype), CACHED_PROMPTS)
+            remember(self.prompts, key, embeddings.to(self.device, self.dtype), CACHED_PROMPTS)
         self.prompts.move_to_end(key)
         return self.prompts[key]
 
@@ -147,7 +143,7 @@ class DiffusersEngine:
             latents = vae.encode_image(
                 self.vae, image, frames, lambda k, n: report(Progress("image", k, n, "encoding the picture"))
             )
-            _remember(self.images, key, latents, CACHED_IMAGES)
+            remember(self.images, key, latents, CACHED_IMAGES)
         else:
             report(Progress("image", detail="already encoded"))
         self.images.move_to_end(key)
@@ -200,9 +196,3 @@ class DiffusersEngine:
                     expert.to("cpu")
             self.experts[index].to(self.device)
         return self.experts[index]
-
-
-def _remember(cache: OrderedDict, key, value: torch.Tensor, limit: int) -> None:
-    cache[key] = value
-    while len(cache) > limit:
-        cache.popitem(last=False)

@@ -26,6 +26,7 @@ import torch
 from wan_ui import patches
 from wan_ui.catalog import Model, Scheme
 from wan_ui.engines import lightx2v_config, preview, schedule
+from wan_ui.engines.base import CACHED_IMAGES, CACHED_PROMPTS, EXPERT_NAMES, SIDES, remember
 from wan_ui.engines.text import clean
 from wan_ui.errors import UserError
 from wan_ui.hardware import measure
@@ -36,11 +37,6 @@ from wan_ui.settings import default_environment, settings
 from wan_ui.weights import locate
 
 log = logging.getLogger(__name__)
-
-CACHED_PROMPTS = 32
-CACHED_IMAGES = 8
-SIDES = {"a14b": ("high", "low"), "5b": ("",)}
-EXPERT_NAMES = {"high": "high-noise expert", "low": "low-noise expert", "": "transformer"}
 
 
 class LightX2VEngine:
@@ -212,14 +208,14 @@ class LightX2VEngine:
         self.report(Progress("text"))
         key = clean(request.prompt)
         if key not in self.prompts:
-            _remember(self.prompts, key, runner.run_text_encoder(runner.input_info), CACHED_PROMPTS)
+            remember(self.prompts, key, runner.run_text_encoder(runner.input_info), CACHED_PROMPTS)
         frames = 1 if self.model.family == "5b" else request.frames
         image_key = (hashlib.sha256(self.pixels.tobytes()).digest(), self.pixels.shape, frames)
         self.report(Progress("image", detail="already encoded" if image_key in self.images else ""))
         stride = runner.config["vae_stride"][1]
         height, width = request.height // stride, request.width // stride
         if image_key not in self.images:
-            _remember(self.images, image_key, self._encode_image(height, width), CACHED_IMAGES)
+            remember(self.images, image_key, self._encode_image(height, width), CACHED_IMAGES)
         runner.input_info.latent_shape = runner.get_latent_shape_with_lat_hw(height, width)
         # Upstream drops the 5B model's image latents from this dict after prepare(): give it a dict of its own.
         return runner.get_encoder_output_i2v(None, self.images[image_key], self.prompts[key])
@@ -359,9 +355,3 @@ def _with_lora(module) -> bool:
         return True
     children = [*getattr(module, "_modules", {}).values(), *getattr(module, "_parameters", {}).values()]
     return any(_with_lora(child) for child in children if child is not None)
-
-
-def _remember(cache: OrderedDict, key, value, limit: int) -> None:
-    cache[key] = value
-    while len(cache) > limit:
-        cache.popitem(last=False)
