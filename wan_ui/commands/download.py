@@ -1,0 +1,46 @@
+"""python -m wan_ui download: fetch what a model and scheme need."""
+
+import argparse
+
+from tqdm import tqdm
+
+from wan_ui import download
+from wan_ui.catalog import find_model, load_catalog
+from wan_ui.hardware import engine_name
+from wan_ui.settings import settings
+
+
+def add(commands) -> None:
+    parser = commands.add_parser("download", help="fetch what a model and scheme need")
+    parser.add_argument("model", metavar="MODEL", help="i2v-a14b, ti2v-5b ...: see configs/catalog.toml")
+    parser.add_argument("scheme", metavar="SCHEME", nargs="?", default="", help="default: the model's")
+    parser.add_argument("--engine", default="auto", help="auto | lightx2v | diffusers: they read different VAE files")
+    parser.add_argument("--dry-run", action="store_true", help="only show files and sizes")
+    parser.add_argument("--check", action="store_true", help="compare files that are there with the hub's checksums")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    config = settings()
+    model = find_model(load_catalog(config.catalog), args.model)
+    scheme = model.scheme(args.scheme)
+    engine = engine_name(args.engine, config)
+    items = download.plan(model, scheme, config, engine, check=args.check)
+    for item in items:
+        state = "there" if item.present else f"{item.have / 1e9:.2f} GB there" if item.have else "to download"
+        print(f"{item.size / 1e9:8.2f} GB  {state:<14}  {item.repo}/{item.file} -> {item.target}")
+    left = sum(item.left for item in items)
+    print(f"{left / 1e9:8.2f} GB  to download for {model.name} {scheme.name} with {engine}")
+    if args.dry_run:
+        return 0
+    with tqdm(total=left, unit="B", unit_scale=True, disable=not left) as bar:
+        before = {item.file: item.have for item in items}
+
+        def show(item: download.Item, done: int) -> None:
+            bar.set_description_str(item.target.name, refresh=False)
+            bar.update(done - before[item.file])  # less than nothing when a file starts again
+            before[item.file] = done
+
+        download.fetch(items, show)
+    print("all files are there")
+    return 0

@@ -1,0 +1,21 @@
+"""python -m wan_ui serve: the page."""
+
+import argparse
+from dataclasses import replace
+
+from wan_ui.settings import settings
+
+
+def add(commands) -> None:
+    parser = commands.add_parser("serve", help="start the page")
+    parser.add_argument("--host", help="address to listen on (default 127.0.0.1: this machine only)")
+    parser.add_argument("--port", type=int, help="default 7860")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    from app import serve  # gradio is only needed here
+
+    chosen = {name: value for name, value in (("host", args.host), ("port", args.port)) if value is not None}
+    serve(replace(settings(), **chosen))
+    return 0
