@@ -38,10 +38,10 @@ def both(load, model, tmp_path, monkeypatch, record_property):
         theirs = reference.generate(request, lambda progress: None)
         stages = {
             "text": (only(production.prompts)["context"], only(reference.prompts)),
-            "image": (only(production.images)[4:], only(reference.images)[0]),
+            "image": (only(production.images)[4:], only(reference.images)[4:]),
         }
         for index, (ours_step, theirs_step) in enumerate(zip(our_steps, steps.values(), strict=True), start=1):
-            stages[f"step {index}"] = (ours_step, theirs_step[0])
+            stages[f"step {index}"] = (ours_step, theirs_step)
         latents = torch.from_numpy(theirs.latents)
         stages["decode"] = (production.runner.vae_decoder.decode(latents), decode(reference.vae, latents))
         stages["frames"] = (torch.from_numpy(ours.frames).float(), torch.from_numpy(theirs.frames).float())

@@ -6,8 +6,8 @@ otherwise, and says why.
 """
 
 from collections import OrderedDict
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Protocol
 
 from wan_ui.catalog import Model, Scheme
 from wan_ui.errors import UserError
@@ -15,10 +15,20 @@ from wan_ui.hardware import lightx2v_missing
 from wan_ui.request import Clip, LoraSpec, Report, Request
 from wan_ui.settings import settings
 
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+
 CACHED_PROMPTS = 32  # 1 MB each at full size
 CACHED_IMAGES = 8  # 2 MB each at 480x480x81
 SIDES = {"a14b": ("high", "low"), "5b": ("",)}
 EXPERT_NAMES = {"high": "high-noise expert", "low": "low-noise expert", "": "transformer"}
+OnBlock = Callable[[int, "torch.Tensor"], "torch.Tensor | None"]
+Entering = Callable[[int, int], None]
+
+
+def ignore(step: int, total: int) -> None:
+    """The `entering` of a caller who does not want to know."""
 
 
 class Engine(Protocol):
@@ -33,6 +43,41 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Free the weights."""
+
+
+class Stages(Protocol):
+    """What `generate` runs, piece by piece: both engines have it, and wan_ui.qa.stages holds each against a reference.
+
+    Tensors have no batch dimension and may be on any device. z, t, h, w are the latents' channels, frames,
+    height and width.
+    """
+
+    def plan(self, steps: int) -> list[tuple[float, int]]:
+        """(sigma, expert's index) of every denoise step."""
+
+    def encode_text(self, prompt: str) -> "torch.Tensor":
+        """(text length, text width) in the DIT's dtype; zero beyond the prompt's tokens."""
+
+    def encode_image(self, pixels: "np.ndarray", frames: int) -> "torch.Tensor":
+        """(H, W, 3) uint8 -> the condition, float: (4 + z, t, h, w), mask first (1 = given); 5B: (z, 1, h, w)."""
+
+    def predict(
+        self,
+        latents: "torch.Tensor",
+        sigma: float,
+        expert: int,
+        prompt: "torch.Tensor",
+        condition: "torch.Tensor",
+        on_block: OnBlock | None = None,
+    ) -> "torch.Tensor":
+        """The velocity (z, t, h, w) of one expert at `sigma`.
+
+        on_block  called with (-1, tokens) before the first block and with (k, tokens) after block k, tokens
+                  (number, width); what it returns, if anything, takes their place
+        """
+
+    def decode(self, latents: "torch.Tensor") -> "torch.Tensor":
+        """Normalised latents (z, t, h, w) -> frames (T, H, W, 3) float32 in -1 .. 1 on the CPU."""
 
 
 def create_engine(name: str) -> tuple[Engine, str]:

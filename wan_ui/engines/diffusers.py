@@ -9,16 +9,26 @@ same picture or prompt would compute again. On the same components and noise it 
 There is no classifier-free guidance: every model in the catalog is distilled to run without it.
 """
 
+import contextlib
 import hashlib
-import itertools
 from collections import OrderedDict
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 
 from wan_ui.catalog import Model, Scheme
 from wan_ui.engines import dit, preview, schedule, text, vae
-from wan_ui.engines.base import CACHED_IMAGES, CACHED_PROMPTS, EXPERT_NAMES, SIDES, remember
+from wan_ui.engines.base import (
+    CACHED_IMAGES,
+    CACHED_PROMPTS,
+    EXPERT_NAMES,
+    SIDES,
+    Entering,
+    OnBlock,
+    ignore,
+    remember,
+)
 from wan_ui.engines.device import choose_device, choose_dtype, choose_residence, use_threads
 from wan_ui.errors import UserError
 from wan_ui.images import read_pixels
@@ -114,78 +124,109 @@ class DiffusersEngine:
         condition = self._encode_image(request, report)
         latents = self._denoise(request, prompt, condition, report)
         frames = vae.decode(
-            self.vae, latents, lambda k, n: report(Progress("decode", k, n, f"latent frame {k} of {n}"))
+            self.vae, latents[None], lambda k, n: report(Progress("decode", k, n, f"latent frame {k} of {n}"))
         )
         return Clip(
             frames=frames.numpy(),
             fps=float(self.model.fps),
-            latents=latents[0].cpu().numpy(),
+            latents=latents.cpu().numpy(),
             facts=dict(self.facts),
         )
 
+    # ------------------------------------------------------------ stages: see wan_ui.engines.base.Stages
+
+    def plan(self, steps: int) -> list[tuple[float, int]]:
+        sigmas = schedule.sigmas(steps, self.model.shift)[:-1]
+        return [(sigma, schedule.expert_index(1000 * sigma, self.model.boundary)) for sigma in sigmas]
+
+    def encode_text(self, prompt: str) -> torch.Tensor:
+        embeddings = text.encode(self.tokenizer, self.encoder, prompt, self.text_length)
+        return embeddings[0].to(self.device, self.dtype)
+
+    def encode_image(self, pixels: np.ndarray, frames: int, entering: Entering = ignore) -> torch.Tensor:
+        image = torch.from_numpy(pixels).permute(2, 0, 1)[None].to(self.device).float().div(127.5).sub(1)
+        if self.model.family == "5b":  # conditioned on the first frame alone
+            return vae.encode_image(self.vae, image, 1, entering)[0]
+        latents = vae.encode_image(self.vae, image, frames, entering)[0]
+        given = torch.zeros(4, *latents.shape[1:], device=latents.device)
+        given[:, 0] = 1
+        return torch.cat([given, latents])
+
+    @torch.inference_mode()
+    def predict(
+        self,
+        latents: torch.Tensor,
+        sigma: float,
+        expert: int,
+        prompt: torch.Tensor,
+        condition: torch.Tensor,
+        on_block: OnBlock | None = None,
+    ) -> torch.Tensor:
+        latents, condition = latents.to(self.device), condition.to(self.device)
+        if self.model.family == "5b":
+            # The picture's latent frame is given, not denoised: pasted in, with timestep 0 for its tokens.
+            given = is_first(latents)
+            inputs = torch.where(given.bool(), condition, latents)
+            times = (1000 * sigma * (1 - given[0, :, ::2, ::2])).flatten()[None]
+        else:
+            inputs = torch.cat([latents, condition])
+            times = torch.tensor([1000 * sigma], device=self.device)
+        model = self._expert(expert)
+        with hooked(model.blocks, on_block) if on_block else contextlib.nullcontext():
+            velocity = model(
+                hidden_states=inputs[None].to(self.dtype),
+                timestep=times,
+                encoder_hidden_states=prompt[None].to(self.device, self.dtype),
+                return_dict=False,
+            )[0]
+        return velocity[0]
+
+    def decode(self, latents: torch.Tensor) -> torch.Tensor:
+        pixels = [chunk.float().cpu() for chunk in vae.decode_pixels(self.vae, latents[None], ignore)]
+        return torch.cat(pixels, dim=2)[0].permute(1, 2, 3, 0).clamp(-1, 1)
+
+    # ------------------------------------------------------------ with caches and progress
+
     def _encode_prompt(self, prompt: str) -> torch.Tensor:
-        """(1, text_length, text_dim) in the DIT's dtype."""
+        """(text_length, text_dim) in the DIT's dtype."""
         key = text.clean(prompt)
         if key not in self.prompts:
-            embeddings = text.encode(self.tokenizer, self.encoder, prompt, self.text_length)
-            remember(self.prompts, key, embeddings.to(self.device, self.dtype), CACHED_PROMPTS)
+            remember(self.prompts, key, self.encode_text(prompt), CACHED_PROMPTS)
         self.prompts.move_to_end(key)
         return self.prompts[key]
 
     def _encode_image(self, request: Request, report: Report) -> torch.Tensor:
-        """Normalised latents of the picture followed by zeros, (1, z, t, h, w) float32; t = 1 for the 5B model."""
+        """What `encode_image` gives for the job's picture."""
         pixels = read_pixels(request)
-        # The 5B model is conditioned on the first frame alone.
         frames = 1 if self.model.family == "5b" else request.frames
         key = (hashlib.sha256(pixels.tobytes()).digest(), pixels.shape, frames)
         if key not in self.images:
-            image = torch.from_numpy(pixels).permute(2, 0, 1)[None].to(self.device).float().div(127.5).sub(1)
-            latents = vae.encode_image(
-                self.vae, image, frames, lambda k, n: report(Progress("image", k, n, "encoding the picture"))
+            condition = self.encode_image(
+                pixels, frames, lambda k, n: report(Progress("image", k, n, "encoding the picture"))
             )
-            remember(self.images, key, latents, CACHED_IMAGES)
+            remember(self.images, key, condition, CACHED_IMAGES)
         else:
             report(Progress("image", detail="already encoded"))
         self.images.move_to_end(key)
         return self.images[key]
 
     def _denoise(self, request: Request, prompt: torch.Tensor, condition: torch.Tensor, report: Report) -> torch.Tensor:
-        """Noise -> normalised latents (1, z, t, h, w) float32."""
+        """Noise -> normalised latents (z, t, h, w) float32."""
         config = self.vae.config
         stride = config.scale_factor_spatial
-        shape = (1, config.z_dim, 1 + (request.frames - 1) // 4, request.height // stride, request.width // stride)
-        # Drawn on the CPU in float32, so that a seed means the same noise on every machine.
-        generator = torch.Generator("cpu").manual_seed(request.seed)
-        latents = torch.randn(shape, generator=generator).to(self.device)
-        is_first = torch.zeros(1, 1, *shape[2:], device=self.device)
-        is_first[:, :, 0] = 1
-
-        sigmas = schedule.sigmas(request.steps, self.model.shift)
+        shape = (config.z_dim, 1 + (request.frames - 1) // 4, request.height // stride, request.width // stride)
+        latents = schedule.noise(request.seed, shape).to(self.device)
+        plan = self.plan(request.steps)
         look = ""
-        for k, (sigma, next_sigma) in enumerate(itertools.pairwise(sigmas)):
-            timestep = sigma * 1000
-            index = schedule.expert_index(timestep, self.model.boundary)
-            side = SIDES[self.model.family][index]
-            report(Progress("denoise", k + 1, request.steps, EXPERT_NAMES[side], look))
-            if self.model.family == "5b":
-                # The picture's latent frame is given, not denoised: pasted in, with timestep 0 for its tokens.
-                inputs = torch.where(is_first.bool(), condition, latents)
-                times = (timestep * (1 - is_first[0, 0, :, ::2, ::2])).flatten()[None]
-            else:
-                # 4 mask channels (1 = given; one per pixel frame in the latent frame), then the condition.
-                inputs = torch.cat([latents, is_first.expand(-1, 4, -1, -1, -1), condition], dim=1)
-                times = torch.tensor([timestep], device=self.device)
-            velocity = self._expert(index)(
-                hidden_states=inputs.to(self.dtype),
-                timestep=times,
-                encoder_hidden_states=prompt,
-                return_dict=False,
-            )[0]
+        for k, (sigma, index) in enumerate(plan):
+            next_sigma = plan[k + 1][0] if k + 1 < len(plan) else 0.0
+            report(Progress("denoise", k + 1, request.steps, EXPERT_NAMES[SIDES[self.model.family][index]], look))
+            velocity = self.predict(latents, sigma, index, prompt, condition)
             # What the clip would be if the rest of the way were straight.
-            look = preview.animate(schedule.euler_step(latents, velocity, sigma, 0.0), self.colours)
+            look = preview.animate(schedule.euler_step(latents, velocity, sigma, 0.0)[None], self.colours)
             latents = schedule.euler_step(latents, velocity, sigma, next_sigma)
         if self.model.family == "5b":
-            latents = torch.where(is_first.bool(), condition, latents)
+            latents = torch.where(is_first(latents).bool(), condition, latents)
         return latents
 
     def _expert(self, index: int):
@@ -196,3 +237,38 @@ class DiffusersEngine:
                     expert.to("cpu")
             self.experts[index].to(self.device)
         return self.experts[index]
+
+
+def is_first(latents: torch.Tensor) -> torch.Tensor:
+    """(1, t, h, w): 1 in the first latent frame, 0 elsewhere."""
+    mask = torch.zeros(1, *latents.shape[1:], device=latents.device)
+    mask[:, 0] = 1
+    return mask
+
+
+@contextlib.contextmanager
+def hooked(blocks, on_block: OnBlock):
+    """Show `on_block` what enters the first block (-1) and what leaves each (0, 1 ...); see base.Stages.predict."""
+
+    def entering(_module, args, kwargs):
+        hidden = args[0] if args else kwargs["hidden_states"]
+        replacement = on_block(-1, hidden[0])
+        if replacement is None:
+            return None
+        replacement = replacement[None].to(hidden)
+        return ((replacement, *args[1:]), kwargs) if args else (args, kwargs | {"hidden_states": replacement})
+
+    def leaving(index):
+        def hook(_module, _args, output):
+            replacement = on_block(index, output[0])
+            return None if replacement is None else replacement[None].to(output)
+
+        return hook
+
+    handles = [blocks[0].register_forward_pre_hook(entering, with_kwargs=True)]
+    handles += [block.register_forward_hook(leaving(index)) for index, block in enumerate(blocks)]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()

@@ -23,6 +23,13 @@ def expert_index(timestep: float, boundary: float) -> int:
     return 0 if timestep >= boundary * 1000 else 1
 
 
+def noise(seed: int, shape: tuple[int, ...]):
+    """Standard normal float32, drawn on the CPU, so that a seed means the same noise on every machine and engine."""
+    import torch
+
+    return torch.randn(shape, generator=torch.Generator("cpu").manual_seed(seed))
+
+
 def euler_step(latents, velocity, sigma: float, next_sigma: float):
     """One step from sigma to next_sigma. Kept in float32: bf16 latents would lose 8 bits at every step."""
     return latents + (next_sigma - sigma) * velocity.float()

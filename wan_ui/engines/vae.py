@@ -7,6 +7,7 @@ model goes through diffusers' own encoder and decoder, one latent frame at a tim
 """
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -101,20 +102,23 @@ def encode_image(vae: AutoencoderKLWan, image: torch.Tensor, frames: int, enteri
     return (moments[:, : vae.config.z_dim] - mean) / std  # the mode of the posterior is its mean
 
 
-@torch.inference_mode()
 def decode(vae: AutoencoderKLWan, latents: torch.Tensor, entering) -> torch.Tensor:
     """Normalised latents (1, z, t, h, w) -> frames (T, H, W, 3) uint8 on the CPU, T = 1 + 4 (t - 1).
 
     entering  called with (k, n) before latent frame k of n
     """
+    return torch.cat([to_uint8(pixels) for pixels in decode_pixels(vae, latents, entering)])
+
+
+@torch.inference_mode()
+def decode_pixels(vae: AutoencoderKLWan, latents: torch.Tensor, entering) -> Iterator[torch.Tensor]:
+    """What `decode` rounds: one latent frame after the other, (1, 3, 1 or 4, H, W) in about -1 .. 1."""
     mean, std = latent_statistics(vae)
     x = vae.post_quant_conv((latents.to(vae.device).float() * std + mean).to(vae.dtype))
     decode_next = _residual_decoder(vae) if vae.config.is_residual else vae_fast.Decoder(vae).decode_next
-    out = []
     for k, frame in enumerate(x.split(1, dim=2)):
         entering(k + 1, x.shape[2])
-        out.append(to_uint8(decode_next(frame)))
-    return torch.cat(out)
+        yield decode_next(frame)
 
 
 def _encode_residual(vae: AutoencoderKLWan, image: torch.Tensor, frames: int, entering) -> torch.Tensor:
