@@ -8,7 +8,7 @@ import secrets
 from dataclasses import dataclass
 from pathlib import Path
 
-from wan_ui import weights
+from wan_ui import loras, weights
 from wan_ui.catalog import Model, find_model, load_catalog, parse_size
 from wan_ui.errors import UserError
 from wan_ui.images import fit, open_image
@@ -33,6 +33,7 @@ class Draft:
     steps: int = 0
     seed: int = -1
     loras: tuple[LoraSpec, ...] = ()
+    lora_paths: bool = False  # the command line may name any LoRA file; the page only those in the folder
 
 
 def resolve(draft: Draft, settings: Settings, folder: Path) -> Request:
@@ -54,6 +55,7 @@ def resolve(draft: Draft, settings: Settings, folder: Path) -> Request:
     if not fewest <= steps <= most:
         raise UserError(f"steps: {model.name} takes {fewest} to {most} steps, not {steps}", field="steps")
     seed = _seed(draft.seed)
+    chosen = loras.check(draft.loras, model, settings, paths=draft.lora_paths)
     if not draft.image:
         raise UserError("image: choose a picture first", field="image")
     image = open_image(draft.image)
@@ -71,7 +73,7 @@ def resolve(draft: Draft, settings: Settings, folder: Path) -> Request:
         frames=frames,
         steps=steps,
         seed=seed,
-        loras=tuple(draft.loras),
+        loras=chosen,
     )
 
 

@@ -22,6 +22,7 @@ class Settings:
     auth: str = ""  # "user:password" asks for a login
     outputs: Path = Path("outputs")  # jobs, clips and the database
     models: Path = Path("models")  # downloaded weights: <models>/<owner>/<repo>/<file>
+    loras: Path = Path("loras")  # LoRA files, in subfolders too; those of assets/loras are listed beside them
     hub: str = "https://huggingface.co"  # or a mirror; HF_ENDPOINT is honoured
     cache: Path = Path.home() / ".cache" / "wan-ui"  # files derived from shipped ones; safe to delete
     catalog: Path = ROOT / "configs" / "catalog.toml"

@@ -1,0 +1,21 @@
+"""LoRA files: what is in the folder, what each file is, and which expert it belongs on. No torch, no GPU.
+
+    entries = scan(settings.loras)                 # list[LoraEntry]; cheap, call it at every refresh
+    target, reason = suggest(entry, model)
+    texts = warnings(LoraSpec(entry.name, 1.0, target), entry)
+    specs = check(specs, model, settings)          # the server's check: UserError(field="loras")
+
+keys.py    tensor names of every trainer -> one canonical form
+folder.py  the scan, and LoraEntry
+choice.py  targets, warnings, the check of what a person chose, and where its files are
+
+The engines apply what is chosen (wan_ui/engines/lora.py) and answer with what was matched:
+clip.facts["loras"] is text such as "sepia.safetensors x1 -> low noise 80/80".
+"""
+
+from wan_ui.loras.choice import base, check, fits, locate, suggest, warnings
+from wan_ui.loras.folder import BASE_TITLES, TARGETS, LoraEntry, find, scan
+
+__all__ = [
+    "BASE_TITLES", "TARGETS", "LoraEntry", "base", "check", "find", "fits", "locate", "scan", "suggest", "warnings",
+]  # fmt: skip

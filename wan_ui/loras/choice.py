@@ -1,0 +1,119 @@
+"""Chosen LoRAs: which target suits an entry, what to warn of, and the check that every door goes through."""
+
+import json
+import math
+from pathlib import Path
+
+from wan_ui.catalog import Model
+from wan_ui.errors import UserError
+from wan_ui.loras.folder import BASE_TITLES, BASES, TARGETS, LoraEntry, find, read_file, scan
+from wan_ui.request import LoraSpec
+from wan_ui.settings import ROOT, Settings
+
+MAX_STRENGTH = 4.0
+MAX_LORAS = 8
+WORDS = {"high_noise": "the high-noise expert", "low_noise": "the low-noise expert", "both": "both experts"}
+
+
+def base(model: Model) -> str:
+    """What `LoraEntry.fits` must be for `model`: a14b | 5b | wan-tiny | other."""
+    if not model.embedded:
+        return model.family
+    config = ROOT / model.root.removeprefix("embedded:") / "high_noise_model" / "config.json"
+    return BASES.get(json.loads(config.read_text())["dim"], "other")
+
+
+def suggest(entry: LoraEntry, model: Model) -> tuple[str, str]:
+    """(target, reason in a few words). A model with a single expert takes "both"."""
+    if model.family == "5b":
+        return "both", f"{model.title} has one expert"
+    if entry.paired:
+        return "both", "it has a file for each expert"
+    if entry.made_for in ("high_noise", "low_noise"):
+        return entry.made_for, entry.made_for_why
+    if entry.made_for == "both":
+        return "both", entry.made_for_why
+    return "both", f"{entry.made_for_why} which expert it was made for"
+
+
+def warnings(spec: LoraSpec, entry: LoraEntry) -> list[str]:
+    """What a person should know before running this; empty when all is as its maker meant it."""
+    found = []
+    made_for, target = entry.made_for, spec.target
+    if made_for in ("high_noise", "low_noise") and target != made_for:
+        found.append(
+            f"{entry.name} was made for {WORDS[made_for]} ({entry.made_for_why}), and is put on {WORDS[target]}."
+        )
+    if entry.paired and target != "both":
+        found.append(f"{entry.name} has a file for each expert; only the one for {WORDS[target]} is used.")
+    if entry.fits == "wan2.1":
+        found.append(f"{entry.name} was made for Wan2.1 ({entry.fits_why}); on Wan2.2 its effect may differ.")
+    if spec.strength == 0:
+        found.append(f"{entry.name} has strength 0 and changes nothing.")
+    return found
+
+
+def fits(entry: LoraEntry, model: Model) -> str:
+    """ "" when the entry can be put on `model`, else why not."""
+    wanted = base(model)
+    if entry.fits == wanted or (entry.fits == "wan2.1" and wanted == "a14b" and "5120" in entry.fits_why):
+        return ""
+    return f"{entry.name} is for {BASE_TITLES[entry.fits]} ({entry.fits_why}), not for {model.title}"
+
+
+def check(specs, model: Model, settings: Settings, *, paths: bool = False) -> tuple[LoraSpec, ...]:
+    """Validated specs, as a job stores them. Raises UserError with field "loras" and the entry's name.
+
+    paths  `file` may also be the path of a file on this machine (the command line's privilege);
+           such a spec comes back with the absolute path.
+    """
+    specs = tuple(specs)
+    if len(specs) > MAX_LORAS:
+        raise UserError(f"loras: {len(specs)} LoRAs; at most {MAX_LORAS} together", field="loras")
+    entries = scan(settings.loras) if specs else []
+    return tuple(_check(spec, model, entries, paths) for spec in specs)
+
+
+def _check(spec: LoraSpec, model: Model, entries: list[LoraEntry], paths: bool) -> LoraSpec:
+    if not isinstance(spec.file, str) or not spec.file:
+        raise UserError("loras: choose a file for each LoRA", field="loras")
+    if spec.target not in TARGETS:
+        raise UserError(f"loras: {spec.file}: target {spec.target!r}; choose {', '.join(TARGETS)}", field="loras")
+    try:
+        strength = float(spec.strength)
+    except (TypeError, ValueError):
+        strength = math.nan
+    if not math.isfinite(strength) or abs(strength) > MAX_STRENGTH:
+        raise UserError(
+            f"loras: {spec.file}: strength {spec.strength!r} is not a number from {-MAX_STRENGTH} to {MAX_STRENGTH}",
+            field="loras",
+        )
+    file = spec.file
+    known = any(entry.name == file for entry in entries)
+    if paths and not known and Path(file).expanduser().is_file():
+        file = str(Path(file).expanduser().resolve())
+        entry = read_file(Path(file), Path(file).name)
+    else:
+        entry = find(file, entries)
+    if entry.problem:
+        raise UserError(f"loras: {entry.name} cannot be used: {entry.problem}", field="loras")
+    reason = fits(entry, model)
+    if reason:
+        raise UserError(f"loras: {reason}", field="loras")
+    return LoraSpec(file, strength, spec.target)
+
+
+def locate(spec: LoraSpec, settings: Settings) -> dict[str, Path]:
+    """Files of a checked spec by expert, {"high_noise": path, "low_noise": path}, limited to its target.
+
+    A model with a single expert takes the file under either name. Raises UserError when the file has gone since.
+    """
+    path = Path(spec.file)
+    if path.is_absolute():
+        entry = read_file(path, path.name)
+    else:
+        entry = find(spec.file, scan(settings.loras))
+    if entry.problem:
+        raise UserError(f"loras: {entry.name} cannot be used: {entry.problem}", field="loras")
+    sides = ("high_noise", "low_noise") if spec.target == "both" else (spec.target,)
+    return {side: entry.files.get(side, entry.files.get("both")) for side in sides}

@@ -1,0 +1,345 @@
+"""What lies in the LoRA folders: one entry per LoRA, from safetensors headers alone.
+
+Cheap enough to be asked at every refresh: a header is read once per (path, size, mtime), at most
+MAX_HEADER bytes of it, at most MAX_FILES files are looked at, links that lead out of the folder are not
+followed, and no tensor is read. What a client sends is looked up among the entries found here and never
+joined to a path, so `..`, absolute paths, other cases and links lead nowhere.
+
+The high- and the low-noise file of one LoRA become one entry: same folder, same name but for the marker
+(`high_noise`/`low_noise`, `HighNoise`, `HIGH`, `HN`, ...).
+"""
+
+import os
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from pathlib import Path
+
+from wan_ui.errors import UserError
+from wan_ui.headers import Header, safetensors_header
+from wan_ui.loras.keys import Layout, read_layout
+from wan_ui.settings import ROOT
+
+SHIPPED = ROOT / "assets" / "loras"  # Wan-Tiny's own, listed beside the user's folder
+MAX_HEADER = 16_000_000  # bytes; a LoRA of every layer of A14B has 0.2 MB, with a training log in it a few
+MAX_FILES = 2000
+MAX_DEPTH = 6  # folders below the LoRA folder
+PICKLES = (".pt", ".pth", ".ckpt", ".bin", ".pkl")
+TARGETS = ("high_noise", "low_noise", "both")
+# Width and number of blocks tell the base model. 14B: Wan2.2 A14B and Wan2.1 14B are alike.
+BASES = {5120: "a14b", 3072: "5b", 1536: "wan2.1", 256: "wan-tiny"}
+BASE_TITLES = {
+    "a14b": "Wan2.2 A14B", "5b": "Wan2.2 5B", "wan2.1": "Wan2.1", "wan-tiny": "Wan-Tiny", "other": "another model",
+}  # fmt: skip
+
+NOISE_MARK = re.compile(r"(?i)(?<![a-z])(high|low)[-_ ]?noise(?![a-z])")
+MARK = re.compile(
+    r"(?i)(?<![a-z])(high|low)[-_ ]?noise(?![a-z])"  # high_noise, HighNoise
+    r"|(?<![a-zA-Z])(HIGH|LOW|High|Low|high|low|HN|LN)(?![a-zA-Z])"  # style_HIGH, HN
+)
+
+
+@dataclass(frozen=True)
+class LoraEntry:
+    """One LoRA of the folder, or one high/low pair.
+
+    name       unique; what a LoraSpec.file says: "styles/sepia.safetensors", or for a pair the name
+               without its marker, "spiral (high + low)"
+    files      {"both": path} for one file, {"high_noise": path, "low_noise": path} for a pair
+    fits       a14b | 5b | wan2.1 | wan-tiny | other
+    fits_why   why so, in a few words
+    ranks      distinct ranks of its layers, ascending
+    key_format from wan_ui.loras.keys.FORMATS; "+" joins several
+    layers     modules that it changes, for each file of `files`
+    trigger_words, notes  from the metadata; plain text, may be anything a stranger wrote
+    made_for   high_noise | low_noise | both | unknown
+    made_for_why  which name or metadata says so
+    problem    why it is refused; "" when it can be used
+    size       bytes, all files together
+    shipped    it came with Wan UI
+    """
+
+    name: str
+    files: dict[str, Path]
+    fits: str = "other"
+    fits_why: str = ""
+    ranks: tuple[int, ...] = ()
+    key_format: str = ""
+    layers: dict[str, int] = field(default_factory=dict)
+    trigger_words: tuple[str, ...] = ()
+    notes: str = ""
+    made_for: str = "unknown"
+    made_for_why: str = ""
+    problem: str = ""
+    size: int = 0
+    shipped: bool = False
+
+    @property
+    def paired(self) -> bool:
+        return "both" not in self.files
+
+    @property
+    def title(self) -> str:
+        """For a list: "sepia.safetensors · Wan-Tiny · rank 8 · low noise"."""
+        parts = [self.name, BASE_TITLES[self.fits]]
+        if self.ranks:
+            parts.append("rank " + " to ".join(map(str, sorted({self.ranks[0], self.ranks[-1]}))))
+        if self.made_for in ("high_noise", "low_noise"):
+            parts.append(self.made_for.replace("_", " "))
+        return " · ".join(parts if not self.problem else [self.name, "cannot be used"])
+
+    def to_dict(self) -> dict:
+        """For `python -m wan_ui loras --json`."""
+        values = {key: value for key, value in vars(self).items() if key != "files"}
+        return values | {"files": {target: str(path) for target, path in self.files.items()}}
+
+
+def scan(folder: Path) -> list[LoraEntry]:
+    """Every LoRA below `folder` and those that ship, by name. A folder that is not there is empty, not an error.
+
+    Files that cannot be used are entries too, with `problem` set. Nothing in here raises.
+    """
+    entries = []
+    for root, shipped in ((folder, False), (SHIPPED, True)):
+        if shipped and folder.resolve() == SHIPPED.resolve():
+            continue
+        entries += _pair([replace(entry, shipped=shipped) for entry in _files(root)])
+    taken: set[str] = set()
+    unique = []
+    for entry in entries:  # the user's folder comes first and wins a name
+        if entry.name not in taken:
+            taken.add(entry.name)
+            unique.append(entry)
+    return sorted(unique, key=lambda entry: (entry.shipped, entry.name.lower()))
+
+
+def find(name: str, entries: list[LoraEntry]) -> LoraEntry:
+    """The entry called `name`; a file of a pair can be named alone too. Raises UserError."""
+    for entry in entries:
+        if entry.name == name:
+            return entry
+        if entry.paired:
+            for target, path in entry.files.items():
+                if name == _sibling(entry, path):
+                    return read_file(path, name, made_for=target)
+    raise UserError(
+        f"loras: {name!r} is not in the LoRA folder; `python -m wan_ui loras` lists what is there", field="loras"
+    )
+
+
+def _sibling(entry: LoraEntry, path: Path) -> str:
+    return str(Path(entry.name).parent / path.name) if "/" in entry.name else path.name
+
+
+def _files(root: Path) -> Iterator[LoraEntry]:
+    """One entry per file below `root`, at most MAX_FILES."""
+    root = root.resolve()
+    count = 0
+    for folder, folders, names in os.walk(root, followlinks=False):
+        here = Path(folder)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        if len(here.relative_to(root).parts) >= MAX_DEPTH:
+            folders.clear()
+        for name in sorted(names):
+            path = here / name
+            suffix = path.suffix.lower()
+            if name.startswith(".") or (suffix != ".safetensors" and suffix not in PICKLES):
+                continue
+            count += 1
+            if count > MAX_FILES:
+                return
+            shown = path.relative_to(root).as_posix()
+            if not path.resolve().is_relative_to(root):
+                problem = "it is a link that leads out of the LoRA folder; put the file itself here"
+                yield LoraEntry(shown, {"both": path}, problem=problem)
+            else:
+                yield read_file(path, shown)
+
+
+def read_file(path: Path, name: str, made_for: str = "") -> LoraEntry:
+    """The entry of one file, from its header. `made_for` overrides what the name says. Never raises."""
+    try:
+        status = path.stat()
+        entry = _read(path, status.st_size, status.st_mtime_ns)
+    except OSError as error:
+        return LoraEntry(name, {"both": path}, problem=f"it cannot be read ({error.strerror})")
+    if made_for and entry.made_for == "unknown":
+        entry = replace(entry, made_for=made_for, made_for_why="its name, beside its other half")
+    return replace(entry, name=name)
+
+
+def lora_header(path: Path) -> Header:
+    """Bounded header of a LoRA. Raises UserError: not safetensors (a pickle is told by content), too long, damaged."""
+    with path.open("rb") as file:
+        start = file.read(8)
+    if start[:2] == b"PK" or (start[:1] == b"\x80" and start[1:2] <= b"\x05"):
+        raise UserError(f"{path.name}: it is a Python pickle, which can run code when opened; use a .safetensors file")
+    length = int.from_bytes(start, "little")
+    if len(start) == 8 and MAX_HEADER < length <= path.stat().st_size:
+        raise UserError(
+            f"{path.name}: its header has {length / 1e6:.0f} MB; a LoRA's has at most {MAX_HEADER // 10**6}"
+        )
+    return safetensors_header(path)
+
+
+@lru_cache(maxsize=2 * MAX_FILES)
+def _read(path: Path, size: int, mtime: int) -> LoraEntry:
+    files = {"both": path}
+    if path.suffix.lower() in PICKLES:
+        problem = "only .safetensors files are read: a pickle can run code when opened"
+        return LoraEntry(path.name, files, problem=problem, size=size)
+    try:
+        header = lora_header(path)
+    except UserError as error:
+        problem = str(error).removeprefix(f"{path}: ").removeprefix(f"{path.name}: ")
+        return LoraEntry(path.name, files, problem=problem, size=size)
+    layout = read_layout(header)
+    texts = {key: value for key, value in header.metadata.items() if isinstance(key, str) and isinstance(value, str)}
+    fits, why = _base(path, header, layout, texts)
+    made_for, made_for_why = _made_for(path, layout, texts)
+    return LoraEntry(
+        name=path.name,
+        files=files,
+        fits=fits,
+        fits_why=why,
+        ranks=layout.ranks,
+        key_format="+".join(layout.formats),
+        layers={"both": len(layout.layers)},
+        trigger_words=_trigger_words(texts),
+        notes=_notes(texts),
+        made_for=made_for,
+        made_for_why=made_for_why,
+        problem=layout.problem,
+        size=size,
+    )
+
+
+def width(header: Header, layout: Layout) -> int:
+    """Width of the model that the LoRA was made for: what most square attention layers take. 0: cannot tell."""
+    found = Counter()
+    for module, layer in layout.layers.items():
+        if re.search(r"attn\.[qkvo]$", module):
+            if layer.down:
+                found[header.tensors[layer.down].shape[-1]] += 1
+                found[header.tensors[layer.up].shape[0]] += 1
+            elif layer.diff:
+                found[header.tensors[layer.diff].shape[0]] += 2
+        elif layer.diff and re.search(r"\.norm(3|_[qk])$", module):
+            found[header.tensors[layer.diff].shape[-1]] += 1
+        elif layer.up and module.endswith(".ffn.2"):
+            found[header.tensors[layer.up].shape[0]] += 2
+        elif layer.down and module.endswith(".ffn.0"):
+            found[header.tensors[layer.down].shape[-1]] += 2
+    return found.most_common(1)[0][0] if found else 0
+
+
+def _base(path: Path, header: Header, layout: Layout, texts: dict[str, str]) -> tuple[str, str]:
+    size = width(header, layout)
+    if not size:
+        return "other", "no layer tells the width of its model"
+    if size not in BASES:
+        return "other", f"its model is {size} wide, which no model here is"
+    fits, why = BASES[size], f"its model is {size} wide"
+    blocks = 1 + max((int(m[1]) for name in layout.layers if (m := re.match(r"blocks\.(\d+)", name))), default=0)
+    most = {5120: 40, 3072: 30, 1536: 30, 256: 8}[size]
+    if blocks > most:
+        return "other", f"it has {blocks} blocks of width {size}, more than {BASE_TITLES[fits]} has"
+    if fits == "a14b":
+        said = " ".join([path.name, *(texts.get(key, "") for key in MODEL_KEYS)]).lower()
+        if any(name.endswith("k_img") for name in layout.layers):
+            return "wan2.1", f"{why}, with the image attention that Wan2.2 does not have"
+        if re.search(r"wan[-_ ]?2[._]?1|wan21", said) and not re.search(r"wan[-_ ]?2[._]?2|wan22|a14b", said):
+            return "wan2.1", f"{why}, and its name or metadata says Wan2.1"
+    return fits, why
+
+
+MODEL_KEYS = ("ss_base_model_version", "modelspec.architecture", "base_model", "ss_sd_model_name")
+
+
+def _made_for(path: Path, layout: Layout, texts: dict[str, str]) -> tuple[str, str]:
+    for key in ("expert", "wan_ui.expert", "made_for"):
+        value = texts.get(key, "").lower().replace("-", "_").replace(" ", "_")
+        if value in TARGETS:
+            return value, f"its metadata says {key} = {value}"
+    if layout.second:
+        return "low_noise", "its keys say transformer_2, the low-noise expert"
+    # musubi-tuner trains one expert by limiting the timesteps; the experts part at 875 or 900.
+    try:
+        lowest, highest = int(texts.get("ss_min_timestep", 0)), int(texts.get("ss_max_timestep", 1000))
+        if lowest >= 800:
+            return "high_noise", f"it was trained on timesteps from {lowest}"
+        if highest <= 900:
+            return "low_noise", f"it was trained on timesteps up to {highest}"
+    except ValueError:
+        pass
+    for text, words in ((path.stem, "its name"), (texts.get("ss_output_name", ""), "its metadata")):
+        found = {match[1].lower() for match in NOISE_MARK.finditer(text)}
+        if not found and (match := re.search(r"(?i)[-_ ](high|low)$", text)):
+            found = {match[1].lower()}
+        if len(found) == 1:
+            side = found.pop()
+            return f"{side}_noise", f"{words} says {side}-noise"
+    return "unknown", "neither its name nor its metadata says"
+
+
+def _trigger_words(texts: dict[str, str]) -> tuple[str, ...]:
+    for key in ("trigger_words", "trigger_word", "modelspec.trigger_phrase", "trigger_phrase", "activation_text",
+                "trained_words", "ss_trigger_word"):  # fmt: skip
+        words = [word.strip(" \"'[]") for word in re.split(r"[,;\n]", texts.get(key, "")[:500])]
+        words = [word for word in words if word]
+        if words:
+            return tuple(words[:10])
+    return ()
+
+
+def _notes(texts: dict[str, str]) -> str:
+    for key in ("notes", "modelspec.description", "description", "modelspec.usage_hint", "ss_training_comment"):
+        text = " ".join(texts.get(key, "").split())
+        if text and text != "None":
+            return text[:500]
+    return ""
+
+
+def _pair(entries: list[LoraEntry]) -> list[LoraEntry]:
+    """Join each high file with its low one."""
+    sides: dict[str, dict[str, LoraEntry]] = {}
+    for entry in entries:
+        mark = _mark(Path(entry.name).stem)
+        if mark and not entry.problem:
+            side, key = mark
+            sides.setdefault(str(Path(entry.name).parent / key), {}).setdefault(side, entry)
+    paired, names = [], set()
+    for key, found in sides.items():
+        if len(found) == 2:
+            high, low = found["high_noise"], found["low_noise"]
+            names |= {high.name, low.name}
+            paired.append(
+                LoraEntry(
+                    name=f"{key} (high + low)",
+                    files={"high_noise": high.files["both"], "low_noise": low.files["both"]},
+                    fits=high.fits if high.fits == low.fits else "other",
+                    fits_why=high.fits_why if high.fits == low.fits else "its two files are for different models",
+                    ranks=tuple(sorted({*high.ranks, *low.ranks})),
+                    key_format=high.key_format if high.key_format == low.key_format else "mixed",
+                    layers={"high_noise": high.layers["both"], "low_noise": low.layers["both"]},
+                    trigger_words=tuple(dict.fromkeys((*high.trigger_words, *low.trigger_words))),
+                    notes=high.notes or low.notes,
+                    made_for="both",
+                    made_for_why="a file for each expert",
+                    size=high.size + low.size,
+                    shipped=high.shipped,
+                )
+            )
+    return [entry for entry in entries if entry.name not in names] + paired
+
+
+def _mark(stem: str) -> tuple[str, str] | None:
+    """(side, the name without its marker); None without a marker or with two different ones."""
+    matches = list(MARK.finditer(stem))
+    sides = {{"h": "high_noise", "l": "low_noise"}[match[0][0].lower()] for match in matches}
+    if len(sides) != 1:
+        return None
+    key = re.sub(r"[-_. ]*\0[-_. ]*", "_", MARK.sub("\0", stem)).strip("_")
+    return sides.pop(), key or "lora"
