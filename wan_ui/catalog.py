@@ -2,11 +2,12 @@
 
 An entry says what a model is and what it can do (sizes, frames, steps); which files it needs is
 resolved by `wan_ui.weights`. Every value a request carries is checked here, on the server, whatever
-the page has offered.
+the page has offered. [repositories] says which commit of a repository is meant and what is known of its files.
 """
 
+import re
 import tomllib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -19,10 +20,37 @@ FP8_KERNELS = ("fp8-torchao", "fp8-triton", "fp8-sgl")
 
 
 @dataclass(frozen=True)
+class KnownFile:
+    """What is known of a file before it is here.
+
+    size    bytes; 0 when not known exactly
+    about   bytes, rounded or worked out; only ever shown
+    sha256  hex digits; empty when it has not been published
+    """
+
+    size: int = 0
+    about: int = 0
+    sha256: str = ""
+
+    @property
+    def shown(self) -> int:
+        return self.size or self.about
+
+
+@dataclass(frozen=True)
+class Repository:
+    """revision: the commit that is downloaded, 40 hex digits; empty follows the branch `main`."""
+
+    revision: str = ""
+    files: dict[str, KnownFile] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Scheme:
     """One way the DIT weights are stored.
 
     kind   bf16 | fp8 (e4m3 with a scale per output channel) | gguf
+    distilled  the files run in a few steps without guidance; otherwise lora_high and lora_low make them do so
     qtype  GGUF type such as Q8_0; empty for the others
     high   "owner/repo:file" of the high-noise expert (or of the only DIT); empty when derived
     low    the same for the low-noise expert
@@ -32,6 +60,7 @@ class Scheme:
     name: str
     title: str
     kind: str
+    distilled: bool = True
     qtype: str = ""
     high: str = ""
     low: str = ""
@@ -51,6 +80,7 @@ class Model:
     boundary  the high-noise expert takes timesteps >= boundary * 1000; 0 for a single DIT
     vae       "owner/repo:folder" of a VAE in Diffusers format, for the diffusers engine
     t5        text encoder for LightX2V, if not the one below root
+    repositories  "owner/repo" -> Repository, the same for all models of a catalog
     hint      what to write in a prompt; phrases are offered in the page to be added by a click
     """
 
@@ -73,10 +103,19 @@ class Model:
     phrases: tuple[str, ...] = ()
     vae: str = ""
     t5: str = ""
+    repositories: dict[str, Repository] = field(default_factory=dict)
 
     @property
     def embedded(self) -> bool:
         return self.root.startswith("embedded:")
+
+    def revision(self, repo: str) -> str:
+        """Commit of "owner/repo" to download, or the branch `main`."""
+        return self.repositories.get(repo, Repository()).revision or "main"
+
+    def known(self, repo: str, file: str) -> KnownFile:
+        """What the catalog knows of a file of "owner/repo"."""
+        return self.repositories.get(repo, Repository()).files.get(file, KnownFile())
 
     def scheme(self, name: str) -> Scheme:
         """The scheme called `name` ("" = the default). Raises UserError."""
@@ -104,19 +143,30 @@ def parse_size(text: str) -> tuple[int, int]:
     return int(width), int(height)
 
 
-def _model(name: str, values: dict) -> Model:
+def _repository(name: str, values: dict) -> Repository:
+    files = {file: KnownFile(**known) for file, known in values.get("files", {}).items()}
+    assert all(re.fullmatch(r"([0-9a-f]{64})?", known.sha256) for known in files.values()), f"{name}: sha256"
+    repository = Repository(**{**values, "files": files})
+    assert re.fullmatch(r"([0-9a-f]{40})?", repository.revision), f"{name}: revision must be a commit or empty"
+    return repository
+
+
+def _model(name: str, values: dict, repositories: dict[str, Repository]) -> Model:
     values = dict(values)
     schemes = {key: Scheme(name=key, **entry) for key, entry in values.pop("schemes").items()}
     values["sizes"] = tuple(parse_size(size) for size in values["sizes"])
     values["frames"] = tuple(values["frames"])
     values["steps"] = tuple(values["steps"])
     values["phrases"] = tuple(values.get("phrases", ()))
-    model = Model(name=name, schemes=schemes, **values)
+    model = Model(name=name, schemes=schemes, repositories=repositories, **values)
     stride = {"a14b": 16, "5b": 32}[model.family]  # VAE stride times DIT patch size
     assert all(w % stride == 0 and h % stride == 0 for w, h in model.sizes), f"{name}: sizes"
     assert all(frames % 4 == 1 for frames in model.frames), f"{name}: frames must be 4k+1"
     assert model.default_frames in model.frames and model.default_scheme in schemes, f"{name}: defaults"
     assert all(scheme.kind in KINDS for scheme in schemes.values()), f"{name}: kinds"
+    for scheme in schemes.values():
+        has_loras = bool(scheme.lora_high) and bool(scheme.lora_low) == (model.family == "a14b")
+        assert scheme.distilled or has_loras, f"{name}: {scheme.name} is not distilled and names no distill LoRA"
     return model
 
 
@@ -127,10 +177,16 @@ def load_catalog(path: Path) -> dict[str, Model]:
         entries = tomllib.loads(path.read_text())
     except (OSError, tomllib.TOMLDecodeError) as error:
         raise UserError(f"catalog {path}: {error}") from None
+    repositories = {}
+    for name, values in entries.pop("repositories", {}).items():
+        try:
+            repositories[name] = _repository(name, values)
+        except (TypeError, AssertionError) as error:
+            raise UserError(f"catalog {path}, [repositories.{name}]: {error}") from None
     models = {}
     for name, values in entries.items():
         try:
-            models[name] = _model(name, values)
+            models[name] = _model(name, values, repositories)
         except (KeyError, TypeError, AssertionError) as error:
             raise UserError(f"catalog {path}, [{name}]: {error}") from None
     return models

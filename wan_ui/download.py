@@ -4,7 +4,7 @@ Only the files that an engine reads are asked for (wan_ui.weights.needed_files),
 repositories' own DIT shards, tens of gigabytes that the scheme's files replace, are never fetched, while
 the experts' config.json are. A file is written as `.NAME.<etag>.part` beside its place and gets its name
 once size and checksum are right: a file under its own name is whole. LFS files are checked by sha256,
-small ones by git's blob hash; both are the ETag that the hub sends.
+small ones by git's blob hash; both are the ETag that the hub sends, and must agree with what the catalog knows.
 """
 
 import hashlib
@@ -67,32 +67,56 @@ def plan(model: Model, scheme: Scheme, settings: Settings, engine: str, *, check
     if model.embedded:
         raise UserError(f"{model.name} ships with Wan UI; there is nothing to download")
     found = weights.files(model, scheme, settings, engine)
+    # A file here whose size differs from the catalog's is not whole, whoever put it there.
+    wrong = {ref for ref, path in found.items() if path is not None and _wrong_size(model, ref, path)}
     items, unreachable = [], ""
     for ref, path in found.items():
-        repo, _, file = ref.partition(":")
+        repo, file = weights.split(ref)
         target = settings.models / repo / file
-        if path is not None and not (check and path == target):
-            items.append(Item(repo, file, "", path, path.stat().st_size, "", "", present=True))
+        if path is not None and ref not in wrong and not (check and path == target):
+            revision = model.revision(repo)
+            items.append(Item(repo, file, "", path, path.stat().st_size, "", revision, present=True))
             continue
         try:
-            item = describe(repo, file, target, settings.hub)
+            item = describe(repo, file, target, weights.address(model, ref, settings))
         except OSError as error:
             unreachable = str(getattr(error, "reason", "") or error)
             break
-        items.append(item if path is None else _checked(item))
+        _compare(item, model)
+        items.append(item if path != target or ref in wrong else _checked(item))
     if unreachable:
-        missing = [ref for ref, path in found.items() if path is None]
-        raise UserError("\n".join([f"{settings.hub} cannot be reached ({unreachable}).", *by_hand(missing, settings)]))
+        missing = [ref for ref, path in found.items() if path is None or ref in wrong]
+        lines = [f"{settings.hub} cannot be reached ({unreachable}).", *by_hand(missing, model, settings)]
+        raise UserError("\n".join(lines))
     return items
 
 
-def by_hand(refs: list[str], settings: Settings) -> list[str]:
+def by_hand(refs: list[str], model: Model, settings: Settings) -> list[str]:
     """Which file, from where, where to put it."""
     lines = ["Fetch these files on another machine and put them in place:"] if refs else []
     for ref in refs:
-        repo, _, file = ref.partition(":")
-        lines.append(f"  {settings.hub}/{repo}/resolve/main/{file} -> {settings.models / repo / file}")
+        repo, file = weights.split(ref)
+        size = model.known(repo, file)
+        words = f" ({'' if size.size else 'about '}{size.shown / 1e9:.2f} GB)" if size.shown else ""
+        lines.append(f"  {weights.address(model, ref, settings)}{words} -> {settings.models / repo / file}")
     return lines
+
+
+def _wrong_size(model: Model, ref: str, path: Path) -> bool:
+    size = model.known(*weights.split(ref)).size
+    return bool(size) and path.stat().st_size != size
+
+
+def _compare(item: Item, model: Model) -> None:
+    """The hub must offer the file that the catalog means. Raises UserError."""
+    known = model.known(item.repo, item.file)
+    same = known.size in (0, item.size) and (not known.sha256 or len(item.etag) != 64 or known.sha256 == item.etag)
+    if not same:
+        raise UserError(
+            f"{item.url}: the hub offers {item.size:,} bytes with checksum {item.etag[:12]}, the catalog means "
+            f"{known.size or item.size:,} bytes{f' with {known.sha256[:12]}' if known.sha256 else ''}. "
+            "The repository has been changed; correct [repositories] in configs/catalog.toml if that is wanted."
+        )
 
 
 class _StayHere(urllib.request.HTTPRedirectHandler):
@@ -103,9 +127,8 @@ class _StayHere(urllib.request.HTTPRedirectHandler):
         return super().redirect_request(request, file, code, message, headers, url) if here == there else None
 
 
-def describe(repo: str, file: str, target: Path, hub: str) -> Item:
+def describe(repo: str, file: str, target: Path, url: str) -> Item:
     """Size, checksum and revision of one file at the hub. OSError without a network, UserError if it is gone."""
-    url = f"{hub}/{repo}/resolve/main/{file}"
     request = urllib.request.Request(url, method="HEAD", headers=HEADERS)
     try:
         with urllib.request.build_opener(_StayHere).open(request, timeout=TIMEOUT) as answer:

@@ -22,6 +22,7 @@ from wan_ui.intake import Draft, resolve
 from wan_ui.jobs import NOT_STARTED, Job, Jobs, new_job_id
 from wan_ui.request import Progress
 from wan_ui.settings import Settings
+from wan_ui.staging import Staging
 from wan_ui.worker import ENGINE_FACTORY, Worker, WorkerError
 
 log = logging.getLogger(__name__)
@@ -43,7 +44,7 @@ class ModelStatus:
 
 
 class Pipeline:
-    """Nothing is touched until `open`; then `jobs`, `clips` and `settings` are there."""
+    """Nothing is touched until `open`; then `jobs`, `clips`, `settings` and `staging` (downloads) are there."""
 
     def __init__(self):
         self.owns_queue = False
@@ -71,6 +72,7 @@ class Pipeline:
             self._lock = open(settings.outputs / ".lock", "w")  # noqa: SIM115 - held while the app lives
         except (OSError, sqlite3.Error) as error:
             raise UserError(f"outputs: {settings.outputs} cannot be used ({error}); set WAN_UI_OUTPUTS") from None
+        self.staging = Staging(settings)
         self._worker = Worker(settings, engine_factory)
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -200,7 +202,8 @@ class Pipeline:
             )
         except (UserError, WorkerError) as error:
             log.error("loading %s %s failed: %s", model, scheme, error)
-            self.model = replace(self.model, state="failed", words=_words(error))
+            words = f"{_words(error)}\nNothing is ready now; the next clip loads the model that it asks for."
+            self.model = replace(self.model, state="failed", words=words)
         return True
 
     def _on_load(self, progress: Progress) -> None:

@@ -28,6 +28,7 @@ CONFIGS = {"a14b": ("high_noise_model/config.json", "low_noise_model/config.json
 SIDES = {"a14b": ("high_noise", "low_noise"), "5b": ("dit",)}
 SHIPPED = "{}/*-Q8_0.gguf"
 SHIPPED_FOLDERS = {"high_noise": "HighNoise", "low_noise": "LowNoise"}
+RESERVE = 6 * 2**30  # bytes left for activations, the VAE's feature maps and fragmentation at 480x832x81
 
 
 @dataclass(frozen=True)
@@ -53,9 +54,38 @@ def availability(model: Model, scheme: Scheme, settings: Settings, engine: str =
         return "needs a CUDA GPU"
     found = files(model, scheme, settings, engine_name(engine, settings))
     missing = [ref for ref, path in found.items() if path is None]
-    if missing:
-        return f"{len(missing)} of {len(found)} files missing"
-    return ""
+    if not missing:
+        return ""
+    words = f"{len(missing)} of {len(found)} files missing"
+    return words if model.embedded else f"{words}, {gigabytes(model, missing)} to download"
+
+
+def gigabytes(model: Model, refs: list[str]) -> str:
+    """ "28.1 GB": the size of the files together, "about" where one is not known to the byte."""
+    known = [model.known(*split(ref)) for ref in refs if not ref.endswith(".json")]
+    total = sum(file.shown for file in known)
+    return ("" if all(file.size for file in known) else "about ") + f"{total / 1e9:.1f} GB"
+
+
+def memory(model: Model, scheme: Scheme, engine: str) -> tuple[float, float]:
+    """GPU memory in GiB that a full-size model takes: (everything resident, one expert at a time).
+
+    The rule: the files that become weights as large as they are on disk, and 6 GiB for the work itself
+    (RESERVE). It is the one by which the LightX2V engine decides what to offload.
+    """
+
+    def size(ref: str) -> int:
+        return model.known(*split(ref)).shown if ref else 0
+
+    experts = [size(scheme.high), size(scheme.low)]
+    everything = sum(size(ref) for ref in needed_files(model, scheme, engine) if not ref.endswith(".json"))
+    return (everything + RESERVE) / 2**30, (max(experts) + RESERVE) / 2**30
+
+
+def split(ref: str) -> tuple[str, str]:
+    """ "owner/repo:path" -> (owner/repo, path)"""
+    repo, _, file = ref.removeprefix("embedded:").partition(":")
+    return repo, file
 
 
 def locate(model: Model, scheme: Scheme, settings: Settings, engine: str = "diffusers") -> Paths:
@@ -63,7 +93,7 @@ def locate(model: Model, scheme: Scheme, settings: Settings, engine: str = "diff
     found = files(model, scheme, settings, engine)
     missing = [ref for ref, path in found.items() if path is None]
     if missing:
-        lines = [f"  {_describe(ref, settings)}" for ref in missing]
+        lines = [f"  {_describe(model, ref, settings)}" for ref in missing]
         heading = f"{model.name}: {len(missing)} of {len(found)} files are missing:"
         hint = [] if model.embedded else [f"`python -m wan_ui download {model.name} {scheme.name}` fetches them."]
         raise UserError("\n".join([heading, *lines, *hint]))
@@ -100,7 +130,7 @@ def _t5(model: Model, engine: str) -> str:
 
 def files(model: Model, scheme: Scheme, settings: Settings, engine: str) -> dict[str, Path | None]:
     """Every file that `engine` reads, "owner/repo:path" -> where it is, None if it is missing."""
-    return {ref: _find(ref, settings) for ref in needed_files(model, scheme, engine)}
+    return {ref: _find(model, ref, settings) for ref in needed_files(model, scheme, engine)}
 
 
 def needed_files(model: Model, scheme: Scheme, engine: str) -> list[str]:
@@ -116,8 +146,8 @@ def needed_files(model: Model, scheme: Scheme, engine: str) -> list[str]:
     return refs + [ref for ref in (scheme.high, scheme.low, scheme.lora_high, scheme.lora_low) if ref]
 
 
-def _find(ref: str, settings: Settings) -> Path | None:
-    repo, _, file = ref.removeprefix("embedded:").partition(":")
+def _find(model: Model, ref: str, settings: Settings) -> Path | None:
+    repo, file = split(ref)
     if ref.startswith("embedded:"):
         return next(iter(sorted((ROOT / repo).glob(file))), None)
     path = settings.models / repo / file
@@ -125,15 +155,25 @@ def _find(ref: str, settings: Settings) -> Path | None:
         return path
     from huggingface_hub import try_to_load_from_cache  # 0.1 s, and only where the models folder lacks it
 
-    cached = try_to_load_from_cache(repo, file)
-    return Path(cached) if isinstance(cached, str) else None
+    # What another program fetched from `main` serves as well: the files of a repository are not rewritten.
+    for revision in dict.fromkeys((model.revision(repo), "main")):
+        cached = try_to_load_from_cache(repo, file, revision=revision)
+        if isinstance(cached, str):
+            return Path(cached)
+    return None
 
 
-def _describe(ref: str, settings: Settings) -> str:
-    repo, _, file = ref.removeprefix("embedded:").partition(":")
+def _describe(model: Model, ref: str, settings: Settings) -> str:
+    repo, file = split(ref)
     if ref.startswith("embedded:"):
         return f"{ROOT / repo / file} (ships with Wan UI; restore it with `git checkout -- {repo}`)"
-    return f"{file} from https://huggingface.co/{repo} -> put it at {settings.models / repo / file}"
+    return f"{file} from {address(model, ref, settings)} -> put it at {settings.models / repo / file}"
+
+
+def address(model: Model, ref: str, settings: Settings) -> str:
+    """Where the hub serves a file, at the pinned revision."""
+    repo, file = split(ref)
+    return f"{settings.hub}/{repo}/resolve/{model.revision(repo)}/{file}"
 
 
 def _derived(model: Model, scheme: Scheme, side: str, settings: Settings) -> Path:
@@ -155,7 +195,9 @@ def _derived(model: Model, scheme: Scheme, side: str, settings: Settings) -> Pat
 
 
 def _shipped(model: Model, settings: Settings) -> tuple[Path, ...]:
-    return tuple(_find(_ref(model, SHIPPED.format(SHIPPED_FOLDERS[side])), settings) for side in SIDES[model.family])
+    return tuple(
+        _find(model, _ref(model, SHIPPED.format(SHIPPED_FOLDERS[side])), settings) for side in SIDES[model.family]
+    )
 
 
 def _content_hash(files: tuple[Path, ...]) -> str:

@@ -2,6 +2,7 @@
 
 import pytest
 
+from wan_ui import weights
 from wan_ui.catalog import find_model, load_catalog, parse_size
 from wan_ui.errors import UserError
 from wan_ui.settings import Settings
@@ -19,6 +20,25 @@ def test_the_models_and_schemes_that_are_promised(catalog):
     for model in catalog.values():
         for scheme in model.schemes.values():
             assert model.embedded or (":" in scheme.high and bool(scheme.low) == (model.family == "a14b"))
+
+
+def test_every_download_is_known(catalog):
+    """Each file of a full-size scheme lies in a repository of the catalog; all but config files have a size."""
+    for model in catalog.values():
+        for scheme in model.schemes.values():
+            for ref in () if model.embedded else weights.needed_files(model, scheme, "lightx2v"):
+                repo, file = weights.split(ref)
+                assert repo in model.repositories, ref
+                assert file.endswith(".json") or model.known(repo, file).shown > 1e8, ref
+    assert catalog["i2v-a14b"].revision("lightx2v/Encoders") == "main", "no commit is known"
+    assert len(catalog["i2v-a14b"].revision("Wan-AI/Wan2.2-I2V-A14B")) == 40
+
+
+def test_base_model_files_carry_the_distill_pair(catalog):
+    for model in catalog.values():
+        for scheme in model.schemes.values():
+            assert scheme.distilled or (scheme.lora_high and scheme.lora_low)
+            assert scheme.distilled is ("QuantStack" not in scheme.high)
 
 
 @pytest.mark.parametrize(
@@ -50,6 +70,14 @@ def test_sizes_are_parsed():
         ('"256x256", ', '"250x250", ', "wan-tiny: sizes"),
         ("shift = 5.0", "shfit = 5.0", "shfit"),
         ("[wan-tiny]", "[wan-tiny", "catalog"),
+        ('lora_low = "', 'lora_later = "', "lora_later"),
+        ('lora_low = "lightx2v/', '# "lightx2v/', "gguf-Q4_K_M is not distilled and names no distill LoRA"),
+        (
+            'revision = "206a',
+            'revision = "206',
+            r"\[repositories.Wan-AI/Wan2.2-I2V-A14B\]: .*revision must be a commit",
+        ),
+        ("{ size = 507609880", "{ bytes = 507609880", r"\[repositories.Wan-AI/Wan2.2-I2V-A14B\]: .*bytes"),
     ],
 )
 def test_a_broken_catalog_is_refused_by_entry(tmp_path, old, new, words):

@@ -2,6 +2,7 @@
 
 import hashlib
 import threading
+import time
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -9,13 +10,23 @@ import pytest
 
 from wan_ui import download, weights
 from wan_ui.__main__ import main
-from wan_ui.catalog import load_catalog
+from wan_ui.catalog import KnownFile, Repository, load_catalog
 from wan_ui.errors import UserError
-from wan_ui.settings import load_settings, use
+from wan_ui.settings import load_settings, settings, use
+from wan_ui.staging import DownloadStatus, Staging
 
-CATALOG = load_catalog(load_settings({}).catalog)
-MODEL = CATALOG["ti2v-5b"]
-SCHEME = MODEL.scheme("")
+SHIPPED = load_catalog(load_settings({}).catalog)["ti2v-5b"]
+SCHEME = SHIPPED.scheme("")
+PINNED = "d" * 40
+DIT = SCHEME.high.partition(":")[2]
+# The shipped entry with a pin and sizes that the small hub below can keep.
+MODEL = replace(
+    SHIPPED,
+    repositories={
+        SCHEME.high.partition(":")[0]: Repository(PINNED, {DIT: KnownFile(size=9_000)}),
+        SHIPPED.t5.partition(":")[0]: Repository("", {SHIPPED.t5.partition(":")[2]: KnownFile(about=7_000)}),
+    },
+)
 
 
 class Hub(ThreadingHTTPServer):
@@ -74,11 +85,13 @@ def hub(tmp_path, monkeypatch):
     server = Hub()
     threading.Thread(target=server.serve_forever, daemon=True).start()
     monkeypatch.setattr(download, "PAUSE", 0.01)
-    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda repo, file: None)
+    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda repo, file, revision: None)
     server.settings = replace(load_settings({}), models=tmp_path / "models", hub=server.url)
     for number, ref in enumerate(weights.needed_files(MODEL, SCHEME, "lightx2v")):
         repo, _, file = ref.partition(":")
-        server.files[f"/{repo}/resolve/main/{file}"] = bytes([number]) * (5_000 + 1_000 * number)
+        revision = PINNED if file == DIT else "main"
+        size = 9_000 if file == DIT else 5_000 + 1_000 * number
+        server.files[f"/{repo}/resolve/{revision}/{file}"] = bytes([number]) * size
     yield server
     server.shutdown()
     server.server_close()
@@ -99,6 +112,32 @@ def test_plan_has_sizes_and_leaves_out_what_the_scheme_replaces(hub):
     assert not any("diffusion_pytorch_model" in item.file or "enc-bf16" in item.file for item in items)
     assert all(item.size >= 5_000 and item.revision == "c" * 40 and not item.present for item in items)
     assert all(method == "HEAD" for method, *_ in hub.requests)
+
+
+def test_the_pinned_revision_is_fetched_and_compared_with_the_catalog(hub):
+    item = next(item for item in plan(hub) if item.file == DIT)
+    assert f"/resolve/{PINNED}/" in item.url and item.size == 9_000
+    assert next(item for item in plan(hub) if item.file == "config.json").url.endswith("/resolve/main/config.json")
+
+    hub.files[item.url.removeprefix(hub.url)] = bytes(9_001)
+    with pytest.raises(UserError, match=r"offers 9,001 bytes .* the catalog means 9,000 bytes"):
+        plan(hub)
+    hub.files[item.url.removeprefix(hub.url)] = bytes(9_000)
+    known = Repository(PINNED, {DIT: KnownFile(size=9_000, sha256="a" * 64)})
+    other = replace(MODEL, repositories={SCHEME.high.partition(":")[0]: known})
+    with pytest.raises(UserError, match=r"with aaaaaaaaaaaa\. The repository has been changed"):
+        download.plan(other, SCHEME, hub.settings, "lightx2v")
+
+
+def test_a_file_of_the_wrong_size_is_fetched_again_without_being_asked(hub):
+    """For example one that was copied by hand, and not to its end."""
+    download.fetch(plan(hub))
+    (path,) = hub.settings.models.rglob(DIT)
+    path.write_bytes(bytes(100))
+    (item,) = [item for item in plan(hub) if not item.present]
+    assert item.file == DIT
+    download.fetch([item])
+    assert path.stat().st_size == 9_000
 
 
 def test_fetch_then_everything_is_there(hub):
@@ -162,6 +201,7 @@ def test_no_network_says_which_file_from_where_and_where_to_put_it(hub):
     assert "http://127.0.0.1:9 cannot be reached" in text
     target = nowhere.models / "Wan-AI/Wan2.2-TI2V-5B/Wan2.2_VAE.pth"
     assert f"http://127.0.0.1:9/Wan-AI/Wan2.2-TI2V-5B/resolve/main/Wan2.2_VAE.pth -> {target}" in text
+    assert f"/resolve/{PINNED}/{DIT} (0.00 GB) -> " in text
     assert len(text.splitlines()) == 2 + len(hub.files)
 
 
@@ -175,18 +215,97 @@ def test_a_file_that_is_gone_and_a_full_disk(hub, monkeypatch):
         plan(hub)
 
 
-def test_the_command(hub, capsys, monkeypatch):
-    use(hub.settings)
-    try:
-        assert main(["download", "ti2v-5b", "gguf-Q8_0", "--engine", "lightx2v", "--dry-run"]) == 0
-        shown = capsys.readouterr().out
-        assert "Wan2_2-TI2V-5B-Turbo-Q8_0.gguf" in shown and "to download" in shown
-        assert not hub.settings.models.exists()
-        assert main(["download", "ti2v-5b", "gguf-Q8_0", "--engine", "lightx2v"]) == 0
-        assert "all files are there" in capsys.readouterr().out
-        assert main(["download", "wan-tiny", "bf16"]) == 1
-        assert "ships with Wan UI" in capsys.readouterr().err
-        assert main(["download", "ti2v-5b", "bf16"]) == 1
-        assert "scheme: 'bf16' is not available" in capsys.readouterr().err
-    finally:
-        use(load_settings({}))
+@pytest.fixture
+def in_use(hub, tmp_path):
+    """Settings of this process, with a catalog that knows of no pins."""
+    catalog = tmp_path / "catalog.toml"
+    catalog.write_text(load_settings({}).catalog.read_text().partition("\n[repositories.")[0])
+    use(replace(hub.settings, catalog=catalog))
+    hub.files = {path.replace(PINNED, "main"): content for path, content in hub.files.items()}
+    yield hub
+    use(load_settings({}))
+
+
+def test_the_command(in_use, capsys):
+    assert main(["download", "ti2v-5b", "gguf-Q8_0", "--engine", "lightx2v", "--dry-run"]) == 0
+    shown = capsys.readouterr().out
+    assert "Wan2_2-TI2V-5B-Turbo-Q8_0.gguf" in shown and "to download" in shown
+    assert "main (no commit is pinned)  hum-ma/Wan2.2-TI2V-5B-Turbo-GGUF" in shown
+    assert not in_use.settings.models.exists()
+    assert main(["download", "ti2v-5b", "gguf-Q8_0", "--engine", "lightx2v"]) == 0
+    assert "all files are there" in capsys.readouterr().out
+    assert main(["download", "wan-tiny", "bf16"]) == 1
+    assert "ships with Wan UI" in capsys.readouterr().err
+    assert main(["download", "ti2v-5b", "bf16"]) == 1
+    assert "scheme: 'bf16' is not available" in capsys.readouterr().err
+
+
+def test_the_command_shows_the_distill_pair_and_keeps_the_configs_of_the_experts(in_use, capsys):
+    model = load_catalog(in_use.settings.catalog)["i2v-a14b"]
+    for ref in weights.needed_files(model, model.scheme("gguf-Q4_K_M"), "lightx2v"):
+        repo, file = weights.split(ref)
+        in_use.files[f"/{repo}/resolve/main/{file}"] = bytes(1000)
+    assert main(["download", "i2v-a14b", "gguf-Q4_K_M", "--engine", "lightx2v", "--dry-run"]) == 0
+    shown = capsys.readouterr().out
+    assert shown.count("(distill LoRA, high noise)") == shown.count("(distill LoRA, low noise)") == 1
+    assert "the distill LoRA pair is loaded with them, on both experts" in shown
+    assert "high_noise_model/config.json" in shown and "low_noise_model/config.json" in shown
+    assert "diffusion_pytorch_model" not in shown, "the DIT shards that the scheme replaces, tens of gigabytes"
+
+
+def wait(staging: Staging) -> DownloadStatus:
+    while staging.status.active:
+        time.sleep(0.01)
+    return staging.status
+
+
+def test_in_the_background_with_progress(in_use, monkeypatch):
+    monkeypatch.setattr(download, "CHUNK", 1000)
+    staging = Staging(settings())
+    staging.start("ti2v-5b", "", "lightx2v")
+    status = wait(staging)
+    assert status.state == "done" and status.done == status.total == sum(map(len, in_use.files.values()))
+    assert (status.model, status.scheme) == ("ti2v-5b", "gguf-Q8_0")
+    with pytest.raises(UserError, match="ships with Wan UI"):
+        staging.start("wan-tiny", "bf16", "auto")
+
+
+def test_in_the_background_cancelled_then_resumed(in_use, monkeypatch):
+    monkeypatch.setattr(download, "CHUNK", 1000)
+    staging = Staging(settings())
+    fetch = download.fetch
+
+    def cancel_half_way(items, on_bytes):
+        def both(item, done):
+            if done >= 2000:
+                staging.cancel()
+            on_bytes(item, done)
+
+        fetch(items, both)
+
+    monkeypatch.setattr(download, "fetch", cancel_half_way)
+    staging.start("ti2v-5b", "", "lightx2v")
+    assert wait(staging).state == "cancelled"
+    assert [path.stat().st_size for path in settings().models.rglob("*.part")] == [2000]
+    monkeypatch.setattr(download, "fetch", fetch)
+    in_use.requests.clear()
+    staging.start("ti2v-5b", "", "lightx2v")
+    assert wait(staging).state == "done"
+    assert ("GET", "/Wan-AI/Wan2.2-TI2V-5B/resolve/main/config.json", 2000) in in_use.requests
+
+
+def test_in_the_background_one_at_a_time_and_failures_are_said(in_use, monkeypatch):
+    held = threading.Event()
+    monkeypatch.setattr(download, "plan", lambda *args: held.wait(10) and [])
+    staging = Staging(settings())
+    staging.start("ti2v-5b", "", "lightx2v")
+    with pytest.raises(UserError, match="ti2v-5b gguf-Q8_0 is being downloaded"):
+        staging.start("i2v-a14b", "fp8", "lightx2v")
+    held.set()
+    assert wait(staging).state == "done"
+    monkeypatch.undo()
+    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda repo, file, revision: None)
+    staging = Staging(replace(settings(), hub="http://127.0.0.1:9"))
+    staging.start("ti2v-5b", "", "lightx2v")
+    status = wait(staging)
+    assert status.state == "failed" and "cannot be reached" in status.words and "Wan2.2_VAE.pth -> " in status.words

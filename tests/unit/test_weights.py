@@ -17,7 +17,7 @@ CATALOG = load_catalog(ROOT / "configs/catalog.toml")
 
 @pytest.fixture
 def folders(tmp_path, monkeypatch) -> Settings:
-    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda repo, file: None)
+    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda repo, file, revision: None)
     return replace(Settings(), models=tmp_path / "models", cache=tmp_path / "cache")
 
 
@@ -47,7 +47,8 @@ def test_missing_files_are_listed_with_their_places(folders):
         weights.locate(model, scheme, folders)
     text = str(error.value)
     assert "8 of 8 files are missing" in text
-    assert f"Wan2.1_VAE.pth from https://huggingface.co/{model.root}" in text
+    address = f"https://huggingface.co/{model.root}/resolve/{model.revision(model.root)}/Wan2.1_VAE.pth"
+    assert f"Wan2.1_VAE.pth from {address} -> " in text
     assert f"put it at {folders.models / model.root / 'Wan2.1_VAE.pth'}" in text
     assert scheme.high.partition(":")[2] in text
 
@@ -73,7 +74,7 @@ def test_single_dit_with_diffusers_vae(folders):
 
 def test_hub_cache_is_the_second_place(folders, tmp_path, monkeypatch):
     cached = tmp_path / "hub-file"
-    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda repo, file: str(cached))
+    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda repo, file, revision: str(cached))
     model = CATALOG["i2v-a14b"]
     assert weights.locate(model, model.scheme(""), folders).t5 == cached
     place(folders, [f"{model.root}:{weights.T5_FILE}"])
@@ -85,9 +86,29 @@ def test_availability(folders, monkeypatch):
     monkeypatch.setattr(weights, "nvidia_gpu", lambda: False)
     assert weights.availability(model, model.scheme(""), folders) == "needs a CUDA GPU"
     monkeypatch.setattr(weights, "nvidia_gpu", lambda: True)
-    assert weights.availability(model, model.scheme(""), folders) == "8 of 8 files missing"
-    place(folders, weights.needed_files(model, model.scheme(""), "diffusers"))
+    # 2 x 15 GB are known roughly, text encoder and VAE to the byte
+    assert weights.availability(model, model.scheme(""), folders) == "8 of 8 files missing, about 41.9 GB to download"
+    refs = weights.needed_files(model, model.scheme(""), "diffusers")
+    place(folders, [ref for ref in refs if "VAE" not in ref])
+    assert weights.availability(model, model.scheme(""), folders) == "1 of 8 files missing, 0.5 GB to download"
+    place(folders, refs)
     assert weights.availability(model, model.scheme(""), folders) == ""
+
+
+def test_memory_follows_from_the_sizes():
+    model = CATALOG["i2v-a14b"]
+    everything, one_expert = weights.memory(model, model.scheme("gguf-Q4_K_M"), "lightx2v")
+    files = 2 * 9_651_728_896 + 11_361_920_418 + 507_609_880 + 635_000_000 + 739_000_000
+    assert everything == pytest.approx((files + weights.RESERVE) / 2**30)
+    assert one_expert == pytest.approx((9_651_728_896 + weights.RESERVE) / 2**30)
+
+
+def test_the_cache_is_asked_for_the_pinned_revision_first(folders, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda repo, file, revision: asked.append(revision))
+    model = CATALOG["i2v-a14b"]
+    assert weights.files(model, model.scheme("fp8"), folders, "lightx2v")[f"{model.root}:Wan2.1_VAE.pth"] is None
+    assert asked[:2] == [model.revision(model.root), "main"]
 
 
 def embedded(tmp_path, content=b"GGUF"):

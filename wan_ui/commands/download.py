@@ -26,9 +26,19 @@ def run(args: argparse.Namespace) -> int:
     scheme = model.scheme(args.scheme)
     engine = engine_name(args.engine, config)
     items = download.plan(model, scheme, config, engine, check=args.check)
+    attached = {scheme.lora_high: "distill LoRA, high noise", scheme.lora_low: "distill LoRA, low noise"}
     for item in items:
         state = "there" if item.present else f"{item.have / 1e9:.2f} GB there" if item.have else "to download"
-        print(f"{item.size / 1e9:8.2f} GB  {state:<14}  {item.repo}/{item.file} -> {item.target}")
+        role = attached.get(f"{item.repo}:{item.file}", "")
+        name = f"{item.repo}/{item.file}" + (f" ({role})" if role else "")
+        print(f"{item.size / 1e9:8.2f} GB  {state:<14}  {name} -> {item.target}")
+    for repo in dict.fromkeys(item.repo for item in items):
+        revision = model.revision(repo)
+        print(f"{'revision':>11}  {revision}{' (no commit is pinned)' if revision == 'main' else ''}  {repo}")
+    if not scheme.distilled:
+        print(
+            f"{'note':>11}  the files hold the base model; the distill LoRA pair is loaded with them, on both experts"
+        )
     left = sum(item.left for item in items)
     print(f"{left / 1e9:8.2f} GB  to download for {model.name} {scheme.name} with {engine}")
     if args.dry_run:

@@ -17,7 +17,7 @@ from wan_ui.errors import UserError
 from wan_ui.hardware import Hardware, measure
 from wan_ui.patches.record import Facts
 from wan_ui.settings import ROOT, Settings
-from wan_ui.weights import Paths, locate
+from wan_ui.weights import RESERVE, Paths, locate
 
 FOLDER = ROOT / "configs" / "lightx2v"
 KEYS = frozenset(
@@ -35,7 +35,6 @@ ATTENTION = {
     "sage_attn2": "sageattention",
 }
 OFFLOADS = ("none", "model", "block")
-RESERVE = 6 * 2**30  # bytes left for activations, the VAE's feature maps and fragmentation at 480x832x81
 
 
 @dataclass(frozen=True)
