@@ -85,7 +85,7 @@ def test_dense_parity(dense, compute, tmp_path, monkeypatch):
     seen = []
     ours = engine.generate(request, seen.append)
     assert [p.detail for p in seen if p.stage == "denoise"] == ["transformer"] * 4
-    torch.testing.assert_close(only(engine.prompts)["context"], text, atol=1e-4, rtol=0)
+    torch.testing.assert_close(only(engine.prompts)["context"][0], text, atol=1e-4, rtol=0)
     for index, (mine, theirs_step) in enumerate(zip(steps.values(), their_steps, strict=True), start=1):
         # the given frame is pasted in after the step; before that it is not looked at
         difference = (mine[:, 1:] - theirs_step[:, 1:]).abs()

@@ -20,13 +20,15 @@ import tempfile
 import traceback
 from collections import OrderedDict
 from collections.abc import Sequence
+from contextlib import contextmanager, nullcontext
 
+import numpy as np
 import torch
 
 from wan_ui import patches
 from wan_ui.catalog import Model, Scheme
 from wan_ui.engines import lightx2v_config, preview, schedule
-from wan_ui.engines.base import CACHED_IMAGES, CACHED_PROMPTS, EXPERT_NAMES, SIDES, remember
+from wan_ui.engines.base import CACHED_IMAGES, CACHED_PROMPTS, EXPERT_NAMES, SIDES, OnBlock, remember
 from wan_ui.engines.text import clean
 from wan_ui.errors import UserError
 from wan_ui.hardware import measure
@@ -139,24 +141,14 @@ class LightX2VEngine:
         """Run one job. Raises Cancelled from `report`, UserError for a bad picture or when memory runs out."""
         if self.model is None:
             raise RuntimeError("generate() before load()")
-        from lightx2v.utils.input_info import init_empty_input_info, update_input_info_from_dict
-
         self.report, self.request = report, request
         self.pixels = read_pixels(request)
         runner, model = self.runner, self.model
-        size = {"target_height": request.height, "target_width": request.width, "target_video_length": request.frames}
-        runner.set_config(size)
-        runner.scheduler.plan(request)
+        self._set_size(request.width, request.height, request.frames)
+        self.plan(request.steps)
         if model.family == "a14b":
             runner.model.boundary_step_index = runner.scheduler.boundary_step_index
-        info = init_empty_input_info("i2v", [])
-        values = {
-            "seed": request.seed,
-            "prompt": request.prompt,
-            "return_result_tensor": True,
-            "save_result_path": None,
-        }
-        update_input_info_from_dict(info, values)
+        info = input_info(seed=request.seed, prompt=request.prompt, return_result_tensor=True, save_result_path=None)
         failure = None
         try:
             video = runner.run_pipeline(info)["video"]
@@ -215,17 +207,24 @@ class LightX2VEngine:
         stride = runner.config["vae_stride"][1]
         height, width = request.height // stride, request.width // stride
         if image_key not in self.images:
-            remember(self.images, image_key, self._encode_image(height, width), CACHED_IMAGES)
+            remember(self.images, image_key, self._encode_image(self.pixels), CACHED_IMAGES)
         runner.input_info.latent_shape = runner.get_latent_shape_with_lat_hw(height, width)
         # Upstream drops the 5B model's image latents from this dict after prepare(): give it a dict of its own.
         return runner.get_encoder_output_i2v(None, self.images[image_key], self.prompts[key])
 
-    def _encode_image(self, height: int, width: int) -> torch.Tensor:
+    def _encode_image(self, pixels: np.ndarray) -> torch.Tensor:
         self.latent_frame = 0
-        image = torch.from_numpy(self.pixels).permute(2, 0, 1).float().div(127.5).sub(1)
+        image = torch.from_numpy(pixels).permute(2, 0, 1).float().div(127.5).sub(1)
         if self.model.family == "5b":
             return self.runner.get_vae_encoder_output(image.unsqueeze(1).to(device_name()))
+        stride = self.runner.config["vae_stride"][1]
+        height, width = pixels.shape[0] // stride, pixels.shape[1] // stride
         return self.runner.get_vae_encoder_output(image.unsqueeze(0), height, width)
+
+    def _set_size(self, width: int, height: int, frames: int) -> None:
+        self.frames = frames
+        size = {"target_height": height, "target_width": width, "target_video_length": frames}
+        self.runner.set_config(size)
 
     def _entering_step(self, index: int) -> None:
         scheduler = self.runner.scheduler
@@ -236,10 +235,90 @@ class LightX2VEngine:
 
     def _latent_frame(self, stage: str) -> None:
         self.latent_frame += 1
-        total = 1 + (self.request.frames - 1) // 4
+        total = 1 + (self.frames - 1) // 4
         if stage == "image" and self.model.family == "5b":
             total = 1
         self.report(Progress(stage, self.latent_frame, total, f"latent frame {self.latent_frame} of {total}"))
+
+    # ------------------------------------------------------------ one by one: see wan_ui.engines.base.Stages
+
+    def plan(self, steps: int) -> list[tuple[float, int]]:
+        scheduler = self.runner.scheduler
+        scheduler.plan(steps)
+        return [(sigma, int(k >= scheduler.boundary_step_index)) for k, sigma in enumerate(scheduler.values[:-1])]
+
+    @torch.inference_mode()
+    def encode_text(self, prompt: str) -> torch.Tensor:
+        context = self.runner.run_text_encoder(input_info(prompt=prompt))["context"]
+        return context.reshape(-1, context.shape[-1])
+
+    @torch.inference_mode()
+    def encode_image(self, pixels: np.ndarray, frames: int) -> torch.Tensor:
+        self.report = lambda progress: None
+        self._set_size(pixels.shape[1], pixels.shape[0], frames)
+        return self._encode_image(pixels)
+
+    @torch.inference_mode()
+    def predict(
+        self,
+        latents: torch.Tensor,
+        sigma: float,
+        expert: int,
+        prompt: torch.Tensor,
+        condition: torch.Tensor,
+        on_block: OnBlock | None = None,
+    ) -> torch.Tensor:
+        from lightx2v.utils.envs import GET_DTYPE
+
+        scheduler, model = self.runner.scheduler, self.runner.model
+        experts = [model]
+        if self.model.family == "a14b":
+            experts, model.boundary_step_index = model.model, 1  # step 0 is the first expert's, step 1 the other's
+        condition = condition.to(device_name(), GET_DTYPE())
+        inputs = {
+            "text_encoder_output": {"context": prompt[None].to(device_name(), GET_DTYPE())},
+            "image_encoder_output": {"vae_encoder_out": condition, "clip_encoder_out": None},
+        }
+        scheduler.at(latents, sigma, expert, condition)
+        if self.model.family == "5b":
+            inputs["image_encoder_output"]["vae_encoder_out"] = None  # pasted into the latents instead
+        try:
+            with shown(experts[expert].transformer_infer, on_block) if on_block else nullcontext():
+                model.infer(inputs)
+            return scheduler.noise_pred.float()
+        finally:
+            scheduler.clear()
+            if self.offload != "none":
+                self._recover()
+
+    @torch.inference_mode()
+    def decode(self, latents: torch.Tensor) -> torch.Tensor:
+        from lightx2v.utils.envs import GET_DTYPE
+
+        self.report, self.latent_frame, self.frames = lambda progress: None, 0, 1 + 4 * (latents.shape[1] - 1)
+        pixels = self.runner.vae_decoder.decode(latents.to(device_name(), GET_DTYPE()))
+        return pixels.float().cpu()[0].permute(1, 2, 3, 0)
+
+
+@contextmanager
+def shown(infer, on_block: OnBlock):
+    """Show `on_block` what enters the first block (-1) and what leaves each; see base.Stages.predict."""
+    run_block = infer.run_block
+
+    def run(index, block, hidden, *rest):
+        if index == 0:
+            hidden = instead(hidden, on_block(-1, hidden))
+        hidden = run_block(index, block, hidden, *rest)
+        return instead(hidden, on_block(index, hidden))
+
+    def instead(hidden, replacement):
+        return hidden if replacement is None else replacement.to(hidden)
+
+    infer.run_block = run
+    try:
+        yield
+    finally:
+        del infer.run_block  # the class's own is there again
 
 
 # ---------------------------------------------------------------- upstream
@@ -264,6 +343,15 @@ def import_lightx2v(environ: dict[str, str]) -> str:
             "engine: LightX2V takes a CPU path for GGUF when llama_cpp is installed; uninstall llama-cpp-python"
         )
     return device_name()
+
+
+def input_info(**values):
+    """Upstream's record of what is asked for."""
+    from lightx2v.utils.input_info import init_empty_input_info, update_input_info_from_dict
+
+    info = init_empty_input_info("i2v", [])
+    update_input_info_from_dict(info, values)
+    return info
 
 
 def device_name() -> str:
@@ -303,21 +391,29 @@ def flow_scheduler(config: dict, model: Model):
     class FlowScheduler(WanScheduler):
         boundary_step_index = 0
 
-        def plan(self, request: Request) -> None:
-            self.infer_steps = request.steps
-            self.values = schedule.sigmas(request.steps, model.shift)
-            self.boundary_step_index = lightx2v_config.boundary_index(request.steps, model.shift, model.boundary)
+        def plan(self, steps: int) -> None:
+            self.infer_steps = steps
+            self.values = schedule.sigmas(steps, model.shift)
+            self.boundary_step_index = lightx2v_config.boundary_index(steps, model.shift, model.boundary)
 
         def prepare(self, seed, latent_shape, image_encoder_output=None) -> None:
-            self.rope_request_id += 1
-            generator = torch.Generator("cpu").manual_seed(seed)
-            noise = torch.randn(1, *latent_shape, generator=generator)[0]
-            self.exact = noise.to(device_name())
             self.sigmas = torch.tensor(self.values)
             self.timesteps = (self.sigmas[:-1] * 1000).to(device_name())
+            condition = image_encoder_output and image_encoder_output["vae_encoder_out"]
+            self._begin(schedule.noise(seed, tuple(latent_shape)), condition)
+
+        def at(self, latents, sigma, step_index, condition) -> None:
+            """Stand before one step, of whichever expert takes `step_index`."""
+            self._begin(latents.float(), condition)
+            self.infer_condition, self.step_index = True, step_index
+            self._inputs(torch.tensor([1000 * sigma], device=device_name()))
+
+        def _begin(self, latents, condition) -> None:
+            self.rope_request_id += 1
+            self.exact = latents.to(device_name())
             self.given = self.straight = None
             if model.family == "5b":  # the first latent frame is given, not denoised
-                self.given = image_encoder_output["vae_encoder_out"].float()
+                self.given = condition.float()
                 self.is_first = torch.zeros_like(self.exact)
                 self.is_first[:, 0] = 1
             self._paste()
@@ -330,8 +426,11 @@ def flow_scheduler(config: dict, model: Model):
         def step_pre(self, step_index) -> None:
             self.entering(step_index)
             self.step_index = step_index
+            self._inputs(self.timesteps[step_index : step_index + 1])
+
+        def _inputs(self, timestep) -> None:
             self.latents = self.exact.to(GET_DTYPE())
-            self.timestep_input = self.timesteps[step_index : step_index + 1]
+            self.timestep_input = timestep
             if self.given is not None:  # timestep 0 for the tokens of the given frame
                 self.timestep_input = (self.timestep_input * (1 - self.is_first[0, :, ::2, ::2])).flatten()
 
