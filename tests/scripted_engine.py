@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from wan_ui.errors import UserError
-from wan_ui.request import Clip, Progress
+from wan_ui.request import Clip, LoraMatch, Progress
 
 STEPS = {"text": 0, "image": 0, "denoise": None, "decode": 2}
 
@@ -61,8 +61,15 @@ class ScriptedEngine:
             raise UserError("scheme: the fp8 file is damaged")
         ScriptedEngine.loads += 1
 
-    def set_loras(self, loras) -> None:
-        pass
+    def set_loras(self, loras) -> tuple[LoraMatch, ...]:
+        """Every layer of a LoRA fits, on the experts that its target names."""
+        sides = {"both": ("high_noise", "low_noise")}
+        return tuple(
+            LoraMatch(
+                spec.file, spec.strength, spec.target, dict.fromkeys(sides.get(spec.target, (spec.target,)), "8/8")
+            )
+            for spec in loras
+        )
 
     def generate(self, request, report) -> Clip:
         script = dict(item.split("=", 1) for item in request.prompt.replace(" ", "").split(",") if "=" in item)

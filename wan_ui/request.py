@@ -23,6 +23,29 @@ class LoraSpec:
 
 
 @dataclass(frozen=True)
+class LoraMatch:
+    """What became of a LoraSpec in the engine.
+
+    matched    target -> "80/80", layers changed of those in the file; {"both": ...} for a single expert
+    unmatched  names in the file that the model does not have
+    """
+
+    file: str
+    strength: float
+    target: str
+    matched: dict[str, str]
+    unmatched: tuple[str, ...] = ()
+
+    @property
+    def words(self) -> str:
+        """ "sepia.safetensors x0.8: low noise 80/80 layers" """
+        sides = ", ".join(f"{side.replace('_', ' ')} {count} layers" for side, count in self.matched.items())
+        left = f"; not in the model: {', '.join(self.unmatched[:3])}" if self.unmatched else ""
+        left += f" and {len(self.unmatched) - 3} more" if len(self.unmatched) > 3 else ""
+        return f"{self.file} x{self.strength:g}: {sides}{left}"
+
+
+@dataclass(frozen=True)
 class Request:
     """A job that is fully decided: every field has its final value and has been validated.
 

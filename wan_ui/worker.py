@@ -251,7 +251,7 @@ class _Desk:
         return {"engine": self.chosen, "seconds": round(time.monotonic() - started, 3)}
 
     def generate(self, message: dict) -> dict:
-        """Result: clip, poster (file names), frames, fps, seconds by stage, facts, latents_sha256."""
+        """Result: clip, poster (file names), frames, fps, seconds by stage, facts, loras, latents_sha256."""
         import hashlib
 
         from PIL import Image
@@ -262,7 +262,7 @@ class _Desk:
         folder = Path(message["folder"])
         clock = StageClock(self.send, self.cancel)
         self.load({"model": request.model, "scheme": request.scheme, "engine": request.engine})
-        self.engine.set_loras(request.loras)
+        matches = [asdict(match) for match in self.engine.set_loras(request.loras)]
         clip = self.engine.generate(request, clock.report)
         clock.report(Progress("encode", detail="MP4"))
         facts = {"engine": self.chosen, **clip.facts}
@@ -281,6 +281,7 @@ class _Desk:
             "fps": clip.fps,
             "seconds": clock.seconds(),
             "facts": facts,
+            "loras": matches,
             "latents_sha256": hashlib.sha256(clip.latents.tobytes()).hexdigest(),
         }
 

@@ -15,7 +15,7 @@ from wan_ui import weights
 from wan_ui.engines.device import Choice, Residence, choose_device, choose_dtype, choose_residence
 from wan_ui.engines.diffusers import DiffusersEngine
 from wan_ui.errors import Cancelled, UserError
-from wan_ui.request import STAGES, LoraSpec
+from wan_ui.request import STAGES
 
 
 def forget(engine) -> None:
@@ -159,20 +159,6 @@ def test_image_errors(float32_engine, a14b, make_request, tmp_path):
     for name in ("bad.png", "absent.png"):
         with pytest.raises(UserError, match=f"{name} cannot be read"):
             float32_engine.generate(make_request(a14b, image=str(tmp_path / name)), quiet)
-
-
-def test_loras(float32_engine):
-    float32_engine.set_loras([])
-    with pytest.raises(UserError, match="not supported yet") as error:
-        float32_engine.set_loras([LoraSpec("x.safetensors")])
-    assert error.value.field == "loras"
-
-
-def test_base_model_files_are_refused(a14b):
-    scheme = replace(a14b.scheme("fp8"), lora_high="owner/repo:lora.safetensors")
-    with pytest.raises(UserError, match="needs the distill LoRA") as error:
-        DiffusersEngine().load(a14b, scheme, quiet)
-    assert error.value.field == "scheme"
 
 
 def test_close_frees_and_generate_then_needs_load(a14b, make_request):

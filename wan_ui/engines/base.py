@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 from wan_ui.catalog import Model, Scheme
 from wan_ui.errors import UserError
 from wan_ui.hardware import lightx2v_missing
-from wan_ui.request import Clip, LoraSpec, Report, Request
+from wan_ui.request import Clip, LoraMatch, LoraSpec, Report, Request
 from wan_ui.settings import settings
 
 if TYPE_CHECKING:
@@ -35,8 +35,11 @@ class Engine(Protocol):
     def load(self, model: Model, scheme: Scheme, report: Report) -> None:
         """Load weights; reports stage "load". Raises UserError naming a missing or damaged file."""
 
-    def set_loras(self, loras: Sequence[LoraSpec]) -> None:
-        """The full wanted set: [] removes all."""
+    def set_loras(self, loras: Sequence[LoraSpec]) -> tuple[LoraMatch, ...]:
+        """The full wanted set: [] removes all. What was matched, one entry per spec.
+
+        Raises UserError naming the file; the model is then without LoRAs.
+        """
 
     def generate(self, request: Request, report: Report) -> Clip:
         """Run one job; reports text, image, denoise (each step) and decode (each latent frame)."""

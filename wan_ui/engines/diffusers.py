@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from wan_ui.catalog import Model, Scheme
-from wan_ui.engines import dit, preview, schedule, text, vae
+from wan_ui.engines import dit, lora_modules, preview, schedule, text, vae
 from wan_ui.engines.base import (
     CACHED_IMAGES,
     CACHED_PROMPTS,
@@ -29,18 +29,23 @@ from wan_ui.engines.base import (
     ignore,
     remember,
 )
-from wan_ui.engines.device import choose_device, choose_dtype, choose_residence, use_threads
-from wan_ui.errors import UserError
+from wan_ui.engines.device import Choice, choose_device, choose_dtype, choose_residence, use_threads
+from wan_ui.engines.lora import LoraSet, parameter_shapes
+from wan_ui.headers import read_header
 from wan_ui.images import read_pixels
-from wan_ui.request import Clip, LoraSpec, Progress, Report, Request
+from wan_ui.request import Clip, LoraMatch, LoraSpec, Progress, Report, Request
 from wan_ui.settings import settings
 from wan_ui.weights import locate
 
 
 class DiffusersEngine:
-    """See wan_ui.engines.base.Engine. One model and scheme at a time; not thread-safe."""
+    """See wan_ui.engines.base.Engine and Stages. One model and scheme at a time; not thread-safe.
 
-    def __init__(self) -> None:
+    dtype  what to compute in instead of what suits the device best; float32 makes it the reference
+    """
+
+    def __init__(self, dtype: Choice | None = None) -> None:
+        self.wanted_dtype = dtype
         self.model: Model | None = None
         self.experts: list = []
         self.facts: dict[str, str] = {}
@@ -50,16 +55,10 @@ class DiffusersEngine:
     def load(self, model: Model, scheme: Scheme, report: Report) -> None:
         """Load weights. Raises UserError naming a missing or damaged file, or the missing GPU."""
         self.close()
-        if scheme.lora_high:
-            raise UserError(
-                f"scheme: {scheme.name} of {model.name} holds the base model and needs the distill LoRA, which the "
-                "diffusers engine does not apply; use --engine lightx2v, or the scheme fp8",
-                field="scheme",
-            )
         device = choose_device(model)
         paths = locate(model, scheme, settings())
         use_threads(settings().threads)
-        dtype = choose_dtype(device.value)
+        dtype = self.wanted_dtype or choose_dtype(device.value)
         residence = choose_residence(paths.experts, paths.t5, device.value)
         self.device, self.dtype = device.value, dtype.value
         sides = SIDES[model.family]
@@ -89,6 +88,13 @@ class DiffusersEngine:
                 )
             )
         self.offloaded = residence.experts != self.device
+        shapes = [parameter_shapes(read_header(path)) for path in paths.experts]
+        self.loras = LoraSet(
+            [lora_modules.expert(*parts) for parts in zip(self.experts, sides, shapes, strict=True)],
+            self.device,
+            fixed={side: [path] for side, path in zip(sides, paths.loras, strict=False)},
+        )
+        self.loras.set([], settings())
         self.facts = {
             "engine": "diffusers",
             "device": device.text,
@@ -100,13 +106,12 @@ class DiffusersEngine:
         }
         self.model = model
 
-    def set_loras(self, loras: Sequence[LoraSpec]) -> None:
-        if loras:
-            raise UserError("LoRAs are not supported yet by the diffusers engine; remove them", field="loras")
+    def set_loras(self, loras: Sequence[LoraSpec]) -> tuple[LoraMatch, ...]:
+        return self.loras.set(loras, settings())
 
     def close(self) -> None:
         """Free the weights."""
-        self.model = None
+        self.model = self.loras = None
         self.encoder = self.tokenizer = self.vae = None
         self.experts.clear()
         self.prompts.clear()
@@ -130,7 +135,7 @@ class DiffusersEngine:
             frames=frames.numpy(),
             fps=float(self.model.fps),
             latents=latents.cpu().numpy(),
-            facts=dict(self.facts),
+            facts=self.facts | self.loras.facts(),
         )
 
     # ------------------------------------------------------------ stages: see wan_ui.engines.base.Stages

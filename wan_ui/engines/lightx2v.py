@@ -27,16 +27,17 @@ import torch
 
 from wan_ui import patches
 from wan_ui.catalog import Model, Scheme
-from wan_ui.engines import lightx2v_config, preview, schedule
+from wan_ui.engines import lightx2v_config, lora_lightx2v, preview, schedule
 from wan_ui.engines.base import CACHED_IMAGES, CACHED_PROMPTS, EXPERT_NAMES, SIDES, OnBlock, remember
+from wan_ui.engines.lora import LoraSet, parameter_shapes
 from wan_ui.engines.text import clean
 from wan_ui.errors import UserError
 from wan_ui.hardware import measure
-from wan_ui.headers import check_architecture, check_identity
+from wan_ui.headers import check_architecture, check_identity, read_header
 from wan_ui.images import read_pixels
-from wan_ui.request import Clip, LoraSpec, Progress, Report, Request
+from wan_ui.request import Clip, LoraMatch, LoraSpec, Progress, Report, Request
 from wan_ui.settings import default_environment, settings
-from wan_ui.weights import locate
+from wan_ui.weights import Paths, locate
 
 log = logging.getLogger(__name__)
 
@@ -73,8 +74,7 @@ class LightX2VEngine:
             self.runner.scheduler = flow_scheduler(self.runner.config, model)
             self.runner.model.set_scheduler(self.runner.scheduler)
             outcomes += patches.apply_all("after_init", choices.facts, scheme, self.runner)
-            if paths.loras:
-                self._check_loras(paths.loras)
+            self._prepare_loras(model, paths)
             self._hook()
         except BaseException:
             self.close()
@@ -113,22 +113,27 @@ class LightX2VEngine:
             vae.model.decoder.register_forward_pre_hook(lambda *_: self._latent_frame("decode"))
         runner.scheduler.entering = self._entering_step
 
-    def _check_loras(self, files: Sequence) -> None:
-        """Upstream says True when not one key of a LoRA matched; here that is an error."""
-        experts = (
-            self.runner.model.model if self.runner.config["model_cls"].endswith("distill") else [self.runner.model]
+    def _prepare_loras(self, model: Model, paths: Paths) -> None:
+        sides = SIDES[model.family]
+        self.transformers = self.runner.model.model if model.family == "a14b" else [self.runner.model]
+        shapes = [parameter_shapes(read_header(path)) for path in paths.experts]
+        self.loras = LoraSet(
+            [lora_lightx2v.expert(*parts) for parts in zip(self.transformers, sides, shapes, strict=True)],
+            device_name(),
+            fixed={side: [path] for side, path in zip(sides, paths.loras, strict=False)},
         )
-        for file, expert in zip(files, experts, strict=True):
-            if not any(_with_lora(block) for block in expert.transformer_weights.blocks):
-                raise UserError(f"{file}: no key of this LoRA fits the model", field="loras")
+        self.loras.set([], settings())
 
-    def set_loras(self, loras: Sequence[LoraSpec]) -> None:
-        if loras:
-            raise UserError("LoRAs are not supported yet by the LightX2V engine; remove them", field="loras")
+    def set_loras(self, loras: Sequence[LoraSpec]) -> tuple[LoraMatch, ...]:
+        try:
+            return self.loras.set(loras, settings())
+        finally:
+            for transformer in self.transformers:
+                lora_lightx2v.refill(transformer)
 
     def close(self) -> None:
         """Free the weights."""
-        self.runner = self.model = None
+        self.runner = self.model = self.loras = self.transformers = None
         self.prompts.clear()
         self.images.clear()
         gc.collect()
@@ -167,7 +172,9 @@ class LightX2VEngine:
                 field="size",
             )
         frames = video.float().mul(255).round().clamp(0, 255).to(torch.uint8).cpu().numpy()
-        return Clip(frames=frames, fps=float(model.fps), latents=self.latents.numpy(), facts=dict(self.facts))
+        return Clip(
+            frames=frames, fps=float(model.fps), latents=self.latents.numpy(), facts=self.facts | self.loras.facts()
+        )
 
     def _recover(self) -> None:
         """After a failure: no latents, no inputs, no half-moved expert, and the next job's seed counts."""
@@ -446,11 +453,3 @@ def flow_scheduler(config: dict, model: Model):
             self.exact = self.given = self.is_first = self.straight = None
 
     return FlowScheduler(config)
-
-
-def _with_lora(module) -> bool:
-    """Whether any weight below `module` carries a LoRA."""
-    if getattr(module, "has_lora_branch", False):
-        return True
-    children = [*getattr(module, "_modules", {}).values(), *getattr(module, "_parameters", {}).values()]
-    return any(_with_lora(child) for child in children if child is not None)

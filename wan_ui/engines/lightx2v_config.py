@@ -244,12 +244,6 @@ def _paths(model: Model, scheme: Scheme, paths: Paths, kernel: str, t5_kernel: s
     values |= {f"{name}_{kind}_ckpt": str(path) for name, path in zip(names, paths.experts, strict=True)}
     if scheme.kind != "bf16":
         values |= {"dit_quantized": True, "dit_quant_scheme": kernel}
-    if paths.loras:
-        values["lora_dynamic_apply"] = True
-        values["lora_configs"] = [
-            {"name": f"{name}_model", "path": str(path), "strength": 1.0}
-            for name, path in zip(names, paths.loras, strict=True)
-        ]
     return values
 
 

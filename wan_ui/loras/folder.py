@@ -196,6 +196,8 @@ def _read(path: Path, size: int, mtime: int) -> LoraEntry:
         problem = str(error).removeprefix(f"{path}: ").removeprefix(f"{path.name}: ")
         return LoraEntry(path.name, files, problem=problem, size=size)
     layout = read_layout(header)
+    if layout.problem:
+        return LoraEntry(path.name, files, key_format="+".join(layout.formats), problem=layout.problem, size=size)
     texts = {key: value for key, value in header.metadata.items() if isinstance(key, str) and isinstance(value, str)}
     fits, why = _base(path, header, layout, texts)
     made_for, made_for_why = _made_for(path, layout, texts)
@@ -211,7 +213,6 @@ def _read(path: Path, size: int, mtime: int) -> LoraEntry:
         notes=_notes(texts),
         made_for=made_for,
         made_for_why=made_for_why,
-        problem=layout.problem,
         size=size,
     )
 

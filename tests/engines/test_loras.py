@@ -1,0 +1,289 @@
+"""LoRAs in the diffusers engine, on random experts in float32: against weights with the difference merged in."""
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from tests import lora_files
+from tests.engines.random_models import make_engine
+from wan_ui.engines.lora import parameter_shapes
+from wan_ui.errors import UserError
+from wan_ui.headers import read_header
+from wan_ui.request import LoraSpec
+from wan_ui.settings import settings
+from wan_ui.tensors import float_tensors
+from wan_ui.weights import locate
+
+SIDES = {"high_noise": 0, "low_noise": 1}
+EVERY = "blocks.0.self_attn.q"  # a layer that every LoRA of these tests has
+
+
+@pytest.fixture(scope="module")
+def experts(a14b):
+    return locate(a14b, a14b.scheme("bf16"), settings()).experts
+
+
+@pytest.fixture(scope="module")
+def shapes(experts):
+    return parameter_shapes(read_header(experts[0]))
+
+
+@pytest.fixture
+def engine(float32_engine):
+    float32_engine.set_loras([])
+    yield float32_engine
+    float32_engine.set_loras([])
+
+
+@pytest.fixture(scope="module")
+def inputs(float32_engine):
+    generator = torch.Generator().manual_seed(3)
+    config = float32_engine.experts[0].config
+    return {
+        "hidden_states": torch.randn(1, config.in_channels, 2, 8, 8, generator=generator),
+        "timestep": torch.tensor([900.0]),
+        "encoder_hidden_states": torch.randn(1, 16, config.text_dim, generator=generator),
+        "return_dict": False,
+    }
+
+
+def forward(engine, inputs) -> list[torch.Tensor]:
+    """Both experts' outputs."""
+    with torch.inference_mode():
+        return [expert(**inputs)[0] for expert in engine.experts]
+
+
+def merged(engine, experts, index, differences, inputs, strength=1.0) -> torch.Tensor:
+    """The expert's output with the differences added to its weights: the reference."""
+    from wan_ui.engines import dit
+    from wan_ui.engines.checkpoints import dit_names, rename
+
+    path = experts[index]
+    tensors = float_tensors(path, read_header(path))
+    for name, difference in differences.items():
+        tensors[name] = tensors[name] + strength * difference
+    config = dict(engine.experts[index].config)
+    model = dit.WanTransformer3DModel(**{key: config[key] for key in config if not key.startswith("_")}).eval()
+    model.load_state_dict(rename(tensors, dit_names(config["num_layers"])), strict=False)
+    with torch.inference_mode():
+        return model(**inputs)[0]
+
+
+def close(got, expected, base) -> bool:
+    """Equal up to float32 noise, measured by what the LoRA changed."""
+    assert (expected - base).norm() > 1e-3 * base.norm(), "the LoRA of this test does nothing"
+    return bool((got - expected).norm() < 1e-3 * (expected - base).norm())
+
+
+@pytest.mark.parametrize("target", SIDES)
+@pytest.mark.parametrize("form", lora_files.FORMATS)
+def test_every_format_equals_merged_weights(engine, experts, shapes, inputs, tmp_path, form, target):
+    base = forward(engine, inputs)
+    differences = lora_files.write(
+        tmp_path / "a.safetensors", shapes, form, alpha=2 if form in ("kohya", "kijai") else None, diffs=True
+    )
+    (match,) = engine.set_loras([LoraSpec(str(tmp_path / "a.safetensors"), 0.7, target)])
+    modules = {name.removesuffix(".weight").removesuffix(".bias") for name in differences}
+    assert match.matched == {target: f"{len(modules)}/{len(modules)}"} and not match.unmatched
+    got = forward(engine, inputs)
+    one, other = SIDES[target], 1 - SIDES[target]
+    assert torch.equal(got[other], base[other])
+    assert close(got[one], merged(engine, experts, one, differences, inputs, 0.7), base[one])
+    engine.set_loras([])
+    assert all(map(torch.equal, forward(engine, inputs), base))
+
+
+def test_several_at_once_swapped_and_removed(engine, experts, shapes, inputs, tmp_path):
+    base = forward(engine, inputs)
+    files = [tmp_path / f"{name}.safetensors" for name in "abc"]
+    a = lora_files.write(files[0], shapes, rank=3)
+    b = lora_files.write(files[1], shapes, "kohya", rank=8, alpha=8, seed=1, modules=[EVERY, "blocks.1.ffn.0"])
+    c = lora_files.write(files[2], shapes, rank=16, seed=2, modules=["blocks.1.cross_attn.k"])
+    specs = [LoraSpec(str(files[0]), 1.0, "both"), LoraSpec(str(files[1]), -0.5, "high_noise")]
+    matches = engine.set_loras(specs)
+    assert [match.matched for match in matches] == [
+        {"high_noise": f"{len(a)}/{len(a)}", "low_noise": f"{len(a)}/{len(a)}"},
+        {"high_noise": "2/2"},
+    ]
+    got = forward(engine, inputs)
+    mixed = {name: difference - 0.5 * b.get(name, 0) for name, difference in a.items()}
+    assert close(got[0], merged(engine, experts, 0, mixed, inputs), base[0])
+    assert close(got[1], merged(engine, experts, 1, a, inputs), base[1])
+
+    engine.set_loras([LoraSpec(str(files[0]), 0.3, "both")])  # only another strength, and one less
+    assert close(forward(engine, inputs)[0], merged(engine, experts, 0, a, inputs, 0.3), base[0])
+
+    engine.set_loras([LoraSpec(str(files[2]), 1.0, "low_noise")])  # another rank, on other layers
+    got = forward(engine, inputs)
+    assert torch.equal(got[0], base[0])
+    assert close(got[1], merged(engine, experts, 1, c, inputs), base[1])
+
+    engine.set_loras([])
+    assert all(map(torch.equal, forward(engine, inputs), base))
+
+
+def test_strength_zero_is_base(engine, shapes, inputs, tmp_path):
+    base = forward(engine, inputs)
+    lora_files.write(tmp_path / "a.safetensors", shapes, diffs=True)
+    engine.set_loras([LoraSpec(str(tmp_path / "a.safetensors"), 0.0, "both")])
+    assert all(map(torch.equal, forward(engine, inputs), base))
+
+
+def bad_files(folder, shapes) -> dict[str, str]:
+    """File -> what the message must say."""
+    lora_files.write(folder / "good.safetensors", shapes)
+    from safetensors.torch import load_file
+
+    good = load_file(folder / "good.safetensors")
+    down, up = (lora_files.tensor_name("kijai", EVERY, leaf) for leaf in ("down", "up"))
+
+    def save(name, **changes):
+        renamed = {{"down": down, "up": up}.get(key, key): value for key, value in changes.items()}
+        tensors = {key: value for key, value in (good | renamed).items() if value is not None}
+        save_file(tensors, folder / f"{name}.safetensors")
+
+    out, rank = good[up].shape
+    width = good[down].shape[1]
+    nan = good[up].clone()
+    nan[3, 1] = float("nan")
+    save("nan", up=nan)
+    save("infinite", down=good[down] * float("inf"))
+    save("wide", down=torch.zeros(rank, 2 * width))
+    save("ranks", down=torch.zeros(rank + 1, width))
+    save("half", up=None)
+    save("huge", down=torch.zeros(100_000, 2), up=torch.zeros(2, 100_000))
+    save_file({f"lora_te1_{i}.lora_down.weight": torch.ones(2, 2) for i in range(3)}, folder / "foreign.safetensors")
+    save_file({name: 0 * tensor for name, tensor in good.items()}, folder / "zero.safetensors")
+    save_file({f"diffusion_model.{EVERY}.lokr_w1": torch.ones(2, 2)}, folder / "lokr.safetensors")
+    save_file({**good, f"diffusion_model.{EVERY}.dora_scale": torch.ones(out, 1)}, folder / "dora.safetensors")
+    far = {name.replace("blocks.0", "blocks.77"): tensor for name, tensor in good.items() if "blocks.0" in name}
+    save_file(far, folder / "elsewhere.safetensors")
+    raw = (folder / "good.safetensors").read_bytes()
+    (folder / "truncated.safetensors").write_bytes(raw[:-100])
+    (folder / "corrupt.safetensors").write_bytes(raw[:40] + b"\0" * 40 + raw[80:])
+    (folder / "pickle.safetensors").write_bytes(b"PK\x03\x04" + raw)
+    return {
+        "nan": "blocks.0.self_attn.q holds NaN or infinite",
+        "infinite": "blocks.0.self_attn.q holds NaN or infinite",
+        "wide": "is for a layer of shape",
+        "ranks": "their ranks differ",
+        "half": "its other half is missing",
+        "huge": "rank 100,000",
+        "foreign": "none of its 3 keys is known",
+        "zero": "changes nothing",
+        "lokr": "LoKr, which is not supported",
+        "dora": "DoRA, which is not supported",
+        "elsewhere": "is in this model",
+        "truncated": "truncated",
+        "corrupt": "header",
+        "pickle": "pickle",
+    }
+
+
+def test_bad_files_are_refused_and_leave_the_base(engine, shapes, inputs, tmp_path):
+    base = forward(engine, inputs)
+    expected = bad_files(tmp_path, shapes)
+    for name, words in expected.items():
+        engine.set_loras([LoraSpec(str(tmp_path / "good.safetensors"), 1.0, "both")])
+        specs = [
+            LoraSpec(str(tmp_path / "good.safetensors"), 0.5, "both"),
+            LoraSpec(str(tmp_path / f"{name}.safetensors"), 1.0, "low_noise"),
+        ]
+        with pytest.raises(UserError, match=rf"{name}\.safetensors.*{words}") as error:
+            engine.set_loras(specs)
+        assert error.value.field == "loras"
+        assert all(map(torch.equal, forward(engine, inputs), base)), name
+
+
+def test_a_failure_on_the_second_expert_rolls_back_the_first(engine, shapes, inputs, tmp_path, monkeypatch):
+    base = forward(engine, inputs)
+    lora_files.write(tmp_path / "a.safetensors", shapes)
+    second = engine.loras.experts[1]
+    slot = second.slot
+
+    def failing(module):
+        if module.startswith("blocks.1."):
+            raise torch.OutOfMemoryError("no memory left")
+        return slot(module)
+
+    monkeypatch.setattr(second, "slot", failing)
+    with pytest.raises(torch.OutOfMemoryError):
+        engine.set_loras([LoraSpec(str(tmp_path / "a.safetensors"), 1.0, "both")])
+    assert all(map(torch.equal, forward(engine, inputs), base))
+
+
+def test_a_layer_that_does_not_take_its_branch_is_noticed(engine, shapes, inputs, tmp_path, monkeypatch):
+    from wan_ui.engines.lora_modules import LinearSlot
+
+    base = forward(engine, inputs)
+    lora_files.write(tmp_path / "a.safetensors", shapes)
+    attach = LinearSlot.attach
+
+    def without_effect(self, branch):
+        attach(self, branch)
+        self.module.forward = lambda x: self.module.lora_base.forward(self.module, x)
+
+    monkeypatch.setattr(LinearSlot, "attach", without_effect)
+    with pytest.raises(RuntimeError, match="a probe is off"):
+        engine.set_loras([LoraSpec(str(tmp_path / "a.safetensors"), 1.0, "both")])
+    for expert in engine.experts:
+        for module in expert.modules():
+            module.__dict__.pop("forward", None)
+    assert all(map(torch.equal, forward(engine, inputs), base))
+
+
+@pytest.mark.parametrize("scheme", ("fp8", "gguf-Q8_0"))
+def test_on_weights_that_stay_quantised(a14b, shapes, inputs, tmp_path, monkeypatch, scheme):
+    """The change is that of the same LoRA on the dequantised weights, up to bf16."""
+    from wan_ui.engines import device
+
+    lora_files.write(tmp_path / "a.safetensors", shapes, size=1.0, diffs=True)
+    spec = LoraSpec(str(tmp_path / "a.safetensors"), 1.0, "both")
+    changes = []
+    for limit in (device.SMALL, 0):
+        monkeypatch.setattr(device, "SMALL", limit)
+        engine = make_engine(a14b, scheme, torch.float32)
+        base = forward(engine, inputs)
+        engine.set_loras([spec])
+        changes.append(forward(engine, inputs)[0] - base[0])
+        engine.set_loras([])
+        assert all(map(torch.equal, forward(engine, inputs), base))
+    assert (changes[0] - changes[1]).norm() < 0.02 * changes[0].norm()
+
+
+def test_facts_and_clip(engine, a14b, shapes, make_request, tmp_path):
+    from dataclasses import replace
+
+    lora_files.write(tmp_path / "a.safetensors", shapes)
+    spec = LoraSpec(str(tmp_path / "a.safetensors"), 0.5, "high_noise")
+    request = make_request(a14b, steps=2, frames=5)
+    base = engine.generate(request, lambda progress: None)
+    assert "loras" not in base.facts
+    engine.set_loras([spec])
+    clip = engine.generate(replace(request, loras=(spec,)), lambda progress: None)
+    count = len(lora_files.linears(shapes))
+    assert clip.facts["loras"] == f"{spec.file} x0.5: high noise {count}/{count} layers"
+    assert not np.array_equal(clip.latents, base.latents)
+
+
+def test_the_models_own_pair_stays(a14b, shapes, inputs, tmp_path):
+    """A distill LoRA that the catalog attaches is part of the model: [] leaves it, and so does a failure."""
+    from dataclasses import replace
+
+    for seed, side in enumerate(("high", "low")):
+        lora_files.write(tmp_path / f"{side}.safetensors", shapes, seed=seed)
+    lora_files.write(tmp_path / "style.safetensors", shapes, rank=2, seed=5)
+    pair = {f"lora_{side}": f"embedded:{tmp_path}:{side}.safetensors" for side in ("high", "low")}
+    scheme = replace(a14b.scheme("bf16"), **pair)
+    plain = forward(make_engine(a14b, dtype=torch.float32), inputs)
+    engine = make_engine(replace(a14b, schemes={"bf16": scheme}), dtype=torch.float32)
+    base = forward(engine, inputs)
+    assert not any(map(torch.equal, base, plain))
+    engine.set_loras([LoraSpec(str(tmp_path / "style.safetensors"), 1.0, "both")])
+    assert not any(map(torch.equal, forward(engine, inputs), base))
+    with pytest.raises(UserError):
+        engine.set_loras([LoraSpec(str(tmp_path / "absent.safetensors"), 1.0, "both")])
+    assert all(map(torch.equal, forward(engine, inputs), base))
+    engine.set_loras([])
+    assert all(map(torch.equal, forward(engine, inputs), base))

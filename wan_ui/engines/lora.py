@@ -1,0 +1,355 @@
+"""LoRAs on a loaded model: declared as a whole set, applied beside the weights, verified, removed without a trace.
+
+A LoRA is never merged into a weight: quantised weights cannot take it, and what has been rounded once
+cannot be taken out bit for bit. A linear layer with LoRAs becomes an instance of a subclass whose forward
+is the layer's own followed by Branch.add; removing sets the class back. All LoRAs of a layer are one pair
+of matrices, joined along the rank, with strength and alpha folded into `up`, so that their number costs
+nothing and the price is two thin GEMMs, the second of which adds into the layer's output in place (stock
+LightX2V writes the product, scales it twice and adds it: four more passes over the activations). Norms,
+modulation tables and the patch embedding get a new tensor; the old one is kept and put back.
+
+Order of a change: every file is read and matched first (a bad file changes nothing), then all experts are
+cleared, attached and probed. A failure on any expert clears all of them: never half-applied.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+
+from wan_ui.engines.checkpoints import strip_prefix
+from wan_ui.errors import UserError
+from wan_ui.headers import Header
+from wan_ui.loras import locate
+from wan_ui.loras.folder import lora_header
+from wan_ui.loras.keys import read_layout
+from wan_ui.request import LoraMatch, LoraSpec
+from wan_ui.settings import Settings
+from wan_ui.tensors import original_shape, read_tensor
+
+log = logging.getLogger(__name__)
+
+PAD = 8  # columns added to carry a bias difference; GEMM kernels want multiples of 8
+SIDES = {"high": "high_noise", "low": "low_noise", "": "both"}  # an expert's side -> the target's name
+
+
+class Branch:
+    """What LoRAs add to one linear layer: y += x @ down.T @ up (+ x @ dense) (+ bias).
+
+    down (r, in), up (r [+ PAD], out), dense (in, out) or None, all of the layer's compute dtype. A bias
+    difference is a row of `up` that is multiplied by ones.
+    """
+
+    def __init__(self, down: torch.Tensor | None, up: torch.Tensor | None, dense: torch.Tensor | None, ones: bool):
+        self.down, self.up, self.dense, self.ones = down, up, dense, ones
+
+    def add(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        """x (..., in), y (..., out): adds into y in place and returns it."""
+        flat, out = x.reshape(-1, x.shape[-1]), y.view(-1, y.shape[-1])
+        if self.up is not None:
+            hidden = flat.new_empty(len(flat), 0) if self.down is None else F.linear(flat, self.down)
+            out.addmm_(F.pad(hidden, (0, PAD), value=1.0) if self.ones else hidden, self.up)
+        if self.dense is not None:
+            out.addmm_(flat, self.dense)
+        return y
+
+    def delta(self, x: torch.Tensor) -> torch.Tensor:
+        """The addition alone, in float32: what a probe expects to see."""
+        total = torch.zeros(len(x), (self.dense if self.up is None else self.up).shape[1], device=x.device)
+        if self.up is not None:
+            hidden = x.new_empty(len(x), 0).float() if self.down is None else x.float() @ self.down.float().T
+            total += (F.pad(hidden, (0, PAD), value=1.0) if self.ones else hidden) @ self.up.float()
+        if self.dense is not None:
+            total += x.float() @ self.dense.float()
+        return total
+
+
+class Slot(Protocol):
+    """A place in an expert that a LoRA can change.
+
+    linear  a linear layer, which takes a Branch; else tensors, which are exchanged
+    dtype   what the layer computes in
+    branch  what is attached; None when nothing is
+    """
+
+    linear: bool
+    dtype: torch.dtype
+    branch: Branch | None
+
+    def attach(self, branch: Branch) -> None: ...
+
+    def swap(self, leaf: str, difference: torch.Tensor) -> None:
+        """Add to the tensor `leaf` (weight | bias), keeping the old one."""
+
+    def clear(self) -> None:
+        """Back to the state before any attach or swap, bit for bit."""
+
+    def run(self, x: torch.Tensor, with_branch: bool) -> torch.Tensor:
+        """A linear layer's forward, through the callable that the model calls, or its class's own."""
+
+
+@dataclass
+class Expert:
+    """One transformer. shapes: original parameter name -> shape; slot: canonical module -> Slot or None."""
+
+    side: str  # high | low | ""
+    shapes: dict[str, tuple[int, ...]]
+    slot: Callable[[str], Slot | None]
+    attached: dict[str, Slot] = field(default_factory=dict)
+
+    def clear(self) -> None:
+        for slot in self.attached.values():
+            slot.clear()
+        self.attached.clear()
+
+
+def parameter_shapes(header: Header) -> dict[str, tuple[int, ...]]:
+    """Original names and shapes of a DIT file's parameters."""
+    return {strip_prefix(name): original_shape(header, name, info) for name, info in header.tensors.items()}
+
+
+@dataclass
+class Change:
+    """What one file does to one module, on the compute device; strength and alpha are in `up` and the differences."""
+
+    down: torch.Tensor | None = None  # (r, in)
+    up: torch.Tensor | None = None  # (out, r) float32
+    diff: torch.Tensor | None = None  # float32, the weight's shape
+    diff_b: torch.Tensor | None = None  # float32
+
+
+@dataclass
+class Plan:
+    """One file, read and matched against one expert; nothing is applied yet."""
+
+    index: int  # of its spec; -1 for one that belongs to the model
+    changes: dict[str, Change]
+    promised: int
+    unmatched: tuple[str, ...]
+
+
+class LoraSet:
+    """The LoRAs of one loaded model. `fixed` belong to the model itself (a distill pair): side -> files."""
+
+    def __init__(self, experts: Sequence[Expert], device: torch.device | str, fixed: dict[str, Sequence[Path]]):
+        self.experts, self.device, self.fixed = list(experts), device, fixed
+        self.current: tuple | None = None
+        self.matches: tuple[LoraMatch, ...] = ()
+        self.seconds = 0.0  # what the last change took
+
+    def set(self, specs: Sequence[LoraSpec], settings: Settings) -> tuple[LoraMatch, ...]:
+        """Make `specs` (beside the fixed ones) the full set. What was matched, one entry per spec.
+
+        Raises UserError naming the file: damaged, not finite, not for this model, without any effect. The
+        model is then without LoRAs, but for the fixed ones.
+        """
+        started = time.perf_counter()
+        try:
+            wanted = self._wanted(specs, settings)
+            key = tuple((side, *map(_stamp, files)) for side, files in wanted.items())
+            if key == self.current:
+                return self.matches
+            plans = {
+                expert.side: [plan_file(*item, expert, self.device) for item in wanted[expert.side]]
+                for expert in self.experts
+            }
+            self._replace(plans)
+        except BaseException:
+            self.current, self.matches = None, ()
+            self._replace_by_fixed(specs)
+            raise
+        self.seconds = time.perf_counter() - started
+        self.current, self.matches = key, self._report(specs, plans)
+        for match in self.matches:
+            log.info("LoRA %s", match.words)
+        return self.matches
+
+    def facts(self) -> dict[str, str]:
+        """For a clip's facts: {"loras": what was matched}, or nothing when there are none."""
+        return {"loras": "; ".join(match.words for match in self.matches)} if self.matches else {}
+
+    def _wanted(self, specs: Sequence[LoraSpec], settings: Settings) -> dict[str, list[tuple[Path, float, int]]]:
+        wanted = {expert.side: [(path, 1.0, -1) for path in self.fixed.get(expert.side, ())] for expert in self.experts}
+        for index, spec in enumerate(specs):
+            files = locate(spec, settings)
+            for expert in self.experts:
+                if not expert.side:
+                    wanted[""].append((next(iter(files.values())), spec.strength, index))
+                elif SIDES[expert.side] in files:
+                    wanted[expert.side].append((files[SIDES[expert.side]], spec.strength, index))
+        return wanted
+
+    def _replace(self, plans: dict[str, list[Plan]]) -> None:
+        for expert in self.experts:
+            expert.clear()
+        for expert in self.experts:
+            attach(expert, plans[expert.side])
+        for expert in self.experts:
+            verify(expert, plans[expert.side], self.device)
+
+    def _replace_by_fixed(self, specs: Sequence[LoraSpec]) -> None:
+        """After a failure: base again. When the fixed ones are what failed, there is nothing to go back to."""
+        for expert in self.experts:
+            expert.clear()
+        if specs and any(self.fixed.values()):
+            self._replace(
+                {
+                    expert.side: [
+                        plan_file(path, 1.0, -1, expert, self.device) for path in self.fixed.get(expert.side, ())
+                    ]
+                    for expert in self.experts
+                }
+            )
+
+    def _report(self, specs: Sequence[LoraSpec], plans: dict[str, list[Plan]]) -> tuple[LoraMatch, ...]:
+        reports = []
+        for index, spec in enumerate(specs):
+            found = {SIDES[side]: plan for side, of_side in plans.items() for plan in of_side if plan.index == index}
+            matched = {side: f"{len(plan.changes)}/{plan.promised}" for side, plan in found.items()}
+            unmatched = dict.fromkeys(name for plan in found.values() for name in plan.unmatched)
+            reports.append(LoraMatch(spec.file, spec.strength, spec.target, matched, tuple(unmatched)))
+        return tuple(reports)
+
+
+def _stamp(item: tuple[Path, float, int]) -> tuple:
+    path, strength, index = item
+    status = path.stat()
+    return str(path), status.st_size, status.st_mtime_ns, strength, index
+
+
+def plan_file(path: Path, strength: float, index: int, expert: Expert, device) -> Plan:
+    """Read a file and match it with an expert. Raises UserError naming the file."""
+    header = lora_header(path)
+    layout = read_layout(header)
+    if layout.problem:
+        raise _refused(path, layout.problem)
+
+    def read(tensor_name: str) -> torch.Tensor:
+        return read_tensor(path, header.tensors[tensor_name]).to(device)
+
+    changes, unmatched, largest = {}, list(layout.unknown), {}
+    for module, layer in layout.layers.items():
+        weight = expert.shapes.get(f"{module}.weight", expert.shapes.get(module))
+        if weight is None:
+            unmatched.append(module)
+            continue
+        change = Change()
+        if layer.down:
+            down, up = read(layer.down), read(layer.up).float()
+            _fits(path, module, (up.shape[0], down.shape[1]), weight)
+            rank = down.shape[0]
+            alpha = float(read(layer.alpha)) if layer.alpha else rank if layout.alpha is None else layout.alpha
+            change.down, change.up = down, up.mul_(alpha / rank)
+            largest[module] = change.up.abs().amax() * down.abs().amax().float()  # NaN and infinity come through
+        if layer.diff:
+            change.diff = read(layer.diff).float()
+            _fits(path, f"{module}.diff", tuple(change.diff.shape), weight)
+            largest[f"{module}.diff"] = change.diff.abs().amax()
+        if layer.diff_b:
+            change.diff_b = read(layer.diff_b).float()
+            _fits(path, f"{module}.diff_b", tuple(change.diff_b.shape), (weight[0],))
+            largest[f"{module}.diff_b"] = change.diff_b.abs().amax()
+        changes[module] = change
+    if not changes:
+        raise _refused(path, f"none of its {len(layout.layers)} layers is in this model")
+    sizes = torch.stack(list(largest.values())).cpu()  # one wait for the device, not one per layer
+    if not torch.isfinite(sizes).all():
+        first = next(name for name, size in zip(largest, sizes, strict=True) if not torch.isfinite(size))
+        raise _refused(path, f"{first} holds NaN or infinite numbers")
+    if not sizes.any():
+        raise _refused(path, "it changes nothing: all of its differences are zero (an untrained LoRA?)")
+    for module, change in changes.items():
+        if strength == 0:
+            changes[module] = Change()
+        for difference in (change.up, change.diff, change.diff_b):
+            if difference is not None:
+                difference.mul_(strength)
+    return Plan(index, changes, len(layout.layers), tuple(unmatched))
+
+
+def _refused(path: Path, why: str) -> UserError:
+    return UserError(f"loras: {path.name} cannot be used: {why}", field="loras")
+
+
+def _fits(path: Path, name: str, got: tuple[int, ...], expected: tuple[int, ...]) -> None:
+    if tuple(got) != tuple(expected):
+        raise _refused(path, f"{name} is for a layer of shape {tuple(got)}, and the model's has {tuple(expected)}")
+
+
+def attach(expert: Expert, plans: list[Plan]) -> None:
+    """Put the plans' changes on a cleared expert."""
+    modules = dict.fromkeys(module for plan in plans for module in plan.changes)
+    for module in modules:
+        changes = [plan.changes[module] for plan in plans if module in plan.changes]
+        slot = expert.slot(module)
+        if slot is None:
+            raise RuntimeError(f"{module} is in the checkpoint, but not in the loaded model")
+        expert.attached[module] = slot
+        if slot.linear:
+            branch = join(changes, slot.dtype)
+            if branch is not None:
+                slot.attach(branch)
+            continue
+        for leaf, differences in (
+            ("weight", [change.diff for change in changes if change.diff is not None]),
+            ("bias", [change.diff_b for change in changes if change.diff_b is not None]),
+        ):
+            if differences:
+                slot.swap(leaf, sum(differences))
+
+
+def join(changes: list[Change], dtype: torch.dtype) -> Branch | None:
+    """One branch of all changes to a linear layer; None when they change nothing."""
+    downs = [change.down for change in changes if change.down is not None]
+    ups = [change.up for change in changes if change.up is not None]
+    biases = [change.diff_b for change in changes if change.diff_b is not None]
+    dense = [change.diff for change in changes if change.diff is not None]
+    rows = [up.T for up in ups]
+    if biases:
+        bias = sum(biases)
+        rows += [bias[None], bias.new_zeros(PAD - 1, len(bias))]
+    if not rows and not dense:
+        return None
+    return Branch(
+        torch.cat([down.to(dtype) for down in downs]).contiguous() if downs else None,
+        torch.cat(rows).to(dtype).contiguous() if rows else None,
+        sum(dense).T.to(dtype).contiguous() if dense else None,
+        bool(biases),
+    )
+
+
+@torch.inference_mode()
+def verify(expert: Expert, plans: list[Plan], device) -> None:
+    """The layers that a forward will use are those that were changed, and a forward differs. Raises."""
+    for plan in plans:
+        missing = [module for module in plan.changes if module not in expert.attached]
+        if missing:
+            raise RuntimeError(f"{len(missing)} layers were matched but not changed: {missing[0]}")
+    branches = [(module, slot) for module, slot in expert.attached.items() if slot.branch is not None]
+    generator = torch.Generator("cpu").manual_seed(0)
+    for i in sorted({0, len(branches) // 2, len(branches) - 1}) if branches else ():
+        module, slot = branches[i]
+        x = torch.randn(8, expert.shapes[f"{module}.weight"][1], generator=generator).to(device, slot.dtype)
+        base, changed, delta = slot.run(x, False).float(), slot.run(x, True).float(), slot.branch.delta(x)
+        error = (changed - base - delta).norm()
+        if error > 0.05 * delta.norm() + 0.02 * base.norm():
+            raise RuntimeError(f"{module}: a probe is off by {error:.3g}; its change should be {delta.norm():.3g}")
+        if (delta.abs() > 0.01 * base.abs()).any() and torch.equal(changed, base):
+            raise RuntimeError(f"{module}: the output with LoRA is the same as without")
+
+
+@lru_cache
+def with_branch(cls: type, method: str) -> type:
+    """A subclass of a linear layer's class whose `method` (forward | apply) adds `self.lora_branch`."""
+    own = getattr(cls, method)
+
+    def forward(self, x):
+        return self.lora_branch.add(x, own(self, x))
+
+    return type(cls)(f"{cls.__name__}WithLora", (cls,), {method: forward, "lora_base": cls})
