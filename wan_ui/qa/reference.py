@@ -1,0 +1,153 @@
+"""What each stage should give: computed by the diffusers engine in float32, or read from a stored file.
+
+A trial is one fixed picture, prompt and seed at a small size. The stages of an engine are held against a
+reference of the same trial, each fed with the reference output of the stage before, so that one fault
+does not hide the next:
+
+    prompt -> text        picture -> image        steps -> schedule
+    noise, text, image -> dit high (at its first sigma)
+    noise moved along that velocity to the other expert's first sigma -> dit low
+    those latents moved on to sigma 0 -> decode
+
+"same files" means the float32 reference read the very weights under test, so that only computing is
+judged. A stored file was made from the bf16 weights: it judges the file, its reader and the scheme too,
+and does not depend on the code that is being judged.
+"""
+
+import json
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from wan_ui.catalog import Model, Scheme
+from wan_ui.engines import schedule
+from wan_ui.engines.base import SIDES, Stages
+from wan_ui.engines.device import Choice
+from wan_ui.errors import UserError
+from wan_ui.images import fit, open_image
+from wan_ui.settings import ROOT
+
+STORED = ROOT / "tests" / "golden"
+PICTURE = ROOT / "assets" / "examples" / "cat.jpg"
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What the stages are tried on. Sizes in pixels; frames 4k+1; the noise is that of `seed`."""
+
+    width: int
+    height: int
+    frames: int
+    prompt: str = "slowly zoom in, sunset light"
+    seed: int = 1
+    steps: int = 4
+    picture: str = PICTURE.name
+
+    def pixels(self) -> np.ndarray:
+        """(height, width, 3) uint8"""
+        return np.array(fit(open_image(PICTURE.parent / self.picture), self.width, self.height))
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The outputs of every stage but `schedule`, float32 on the CPU, without a batch dimension.
+
+    kind     "same files" or "stored"
+    plan     (sigma, expert) of each step
+    outputs  text (l, d), image (c, t, h, w), dit ... (z, t, h, w), decode (T, H, W, 3) in -1 .. 1
+    """
+
+    kind: str
+    trial: Trial
+    plan: tuple[tuple[float, int], ...]
+    outputs: dict[str, torch.Tensor]
+
+    def latents(self, stage: str) -> torch.Tensor:
+        """What goes into "dit high", "dit low", "dit" or "decode": (z, t, h, w)."""
+        dits = [name for name in self.outputs if name.startswith("dit")]
+        latents = schedule.noise(self.trial.seed, tuple(self.outputs[dits[0]].shape))
+        sigmas = [*(self.sigma(expert) for expert in range(len(dits))), 0.0]
+        for k, name in enumerate(dits):
+            if name == stage:
+                return latents
+            latents = schedule.euler_step(latents, self.outputs[name], sigmas[k], sigmas[k + 1])
+        return latents
+
+    def sigma(self, expert: int) -> float:
+        """Where an expert takes over."""
+        return next(sigma for sigma, which in self.plan if which == expert)
+
+    def save(self, path: Path) -> None:
+        """As safetensors: float16 (frames uint8), enough for every tolerance of wan_ui.qa.stages."""
+        from safetensors.torch import save_file
+
+        tensors = {name: tensor.half() for name, tensor in self.outputs.items()}
+        tensors["decode"] = self.outputs["decode"].mul(127.5).add(127.5).round().to(torch.uint8)
+        about = {"trial": json.dumps(asdict(self.trial)), "plan": json.dumps(self.plan)}
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path, about)
+
+
+def load_reference(path: Path) -> Reference:
+    """A file written by `Reference.save`. Raises UserError."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "pt") as file:
+            about = file.metadata()
+            tensors = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118 - not a dict
+        tensors["decode"] = tensors["decode"].sub(127.5).div(127.5)
+        plan = tuple((sigma, expert) for sigma, expert in json.loads(about["plan"]))
+        names = ["text", "image", *(name for name in sorted(tensors) if name.startswith("dit")), "decode"]
+        trial = Trial(**json.loads(about["trial"]))
+        return Reference("stored", trial, plan, {name: tensors[name] for name in names})
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise UserError(f"reference: {path} is not a stored reference ({type(error).__name__}: {error})") from None
+
+
+def stage_names(model: Model) -> list[str]:
+    """In the order they run."""
+    return ["text", "image", "schedule", *dit_names(model), "decode"]
+
+
+def dit_names(model: Model) -> list[str]:
+    return [f"dit {side}".strip() for side in SIDES[model.family]]
+
+
+def default_trial(model: Model) -> Trial:
+    """The smallest size and length that the model offers: seconds on a GPU."""
+    width, height = min(model.sizes, key=lambda size: size[0] * size[1])
+    return Trial(width, height, min(model.frames), steps=model.default_steps)
+
+
+def stored_path(model: Model) -> Path:
+    return STORED / f"{model.name}-stages.safetensors"
+
+
+def compute(engine: Stages, model: Model, trial: Trial) -> Reference:
+    """Run all stages of a trustworthy engine, each on the outputs of the ones before."""
+    plan = tuple(engine.plan(trial.steps))
+    text, image = engine.encode_text(trial.prompt), engine.encode_image(trial.pixels(), trial.frames)
+    z, t = (48 if model.family == "5b" else 16), 1 + (trial.frames - 1) // 4
+    outputs = {"text": text, "image": image}
+    empty = torch.zeros(z, t, *image.shape[-2:])
+    reference = Reference("same files", trial, plan, {**outputs, **dict.fromkeys(dit_names(model), empty)})
+    for expert, name in enumerate(dit_names(model)):
+        velocity = engine.predict(reference.latents(name), reference.sigma(expert), expert, text, image)
+        reference = replace(reference, outputs={**reference.outputs, name: velocity.float().cpu()})
+    outputs = {**reference.outputs, "decode": engine.decode(reference.latents("decode"))}
+    outputs = {name: tensor.float().cpu() for name, tensor in outputs.items()}
+    wrong = [name for name, tensor in outputs.items() if not tensor.isfinite().all()]
+    if wrong:
+        raise UserError(f"reference: {wrong[0]} is not finite in float32: the weights themselves are damaged")
+    return replace(reference, outputs=outputs)
+
+
+def float32_engine(model: Model, scheme: Scheme, report):
+    """The diffusers engine computing in float32 on the same files. Raises UserError where it cannot."""
+    from wan_ui.engines import diffusers
+
+    engine = diffusers.DiffusersEngine(Choice(torch.float32, "it is the reference"))
+    engine.load(model, scheme, report)
+    return engine

@@ -1,0 +1,391 @@
+"""Which stage of a loaded pipeline is wrong: each one against a reference, in the order they run.
+
+text, image, schedule, one denoise step per expert, decode (see wan_ui.qa.reference for what goes into
+each). A stage fails when its output has a NaN or Inf, or is further from the reference than the tolerance;
+the first that fails is named, and for a denoise step the first bad transformer block.
+
+Tolerances are relative errors, |x - reference| / |reference| over the whole output. They come from what
+rounding must cost: the arithmetic (float32, bf16, fp16), activations rounded to e4m3 where the fp8
+kernels do that, and, against a stored reference, the scheme's own weights. Each is two to four times what
+Wan-Tiny and random models of both families show, and far below what any of the seeded faults of
+tests/qa causes.
+"""
+
+import contextlib
+import resource
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import torch
+
+from wan_ui.catalog import Model, Scheme
+from wan_ui.engines import schedule
+from wan_ui.engines.base import EXPERT_NAMES, SIDES, Stages
+from wan_ui.errors import UserError
+from wan_ui.qa import pictures
+from wan_ui.qa.reference import (
+    Reference,
+    compute,
+    default_trial,
+    dit_names,
+    float32_engine,
+    load_reference,
+    stage_names,
+    stored_path,
+)
+from wan_ui.request import Progress, Report
+
+# Relative error that arithmetic alone may cause: (encoders and decode, a whole denoise step)
+ARITHMETIC = {"float32": (2e-3, 2e-3), "bfloat16": (0.02, 0.04), "float16": (0.01, 0.02)}
+# What the weights of a scheme add to a denoise step, against a stored reference made from bf16 weights
+WEIGHTS = {"bf16": 0.0, "fp8": 0.06, "gguf-Q8_0": 0.01, "gguf-Q5_0": 0.09, "gguf-Q4_0": 0.18}
+OTHER_WEIGHTS = 0.20
+EIGHT_BITS = 0.01  # stored frames are rounded to 8 bits
+ACTIVATIONS = 0.12  # LightX2V's fp8 kernels round activations to e4m3 in front of every product
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """One stage. Bytes are of the GPU where there is one, else of the process; nan and inf are counts.
+
+    error, cosine  against the reference, -1 where there is none
+    why            what the tolerance is made of, and what is wrong
+    """
+
+    name: str
+    passed: bool
+    why: str
+    seconds: float = 0.0
+    peak_bytes: int = 0
+    dtype: str = ""
+    device: str = ""
+    shape: tuple[int, ...] = ()
+    nan: int = 0
+    inf: int = 0
+    mean: float = 0.0
+    std: float = 0.0
+    largest: float = 0.0
+    error: float = -1.0
+    cosine: float = -1.0
+    tolerance: float = -1.0
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """The transformer blocks of one denoise step, each fed with the reference output of the block before.
+
+    errors     relative error after each; the first is of what enters block 0 (patch embedding)
+    not_finite NaN and Inf counted after each
+    verdict    which is the first bad one, in words; first is its index, -1 the input, None no single one
+    """
+
+    stage: str
+    errors: list[float]
+    not_finite: list[int]
+    verdict: str
+    first: int | None = None
+
+
+@dataclass(frozen=True)
+class StageReport:
+    """`first_failing` is "" when all stages passed; `pictures` are file names in the folder that was given."""
+
+    model: str
+    scheme: str
+    engine: dict
+    reference: str
+    trial: dict
+    stages: list[StageResult]
+    first_failing: str
+    blocks: list[Blocks] = field(default_factory=list)
+    pictures: dict[str, str] = field(default_factory=dict)
+
+    def to_dict(self) -> dict:
+        return asdict(self)
+
+
+def find_reference(model: Model, scheme: Scheme, wish: str, report: Report) -> tuple[Reference | None, str]:
+    """The reference, and what it is or why there is none. Raises UserError for a file that is none.
+
+    wish  auto (a stored one if there is, else same files) | same-files | stored | none | a path
+    """
+    if wish == "none":
+        return None, "none: asked for"
+    if wish not in ("auto", "same-files", "stored"):
+        return load_reference(Path(wish)), f"stored in {Path(wish).name}"
+    path = stored_path(model)
+    if wish == "stored" or (wish == "auto" and path.is_file()):
+        return load_reference(path), f"stored in {path.name}, made from bf16 weights in float32"
+    try:
+        engine = float32_engine(model, scheme, report)
+    except UserError as error:
+        if wish == "same-files":
+            raise
+        return None, f"none: {error}"
+    try:
+        return compute(engine, model, default_trial(model)), "diffusers in float32 on the same files"
+    finally:
+        engine.close()
+
+
+def check(
+    engine: Stages,
+    model: Model,
+    scheme: Scheme,
+    reference: Reference | None,
+    about: str,
+    report: Report,
+    folder: Path | None = None,
+    block_reference: Callable[[], Stages] | None = None,
+) -> StageReport:
+    """Run and judge every stage; a stage that raises fails with the error's words and the next ones still run.
+
+    about            what the reference is, in words
+    folder           where pictures of the intermediate results go
+    block_reference  makes the float32 engine that a failing denoise step is compared with block by block
+    """
+    names = stage_names(model)
+    trial = reference.trial if reference else default_trial(model)
+    pixels = trial.pixels()
+    plan = list(reference.plan) if reference else engine.plan(trial.steps)
+    given = reference.outputs if reference else {}
+    results, made, shown = [], {}, {}
+
+    def latents(stage: str) -> torch.Tensor:
+        if reference:
+            return reference.latents(stage)
+        return Reference("", trial, tuple(plan), made | {"decode": None}).latents(stage)
+
+    def run(stage: str) -> torch.Tensor:
+        if stage == "text":
+            return engine.encode_text(trial.prompt)
+        if stage == "image":
+            return engine.encode_image(pixels, trial.frames)
+        if stage == "decode":
+            return engine.decode(latents(stage))
+        expert = dit_names(model).index(stage)
+        sigma = next(sigma for sigma, which in plan if which == expert)
+        text, image = (given.get(name, made.get(name)) for name in ("text", "image"))
+        return engine.predict(latents(stage), sigma, expert, text, image)
+
+    for number, name in enumerate(names):
+        report(Progress("load", number + 1, len(names), f"stage {name}"))
+        if name == "schedule":
+            results.append(judge_schedule(engine, model, reference))
+            continue
+        try:
+            with measured() as cost:
+                output = run(name)
+        except UserError as error:
+            results.append(StageResult(name, False, str(error)))
+            continue
+        except Exception as error:  # a broken kernel raises anything; the report is what this is for
+            results.append(StageResult(name, False, f"{type(error).__name__}: {str(error).splitlines()[0][:300]}"))
+            continue
+        made[name] = output.float().cpu()
+        allowed, why = tolerance(name, scheme, reference, engine, output)
+        results.append(judge(name, output, given.get(name), allowed, why, *cost))
+        if folder is not None:
+            shown |= pictures.of_stage(name, made[name], given.get(name), folder)
+    failing = [result.name for result in results if not result.passed]
+    blocks = []
+    if block_reference is not None and reference is not None and any(name.startswith("dit") for name in failing):
+        other = block_reference()
+        for name in (name for name in failing if name.startswith("dit")):
+            blocks.append(compare_blocks(engine, other, reference, model, name))
+            if folder is not None:
+                shown[f"{name} blocks"] = pictures.block_plot(blocks[-1], folder)
+    return StageReport(
+        model.name,
+        scheme.name,
+        dict(getattr(engine, "facts", {})),
+        about,
+        asdict(trial),
+        results,
+        failing[0] if failing else "",
+        blocks,
+        shown,
+    )
+
+
+# ---------------------------------------------------------------- judging
+
+
+def tolerance(name: str, scheme: Scheme, reference: Reference | None, engine, output) -> tuple[float, str]:
+    """Largest relative error that is right, and what it is made of."""
+    compute_dtype = str(getattr(engine, "dtype", output.dtype)).removeprefix("torch.")
+    encoders, step = ARITHMETIC.get(compute_dtype, ARITHMETIC["bfloat16"])
+    stored = reference is not None and reference.kind == "stored"
+    if name == "decode" and stored:
+        return encoders + EIGHT_BITS, f"{encoders:g} for {compute_dtype} + {EIGHT_BITS:g} for stored frames"
+    if not name.startswith("dit"):
+        return encoders, f"{encoders:g} for {compute_dtype}"
+    allowed, parts = step, [f"{step:g} for {compute_dtype}"]
+    if stored:
+        weights = WEIGHTS.get("fp8" if scheme.kind == "fp8" else scheme.name, OTHER_WEIGHTS)
+        if weights:
+            allowed, parts = allowed + weights, [*parts, f"{weights:g} for {scheme.name} weights"]
+    if scheme.kind == "fp8" and engine.facts.get("engine") == "lightx2v":
+        allowed, parts = allowed + ACTIVATIONS, [*parts, f"{ACTIVATIONS:g} for e4m3 activations"]
+    return allowed, " + ".join(parts)
+
+
+def judge(name, output, expected, allowed: float, why: str, seconds: float, peak: int) -> StageResult:
+    """A tensor against the reference's; without one only NaN, Inf and a constant output fail."""
+    values = output.detach().float().cpu()
+    finite = values[values.isfinite()]
+    nan, infinite = int(values.isnan().sum()), int(values.isinf().sum())
+    facts = {
+        "seconds": round(seconds, 4),
+        "peak_bytes": peak,
+        "dtype": str(output.dtype).removeprefix("torch."),
+        "device": str(output.device),
+        "shape": tuple(output.shape),
+        "nan": nan,
+        "inf": infinite,
+        "mean": finite.mean().item() if len(finite) else 0.0,
+        "std": finite.std().item() if len(finite) > 1 else 0.0,
+        "largest": finite.abs().max().item() if len(finite) else 0.0,
+    }
+    if nan or infinite:
+        where = "all" if nan + infinite == values.numel() else f"{(nan + infinite) / values.numel():.2%}"
+        return StageResult(name, False, f"{nan} NaN and {infinite} Inf: {where} of the values", **facts)
+    if expected is None:
+        alive = facts["std"] > 1e-6
+        return StageResult(name, alive, "finite; no reference" if alive else "the output is constant", **facts)
+    if expected.shape != values.shape:
+        shapes = f"shape {tuple(values.shape)}, expected {tuple(expected.shape)}"
+        return StageResult(name, False, shapes, **facts)
+    error, cosine = distance(values, expected)
+    passed = error <= allowed
+    words = f"error {error:.2g} {'within' if passed else 'above'} {allowed:.2g} ({why})"
+    if not passed:
+        words += f"; {symptom(values, expected, cosine)}"
+    return StageResult(name, passed, words, **facts, error=error, cosine=cosine, tolerance=allowed)
+
+
+def distance(values: torch.Tensor, expected: torch.Tensor) -> tuple[float, float]:
+    """Relative error and cosine of two finite tensors."""
+    a, b = values.double().flatten(), expected.double().flatten()
+    error = ((a - b).norm() / b.norm().clamp_min(1e-12)).item()
+    return error, torch.nn.functional.cosine_similarity(a, b, dim=0).item()
+
+
+def symptom(values: torch.Tensor, expected: torch.Tensor, cosine: float) -> str:
+    """What kind of difference it is, for whoever looks for the cause."""
+    a, b = values.double().flatten(), expected.double().flatten()
+    scale = ((a @ b) / (b @ b)).item()
+    if cosine > 0.995:
+        return f"the direction is right, the size is {scale:.3g} times what it should be"
+    if cosine > 0.9:
+        return "close, but more than rounding"
+    return "unlike the reference" if cosine > 0.2 else "unrelated to the reference"
+
+
+def judge_schedule(engine: Stages, model: Model, reference: Reference | None) -> StageResult:
+    """Sigmas and experts step by step; without a reference, against the catalog's shift and boundary."""
+    steps = reference.trial.steps if reference else model.default_steps
+    try:
+        plan = engine.plan(steps)
+    except Exception as error:  # as in `check`
+        return StageResult("schedule", False, f"{type(error).__name__}: {error}")
+    if reference:
+        expected = reference.plan
+    else:
+        sigmas = schedule.sigmas(steps, model.shift)[:-1]
+        expected = [(sigma, schedule.expert_index(1000 * sigma, model.boundary)) for sigma in sigmas]
+    if len(plan) != len(expected):
+        return StageResult("schedule", False, f"{len(plan)} steps, expected {len(expected)}")
+    for step, ((sigma, expert), (right, which)) in enumerate(zip(plan, expected, strict=True), start=1):
+        if abs(sigma - right) > 1e-4:
+            words = f"step {step} starts at sigma {sigma:.4f}, expected {right:.4f}: look at the shift"
+            return StageResult("schedule", False, words)
+        if expert != which:
+            names = [EXPERT_NAMES[side] for side in SIDES[model.family]]
+            words = f"step {step} goes to the {names[expert]}, expected the {names[which]}: look at the boundary"
+            return StageResult("schedule", False, words)
+    words = ", ".join(f"{1000 * sigma:.1f} {SIDES[model.family][expert]}".strip() for sigma, expert in plan)
+    return StageResult("schedule", True, f"timesteps {words}")
+
+
+# ---------------------------------------------------------------- blocks
+
+
+def compare_blocks(engine: Stages, other: Stages, reference: Reference, model: Model, stage: str) -> Blocks:
+    """Run one denoise step in both engines, handing each block of `engine` what `other` has in front of it.
+
+    Holds the hidden states of all blocks in host memory as float32: 4 GB for A14B at its smallest size.
+    """
+    expert = dit_names(model).index(stage)
+    inputs = (reference.latents(stage), reference.sigma(expert), expert)
+    context = (reference.outputs["text"], reference.outputs["image"])
+    right: list[torch.Tensor] = []
+    other.predict(*inputs, *context, on_block=lambda _index, hidden: right.append(hidden.float().cpu()))
+    errors: list[float] = []
+    not_finite: list[int] = []
+
+    def hold(index: int, hidden: torch.Tensor) -> torch.Tensor:
+        values = hidden.detach().float().cpu()
+        not_finite.append(int((~values.isfinite()).sum()))
+        errors.append(distance(values.nan_to_num(), right[index + 1])[0])
+        return right[index + 1]
+
+    try:
+        engine.predict(*inputs, *context, on_block=hold)
+    except Exception as error:  # as in `check`; the blocks that ran still tell
+        words = f"{type(error).__name__} in block {len(errors) - 1}: {str(error).splitlines()[0][:200]}"
+        return Blocks(stage, errors, not_finite, words, len(errors) - 1)
+    first, verdict = verdict_on_blocks(errors, not_finite)
+    return Blocks(stage, errors, not_finite, verdict, first)
+
+
+def verdict_on_blocks(errors: list[float], not_finite: list[int]) -> tuple[int | None, str]:
+    """The first bad block, -1 for what enters block 0, or None with the reason why none stands out."""
+    broken = next((k for k, count in enumerate(not_finite) if count), None)
+    if broken is not None:
+        what = "what enters block 0 (patch embedding)" if broken == 0 else f"block {broken - 1}"
+        return broken - 1, f"{what} is the first with NaN or Inf ({not_finite[broken]} values)"
+    if errors[0] > 0.02:
+        return -1, f"what enters block 0 (the patch embedding) is off by {errors[0]:.2g}"
+    blocks = errors[1:]
+    usual = sorted(blocks)[(len(blocks) - 1) // 4]  # the lower quartile: most blocks are right
+    first = next((k for k, error in enumerate(blocks) if error > max(4 * usual, 1e-4)), None)
+    if usual > 0.05:
+        words = "all blocks are off: it is something they share (rope, time embedding, text, the attention kernel)"
+        return None, f"{words}; the least is {min(blocks):.2g}"
+    if first is None:
+        return None, f"every block is right ({max(blocks):.2g} at most): look behind them, or at the weights' file"
+    bad = sum(error > max(4 * usual, 1e-4) for error in blocks)
+    others = f"; {bad - 1} more after it" if bad > 1 else ""
+    return first, f"block {first} is the first bad one: off by {blocks[first]:.2g}, the usual is {usual:.2g}{others}"
+
+
+# ---------------------------------------------------------------- measuring
+
+
+@contextlib.contextmanager
+def measured():
+    """with measured() as cost: ... ; then cost is [seconds, peak bytes]."""
+    cost = []
+    gpu = torch.cuda.is_available()
+    if gpu:
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+    else:
+        with contextlib.suppress(OSError):
+            Path("/proc/self/clear_refs").write_text("5")  # start the process's high-water mark again
+    started = time.perf_counter()
+    yield cost
+    if gpu:
+        torch.cuda.synchronize()
+    cost += [time.perf_counter() - started, torch.cuda.max_memory_allocated() if gpu else _peak_resident()]
+
+
+def _peak_resident() -> int:
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
+    except (OSError, StopIteration):
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
