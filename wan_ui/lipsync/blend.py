@@ -1,0 +1,71 @@
+"""A new face back into its frame: through a soft mask of the lower face, once computed for each base frame.
+
+As in upstream's `get_image`, whose mask depends on the base frame alone: so its offline and its realtime path are the
+same two steps here, with blur 0.05 and 0.1. Everything is RGB; upstream's BGR swaps cancel out.
+"""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from wan_ui.lipsync.parsing import Parser
+
+EXPAND = 1.5  # the mask's crop, relative to the face box
+KEPT = 0.5  # the upper part of the crop that never changes
+BLUR = 0.05  # kernel, as a part of the crop's width
+
+
+@dataclass(frozen=True)
+class Mask:
+    """alpha: (h, w) uint8; left, top: where it lies in the frame (may be negative: it is cut when it is used)."""
+
+    alpha: np.ndarray
+    left: int
+    top: int
+
+
+def crop_square(box: tuple[int, int, int, int], expand: float = EXPAND) -> tuple[int, int, int, int]:
+    """The square around a face box that the parser sees; its side is even, and it may leave the frame."""
+    left, top, right, bottom = box
+    x, y = (left + right) // 2, (top + bottom) // 2
+    half = int(max(right - left, bottom - top) // 2 * expand)
+    return x - half, y - half, x + half, y + half
+
+
+def blend_mask(
+    frame: np.ndarray,
+    box: tuple[int, int, int, int],
+    landmarks: np.ndarray,
+    parser: Parser,
+    mode: str = "jaw",
+    blur: float = BLUR,
+) -> Mask:
+    """The mask of a face in an (H, W, 3) uint8 RGB frame; `box` is the face crop, `landmarks` (68, 2) in the frame."""
+    left, top, right, bottom = box
+    square = crop_square(box)
+    crop = Image.fromarray(frame).crop(square)  # black outside the frame
+    region = np.asarray(parser.region(crop, landmarks - np.float32(square[:2]), mode))
+    kept = np.zeros_like(region)
+    rows = slice(max(int(region.shape[0] * KEPT), top - square[1]), bottom - square[1])
+    columns = slice(left - square[0], right - square[0])
+    kept[rows, columns] = region[rows, columns]
+    size = int(blur * region.shape[1] // 2 * 2) + 1
+    return Mask(cv2.GaussianBlur(kept, (size, size), 0), square[0], square[1])
+
+
+def paste(frame: np.ndarray, face: np.ndarray, box: tuple[int, int, int, int], mask: Mask, gain: float = 1.0) -> None:
+    """Lay `face` (S, S, 3) uint8 RGB over `box` of `frame`, in place, through the mask times `gain` (0..1)."""
+    left, top, right, bottom = box
+    height, width = frame.shape[:2]
+    face = cv2.resize(face, (right - left, bottom - top))  # bilinear, as upstream's
+    # The part of the mask that lies on the face and in the frame; the mask's blurred rim lies outside the face, where
+    # the crop is the frame itself and nothing changes.
+    x0, y0, x1, y1 = max(left, 0), max(top, 0), min(right, width), min(bottom, height)
+    alpha = mask.alpha[y0 - mask.top : y1 - mask.top, x0 - mask.left : x1 - mask.left]
+    if gain < 1:
+        alpha = np.rint(alpha * np.float32(gain)).astype(np.uint8)
+    under = Image.fromarray(frame[y0:y1, x0:x1])
+    under.paste(Image.fromarray(face[y0 - top : y1 - top, x0 - left : x1 - left]), (0, 0), Image.fromarray(alpha))
+    frame[y0:y1, x0:x1] = np.asarray(under)
