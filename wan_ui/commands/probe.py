@@ -1,0 +1,67 @@
+"""python -m wan_ui probe: which kernels are right on this machine, and how fast."""
+
+import argparse
+import json
+import sys
+from dataclasses import asdict
+
+from wan_ui.catalog import find_model, load_catalog, parse_size
+from wan_ui.errors import UserError
+from wan_ui.qa import probe
+from wan_ui.settings import settings
+
+KINDS = ("attention", "gemm", "modulate", "norm", "rope")
+
+
+def add(commands) -> None:
+    parser = commands.add_parser("probe", help="which kernels are right on this machine, and how fast")
+    parser.add_argument(
+        "--shape",
+        action="append",
+        default=[],
+        metavar="MODEL:WxH[xFRAMES]",
+        help="repeat for several; default: wan-tiny, and with a GPU A14B at 480x480 and 832x480",
+    )
+    parser.add_argument("--kind", action="append", default=[], choices=KINDS, help="repeat for several; default: all")
+    parser.add_argument("--again", action="store_true", help="probe what is in the cache already, too")
+    parser.add_argument("--json", action="store_true", help="print the results as JSON, the last line of output")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """0 when no kernel is wrong, has crashed or has failed."""
+    config = settings()
+    shapes = [parse_shape(text, config) for text in args.shape] or probe.default_shapes(config)
+    results = probe.run(
+        config,
+        shapes,
+        kinds=tuple(args.kind),
+        again=args.again,
+        report=lambda words: print(f"probing {words}", file=sys.stderr, flush=True),
+    )
+    print_table(results)
+    chosen = {kind: probe.best(kind, config) for kind in KINDS}
+    for kind, (name, reason) in chosen.items():
+        print(f"{kind:<10} {name or '-':<20} {reason}")
+    if args.json:
+        machine = probe.gpu()
+        print(json.dumps({"gpu": machine, "results": [asdict(result) for result in results], "best": chosen}))
+    return int(any(result.status in ("wrong", "crashed", "failed") for result in results))
+
+
+def parse_shape(text: str, config) -> probe.Shape:
+    name, _, size = text.partition(":")
+    model = find_model(load_catalog(config.catalog), name)
+    width, height, *frames = size.split("x")[:3] if size.count("x") == 2 else (*parse_size(size),)
+    frames = frames[0] if frames else model.default_frames
+    if not all(str(value).isdigit() and int(value) > 0 for value in (width, height, frames)):
+        raise UserError(f"--shape: {text!r} is not MODEL:WIDTHxHEIGHT or MODEL:WIDTHxHEIGHTxFRAMES")
+    return probe.shape_of(model, int(width), int(height), int(frames))
+
+
+def print_table(results: list[probe.Result]) -> None:
+    for shape in dict.fromkeys(result.shape for result in results):
+        print(shape)
+        for result in (result for result in results if result.shape == shape):
+            figures = f"{1000 * result.seconds:>10.3f} ms  error {result.error:<8.2g}" if result.seconds >= 0 else ""
+            print(f"  {result.kind:<10}{result.name:<24}{result.status:<9}{figures:<30}{result.why}")

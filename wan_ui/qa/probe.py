@@ -1,0 +1,274 @@
+"""Which kernels are right on this machine, and how fast: each tried in a child process, and remembered.
+
+ok        its error against float32 is what its number format must cost
+wrong     it ran, and its result is further off, or not a number
+crashed   the child ended by a signal or an exit code, as kernels built for another GPU do
+failed    it raised
+absent    a package is not installed, or the kernel is not for this machine or shape; says which
+
+Results are kept in <cache>/probes.json under the GPU, its driver, and the versions of torch, triton and the
+kernel's packages: after an upgrade of any of them the kernel is probed again. Nothing here imports torch.
+"""
+
+import contextlib
+import hashlib
+import importlib.metadata
+import json
+import math
+import os
+import platform
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from wan_ui.catalog import Model, load_catalog
+from wan_ui.hardware import installed, lightx2v_missing
+from wan_ui.qa.probes import PROBES, Probe, Shape
+from wan_ui.settings import ROOT, Settings
+
+TIMEOUT = 240  # seconds for one kernel on all shapes; compiling is most of it
+# Heads, head width and feed-forward width of the released models; embedded ones are read from their config.
+SIZES = {"a14b": (40, 128, 13824), "5b": (24, 128, 14336)}
+DISTRIBUTIONS = {
+    "flash_attn": "flash-attn",
+    "flash_attn_interface": "flash-attn-3",
+    "sgl_kernel": "sgl-kernel",
+    "flashinfer": "flashinfer-python",
+}
+
+
+@dataclass(frozen=True)
+class Result:
+    """One kernel on one shape. seconds and error are -1 where it gave none; versions is part of the cache's key."""
+
+    kind: str
+    name: str
+    shape: str
+    status: str
+    why: str = ""
+    seconds: float = -1.0
+    error: float = -1.0
+    allowed: float = 0.0
+    choice: str = ""
+    versions: str = ""
+
+
+def shape_of(model: Model, width: int, height: int, frames: int) -> Shape:
+    """What the transformer blocks of `model` work on at that size. Raises UserError for a damaged config."""
+    heads, head_dim, ffn = SIZES[model.family]
+    if model.embedded:
+        config = json.loads((ROOT / model.root.removeprefix("embedded:") / "high_noise_model/config.json").read_text())
+        heads, ffn = config["num_heads"], config["ffn_dim"]
+        head_dim = config["dim"] // heads
+    patch = 32 if model.family == "5b" else 16  # pixels per token: the VAE's stride times 2
+    tokens = (1 + (frames - 1) // 4) * (height // patch) * (width // patch)
+    return Shape(f"{model.name} {width}x{height}x{frames}", tokens, heads, head_dim, ffn)
+
+
+def default_shapes(settings: Settings) -> list[Shape]:
+    """Wan-Tiny's; on a GPU also those of A14B at 480x480 and 832x480."""
+    catalog = load_catalog(settings.catalog)
+    tiny = catalog["wan-tiny"]
+    shapes = [shape_of(tiny, *tiny.sizes[0], tiny.default_frames)]
+    if gpu():
+        model = catalog["i2v-a14b"]
+        shapes += [shape_of(model, *size, model.default_frames) for size in model.sizes[:2]]
+    return shapes
+
+
+# ---------------------------------------------------------------- what the results hold for
+
+
+def gpu() -> dict[str, str]:
+    """{"name", "driver", "memory"} of the first GPU by nvidia-smi; {} where there is none."""
+    command = ["nvidia-smi", "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=20)
+    except (OSError, subprocess.TimeoutExpired):
+        return {}
+    first = done.stdout.strip().splitlines()[:1]
+    if done.returncode or not first or first[0].count(",") != 2:
+        return {}
+    return dict(zip(("name", "driver", "memory"), (part.strip() for part in first[0].split(",")), strict=True))
+
+
+def version(package: str) -> str:
+    """Of an installed distribution, by its import name; "" if unknown."""
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        return importlib.metadata.version(DISTRIBUTIONS.get(package, package))
+    return ""
+
+
+def versions(probe: Probe, machine: dict[str, str]) -> str:
+    """All that a result depends on, in words."""
+    names = dict.fromkeys(("torch", "triton", *probe.packages))
+    where = f"{machine['name']}, driver {machine['driver']}" if machine else platform.machine()
+    return ", ".join([where, *(f"{name} {version(name)}" for name in names if version(name))])
+
+
+# ---------------------------------------------------------------- trying
+
+
+def run(
+    settings: Settings,
+    shapes: list[Shape],
+    *,
+    kinds: tuple[str, ...] = (),
+    again: bool = False,
+    probes: tuple[Probe, ...] = PROBES,
+    report: Callable[[str], None] = lambda words: None,
+) -> list[Result]:
+    """Every kernel on every shape; from the cache what is known already, unless `again`.
+
+    kinds  attention, gemm, modulate, norm, rope; empty: all
+    """
+    machine, known, results = gpu(), _read(settings), []
+    for probe in probes:
+        if kinds and probe.kind not in kinds:
+            continue
+        key = versions(probe, machine)
+        wanted = [shape for shape in shapes if again or _key(probe, shape, key) not in known]
+        if wanted:
+            report(f"{probe.kind}: {probe.name}")
+            for shape, answer in zip(wanted, _try(probe, wanted, settings, machine), strict=True):
+                known[_key(probe, shape, key)] = asdict(judge(probe, shape, answer, key))
+            _write(settings, known)
+        results += [Result(**known[_key(probe, shape, key)]) for shape in shapes]
+    return results
+
+
+def judge(probe: Probe, shape: Shape, answer: dict, key: str) -> Result:
+    facts = {"kind": probe.kind, "name": probe.name, "shape": shape.name, "choice": probe.choice, "versions": key}
+    if answer["status"] != "ran":
+        return Result(**facts, status=answer["status"], why=answer["why"], allowed=probe.allowed)
+    error = answer["error"]
+    right = math.isfinite(error) and error <= probe.allowed
+    return Result(
+        **facts,
+        status="ok" if right else "wrong",
+        why="" if right else f"relative error {error:.2g}, allowed {probe.allowed:g}",
+        seconds=answer["seconds"],
+        error=error if math.isfinite(error) else -1.0,
+        allowed=probe.allowed,
+    )
+
+
+def _try(probe: Probe, shapes: list[Shape], settings: Settings, machine: dict) -> list[dict]:
+    """The child's answers, one per shape; what it could not answer any more says how it ended."""
+    missing = _missing(probe, settings, machine)
+    if missing:
+        return [{"status": "absent", "why": missing}] * len(shapes)
+    answers, left = [], list(shapes)
+    while left:
+        done = _child(probe.function, left, settings)
+        answers += done[: len(left)]
+        left = shapes[len(answers) :]  # after a crash the remaining shapes get a child of their own
+    return answers
+
+
+def _child(function: str, shapes: list[Shape], settings: Settings) -> list[dict]:
+    """At least one answer: the last may be a crash."""
+    command = [sys.executable, "-m", "wan_ui.qa.probes", function, json.dumps([asdict(shape) for shape in shapes])]
+    environ = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+    if settings.lightx2v_path:
+        environ["WAN_UI_LIGHTX2V_PATH"] = settings.lightx2v_path
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT, env=environ)
+        output, ending = done.stdout, _ending(done.returncode, done.stderr)
+    except subprocess.TimeoutExpired as error:
+        output = (error.stdout or b"").decode(errors="replace")
+        ending = f"no answer within {TIMEOUT} s"
+    answers = []
+    for line in output.splitlines():
+        with contextlib.suppress(ValueError, AttributeError, KeyError):  # libraries print too
+            answer = json.loads(line)
+            if "status" in answer:
+                answers.append(answer)
+    if len(answers) < len(shapes):
+        answers.append({"status": "crashed", "why": ending})
+    return answers
+
+
+def _ending(code: int, stderr: str) -> str:
+    if code < 0:
+        return f"ended by {signal.Signals(-code).name}"
+    words = [line for line in stderr.strip().splitlines() if line.strip()]
+    return f"ended with exit code {code}" + (f": {words[-1][:200]}" if words else "")
+
+
+def _missing(probe: Probe, settings: Settings, machine: dict) -> str:
+    if probe.cuda and not machine:
+        return "needs a CUDA GPU"
+    for package in probe.packages:
+        if package == "lightx2v":
+            why = lightx2v_missing(settings)
+            if why:
+                return why
+        elif not installed((package,)):
+            return f"{package} is not installed"
+    return ""
+
+
+# ---------------------------------------------------------------- remembering
+
+
+def _file(settings: Settings) -> Path:
+    return settings.cache / "probes.json"
+
+
+def _key(probe: Probe, shape: Shape, versions: str) -> str:
+    text = json.dumps([probe.kind, probe.name, probe.function, asdict(shape), versions])
+    return hashlib.sha256(text.encode()).hexdigest()[:24]
+
+
+def _read(settings: Settings) -> dict[str, dict]:
+    try:
+        return json.loads(_file(settings).read_text())
+    except (OSError, ValueError):
+        return {}
+
+
+def _write(settings: Settings, known: dict[str, dict]) -> None:
+    path = _file(settings)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps(known, indent=1))
+    os.replace(part, path)
+
+
+def remembered(settings: Settings) -> list[Result]:
+    """All results that hold on this machine as it is now."""
+    machine = gpu()
+    now = {(probe.kind, probe.name): versions(probe, machine) for probe in PROBES}
+    results = [Result(**entry) for entry in _read(settings).values()]
+    return [result for result in results if now.get((result.kind, result.name)) == result.versions]
+
+
+def best(kind: str, settings: Settings, model: str = "", allowed: tuple[str, ...] = ()) -> tuple[str, str]:
+    """(name, reason) of the fastest kernel that is ok, as an engine's configuration calls it; ("", why) if none.
+
+    kind     attention | gemm | modulate | norm | rope
+    model    only results for that model's shapes; its largest shape decides
+    allowed  names to choose from; empty: every one that an engine can be told
+    """
+    results = [result for result in remembered(settings) if result.kind == kind and result.choice]
+    results = [result for result in results if not allowed or result.choice in allowed]
+    if model:
+        results = [result for result in results if result.shape.partition(" ")[0] == model]
+    if not results:
+        return "", f"no {kind} kernel has been probed here for {model or 'any model'}: python -m wan_ui probe"
+    slowest: dict[str, float] = {}
+    for result in results:
+        slowest[result.shape] = max(slowest.get(result.shape, 0.0), result.seconds)
+    shape = max(slowest, key=slowest.__getitem__)
+    right = sorted((r for r in results if r.shape == shape and r.status == "ok"), key=lambda r: r.seconds)
+    bad = [f"{r.choice} {r.status}" for r in results if r.shape == shape and r.status in ("wrong", "crashed", "failed")]
+    if not right:
+        return "", f"no {kind} kernel is right at {shape}: {', '.join(bad) or 'none is installed'}"
+    rivals = ", ".join([f"{r.choice} {1000 * r.seconds:.2f}" for r in right[1:]] + bad)
+    first = right[0]
+    words = f"probed at {shape}: {1000 * first.seconds:.2f} ms, error {first.error:.1g}"
+    return first.choice, words + (f"; {rivals}" if rivals else "")
