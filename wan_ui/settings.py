@@ -37,6 +37,7 @@ class Settings:
     max_queue: int = 20  # jobs waiting; one more is refused
     max_prompt: int = 2000  # characters
     max_upload_mb: int = 32
+    shared_downloads: int = 0  # 1: on a shared address, too, anybody may start downloads of models from the page
     max_outputs_gb: float = 20.0  # oldest finished clips are deleted beyond this
     max_output_days: float = 0.0  # and those older than this; 0 keeps them for ever
     threads: int = 0  # CPU threads for torch; 0: all that this process may use

@@ -20,6 +20,7 @@ from wan_ui.settings import Settings
 log = logging.getLogger(__name__)
 
 WINDOW = 10.0  # seconds over which the pace is measured
+LEAST = 1 << 20  # bytes in that time, below which no pace is named
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,8 @@ class Staging:
             while seen[0][0] < now - WINDOW:
                 seen.popleft()
             (since, before) = seen[0]
-            pace = max((together - before) / (now - since), 0.0) if now > since else 0.0
+            # Small files at the start say nothing about how fast the large ones will come.
+            pace = (together - before) / (now - since) if together - before >= LEAST and now > since else 0.0
             self.status = replace(self.status, done=together, pace=pace, words=item.file)
 
         download.fetch(items, on_bytes)

@@ -192,14 +192,3 @@ def test_choosing_weights_loads_them_and_says_so(page: Page, picture):
     card_says(page, "Ready: Wan-Tiny, bf16")
     generate(page, picture, "after a failed load")
     wait_for_playing(page)
-
-
-def test_models_that_cannot_run_are_listed_with_the_reason(page: Page):
-    page.locator("#model input").click()
-    expect(page.get_by_role("option")).to_have_text([re.compile("Wan-Tiny")])
-    page.keyboard.press("Escape")
-    page.get_by_role("button", name="Models").click()
-    row = page.locator("#models-table tr", has_text="Wan2.2 I2V A14B").first
-    expect(row).to_contain_text(re.compile("needs a CUDA GPU|files missing"))
-    expect(page.locator("#models-table tr", has_text="bf16").first).to_contain_text(re.compile("loaded|can run here"))
-    shoot(page, "08-models", full=True)

@@ -1,13 +1,12 @@
 """The download command against a small hub on loopback: plan, resume, checksums, broken connections, no network."""
 
-import hashlib
 import threading
 import time
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from tests.hub import Hub
 from wan_ui import download, weights
 from wan_ui.__main__ import main
 from wan_ui.catalog import KnownFile, Repository, load_catalog
@@ -29,61 +28,9 @@ MODEL = replace(
 )
 
 
-class Hub(ThreadingHTTPServer):
-    """Serves `files` {"/owner/repo/resolve/main/path": bytes} as huggingface.co does."""
-
-    daemon_threads = True
-
-    def __init__(self):
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.files, self.requests, self.cut, self.spoil = {}, [], 0, 0
-
-    @property
-    def url(self):
-        return f"http://127.0.0.1:{self.server_port}"
-
-
-class Handler(BaseHTTPRequestHandler):
-    def log_message(self, *args):
-        pass
-
-    def do_HEAD(self):
-        self.answer(body=False)
-
-    def do_GET(self):
-        self.answer(body=True)
-
-    def answer(self, body):
-        hub = self.server
-        start = int(self.headers.get("Range", "bytes=0-").removeprefix("bytes=").removesuffix("-"))
-        hub.requests.append((self.command, self.path, start))
-        content = hub.files.get(self.path)
-        if content is None:
-            self.send_response(404)
-            self.send_header("X-Error-Code", "EntryNotFound")
-            self.send_header("Content-Length", "0")
-            self.end_headers()
-            return
-        etag = hashlib.sha256(content).hexdigest()
-        if self.path.endswith(".json"):
-            etag = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
-        self.send_response(206 if start else 200)
-        self.send_header("ETag", f'"{etag}"')
-        self.send_header("X-Repo-Commit", "c" * 40)
-        self.send_header("Content-Length", str(len(content) - start))
-        self.end_headers()
-        if body:
-            if hub.spoil:
-                hub.spoil, content = hub.spoil - 1, bytes(len(content))
-            if hub.cut:
-                hub.cut, content = hub.cut - 1, content[: start + (len(content) - start) // 2]
-            self.wfile.write(content[start:])
-
-
 @pytest.fixture
 def hub(tmp_path, monkeypatch):
-    server = Hub()
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    server = Hub().start()
     monkeypatch.setattr(download, "PAUSE", 0.01)
     monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda repo, file, revision: None)
     server.settings = replace(load_settings({}), models=tmp_path / "models", hub=server.url)
@@ -93,8 +40,7 @@ def hub(tmp_path, monkeypatch):
         size = 9_000 if file == DIT else 5_000 + 1_000 * number
         server.files[f"/{repo}/resolve/{revision}/{file}"] = bytes([number]) * size
     yield server
-    server.shutdown()
-    server.server_close()
+    server.stop()
 
 
 def plan(hub, **options):

@@ -35,7 +35,7 @@ HEADER = (
 def build_ui(settings: Settings) -> gr.Blocks:
     catalog = load_catalog(settings.catalog)
     find_model(catalog, settings.model).scheme(settings.scheme)  # a wrong setting is said before anything starts
-    ready = usable(catalog, settings)
+    ready = usable(settings)
     chosen = settings.model if settings.model in ready or not ready else next(iter(ready))
     names = [scheme.name for scheme in ready.get(chosen, [])]
     wanted = settings.scheme or catalog[chosen].default_scheme
@@ -55,7 +55,17 @@ def build_ui(settings: Settings) -> gr.Blocks:
         models = build_models_panel()
         build_api(settings.max_queue)
 
-        observed = [card, result, past.grid, models, inputs.cancel, timer, browser, view]
+        observed = [
+            card,
+            result,
+            past.grid,
+            models.download,
+            models.table,
+            inputs.cancel,
+            timer,
+            browser,
+            view,
+        ]
         # Values arrive as the browser sent them and are checked by wan_ui.intake; see handlers.py.
         plain = {"api_visibility": "private", "preprocess": False, "show_progress": "hidden"}
         light = {**plain, "concurrency_limit": None, "trigger_mode": "multiple"}  # many people may look at once
@@ -84,11 +94,21 @@ def build_ui(settings: Settings) -> gr.Blocks:
             **latest,
         )
         inputs.picture.clear(lambda: "", None, inputs.picture_note, **light)
-        # `input`, not `change`: only a person's choice loads a model, not the filling in of old settings.
-        inputs.model.input(
+        # `select`, not `change`: only a choice loads a model, not the filling in of old settings; and not `input`,
+        # which a list that is opened and closed again fires as well.
+        inputs.model.select(
             handlers.choose_model, [browser, view, inputs.model], [*inputs.of_model(), *observed], **latest
         )
-        inputs.scheme.input(handlers.choose_scheme, [browser, view, inputs.model, inputs.scheme], observed, **latest)
+        inputs.scheme.select(handlers.choose_scheme, [browser, view, inputs.model, inputs.scheme], observed, **latest)
+
+        models.table.change(
+            handlers.refresh_choices, [inputs.model, inputs.scheme], [inputs.model, inputs.scheme], **latest
+        )
+        models.table.load_model(
+            handlers.load_model, [browser, view], [inputs.model, *inputs.of_model(), *observed], **latest
+        )
+        models.table.download_model(handlers.download_model, [browser, view], observed, **once)
+        models.download.stop_download(handlers.stop_download, [browser, view], observed, **once)
 
         past.grid.select(handlers.select, [browser, view], observed, **light)
         result.remove(handlers.remove, [browser, view], observed, **light)

@@ -80,8 +80,9 @@ def observe(browser: dict, view: dict) -> list:
     else:
         card = progress_card.model_card(PIPELINE.model, catalog)
     selected = by_id.get(view["selected"]) or PIPELINE.job(view["selected"], owner)
-    loaded = (PIPELINE.model.model, PIPELINE.model.scheme) if PIPELINE.model.state == "ready" else ("", "")
-    busy = bool(active) or PIPELINE.model.state == "loading" or time.time() < view["watch"]
+    status, download = PIPELINE.model, PIPELINE.staging.status
+    busy = bool(active) or status.state == "loading" or download.active or time.time() < view["watch"]
+    rights = {"own": owner == "local", "fetch": _may_download(owner)}
     return [
         _if_new(view, "card", card, lambda: card),
         _if_new(view, "result", _key(selected), lambda: result.result_html(selected, catalog)),
@@ -91,7 +92,18 @@ def observe(browser: dict, view: dict) -> list:
             [view["selected"], *map(_key, jobs)],
             lambda: history.history_html(jobs, view["selected"]),
         ),
-        _if_new(view, "models", loaded, lambda: models_panel.models_html(catalog, PIPELINE.settings, loaded)),
+        _if_new(
+            view,
+            "download",
+            download,
+            lambda: models_panel.download_html(download, catalog, fetch=rights["fetch"]),
+        ),
+        _if_new(
+            view,
+            "models",
+            models_panel.models_key(status, download, PIPELINE.settings),
+            lambda: models_panel.models_html(status, download, PIPELINE.settings, **rights),
+        ),
         _if_new(view, "cancel", bool(active), lambda: gr.update(visible=bool(active))),
         _if_new(view, "timer", busy, lambda: gr.Timer(BUSY if busy else IDLE, active=True)),
         _if_new(view, "browser", browser, lambda: browser),
@@ -257,7 +269,7 @@ def _settings(values: dict) -> list:
     """Updates for model, seed, message and `Inputs.of_model`. Raises UserError when the model cannot run here."""
     settings = PIPELINE.settings
     catalog = load_catalog(settings.catalog)
-    usable = models_panel.usable(catalog, settings)
+    usable = models_panel.usable(settings)
     model: Model | None = catalog.get(str(values.get("model")))
     if model is None or model.name not in usable:
         raise UserError(f"model: made with {values.get('model')}, which cannot run here", field="model")
@@ -284,12 +296,70 @@ def choose_model(browser: dict, view: dict, name: str) -> list:
     """Updates for `Inputs.of_model`, then `Observed`; one person's app loads the model at once."""
     settings = PIPELINE.settings
     catalog = load_catalog(settings.catalog)
-    usable = models_panel.usable(catalog, settings)
+    usable = models_panel.usable(settings)
     if name not in usable:
         raise gr.Error("That model cannot run here.", print_exception=False)
     updates = inputs.model_updates(catalog[name], usable[name])
     _load(browser, view, name, "")
     return [*updates, *observe(browser, view)]
+
+
+@guard
+def refresh_choices(name: str, scheme: str) -> list:
+    """Updates for model and scheme: something was downloaded or has gone. The choice stays if it can."""
+    catalog, usable = load_catalog(PIPELINE.settings.catalog), models_panel.usable(PIPELINE.settings)
+    if not usable:
+        return [gr.skip(), gr.skip()]
+    kept = name if name in usable else next(iter(usable))
+    return [
+        gr.update(choices=[(catalog[found].title, found) for found in usable], value=kept),
+        gr.update(**inputs.scheme_choices(catalog[kept], usable[kept], scheme)),
+    ]
+
+
+@guard
+def load_model(browser: dict, view: dict, event: gr.EventData) -> list:
+    """A Load button: updates for model, `Inputs.of_model`, then `Observed`. It is chosen in the form as well."""
+    name, scheme = (str(event._data.get(key, "")) for key in ("model", "scheme"))
+    if identify(browser, PIPELINE.settings)[1] != "local":
+        raise gr.Error("Several people use this app: a model is loaded with its clip.", print_exception=False)
+    catalog, usable = load_catalog(PIPELINE.settings.catalog), models_panel.usable(PIPELINE.settings)
+    if scheme not in [found.name for found in usable.get(name, [])]:
+        raise gr.Error("That model cannot run here.", print_exception=False)
+    _load(browser, view, name, scheme)
+    return [name, *inputs.model_updates(catalog[name], usable[name], scheme), *observe(browser, view)]
+
+
+@guard
+def download_model(browser: dict, view: dict, event: gr.EventData) -> list:
+    """A Download button. The download belongs to the app: closing the tab changes nothing."""
+    _check_download(browser)
+    try:
+        PIPELINE.staging.start(
+            str(event._data.get("model", "")), str(event._data.get("scheme", "")), PIPELINE.settings.engine
+        )
+    except UserError as error:
+        raise gr.Error(text(error), print_exception=False) from None
+    return observe(browser, view)
+
+
+@guard
+def stop_download(browser: dict, view: dict) -> list:
+    _check_download(browser)
+    PIPELINE.staging.cancel()
+    view["watch"] = time.time() + IDLE
+    return observe(browser, view)
+
+
+def _may_download(owner: str) -> bool:
+    """On a shared address strangers could fill the disk: only where a setting allows it."""
+    return owner == "local" or bool(PIPELINE.settings.shared_downloads)
+
+
+def _check_download(browser: dict) -> None:
+    if not _may_download(identify(browser, PIPELINE.settings)[1]):
+        words = "Downloads are not started from a shared address, unless WAN_UI_SHARED_DOWNLOADS=1 allows it."
+        raise gr.Error(words, print_exception=False)
 
 
 @guard

@@ -142,17 +142,22 @@ def model_updates(
     model: Model, schemes: list[Scheme], scheme: str = "", size: str = "auto", frames: int = 0, steps: int = 0
 ) -> list:
     """Updates for `Inputs.of_model`: offers of this model, with its defaults where nothing is given."""
-    names = [entry.name for entry in schemes]
-    if scheme not in names:
-        scheme = model.default_scheme if model.default_scheme in names else names[0] if names else None
     return [
         gr.update(info=model.hint or None),
         phrases_html(model),
-        gr.update(choices=_schemes(schemes), value=scheme),
+        gr.update(**scheme_choices(model, schemes, scheme)),
         gr.update(choices=_sizes(model), value=size),
         gr.update(choices=_lengths(model), value=frames or model.default_frames),
         gr.update(minimum=model.steps[0], maximum=model.steps[1], value=steps or model.default_steps),
     ]
+
+
+def scheme_choices(model: Model, schemes: list[Scheme], scheme: str) -> dict:
+    """Choices and value of the scheme box: `scheme` if it is offered, else the model's default or the first."""
+    names = [entry.name for entry in schemes]
+    if scheme not in names:
+        scheme = model.default_scheme if model.default_scheme in names else names[0] if names else None
+    return {"choices": _schemes(schemes), "value": scheme}
 
 
 def phrases_html(model: Model) -> str:

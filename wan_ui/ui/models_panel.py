@@ -1,42 +1,256 @@
-"""What can run here and what cannot, each with its reason."""
+"""The Models part: what can run here, what is missing and how large it is, loading and downloading.
+
+The list is drawn anew only when something in it has changed; a download's progress has an element of its
+own, so that an opened list of files stays open while bytes arrive.
+"""
+
+import functools
+import time
+from dataclasses import dataclass
+from pathlib import Path
 
 import gradio as gr
 
 from wan_ui import weights
-from wan_ui.catalog import Model, Scheme
+from wan_ui.catalog import Model, Scheme, load_catalog
+from wan_ui.hardware import engine_name
+from wan_ui.pipeline import ModelStatus
 from wan_ui.settings import Settings
-from wan_ui.ui.markup import text
+from wan_ui.staging import DownloadStatus
+from wan_ui.ui.markup import model_name, seconds, text
+
+SCRIPT = """
+const events = ['load_model', 'download_model', 'stop_download'];
+element.addEventListener('click', (event) => {
+  const button = event.target.closest('[data-do]');
+  if (!button || !events.includes(button.dataset.do)) return;
+  if (button.dataset.confirm && !window.confirm(button.dataset.confirm)) return;
+  trigger(button.dataset.do, { model: button.dataset.model, scheme: button.dataset.scheme });
+});
+// A list of files that was opened stays open when the table is drawn anew.
+const opened = new Set();
+element.addEventListener('click', (event) => {
+  const list = event.target.closest('summary')?.closest('[data-scheme]');
+  if (list) opened[opened.has(list.dataset.scheme) ? 'delete' : 'add'](list.dataset.scheme);
+});
+watch('value', () => {
+  for (const row of element.querySelectorAll('[data-scheme]')) {
+    const list = row.querySelector('details');
+    if (list) list.open = opened.has(row.dataset.scheme);
+  }
+});
+"""
+FRESH = 2.0  # seconds for which a look at the disk serves all tabs
 
 
-def usable(catalog: dict[str, Model], settings: Settings) -> dict[str, list[Scheme]]:
+@dataclass(frozen=True)
+class Offer:
+    """One scheme of one model: `reason` is empty when it can run here; `files` is ref -> place or None."""
+
+    model: Model
+    scheme: Scheme
+    reason: str
+    files: dict[str, Path | None]
+
+    @property
+    def missing(self) -> list[str]:
+        return [ref for ref, path in self.files.items() if path is None]
+
+
+@dataclass(frozen=True)
+class ModelsPanel:
+    download: gr.HTML
+    table: gr.HTML
+
+
+def offers(settings: Settings) -> list[Offer]:
+    """All models and schemes as they are on this machine, not older than two seconds."""
+    return _offers(settings, int(time.monotonic() / FRESH))
+
+
+@functools.lru_cache(maxsize=1)
+def _offers(settings: Settings, _: int) -> list[Offer]:
+    engine = engine_name(settings.engine, settings)
+    return [
+        Offer(
+            model,
+            scheme,
+            weights.availability(model, scheme, settings, engine),
+            weights.files(model, scheme, settings, engine),
+        )
+        for model in load_catalog(settings.catalog).values()
+        for scheme in model.schemes.values()
+    ]
+
+
+def usable(settings: Settings) -> dict[str, list[Scheme]]:
     """Models that can run here with the schemes that can."""
-    found = {}
-    for name, model in catalog.items():
-        ready = [scheme for scheme in model.schemes.values() if not weights.availability(model, scheme, settings)]
-        if ready:
-            found[name] = ready
+    found: dict[str, list[Scheme]] = {}
+    for offer in offers(settings):
+        if not offer.reason:
+            found.setdefault(offer.model.name, []).append(offer.scheme)
     return found
 
 
-def build_models_panel() -> gr.HTML:
+def build_models_panel() -> ModelsPanel:
     with gr.Accordion("Models", open=False, elem_id="models", elem_classes="w-part"):
-        return gr.HTML("", elem_id="models-table", apply_default_css=False)
+        download = gr.HTML("", elem_id="download", js_on_load=SCRIPT, apply_default_css=False)
+        table = gr.HTML("", elem_id="models-table", js_on_load=SCRIPT, apply_default_css=False)
+    return ModelsPanel(download, table)
 
 
-def models_html(catalog: dict[str, Model], settings: Settings, loaded: tuple[str, str] = ("", "")) -> str:
-    rows = []
-    for model in catalog.values():
-        for scheme in model.schemes.values():
-            reason = weights.availability(model, scheme, settings)
-            if (model.name, scheme.name) == loaded:
-                kind, words = "good", "loaded"
-            else:
-                kind, words = ("idle", reason) if reason else ("good", "can run here")
-            rows.append(
-                f"<tr><td>{text(model.title)}</td><td>{text(scheme.title)}</td>"
-                f'<td><span class="w-dot {kind}"></span> {text(words)}</td></tr>'
-            )
+def models_key(status: ModelStatus, download: DownloadStatus, settings: Settings) -> list:
+    """Whatever the table shows: it is drawn again when this differs."""
+    places = [[offer.reason, len(offer.missing)] for offer in offers(settings)]
+    return [status.model, status.scheme, status.state, status.progress, download.active, download.scheme, places]
+
+
+def models_html(status: ModelStatus, download: DownloadStatus, settings: Settings, *, own: bool, fetch: bool) -> str:
+    """`own`: this person may load models; `fetch`: and start downloads."""
+    parts = []
+    if not own:
+        parts.append(
+            '<p class="w-quiet">Several people use this app: a model is loaded with the clip that asks for it.'
+        )
+        if not fetch:
+            parts.append(" Downloads are started where it runs: <code>python -m wan_ui download MODEL SCHEME</code>.")
+        parts.append("</p>")
+    shown = ""
+    for offer in offers(settings):
+        if offer.model.name != shown:
+            parts.append(f"{'</ul>' if shown else ''}<h3>{text(offer.model.title)}</h3><ul class='w-schemes'>")
+            shown = offer.model.name
+        parts.append(_row(offer, status, download, settings, own, fetch))
+    return "".join([*parts, "</ul>"])
+
+
+def _row(
+    offer: Offer, status: ModelStatus, download: DownloadStatus, settings: Settings, own: bool, fetch: bool
+) -> str:
+    model, scheme = offer.model, offer.scheme
+    here = (status.model, status.scheme) == (model.name, scheme.name)
+    kind, words = ("idle", offer.reason) if offer.reason else ("good", "can run here")
+    trouble = ""
+    buttons = [] if offer.reason or not own else [_button("load_model", "Load", model, scheme)]
+    if here and status.state == "ready":
+        kind, words, buttons = "good", "loaded", []
+    elif here and status.state == "loading":
+        kind, words, buttons = "work", _loading(status), []
+    elif here and status.state == "failed":
+        kind, words, trouble = "bad", "could not be loaded", status.words
+    if (download.model, download.scheme) == (model.name, scheme.name) and download.active:
+        kind, words = "work", "is being downloaded"
+    elif offer.missing and not model.embedded and fetch:
+        size = weights.gigabytes(model, offer.missing)
+        question = f"Download {size} into {settings.models}?"
+        if offer.reason == "needs a CUDA GPU":
+            question = f"This machine has no CUDA GPU that could run it. {question}"
+        buttons.append(_button("download_model", f"Download {size}", model, scheme, question, download.active))
+    about = [_about(model, scheme, settings)]
+    if trouble:
+        about.append(f'<span class="w-note bad">{text(trouble)}</span>')
     return (
-        '<table class="w-table"><thead><tr><th scope="col">Model</th><th scope="col">Weights</th>'
-        f'<th scope="col">On this machine</th></tr></thead><tbody>{"".join(rows)}</tbody></table>'
+        f'<li class="w-scheme" data-scheme="{text(f"{model.name} {scheme.name}")}">'
+        f'<div class="w-scheme-name"><b>{text(scheme.title)}</b>{"".join(about)}</div>'
+        f'<div class="w-scheme-state"><span class="w-dot {kind}"></span><span>{text(words)}</span></div>'
+        f'<div class="w-scheme-do">{"".join(buttons)}</div>{_files(offer, settings)}</li>'
+    )
+
+
+def _loading(status: ModelStatus) -> str:
+    step = status.progress
+    return (
+        f"loading: {step.detail}" + (f", {step.step} of {step.total}" if step.total else "")
+        if step.detail
+        else ("loading")
+    )
+
+
+def _about(model: Model, scheme: Scheme, settings: Settings) -> str:
+    words = []
+    if not scheme.distilled:
+        words.append("base model with the distill LoRA pair attached, one LoRA on each expert")
+    elif not model.embedded:
+        words.append("distilled")
+    if not model.embedded:
+        everything, least = weights.memory(model, scheme, engine_name(settings.engine, settings))
+        words.append(f"{everything:.0f} GiB of GPU memory, {least:.0f} with offload")
+    return f'<span class="w-quiet">{text("; ".join(words))}</span>' if words else ""
+
+
+def _files(offer: Offer, settings: Settings) -> str:
+    model, scheme = offer.model, offer.scheme
+    roles = {scheme.lora_high: "distill LoRA for the high-noise expert", scheme.lora_low: "for the low-noise expert"}
+    roles = {ref: words for ref, words in roles.items() if ref}
+    items = []
+    for ref, path in offer.files.items():
+        repo, file = weights.split(ref)
+        if path is not None:
+            state, size, place = "here", _size(path.stat().st_size), str(path)
+        else:
+            known = model.known(repo, file)
+            state, size = "missing", ("" if known.size else "about ") + _size(known.shown) if known.shown else "small"
+            place = "ships with Wan UI" if model.embedded else f"from {weights.address(model, ref, settings)}"
+        role = f" ({roles[ref]})" if ref in roles else ""
+        items.append(
+            f'<li class="{state}"><b>{text(Path(file).name)}{text(role)}</b>'
+            f"<span>{size}, {state}</span><small>{text(place)}</small></li>"
+        )
+    there = len(offer.files) - len(offer.missing)
+    return (
+        f'<details class="w-files"><summary>{there} of {len(offer.files)} files are here</summary>'
+        f"<ul>{''.join(items)}</ul></details>"
+    )
+
+
+def _size(count: int) -> str:
+    for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= factor:
+            return f"{count / factor:.1f} {unit}"
+    return f"{count} bytes"
+
+
+def _button(event: str, words: str, model: Model, scheme: Scheme, confirm: str = "", disabled: bool = False) -> str:
+    extra = f' data-confirm="{text(confirm)}"' if confirm else ""
+    title = f"{words}: {model.title}, {scheme.title}"
+    return (
+        f'<button type="button" class="w-button" data-do="{event}" data-model="{text(model.name)}" '
+        f'data-scheme="{text(scheme.name)}" aria-label="{text(title)}"{extra}{" disabled" if disabled else ""}>'
+        f"{text(words)}</button>"
+    )
+
+
+def download_html(status: DownloadStatus, catalog: dict[str, Model], *, fetch: bool) -> str:
+    """The download that runs, or how the last one ended; "" when there was none."""
+    if status.state == "none":
+        return ""
+    name = model_name(catalog, status.model, status.scheme)
+    if status.state == "asking":
+        return _download("work", f"Downloading {name}", "asking for sizes", '<div class="w-bar open"><i></i></div>')
+    if status.state == "running":
+        timing = f"{status.done / 1e9:.2f} of {status.total / 1e9:.2f} GB"
+        if status.pace:
+            timing += f" · {_size(int(status.pace))}/s · about {seconds(status.left)} left"
+        percent = 100 * status.done / max(status.total, 1)
+        bar = (
+            '<div class="w-bar" role="progressbar" aria-label="Download" aria-valuemin="0" aria-valuemax="100" '
+            f'aria-valuenow="{percent:.0f}"><i style="width:{percent:.2f}%"></i></div>'
+        )
+        stop = '<button type="button" class="w-button" data-do="stop_download">Cancel the download</button>'
+        note = f'<p class="w-quiet">{text(status.words)}</p>'
+        return _download("work", f"Downloading {name}", timing, bar + note + (stop if fetch else ""))
+    if status.state == "done":
+        return _download("good", f"{name} is downloaded", f"{status.total / 1e9:.2f} GB, checked")
+    if status.state == "cancelled":
+        kept = "What has arrived is kept; the next download goes on from there."
+        return _download("idle", f"Download of {name} cancelled", "", f'<p class="w-quiet">{kept}</p>')
+    first, _, rest = status.words.partition("\n")
+    words = f'<p class="w-note bad">{text(first)}</p>' + (f'<p class="w-note">{text(rest)}</p>' if rest else "")
+    return _download("bad", f"{name} could not be downloaded", "", words)
+
+
+def _download(kind: str, title: str, timing: str, body: str = "") -> str:
+    return (
+        f'<div class="w-download"><div class="w-card-top"><span class="w-dot {kind}"></span>'
+        f'<h3 role="status">{text(title)}</h3><span class="w-timing">{text(timing)}</span></div>{body}</div>'
     )

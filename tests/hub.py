@@ -1,0 +1,75 @@
+"""A small hub on loopback, for tests of downloads: sizes, checksums, ranges, and faults on demand."""
+
+import hashlib
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+PIECE = 1 << 20
+
+
+class Hub(ThreadingHTTPServer):
+    """Serves `files` {"/owner/repo/resolve/main/path": bytes} as huggingface.co does.
+
+    cut, spoil  how many answers break off half way, or have the wrong bytes; pause: seconds before each megabyte
+    """
+
+    daemon_threads = True
+
+    def __init__(self):
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.files, self.requests, self.cut, self.spoil, self.pause = {}, [], 0, 0, 0.0
+
+    def start(self) -> "Hub":
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+        return self
+
+    def stop(self) -> None:
+        self.shutdown()
+        self.server_close()
+
+    @property
+    def url(self):
+        return f"http://127.0.0.1:{self.server_port}"
+
+
+class Handler(BaseHTTPRequestHandler):
+    def log_message(self, *args):
+        pass
+
+    def do_HEAD(self):
+        self.answer(body=False)
+
+    def do_GET(self):
+        self.answer(body=True)
+
+    def answer(self, body):
+        hub = self.server
+        start = int(self.headers.get("Range", "bytes=0-").removeprefix("bytes=").removesuffix("-"))
+        hub.requests.append((self.command, self.path, start))
+        content = hub.files.get(self.path)
+        if content is None:
+            self.send_response(404)
+            self.send_header("X-Error-Code", "EntryNotFound")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
+        etag = hashlib.sha256(content).hexdigest()
+        if self.path.endswith(".json"):
+            etag = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+        self.send_response(206 if start else 200)
+        self.send_header("ETag", f'"{etag}"')
+        self.send_header("X-Repo-Commit", "c" * 40)
+        self.send_header("Content-Length", str(len(content) - start))
+        self.end_headers()
+        if body:
+            if hub.spoil:
+                hub.spoil, content = hub.spoil - 1, bytes(len(content))
+            if hub.cut:
+                hub.cut, content = hub.cut - 1, content[: start + (len(content) - start) // 2]
+            for at in range(start, len(content), PIECE):
+                time.sleep(hub.pause)
+                try:
+                    self.wfile.write(content[at : at + PIECE])
+                except (BrokenPipeError, ConnectionResetError):
+                    return

@@ -1,0 +1,185 @@
+"""The Models part: what is here, what is missing and how large; loading and downloading from the page."""
+
+import re
+
+import httpx
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.hub import Hub
+from tests.ui.conftest import PATIENCE, card_says, generate, shoot, wait_for_playing
+from wan_ui import weights
+from wan_ui.catalog import load_catalog
+
+MEGABYTES = 6
+OTHER = """
+[other]
+title = "Other (to be downloaded)"
+family = "a14b"
+root = "test/other"
+needs_gpu = false
+sizes = ["256x256", "320x192"]
+frames = [17]
+default_frames = 17
+steps = [1, 8]
+default_steps = 4
+shift = 5.0
+boundary = 0.9
+fps = 16
+default_scheme = "bf16"
+
+[other.schemes.bf16]
+title = "bf16"
+kind = "bf16"
+distilled = false
+high = "test/experts:high_noise.safetensors"
+low = "test/experts:low_noise.safetensors"
+lora_high = "test/loras:high_noise.safetensors"
+lora_low = "test/loras:low_noise.safetensors"
+"""
+
+
+@pytest.fixture(scope="module")
+def hub():
+    server = Hub().start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="module")
+def catalog(scripted_catalog, hub, tmp_path_factory):
+    """The shipped catalog and a model for any machine, whose files lie in the small hub."""
+    path = tmp_path_factory.mktemp("catalog") / "catalog.toml"
+    path.write_text(scripted_catalog.read_text() + OTHER)
+    model = load_catalog(path)["other"]
+    for number, ref in enumerate(weights.needed_files(model, model.scheme(""), "diffusers")):
+        repo, file = weights.split(ref)
+        hub.files[f"/{repo}/resolve/main/{file}"] = bytes([number]) * (MEGABYTES << 20 if "noise." in file else 999)
+    return path
+
+
+@pytest.fixture
+def start(scripted, catalog, hub, tmp_path):
+    """An app with an empty models folder: start(WAN_UI_...=...)."""
+
+    def start(**environ):
+        values = {"WAN_UI_MODELS": str(tmp_path / "models"), "WAN_UI_HUB": hub.url, "HF_HUB_CACHE": str(tmp_path)}
+        return scripted(WAN_UI_CATALOG=str(catalog), **{**values, **environ})
+
+    hub.pause = 0.0
+    return start
+
+
+def row(page: Page, scheme: str):
+    return page.locator(f".w-scheme[data-scheme='{scheme}']")
+
+
+def open_models(page: Page) -> None:
+    page.get_by_role("button", name="Models").click()
+    page.locator(".w-scheme").first.wait_for()
+
+
+def test_download_then_load_then_a_clip(open_page, start, hub, picture):
+    page = open_page(start().url)
+    page.on("dialog", lambda dialog: dialog.accept())
+    page.locator("#model input").click()
+    expect(page.get_by_role("option")).to_have_text([re.compile("Wan-Tiny")])
+    page.keyboard.press("Escape")
+    open_models(page)
+    other = row(page, "other bf16")
+    expect(other).to_contain_text("10 of 10 files missing")
+    expect(other).to_contain_text("base model with the distill LoRA pair attached, one LoRA on each expert")
+    other.get_by_text("0 of 10 files are here").click()
+    expect(other).to_contain_text(f"from {hub.url}/test/experts/resolve/main/high_noise.safetensors")
+    expect(row(page, "wan-tiny bf16")).to_contain_text("loaded")
+    expect(row(page, "i2v-a14b fp8")).to_contain_text(re.compile("needs a CUDA GPU|files missing"))
+    expect(row(page, "i2v-a14b fp8")).to_contain_text("GiB of GPU memory")
+    shoot(page, "40-models", full=True)
+
+    hub.pause = 0.15
+    other.get_by_role("button", name="Download").click()
+    expect(page.locator("#download")).to_contain_text(re.compile(r"Downloading Other.* of 0\.03 GB .* left", re.S))
+    expect(other).to_contain_text("is being downloaded")
+    expect(other.get_by_text("high_noise.safetensors").first).to_be_visible()  # the list was left open
+    shoot(page, "41-downloading", full=True)
+    hub.pause = 0.0
+    expect(page.locator("#download")).to_contain_text("Other, bf16 is downloaded")
+    expect(other).to_contain_text("can run here")
+    page.locator("#model input").click()
+    expect(page.get_by_role("option")).to_have_count(2)
+    page.keyboard.press("Escape")
+
+    other.get_by_role("button", name="Load").click()
+    expect(other).to_contain_text("loaded")
+    expect(row(page, "wan-tiny bf16")).to_contain_text("can run here")
+    card_says(page, "Ready: Other, bf16")
+    expect(page.locator("#model input")).to_have_value("Other (to be downloaded)")
+    generate(page, picture, "with the other model")
+    wait_for_playing(page)
+    expect(page.locator(".w-facts").first).to_contain_text("Other, bf16")
+
+
+def test_a_download_is_everybody_s_and_can_be_cancelled_and_continued(open_page, start, hub):
+    app = start()
+    first, second = open_page(app.url), open_page(app.url)
+    first.on("dialog", lambda dialog: dialog.accept())
+    open_models(first)
+    open_models(second)
+    hub.pause = 0.3
+    row(first, "other bf16").get_by_role("button", name="Download").click()
+    expect(second.locator("#download")).to_contain_text("Downloading Other")
+    first.close()  # it is the app's, not the tab's
+    expect(second.locator("#download")).to_contain_text(re.compile(r"0\.0[1-9] of"))
+    second.get_by_role("button", name="Cancel the download").click()
+    expect(second.locator("#download")).to_contain_text("Download of Other, bf16 cancelled")
+    hub.pause = 0.0
+    hub.requests.clear()
+    second.on("dialog", lambda dialog: dialog.accept())
+    row(second, "other bf16").get_by_role("button", name="Download").click()
+    expect(second.locator("#download")).to_contain_text("is downloaded")
+    assert any(start > 0 for method, _, start in hub.requests), "nothing was resumed"
+
+
+def test_without_a_network_the_page_says_what_to_fetch_from_where(open_page, start, tmp_path):
+    page = open_page(start(WAN_UI_HUB="http://127.0.0.1:9").url)
+    page.on("dialog", lambda dialog: dialog.accept())
+    open_models(page)
+    row(page, "other bf16").get_by_role("button", name="Download").click()
+    expect(page.locator("#download")).to_contain_text("Other, bf16 could not be downloaded")
+    address = "http://127.0.0.1:9/test/experts/resolve/main/high_noise.safetensors"
+    expect(page.locator("#download")).to_contain_text(
+        re.compile(re.escape(f"{address} -> {tmp_path}/models/test/experts/high_noise.safetensors"))
+    )
+    shoot(page, "42-no-network", full=True)
+
+
+def test_a_load_that_fails_is_said_in_its_row(open_page, start):
+    page = open_page(start().url)
+    open_models(page)
+    row(page, "wan-tiny fp8").get_by_role("button", name="Load").click()
+    expect(row(page, "wan-tiny fp8")).to_contain_text("the fp8 file is damaged")  # by the scripted engine
+    expect(row(page, "wan-tiny fp8")).to_contain_text("the next clip loads the model that it asks for")
+    shoot(page, "43-load-failed", full=True)
+    row(page, "wan-tiny bf16").get_by_role("button", name="Load").click()
+    card_says(page, "Ready: Wan-Tiny, bf16")
+
+
+@pytest.mark.parametrize("allowed", [False, True])
+def test_on_a_shared_address(open_page, start, allowed):
+    app = start(WAN_UI_HOST="0.0.0.0", WAN_UI_SHARED_DOWNLOADS=str(int(allowed)))
+    page = open_page(app.url)
+    page.on("dialog", lambda dialog: dialog.accept())
+    open_models(page)
+    expect(page.locator("#models-table")).to_contain_text("a model is loaded with the clip that asks for it")
+    expect(page.locator("[data-do=load_model]")).to_have_count(0)
+    download = row(page, "other bf16").get_by_role("button", name="Download")
+    if allowed:
+        download.click()
+        expect(page.locator("#download")).to_contain_text("is downloaded")
+    else:
+        expect(download).to_have_count(0)
+        with httpx.Client(base_url=app.url, timeout=PATIENCE) as web:  # a forged call meets the same refusal
+            for name in ("download_model", "load_model", "stop_download"):
+                call = web.post(f"/gradio_api/call/{name}", json={"data": [{}, None]}).json().get("event_id")
+                assert "event: error" in web.get(f"/gradio_api/call/{name}/{call}").text
+        assert "is being downloaded" not in page.locator("#models-table").inner_text()
