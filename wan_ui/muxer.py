@@ -1,14 +1,20 @@
 """Frames <-> MP4, through the ffmpeg binary that imageio-ffmpeg ships.
 
 H.264 in yuv420p with the index in front (faststart), so that every browser plays it while it still
-loads. The file is written beside its destination and renamed when it is whole. The settings of the
-job travel in the file as the metadata tag "wan_ui" (JSON).
+loads; sound is AAC. The file is written beside its destination and renamed when it is whole. The
+settings of the job travel in the file as the metadata tag "wan_ui" (JSON).
+
+Files come from strangers: every input is named as `file:/absolute/path`, with the protocols "file" and
+"pipe" alone and a list of formats in which playlists and scripts (HLS, concat) are not, so that no
+upload makes ffmpeg open another file or address.
 """
 
 import json
 import os
 import re
 import subprocess
+import tempfile
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import ffmpeg
@@ -18,32 +24,91 @@ import numpy as np
 from wan_ui.errors import UserError
 
 TAG = "wan_ui"
+FORMATS = "wav,w64,aiff,caf,mp3,aac,flac,ogg,mov,mp4,m4a,3gp,matroska,webm,avi,mpegts,amr,asf,gif"
+MAX_FPS = 60  # of a video that is read; a faster one is thinned out
+MAX_VIDEO_BYTES = 2_000_000_000  # of the frames of a video that is read, uncompressed
 
 
-def _run(stream: "ffmpeg.nodes.OutputStream", stdin: bytes | memoryview = b"") -> bytes:
-    """Run an ffmpeg graph; its standard output. Raises UserError with ffmpeg's own last words."""
+def _input(path: Path) -> "ffmpeg.nodes.FilterableStream":
+    return ffmpeg.input(f"file:{path.resolve()}", protocol_whitelist="file,pipe", format_whitelist=FORMATS)
+
+
+def _command(stream: "ffmpeg.nodes.OutputStream") -> list[str]:
     try:
         command = ffmpeg.compile(stream, cmd=imageio_ffmpeg.get_ffmpeg_exe(), overwrite_output=True)
     except RuntimeError as error:  # imageio-ffmpeg found no binary
         raise UserError(f"ffmpeg: {error}; reinstall imageio-ffmpeg") from None
-    command[1:1] = ["-nostdin", "-hide_banner", "-loglevel", "error", "-protocol_whitelist", "file,pipe"]
+    command[1:1] = ["-nostdin", "-hide_banner", "-loglevel", "error"]
+    return command
+
+
+def _failed(code: int, stderr: bytes) -> UserError:
+    words = stderr.decode(errors="replace").strip().splitlines()[-4:]
+    return UserError(f"ffmpeg failed (exit {code}): {' / '.join(words) or 'it said nothing'}")
+
+
+def _run(stream: "ffmpeg.nodes.OutputStream") -> bytes:
+    """Run an ffmpeg graph; its standard output. Raises UserError with ffmpeg's own last words."""
     try:
-        done = subprocess.run(command, input=stdin, capture_output=True)
+        done = subprocess.run(_command(stream), stdin=subprocess.DEVNULL, capture_output=True)
     except OSError as error:
         raise UserError(f"ffmpeg could not be started: {error}") from None
     if done.returncode != 0:
-        words = done.stderr.decode(errors="replace").strip().splitlines()[-4:]
-        raise UserError(f"ffmpeg failed (exit {done.returncode}): {' / '.join(words) or 'it said nothing'}")
+        raise _failed(done.returncode, done.stderr)
     return done.stdout
 
 
-def write_mp4(frames: np.ndarray, path: Path, fps: float, metadata: dict | None = None) -> None:
-    """Write (T, H, W, 3) uint8 frames, H and W even. Raises UserError; never leaves half a file."""
-    _, height, width, channels = frames.shape
-    assert channels == 3 and frames.dtype == np.uint8 and height % 2 == 0 and width % 2 == 0
+def _feed(stream: "ffmpeg.nodes.OutputStream", frames: Iterable[np.ndarray]) -> int:
+    """Run an ffmpeg graph on frames that arrive one by one; how many. What `frames` raises ends it."""
+    with tempfile.TemporaryFile() as stderr:  # a file: a full pipe would stop both sides
+        try:
+            process = subprocess.Popen(
+                _command(stream), stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=stderr
+            )
+        except OSError as error:
+            raise UserError(f"ffmpeg could not be started: {error}") from None
+        count = 0
+        try:
+            for frame in frames:
+                process.stdin.write(memoryview(np.ascontiguousarray(frame)).cast("B"))
+                count += 1
+            process.stdin.close()
+        except BrokenPipeError:
+            pass  # it has ended by itself, and said why
+        except BaseException:
+            process.kill()
+            raise
+        finally:
+            process.wait()
+        if process.returncode != 0:
+            stderr.seek(0)
+            raise _failed(process.returncode, stderr.read())
+    return count
+
+
+def write_mp4(
+    frames: Iterable[np.ndarray], path: Path, fps: float, metadata: dict | None = None, audio: Path | None = None
+) -> int:
+    """Write frames (H, W, 3) uint8 RGB, all of one even size; how many. Never leaves half a file.
+
+    frames  an array (T, H, W, 3), or an iterator: only one frame is held in memory at a time
+    audio   any file with a sound track: all of it from its first sample, at its own pace, as AAC; the
+            caller gives as many frames as it lasts
+
+    Raises UserError, and whatever the iterator raises.
+    """
+    rest = iter(frames)
+    first = next(rest)
+    height, width, channels = first.shape
+    assert channels == 3 and first.dtype == np.uint8 and height % 2 == 0 and width % 2 == 0
+
+    def every() -> Iterator[np.ndarray]:
+        yield first
+        yield from rest
+
     source = ffmpeg.input("pipe:", format="rawvideo", pix_fmt="rgb24", s=f"{width}x{height}", framerate=fps)
     # Without an explicit matrix ffmpeg converts with BT.601 and leaves the file untagged: browsers guess.
-    source = source.filter("scale", out_color_matrix="bt709", out_range="tv")
+    streams = [source.filter("scale", out_color_matrix="bt709", out_range="tv")]
     part = path.with_name(f".{path.stem}.part.mp4")
     options = {
         "vcodec": "libx264",
@@ -56,16 +121,29 @@ def write_mp4(frames: np.ndarray, path: Path, fps: float, metadata: dict | None 
         "movflags": "use_metadata_tags+faststart",
         "metadata": f"{TAG}={json.dumps(metadata or {}, ensure_ascii=True)}",
     }
+    if audio is not None:
+        # A file may begin late or have gaps in its time stamps; the mouth follows its samples, so sound does too.
+        streams.append(_input(audio).audio.filter("asetpts", "N/SR/TB"))
+        options |= {"acodec": "aac", "audio_bitrate": "160k", "ac": 2}
     try:
-        _run(ffmpeg.output(source, str(part), **options), stdin=memoryview(np.ascontiguousarray(frames)).cast("B"))
+        count = _feed(ffmpeg.output(*streams, str(part), **options), every())
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
+    return count
+
+
+def back_and_forth(frames: np.ndarray, count: int) -> Iterator[np.ndarray]:
+    """`count` of the frames (T, H, W, 3), played forth and back, neither end twice in a row."""
+    period = max(1, 2 * len(frames) - 2)
+    for index in range(count):
+        place = index % period
+        yield frames[place if place < len(frames) else period - place]
 
 
 def read_metadata(path: Path) -> dict:
     """The settings stored by `write_mp4`. Raises UserError when the file carries none."""
-    source = ffmpeg.input(str(path), format="mp4")  # said, not guessed: a playlist must not open other files
+    source = ffmpeg.input(f"file:{path.resolve()}", format="mp4", protocol_whitelist="file,pipe")
     text = _run(ffmpeg.output(source, "pipe:", format="ffmetadata")).decode(errors="replace")
     match = re.search(rf"^{TAG}=((?:\\.|[^\n])*)$", text, re.MULTILINE)
     if not match:
@@ -73,10 +151,44 @@ def read_metadata(path: Path) -> dict:
     return json.loads(re.sub(r"\\(.)", r"\1", match.group(1)))
 
 
-def read_frames(path: Path) -> tuple[np.ndarray, float]:
-    """All frames (T, H, W, 3) uint8, and the frame rate."""
-    reader = imageio_ffmpeg.read_frames(str(path))
-    meta = next(reader)
-    width, height = meta["size"]
-    frames = np.stack([np.frombuffer(frame, np.uint8).reshape(height, width, 3) for frame in reader])
-    return frames, meta["fps"]
+def read_frames(path: Path, limit: int = 0) -> tuple[np.ndarray, float]:
+    """The frames (T, H, W, 3) uint8 RGB at a constant rate, and that rate; at most the first `limit` if given.
+
+    Turned upright as the file says, sides made even. Raises UserError (field "video") for a file without
+    pictures, and before reading when the frames would not fit into MAX_VIDEO_BYTES.
+    """
+    try:
+        width, height, fps = _probe(path)
+    except UserError:
+        raise UserError(f"video: {path.name} cannot be read as a video; use MP4, MOV or WebM", field="video") from None
+    most = MAX_VIDEO_BYTES // (width * height * 3)
+    wanted = min(limit, most + 1) if limit else most + 1
+    source = _even(_input(path).video, fps)
+    output = ffmpeg.output(source, "pipe:", format="rawvideo", pix_fmt="rgb24", vframes=wanted)
+    content = _run(output)
+    frames = np.frombuffer(content, np.uint8).reshape(-1, height, width, 3)
+    if len(frames) > most:
+        raise UserError(
+            f"video: {path.name} ({width}x{height}) has too many frames; at this size at most {most} "
+            f"({most / fps:.0f} s) can be used: cut it",
+            field="video",
+        )
+    if not len(frames):
+        raise UserError(f"video: {path.name} has no frames", field="video")
+    return frames, fps
+
+
+def _even(video: "ffmpeg.nodes.FilterableStream", fps: float) -> "ffmpeg.nodes.FilterableStream":
+    return video.filter("fps", f"{fps:.6f}").filter("crop", "trunc(iw/2)*2", "trunc(ih/2)*2", 0, 0)
+
+
+def _probe(path: Path) -> tuple[int, int, float]:
+    """Even width and height of the upright picture, and the frame rate (at most MAX_FPS)."""
+    first = ffmpeg.output(_input(path).video, "pipe:", format="yuv4mpegpipe", pix_fmt="yuv444p", vframes=1, strict=-1)
+    header = _run(first).split(b"\n", 1)[0].decode(errors="replace")
+    found = re.match(r"YUV4MPEG2 W(\d+) H(\d+) F(\d+):(\d+)", header)
+    if not found:
+        raise UserError(f"{path.name} has no pictures")
+    width, height, rate, per = map(int, found.groups())
+    fps = rate / per if per and rate else 25.0
+    return width // 2 * 2, height // 2 * 2, min(fps, float(MAX_FPS))
