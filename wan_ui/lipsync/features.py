@@ -7,6 +7,7 @@ windows are asked for in order.
 Which 10: `sound.window_start` says, and why.
 """
 
+import math
 from collections import OrderedDict
 from collections.abc import Sequence
 
@@ -25,7 +26,8 @@ class AudioFeatures:
         self._per_segment = musetalk.extractor.n_samples  # 30 s
         self._segments: OrderedDict[int, torch.Tensor] = OrderedDict()
         # What the extractor's padding with silence gives beyond the end of the track is not heard.
-        self.length = len(samples) * FEATURE_RATE // SAMPLE_RATE
+        # In floating point, as upstream: 35.3 s are 1764 features, not 1765.
+        self.length = math.floor(len(samples) / SAMPLE_RATE * FEATURE_RATE)
 
     def _segment(self, index: int) -> torch.Tensor:
         if index not in self._segments:

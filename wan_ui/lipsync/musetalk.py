@@ -108,7 +108,7 @@ def positions(length: int, width: int) -> torch.Tensor:
 
 def face_pixels(faces: np.ndarray, masked: bool) -> torch.Tensor:
     """(n, S, S, 3) uint8 RGB -> (n, 3, S, S) float32 in -1..1; `masked` blacks out the lower half (0, so -1)."""
-    pixels = torch.from_numpy(np.ascontiguousarray(faces)).permute(0, 3, 1, 2).float() / 255
+    pixels = torch.from_numpy(faces).permute(0, 3, 1, 2).contiguous().float() / 255
     if masked:
         pixels[:, :, pixels.shape[2] // 2 :] = 0
     return (pixels - 0.5) / 0.5
