@@ -102,11 +102,13 @@ def version(package: str) -> str:
     return ""
 
 
-def versions(probe: Probe, machine: dict[str, str]) -> str:
+def versions(probe: Probe, machine: dict[str, str], settings: Settings) -> str:
     """All that a result depends on, in words."""
-    names = dict.fromkeys(("torch", "triton", *probe.packages))
-    where = f"{machine['name']}, driver {machine['driver']}" if machine else platform.machine()
-    return ", ".join([where, *(f"{name} {version(name)}" for name in names if version(name))])
+    words = [f"{machine['name']}, driver {machine['driver']}" if machine else platform.machine()]
+    for name in dict.fromkeys(("torch", "triton", *probe.packages)):
+        there = not lightx2v_missing(settings) if name == "lightx2v" else bool(installed((name,)))
+        words.append(f"{name} {version(name) or 'without a version' if there else 'absent'}")
+    return ", ".join(words)
 
 
 # ---------------------------------------------------------------- trying
@@ -129,7 +131,7 @@ def run(
     for probe in probes:
         if kinds and probe.kind not in kinds:
             continue
-        key = versions(probe, machine)
+        key = versions(probe, machine, settings)
         wanted = [shape for shape in shapes if again or _key(probe, shape, key) not in known]
         if wanted:
             report(f"{probe.kind}: {probe.name}")
@@ -242,7 +244,7 @@ def _write(settings: Settings, known: dict[str, dict]) -> None:
 def remembered(settings: Settings) -> list[Result]:
     """All results that hold on this machine as it is now."""
     machine = gpu()
-    now = {(probe.kind, probe.name): versions(probe, machine) for probe in PROBES}
+    now = {(probe.kind, probe.name): versions(probe, machine, settings) for probe in PROBES}
     results = [Result(**entry) for entry in _read(settings).values()]
     return [result for result in results if now.get((result.kind, result.name)) == result.versions]
 

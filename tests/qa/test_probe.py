@@ -1,0 +1,120 @@
+"""Kernels are tried in child processes: nothing that they do takes anything down, and all of it is told."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from wan_ui.qa import probe
+from wan_ui.qa.probes import PROBES, Probe, Shape
+from wan_ui.settings import Settings
+
+SMALL, LARGE = Shape("toy small", 16, 2, 8, 32), Shape("toy large", 64, 2, 8, 32)
+
+
+@pytest.fixture
+def settings(tmp_path):
+    return replace(Settings(), cache=tmp_path / "cache")
+
+
+def made(name: str, **more) -> Probe:
+    return Probe(**{"kind": "attention", "name": name, "function": f"tests.qa.crashing:{name}", "cuda": False} | more)
+
+
+def only(results):
+    (result,) = results
+    return result
+
+
+def test_a_segfault_is_a_row_of_the_table_and_the_next_shape_is_still_tried(settings):
+    results = probe.run(settings, [SMALL, LARGE, replace(SMALL, name="toy again")], probes=(made("segfault"),))
+    assert [result.status for result in results] == ["ok", "crashed", "ok"]
+    assert results[1].why == "ended by SIGSEGV" and results[1].seconds == -1
+
+
+@pytest.mark.parametrize(
+    "name, status, words",
+    [
+        ("wrong", "wrong", "relative error 0.7, allowed 0.01"),
+        ("not_a_number", "wrong", "nan"),
+        ("raising", "failed", "no kernel image"),
+        ("chatty", "ok", ""),
+    ],
+)
+def test_what_a_kernel_does_is_told(settings, name, status, words):
+    result = only(probe.run(settings, [SMALL], probes=(made(name),)))
+    assert result.status == status and words in result.why
+    json.dumps(result.__dict__, allow_nan=False)
+
+
+def test_a_package_that_is_not_there_is_named_without_a_child(settings, monkeypatch):
+    monkeypatch.setattr(probe.subprocess, "run", lambda *args, **kwargs: pytest.fail("a child was started"))
+    monkeypatch.setattr(probe, "gpu", lambda: {})
+    result = only(probe.run(settings, [SMALL], probes=(made("wrong", packages=("no_such_kernel",)),)))
+    assert (result.status, result.why) == ("absent", "no_such_kernel is not installed")
+    result = only(probe.run(settings, [SMALL], probes=(made("raising", cuda=True),)))
+    assert (result.status, result.why) == ("absent", "needs a CUDA GPU")
+
+
+def test_results_are_kept_until_driver_or_package_change(settings, monkeypatch):
+    tries = []
+    monkeypatch.setattr(
+        probe, "_child", lambda *args: tries.append(args) or [{"status": "ran", "error": 0, "seconds": 1}]
+    )
+    machine = {"name": "GPU", "driver": "1", "memory": "1"}
+    monkeypatch.setattr(probe, "gpu", lambda: machine)
+
+    def run(**options):
+        before = len(tries)
+        probe.run(settings, [SMALL], probes=(made("wrong"),), **options)
+        return len(tries) - before
+
+    assert [run(), run(), run(again=True)] == [1, 0, 1]
+    machine["driver"] = "2"
+    assert [run(), run()] == [1, 0]
+    monkeypatch.setattr(probe, "version", lambda package: "9.9")
+    assert [run(), run()] == [1, 0]
+
+
+def test_the_best_is_the_fastest_that_is_right(settings, monkeypatch):
+    monkeypatch.setattr(probe, "gpu", lambda: {"name": "GPU", "driver": "1", "memory": "1"})
+    figures = {"sdpa": (0.004, 0.001), "flash-attn 2": (0.003, 0.002), "flash-attn 3": (0.001, 0.9)}
+    known = {}
+    for entry in PROBES:
+        if entry.name in figures:
+            seconds, error = figures[entry.name]
+            answer = {"status": "ran", "seconds": seconds, "error": error}
+            result = probe.judge(entry, SMALL, answer, probe.versions(entry, probe.gpu(), settings))
+            known[entry.name] = result.__dict__
+    probe._write(settings, known)
+    name, reason = probe.best("attention", settings)
+    assert name == "flash_attn2" and "3.00 ms" in reason and "flash_attn3 wrong" in reason
+    assert probe.best("attention", settings, allowed=("torch_sdpa",))[0] == "torch_sdpa"
+    assert probe.best("attention", settings, model="wan-tiny")[0] == ""
+    assert probe.best("gemm", settings)[0] == ""
+    monkeypatch.setattr(probe, "gpu", lambda: {"name": "another GPU", "driver": "1", "memory": "1"})
+    assert probe.best("attention", settings)[0] == ""
+
+
+def test_the_kernels_that_run_anywhere_are_right(settings):
+    probes = tuple(entry for entry in PROBES if not entry.cuda)
+    results = probe.run(settings, [replace(SMALL, tokens=200)], probes=probes)
+    assert {result.name: result.status for result in results} == {entry.name: "ok" for entry in probes}
+    assert all(0 < result.error < result.allowed and result.seconds > 0 for result in results)
+
+
+def test_a_kernel_that_forgets_the_last_rows_is_wrong():
+    """The check looks at some rows only, the last among them."""
+    from wan_ui.qa import probes
+
+    def forgetful(x, scale, shift):
+        result = x * (1 + scale) + shift
+        result[-1] = 0
+        return result
+
+    trial = probes.attention(LARGE, lambda q, k, v: q * 0)
+    assert trial.error_of(trial.run()) == pytest.approx(1)
+    trial = probes.modulate(LARGE, forgetful)
+    assert trial.error_of(trial.run()) > 0.01
+    trial = probes.gemm(LARGE, lambda weight: lambda x: (x @ weight.t()).index_fill(0, probes.some(64)[-1:], 0))
+    assert trial.error_of(trial.run()) > 0.01
