@@ -188,16 +188,15 @@ def lora_file(path, side, scale):
     generator = torch.Generator().manual_seed(1)
     tensors = {}
     for block in range(8):
-        name = f"diffusion_model.blocks.{block}.self_attn.o" if side else f"lora_unet_blocks_{block}_self_attn_o"
+        name = f"diffusion_model.blocks.{block}.self_attn.o" if side else f"lora_te_blocks_{block}_self_attn_o"
         tensors[f"{name}.lora_down.weight"] = torch.randn(4, 256, generator=generator)
         tensors[f"{name}.lora_up.weight"] = scale * torch.randn(256, 4, generator=generator)
     save_file(tensors, path)
 
 
-@pytest.mark.parametrize("scale", (0.0, 0.05))
-def test_distill_loras_of_the_catalog(load, model, tmp_path, scale):
+def test_distill_loras_of_the_catalog(load, model, tmp_path):
     for side in ("high", "low"):
-        lora_file(tmp_path / f"{side}.safetensors", side, scale)
+        lora_file(tmp_path / f"{side}.safetensors", side, 0.05)
     plain = model.scheme("gguf-Q8_0")
     scheme = replace(
         plain,
@@ -207,7 +206,7 @@ def test_distill_loras_of_the_catalog(load, model, tmp_path, scale):
     request = make_request(tmp_path, model, "gguf-Q8_0")
     base = load("gguf-Q8_0").generate(request, lambda progress: None).latents
     changed = load(scheme).generate(request, lambda progress: None).latents
-    assert np.allclose(base, changed, atol=1e-5) == (scale == 0)
+    assert not np.allclose(base, changed, atol=1e-3)
 
 
 def test_a_lora_that_fits_nothing_is_an_error(load, model, tmp_path):
@@ -218,7 +217,7 @@ def test_a_lora_that_fits_nothing_is_an_error(load, model, tmp_path):
         lora_high=f"embedded:{tmp_path}:high.safetensors",
         lora_low=f"embedded:{tmp_path}:low.safetensors",
     )
-    with pytest.raises(UserError, match=r"high\.safetensors: no key of this LoRA fits"):
+    with pytest.raises(UserError, match=r"high\.safetensors cannot be used: none of its 16 keys is known"):
         load(scheme)
 
 

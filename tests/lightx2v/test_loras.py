@@ -9,6 +9,7 @@ import torch
 from tests import lora_files
 from tests.lightx2v.test_engine import make_request
 from tests.lightx2v.test_parity import diffusers_choice
+from wan_ui.engines import lightx2v_config
 from wan_ui.engines.lora import parameter_shapes
 from wan_ui.errors import UserError
 from wan_ui.headers import read_header
@@ -29,7 +30,7 @@ def predict(model):
     """predict(engine) -> what each expert says to the same input, float32."""
     generator = torch.Generator().manual_seed(3)
     latents, condition = (torch.randn(size, 3, 8, 8, generator=generator) for size in (16, 20))
-    prompt = torch.randn(512, 128, generator=generator)
+    prompt = torch.randn(32, 128, generator=generator)
 
     def run(engine):
         engine._set_size(64, 64, 9) if hasattr(engine, "_set_size") else None
@@ -120,7 +121,14 @@ def test_block_offload(load, predict, shapes, tmp_path, monkeypatch):
     whole = load("bf16")
     whole.set_loras([spec])
     expected = predict(whole)
-    monkeypatch.setattr("wan_ui.engines.lightx2v.settings", lambda: replace(settings(), lightx2v_offload="block"))
+    choose = lightx2v_config.choose
+
+    def by_block(*args):
+        choices = choose(*args)
+        values = choices.values | {"offload_granularity": "block"}
+        return replace(choices, values=values, facts=replace(choices.facts, offload="block"))
+
+    monkeypatch.setattr(lightx2v_config, "choose", by_block)
     engine = load("bf16")
     assert engine.offload == "block"
     base = predict(engine)
