@@ -81,7 +81,7 @@ def window_start(frame: int, fps: float, compat: bool = False) -> int:
     Training took 25 frames a second and 4 features before the frame's own time, so that the window's centre is always
     20 ms after it. That is kept at every rate: 4 before the nearest feature, which is at most 10 ms off.
 
-    Upstream pads by 2 * ceil(50 / fps) instead: right at 25, but at 16 the mouth moves 60 ms after the sound.
+    Upstream pads by 2 * ceil(50 / fps) instead: right at 25, but at 16 the mouth moves 80 to 100 ms late.
     """
     if compat:
         per_frame = FEATURE_RATE / int(fps)
