@@ -14,6 +14,7 @@ from wan_ui.errors import UserError
 from wan_ui.images import fit, open_image
 from wan_ui.request import LoraSpec, Request
 from wan_ui.settings import Settings
+from wan_ui.speech_intake import take_audio
 
 MAX_SEED = 2**32 - 1
 ENGINES = ("auto", "diffusers", "lightx2v")
@@ -33,6 +34,7 @@ class Draft:
     steps: int = 0
     seed: int = -1
     loras: tuple[LoraSpec, ...] = ()
+    audio: str = ""  # a sound file: the face in the clip is to speak it
     lora_paths: bool = False  # the command line may name any LoRA file; the page only those in the folder
 
 
@@ -61,6 +63,7 @@ def resolve(draft: Draft, settings: Settings, folder: Path) -> Request:
     image = open_image(draft.image)
     width, height = _size(draft.size, model, image.size)
     folder.mkdir(parents=True, exist_ok=True)
+    audio, seconds = take_audio(draft.audio, settings, folder) if draft.audio else ("", 0.0)
     fit(image, width, height).save(folder / "input.png")
     return Request(
         image=str(folder / "input.png"),
@@ -74,6 +77,8 @@ def resolve(draft: Draft, settings: Settings, folder: Path) -> Request:
         steps=steps,
         seed=seed,
         loras=chosen,
+        audio=audio,
+        audio_seconds=seconds,
     )
 
 

@@ -157,10 +157,7 @@ def read_frames(path: Path, limit: int = 0) -> tuple[np.ndarray, float]:
     Turned upright as the file says, sides made even. Raises UserError (field "video") for a file without
     pictures, and before reading when the frames would not fit into MAX_VIDEO_BYTES.
     """
-    try:
-        width, height, fps = _probe(path)
-    except UserError:
-        raise UserError(f"video: {path.name} cannot be read as a video; use MP4, MOV or WebM", field="video") from None
+    width, height, fps = probe(path)
     most = MAX_VIDEO_BYTES // (width * height * 3)
     wanted = min(limit, most + 1) if limit else most + 1
     source = _even(_input(path).video, fps)
@@ -182,13 +179,20 @@ def _even(video: "ffmpeg.nodes.FilterableStream", fps: float) -> "ffmpeg.nodes.F
     return video.filter("fps", f"{fps:.6f}").filter("crop", "trunc(iw/2)*2", "trunc(ih/2)*2", 0, 0)
 
 
-def _probe(path: Path) -> tuple[int, int, float]:
-    """Even width and height of the upright picture, and the frame rate (at most MAX_FPS)."""
+def probe(path: Path) -> tuple[int, int, float]:
+    """Even width and height of the upright picture, and the frame rate (at most MAX_FPS).
+
+    Raises UserError (field "video") for a file without pictures.
+    """
+    refused = UserError(f"video: {path.name} cannot be read as a video; use MP4, MOV or WebM", field="video")
     first = ffmpeg.output(_input(path).video, "pipe:", format="yuv4mpegpipe", pix_fmt="yuv444p", vframes=1, strict=-1)
-    header = _run(first).split(b"\n", 1)[0].decode(errors="replace")
+    try:
+        header = _run(first).split(b"\n", 1)[0].decode(errors="replace")
+    except UserError:
+        raise refused from None
     found = re.match(r"YUV4MPEG2 W(\d+) H(\d+) F(\d+):(\d+)", header)
     if not found:
-        raise UserError(f"{path.name} has no pictures")
+        raise refused
     width, height, rate, per = map(int, found.groups())
     fps = rate / per if per and rate else 25.0
     return width // 2 * 2, height // 2 * 2, min(fps, float(MAX_FPS))

@@ -22,6 +22,7 @@ from wan_ui.intake import Draft, resolve
 from wan_ui.jobs import NOT_STARTED, Job, Jobs, new_job_id
 from wan_ui.request import Progress
 from wan_ui.settings import Settings
+from wan_ui.speech_intake import SpeechDraft, resolve_speech
 from wan_ui.staging import Staging
 from wan_ui.worker import ENGINE_FACTORY, Worker, WorkerError
 
@@ -102,7 +103,7 @@ class Pipeline:
 
     # ------------------------------------------------------------ what the page and the command line call
 
-    def submit(self, draft: Draft, owner: str = "local") -> str:
+    def submit(self, draft: Draft | SpeechDraft, owner: str = "local") -> str:
         """Queue a job; its id. Raises UserError naming the field."""
         queued = len(self.jobs.in_state("queued"))
         if queued >= self.settings.max_queue:
@@ -113,10 +114,17 @@ class Pipeline:
         job_id = new_job_id()
         folder = self.clips / job_id
         try:
-            request = resolve(draft, self.settings, folder)
-        except OSError as error:
+            if isinstance(draft, SpeechDraft):
+                source = self.job(draft.job, owner) if draft.job else None
+                clip = source and self.silent_clip(source)
+                request = resolve_speech(draft, self.settings, folder, source, clip)
+            else:
+                request = resolve(draft, self.settings, folder)
+        except (OSError, UserError) as error:
             shutil.rmtree(folder, ignore_errors=True)
-            raise UserError(f"disk: the picture could not be stored in {folder.parent} ({error})") from None
+            if isinstance(error, UserError):
+                raise
+            raise UserError(f"disk: the files could not be stored in {folder.parent} ({error})") from None
         self.jobs.add(job_id, owner, request)
         self._wake.set()
         return job_id
@@ -150,6 +158,11 @@ class Pipeline:
     def clip(self, job: Job) -> Path | None:
         """The finished MP4, if it (still) exists."""
         path = self.clips / job.id / job.result.get("clip", "-")
+        return path if path.is_file() else None
+
+    def silent_clip(self, job: Job) -> Path | None:
+        """The clip before speech was added to it; of a clip without speech, the clip."""
+        path = self.clips / job.id / job.result.get("silent", job.result.get("clip", "-"))
         return path if path.is_file() else None
 
     def poster(self, job: Job) -> Path | None:
@@ -215,11 +228,12 @@ class Pipeline:
             return False
         request = job.request
         asked = (request.model, request.scheme, request.engine)
+        generating = request.kind == "generate"
 
         def on_progress(progress: Progress) -> None:
             if progress.stage == "load":
                 self.model = ModelStatus("loading", *asked, progress=progress)
-            elif self.model.state != "ready":
+            elif generating and self.model.state != "ready":
                 self.model = ModelStatus("ready", *asked)
             self.jobs.mark(job.id, progress)
 
@@ -227,19 +241,25 @@ class Pipeline:
             return self._stopping.is_set() or self.jobs.get(job.id).cancel
 
         try:
-            result = self._worker.generate(request, self.clips / job.id, on_progress, cancelled)
+            work = self._worker.generate if generating else self._worker.lipsync
+            result = work(request, self.clips / job.id, on_progress, cancelled)
             self.jobs.finish(job.id, "done", result=result)
             log.info("%s done: %s", job.id, result["seconds"])
         except Cancelled:
             state, error = ("interrupted", "The app was stopped.") if self._stopping.is_set() else ("cancelled", "")
-            self.jobs.finish(job.id, state, error=error)
+            self.jobs.finish(job.id, state, error=error, result=self._worker.partial)
         except (UserError, WorkerError) as error:
             log.error("%s failed: %s", job.id, error)
-            self.jobs.finish(job.id, "failed", error=_words(error))
+            partial = self._worker.partial
+            if partial:
+                words = f"The clip is made, but it could not be given speech. {_words(error)}"
+                self.jobs.finish(job.id, "done", error=words, result=partial)
+            else:
+                self.jobs.finish(job.id, "failed", error=_words(error))
         if self.model.state == "loading":
             self.model = replace(self.model, state="failed", words="the load did not finish")
         if not self._worker.alive() and self.model.state == "ready" and not self._stopping.is_set():
-            self._wanted = asked  # have the next job find a warm model
+            self._wanted = (self.model.model, self.model.scheme, self.model.engine)  # the next job finds it warm
         outputs.prune(self.clips, self.jobs, self.settings)
         return True
 

@@ -8,21 +8,25 @@ With neither, there is no estimate, and none is shown.
 import time
 
 from wan_ui.jobs import Job
-from wan_ui.request import STAGES, Request
+from wan_ui.request import Request
 
 
 def work(request: Request, stage: str) -> float:
     """A measure that a stage's time grows with."""
+    if stage == "lipsync":
+        return request.audio_seconds
     pixels = request.width * request.height * request.frames
     return {"load": 1.0, "text": 1.0, "denoise": pixels * request.steps}.get(stage, float(pixels))
 
 
 def reference(history: list[Job], request: Request) -> dict[str, float]:
-    """Expected seconds of each stage, from the newest finished job with the same model and scheme."""
+    """Expected seconds of each stage, from the newest finished job of this kind with the same model and scheme."""
+    asked = (request.kind, request.model, request.scheme)
     for job in history:
-        if job.state == "done" and (job.request.model, job.request.scheme) == (request.model, request.scheme):
+        if job.state == "done" and (job.request.kind, job.request.model, job.request.scheme) == asked:
             seconds = job.result["seconds"]
-            return {stage: seconds[stage] * work(request, stage) / work(job.request, stage) for stage in seconds}
+            known = [stage for stage in seconds if stage == "load" or stage in request.stages()]
+            return {stage: seconds[stage] * work(request, stage) / work(job.request, stage) for stage in known}
     return {}
 
 
@@ -30,7 +34,8 @@ def eta(job: Job, expected: dict[str, float], now: float | None = None) -> float
     """Seconds left of a running job; None when nothing is known to base it on."""
     now = time.time() if now is None else now
     progress = job.progress
-    if job.state != "running" or progress.stage not in STAGES or job.stage_started is None:
+    stages = job.request.stages()
+    if job.state != "running" or progress.stage not in stages or job.stage_started is None:
         return None
     in_stage = now - job.stage_started
     done = progress.step - 1
@@ -48,7 +53,7 @@ def eta(job: Job, expected: dict[str, float], now: float | None = None) -> float
         left = 0.0
     else:
         return None
-    later = STAGES[STAGES.index(progress.stage) + 1 :]
+    later = stages[stages.index(progress.stage) + 1 :]
     if not expected and later:
         return None
     return max(left, 0.0) + sum(expected.get(stage, 0.0) for stage in later)
@@ -62,8 +67,8 @@ def fraction(job: Job, expected: dict[str, float], now: float | None = None) -> 
     if left is not None and job.started is not None:
         spent = (time.time() if now is None else now) - job.started
         return min(spent / max(spent + left, 1e-6), 0.99)
-    progress = job.progress
-    if progress.stage not in STAGES:
+    progress, stages = job.progress, job.request.stages()
+    if progress.stage not in stages:
         return 0.0
     within = (progress.step - 1) / progress.total if progress.total else 0.0
-    return (STAGES.index(progress.stage) + within) / len(STAGES)
+    return (stages.index(progress.stage) + within) / len(stages)

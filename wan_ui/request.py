@@ -10,7 +10,8 @@ from dataclasses import asdict, dataclass, field
 import numpy as np
 
 # The stages of a job in the order they run. The names are shown in the page and stored in the job.
-STAGES = ("load", "text", "image", "denoise", "decode", "encode")
+STAGES = ("load", "text", "image", "denoise", "decode", "encode", "lipsync")
+PATHS = ("image", "audio", "video")  # fields of a Request that mean something on this machine only
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,10 @@ class Request:
     image   path of an RGB picture that already has exactly `width` x `height` pixels
     seed    0 .. 2**32 - 1; the noise is drawn on the CPU, so a seed means the same everywhere
     engine  auto | diffusers | lightx2v
+    audio   path of the speech that the face is to speak, in the job's folder; empty: a silent clip
+    audio_seconds  how long it lasts
+    kind    generate, or lipsync: add `audio` to the existing clip `video`. Such a job has no steps, and
+            prompt, model, scheme and seed are those that the clip was made with, empty if unknown
     """
 
     image: str
@@ -65,9 +70,23 @@ class Request:
     steps: int
     seed: int
     loras: tuple[LoraSpec, ...] = ()
+    audio: str = ""
+    audio_seconds: float = 0.0
+    kind: str = "generate"
+    video: str = ""
 
     def to_dict(self) -> dict:
         return asdict(self)
+
+    def public(self) -> dict:
+        """As `to_dict`, without this machine's paths: for metadata and answers."""
+        return {key: value for key, value in asdict(self).items() if key not in PATHS}
+
+    def stages(self) -> tuple[str, ...]:
+        """Those of STAGES that this job goes through."""
+        if self.kind == "lipsync":
+            return ("lipsync",)
+        return STAGES if self.audio else tuple(stage for stage in STAGES if stage != "lipsync")
 
     @classmethod
     def from_dict(cls, values: dict) -> "Request":

@@ -33,10 +33,14 @@ class Settings:
     lightx2v_attention: str = "auto"  # torch_sdpa, flash_attn2, flash_attn3, sage_attn2
     lightx2v_offload: str = "auto"  # none, model, block: where idle weights stay
     lightx2v_dtype: str = "auto"  # bf16, fp16
+    lightx2v_patches_off: str = ""  # names, separated by commas: load without these patches, to compare
+    lightx2v_compile: str = "auto"  # on, off: half a minute at load for steps that take a third less time
+    gpu_gib: float = 0.0  # GPU memory that may be used, GiB; 0: all. The choice of what stays on the GPU follows it
     stage_timeout: int = 900  # seconds without progress after which the worker is killed
     max_queue: int = 20  # jobs waiting; one more is refused
     max_prompt: int = 2000  # characters
     max_upload_mb: int = 32
+    max_audio_seconds: float = 600.0  # of speech; longer audio is refused
     shared_downloads: int = 0  # 1: on a shared address, too, anybody may start downloads of models from the page
     max_outputs_gb: float = 20.0  # oldest finished clips are deleted beyond this
     max_output_days: float = 0.0  # and those older than this; 0 keeps them for ever

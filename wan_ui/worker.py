@@ -3,9 +3,10 @@
 Why a process: a kernel that segfaults, an out-of-memory kill or a hang must cost one job, not the
 page. Why spawned: a forked child inherits CUDA and thread state that is not usable.
 
-Messages are JSON texts over a pipe. Parent to child: load, generate, cancel. Child to parent:
-progress (sent before a step is entered), then one of done, cancelled, error. When the pipe closes,
-the other side is gone: the child then ends at once, the parent reports the signal and the stage.
+Messages are JSON texts over a pipe. Parent to child: load, generate, lipsync, cancel. Child to parent:
+progress (sent before a step is entered), partial (a result that is worth keeping whatever comes), then
+one of done, cancelled, error. When the pipe closes, the other side is gone: the child then ends at once,
+the parent reports the signal and the stage.
 """
 
 import faulthandler
@@ -42,12 +43,16 @@ class WorkerError(Exception):
 
 
 class Worker:
-    """Handle on the child. One message is answered at a time; `cancel` may interrupt it."""
+    """Handle on the child. One message is answered at a time; `cancel` may interrupt it.
+
+    partial  what the last message had finished before it ended badly: the silent clip, if speech could not be added
+    """
 
     def __init__(self, settings: Settings, engine_factory: str = ENGINE_FACTORY):
         self.settings = settings
         self.engine_factory = engine_factory
         self.process: multiprocessing.process.BaseProcess | None = None
+        self.partial: dict | None = None
 
     def alive(self) -> bool:
         return self.process is not None and self.process.is_alive()
@@ -93,8 +98,16 @@ class Worker:
         message = {"kind": "generate", "request": request.to_dict(), "folder": str(folder)}
         return self._ask(message, on_progress, cancelled)
 
+    def lipsync(
+        self, request: Request, folder: Path, on_progress: Callable[[Progress], None], cancelled: Callable[[], bool]
+    ) -> dict:
+        """Add speech to `request.video`; writes clip.mp4 and poster.jpg into `folder`."""
+        message = {"kind": "lipsync", "request": request.to_dict(), "folder": str(folder)}
+        return self._ask(message, on_progress, cancelled)
+
     def _ask(self, message: dict, on_progress: Callable[[Progress], None], cancelled: Callable[[], bool]) -> dict:
         """Send, then follow progress. Raises UserError, Cancelled, WorkerDied or WorkerError."""
+        self.partial = None
         if not self.alive():
             self.start()
         progress, deadline, cancel_sent = Progress("start"), self._deadline(), False
@@ -103,6 +116,9 @@ class Worker:
             while True:
                 if self.pipe.poll(POLL):
                     answer = json.loads(self.pipe.recv_bytes())
+                    if answer["kind"] == "partial":
+                        self.partial = answer["result"]
+                        continue
                     if answer["kind"] != "progress":
                         return _result(answer)
                     progress = Progress(**answer["progress"])
@@ -209,7 +225,7 @@ def worker_main(pipe, engine_factory: str, settings_json: str, stderr_path: str)
             arrived.wait_for(lambda: inbox)
             message = inbox.pop(0)
         try:
-            result = desk.load(message) if message["kind"] == "load" else desk.generate(message)
+            result = {"load": desk.load, "generate": desk.generate, "lipsync": desk.lipsync}[message["kind"]](message)
             answer = {"kind": "done", "result": result}
         except Cancelled:
             answer = {"kind": "cancelled"}
@@ -221,13 +237,14 @@ def worker_main(pipe, engine_factory: str, settings_json: str, stderr_path: str)
 
 
 class _Desk:
-    """What the child keeps between messages: the loaded engine."""
+    """What the child keeps between messages: the loaded engine, and the lip-sync networks once they were needed."""
 
     def __init__(self, pipe, settings: Settings, create_engine: Callable, cancel: threading.Event):
         self.pipe, self.settings, self.create_engine, self.cancel = pipe, settings, create_engine, cancel
         self.engine = None
         self.loaded: tuple[str, str, str] | None = None
         self.chosen = ""
+        self.mouth, self.mouth_folder, self.mouth_words = None, None, ""
 
     def send(self, message: dict) -> None:
         self.pipe.send_bytes(json.dumps(message).encode())
@@ -251,7 +268,10 @@ class _Desk:
         return {"engine": self.chosen, "seconds": round(time.monotonic() - started, 3)}
 
     def generate(self, message: dict) -> dict:
-        """Result: clip, poster (file names), frames, fps, seconds by stage, facts, loras, latents_sha256."""
+        """Result: clip, poster (file names), frames, fps, seconds by stage, facts, loras, latents_sha256.
+
+        With audio also `silent`, the clip as it was before; that much is sent as a partial result beforehand.
+        """
         import hashlib
 
         from PIL import Image
@@ -266,16 +286,16 @@ class _Desk:
         clip = self.engine.generate(request, clock.report)
         clock.report(Progress("encode", detail="MP4"))
         facts = {"engine": self.chosen, **clip.facts}
-        metadata = {key: value for key, value in request.to_dict().items() if key != "image"}
-        metadata |= {"facts": facts, "wan_ui": __version__}
+        metadata = {**request.public(), "facts": facts, "wan_ui": __version__}
+        name = "silent.mp4" if request.audio else "clip.mp4"
         try:
-            muxer.write_mp4(clip.frames, folder / "clip.mp4", clip.fps, metadata)
+            muxer.write_mp4(clip.frames, folder / name, clip.fps, metadata)
             Image.fromarray(clip.frames[len(clip.frames) // 2]).save(folder / "poster.jpg", quality=88)
         except (UserError, OSError) as error:
             # The minutes spent on the frames are not thrown away because of a full disk or a bad ffmpeg.
             raise UserError(f"{error}. {_rescue(clip.frames, folder)}") from None
-        return {
-            "clip": "clip.mp4",
+        result = {
+            "clip": name,
             "poster": "poster.jpg",
             "frames": len(clip.frames),
             "fps": clip.fps,
@@ -284,6 +304,56 @@ class _Desk:
             "loras": matches,
             "latents_sha256": hashlib.sha256(clip.latents.tobytes()).hexdigest(),
         }
+        if request.audio:
+            self.send({"kind": "partial", "result": result})
+            result |= self._speak(clip.frames, clip.fps, request, folder, clock, facts) | {"silent": name}
+        return result
+
+    def lipsync(self, message: dict) -> dict:
+        """Result: clip, poster (file names), frames, fps, seconds by stage, facts, silent (the clip it was given)."""
+        from wan_ui import muxer
+
+        request = Request.from_dict(message["request"])
+        folder, video = Path(message["folder"]), Path(request.video)
+        clock = StageClock(self.send, self.cancel)
+        clock.report(Progress("lipsync", detail="reading the clip"))
+        # Of a long clip only as much is read as the voice lasts.
+        frames, fps = muxer.read_frames(video, limit=request.frames)
+        return {"poster": "poster.jpg", "silent": video.name} | self._speak(frames, fps, request, folder, clock, {})
+
+    def _speak(self, frames, fps: float, request: Request, folder: Path, clock: "StageClock", facts: dict) -> dict:
+        """Write clip.mp4 with the voice, frame by frame; the part of the result that speech changes."""
+        from PIL import Image
+
+        from wan_ui import __version__, muxer
+        from wan_ui.lipsync import sound
+
+        clock.report(Progress("lipsync", detail="loading the lip-sync model"))
+        mouth = self._load_mouth()
+        samples = sound.decode(Path(request.audio), self.settings.max_audio_seconds)
+        facts = facts | mouth.facts() | {"lipsync": self.mouth_words}
+        metadata = {**request.public(), "facts": facts, "wan_ui": __version__}
+        spoken = mouth.speak(frames, fps, samples, clock.report)
+        count = muxer.write_mp4(spoken, folder / "clip.mp4", fps, metadata, Path(request.audio))
+        if not (folder / "poster.jpg").exists():
+            Image.fromarray(frames[len(frames) // 2]).save(folder / "poster.jpg", quality=88)
+        return {"clip": "clip.mp4", "frames": count, "fps": fps, "seconds": clock.seconds(), "facts": facts}
+
+    def _load_mouth(self):
+        """The lip-sync pass, loaded once; again when other weights have become the right ones."""
+        import torch
+
+        from wan_ui.lipsync.choice import choose_weights
+        from wan_ui.lipsync.speech import LipSync
+
+        folder, words = choose_weights(self.settings)
+        if folder != self.mouth_folder:
+            self.mouth, self.mouth_folder = None, None
+            device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+            dtype = torch.float16 if device.type == "cuda" else torch.bfloat16
+            self.mouth = LipSync.load(folder, device, dtype, cache_folder=self.settings.cache / "lipsync")
+            self.mouth_folder, self.mouth_words = folder, words
+        return self.mouth
 
 
 def _rescue(frames, folder: Path) -> str:

@@ -34,11 +34,14 @@ def rate_at(done: float, peak: float, warm: float = 0.04) -> float:
 class Phase:
     """The clock, the optimizer and the log of one phase."""
 
-    def __init__(self, name: str, parameters, seconds: float, peak: float, device):
-        self.name, self.seconds, self.peak, self.device = name, seconds, peak, device
-        self.parameters = [p for p in parameters if p.requires_grad]
+    def __init__(self, name: str, parameters, seconds: float, peak: float, device, gentle=()):
+        """`gentle` parameters learn at a third of the pace."""
+        self.name, self.seconds, self.device = name, seconds, device
+        kinds = [[p for p in some if p.requires_grad] for some in (parameters, gentle)]
+        self.parameters = kinds[0] + kinds[1]
         fused = torch.device(device).type == "cuda"
-        self.optimizer = torch.optim.AdamW(self.parameters, lr=1e-9, betas=(0.9, 0.97), weight_decay=0.01, fused=fused)
+        groups = [{"params": some, "peak": peak * k} for some, k in zip(kinds, (1, 0.33), strict=True) if some]
+        self.optimizer = torch.optim.AdamW(groups, lr=1e-9, betas=(0.9, 0.97), weight_decay=0.01, fused=fused)
         self.start, self.steps, self.shown, self.sums = time.monotonic(), 0, 0.0, {}
 
     def running(self) -> bool:
@@ -47,7 +50,7 @@ class Phase:
     def step(self, loss: torch.Tensor, **parts: torch.Tensor) -> None:
         done = (time.monotonic() - self.start) / self.seconds
         for group in self.optimizer.param_groups:
-            group["lr"] = max(rate_at(done, self.peak), 1e-9)
+            group["lr"] = max(rate_at(done, group["peak"]), 1e-9)
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
         if torch.isfinite(norm):
@@ -137,8 +140,7 @@ def train_mouth(vae, unet, whisper, head, bank, photos, seconds, audios, frames,
     vae.encoder.requires_grad_(False)
     vae.quant_conv.requires_grad_(False)
     trained = [*unet.parameters(), *whisper.encoder.parameters(), *head.parameters()]
-    trained += [p for p in vae.parameters() if p.requires_grad]
-    phase = Phase("mouth", trained, seconds, 1.2e-3, device)
+    phase = Phase("mouth", trained, seconds, 1.2e-3, device, gentle=vae.parameters())
     kind = torch.device(device).type
     timestep = torch.zeros(1, dtype=torch.long, device=device)
     while phase.running():
@@ -160,7 +162,7 @@ def train_mouth(vae, unet, whisper, head, bank, photos, seconds, audios, frames,
             guess = head(heard.flatten(2))
             drawn = unet(torch.cat([blind, seen], 1), timestep, encoder_hidden_states=tokens(heard, at)).sample
             picture = vae.decode(drawn / SCALING).sample
-            again = vae.decode(wanted[: len(wanted) // 4] / SCALING).sample
+            again = vae.decode(wanted[: -(-len(wanted) // 4)] / SCALING).sample
         near = (drawn.float() - wanted).abs()
         near = near[:, :, : near.shape[2] // 2].mean() * 0.3 + near[:, :, near.shape[2] // 2 :].mean()
         pixels = picture_loss(picture, target, weight)

@@ -13,7 +13,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from wan_ui import progress
-from wan_ui.commands.options import add_model_options, draft
+from wan_ui.commands.options import add_lora_option, add_model_options, draft
 from wan_ui.errors import UserError
 from wan_ui.pipeline import PIPELINE
 from wan_ui.settings import settings
@@ -26,6 +26,7 @@ def add(commands) -> None:
     parser.add_argument("--prompt", required=True, metavar="TEXT", help="what should happen")
     parser.add_argument("--out", required=True, metavar="FILE.mp4", type=Path)
     add_model_options(parser)
+    add_lora_option(parser)
     parser.add_argument("--seed", type=int, default=-1, metavar="N", help="default: a random one, which is printed")
     parser.add_argument("--json", action="store_true", help="print the result as JSON, the last line of output")
     parser.set_defaults(run=run)
@@ -57,11 +58,13 @@ def run(args: argparse.Namespace) -> int:
     summary = {
         "out": str(args.out),
         "job": job.id,
-        **{key: value for key, value in job.request.to_dict().items() if key != "image"},
-        **{key: job.result[key] for key in ("fps", "seconds", "facts", "latents_sha256")},
+        **job.request.public(),
+        **{key: job.result[key] for key in ("fps", "seconds", "facts", "loras", "latents_sha256")},
     }
     stages = ", ".join(f"{stage} {spent:.1f}" for stage, spent in seconds.items())
     print(f"{args.out}: {job.request.frames} frames, seed {job.request.seed}, {sum(seconds.values()):.1f} s ({stages})")
+    if job.result["loras"]:
+        print(f"LoRA: {job.result['facts']['loras']}")
     if args.json:
         print(json.dumps(summary))
     return 0

@@ -65,5 +65,4 @@ def generate(image, prompt, model="", scheme="", size="auto", frames=0, steps=0,
         raise gr.Error(str(error), print_exception=False) from None
     if job.state != "done":
         raise gr.Error(job.error or f"the job was {job.state}", print_exception=False)
-    request = {key: value for key, value in job.request.to_dict().items() if key != "image"}
-    return str(PIPELINE.clip(job)), {"job": job.id, **request, **job.result}
+    return str(PIPELINE.clip(job)), {"job": job.id, **job.request.public(), **job.result}

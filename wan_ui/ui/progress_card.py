@@ -11,7 +11,6 @@ from wan_ui import progress
 from wan_ui.catalog import Model
 from wan_ui.jobs import Job
 from wan_ui.pipeline import ModelStatus
-from wan_ui.request import STAGES
 from wan_ui.ui.markup import model_name, problem, seconds, spent, text
 
 STAGE_WORDS = {
@@ -21,6 +20,7 @@ STAGE_WORDS = {
     "denoise": ("Denoise", "Denoising"),
     "decode": ("Decode", "Decoding frames"),
     "encode": ("Encode", "Writing the video"),
+    "lipsync": ("Speech", "Adding speech"),
 }
 
 
@@ -107,9 +107,10 @@ def _preview(job: Job) -> str:
 
 
 def _stages(job: Job) -> str:
-    here = STAGES.index(job.progress.stage) if job.progress.stage in STAGES else -1
+    stages = job.request.stages()
+    here = stages.index(job.progress.stage) if job.progress.stage in stages else -1
     items = []
-    for index, stage in enumerate(STAGES):
+    for index, stage in enumerate(stages):
         state = "done" if index < here else "now" if index == here else "next"
         count = f" {job.progress.step}/{job.progress.total}" if state == "now" and job.progress.total else ""
         current = ' aria-current="step"' if state == "now" else ""

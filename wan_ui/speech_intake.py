@@ -1,0 +1,62 @@
+"""A voice, and perhaps a clip to add it to -> files in the job's folder, checked; or a UserError naming the field.
+
+Files are copied, so that a job survives the upload's folder, a deleted history entry and a restart.
+"""
+
+import re
+import shutil
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from wan_ui import muxer
+from wan_ui.errors import UserError
+from wan_ui.jobs import Job
+from wan_ui.lipsync import sound
+from wan_ui.request import Request
+from wan_ui.settings import Settings
+
+
+@dataclass(frozen=True)
+class SpeechDraft:
+    """ "Add speech to this clip": `audio`, and either `video` (a file) or `job` (an entry of the history)."""
+
+    audio: str = ""
+    video: str = ""
+    job: str = ""
+
+
+def take_audio(path: str, settings: Settings, folder: Path) -> tuple[str, float]:
+    """Check that a file has sound, at most settings.max_audio_seconds of it; its copy in `folder` and its seconds."""
+    source = Path(path)
+    seconds = len(sound.decode(source, settings.max_audio_seconds)) / sound.SAMPLE_RATE
+    return str(_copy(source, folder, "voice")), round(seconds, 3)
+
+
+def resolve_speech(draft: SpeechDraft, settings: Settings, folder: Path, job: Job | None, clip: Path | None) -> Request:
+    """Copy voice and clip into `folder`. `job` and `clip`: the history entry that is meant, and its video."""
+    if not draft.audio:
+        raise UserError("audio: choose a sound file with speech first", field="audio")
+    if draft.job and clip is None:
+        raise UserError("video: that clip is not there any more; choose another", field="video")
+    if not draft.job and not draft.video:
+        raise UserError("video: choose a clip to add speech to", field="video")
+    source = clip if draft.job else Path(draft.video)
+    if not source.is_file():
+        raise UserError(f"video: {source.name} does not exist", field="video")
+    width, height, fps = muxer.probe(source)
+    audio, seconds = take_audio(draft.audio, settings, folder)
+    video = str(_copy(source, folder, "base"))
+    frames = sound.frame_count(round(seconds * sound.SAMPLE_RATE), fps)
+    made = {"audio": audio, "audio_seconds": seconds, "kind": "lipsync", "video": video, "image": ""}
+    made |= {"width": width, "height": height, "frames": frames, "steps": 0}
+    if job is not None:
+        return replace(job.request, **made)
+    return Request(prompt="", model="", scheme="", engine="auto", seed=0, **made)
+
+
+def _copy(source: Path, folder: Path, name: str) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    suffix = source.suffix.lower()
+    target = folder / f"{name}{suffix if re.fullmatch(r'[.][a-z0-9]{1,5}', suffix) else ''}"
+    shutil.copyfile(source, target)
+    return target
