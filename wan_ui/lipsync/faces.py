@@ -190,8 +190,8 @@ def usable_face(image: np.ndarray) -> tuple[bool, str]:
             False,
             f"the face is only {size} pixels; at least {SMALLEST} are needed: crop closer or use a larger picture",
         )
-    inside = max(0, min(right, width) - max(left, 0)) * max(0, min(bottom, height) - max(top, 0))
-    if inside < 0.8 * face.area:
+    outer = face.landmarks[[36, 45, 48, 54, 8]]  # eyes, mouth and chin; the box itself ends at the border
+    if (outer < 0).any() or (outer > (width, height)).any():
         return False, "the face is cut off by the border; use a picture that shows all of it"
     if is_profile(face.landmarks):
         return False, "the face is seen from the side; speech needs a face that looks at the camera"

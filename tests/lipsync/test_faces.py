@@ -1,0 +1,157 @@
+"""Faces found, refused with words, followed through a clip and boxed."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from wan_ui.errors import UserError
+from wan_ui.lipsync.faces import MEAN_FIVE, DwposeDetector, Face, LibFaceDetector, landmarks_from_five, usable_face
+from wan_ui.lipsync.tracks import face_box, follow
+from wan_ui.settings import ROOT
+
+
+def at(x: float, y: float, size: float = 60.0) -> Face:
+    """A frontal face `size` wide around (x, y)."""
+    five = MEAN_FIVE * size / 2.2 + (x, y)
+    box = (x - size / 2, y - size * 0.4, x + size / 2, y + size * 0.8)
+    return Face(box, landmarks_from_five(box, five), 0.9)
+
+
+def paste_at(portrait, size, position, canvas=(240, 320)):
+    image = Image.new("RGB", canvas[::-1], (120, 130, 140))
+    image.paste(Image.fromarray(portrait).resize((size, size)), position)
+    return np.asarray(image)
+
+
+def test_a_portrait_is_usable(portrait):
+    assert usable_face(portrait) == (True, "one face was found")
+    face = LibFaceDetector().detect(portrait)[0]
+    eyes = face.landmarks[36:42].mean(0), face.landmarks[42:48].mean(0)
+    assert np.allclose(eyes, [(101, 101), (146, 102)], atol=4)  # where they are in the picture
+    assert np.allclose(face.landmarks[8], (121, 174), atol=6)  # the chin
+
+
+def test_a_large_photo_gives_the_same_face(portrait):
+    large = np.asarray(Image.fromarray(portrait).resize((1920, 1920)))
+    small, big = (LibFaceDetector().detect(image)[0].landmarks for image in (portrait, large))
+    assert np.abs(big / 8 - small).max() < 7  # of a face of 92 pixels
+
+
+def test_unusable_faces_are_named(portrait):
+    def words(image):
+        usable, reason = usable_face(np.ascontiguousarray(image))
+        assert not usable
+        return reason
+
+    assert "no face" in words(np.full((240, 240, 3), 128, np.uint8))
+    assert "no face" in words(np.asarray(Image.open(ROOT / "assets/examples/cat.jpg").convert("RGB")))
+    assert "no face" in words(paste_at(portrait, 8, (100, 100)))  # a face of 3 pixels
+    assert "pixels" in words(paste_at(portrait, 60, (100, 100)))
+    assert "no face" in words(np.zeros((1, 1, 3), np.uint8))
+    assert "cut off" in words(portrait[:, 105:])
+
+
+def test_the_side_view_is_refused(portrait, monkeypatch):
+    turned = at(100, 100)
+    turned.landmarks[27:36, 0] += 20
+    monkeypatch.setattr(LibFaceDetector, "detect", lambda self, image: [turned])
+    assert usable_face(portrait) == (False, usable_face(portrait)[1]) and "side" in usable_face(portrait)[1]
+
+
+def test_several_faces(portrait):
+    both = paste_at(portrait, 240, (0, 0), (240, 420)).copy()
+    both[:180, 240:] = np.asarray(Image.fromarray(portrait).resize((180, 180)))
+    usable, words = usable_face(both)
+    assert usable and words.startswith("2 faces")
+    assert LibFaceDetector().detect(both)[0].box[0] < 200  # the larger one is first
+
+
+def test_no_torch_is_needed():
+    """The page asks before a clip is made, and its process must stay small."""
+    modules = "wan_ui.lipsync.faces, wan_ui.lipsync.sound, wan_ui.lipsync.files"
+    code = f"import sys, {modules}; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
+def test_the_box_of_musetalk():
+    landmarks = at(160, 100).landmarks
+    left, top, right, bottom = face_box(landmarks, 240, 320)
+    middle, chin = landmarks[29, 1], landmarks[:, 1].max()
+    assert (left, right) == (round(landmarks[:, 0].min()), round(landmarks[:, 0].max()))
+    assert abs((middle - top) - (chin - middle)) <= 1  # the nose bridge is half way between top and chin
+    assert 0 < bottom - chin <= 10
+
+
+@pytest.mark.parametrize("x, y", [(5, 100), (315, 100), (160, 5), (160, 235), (-20, -20)])
+def test_the_box_stays_inside(x, y):
+    left, top, right, bottom = face_box(at(x, y).landmarks, 240, 320)
+    assert 0 <= left <= right <= 320 and 0 <= top <= bottom <= 240
+
+
+def test_a_face_outside_is_passed_through():
+    assert not follow([[at(-40, 100)]] * 3, 240, 320).present.any()
+    assert not follow([[]] * 3, 240, 320).present.any()
+
+
+def test_jitter_is_smoothed_and_movement_kept():
+    jitter = np.random.default_rng(0).uniform(-2, 2, (40, 2))
+    clip = [[at(100 + 2 * i + dx, 100 + dy)] for i, (dx, dy) in enumerate(jitter)]
+    smooth, raw = (
+        np.abs(np.diff(boxes.astype(float), 2, axis=0)).mean()
+        for boxes in (
+            follow(clip, 240, 320).boxes,
+            np.array([face_box(faces[0].landmarks, 240, 320) for faces in clip]),
+        )
+    )
+    assert smooth < 0.6 * raw
+    steady = follow([[at(100 + 2 * i, 100)] for i in range(40)], 240, 320).boxes
+    assert np.abs(steady - [face_box(at(100 + 2 * i, 100).landmarks, 240, 320) for i in range(40)]).max() <= 1
+    still = follow([[at(100, 100)]] * 9, 240, 320)
+    assert (still.boxes == still.boxes[0]).all()
+
+
+def test_frames_without_a_face_stay_in_their_place():
+    """Upstream drops them from one of two lists, and all later mouths land on the wrong frames."""
+    clip = [[at(100 + i, 100)] for i in range(20)]
+    for gone in (5, 10, 11, 12, 13):
+        clip[gone] = []
+    track = follow(clip, 240, 320)
+    assert np.flatnonzero(~track.present).tolist() == [10, 11, 12, 13]  # one missed frame is bridged, four are not
+    whole = follow([[at(100 + i, 100)] for i in range(20)], 240, 320)
+    assert np.abs(track.boxes - whole.boxes)[track.present].max() <= 1
+
+
+def test_the_largest_face_is_followed():
+    """Not whichever comes first: the order changes, the other one passes in front once and is larger for a moment."""
+    clip = []
+    for i in range(12):
+        main, other = at(100 + i, 120, 70), at(230, 120, 40 if i != 6 else 90)
+        clip.append([other, main] if i % 2 else [main, other])
+    track = follow(clip, 240, 320)
+    assert track.present.all() and track.faces == 2
+    assert (track.boxes[:, 2] < 180).all()
+
+
+def test_dwpose_takes_the_face_points(monkeypatch, tmp_path):
+    """rtmlib's 133 whole-body points: 23 to 90 are the face; a body without a visible face is none."""
+    keypoints, scores = np.zeros((2, 133, 2), np.float32), np.zeros((2, 133), np.float32)
+    keypoints[0, 23:91], scores[0, 23:91] = at(100, 100).landmarks, 0.8
+    scores[1, :23] = 0.9
+
+    class Wholebody:
+        def __init__(self, det, pose, **kwargs):
+            assert det.endswith("dwpose/yolox_l.onnx") and pose.endswith("dwpose/dw-ll_ucoco_384.onnx")
+
+        def __call__(self, image):
+            return keypoints, scores
+
+    monkeypatch.setitem(sys.modules, "rtmlib", type(sys)("rtmlib"))
+    sys.modules["rtmlib"].Wholebody = Wholebody
+    faces = DwposeDetector(tmp_path, "cpu").detect(np.zeros((240, 320, 3), np.uint8))
+    assert len(faces) == 1 and np.array_equal(faces[0].landmarks, at(100, 100).landmarks)
+    monkeypatch.setitem(sys.modules, "rtmlib", None)
+    with pytest.raises(UserError, match="pip install"):
+        DwposeDetector(tmp_path, "cpu")

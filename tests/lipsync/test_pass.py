@@ -1,0 +1,164 @@
+"""The pass on a small MuseTalk of random weights: which frames change, where, and what it costs."""
+
+import numpy as np
+import pytest
+import torch
+
+from tests.lipsync.conftest import tone
+from wan_ui.errors import Cancelled, UserError
+from wan_ui.lipsync import cache
+from wan_ui.lipsync.blend import blend_mask, paste
+from wan_ui.lipsync.faces import LibFaceDetector
+from wan_ui.lipsync.parsing import LandmarkParser
+from wan_ui.lipsync.speech import LipSync, base_frame
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def lipsync(weights):
+    return LipSync.load(weights, CPU, batch=3)
+
+
+@pytest.fixture(scope="module")
+def clip(portrait):
+    """(5, 240, 240, 3) uint8 RGB"""
+    return np.stack([np.roll(portrait, step, axis=1) for step in range(5)])
+
+
+@pytest.fixture(scope="module")
+def faces(lipsync, clip):
+    return lipsync.prepare(clip, lambda progress: None)
+
+
+def speak(lipsync, clip, samples, faces=None, fps=16, report=lambda progress: None):
+    return np.stack(list(lipsync.speak(clip, fps, samples, report, faces)))
+
+
+def test_base_frames_go_forth_and_back():
+    assert [base_frame(i, 4) for i in range(9)] == [0, 1, 2, 3, 2, 1, 0, 1, 2]
+    assert [base_frame(i, 1) for i in range(3)] == [0, 0, 0]
+    assert [base_frame(i, 3, compat=True) for i in range(8)] == [0, 1, 2, 2, 1, 0, 0, 1]
+
+
+def test_only_the_lower_face_changes(lipsync, clip, faces):
+    out = speak(lipsync, clip, tone(1.5), faces)
+    assert out.shape == (24, 240, 240, 3) and out.dtype == np.uint8
+    for index, frame in enumerate(out):
+        base = base_frame(index, len(clip))
+        changed = (frame != clip[base]).any(-1)
+        left, top, right, bottom = faces.track.boxes[base]
+        assert changed.sum() > 500
+        assert not changed[: (top + bottom) // 2 - 5].any()  # the mask's edge is soft
+        assert not changed[bottom:].any()
+        assert not changed[:, :left].any() and not changed[:, right:].any()
+        assert changed[140:148, 115:135].all()  # the mouth
+
+
+def test_silence_keeps_the_original_frames(lipsync, clip, faces):
+    silence = np.zeros(16_000, np.float32)
+    out = speak(lipsync, clip, np.concatenate([silence, tone(1.0), silence]), faces)
+    same = [np.array_equal(frame, clip[base_frame(i, len(clip))]) for i, frame in enumerate(out)]
+    assert all(same[:14]) and not any(same[16:32]) and all(same[36:])
+    assert np.array_equal(speak(lipsync, clip, silence, faces), clip[[base_frame(i, 5) for i in range(16)]])
+
+
+def test_the_batch_size_does_not_matter(lipsync, weights, clip, faces):
+    one = LipSync(lipsync.musetalk, lipsync.detector, lipsync.parser, batch=1)
+    difference = speak(lipsync, clip, tone(0.5), faces).astype(int) - speak(one, clip, tone(0.5), faces)
+    assert np.abs(difference).max() <= 1
+
+
+def test_a_frame_without_a_face_is_passed_through(lipsync, clip):
+    clip = np.concatenate([clip, np.full((4, 240, 240, 3), 90, np.uint8)])
+    out = speak(lipsync, clip, tone(0.5), fps=16)
+    assert [np.array_equal(out[i], clip[i]) for i in range(8)] == [False] * 5 + [True] * 3
+
+
+def test_no_face_at_all_is_said(lipsync):
+    with pytest.raises(UserError, match="no face") as caught:
+        speak(lipsync, np.full((3, 64, 64, 3), 90, np.uint8), tone(0.5))
+    assert caught.value.field == "audio"
+
+
+def test_every_frame_is_reported_before_it_comes(lipsync, clip, faces):
+    seen = []
+    out = speak(lipsync, clip, tone(1.0), faces, report=seen.append)
+    steps = [progress.step for progress in seen]
+    assert {progress.stage for progress in seen} == {"lipsync"} and {progress.total for progress in seen} == {len(out)}
+    assert steps == sorted(steps) and set(steps) == set(range(1, 17))
+
+
+def test_cancel_ends_within_a_batch(lipsync, clip, faces):
+    came = []
+
+    def report(progress):
+        if len(came) == 4:
+            raise Cancelled
+
+    with pytest.raises(Cancelled):
+        for frame in lipsync.speak(clip, 16, tone(5.0), report, faces):
+            came.append(frame)
+    assert len(came) == 4
+
+
+def test_nothing_grows_with_the_audio_but_its_samples(lipsync, clip, faces, monkeypatch):
+    """Segments of features are dropped, and frames are not kept: counted, at 2 s a segment, over a minute."""
+    heard, alive = [], []
+    hear = type(lipsync.musetalk).hear
+    monkeypatch.setattr(type(lipsync.musetalk), "hear", lambda self, part: heard.append(len(part)) or hear(self, part))
+    frames = lipsync.speak(clip, 2, tone(60.0), lambda progress: None, faces)
+    for _ in frames:
+        features = frames.gi_frame.f_locals["features"]
+        alive.append(len(features._segments))
+    assert len(heard) == 30 and max(alive) <= 2  # each segment is heard once
+
+
+def test_a_clip_is_prepared_once(weights, clip, tmp_path, monkeypatch):
+    lipsync = LipSync.load(weights, CPU, cache_folder=tmp_path / "cache")
+    first = lipsync.prepare(clip, lambda progress: None)
+    calls = []
+    monkeypatch.setattr(LibFaceDetector, "detect", lambda self, image: calls.append(1) or [])
+    again = lipsync.prepare(clip, lambda progress: None)
+    assert not calls
+    assert torch.equal(first.latents, again.latents)
+    for name in ("present", "boxes", "landmarks", "faces"):
+        assert np.array_equal(getattr(first.track, name), getattr(again.track, name))
+    for one, other in zip(first.masks, again.masks, strict=True):
+        assert np.array_equal(one.alpha, other.alpha) and (one.left, one.top) == (other.left, other.top)
+    assert np.array_equal(speak(lipsync, clip, tone(0.3), first), speak(lipsync, clip, tone(0.3), again))
+
+    changed = clip.copy()
+    changed[2, 0, 0, 0] ^= 1
+    with pytest.raises(UserError, match="no face"):  # one bit of one pixel: another clip
+        lipsync.prepare(changed, lambda progress: None)
+    path = next((tmp_path / "cache").glob("*.safetensors"))
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(UserError, match="no face"):  # a damaged file is made again, not used
+        lipsync.prepare(clip, lambda progress: None)
+
+
+def test_the_cache_is_bounded(tmp_path):
+    import os
+
+    for age in range(6):
+        path = tmp_path / f"{age}.safetensors"
+        path.write_bytes(bytes(100))
+        os.utime(path, (1000 - age, 1000 - age))
+    cache.trim(tmp_path, max_files=4, max_bytes=10**6)
+    assert sorted(path.stem for path in tmp_path.iterdir()) == ["0", "1", "2", "3"]
+    cache.trim(tmp_path, max_files=4, max_bytes=250)
+    assert sorted(path.stem for path in tmp_path.iterdir()) == ["0", "1"]
+
+
+def test_a_face_at_the_border_is_blended(portrait):
+    """The face's crop and its mask reach out of the picture; nothing is written beside it."""
+    cut = np.ascontiguousarray(portrait[:, 70:])
+    face = LibFaceDetector().detect(cut)[0]
+    box = (0, 65, 100, 184)
+    mask = blend_mask(cut, box, face.landmarks, LandmarkParser())
+    out = cut.copy()
+    paste(out, np.zeros((64, 64, 3), np.uint8), box, mask)
+    assert (out != cut).any() and np.array_equal(out[:, 100:], cut[:, 100:])
+    paste(out := cut.copy(), np.zeros((64, 64, 3), np.uint8), box, mask, gain=0.0)
+    assert np.array_equal(out, cut)

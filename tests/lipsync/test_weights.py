@@ -1,0 +1,142 @@
+"""Reading the official layout: sizes come from the files, and what is wrong is named."""
+
+import json
+import pickle
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from wan_ui.errors import UserError
+from wan_ui.lipsync.files import PARSER, find_weights
+from wan_ui.lipsync.musetalk import face_pixels, load_musetalk, load_vae
+from wan_ui.lipsync.parsing import BiSeNet, LandmarkParser, load_parser
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def copy(weights, tmp_path):
+    return shutil.copytree(weights, tmp_path / "musetalk")
+
+
+def load(folder):
+    return load_musetalk(folder, CPU, torch.float32)
+
+
+def test_sizes_come_from_the_files(weights):
+    musetalk = load(weights)
+    assert (musetalk.side, musetalk.layers, musetalk.width) == (64, 3, 24)
+    states = musetalk.hear(np.zeros(1000, np.float32))
+    assert states.shape == (100, 3, 24)
+    last = musetalk.encoder(musetalk.extractor(np.zeros(1000, np.float32), sampling_rate=16_000, return_tensors="pt")
+                            .input_features).last_hidden_state[0]  # fmt: skip
+    assert torch.equal(states[:, 2], last)  # the last one is the normalised one
+    assert torch.allclose(musetalk.encoder.layer_norm(musetalk.encoder.layers[1](states[None, :, 1], None)[0]), last,
+                          atol=1e-5)  # fmt: skip
+
+
+def test_missing_files_are_listed(copy):
+    (copy / "musetalkV15/unet.pth").unlink()
+    (copy / "whisper/config.json").unlink()
+    with pytest.raises(UserError, match=r"musetalkV15/unet.pth, whisper/config.json"):
+        load(copy)
+    assert len(find_weights(copy)[1]) == 2
+
+
+def test_safetensors_are_preferred(copy):
+    state = torch.load(copy / "musetalkV15/unet.pth", weights_only=True)
+    save_file({name: tensor + 1 for name, tensor in state.items()}, copy / "musetalkV15/unet.safetensors")
+    unet = load(copy).unet.state_dict()
+    assert all(torch.equal(unet[name], state[name] + 1) for name in state)
+
+
+def test_a_pickle_with_code_is_refused(copy, tmp_path):
+    class Code:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "ran"), "w"))
+
+    (copy / "musetalkV15/unet.pth").write_bytes(pickle.dumps(Code()))
+    with pytest.raises(UserError, match=r"unet.pth: cannot be read"):
+        load(copy)
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("name", ["musetalkV15/unet.pth", "whisper/model.safetensors"])
+def test_a_truncated_file_is_named(copy, name):
+    (copy / name).write_bytes((copy / name).read_bytes()[:2000])
+    with pytest.raises(UserError, match=name.rsplit("/")[-1]):
+        load(copy)
+
+
+def test_a_truncated_vae_is_named(copy):
+    path = copy / "sd-vae/diffusion_pytorch_model.safetensors"
+    path.write_bytes(path.read_bytes()[:2000])
+    with pytest.raises(UserError, match="sd-vae"):
+        load(copy)
+
+
+def test_weights_of_another_model_are_named(copy):
+    config = json.loads((copy / "musetalkV15/musetalk.json").read_text())
+    (copy / "musetalkV15/musetalk.json").write_text(json.dumps({**config, "block_out_channels": [16, 48]}))
+    with pytest.raises(UserError, match=r"unet.pth: .* has shape"):
+        load(copy)
+    (copy / "musetalkV15/musetalk.json").write_text(json.dumps({**config, "in_channels": 4}))
+    with pytest.raises(UserError, match="in_channels 8"):
+        load(copy)
+    (copy / "musetalkV15/musetalk.json").write_text("{")
+    with pytest.raises(UserError, match="not readable JSON"):
+        load(copy)
+
+
+def test_audio_and_unet_must_fit(copy):
+    state = load_file(copy / "whisper/model.safetensors")
+    config = json.loads((copy / "whisper/config.json").read_text())
+    for name, tensor in state.items():
+        for axis, size in enumerate(tensor.shape):
+            if size == 24:
+                tensor = tensor.narrow(axis, 0, 16)
+        state[name] = tensor.contiguous()
+    save_file(state, copy / "whisper/model.safetensors")
+    (copy / "whisper/config.json").write_text(json.dumps({**config, "d_model": 16}))
+    with pytest.raises(UserError, match="cross_attention_dim 24 does not fit"):
+        load(copy)
+
+
+def test_the_old_attention_names_of_sd_vae(copy):
+    """sd-vae-ft-mse was saved as query, key, value, proj_attn; it must give the same latents."""
+    before = load(copy)
+    path = copy / "sd-vae/diffusion_pytorch_model.safetensors"
+    old = {".to_q.": ".query.", ".to_k.": ".key.", ".to_v.": ".value.", ".to_out.0.": ".proj_attn."}
+    state = {}
+    for name, tensor in load_file(path).items():
+        for new, was in old.items():
+            name = name.replace(new, was)
+        state[name] = tensor
+    assert any(".proj_attn." in name for name in state)
+    path.unlink()
+    torch.save(state, path.with_suffix(".bin"))
+    found, missing = find_weights(copy)
+    assert not missing
+    after = load_vae(found).state_dict()
+    assert all(torch.equal(after[name], tensor) for name, tensor in before.vae.state_dict().items())
+
+
+def test_pixels_are_masked_before_they_are_centred():
+    faces = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), dtype=np.uint8)
+    whole, masked = face_pixels(faces, False), face_pixels(faces, True)
+    assert whole.min() >= -1 and whole.max() <= 1 and whole.shape == (2, 3, 64, 64)
+    assert (masked[:, :, 32:] == -1).all() and torch.equal(masked[:, :, :32], whole[:, :, :32])
+
+
+def test_the_parser_follows_the_files(copy):
+    assert isinstance(load_parser(copy, CPU), LandmarkParser)
+    (copy / PARSER).parent.mkdir()
+    net = BiSeNet()
+    torch.save({**net.state_dict(), "conv_out16.conv_out.weight": torch.zeros(19, 64, 1, 1)}, copy / PARSER)
+    assert load_parser(copy, CPU).name == "BiSeNet"
+    torch.save({"conv": torch.zeros(1)}, copy / PARSER)
+    with pytest.raises(UserError, match=r"79999_iter.pth: has no tensor cp\.resnet"):
+        load_parser(copy, CPU)
