@@ -1,0 +1,29 @@
+"""python -m wan_ui lipsync: give an existing clip a voice, through the same queue as the page."""
+
+import argparse
+import json
+from pathlib import Path
+
+from wan_ui.commands.job import run_job
+from wan_ui.speech_intake import SpeechDraft
+
+
+def add(commands) -> None:
+    parser = commands.add_parser("lipsync", help="make the face in a clip speak")
+    parser.add_argument("--video", required=True, metavar="FILE", help="a clip with a face; it plays forth and back")
+    parser.add_argument("--audio", required=True, metavar="FILE", help="the voice; the new clip lasts as long")
+    parser.add_argument("--out", required=True, metavar="FILE.mp4", type=Path)
+    parser.add_argument("--json", action="store_true", help="print the result as JSON, the last line of output")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    job = run_job(SpeechDraft(audio=args.audio, video=args.video), args.out, quiet=args.json)
+    result = job.result
+    seconds = sum(result["seconds"].values())
+    print(f"{args.out}: {result['frames']} frames at {result['fps']:g} a second, {seconds:.1f} s")
+    print(f"Speech: {result['facts']['lipsync']}")
+    if args.json:
+        summary = {"out": str(args.out), "job": job.id, "audio_seconds": job.request.audio_seconds}
+        print(json.dumps(summary | {key: result[key] for key in ("frames", "fps", "seconds", "facts")}))
+    return 0
