@@ -2,7 +2,7 @@
 
 import argparse
 
-from wan_ui.commands.options import add_model_options, draft
+from wan_ui.commands.options import add_lora_option, add_model_options, draft
 from wan_ui.errors import UserError
 from wan_ui.qa import bench
 from wan_ui.settings import ROOT, settings
@@ -16,6 +16,7 @@ def add(commands) -> None:
     parser.add_argument("--prompt", default="the camera slowly zooms in, sunset light", metavar="TEXT")
     parser.add_argument("--clips", type=int, default=3, metavar="N", help="warm clips; the median is shown")
     add_model_options(parser)
+    add_lora_option(parser)
     parser.set_defaults(run=run)
 
 

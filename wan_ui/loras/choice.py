@@ -20,7 +20,10 @@ def base(model: Model) -> str:
     if not model.embedded:
         return model.family
     config = ROOT / model.root.removeprefix("embedded:") / "high_noise_model" / "config.json"
-    return BASES.get(json.loads(config.read_text())["dim"], "other")
+    try:
+        return BASES.get(json.loads(config.read_text())["dim"], "other")
+    except (OSError, ValueError, KeyError, TypeError):  # said when the model is loaded, with the file's name
+        return "other"
 
 
 def suggest(entry: LoraEntry, model: Model) -> tuple[str, str]:
@@ -62,7 +65,9 @@ def fits(entry: LoraEntry, model: Model) -> str:
 
 
 def check(specs, model: Model, settings: Settings, *, paths: bool = False) -> tuple[LoraSpec, ...]:
-    """Validated specs, as a job stores them. Raises UserError with field "loras" and the entry's name.
+    """Validated specs, as a job stores them; target "auto" becomes what `suggest` says.
+
+    Raises UserError with field "loras" and the entry's name.
 
     paths  `file` may also be the path of a file on this machine (the command line's privilege);
            such a spec comes back with the absolute path.
@@ -77,8 +82,10 @@ def check(specs, model: Model, settings: Settings, *, paths: bool = False) -> tu
 def _check(spec: LoraSpec, model: Model, entries: list[LoraEntry], paths: bool) -> LoraSpec:
     if not isinstance(spec.file, str) or not spec.file:
         raise UserError("loras: choose a file for each LoRA", field="loras")
-    if spec.target not in TARGETS:
+    if spec.target not in (*TARGETS, "auto"):
         raise UserError(f"loras: {spec.file}: target {spec.target!r}; choose {', '.join(TARGETS)}", field="loras")
+    if model.family == "5b" and spec.target in ("high_noise", "low_noise"):
+        raise UserError(f"loras: {spec.file}: {model.title} has one expert; the target is both", field="loras")
     try:
         strength = float(spec.strength)
     except (TypeError, ValueError):
@@ -100,7 +107,7 @@ def _check(spec: LoraSpec, model: Model, entries: list[LoraEntry], paths: bool) 
     reason = fits(entry, model)
     if reason:
         raise UserError(f"loras: {reason}", field="loras")
-    return LoraSpec(file, strength, spec.target)
+    return LoraSpec(file, strength, suggest(entry, model)[0] if spec.target == "auto" else spec.target)
 
 
 def locate(spec: LoraSpec, settings: Settings) -> dict[str, Path]:

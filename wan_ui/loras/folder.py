@@ -221,7 +221,7 @@ def width(header: Header, layout: Layout) -> int:
     """Width of the model that the LoRA was made for: what most square attention layers take. 0: cannot tell."""
     found = Counter()
     for module, layer in layout.layers.items():
-        if re.search(r"attn\.[qkvo]$", module):
+        if re.search(r"attn\.([qkvo]|[kv]_img)$", module):
             if layer.down:
                 found[header.tensors[layer.down].shape[-1]] += 1
                 found[header.tensors[layer.up].shape[0]] += 1

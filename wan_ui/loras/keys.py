@@ -219,7 +219,7 @@ def read_layout(header: Header) -> Layout:
         setattr(layer, leaf, name)
     second = formats.pop("transformer_2", 0)
     if second and formats:
-        problem = problem or "it holds the LoRAs of both experts (transformer_2); split it into a high and a low file"
+        problem = "it holds the LoRAs of both experts (transformer_2); split it into a high and a low file"
     if second:
         formats["peft"] = formats.get("peft", 0) + second
     ranks = set()
