@@ -94,6 +94,11 @@ def default_environment(values: dict[str, str]) -> None:
         os.environ.setdefault(name, value)
 
 
+def child_environment(values: dict[str, str]) -> dict[str, str]:
+    """This process's environment with `values`, for a child."""
+    return {**os.environ, **values}
+
+
 def _from_environment() -> Settings:
     # Gradio's and the hub's own variables are honoured because Spaces and Docker images set them.
     environ = {name: value for name, value in os.environ.items() if name.startswith("WAN_UI_")}

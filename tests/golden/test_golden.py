@@ -1,81 +1,58 @@
-"""Fixed pictures, prompts and seeds against stored clips: SSIM per scheme.
+"""Fixed pictures, prompts and seeds against the stored clips of this folder: what `compare --golden` does.
 
 Catches what no unit test sees: a picture that has become wrong. The stored clips were made in bf16 by
-`python -m tests.golden.test_golden` (look at them before committing new ones). The thresholds leave
-room for another processor's rounding (bf16 here: 1.00) and for the scheme (Q4_0: 0.97), not for a visible change.
+`python -m wan_ui compare --golden --update` (look at them before committing new ones). golden.json has the
+thresholds: room for another processor's rounding (bf16 here: SSIM 1.00) and for the scheme (Q4_0: 0.97).
 """
-
-from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
-from skimage.metrics import structural_similarity
 
 from wan_ui import muxer
-from wan_ui.intake import Draft
-from wan_ui.pipeline import Pipeline
+from wan_ui.errors import UserError
+from wan_ui.qa import golden
 from wan_ui.settings import ROOT, Settings
 
-FOLDER = Path(__file__).parent
-EXAMPLES = ROOT / "assets" / "examples"
-CLIPS = {
-    "zoom-sunset": Draft(image=str(EXAMPLES / "cat.jpg"), prompt="slowly zoom in, sunset light", seed=1, frames=17),
-    "pan-left": Draft(image=str(EXAMPLES / "astronaut.jpg"), prompt="the camera pans left", seed=2, frames=17),
-    "unknown": Draft(image=str(EXAMPLES / "coffee.jpg"), prompt="xyzzy plugh", seed=3, frames=17, size="320x192"),
-}
-THRESHOLDS = {"bf16": 0.95, "gguf-Q8_0": 0.95, "fp8": 0.94, "gguf-Q5_0": 0.94, "gguf-Q4_0": 0.92}
-
-
-def render(pipeline: Pipeline, draft: Draft) -> np.ndarray:
-    """The frames of the finished MP4, by way of the real worker."""
-    job = pipeline.wait(pipeline.submit(draft))
-    assert job.state == "done", job.error
-    return muxer.read_frames(pipeline.clip(job))[0]
-
-
-def ssim(frames: np.ndarray, golden: np.ndarray) -> float:
-    """Mean over the frames, of uint8 (T, H, W, 3)."""
-    return float(np.mean([structural_similarity(a, b, channel_axis=-1) for a, b in zip(frames, golden, strict=True)]))
+GOLDEN = golden.load_golden(golden.OWN)
+CASES = [(clip["name"], scheme) for scheme in GOLDEN.thresholds for clip in GOLDEN.clips
+         if scheme in GOLDEN.schemes_of(clip)]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
-def pipeline(tmp_path_factory):
+def pipeline():
     if not list((ROOT / "assets" / "wan-tiny").glob("HighNoise/*.gguf")):
         pytest.skip("assets/wan-tiny holds no weights")
-    outputs = tmp_path_factory.mktemp("golden")
-    pipeline = Pipeline().open(Settings(outputs=outputs, cache=ROOT / "build" / "test-cache"), warm=False)
-    yield pipeline
-    pipeline.close()
+    with golden.own_pipeline(Settings(cache=ROOT / "build" / "test-cache")) as pipeline:
+        yield pipeline
 
 
-@pytest.mark.parametrize("name", CLIPS)
-def test_bf16_renders_the_stored_clip(pipeline, name):
-    golden, _ = muxer.read_frames(FOLDER / f"{name}.mp4")
-    assert ssim(render(pipeline, CLIPS[name]), golden) > THRESHOLDS["bf16"]
+@pytest.mark.parametrize("name, scheme", CASES)
+def test_every_scheme_renders_the_stored_clip(pipeline, name, scheme):
+    clip = next(clip for clip in GOLDEN.clips if clip["name"] == name)
+    outcome = golden.judge(GOLDEN, clip, scheme, pipeline)
+    assert outcome.passed, outcome
+    assert outcome.seconds > 0
 
 
-@pytest.mark.parametrize("scheme", [scheme for scheme in THRESHOLDS if scheme != "bf16"])
-def test_every_scheme_renders_the_stored_clip(pipeline, scheme):
-    golden, _ = muxer.read_frames(FOLDER / "zoom-sunset.mp4")
-    assert ssim(render(pipeline, replace(CLIPS["zoom-sunset"], scheme=scheme)), golden) > THRESHOLDS[scheme]
+def test_the_measure_tells_a_wrong_clip():
+    """The comparison itself: another motion, a colour cast, a frozen first frame and a shift of one pixel fail."""
+    right, _ = muxer.read_frames(golden.OWN / "pan-left.mp4")
+    tinted = (right * np.array([1.0, 0.9, 0.9])).astype(np.uint8)
+    still = np.repeat(right[:1], len(right), 0)
+    for wrong in (right[::-1], tinted, still, np.roll(right, 1, axis=2), right[:-1]):
+        outcome = golden.verdict(wrong, right, GOLDEN.thresholds["bf16"])
+        assert not outcome.passed and outcome.why
+    assert golden.verdict(right, right, GOLDEN.thresholds["bf16"]).passed
 
 
-def test_the_measure_tells_a_wrong_clip(pipeline):
-    """The comparison itself: another motion, a colour cast and a frozen first frame all fall through."""
-    golden, _ = muxer.read_frames(FOLDER / "pan-left.mp4")
-    tinted = (golden * np.array([1.0, 0.6, 0.6])).astype(np.uint8)
-    for wrong in (golden[::-1], tinted, np.repeat(golden[:1], len(golden), 0)):
-        assert ssim(wrong, golden) < THRESHOLDS["bf16"]
+def test_a_folder_without_goldens_says_how_to_make_them(tmp_path):
+    with pytest.raises(UserError, match=r"holds no golden\.json; --update"):
+        golden.load_golden(tmp_path)
+    (tmp_path / "golden.json").write_text('{"model": "wan-tiny"}')
+    with pytest.raises(UserError, match="is damaged"):
+        golden.load_golden(tmp_path)
 
 
-if __name__ == "__main__":
-    import shutil
-    import tempfile
-
-    with tempfile.TemporaryDirectory() as outputs:
-        maker = Pipeline().open(Settings(outputs=Path(outputs)), warm=False)
-        for name, draft in CLIPS.items():
-            job = maker.wait(maker.submit(draft))
-            shutil.copyfile(maker.clip(job), FOLDER / f"{name}.mp4")
-        maker.close()
+def test_a_scheme_without_thresholds_is_named():
+    with pytest.raises(UserError, match="no thresholds for nvfp4"):
+        golden.check(GOLDEN, None, ("nvfp4",))

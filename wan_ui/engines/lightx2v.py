@@ -66,30 +66,34 @@ class LightX2VEngine:
         hardware = lightx2v_config.with_hardware(measure(), device)
         choices = lightx2v_config.choose(model, scheme, paths, hardware, config)
         report(Progress("load", 2, 3, "patching LightX2V"))
-        outcomes = patches.apply_all("before_init", choices.facts, scheme)
+        off = patches.switched_off(config.lightx2v_patches_off)
+        outcomes = patches.apply_all("before_init", choices.facts, scheme, off=off)
         report(Progress("load", 3, 3, "reading weights"))
         root = paths.configs[0].parent if model.family == "5b" else paths.configs[0].parent.parent
         try:
             self.runner = start_runner(lightx2v_config.MODEL_CLASSES[model.family], root, choices.values)
             self.runner.scheduler = flow_scheduler(self.runner.config, model)
             self.runner.model.set_scheduler(self.runner.scheduler)
-            outcomes += patches.apply_all("after_init", choices.facts, scheme, self.runner)
+            outcomes += patches.apply_all("after_init", choices.facts, scheme, self.runner, off)
             self._prepare_loras(model, paths)
             self._hook()
         except BaseException:
             self.close()
             raise
         self.model, self.offload = model, choices.facts.offload
-        applied = [outcome.name for outcome in outcomes if outcome.applied]
+        self.patches = outcomes
+        applied = [outcome.name for outcome in outcomes if outcome.state == "applied"]
+        left_out = [outcome.name for outcome in outcomes if outcome.state == "off"]
         self.facts = {
             "engine": "lightx2v",
             "device": hardware.name or device,
             "scheme": scheme.name,
             **choices.reasons,
             "patches": ", ".join(applied) or "none",
+            **({"patches switched off": ", ".join(left_out)} if left_out else {}),
         }
         for outcome in outcomes:
-            log.info("patch %s: %s (%s)", outcome.name, "applied" if outcome.applied else "not needed", outcome.why)
+            log.info("patch %s: %s (%s) %s", outcome.name, outcome.state, outcome.why, outcome.figures)
 
     def _hook(self) -> None:
         """Put our stages and marks into the runner's seams."""

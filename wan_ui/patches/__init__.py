@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wan_ui.catalog import Scheme
+from wan_ui.errors import UserError
 from wan_ui.patches import (
     copy_back,
     embedded_sizes,
@@ -38,26 +39,49 @@ PATCHES: tuple[Patch, ...] = (
 
 @dataclass(frozen=True)
 class Outcome:
+    """state applied | not needed | off; figures is what `verify` found."""
+
     name: str
-    applied: bool
+    state: str
     why: str
+    figures: str = ""
 
 
-def apply_all(phase: str, facts: Facts, scheme: Scheme, runner=None) -> list[Outcome]:
-    """Apply and verify the patches of `phase` that this load needs. Raises PatchError naming the one that failed."""
+def switched_off(names: str) -> frozenset[str]:
+    """WAN_UI_LIGHTX2V_PATCHES_OFF, read. Raises UserError for a name that no patch has."""
+    off = frozenset(name for name in names.replace(" ", "").split(",") if name)
+    known = [patch.name for patch in PATCHES]
+    unknown = sorted(off - set(known))
+    if unknown:
+        raise UserError(f"WAN_UI_LIGHTX2V_PATCHES_OFF: no patch is called {unknown[0]!r}; known are {', '.join(known)}")
+    return off
+
+
+def apply_all(
+    phase: str, facts: Facts, scheme: Scheme, runner=None, off: frozenset[str] = frozenset()
+) -> list[Outcome]:
+    """Apply and verify the patches of `phase` that this load needs. Raises PatchError naming the one that failed.
+
+    off  names of patches to leave out, in a process that has not applied them yet: none is ever undone
+    """
     outcomes = []
     for patch in PATCHES:
         if patch.phase != phase:
             continue
         needed, why = patch.applies(facts, scheme)
-        outcomes.append(Outcome(patch.name, needed, why))
         if not needed:
+            outcomes.append(Outcome(patch.name, "not needed", why))
             continue
         patched = resolve(patch)
+        if patch.name in off:
+            if patched:
+                raise PatchError(patch, "it is to be left out, but an earlier load of this process has applied it")
+            outcomes.append(Outcome(patch.name, "off", f"switched off, although {why}"))
+            continue
         try:
             if not patched:
                 patch.apply(runner)
-            patch.verify(runner)
+            outcomes.append(Outcome(patch.name, "applied", why, patch.verify(runner)))
         except PatchError:
             raise
         except Exception as error:

@@ -58,7 +58,7 @@ def apply(_runner) -> None:
     replace(NAME, TO_CPU, to_cpu)
 
 
-def verify(_runner) -> None:
+def verify(_runner) -> str:
     import torch
 
     place, name = owner("lightx2v.common.ops.mm.mm_weight:move_attr_to_cpu")
@@ -73,6 +73,7 @@ def verify(_runner) -> None:
     weight = Weight()
     consumer(weight, [("weight", "weight", False)], {})
     assert weight.weight is weight.pin_weight and weight.weight.sum() == 2, "the host's copy was overwritten"
+    return "the page-locked copy is handed back as it was"
 
 
 PATCH = Patch(

@@ -75,12 +75,13 @@ def apply(_runner) -> None:
     replace(NAME, VAE, video_vae)
 
 
-def verify(_runner) -> None:
+def verify(_runner) -> str:
     # The runner constructs these two; each calls the function of the module that it was defined in.
     runner = owner("lightx2v.models.runners.wan.wan_runner:T5EncoderModel")[0]
     for consumer, name in ((runner.T5EncoderModel, "umt5_xxl"), (runner.WanVAE, "_video_vae")):
         function = getattr(sys.modules[consumer.__module__], name)
         assert is_ours(function, NAME), f"{consumer.__name__} calls upstream's {name}"
+    return "text encoder and VAE are built by it"
 
 
 PATCH = Patch(

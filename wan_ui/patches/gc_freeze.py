@@ -24,12 +24,13 @@ def apply(runner) -> None:
     runner._gc_frozen = True
 
 
-def verify(runner) -> None:
+def verify(runner) -> str:
     import gc
 
     before = gc.get_freeze_count()
     runner._maybe_freeze_gc()
     assert gc.get_freeze_count() == before, "the runner froze the garbage collector"
+    return f"{before} objects frozen before and after"
 
 
 PATCH = Patch(

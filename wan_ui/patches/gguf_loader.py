@@ -60,11 +60,12 @@ def apply(_runner) -> None:
     replace(NAME, TARGET, load)
 
 
-def verify(_runner) -> None:
+def verify(_runner) -> str:
     place, name = owner(TARGET)
     consumer = owner("lightx2v.models.networks.wan.model:WanModel")[0].WanModel
     assert is_ours(getattr(place, name), NAME), "the loader is upstream's"
     assert is_ours(getattr(consumer, name), NAME), "WanModel has a loader of its own"
+    return "WanModel reads GGUF files with it"
 
 
 PATCH = Patch(

@@ -50,7 +50,7 @@ def apply(_runner) -> None:
     replace(NAME, TARGET, load)
 
 
-def verify(_runner) -> None:
+def verify(_runner) -> str:
     import torch
 
     place, name = owner("lightx2v.utils.registry_factory:MM_WEIGHT_REGISTER")
@@ -58,6 +58,7 @@ def verify(_runner) -> None:
     assert is_ours(type(weight).load, NAME), "the weight class in the registry has upstream's load"
     weight.load({"blocks.0.ffn.0.weight": torch.empty(2, 32, device="meta")})  # not host memory
     assert weight.weight.shape == (2, 32) and not hasattr(weight, "pin_weight"), "a copy was made in host memory"
+    return "no copy of a weight that is not in host memory"
 
 
 PATCH = Patch(

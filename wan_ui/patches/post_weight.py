@@ -33,13 +33,14 @@ def apply(_runner) -> None:
         model.post_weight_class = group
 
 
-def verify(_runner) -> None:
+def verify(_runner) -> str:
     place, name = owner(MODEL)
     model = getattr(place, name)
     assert model.post_weight_class is not None, "WanModel has no post_weight_class"
     group = model.post_weight_class({})
     group.update_lora({}, 1.0)
     group.remove_lora()
+    return "a LoRA can be updated and removed"
 
 
 PATCH = Patch(

@@ -47,7 +47,8 @@ class Patch:
     targets     the callables that are replaced or overruled: "module:qualified.name" -> upstream's parameters
     applies     whether this load needs it, and why (not)
     apply       put it in place; is given the runner after init, None before
-    verify      look at what the consumer will call and compare numbers; AssertionError if it did not land
+    verify      look at what the consumer will call and compare numbers; what it found, in words;
+                AssertionError if it did not land
     """
 
     name: str
@@ -56,7 +57,7 @@ class Patch:
     doc: str
     applies: Callable[[Facts, Scheme], tuple[bool, str]]
     apply: Callable[[Any], None]
-    verify: Callable[[Any], None]
+    verify: Callable[[Any], str]
 
     def paragraph(self, title: str) -> str:
         """The paragraph of the docstring that starts with "<title>:", in one line."""

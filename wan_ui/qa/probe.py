@@ -27,7 +27,7 @@ from pathlib import Path
 from wan_ui.catalog import Model, load_catalog
 from wan_ui.hardware import installed, lightx2v_missing
 from wan_ui.qa.probes import PROBES, Probe, Shape
-from wan_ui.settings import ROOT, Settings
+from wan_ui.settings import ROOT, Settings, child_environment
 
 TIMEOUT = 240  # seconds for one kernel on all shapes; compiling is most of it
 # Heads, head width and feed-forward width of the released models; embedded ones are read from their config.
@@ -174,11 +174,9 @@ def _try(probe: Probe, shapes: list[Shape], settings: Settings, machine: dict) -
 def _child(function: str, shapes: list[Shape], settings: Settings) -> list[dict]:
     """At least one answer: the last may be a crash."""
     command = [sys.executable, "-m", "wan_ui.qa.probes", function, json.dumps([asdict(shape) for shape in shapes])]
-    environ = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
-    if settings.lightx2v_path:
-        environ["WAN_UI_LIGHTX2V_PATH"] = settings.lightx2v_path
+    environ = child_environment({"WAN_UI_LIGHTX2V_PATH": settings.lightx2v_path})
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT, env=environ)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT, env=environ, cwd=ROOT)
         output, ending = done.stdout, _ending(done.returncode, done.stderr)
     except subprocess.TimeoutExpired as error:
         output = (error.stdout or b"").decode(errors="replace")

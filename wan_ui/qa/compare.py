@@ -1,0 +1,173 @@
+"""Clips side by side: PSNR and SSIM frame by frame, where they differ, and what was set differently.
+
+The first clip is what the others are held against. Two clips are comparable when they have the same size;
+of different lengths the common part is compared. Nothing here imports torch.
+"""
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from wan_ui import muxer
+from wan_ui.errors import UserError
+
+SAME = 100.0  # dB that stand for equal frames: JSON has no infinity
+SHEET_FRAMES = 5
+LABEL = 22  # pixels
+# Differences of 0, 32, 64, 96 and 128 or more of 255: black, violet, red, orange, white.
+HEAT = np.array([[0, 0, 0], [90, 20, 130], [210, 50, 60], [255, 170, 40], [255, 255, 230]], np.float32)
+
+
+@dataclass(frozen=True)
+class Item:
+    """A finished clip: frames (T, H, W, 3) uint8; settings as in its metadata, facts flattened into them."""
+
+    name: str
+    frames: np.ndarray
+    fps: float
+    settings: dict
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return self.frames.shape[2], self.frames.shape[1]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One clip against the first. psnr in dB, ssim in -1 .. 1, per frame; the totals are over all pixels and frames."""
+
+    name: str
+    psnr: list[float]
+    ssim: list[float]
+    psnr_total: float
+    ssim_total: float
+    worst_frame: int
+
+
+def read_item(path: Path, name: str = "", settings: dict | None = None) -> Item:
+    """A clip with its settings, from the file's own metadata unless given. Raises UserError."""
+    frames, fps = muxer.read_frames(path)
+    if settings is None:
+        try:
+            settings = muxer.read_metadata(path)
+        except UserError:
+            settings = {}
+    return Item(name or path.stem, frames, fps, flatten(settings))
+
+
+def flatten(settings: dict) -> dict[str, str]:
+    """{"scheme": "fp8", "facts": {"dtype": ...}} -> {"scheme": "fp8", "dtype": ...}; values in words."""
+    flat = {key: value for key, value in settings.items() if key not in ("facts", "image")}
+    flat = {key: ", ".join(map(str, value)) if isinstance(value, list) else value for key, value in flat.items()}
+    facts = {(f"used {key}" if key in flat else key): value for key, value in settings.get("facts", {}).items()}
+    return {key: str(value) for key, value in (flat | facts).items()}
+
+
+def measure(items: Sequence[Item]) -> list[Pair]:
+    """Every other clip against the first. Raises UserError when one has another size."""
+    first, *others = items
+    return [_pair(first, other) for other in others]
+
+
+def _pair(first: Item, other: Item) -> Pair:
+    if first.size != other.size:
+        sizes = " and ".join(f"{width}x{height}" for width, height in (first.size, other.size))
+        raise UserError(f"compare: {first.name} and {other.name} have different sizes ({sizes})")
+    count = min(len(first.frames), len(other.frames))
+    errors, likeness = [], []
+    for a, b in zip(first.frames[:count], other.frames[:count], strict=True):
+        errors.append(float(np.mean((a.astype(np.float32) - b) ** 2)))
+        likeness.append(ssim(a, b))
+    return Pair(
+        other.name,
+        [round(_decibels(error), 2) for error in errors],
+        [round(value, 4) for value in likeness],
+        round(_decibels(float(np.mean(errors))), 2),
+        round(float(np.mean(likeness)), 4),
+        int(np.argmax(errors)),
+    )
+
+
+def ssim(a: np.ndarray, b: np.ndarray) -> float:
+    """Structural similarity of two pictures (H, W, 3) uint8."""
+    from skimage.metrics import structural_similarity
+
+    return float(structural_similarity(a, b, channel_axis=-1))
+
+
+def _decibels(error: float) -> float:
+    return min(SAME, 10 * math.log10(255**2 / error)) if error > 0 else SAME
+
+
+def heat_map(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Where two clips (T, H, W, 3) differ: the largest channel's difference as a colour, (T, H, W, 3) uint8."""
+    count = min(len(a), len(b))
+    out = np.empty((count, *a.shape[1:]), np.uint8)
+    for k in range(count):
+        level = np.abs(a[k].astype(np.int16) - b[k]).max(-1).clip(0, 127) / 32
+        below = level.astype(np.int8)
+        part = (level - below)[..., None]
+        out[k] = HEAT[below] * (1 - part) + HEAT[np.minimum(below + 1, 4)] * part
+    return out
+
+
+def differences(items: Sequence[Item]) -> dict[str, list[str]]:
+    """Settings that are not the same in all clips: {key: one value per clip, "" where it has none}."""
+    keys = dict.fromkeys(key for item in items for key in item.settings)
+    rows = {key: [item.settings.get(key, "") for item in items] for key in keys}
+    return {key: values for key, values in rows.items() if len(set(values)) > 1}
+
+
+# ---------------------------------------------------------------- pictures and files
+
+
+def contact_sheet(items: Sequence[Item], pairs: Sequence[Pair]) -> Image.Image:
+    """A row of up to five frames per clip, with its figures; the rows of different sizes are scaled alike."""
+    width, height = items[0].size
+    scale = min(1.0, 256 / max(width, height))
+    tile = (round(width * scale), round(height * scale))
+    count = min(len(item.frames) for item in items)
+    chosen = sorted({round(k * (count - 1) / (SHEET_FRAMES - 1)) for k in range(SHEET_FRAMES)})
+    sheet = Image.new("RGB", (len(chosen) * tile[0], len(items) * (tile[1] + LABEL)), "#16161a")
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(13)
+    figures = {pair.name: f"   PSNR {pair.psnr_total:.1f} dB   SSIM {pair.ssim_total:.3f}" for pair in pairs}
+    for row, item in enumerate(items):
+        top = row * (tile[1] + LABEL)
+        draw.text((6, top + 3), item.name + figures.get(item.name, ""), "#ededf0", font)
+        for column, frame in enumerate(chosen):
+            picture = Image.fromarray(item.frames[frame]).resize(tile, Image.Resampling.LANCZOS)
+            sheet.paste(picture, (column * tile[0], top + LABEL))
+    return sheet
+
+
+def side_by_side(items: Sequence[Item]):
+    """Frames (H, W, 3) uint8 of all clips beside each other, then the heat map of each against the first."""
+    count = min(len(item.frames) for item in items)
+    maps = [heat_map(items[0].frames, item.frames) for item in items[1:]]
+    for k in range(count):
+        yield np.concatenate([*(item.frames[k] for item in items), *(heat[k] for heat in maps)], axis=1)
+
+
+def report(items: Sequence[Item], pairs: Sequence[Pair]) -> dict:
+    """What the command prints as JSON and the export keeps."""
+    return {
+        "reference": items[0].name,
+        "clips": [{"name": item.name, "settings": item.settings} for item in items],
+        "pairs": [pair.__dict__ for pair in pairs],
+        "differences": differences(items),
+    }
+
+
+def export(items: Sequence[Item], pairs: Sequence[Pair], folder: Path) -> dict[str, Path]:
+    """Write comparison.mp4, contact-sheet.png and comparison.json; their paths."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = {name: folder / name for name in ("comparison.mp4", "contact-sheet.png", "comparison.json")}
+    muxer.write_mp4(side_by_side(items), paths["comparison.mp4"], items[0].fps, {"comparison": [i.name for i in items]})
+    contact_sheet(items, pairs).save(paths["contact-sheet.png"])
+    paths["comparison.json"].write_text(json.dumps(report(items, pairs), indent=1))
+    return paths
