@@ -1,0 +1,213 @@
+"""Audio in, a clip that speaks out: after a generation, alone, and when it ends badly. Random weights, real worker."""
+
+import os
+import re
+import signal
+import time
+import wave
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.conftest import SCRIPTED
+from tests.lipsync.conftest import tone
+from tests.lipsync.random_musetalk import write_musetalk
+from wan_ui import muxer, progress
+from wan_ui.errors import UserError
+from wan_ui.intake import Draft
+from wan_ui.lipsync.choice import OFFICIAL
+from wan_ui.pipeline import Pipeline
+from wan_ui.settings import ROOT, Settings
+from wan_ui.speech_intake import SpeechDraft
+
+FACTORY = "tests.scripted_engine:create_engine"
+
+
+def write_wav(path, samples):
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(16_000)
+        file.writeframes((samples * 32767).astype("<i2").tobytes())
+    return path
+
+
+@pytest.fixture(scope="module")
+def pipeline(tmp_path_factory):
+    home = tmp_path_factory.mktemp("speech")
+    shipped = ROOT / "assets" / "wan-tiny"  # any complete model: the scripted engine reads none of it
+    catalog = SCRIPTED.format(root=shipped).replace('"64x64", "96x64", "64x96"', '"240x240"')
+    (home / "catalog.toml").write_text(catalog)
+    settings = Settings(
+        outputs=home / "outputs",
+        models=home / "models",
+        cache=home / "cache",
+        catalog=home / "catalog.toml",
+        model="scripted",
+        stage_timeout=60,
+        max_audio_seconds=20,
+    )
+    write_musetalk(settings.models / OFFICIAL, seconds=2)
+    pipeline = Pipeline().open(settings, engine_factory=FACTORY)
+    yield pipeline
+    pipeline.close()
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """portrait.png, blank.png, voice.wav (1.2 s), long.wav (19 s)"""
+    folder = tmp_path_factory.mktemp("files")
+    image = Image.open(ROOT / "assets/examples/astronaut.jpg").convert("RGB").crop((100, 0, 340, 240))
+    image.save(folder / "portrait.png")
+    Image.new("RGB", (240, 240), (90, 90, 90)).save(folder / "blank.png")
+    write_wav(folder / "voice.wav", tone(1.2))
+    write_wav(folder / "long.wav", tone(19))
+    return folder
+
+
+def submit(pipeline, files, picture="portrait.png", audio="voice.wav", **fields):
+    return pipeline.submit(Draft(image=str(files / picture), prompt="calm", audio=str(files / audio), **fields))
+
+
+def until(condition, seconds=90.0):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not happen in time"
+        time.sleep(0.02)
+
+
+@pytest.fixture(scope="module")
+def spoken(pipeline, files):
+    """A finished job with speech; its voice was deleted as soon as it was queued."""
+    voice = write_wav(files / "gone.wav", tone(1.2))
+    job_id = submit(pipeline, files, audio="gone.wav", seed=3)
+    voice.unlink()
+    job = pipeline.wait(job_id)
+    assert job.state == "done" and job.error == "", job.error
+    return job
+
+
+def test_a_clip_speaks_as_long_as_its_voice(pipeline, spoken):
+    assert spoken.request.audio_seconds == 1.2 and spoken.request.stages()[-1] == "lipsync"
+    assert set(spoken.result["seconds"]) == {"text", "image", "denoise", "decode", "encode", "lipsync"}
+    frames, fps = muxer.read_frames(pipeline.clip(spoken))
+    assert len(frames) == spoken.result["frames"] == 20 and fps == 16  # 1.2 s is 19.2 frames
+    silent, _ = muxer.read_frames(pipeline.silent_clip(spoken))
+    assert len(silent) == 5
+    settings = muxer.read_metadata(pipeline.clip(spoken))
+    assert settings["seed"] == 3 and settings["facts"]["lipsync"].startswith("MuseTalk 1.5")
+    assert str(pipeline.clips) not in str(settings), "no paths of this machine in the file"
+    face = (slice(None), slice(110, 180), slice(90, 160))
+    moved = np.abs(frames[1:4].astype(int) - silent[1:4])[face].mean((1, 2, 3))
+    assert moved.min() > 3, "the mouth of an untrained network is noise, but it is there"
+    assert np.abs(frames[1:4].astype(int) - silent[1:4])[:, :60].mean() < 3, "the forehead is the clip's"
+
+
+def test_speech_is_added_to_an_entry_of_the_history(pipeline, files, spoken):
+    job = pipeline.wait(pipeline.submit(SpeechDraft(audio=str(files / "voice.wav"), job=spoken.id)))
+    assert job.state == "done" and job.error == "", job.error
+    assert job.request.kind == "lipsync" and job.request.prompt == "calm" and job.request.seed == 3
+    assert set(job.result["seconds"]) == {"lipsync"}
+    again, first = (muxer.read_frames(pipeline.clip(one))[0].astype(int) for one in (job, spoken))
+    assert again.shape == first.shape
+    assert np.abs(again - first).mean() < 3, "it begins from the silent clip, not from the one that speaks already"
+    assert pipeline.poster(job) is not None
+
+
+def test_speech_is_added_to_a_file_and_the_model_is_left_alone(pipeline, files, spoken, tmp_path):
+    video = tmp_path / "mine.mp4"
+    muxer.write_mp4(muxer.read_frames(pipeline.silent_clip(spoken))[0], video, 25)
+    before = pipeline.model
+    job_id = pipeline.submit(SpeechDraft(audio=str(files / "voice.wav"), video=str(video)))
+    video.unlink()
+    job = pipeline.wait(job_id)
+    assert job.state == "done", job.error
+    assert job.result["frames"] == 30 and job.result["fps"] == 25
+    assert pipeline.model == before
+
+
+def test_someone_elses_clip_cannot_be_named(pipeline, files, spoken):
+    with pytest.raises(UserError, match="not there any more"):
+        pipeline.submit(SpeechDraft(audio=str(files / "voice.wav"), job=spoken.id), owner="mallory")
+
+
+def test_without_a_face_the_silent_clip_is_kept_and_the_job_says_why(pipeline, files):
+    job = pipeline.wait(submit(pipeline, files, picture="blank.png"))
+    assert job.state == "done"
+    assert re.match(r"The clip is made, but it could not be given speech\. speech: the clip has no face", job.error)
+    assert pipeline.clip(job).name == "silent.mp4" and len(muxer.read_frames(pipeline.clip(job))[0]) == 5
+
+
+def test_a_worker_that_dies_during_speech_leaves_the_silent_clip(pipeline, files):
+    job_id = submit(pipeline, files, audio="long.wav")
+    until(lambda: pipeline.job(job_id).progress.step > 3 and pipeline.job(job_id).progress.stage == "lipsync")
+    os.kill(pipeline._worker.process.pid, signal.SIGKILL)
+    job = pipeline.wait(job_id)
+    assert job.state == "done" and "SIGKILL" in job.error and "lipsync step" in job.error
+    assert pipeline.clip(job).name == "silent.mp4"
+    assert not list((pipeline.clips / job.id).glob("clip.mp4"))
+
+
+def test_cancel_stops_within_a_batch_and_time_left_is_known(pipeline, files):
+    job_id = submit(pipeline, files, audio="long.wav")
+    until(lambda: pipeline.job(job_id).progress.stage == "lipsync" and pipeline.job(job_id).progress.step > 10)
+    running = pipeline.job(job_id)
+    assert running.progress.total == 304
+    left = progress.eta(running, progress.reference(pipeline.history(), running.request))
+    assert left is not None and left > 0
+    pipeline.cancel(job_id)
+    job = pipeline.wait(job_id)
+    assert job.state == "cancelled" and job.progress.step < 250
+    assert sorted(path.name for path in (pipeline.clips / job.id).iterdir()) == [
+        "input.png",
+        "poster.jpg",
+        "silent.mp4",
+        "voice.wav",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("garbage.mp3", b"\x00\x01not a sound" * 40, "is not audio that can be read"),
+        ("empty.wav", b"", "is an empty file"),
+        ("gone.ogg", None, "does not exist"),
+        ("list.m3u8", b"#EXTM3U\n#EXTINF:9,\nfile:///etc/hosts\n", "is not audio"),
+    ],
+)
+def test_what_is_no_sound_is_refused_before_anything_is_made(pipeline, files, tmp_path, name, content, words):
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    before = sorted(pipeline.clips.iterdir())
+    with pytest.raises(UserError, match=f"audio: {name} {words}") as caught:
+        pipeline.submit(Draft(image=str(files / "portrait.png"), prompt="calm", audio=str(tmp_path / name)))
+    assert caught.value.field == "audio"
+    assert sorted(pipeline.clips.iterdir()) == before, "nothing is left behind"
+
+
+def test_audio_beyond_the_limit_is_refused(pipeline, files, tmp_path):
+    write_wav(tmp_path / "hour.wav", np.zeros(16_000 * 21, np.float32))
+    with pytest.raises(UserError, match=r"longer than 20 s"):
+        pipeline.submit(Draft(image=str(files / "portrait.png"), prompt="calm", audio=str(tmp_path / "hour.wav")))
+
+
+def test_a_video_that_is_none_is_refused(pipeline, files):
+    voice, picture = str(files / "voice.wav"), str(files / "portrait.png")
+    for draft, words in (
+        (SpeechDraft(audio=voice, video=voice), r"voice\.wav cannot be read as a video"),
+        (SpeechDraft(audio=voice), "choose a clip"),
+        (SpeechDraft(video=picture), "choose a sound file"),
+        (SpeechDraft(audio=voice, video="/nowhere.mp4"), "does not exist"),
+    ):
+        with pytest.raises(UserError, match=words):
+            pipeline.submit(draft)
+
+
+def test_a_job_with_audio_knows_its_stages_and_survives_the_table(pipeline, spoken):
+    request = pipeline.jobs.get(spoken.id).request
+    assert request == spoken.request and replace(request, audio="").stages()[-1] == "encode"
+    assert (pipeline.clips / spoken.id / "voice.wav").is_file() and request.public().keys().isdisjoint(
+        {"image", "audio", "video"}
+    )
