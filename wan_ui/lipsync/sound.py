@@ -9,7 +9,6 @@ import math
 import subprocess
 from pathlib import Path
 
-import imageio_ffmpeg
 import numpy as np
 
 from wan_ui.errors import UserError
@@ -37,6 +36,8 @@ def decode(path: Path, max_seconds: float = MAX_SECONDS) -> np.ndarray:
 
     def refuse(reason: str) -> UserError:
         return UserError(f"audio: {path.name} {reason}", field="audio")
+
+    import imageio_ffmpeg  # only here: the rest of the pass runs without it
 
     if not path.is_file():
         raise refuse("does not exist")
