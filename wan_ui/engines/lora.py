@@ -36,6 +36,7 @@ from wan_ui.tensors import original_shape, read_tensor
 log = logging.getLogger(__name__)
 
 PAD = 8  # columns added to carry a bias difference; GEMM kernels want multiples of 8
+GPU_RANK = 32  # on a GPU ranks are filled up to a multiple of this: thin GEMMs cost the same, compiled ones are reused
 SIDES = {"high": "high_noise", "low": "low_noise", "": "both"}  # an expert's side -> the target's name
 
 
@@ -192,6 +193,8 @@ class LoraSet:
             attach(expert, plans[expert.side])
         for expert in self.experts:
             verify(expert, plans[expert.side], self.device)
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()  # offloaded blocks compute on a stream of their own
 
     def _replace_by_fixed(self, specs: Sequence[LoraSpec]) -> None:
         """After a failure: base again. When the fixed ones are what failed, there is nothing to go back to."""
@@ -310,6 +313,9 @@ def join(changes: list[Change], dtype: torch.dtype) -> Branch | None:
     ups = [change.up for change in changes if change.up is not None]
     biases = [change.diff_b for change in changes if change.diff_b is not None]
     dense = [change.diff for change in changes if change.diff is not None]
+    if downs and downs[0].device.type == "cuda" and (short := -sum(map(len, downs)) % GPU_RANK):
+        downs.append(downs[0].new_zeros(short, downs[0].shape[1]))
+        ups.append(ups[0].new_zeros(len(ups[0]), short))
     rows = [up.T for up in ups]
     if biases:
         bias = sum(biases)

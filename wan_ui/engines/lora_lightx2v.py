@@ -5,8 +5,8 @@ success when nothing matched, ignores bias differences after a switch, and costs
 activations. So the weight objects of the tree are found by the names that they carry, and get the same
 Branch as the other engine's modules.
 
-With block offload the weights that compute are two buffers which take turns: each then asks which block it
-holds. Buffers that were filled before a norm was exchanged are filled again.
+With block offload the weights that compute are two buffers which take turns; each notes which block it was
+last filled with. Buffers that were filled before a norm was exchanged are filled again.
 """
 
 from collections.abc import Iterator
@@ -59,11 +59,18 @@ class LinearSlot:
 class BlockBranch:
     """What a buffer of block offload adds: the branch of the block that it holds just now."""
 
-    def __init__(self, infer):
-        self.infer, self.branches = infer, {}
+    def __init__(self, weight):
+        self.branches, self.block = {}, 0
+        fill = weight.load_state_dict
+
+        def noted(source, block, *rest):
+            self.block = block
+            return fill(source, block, *rest)
+
+        weight.load_state_dict = noted
 
     def add(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        branch = self.branches.get(self.infer.block_idx)
+        branch = self.branches.get(self.block)
         return y if branch is None else branch.add(x, y)
 
 
@@ -106,7 +113,7 @@ def expert(model, side: str, shapes: dict[str, tuple[int, ...]]) -> Expert:
             (buffers.setdefault(_of_any_block(name), []) if buffered else weights.setdefault(name, [])).append(weight)
     for weight in (weight for group in buffers.values() for weight in group):
         if isinstance(weight, MMWeightTemplate):
-            weight.lora_branch = BlockBranch(model.transformer_infer)
+            weight.lora_branch = BlockBranch(weight)
             weight.__class__ = with_branch(type(weight), "apply")
 
     def slot(module: str) -> LinearSlot | TensorSlot | None:
