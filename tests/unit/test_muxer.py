@@ -114,6 +114,26 @@ def test_sound_that_begins_late_in_its_file_begins_with_the_first_frame(tmp_path
     assert np.argmax(np.abs(heard) > 0.2) / 16000 == pytest.approx(1.5, abs=1 / 16)
 
 
+@pytest.mark.parametrize(
+    ("name", "codec"),
+    [
+        ("v.mp3", ()),
+        ("v.m4a", ()),
+        ("v.ogg", ("-c:a", "libvorbis")),
+        ("v.flac", ()),
+        ("low.wav", ("-c:a", "pcm_u8", "-ar", "8000")),
+        ("-v.wav", ("-ar", "48000")),
+    ],
+)
+def test_every_kind_of_sound_file_keeps_its_pace(tmp_path, frames, name, codec):
+    audio = tone(tmp_path / name, 2.0, rate=44100, channels=2, codec=codec)
+    path = tmp_path / "clip.mp4"
+    muxer.write_mp4(muxer.back_and_forth(frames, 32), path, 16, audio=audio)
+    heard = sound_of(path)
+    assert abs(len(heard) / 16000 - 2) < 1 / 16
+    assert np.argmax(np.abs(heard) > 0.2) / 16000 == pytest.approx(1.5, abs=1 / 16)
+
+
 def test_a_loop_goes_forth_and_back(tmp_path, frames):
     looped = np.stack(list(muxer.back_and_forth(frames, 40)))
     order = [int(np.abs(frames.astype(int) - one).sum((1, 2, 3)).argmin()) for one in looped.astype(int)]
