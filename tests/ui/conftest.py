@@ -104,7 +104,7 @@ def scripted_catalog(tmp_path_factory) -> Path:
     names += [*weights.TOKENIZER_FILES, "HighNoise/x-Q8_0.gguf", "LowNoise/x-Q8_0.gguf"]
     for name in names:
         (folder / "model" / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / "model" / name).touch()
+        (folder / "model" / name).write_text('{"dim": 256}' if name.endswith("config.json") else "")
     text = (ROOT / "configs" / "catalog.toml").read_text()
     assert '"embedded:assets/wan-tiny"' in text
     (folder / "catalog.toml").write_text(text.replace("embedded:assets/wan-tiny", f"embedded:{folder / 'model'}"))

@@ -46,7 +46,8 @@ def build_ui(settings: Settings) -> gr.Blocks:
         gr.HTML(HEADER, apply_default_css=False)
         with gr.Row(elem_id="desk"):
             with gr.Column(elem_id="left", scale=5, min_width=320):
-                inputs = build_inputs(ready, catalog, chosen, wanted if wanted in names else (names or [""])[0])
+                scheme = wanted if wanted in names else (names or [""])[0]
+                inputs = build_inputs(ready, catalog, chosen, scheme, settings)
             with gr.Column(elem_id="right", scale=8, min_width=320):
                 card = build_progress_card()
                 result = build_result()
@@ -61,6 +62,7 @@ def build_ui(settings: Settings) -> gr.Blocks:
             past.grid,
             models.download,
             models.table,
+            inputs.loras.rows,
             inputs.cancel,
             timer,
             browser,
@@ -94,29 +96,45 @@ def build_ui(settings: Settings) -> gr.Blocks:
             **latest,
         )
         inputs.picture.clear(lambda: "", None, inputs.picture_note, **light)
-        # `select`, not `change`: only a choice loads a model, not the filling in of old settings; and not `input`,
-        # which a list that is opened and closed again fires as well.
-        inputs.model.select(
-            handlers.choose_model, [browser, view, inputs.model], [*inputs.of_model(), *observed], **latest
+        # `input`, not `change`: only a choice loads a model, not the filling in of old settings. Not `select`
+        # either, which the keyboard does not fire. A list that is only opened and closed fires `input` as well:
+        # the handlers compare.
+        inputs.model.input(
+            handlers.choose_model,
+            [browser, view, inputs.model],
+            [*inputs.of_model(), inputs.loras.add, *observed],
+            **latest,
         )
-        inputs.scheme.select(handlers.choose_scheme, [browser, view, inputs.model, inputs.scheme], observed, **latest)
+        inputs.scheme.input(handlers.choose_scheme, [browser, view, inputs.model, inputs.scheme], observed, **latest)
 
         models.table.change(
-            handlers.refresh_choices, [inputs.model, inputs.scheme], [inputs.model, inputs.scheme], **latest
+            handlers.refresh_choices, [view, inputs.model, inputs.scheme], [inputs.model, inputs.scheme], **latest
         )
         models.table.load_model(
-            handlers.load_model, [browser, view], [inputs.model, *inputs.of_model(), *observed], **latest
+            handlers.load_model,
+            [browser, view],
+            [inputs.model, *inputs.of_model(), inputs.loras.add, *observed],
+            **latest,
         )
         models.table.download_model(handlers.download_model, [browser, view], observed, **once)
         models.download.stop_download(handlers.stop_download, [browser, view], observed, **once)
+
+        loras = inputs.loras
+        loras.add.input(handlers.add_lora, [browser, view, loras.add], [loras.add, inputs.message, *observed], **latest)
+        loras.refresh.click(handlers.refresh_loras, [browser, view], [loras.add, *observed], **light)
+        loras.rows.remove_lora(handlers.remove_lora, [browser, view], observed, **light)
+        loras.rows.target_lora(handlers.change_target, [browser, view], observed, **light)
+        loras.rows.strength_lora(handlers.change_strength, [browser, view], observed, **light)
 
         past.grid.select(handlers.select, [browser, view], observed, **light)
         result.remove(handlers.remove, [browser, view], observed, **light)
         result.stop(handlers.stop, [browser, view], observed, **light)
         result.reuse(handlers.reuse_seed, browser, inputs.seed, **light)
-        restored = [inputs.model, inputs.seed, inputs.message, *inputs.of_model()]
-        result.restore(handlers.restore, browser, [inputs.picture, *restored], **light)
-        past.from_video.upload(handlers.restore_from_video, past.from_video, [past.message, *restored], **light)
+        restored = [inputs.model, inputs.seed, inputs.message, *inputs.of_model(), loras.add, *observed]
+        result.restore(handlers.restore, [browser, view], [inputs.picture, *restored], **light)
+        past.from_video.upload(
+            handlers.restore_from_video, [browser, view, past.from_video], [past.message, *restored], **light
+        )
     return page
 
 

@@ -17,7 +17,7 @@ from wan_ui.errors import UserError
 from wan_ui.intake import Draft
 from wan_ui.jobs import Job
 from wan_ui.pipeline import PIPELINE
-from wan_ui.ui import history, inputs, models_panel, progress_card, result
+from wan_ui.ui import history, inputs, lora_picker, models_panel, progress_card, result
 from wan_ui.ui.examples import load_examples
 from wan_ui.ui.markup import text
 from wan_ui.ui.security import uploaded
@@ -28,8 +28,8 @@ log = logging.getLogger(__name__)
 BUSY, IDLE = 0.5, 3.0  # seconds between looks
 # One per page. active: ids of this person's waiting and running jobs; last: the one that ended last while
 # the page was open; selected: the clip on the stage; watch: look often until then, something was asked for;
-# sent: what the page shows already.
-NEW_VIEW = {"active": [], "last": "", "selected": "", "watch": 0.0, "sent": {}}
+# sent: what the page shows already; loras: those that are chosen; model: the one in the form.
+NEW_VIEW = {"active": [], "last": "", "selected": "", "watch": 0.0, "sent": {}, "loras": [], "model": ""}
 
 
 def guard(handler):
@@ -71,6 +71,7 @@ def observe(browser: dict, view: dict) -> list:
     view["active"] = [job.id for job in active]
     last = by_id.get(view["last"])
     browser["job"] = active[0].id if active else view["last"]
+    browser["loras"] = view["loras"]
 
     if active:
         position = PIPELINE.position(active[0])
@@ -81,6 +82,7 @@ def observe(browser: dict, view: dict) -> list:
         card = progress_card.model_card(PIPELINE.model, catalog)
     selected = by_id.get(view["selected"]) or PIPELINE.job(view["selected"], owner)
     status, download = PIPELINE.model, PIPELINE.staging.status
+    form_model = _form_model(view)
     busy = bool(active) or status.state == "loading" or download.active or time.time() < view["watch"]
     rights = {"own": owner == "local", "fetch": _may_download(owner)}
     return [
@@ -104,6 +106,12 @@ def observe(browser: dict, view: dict) -> list:
             models_panel.models_key(status, download, PIPELINE.settings),
             lambda: models_panel.models_html(status, download, PIPELINE.settings, **rights),
         ),
+        _if_new(
+            view,
+            "loras",
+            lora_picker.rows_key(view["loras"], form_model, jobs, PIPELINE.settings),
+            lambda: lora_picker.rows_html(view["loras"], form_model, jobs, PIPELINE.settings),
+        ),
         _if_new(view, "cancel", bool(active), lambda: gr.update(visible=bool(active))),
         _if_new(view, "timer", busy, lambda: gr.Timer(BUSY if busy else IDLE, active=True)),
         _if_new(view, "browser", browser, lambda: browser),
@@ -126,12 +134,20 @@ def _if_new(view: dict, part: str, key, update):
 def arrive(browser: dict, view: dict) -> list:
     """A page was opened or reloaded: show the job this browser followed, else the newest clip."""
     browser, owner = identify(browser, PIPELINE.settings)
-    view.update(NEW_VIEW, active=[], sent={})  # in place: Gradio hands every event of a page the same object
+    kept = lora_picker.from_values(browser["loras"])
+    # In place: Gradio hands every event of a page the same object.
+    view.update(NEW_VIEW, active=[], sent={}, loras=kept, model=_first_model())
     jobs = PIPELINE.history(owner, history.LIMIT)
     if isinstance(browser["job"], str) and PIPELINE.job(browser["job"], owner):
         view["active"] = [browser["job"]]  # if it has ended meanwhile, that is shown
     view["selected"] = next((job.id for job in jobs if PIPELINE.clip(job) is not None), "")
     return observe(browser, view)
+
+
+def _first_model() -> str:
+    """The one that a new page has chosen."""
+    usable, wanted = models_panel.usable(PIPELINE.settings), PIPELINE.settings.model
+    return wanted if wanted in usable or not usable else next(iter(usable))
 
 
 # ---------------------------------------------------------------- submit and cancel
@@ -151,6 +167,7 @@ def submit(browser: dict, view: dict, picture, prompt, model, scheme, size, fram
             frames=frames or 0,
             steps=steps or 0,
             seed=-1 if seed in (None, "") else seed,
+            loras=lora_picker.specs(view["loras"]),
         )
         _follow(view, PIPELINE.submit(draft, owner))
     except UserError as error:
@@ -162,14 +179,15 @@ def submit(browser: dict, view: dict, picture, prompt, model, scheme, size, fram
 
 @guard
 def run_example(browser: dict, view: dict, model, scheme, event: gr.EventData) -> list:
-    """Updates: picture, prompt, then those of `submit`. The other settings are the model's own."""
+    """Updates: picture, prompt, then those of `submit`. With the chosen LoRAs; other settings are the model's own."""
     examples, number = load_examples(), event._data.get("example")
     if not (isinstance(number, int) and 0 <= number < len(examples)):
         raise gr.Error("There is no such example.", print_exception=False)
     example = examples[number]
     browser, owner = identify(browser, PIPELINE.settings)
     try:
-        draft = Draft(image=str(example.image), prompt=example.prompt, model=model or "", scheme=scheme or "")
+        chosen = lora_picker.specs(view["loras"])
+        draft = Draft(str(example.image), example.prompt, model=model or "", scheme=scheme or "", loras=chosen)
         _follow(view, PIPELINE.submit(draft, owner))
         words = ""
     except UserError as error:
@@ -236,37 +254,42 @@ def reuse_seed(browser: dict, event: gr.EventData):
 
 
 @guard
-def restore(browser: dict, event: gr.EventData) -> list:
-    """Load settings of a job: updates for picture, model, seed, message, `Inputs.of_model` and the prompt's text."""
+def restore(browser: dict, view: dict, event: gr.EventData) -> list:
+    """Load settings of a job: updates for picture, model, seed, message, `Inputs.of_model`, LoRAs, `Observed`."""
     _, owner = identify(browser, PIPELINE.settings)
     job = PIPELINE.job(_job_id(event), owner)
     if job is None:
-        return [gr.skip()] * 10
+        return [*[gr.skip()] * 11, *observe(browser, view)]
     picture = PIPELINE.clips / job.id / "input.png"
     try:
-        return [str(picture) if picture.is_file() else gr.skip(), *_settings(job.request.to_dict())]
+        updates = [str(picture) if picture.is_file() else gr.skip(), *_settings(view, job.request.to_dict())]
     except UserError as error:
-        return [gr.skip(), gr.skip(), gr.skip(), complaint(error), *[gr.skip()] * 6]
+        updates = [gr.skip(), gr.skip(), gr.skip(), complaint(error), *[gr.skip()] * 7]
+    return [*updates, *observe(browser, view)]
 
 
 @guard
-def restore_from_video(video) -> list:
+def restore_from_video(browser: dict, view: dict, video) -> list:
     """Load settings out of an uploaded MP4: updates for its own message, then those of `restore` less the picture."""
     try:
         path = Path(uploaded(video, "video"))
         with path.open("rb") as file:
             if file.read(12)[4:8] != b"ftyp":
                 raise UserError("video: this is not an MP4 file", field="video")
-        found = _settings(muxer.read_metadata(path))
+        found = _settings(view, muxer.read_metadata(path))
         name = text(video.get("orig_name") or "the video")
         words = f'<p class="w-quiet" role="status">Settings loaded from {name}. A video does not carry its picture.</p>'
-        return [words, *found]
+        updates = [words, *found]
     except UserError as error:
-        return [complaint(error), *[gr.skip()] * 9]
+        updates = [complaint(error), *[gr.skip()] * 10]
+    return [*updates, *observe(browser, view)]
 
 
-def _settings(values: dict) -> list:
-    """Updates for model, seed, message and `Inputs.of_model`. Raises UserError when the model cannot run here."""
+def _settings(view: dict, values: dict) -> list:
+    """Updates for model, seed, message, `Inputs.of_model` and the LoRA list; the chosen LoRAs go into `view`.
+
+    Raises UserError when the model cannot run here.
+    """
     settings = PIPELINE.settings
     catalog = load_catalog(settings.catalog)
     usable = models_panel.usable(settings)
@@ -285,7 +308,9 @@ def _settings(values: dict) -> list:
         steps if isinstance(steps, int) and model.steps[0] <= steps <= model.steps[1] else 0,
     )
     updates[0] = gr.update(info=model.hint or None, value=str(values.get("prompt", "")))
-    return [model.name, seed if isinstance(seed, int) else -1, "", *updates]
+    view["loras"] = lora_picker.from_values(values.get("loras"))
+    seed = seed if isinstance(seed, int) else -1
+    return [model.name, seed, "", *updates, _lora_choices(view, model)]
 
 
 # ---------------------------------------------------------------- the form
@@ -293,24 +318,26 @@ def _settings(values: dict) -> list:
 
 @guard
 def choose_model(browser: dict, view: dict, name: str) -> list:
-    """Updates for `Inputs.of_model`, then `Observed`; one person's app loads the model at once."""
+    """Updates for `Inputs.of_model`, LoRAs, then `Observed`; one person's app loads the model at once."""
     settings = PIPELINE.settings
     catalog = load_catalog(settings.catalog)
     usable = models_panel.usable(settings)
     if name not in usable:
         raise gr.Error("That model cannot run here.", print_exception=False)
+    if name == view["model"]:  # the list was opened and closed again
+        return [*[gr.skip()] * 7, *observe(browser, view)]
     updates = inputs.model_updates(catalog[name], usable[name])
     _load(browser, view, name, "")
-    return [*updates, *observe(browser, view)]
+    return [*updates, _lora_choices(view, catalog[name]), *observe(browser, view)]
 
 
 @guard
-def refresh_choices(name: str, scheme: str) -> list:
+def refresh_choices(view: dict, name: str, scheme: str) -> list:
     """Updates for model and scheme: something was downloaded or has gone. The choice stays if it can."""
     catalog, usable = load_catalog(PIPELINE.settings.catalog), models_panel.usable(PIPELINE.settings)
     if not usable:
         return [gr.skip(), gr.skip()]
-    kept = name if name in usable else next(iter(usable))
+    kept = view["model"] = name if name in usable else next(iter(usable))
     return [
         gr.update(choices=[(catalog[found].title, found) for found in usable], value=kept),
         gr.update(**inputs.scheme_choices(catalog[kept], usable[kept], scheme)),
@@ -319,7 +346,7 @@ def refresh_choices(name: str, scheme: str) -> list:
 
 @guard
 def load_model(browser: dict, view: dict, event: gr.EventData) -> list:
-    """A Load button: updates for model, `Inputs.of_model`, then `Observed`. It is chosen in the form as well."""
+    """A Load button: updates for model, `Inputs.of_model`, LoRAs, `Observed`. It is chosen in the form as well."""
     name, scheme = (str(event._data.get(key, "")) for key in ("model", "scheme"))
     if identify(browser, PIPELINE.settings)[1] != "local":
         raise gr.Error("Several people use this app: a model is loaded with its clip.", print_exception=False)
@@ -327,7 +354,8 @@ def load_model(browser: dict, view: dict, event: gr.EventData) -> list:
     if scheme not in [found.name for found in usable.get(name, [])]:
         raise gr.Error("That model cannot run here.", print_exception=False)
     _load(browser, view, name, scheme)
-    return [name, *inputs.model_updates(catalog[name], usable[name], scheme), *observe(browser, view)]
+    updates = inputs.model_updates(catalog[name], usable[name], scheme)
+    return [name, *updates, _lora_choices(view, catalog[name]), *observe(browser, view)]
 
 
 @guard
@@ -364,7 +392,9 @@ def _check_download(browser: dict) -> None:
 
 @guard
 def choose_scheme(browser: dict, view: dict, name: str, scheme: str) -> list:
-    _load(browser, view, name, scheme)
+    status = PIPELINE.model
+    if status.state == "failed" or (status.model, status.scheme) != (name, scheme):
+        _load(browser, view, name, scheme)
     return observe(browser, view)
 
 
@@ -377,6 +407,58 @@ def _load(browser: dict, view: dict, name: str, scheme: str) -> None:
             raise gr.Error(text(error), print_exception=False) from None
         view["last"] = ""  # the card is free for the loading
         view["watch"] = time.time() + IDLE
+
+
+# ---------------------------------------------------------------- LoRAs
+
+
+def _lora_choices(view: dict, model: Model):
+    """Update for the list that LoRAs are added from; the form now has this model."""
+    view["model"] = model.name
+    return gr.update(choices=lora_picker.choices(model, PIPELINE.settings), value=None)
+
+
+def _form_model(view: dict) -> Model:
+    catalog = load_catalog(PIPELINE.settings.catalog)
+    return catalog.get(view["model"]) or next(iter(catalog.values()))
+
+
+@guard
+def refresh_loras(browser: dict, view: dict) -> list:
+    """The ↻ button: the folder is read again. Updates for the list, then `Observed`."""
+    view["sent"].pop("loras", None)
+    return [_lora_choices(view, _form_model(view)), *observe(browser, view)]
+
+
+@guard
+def add_lora(browser: dict, view: dict, name) -> list:
+    """Chosen in the list: updates for the list (empty again), message, `Observed`."""
+    words = ""
+    try:
+        view["loras"] = lora_picker.add(view["loras"], str(name or ""), _form_model(view), PIPELINE.settings)
+    except UserError as error:
+        words = complaint(error)
+    return [gr.update(value=None), words, *observe(browser, view)]
+
+
+@guard
+def change_strength(browser: dict, view: dict, event: gr.EventData) -> list:
+    file, value = str(event._data.get("file", "")), event._data.get("value")
+    view["loras"] = lora_picker.change(view["loras"], file, strength=value)
+    return observe(browser, view)
+
+
+@guard
+def change_target(browser: dict, view: dict, event: gr.EventData) -> list:
+    file, value = str(event._data.get("file", "")), event._data.get("value")
+    view["loras"] = lora_picker.change(view["loras"], file, target=value)
+    return observe(browser, view)
+
+
+@guard
+def remove_lora(browser: dict, view: dict, event: gr.EventData) -> list:
+    view["loras"] = lora_picker.remove(view["loras"], str(event._data.get("file", "")))
+    return observe(browser, view)
 
 
 @guard

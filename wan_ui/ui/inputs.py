@@ -9,6 +9,8 @@ import gradio as gr
 from wan_ui.catalog import Model, Scheme, parse_size
 from wan_ui.images import crop_box, open_image, show_crop
 from wan_ui.intake import MAX_SEED
+from wan_ui.settings import Settings
+from wan_ui.ui.lora_picker import LoraPicker, build_lora_picker
 from wan_ui.ui.markup import text
 
 PROMPT_PLACEHOLDER = "What should happen? For example: slowly zoom in, sunset light"
@@ -28,6 +30,7 @@ class Inputs:
     frames: gr.Radio
     steps: gr.Slider
     seed: gr.Number
+    loras: LoraPicker
     message: gr.HTML
     generate: gr.Button
     cancel: gr.Button
@@ -50,7 +53,9 @@ class Inputs:
         return [self.prompt, self.phrases, self.scheme, self.size, self.frames, self.steps]
 
 
-def build_inputs(usable: dict[str, list[Scheme]], catalog: dict[str, Model], chosen: str, scheme: str) -> Inputs:
+def build_inputs(
+    usable: dict[str, list[Scheme]], catalog: dict[str, Model], chosen: str, scheme: str, settings: Settings
+) -> Inputs:
     """`usable`: what can run here; only that can be selected."""
     model = catalog[chosen]
     with gr.Column(elem_id="picture-part"):
@@ -114,6 +119,7 @@ def build_inputs(usable: dict[str, list[Scheme]], catalog: dict[str, Model], cho
             min_width=150,
             elem_id="seed",
         )
+    loras = build_lora_picker(model, settings)
     with gr.Column(elem_id="actions"):
         message = gr.HTML("" if usable else NO_MODEL, elem_id="message", apply_default_css=False)
         with gr.Row():
@@ -132,6 +138,7 @@ def build_inputs(usable: dict[str, list[Scheme]], catalog: dict[str, Model], cho
         frames,
         steps,
         seed,
+        loras,
         message,
         generate,
         cancel,

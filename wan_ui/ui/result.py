@@ -7,6 +7,7 @@ import gradio as gr
 from wan_ui.catalog import Model
 from wan_ui.jobs import Job
 from wan_ui.pipeline import PIPELINE
+from wan_ui.request import LoraMatch
 from wan_ui.ui.markup import STATE_WORDS, file_url, model_name, problem, seconds, spent, text
 
 # The quoted names are the events this part sends; each carries the id of the job.
@@ -65,11 +66,20 @@ def _about(job: Job, catalog: dict[str, Model]) -> str:
         "Size": f"{request.width} × {request.height}",
         "Length": length,
         "Steps": f"{request.steps}",
+        "LoRAs": _loras(job),
         "Time": seconds(spent(job)) if result else "",
     }
     choices = {key.replace("_", " ").capitalize(): value for key, value in result.get("facts", {}).items()}
+    choices.pop("Loras", None)  # said above
     how = f'<details class="w-how"><summary>How it was made</summary>{_list(choices)}</details>' if choices else ""
     return f'<p class="w-prompt">{text(request.prompt)}</p>{_list(facts)}{how}'
+
+
+def _loras(job: Job) -> str:
+    """What each became once the job is done, before that what was asked for."""
+    if job.result.get("loras"):
+        return "; ".join(LoraMatch(**match).words for match in job.result["loras"])
+    return "; ".join(f"{spec.file} x{spec.strength:g}, {spec.target.replace('_', ' ')}" for spec in job.request.loras)
 
 
 def _list(facts: dict) -> str:

@@ -1,7 +1,7 @@
 """Who is asking, and what this browser was looking at.
 
-The browser keeps {"owner": token, "job": id} in its local storage, so that a reload finds its job
-again. On a loopback address there is one person, called "local", who shares the history with the
+The browser keeps {"owner": token, "job": id, "loras": chosen} in its local storage, so that a reload finds
+its job and its LoRAs again. On a loopback address there is one person, called "local", who shares the history with the
 command line. On any other address each browser is an owner of its own, known by a random token.
 """
 
@@ -17,7 +17,7 @@ from wan_ui.settings import Settings
 # app can still read what the browser kept.
 STORAGE = {"storage_key": "wan-ui", "secret": "wan-ui-browser-state"}
 TOKEN = re.compile(r"[0-9a-f]{32}")
-NOTHING = {"owner": "", "job": ""}
+NOTHING = {"owner": "", "job": "", "loras": []}
 
 
 def browser_state() -> gr.BrowserState:

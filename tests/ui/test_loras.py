@@ -1,0 +1,189 @@
+"""The LoRA picker: add in two clicks, see where it goes and why, change it, remove it; stored and loaded back."""
+
+import json
+import sqlite3
+
+import numpy as np
+import pytest
+from playwright.sync_api import Page, expect
+from safetensors.numpy import save_file
+
+from tests.ui.conftest import card_says, generate, shoot, wait_for_playing
+from tests.ui.test_looks import PHONE, faults
+from wan_ui import muxer
+
+
+def write(path, width=256, layers=2, **metadata):
+    """A LoRA for a model of that width: Wan-Tiny has 256, A14B 5120."""
+    tensors = {}
+    for layer in range(layers):
+        module = f"diffusion_model.blocks.{layer}.self_attn.q"
+        tensors[f"{module}.lora_A.weight"] = np.full((4, width), 0.01, np.float32)
+        tensors[f"{module}.lora_B.weight"] = np.full((width, 4), 0.01, np.float32)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file(tensors, path, metadata=metadata)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("loras")
+    write(folder / "styles" / "sepia.safetensors", trigger_words="sepia tone, old photo", notes="brown and warm")
+    write(folder / "spiral_high_noise.safetensors")
+    write(folder / "spiral_low_noise.safetensors")
+    write(folder / "grain_low_noise.safetensors")
+    write(folder / "large.safetensors", width=5120)
+    (folder / "renamed.safetensors").write_bytes(b"\x80\x04 a pickle")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def lora_app(scripted, folder):
+    return scripted(WAN_UI_LORAS=str(folder))
+
+
+def add(page: Page, name: str) -> None:
+    """Two clicks: the list, the LoRA."""
+    page.locator("#lora-add input").click()
+    page.get_by_role("option", name=name).click()
+    page.locator(".w-lora", has_text=name).wait_for()
+
+
+def row(page: Page, name: str):
+    return page.locator(".w-lora", has_text=name)
+
+
+def set_strength(page: Page, name: str, value: str) -> None:
+    number = row(page, name).get_by_label("as a number")
+    number.fill(value)
+    number.press("Tab")
+
+
+def test_add_change_generate_and_load_back(open_page, lora_app, picture, tmp_path):
+    page = open_page(lora_app.url)
+    page.locator("#lora-add input").click()
+    expect(page.get_by_role("option")).to_have_count(3)  # the pair is one entry; what does not fit is not offered
+    page.keyboard.press("Tab")
+    expect(page.locator(".w-lora-others")).to_contain_text("2 files do not fit")
+    expect(page.locator(".w-lora-others")).to_contain_text("large.safetensors is for Wan2.2 A14B")
+    expect(page.locator(".w-lora-others")).to_contain_text("renamed.safetensors cannot be used")
+
+    add(page, "sepia")
+    sepia = row(page, "sepia")
+    expect(sepia.get_by_role("radio", name="Both")).to_be_checked()
+    expect(sepia).to_contain_text("The file has 2 layers")
+    sepia.get_by_role("button", name="old photo").click()
+    expect(page.locator("#prompt textarea")).to_have_value("old photo")
+    add(page, "spiral (high + low)")
+    expect(row(page, "spiral")).to_contain_text("Suggested: both, it has a file for each expert.")
+    expect(row(page, "spiral")).to_contain_text("2 layers for high noise and 2 layers for low noise")
+    add(page, "grain_low_noise")
+    grain = row(page, "grain")
+    expect(grain.get_by_role("radio", name="Low noise")).to_be_checked()
+    expect(grain).to_contain_text("Suggested: low noise, its name says low-noise.")
+    expect(grain.get_by_role("alert")).to_have_count(0)
+    grain.get_by_role("radio", name="High noise").check()
+    expect(grain.get_by_role("alert")).to_contain_text("was made for the low-noise expert")
+    expect(grain).to_contain_text("Low noise is suggested")
+    shoot(page, "50-loras", full=True)
+    set_strength(page, "sepia", "0.35")
+    expect(sepia.locator("input[type=range]")).to_have_value("0.35")
+    row(page, "spiral").get_by_role("button", name="Remove").click()
+    expect(page.locator(".w-lora")).to_have_count(2)
+
+    generate(page, picture, "old photo, zoom in")
+    wait_for_playing(page)
+    facts = page.locator(".w-facts").first
+    expect(facts).to_contain_text("styles/sepia.safetensors x0.35: high noise 8/8 layers, low noise 8/8 layers")
+    expect(facts).to_contain_text("grain_low_noise.safetensors x1: high noise 8/8 layers")
+    expect(grain).to_contain_text("Matched 8/8 layers, high noise; 0, low noise.")
+    shoot(page, "51-loras-done", full=True)
+
+    page.reload(wait_until="domcontentloaded")
+    expect(page.locator(".w-lora")).to_have_count(2)
+    with page.expect_download() as download:
+        page.get_by_role("link", name="Download").click()
+    download.value.save_as(tmp_path / "clip.mp4")
+    expected = [
+        {"file": "styles/sepia.safetensors", "strength": 0.35, "target": "both"},
+        {"file": "grain_low_noise.safetensors", "strength": 1.0, "target": "high_noise"},
+    ]
+    assert muxer.read_metadata(tmp_path / "clip.mp4")["loras"] == expected
+
+    for how in ("history", "video"):
+        for name in ("sepia", "grain"):
+            row(page, name).get_by_role("button", name="Remove").click()
+        expect(page.locator(".w-lora")).to_have_count(0)
+        if how == "history":
+            page.get_by_role("button", name="Load settings", exact=True).click()
+        else:
+            with page.expect_file_chooser() as chooser:
+                page.get_by_role("button", name="Load settings from a video").click()
+            chooser.value.set_files(tmp_path / "clip.mp4")
+        expect(page.locator(".w-lora")).to_have_count(2)
+        expect(row(page, "sepia").get_by_label("as a number")).to_have_value("0.35")
+        expect(row(page, "grain").get_by_role("radio", name="High noise")).to_be_checked()
+
+
+def test_a_new_file_is_found_without_a_restart_and_a_lost_one_is_said(open_page, scripted, picture, tmp_path):
+    app = scripted(WAN_UI_LORAS=str(tmp_path / "loras"))
+    page = open_page(app.url)
+    expect(page.locator("#lora-rows")).to_contain_text(f"Put .safetensors files into {tmp_path}/loras and press")
+    write(tmp_path / "loras" / "late.safetensors")
+    page.locator("#lora-refresh").click()
+    expect(page.locator("#lora-rows")).not_to_contain_text("Put .safetensors files")
+    add(page, "late")
+    generate(page, picture, "with it")
+    card_says(page, "Done in")
+    (tmp_path / "loras" / "late.safetensors").unlink()
+    expect(row(page, "late").get_by_role("alert")).to_contain_text("is not in the LoRA folder")
+    page.click("#generate")
+    expect(page.locator("#message [role=alert]")).to_contain_text("Loras: 'late.safetensors' is not in the LoRA folder")
+    row(page, "late").get_by_role("button", name="Remove").click()
+    page.click("#generate")
+    expect(page.locator("#history .w-tile")).to_have_count(2)
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_on_a_phone_and_with_the_keyboard(open_page, lora_app, dark):
+    page = open_page(lora_app.url, *PHONE, dark=dark)
+    page.locator("#lora-add input").focus()
+    page.keyboard.press("ArrowDown")
+    page.get_by_role("option", name="grain").wait_for()
+    page.keyboard.type("grain")
+    page.keyboard.press("Enter")
+    grain = row(page, "grain")
+    grain.wait_for()
+    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+    slider = grain.locator("input[type=range]")
+    slider.focus()
+    page.keyboard.press("ArrowLeft")
+    expect(grain.get_by_label("as a number")).to_have_value("0.95")
+    page.keyboard.press("ArrowLeft")  # the focus stays although the row may have been drawn anew
+    expect(grain.get_by_label("as a number")).to_have_value("0.9")
+    grain.get_by_role("radio", name="Low noise").focus()
+    page.keyboard.press("ArrowLeft")
+    expect(grain.get_by_role("alert")).to_contain_text("was made for the low-noise expert")
+    page.keyboard.press("ArrowRight")
+    expect(grain.get_by_role("alert")).to_have_count(0)
+    expect(grain.get_by_role("radio", name="Low noise")).to_be_focused()
+    assert faults(page) == []
+    grain.scroll_into_view_if_needed()
+    page.screenshot(path=f"test-artifacts/ui/52-loras-phone-{'dark' if dark else 'light'}.png")
+
+
+def test_forged_choices_reach_no_file(open_page, lora_app, picture):
+    page = open_page(lora_app.url)
+    add(page, "sepia")
+    kept = row(page, "sepia").get_by_role("button", name="Remove")
+    kept.evaluate("e => { e.dataset.file = '../../etc/passwd' }")
+    kept.click()
+    expect(page.locator(".w-lora")).to_have_count(1)
+    number = row(page, "sepia").locator(".w-lora-strength input").last
+    for value in ("1e999", "nan", "<b>", "-99"):
+        number.evaluate("(e, value) => { e.type = 'text'; e.value = value }", value)
+        number.dispatch_event("change")
+    generate(page, picture, "still fine")
+    card_says(page, "Done in")
+    with sqlite3.connect(lora_app.folder / "outputs" / "wan_ui.sqlite") as database:
+        (request,) = database.execute("SELECT request FROM jobs ORDER BY created DESC LIMIT 1").fetchone()
+    assert json.loads(request)["loras"] == [{"file": "styles/sepia.safetensors", "strength": -4.0, "target": "both"}]

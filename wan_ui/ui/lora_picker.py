@@ -1,0 +1,250 @@
+"""The LoRA picker: what is chosen, where each goes, and what became of it.
+
+The chosen list lives in the page's `view` ("loras": file, strength, target), so that Generate, a restored clip
+and the picker cannot disagree. A LoRA is added by choosing it in a list; its row then says which expert it is
+put on and why, warns where that is not what its maker meant, and offers its trigger words for the prompt.
+"""
+
+from dataclasses import asdict, dataclass
+
+import gradio as gr
+
+from wan_ui import loras
+from wan_ui.catalog import Model
+from wan_ui.errors import UserError
+from wan_ui.jobs import Job
+from wan_ui.loras.choice import MAX_LORAS, MAX_STRENGTH
+from wan_ui.request import LoraMatch, LoraSpec
+from wan_ui.settings import Settings
+from wan_ui.ui.markup import text
+
+TARGET_WORDS = {"high_noise": "High noise", "low_noise": "Low noise", "both": "Both"}
+# Each control has a data-key, by which the focus finds it again when the rows are drawn anew.
+SCRIPT = """
+const events = ['remove_lora', 'target_lora', 'strength_lora'];
+const send = (control, more) => trigger(control.dataset.do, { file: control.dataset.file, ...more });
+element.addEventListener('click', (event) => {
+  const button = event.target.closest('button[data-do]');
+  if (button && events.includes(button.dataset.do)) send(button, {});
+});
+element.addEventListener('change', (event) => {
+  const control = event.target.closest('input[data-do], select[data-do]');
+  if (control && events.includes(control.dataset.do)) send(control, { value: control.value });
+});
+element.addEventListener('input', (event) => {
+  const slider = event.target.closest('input[type=range]');
+  if (slider) slider.closest('.w-lora-strength').querySelector('input[type=number]').value = slider.value;
+});
+let focused = '';
+element.addEventListener('focusin', (event) => { focused = event.target.dataset.key || ''; });
+element.addEventListener('focusout', (event) => { if (event.relatedTarget) focused = ''; });
+watch('value', () => {
+  if (focused && !element.contains(document.activeElement)) {
+    element.querySelector(`[data-key="${CSS.escape(focused)}"]`)?.focus({ preventScroll: true });
+  }
+});
+"""
+
+
+@dataclass(frozen=True)
+class LoraPicker:
+    add: gr.Dropdown
+    refresh: gr.Button
+    rows: gr.HTML
+
+
+def build_lora_picker(model: Model, settings: Settings) -> LoraPicker:
+    with gr.Column(elem_id="loras"):
+        with gr.Row(elem_id="lora-add-row"):
+            add = gr.Dropdown(
+                label="Add a LoRA", choices=choices(model, settings), value=None, min_width=150, elem_id="lora-add"
+            )
+            refresh = gr.Button("Refresh", size="sm", scale=0, min_width=84, elem_id="lora-refresh")
+        rows = gr.HTML("", elem_id="lora-rows", js_on_load=SCRIPT, apply_default_css=False)
+    return LoraPicker(add, refresh, rows)
+
+
+def choices(model: Model, settings: Settings) -> list[tuple[str, str]]:
+    """Those that fit the model, as the list shows them."""
+    return [(_choice(entry), entry.name) for entry in loras.scan(settings.loras) if not refused(entry, model)]
+
+
+def _choice(entry: loras.LoraEntry) -> str:
+    parts = [entry.name]
+    if entry.made_for in ("high_noise", "low_noise"):
+        parts.append(TARGET_WORDS[entry.made_for].lower())
+    if entry.notes:
+        parts.append(entry.notes if len(entry.notes) <= 60 else f"{entry.notes[:59]}…")
+    return " · ".join(parts)
+
+
+def refused(entry: loras.LoraEntry, model: Model) -> str:
+    """ "" when the entry can be chosen for the model, else why not."""
+    return f"{entry.name} cannot be used: {entry.problem}" if entry.problem else loras.fits(entry, model)
+
+
+# ---------------------------------------------------------------- the chosen list
+
+
+def add(chosen: list[dict], name: str, model: Model, settings: Settings) -> list[dict]:
+    """With `name` at the end, on the target that suits it. Raises UserError."""
+    entry = loras.find(name, loras.scan(settings.loras))
+    reason = refused(entry, model)
+    if reason:
+        raise UserError(f"loras: {reason}", field="loras")
+    if any(spec["file"] == entry.name for spec in chosen):
+        raise UserError(f"loras: {entry.name} is chosen already; its strength is in its row", field="loras")
+    if len(chosen) >= MAX_LORAS:
+        raise UserError(f"loras: at most {MAX_LORAS} together", field="loras")
+    return [*chosen, asdict(LoraSpec(entry.name, 1.0, loras.suggest(entry, model)[0]))]
+
+
+def change(chosen: list[dict], file: str, **values) -> list[dict]:
+    """With other values for `file`; what is not a value keeps the old one."""
+    if "strength" in values:
+        try:
+            values["strength"] = round(min(max(float(values["strength"]), -MAX_STRENGTH), MAX_STRENGTH), 3)
+        except (TypeError, ValueError):
+            return chosen
+    if values.get("target", "both") not in loras.TARGETS:
+        return chosen
+    return [{**spec, **values} if spec["file"] == file else spec for spec in chosen]
+
+
+def remove(chosen: list[dict], file: str) -> list[dict]:
+    return [spec for spec in chosen if spec["file"] != file]
+
+
+def from_values(values) -> list[dict]:
+    """The list of a stored request or of a video's metadata, which may hold anything."""
+    found = []
+    for value in values if isinstance(values, list | tuple) else ():
+        if isinstance(value, dict) and isinstance(value.get("file"), str):
+            spec = asdict(LoraSpec(value["file"][:500]))
+            found.append(change([spec], spec["file"], **{k: value[k] for k in ("strength", "target") if k in value})[0])
+    return found[:MAX_LORAS]
+
+
+def specs(chosen: list[dict]) -> tuple[LoraSpec, ...]:
+    return tuple(LoraSpec(**spec) for spec in chosen)
+
+
+def last_match(spec: LoraSpec, jobs: list[Job]) -> LoraMatch | None:
+    """What became of the same file on the same target in the newest of `jobs` that used it."""
+    for job in jobs:
+        for match in job.result.get("loras", ()):
+            if (match["file"], match["target"]) == (spec.file, spec.target):
+                return LoraMatch(**match)
+    return None
+
+
+# ---------------------------------------------------------------- drawing
+
+
+def rows_key(chosen: list[dict], model: Model, jobs: list[Job], settings: Settings) -> list:
+    """Whatever the rows show: they are drawn again when this differs."""
+    return [chosen, model.name, [last_match(spec, jobs) for spec in specs(chosen)], _folder_key(chosen, settings)]
+
+
+def _folder_key(chosen: list[dict], settings: Settings) -> list:
+    """Only the folder of somebody who has chosen something is looked at again and again."""
+    return [entry.size for entry in loras.scan(settings.loras)] if chosen else []
+
+
+def rows_html(chosen: list[dict], model: Model, jobs: list[Job], settings: Settings) -> str:
+    entries = loras.scan(settings.loras)
+    rows = "".join(_row(spec, entries, model, last_match(spec, jobs)) for spec in specs(chosen))
+    return (f'<ul class="w-loras">{rows}</ul>' if rows else "") + _others(entries, model, settings)
+
+
+def _others(entries: list[loras.LoraEntry], model: Model, settings: Settings) -> str:
+    """What lies in the folder and cannot be chosen, with the reason; and where files go when there is none."""
+    reasons = [reason for entry in entries if (reason := refused(entry, model))]
+    if len(reasons) == len(entries):
+        hint = f"No LoRA for this model yet. Put .safetensors files into {settings.loras} and press Refresh."
+        hint = f'<p class="w-quiet">{text(hint)}</p>'
+    else:
+        hint = ""
+    if not reasons:
+        return hint
+    items = "".join(f"<li>{text(reason)}</li>" for reason in reasons)
+    files = "1 file does" if len(reasons) == 1 else f"{len(reasons)} files do"
+    return f'{hint}<details class="w-lora-others"><summary>{files} not fit</summary><ul>{items}</ul></details>'
+
+
+def _row(spec: LoraSpec, entries: list[loras.LoraEntry], model: Model, match: LoraMatch | None) -> str:
+    file = text(spec.file)
+    notes, extras = [], ""
+    try:
+        entry = loras.find(spec.file, entries)
+    except UserError as error:
+        entry, trouble = None, [str(error).removeprefix("loras: ")]
+    else:
+        reason = refused(entry, model)
+        trouble = [reason] if reason else loras.warnings(spec, entry)
+        target, why = loras.suggest(entry, model)
+        if target == spec.target:
+            notes.append(f"Suggested: {TARGET_WORDS[target].lower()}, {why}.")
+        elif not reason:
+            words = f"{TARGET_WORDS[target]} is suggested: {why}."
+            extras += f'<p class="w-lora-note">{text(words)}</p>'
+        if entry.notes:
+            extras += f'<p class="w-lora-note">“{text(entry.notes)}”</p>'
+    notes.insert(0, _counts(spec, entry, match))
+    bad = "".join(f'<p class="w-lora-note bad" role="alert">{text(words)}</p>' for words in trouble)
+    return (
+        f'<li class="w-lora" data-lora="{file}"><div class="w-lora-top"><b>{file}</b>'
+        f'<button type="button" class="w-lora-remove" data-do="remove_lora" data-file="{file}" '
+        f'data-key="remove {file}" aria-label="Remove {file}" title="Remove">×</button></div>'
+        f"{_strength(spec)}{_target(spec, model)}{bad}{extras}"
+        f'<p class="w-lora-note">{text(" ".join(filter(None, notes)))}</p>{_triggers(entry)}</li>'
+    )
+
+
+def _counts(spec: LoraSpec, entry: loras.LoraEntry | None, match: LoraMatch | None) -> str:
+    """ "Matched 80/80 layers, high noise; 0 low noise." once it was used, before that what the file holds."""
+    if match is not None:
+        sides = [f"{count} layers, {side.replace('_', ' ')}" for side, count in match.matched.items()]
+        others = [side for side in ("high_noise", "low_noise") if side not in match.matched and spec.target != "both"]
+        sides += [f"0, {side.replace('_', ' ')}" for side in others]
+        left = f" Not in the model: {', '.join(match.unmatched[:3])}." if match.unmatched else ""
+        return f"Matched {'; '.join(sides)}.{left}"
+    if entry is None or not entry.layers:
+        return ""
+    names = {"both": ""} | {side: f" for {words.lower()}" for side, words in TARGET_WORDS.items() if side != "both"}
+    counts = " and ".join(f"{count} layers{names[side]}" for side, count in entry.layers.items())
+    return f"The file has {counts}."
+
+
+def _strength(spec: LoraSpec) -> str:
+    file = text(spec.file)
+    common = f'data-do="strength_lora" data-file="{file}" step="0.05" value="{spec.strength:g}"'
+    return (
+        '<div class="w-lora-strength"><span>Strength</span>'
+        f'<input type="range" min="0" max="2" {common} data-key="slide {file}" aria-label="Strength of {file}">'
+        f'<input type="number" min="{-MAX_STRENGTH:g}" max="{MAX_STRENGTH:g}" {common} data-key="number {file}" '
+        f'aria-label="Strength of {file} as a number"></div>'
+    )
+
+
+def _target(spec: LoraSpec, model: Model) -> str:
+    if model.family == "5b":
+        return ""
+    file = text(spec.file)
+    radios = "".join(
+        f'<label><input type="radio" name="target {file}" value="{target}" data-do="target_lora" data-file="{file}" '
+        f'data-key="{target} {file}"{" checked" if target == spec.target else ""}><span>{words}</span></label>'
+        for target, words in TARGET_WORDS.items()
+    )
+    return f'<div class="w-lora-target" role="radiogroup" aria-label="Expert for {file}">{radios}</div>'
+
+
+def _triggers(entry: loras.LoraEntry | None) -> str:
+    if entry is None or not entry.trigger_words:
+        return ""
+    chips = "".join(
+        f'<button type="button" class="w-chip" data-phrase="{text(word)}" data-key="word {text(word)}">'
+        f"{text(word)}</button>"
+        for word in entry.trigger_words
+    )
+    return f'<div class="w-chips" role="group" aria-label="Add trigger words to the prompt">{chips}</div>'
