@@ -1,24 +1,31 @@
 """The app as users start it, with the model that ships: `python app.py`, a picture, a prompt, a moving clip."""
 
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 from playwright.sync_api import expect
 
+from tests import lora_files
 from tests.ui.conftest import App, card_says, generate, shoot, wait_for_playing
 from wan_ui import muxer, weights
 from wan_ui.catalog import load_catalog
+from wan_ui.headers import read_header
 from wan_ui.settings import ROOT, Settings
 
 
 @pytest.fixture(scope="module")
 def real_app(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("real")
     model = load_catalog(Settings().catalog)["wan-tiny"]
     missing = weights.availability(model, model.scheme(""), Settings())
     if missing:
         pytest.skip(f"Wan-Tiny cannot run here: {missing}")
-    app = App(tmp_path_factory.mktemp("real"), module=None, WAN_UI_CACHE=str(ROOT / "build" / "test-cache"))
+    (folder / "loras").mkdir()
+    lora_files.write(folder / "loras" / "odd.safetensors", shapes(model), rank=4, size=0.3)
+    places = {"WAN_UI_CACHE": str(ROOT / "build" / "test-cache"), "WAN_UI_LORAS": str(folder / "loras")}
+    app = App(folder, module=None, **places)
     yield app.start()
     app.stop()
 
@@ -46,3 +53,46 @@ def test_wan_tiny_from_the_page(open_page, real_app, picture, tmp_path):
     assert np.abs(first - last).mean() > 1.5 * np.abs(first - second).mean() > 0
     maps = Path(f"/proc/{real_app.process.pid}/maps")
     assert not maps.is_file() or "libtorch" not in maps.read_text()  # the page's own process stays light
+
+
+def shapes(model) -> dict:
+    from wan_ui.engines.lora import parameter_shapes
+
+    return parameter_shapes(read_header(next((ROOT / model.root.partition(":")[2]).glob("HighNoise/*.gguf"))))
+
+
+def test_a_lora_changes_the_clip_by_its_strength_and_goes_without_a_trace(open_page, real_app, picture):
+    page = open_page(real_app.url)
+    page.get_by_role("radio", name="17 · 1.1 s").check()
+    page.fill("#seed input", "5")
+    page.set_input_files("#picture input[type=file]", picture)
+    page.locator("#crop img").wait_for()
+    page.fill("#prompt textarea", "pan left")
+    page.locator("#steps input[type=number]").fill("2")
+
+    def clip() -> np.ndarray:
+        """What the page plays after Generate."""
+        before = page.locator("#history .w-tile").count()
+        page.click("#generate")
+        expect(page.locator("#history .w-tile")).to_have_count(before + 1, timeout=300_000)
+        card_says(page, "Done in", 300)
+        wait_for_playing(page)
+        job = page.locator("#history .w-tile").first.get_attribute("data-tile")
+        return muxer.read_frames(real_app.folder / "outputs" / "clips" / job / "clip.mp4")[0]
+
+    base = clip()
+    page.locator("#lora-add input").click()
+    page.get_by_role("option", name="odd").click()
+    whole = clip()
+    expect(page.locator(".w-lora")).to_contain_text("Matched")
+    expect(page.locator(".w-lora")).to_contain_text(
+        re.compile(r"(\d+)/\1 layers, high noise; (\d+)/\2 layers, low noise")
+    )
+    shoot(page, "53-real-lora", full=True)
+    page.locator(".w-lora").get_by_label("as a number").fill("0.5")
+    page.keyboard.press("Tab")
+    half = clip()
+    page.locator(".w-lora").get_by_role("button", name="Remove").click()
+    again = clip()
+    assert np.array_equal(base, again)
+    assert not np.array_equal(base, whole) and not np.array_equal(base, half) and not np.array_equal(half, whole)
