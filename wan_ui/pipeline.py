@@ -12,7 +12,7 @@ import shutil
 import sqlite3
 import threading
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from wan_ui import outputs
@@ -44,13 +44,25 @@ class ModelStatus:
     words: str = ""
 
 
+@dataclass(frozen=True)
+class Examination:
+    """The last one asked for. state: none, waiting, running, done, failed; report: see wan_ui.qa.stages.examine."""
+
+    state: str = "none"
+    words: str = ""
+    report: dict = field(default_factory=dict)
+
+
 class Pipeline:
     """Nothing is touched until `open`; then `jobs`, `clips`, `settings` and `staging` (downloads) are there."""
 
     def __init__(self):
         self.owns_queue = False
         self.model = ModelStatus()
+        self.examination = Examination()
         self._wanted: tuple[str, str, str] | None = None  # what the page asked to have loaded
+        self._examine: str | None = None  # the reference that the page asked to hold the stages against
+        self._patches_off: str | None = None  # what the page asked to load without
         self._stopping = threading.Event()
         self._wake = threading.Event()
         self._thread: threading.Thread | None = None
@@ -186,12 +198,22 @@ class Pipeline:
         self._wanted = (model, found.scheme(scheme).name, engine)
         self._wake.set()
 
+    def examine(self, reference: str = "auto") -> None:
+        """Hold the stages of the loaded model (else the default one) against a reference, between two jobs."""
+        self.examination, self._examine = Examination("waiting"), reference
+        self._wake.set()
+
+    def leave_out(self, patches: str) -> None:
+        """Start the worker again without these LightX2V patches (names, separated by commas), between two jobs."""
+        self._patches_off = patches
+        self._wake.set()
+
     # ------------------------------------------------------------ the queue's thread
 
     def _run(self) -> None:
         while not self._stopping.is_set():
             try:
-                worked = self._load_wanted() or self._run_next()
+                worked = self._load_wanted() or self._examine_wanted() or self._run_next()
             except Exception:
                 log.exception("the queue stumbled; it goes on")
                 worked = False
@@ -199,7 +221,36 @@ class Pipeline:
                 self._wake.wait(POLL)
                 self._wake.clear()
 
+    def _examine_wanted(self) -> bool:
+        if self._examine is None:
+            return False
+        reference, self._examine = self._examine, None
+        loaded = (self.model.model, self.model.scheme, self.model.engine)
+        default = (self.settings.model, self.settings.scheme, self.settings.engine)
+        model, scheme, engine = loaded if self.model.state == "ready" else default
+        self.examination = Examination("running")
+
+        def on_progress(progress: Progress) -> None:
+            self.examination = Examination("running", progress.detail)
+
+        folder = self.settings.cache / "doctor"
+        try:
+            report = self._worker.stages(model, scheme, engine, reference, folder, on_progress)
+            self.examination = Examination("done", report=report)
+            self.model = ModelStatus("ready", model, report["scheme"], engine, words=self.model.words)
+        except (UserError, WorkerError) as error:
+            log.error("examining the stages of %s %s failed: %s", model, scheme, error)
+            self.examination = Examination("failed", _words(error))
+        return True
+
     def _load_wanted(self) -> bool:
+        if self._patches_off is not None:
+            # A patch is never undone: a new process is the only one without it.
+            self._worker.stop()
+            self.settings = replace(self.settings, lightx2v_patches_off=self._patches_off)
+            self._worker.settings, self._patches_off = self.settings, None
+            if self._wanted is None and self.model.model:
+                self._wanted = (self.model.model, self.model.scheme, self.model.engine)
         if self._wanted is None:
             if self.model.state == "ready" and not self._worker.alive():
                 log.warning("the worker is gone while idle (ended by the system?); starting it again")

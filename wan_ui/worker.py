@@ -105,6 +105,11 @@ class Worker:
         message = {"kind": "lipsync", "request": request.to_dict(), "folder": str(folder)}
         return self._ask(message, on_progress, cancelled)
 
+    def stages(self, model: str, scheme: str, engine: str, reference: str, folder: Path, on_progress) -> dict:
+        """Hold each stage of the loaded model against a reference: see wan_ui.qa.stages.examine."""
+        message = {"kind": "stages", "model": model, "scheme": scheme, "engine": engine}
+        return self._ask(message | {"reference": reference, "folder": str(folder)}, on_progress, lambda: False)
+
     def _ask(self, message: dict, on_progress: Callable[[Progress], None], cancelled: Callable[[], bool]) -> dict:
         """Send, then follow progress. Raises UserError, Cancelled, WorkerDied or WorkerError."""
         self.partial = None
@@ -225,7 +230,8 @@ def worker_main(pipe, engine_factory: str, settings_json: str, stderr_path: str)
             arrived.wait_for(lambda: inbox)
             message = inbox.pop(0)
         try:
-            result = {"load": desk.load, "generate": desk.generate, "lipsync": desk.lipsync}[message["kind"]](message)
+            work = {"load": desk.load, "generate": desk.generate, "lipsync": desk.lipsync, "stages": desk.stages}
+            result = work[message["kind"]](message)
             answer = {"kind": "done", "result": result}
         except Cancelled:
             answer = {"kind": "cancelled"}
@@ -354,6 +360,16 @@ class _Desk:
             self.mouth = LipSync.load(folder, device, dtype, cache_folder=self.settings.cache / "lipsync")
             self.mouth_folder, self.mouth_words = folder, words
         return self.mouth
+
+    def stages(self, message: dict) -> dict:
+        from wan_ui.catalog import find_model, load_catalog
+        from wan_ui.qa import stages
+
+        self.load(message)
+        model = find_model(load_catalog(self.settings.catalog), message["model"])
+        report = StageClock(self.send, self.cancel).report
+        scheme, folder = model.scheme(message["scheme"]), Path(message["folder"])
+        return stages.examine(self.engine, model, scheme, message["reference"], report, folder)
 
 
 def _rescue(frames, folder: Path) -> str:

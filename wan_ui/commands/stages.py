@@ -39,51 +39,42 @@ def run(args: argparse.Namespace) -> int:
     from wan_ui.engines.base import create_engine
     from wan_ui.qa import stages
 
-    reference, about = stages.find_reference(model, scheme, args.reference, quiet)
+    folder = args.out or config.cache / "doctor"  # where the doctor finds it
     engine, chosen = create_engine(args.engine or config.engine)
     try:
         engine.load(model, scheme, quiet)
-        report = stages.check(
-            engine,
-            model,
-            scheme,
-            reference,
-            about,
-            quiet,
-            args.out,
-            lambda: stages.float32_engine(model, scheme, quiet),
-        )
+        report = stages.examine(engine, model, scheme, args.reference, quiet, folder)
     finally:
         engine.close()
-    print(f"{model.name}, {scheme.name}, {chosen}; reference: {about}")
+    print(f"{model.name}, {scheme.name}, {chosen}; reference: {report['reference']}")
     print_table(report)
-    if args.out and report.pictures:
-        print(f"pictures: {args.out}: {', '.join(report.pictures.values())}")
+    print(f"pictures: {folder}: {', '.join(report['pictures'].values())}")
     if args.json:
-        print(json.dumps(report.to_dict()))
-    return 1 if report.first_failing else 0
+        print(json.dumps(report))
+    return 1 if report["first_failing"] else 0
 
 
 def quiet(progress) -> None:
     logging.getLogger(__name__).info("%s", progress.detail)
 
 
-def print_table(report) -> None:
+def print_table(report: dict) -> None:
     print(
         f"{'stage':<10}{'':<6}{'seconds':>8}{'MiB':>8}{'NaN':>5}{'Inf':>5}{'mean':>9}{'std':>8}{'cosine':>9}{'error':>9}"
     )
-    for stage in report.stages:
+    for stage in report["stages"]:
         figures = ""
-        if stage.shape:
+        if stage["shape"]:
             figures = (
-                f"{stage.seconds:>8.2f}{stage.peak_bytes / 2**20:>8.0f}{stage.nan:>5}{stage.inf:>5}"
-                f"{stage.mean:>9.3f}{stage.std:>8.3f}"
+                f"{stage['seconds']:>8.2f}{stage['peak_bytes'] / 2**20:>8.0f}{stage['nan']:>5}{stage['inf']:>5}"
+                f"{stage['mean']:>9.3f}{stage['std']:>8.3f}"
             )
-            figures += f"{stage.cosine:>9.5f}{stage.error:>9.2g}" if stage.error >= 0 else f"{'-':>9}{'-':>9}"
-        print(f"{stage.name:<10}{'ok' if stage.passed else 'FAIL':<6}{figures:<61}  {stage.why}")
-    for blocks in report.blocks:
-        print(f"{blocks.stage}: {blocks.verdict}")
-    print(f"first failing stage: {report.first_failing or 'none'}")
+            compared = stage["error"] >= 0
+            figures += f"{stage['cosine']:>9.5f}{stage['error']:>9.2g}" if compared else f"{'-':>9}{'-':>9}"
+        print(f"{stage['name']:<10}{'ok' if stage['passed'] else 'FAIL':<6}{figures:<61}  {stage['why']}")
+    for blocks in report["blocks"]:
+        print(f"{blocks['stage']}: {blocks['verdict']}")
+    print(f"first failing stage: {report['first_failing'] or 'none'}")
 
 
 def save(args: argparse.Namespace, model, scheme) -> int:

@@ -12,6 +12,7 @@ tests/qa causes.
 """
 
 import contextlib
+import json
 import resource
 import time
 from collections.abc import Callable
@@ -128,6 +129,25 @@ def find_reference(model: Model, scheme: Scheme, wish: str, report: Report) -> t
         return compute(engine, model, default_trial(model)), "diffusers in float32 on the same files"
     finally:
         engine.close()
+
+
+def examine(engine, model: Model, scheme: Scheme, wish: str, report: Report, folder: Path | None = None) -> dict:
+    """`check` a loaded engine, without LoRAs, against the reference that is wished for; as JSON-able values.
+
+    folder  gets the pictures and, as stages.json, the report
+    """
+    engine.set_loras(())
+    reference, about = find_reference(model, scheme, wish, report)
+    found = check(
+        engine, model, scheme, reference, about, report, folder, lambda: float32_engine(model, scheme, report)
+    )
+    values = found.to_dict()
+    values["patches"] = [asdict(outcome) for outcome in getattr(engine, "patches", ())]
+    values["when"] = time.strftime("%Y-%m-%d %H:%M:%S")
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "stages.json").write_text(json.dumps(values, indent=1))
+    return values
 
 
 def check(

@@ -1,0 +1,115 @@
+"""The report for a bug: complete, and with nothing personal in it."""
+
+import getpass
+import json
+import socket
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.unit.test_command_line import wan_ui
+from wan_ui.jobs import Jobs
+from wan_ui.pipeline import Pipeline
+from wan_ui.qa import doctor
+from wan_ui.request import Request
+from wan_ui.settings import ROOT, Settings
+
+
+@pytest.fixture
+def settings(tmp_path):
+    return replace(
+        Settings(),
+        outputs=tmp_path / "my outputs",
+        cache=tmp_path / "cache",
+        auth="marianne:correct-horse",
+        lightx2v_path=str(tmp_path / "secret-project" / "LightX2V"),
+    )
+
+
+def fail_a_job(settings: Settings, error: str) -> None:
+    jobs = Jobs(settings.outputs / "wan_ui.sqlite")
+    request = Request("in.png", "a private prompt", "wan-tiny", "fp8", "auto", 256, 256, 17, 4, 1)
+    jobs.add("20260101-000000-0000", "local", request)
+    jobs.claim()
+    jobs.finish("20260101-000000-0000", "failed", error=error)
+
+
+LEAKS = [
+    "hf_abcdefghijklmnopqrstuvwx",
+    "https://marianne:correct-horse@example.org/x",
+    "Authorization: Bearer abcdef123456",
+    "token=abcdef123456",
+    "marianne.m@example.org",
+    f"{Path.home()}/pictures/aunt.png",
+    "/home/marianne/models/x.gguf",
+    "/Users/marianne/x",
+    f"{ROOT}/wan_ui/worker.py",
+]
+
+
+def test_nothing_personal_is_in_the_report(settings):
+    settings.outputs.mkdir()
+    fail_a_job(settings, "\n".join(LEAKS) + f"\n{settings.lightx2v_path}/lightx2v/infer.py\n{settings.outputs}/clips/1")
+    report = doctor.collect(settings, torch_facts=False)
+    text = json.dumps(report) + doctor.markdown(report)
+    words = ["hf_abc", "correct-horse", "abcdef123456", "aunt.png", "marianne", "secret-project"]
+    words += ["a private prompt", str(settings.outputs), str(settings.cache), f"{ROOT}/", socket.gethostname()]
+    words += [getpass.getuser()] if len(getpass.getuser()) > 4 else []
+    assert [word for word in words if word in text] == []
+    error = report["errors"][0]
+    assert "<wan-ui>/wan_ui/worker.py" in error["error"] and "<lightx2v>/lightx2v/infer.py" in error["error"]
+    assert error["model"] == "wan-tiny fp8, auto" and error["clip"] == "256x256, 17 frames, 4 steps"
+    assert report["settings"]["auth"] == report["settings"]["lightx2v_path"] == "set"
+
+
+def test_the_command_writes_both_files_and_tells_what_is_wrong(tmp_path):
+    place = tmp_path / "cache" / "doctor"
+    place.mkdir(parents=True)
+    figures = {"seconds": 0.1, "peak_bytes": 1, "nan": 0, "inf": 0, "cosine": 0.1, "error": 0.9}
+    stage = {"name": "decode", "passed": False, "why": "error 0.9 above 0.02", **figures}
+    seen = {"model": "wan-tiny", "scheme": "bf16", "engine": {}, "reference": "stored", "when": "now", "blocks": [],
+            "stages": [stage], "first_failing": "decode", "patches": []}  # fmt: skip
+    (place / "stages.json").write_text(json.dumps(seen))
+    environ = {"WAN_UI_CACHE": tmp_path / "cache", "WAN_UI_OUTPUTS": tmp_path / "outputs"}
+    done = wan_ui("doctor", "--out", tmp_path / "report", "--json", **environ)
+    assert done.returncode == 1 and "stage decode is wrong (wan-tiny bf16)" in done.stdout, done.stderr
+    report = json.loads(done.stdout.splitlines()[-1])
+    assert report == json.loads((tmp_path / "report" / "report.json").read_text())
+    assert {"machine", "versions", "patches", "probes", "stages", "errors"} <= set(report)
+    assert report["versions"]["torch"] and report["machine"]["processor"]
+    assert {patch["name"] for patch in report["patches"]} >= {"gguf_loader", "fp8_sgl"}
+    assert all(patch["reason"] and patch["why"] for patch in report["patches"])
+    text = (tmp_path / "report" / "report.md").read_text()
+    assert "**First failing: decode**" in text and "| decode | **FAIL** |" in text
+    (place / "stages.json").unlink()
+    assert wan_ui("doctor", "--out", tmp_path / "report", **environ).returncode == 0
+
+
+def test_the_stages_of_the_loaded_model_are_examined_between_jobs(model, tmp_path):
+    """By way of the real worker, as the page does it."""
+    values = Settings(outputs=tmp_path / "outputs", cache=ROOT / "build" / "test-cache", threads=1)
+    pipeline = Pipeline().open(values, warm=False)
+    try:
+        pipeline.examine()
+        for _ in range(3000):
+            if pipeline.examination.state in ("done", "failed"):
+                break
+            pipeline._stopping.wait(0.1)
+        found = pipeline.examination
+        assert found.state == "done", found.words
+        assert found.report["first_failing"] == "" and found.report["scheme"] == "bf16"
+        assert pipeline.model.state == "ready"
+        before = pipeline._worker.process.pid
+        pipeline.leave_out("fp8_scales")
+        for _ in range(3000):
+            if pipeline._worker.alive() and pipeline._worker.process.pid != before and pipeline.model.state == "ready":
+                break
+            pipeline._stopping.wait(0.1)
+        assert pipeline._worker.process.pid != before, "patches can only be left out by a new process"
+        assert pipeline.settings.lightx2v_patches_off == "fp8_scales"
+    finally:
+        pipeline.close()
+    kept = doctor.last_stages(values)
+    assert kept["stages"][0]["name"] == "text"
+    assert (doctor.folder(values) / kept["pictures"]["decode"]).is_file()

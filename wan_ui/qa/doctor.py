@@ -1,0 +1,293 @@
+"""Everything that a bug report needs: machine, versions, patches, probes, stages, last errors.
+
+No personal paths, names or tokens: home, the repository, the settings' folders, user and host name are
+replaced, and what looks like a token or a login is cut out. Prompts and pictures are never in it.
+"""
+
+import getpass
+import importlib.metadata
+import json
+import os
+import platform
+import re
+import socket
+import time
+from dataclasses import asdict, fields
+from pathlib import Path
+
+from wan_ui import __version__
+from wan_ui.catalog import find_model, load_catalog
+from wan_ui.errors import UserError
+from wan_ui.hardware import KERNELS, installed, lightx2v_missing
+from wan_ui.jobs import Jobs
+from wan_ui.qa import probe
+from wan_ui.qa.bench import machine as processor
+from wan_ui.settings import ROOT, Settings, load_settings
+
+PACKAGES = (
+    "torch", "triton", "diffusers", "transformers", "tokenizers", "accelerate", "gguf", "safetensors", "numpy",
+    "gradio", "huggingface_hub", "peft", "imageio-ffmpeg", "scikit-image", "lightx2v", "sageattention", "flash-attn",
+    "flash-attn-3", "sgl-kernel", "flashinfer-python", "torchao", "vllm", "xformers",
+)  # fmt: skip
+ERRORS = 5
+SECRETS = (
+    (re.compile(r"\b(hf_|sk-|ghp_|gho_|github_pat_|glpat-)[A-Za-z0-9_\-]{8,}"), "<token>"),
+    (re.compile(r"(?i)\b(bearer|token|password|passwd|secret|api[_-]?key)(\s*[=:]\s*|\s+)\S{4,}"), r"\1 <cut>"),
+    (re.compile(r"://[^/\s:@]+:[^/\s@]+@"), "://<login>@"),
+    (re.compile(r"[\w.+-]+@[\w-]+\.[\w.]+"), "<address>"),
+)
+
+
+def folder(settings: Settings) -> Path:
+    """Where the last examination and the reports are kept."""
+    return settings.cache / "doctor"
+
+
+def collect(settings: Settings, *, torch_facts: bool = True) -> dict:
+    """The report as JSON-able values, scrubbed.
+
+    torch_facts  also ask torch (imports it): not in the page's own process
+    """
+    return scrub(
+        {
+            "wan_ui": __version__,
+            "when": time.strftime("%Y-%m-%d %H:%M:%S"),
+            "machine": machine(settings, torch_facts),
+            "versions": versions(),
+            "settings": changed(settings),
+            "patches": patches(settings) if torch_facts else [],
+            "probes": [asdict(result) for result in probe.remembered(settings)],
+            "stages": last_stages(settings),
+            "errors": errors(settings),
+        },
+        settings,
+    )
+
+
+def machine(settings: Settings, torch_facts: bool) -> dict:
+    facts = {
+        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "python": platform.python_version(),
+        "processor": processor(),
+        "memory": f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.0f} GiB",
+        "gpu": probe.gpu() or "none",
+        "lightx2v": lightx2v_missing(settings) or "can be used",
+        "kernels": ", ".join(sorted(installed(KERNELS))) or "none installed",
+    }
+    if torch_facts:
+        import torch
+
+        facts["torch"] = f"{torch.__version__}, CUDA {torch.version.cuda}, cuDNN {torch.backends.cudnn.version()}"
+        if torch.cuda.is_available():
+            free, total = torch.cuda.mem_get_info()
+            major, minor = torch.cuda.get_device_capability()
+            facts["cuda"] = (
+                f"{torch.cuda.get_device_name()}, capability {major}.{minor}, {free / 2**30:.1f} of "
+                f"{total / 2**30:.1f} GiB free; torch was built for {', '.join(torch.cuda.get_arch_list())}"
+            )
+    return facts
+
+
+def versions() -> dict[str, str]:
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def changed(settings: Settings) -> dict[str, str]:
+    """Settings that are not the default; of secrets and paths only that they are set."""
+    defaults = load_settings({})
+    found = {}
+    for field in fields(Settings):
+        value = getattr(settings, field.name)
+        if value == getattr(defaults, field.name):
+            continue
+        hidden = field.name == "auth" or isinstance(value, Path) or field.name.endswith("path")
+        found[field.name] = "set" if hidden else str(value)
+    return found
+
+
+def patches(settings: Settings) -> list[dict]:
+    """Each patch for the model of the last examination (else the default one): state, reason, verify figures."""
+    from wan_ui import patches as records
+    from wan_ui.engines import lightx2v_config
+
+    last = last_stages(settings) or {}
+    model = find_model(load_catalog(settings.catalog), last.get("model") or settings.model)
+    scheme = model.scheme(last.get("scheme") or ("" if last else settings.scheme))
+    seen = {outcome["name"]: outcome for outcome in last.get("patches", [])}
+    off = records.switched_off(settings.lightx2v_patches_off)
+    entries = []
+    for entry in lightx2v_config.patch_report(model, scheme, settings):
+        state = "would be applied" if entry["applies"] else "not needed"
+        if entry["applies"] and entry["name"] in off:
+            state = "off"
+        outcome = seen.get(entry["name"], {"state": state, "why": entry["why"], "figures": ""})
+        if entry["target_found"] not in ("yes", "not checked: no LightX2V here"):
+            outcome = {"state": "failed", "why": entry["target_found"], "figures": ""}
+        entries.append(
+            {
+                "name": entry["name"],
+                "state": outcome["state"],
+                "why": outcome["why"],
+                "figures": outcome["figures"],
+                "reason": entry["symptom"],
+                "remove_when": entry["remove_when"],
+            }
+        )
+    return entries
+
+
+def last_stages(settings: Settings) -> dict | None:
+    try:
+        return json.loads((folder(settings) / "stages.json").read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def errors(settings: Settings) -> list[dict]:
+    """The last failed jobs, newest first."""
+    path = settings.outputs / "wan_ui.sqlite"
+    if not path.is_file():
+        return []
+    failed = Jobs(path).in_state("failed", "interrupted")[::-1][:ERRORS]
+    return [
+        {
+            "when": time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(job.finished or job.created)),
+            "model": f"{job.request.model} {job.request.scheme}, {job.request.engine}",
+            "clip": f"{job.request.width}x{job.request.height}, {job.request.frames} frames, {job.request.steps} steps",
+            "during": job.progress.stage + (f" {job.progress.step}/{job.progress.total}" if job.progress.total else ""),
+            "error": job.error[:600],
+        }
+        for job in failed
+    ]
+
+
+# ---------------------------------------------------------------- nothing personal
+
+
+def scrub(value, settings: Settings):
+    """`value` with every string cleaned."""
+    if isinstance(value, dict):
+        return {key: scrub(entry, settings) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [scrub(entry, settings) for entry in value]
+    return clean(value, settings) if isinstance(value, str) else value
+
+
+def clean(text: str, settings: Settings) -> str:
+    """Without the folders of this machine, names of person and host, tokens and logins."""
+    places = {
+        str(settings.outputs.resolve()): "<outputs>",
+        str(settings.models.resolve()): "<models>",
+        str(settings.cache.resolve()): "<cache>",
+        settings.lightx2v_path.rstrip("/"): "<lightx2v>",
+        str(ROOT): "<wan-ui>",
+        str(Path.home()): "~",
+    }
+    for place, name in sorted(places.items(), key=lambda entry: -len(entry[0])):
+        if len(place) > 1:
+            text = text.replace(place, name)
+    if settings.auth:
+        for part in (settings.auth, settings.auth.partition(":")[2]):
+            text = text.replace(part, "<login>") if len(part) > 3 else text
+    for pattern, words in SECRETS:
+        text = pattern.sub(words, text)
+    text = re.sub(r"(/(?:home|Users|mnt|media|root|tmp|var|data|srv)/)[^\s'\",:;)]*|~/[^\s'\",:;)]+", r"<path>", text)
+    for name in (_user(), socket.gethostname()):
+        if len(name) > 3:
+            text = re.sub(rf"\b{re.escape(name)}\b", "<name>", text)
+    return text
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return ""
+
+
+# ---------------------------------------------------------------- for people
+
+
+def markdown(report: dict) -> str:
+    """The report to paste into an issue."""
+    lines = [f"## Wan UI {report['wan_ui']}, {report['when']}", "", "| | |", "|---|---|"]
+    for key, value in report["machine"].items():
+        words = ", ".join(map(str, value.values())) if isinstance(value, dict) else value
+        lines.append(f"| {key} | {_cell(words)} |")
+    lines += ["", "versions: " + ", ".join(f"{name} {version}" for name, version in report["versions"].items())]
+    if report["settings"]:
+        lines += ["", "settings: " + ", ".join(f"{name}={value}" for name, value in report["settings"].items())]
+    stages = report["stages"]
+    lines += ["", "### Stages", ""]
+    if stages:
+        lines += [
+            f"{stages['model']}, {stages['scheme']}, {stages['engine'].get('engine', '')}, {stages['when']}; "
+            f"reference: {stages['reference']}. **First failing: {stages['first_failing'] or 'none'}**",
+            "",
+            "| stage | | seconds | MiB | NaN | Inf | cosine | error | |",
+            "|---|---|---|---|---|---|---|---|---|",
+        ]
+        for stage in stages["stages"]:
+            compared = f"{stage['cosine']:.5f} | {stage['error']:.2g}" if stage["error"] >= 0 else "- | -"
+            lines.append(
+                f"| {stage['name']} | {'ok' if stage['passed'] else '**FAIL**'} | {stage['seconds']:.3f} | "
+                f"{stage['peak_bytes'] / 2**20:.0f} | {stage['nan']} | {stage['inf']} | {compared} | "
+                f"{_cell(stage['why'])} |"
+            )
+        lines += [f"\n{blocks['stage']}: {blocks['verdict']}" for blocks in stages["blocks"]]
+    else:
+        lines.append("not examined yet: `python -m wan_ui stages`")
+    lines += ["", "### Patches", "", "| patch | state | why | verified |", "|---|---|---|---|"]
+    for patch in report["patches"]:
+        lines.append(f"| {patch['name']} | {patch['state']} | {_cell(patch['why'])} | {_cell(patch['figures'])} |")
+    lines += ["", "### Kernel probes", ""]
+    if report["probes"]:
+        lines += ["| shape | kind | kernel | | ms | error | |", "|---|---|---|---|---|---|---|"]
+        for result in report["probes"]:
+            figures = f"{1000 * result['seconds']:.3f} | {result['error']:.2g}" if result["seconds"] >= 0 else "- | -"
+            lines.append(
+                f"| {result['shape']} | {result['kind']} | {result['name']} | {result['status']} | {figures} | "
+                f"{_cell(result['why'])} |"
+            )
+    else:
+        lines.append("not probed yet: `python -m wan_ui probe`")
+    lines += ["", "### Last errors", ""]
+    for error in report["errors"]:
+        lines.append(f"- {error['when']}, {error['model']}, {error['clip']}, during {error['during'] or 'start'}:")
+        lines += [f"  > {line}" for line in error["error"].splitlines()]
+    return "\n".join([*lines, "" if report["errors"] else "none", ""])
+
+
+def _cell(value) -> str:
+    return str(value).replace("|", "\\|").replace("\n", " ")
+
+
+def write(report: dict, place: Path) -> tuple[Path, Path]:
+    """report.md and report.json in `place`. Raises UserError."""
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+        paths = place / "report.md", place / "report.json"
+        paths[0].write_text(markdown(report))
+        paths[1].write_text(json.dumps(report, indent=1))
+    except OSError as error:
+        raise UserError(f"doctor: the report cannot be written to {place} ({error})") from None
+    return paths
+
+
+def summary(report: dict) -> list[str]:
+    """What is wrong, one line each; empty when nothing is."""
+    found = []
+    stages = report["stages"]
+    if stages and stages["first_failing"]:
+        found.append(f"stage {stages['first_failing']} is wrong ({stages['model']} {stages['scheme']})")
+        found += [blocks["verdict"] for blocks in stages["blocks"]]
+    found += [f"patch {p['name']}: {p['why']}" for p in report["patches"] if p["state"] == "failed"]
+    bad = ("wrong", "crashed", "failed")
+    found += [f"{r['kind']} {r['name']} {r['status']}: {r['why']}" for r in report["probes"] if r["status"] in bad]
+    return found
