@@ -54,6 +54,10 @@ def act(command: str) -> None:
 class ScriptedEngine:
     loads = 0
 
+    def check(self, model, scheme) -> None:
+        if scheme.name == "fp8-triton":
+            raise UserError("scheme: fp8-triton needs the package triton")
+
     def load(self, model, scheme, report) -> None:
         for step in (1, 2):
             report(Progress("load", step, 2, f"part {step}"))

@@ -6,11 +6,15 @@ is for the worker: it asks torch, which is exact and knows how much memory is fr
 
 import importlib.util
 import shutil
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from wan_ui.settings import Settings
 
+GIB = 2**30
+# Bytes of a GPU that torch does not count as its own: the CUDA context and the workspaces of cuBLAS and cuDNN.
+CONTEXT = 0.75 * GIB
 # What LightX2V looks for at import; a missing one becomes None there and fails at its first use.
 KERNELS = ("triton", "flash_attn_interface", "flash_attn", "sageattention", "sgl_kernel", "vllm", "q8_kernels")
 
@@ -72,13 +76,15 @@ def engine_name(name: str, settings: Settings) -> str:
     return "diffusers" if lightx2v_missing(settings) else "lightx2v"
 
 
-def measure() -> Hardware:
-    """What torch sees, now."""
+def measure(limit_gib: float = 0.0) -> Hardware:
+    """What torch sees, now; with a limit (GiB, 0 = none) no more of the GPU than that is free."""
     import torch
 
     if not torch.cuda.is_available():
         return Hardware(torch=torch.__version__, kernels=installed())
     free, total = torch.cuda.mem_get_info()
+    if limit_gib:
+        free = min(free, int(limit_gib * GIB - CONTEXT))
     return Hardware(
         device="cuda",
         name=torch.cuda.get_device_name(),
@@ -89,3 +95,34 @@ def measure() -> Hardware:
         torch=torch.__version__,
         kernels=installed(),
     )
+
+
+def limit_gpu(gib: float) -> None:
+    """Let torch take no more than that of the GPU, the CUDA context included; 0 = no limit. Out of memory beyond it."""
+    import torch
+
+    if torch.cuda.is_available():
+        total = torch.cuda.get_device_properties(0).total_memory
+        torch.cuda.set_per_process_memory_fraction(min(1.0, (gib * GIB - CONTEXT) / total) if gib else 1.0)
+
+
+def forget_peak() -> None:
+    """Start `memory` anew. Does nothing in a process that has not used a GPU."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        torch.cuda.reset_peak_memory_stats()
+
+
+def memory() -> dict[str, float]:
+    """GiB of this process: host_peak, and with a GPU gpu_resident, gpu_peak (both as reserved from the driver)
+    and gpu_context, which every process on a GPU pays beside them."""
+    status = Path("/proc/self/status")
+    lines = status.read_text().splitlines() if status.is_file() else []
+    figures = {"host_peak": next((int(x.split()[1]) for x in lines if x.startswith("VmHWM")), 0) * 1024}
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        free, total = torch.cuda.mem_get_info()
+        figures["gpu_resident"] = torch.cuda.memory_allocated()
+        figures["gpu_peak"] = torch.cuda.max_memory_reserved()
+        figures["gpu_context"] = max(0, total - free - torch.cuda.memory_reserved())
+    return {name: round(value / GIB, 3) for name, value in figures.items()}

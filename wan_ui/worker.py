@@ -266,15 +266,24 @@ class _Desk:
             clock = StageClock(self.send, self.cancel)
             clock.report(Progress("load", detail=f"{model.title}, {scheme.title}"))
             engine, chosen = self.create_engine(message["engine"])
+            engine.check(model, scheme)  # what is wrong with the files is said while the old model still runs
+            before, lost = self.loaded, ""
             if self.engine is not None:
                 self.engine.close()  # two full-size models do not fit side by side
                 self.engine, self.loaded = None, None
-            engine.load(model, scheme, clock.report)
+                lost = (
+                    f" {before[0]} {before[1]} was closed for it: no model is loaded now; the next job loads its own."
+                )
+            try:
+                engine.load(model, scheme, clock.report)
+            except UserError as error:
+                raise UserError(f"{error}{lost}", field=error.field) from error
             self.engine, self.loaded, self.chosen = engine, wanted, chosen
         return {"engine": self.chosen, "seconds": round(time.monotonic() - started, 3)}
 
     def generate(self, message: dict) -> dict:
-        """Result: clip, poster (file names), frames, fps, seconds by stage, facts, loras, latents_sha256.
+        """Result: clip, poster (file names), frames, fps, seconds by stage and denoise step, seconds of the load if
+        there was one, memory in GiB, facts, loras, latents_sha256.
 
         With audio also `silent`, the clip as it was before; that much is sent as a partial result beforehand.
         """
@@ -282,12 +291,13 @@ class _Desk:
 
         from PIL import Image
 
-        from wan_ui import __version__, muxer
+        from wan_ui import __version__, hardware, muxer
 
         request = Request.from_dict(message["request"])
         folder = Path(message["folder"])
         clock = StageClock(self.send, self.cancel)
-        self.load({"model": request.model, "scheme": request.scheme, "engine": request.engine})
+        loaded = self.load({"model": request.model, "scheme": request.scheme, "engine": request.engine})
+        hardware.forget_peak()
         matches = [asdict(match) for match in self.engine.set_loras(request.loras)]
         clip = self.engine.generate(request, clock.report)
         clock.report(Progress("encode", detail="MP4"))
@@ -306,6 +316,9 @@ class _Desk:
             "frames": len(clip.frames),
             "fps": clip.fps,
             "seconds": clock.seconds(),
+            "step_seconds": clock.steps,
+            "load_seconds": loaded["seconds"],
+            "memory": hardware.memory(),
             "facts": facts,
             "loras": matches,
             "latents_sha256": hashlib.sha256(clip.latents.tobytes()).hexdigest(),
@@ -393,12 +406,19 @@ class StageClock:
         self._send, self._cancel = send, cancel
         self._spent: dict[str, float] = {}
         self._stage, self._since = "", time.monotonic()
+        self.steps: list[float] = []  # seconds of each denoise step
+        self._step, self._step_since = 0, 0.0
 
     def report(self, progress: Progress) -> None:
         now = time.monotonic()
         if self._stage:
             self._spent[self._stage] = self._spent.get(self._stage, 0.0) + now - self._since
         self._stage, self._since = progress.stage, now
+        step = progress.step if progress.stage == "denoise" else 0
+        if step != self._step:
+            if self._step:
+                self.steps.append(round(now - self._step_since, 3))
+            self._step, self._step_since = step, now
         self._send({"kind": "progress", "progress": asdict(progress)})
         if self._cancel.is_set():
             raise Cancelled

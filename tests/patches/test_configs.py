@@ -69,7 +69,7 @@ def test_every_scheme_resolves(model, scheme, paths):
 
 @pytest.mark.parametrize(
     ("gib", "kind", "expected"),
-    [(1, "fp8", "none"), (50, "fp8", "model"), (50, "gguf-Q8_0", "model"), (150, "bf16", "block")],
+    [(1, "fp8", "none"), (40, "fp8", "text"), (60, "fp8", "model"), (150, "gguf-Q8_0", "model"), (99, "bf16", "block")],
 )
 def test_offload_follows_free_memory(paths, gib, kind, expected):
     model = CATALOG["i2v-a14b"]

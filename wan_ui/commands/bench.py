@@ -1,6 +1,8 @@
 """python -m wan_ui bench: time a cold start and warm clips on this machine."""
 
 import argparse
+import json
+from dataclasses import replace
 
 from wan_ui.commands.options import add_lora_option, add_model_options, draft
 from wan_ui.errors import UserError
@@ -15,6 +17,14 @@ def add(commands) -> None:
     parser.add_argument("--image", default=str(EXAMPLE), metavar="FILE")
     parser.add_argument("--prompt", default="the camera slowly zooms in, sunset light", metavar="TEXT")
     parser.add_argument("--clips", type=int, default=3, metavar="N", help="warm clips; the median is shown")
+    parser.add_argument(
+        "--synthetic", action="store_true", help="full-size random weights, drawn on the GPU: nothing is downloaded"
+    )
+    parser.add_argument("--max-seconds", type=float, default=0, metavar="S", help="exit with 1 if a clip takes longer")
+    parser.add_argument(
+        "--max-gib", type=float, default=0, metavar="GIB", help="the GPU memory there is; exit with 1 if more is used"
+    )
+    parser.add_argument("--json", action="store_true", help="print the figures as JSON, the last line of output")
     add_model_options(parser)
     add_lora_option(parser)
     parser.set_defaults(run=run)
@@ -23,5 +33,15 @@ def add(commands) -> None:
 def run(args: argparse.Namespace) -> int:
     if args.clips < 1:
         raise UserError("--clips: at least 1")
-    bench.print_table(bench.bench(settings(), draft(args), args.clips))
-    return 0
+    config = settings()
+    if args.max_gib:
+        config = replace(config, gpu_gib=args.max_gib)  # what is offloaded follows from it, as on a card of that size
+    figures = bench.bench(config, draft(args), args.clips, random_weights=args.synthetic)
+    missed = bench.failures(figures, args.max_seconds, args.max_gib)
+    bench.print_table(figures)
+    limited = args.max_seconds or args.max_gib
+    if limited:
+        print(f"no go: {'; '.join(missed)}" if missed else "go: within the limits")
+    if args.json:
+        print(json.dumps(figures | ({"go": not missed, "missed": missed} if limited else {})))
+    return int(bool(missed))

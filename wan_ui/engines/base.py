@@ -35,6 +35,12 @@ class Engine(Protocol):
     def load(self, model: Model, scheme: Scheme, report: Report) -> None:
         """Load weights; reports stage "load". Raises UserError naming a missing or damaged file."""
 
+    def check(self, model: Model, scheme: Scheme) -> None:
+        """Raise the UserError that `load` would raise before it reads weights: files, headers, kernels, configuration.
+
+        Nothing is loaded or freed: called while another engine's model is still in use.
+        """
+
     def set_loras(self, loras: Sequence[LoraSpec]) -> tuple[LoraMatch, ...]:
         """The full wanted set: [] removes all. What was matched, one entry per spec.
 

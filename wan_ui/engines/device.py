@@ -13,7 +13,9 @@ import torch
 
 from wan_ui.catalog import Model
 from wan_ui.errors import UserError
+from wan_ui.hardware import measure
 from wan_ui.headers import read_header
+from wan_ui.settings import settings
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h
 SMALL = 2 * 2**30  # bytes of dequantised experts below which keeping them quantised saves nothing that matters
@@ -98,7 +100,7 @@ def choose_residence(experts: tuple[Path, ...], t5: Path, device: torch.device) 
     text_dtype = torch.float32 if text_bytes < SMALL else torch.bfloat16
     if device.type == "cpu":
         return Residence(device, not small, device, text_dtype, weights, "none (everything is in host memory)")
-    free, _ = torch.cuda.mem_get_info()
+    free = measure(settings().gpu_gib).free
     room = 0.7 * free  # the rest is for the VAE and activations
     resident = 2 * values if small else stored
     cpu = torch.device("cpu")

@@ -31,11 +31,12 @@ from wan_ui.engines.base import (
 )
 from wan_ui.engines.device import Choice, choose_device, choose_dtype, choose_residence, use_threads
 from wan_ui.engines.lora import LoraSet, parameter_shapes
-from wan_ui.headers import read_header
+from wan_ui.hardware import limit_gpu
+from wan_ui.headers import check_architecture, check_identity, read_header
 from wan_ui.images import read_pixels
 from wan_ui.request import Clip, LoraMatch, LoraSpec, Progress, Report, Request
 from wan_ui.settings import settings
-from wan_ui.weights import locate
+from wan_ui.weights import Paths, locate
 
 
 class DiffusersEngine:
@@ -55,8 +56,8 @@ class DiffusersEngine:
     def load(self, model: Model, scheme: Scheme, report: Report) -> None:
         """Load weights. Raises UserError naming a missing or damaged file, or the missing GPU."""
         self.close()
-        device = choose_device(model)
-        paths = locate(model, scheme, settings())
+        device, paths = self.decide(model, scheme)
+        limit_gpu(settings().gpu_gib)
         use_threads(settings().threads)
         dtype = self.wanted_dtype or choose_dtype(device.value)
         residence = choose_residence(paths.experts, paths.t5, device.value)
@@ -105,6 +106,17 @@ class DiffusersEngine:
             "threads": str(torch.get_num_threads()),
         }
         self.model = model
+
+    def check(self, model: Model, scheme: Scheme) -> None:
+        """Raise what `load` would raise before it reads weights; what is loaded stays as it is."""
+        self.decide(model, scheme)
+
+    def decide(self, model: Model, scheme: Scheme) -> tuple[Choice, Paths]:
+        """All that can be decided without reading weights. Raises UserError for a missing GPU, files, headers."""
+        device, paths = choose_device(model), locate(model, scheme, settings())
+        for side, path, architecture in zip(SIDES[model.family], paths.experts, paths.configs, strict=True):
+            check_architecture(path, check_identity(path, side), architecture)
+        return device, paths
 
     def set_loras(self, loras: Sequence[LoraSpec]) -> tuple[LoraMatch, ...]:
         return self.loras.set(loras, settings())

@@ -21,6 +21,7 @@ import traceback
 from collections import OrderedDict
 from collections.abc import Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -29,10 +30,11 @@ from wan_ui import patches
 from wan_ui.catalog import Model, Scheme
 from wan_ui.engines import lightx2v_config, lora_lightx2v, preview, schedule
 from wan_ui.engines.base import CACHED_IMAGES, CACHED_PROMPTS, EXPERT_NAMES, SIDES, OnBlock, remember
+from wan_ui.engines.lightx2v_compile import CompiledBlocks
 from wan_ui.engines.lora import LoraSet, parameter_shapes
 from wan_ui.engines.text import clean
 from wan_ui.errors import UserError
-from wan_ui.hardware import measure
+from wan_ui.hardware import Hardware, limit_gpu, measure
 from wan_ui.headers import check_architecture, check_identity, read_header
 from wan_ui.images import read_pixels
 from wan_ui.request import Clip, LoraMatch, LoraSpec, Progress, Report, Request
@@ -49,6 +51,8 @@ class LightX2VEngine:
         self.runner = None
         self.model: Model | None = None
         self.report: Report = lambda progress: None
+        self.compiled: CompiledBlocks | None = None
+        self.entered: Progress | None = None  # the denoise step that runs
         self.prompts: OrderedDict[str, torch.Tensor] = OrderedDict()
         self.images: OrderedDict[tuple, torch.Tensor] = OrderedDict()
 
@@ -57,36 +61,33 @@ class LightX2VEngine:
     def load(self, model: Model, scheme: Scheme, report: Report) -> None:
         """Load and patch. Raises UserError naming a file, a missing kernel or the patch that failed."""
         self.close()
-        report(Progress("load", 1, 3, "checking files"))
+        report(Progress("load", 1, 4, "checking files"))
         config = settings()
-        paths = locate(model, scheme, config, engine="lightx2v")
-        for side, path, architecture in zip(SIDES[model.family], paths.experts, paths.configs, strict=True):
-            check_architecture(path, check_identity(path, side), architecture)
-        device = import_lightx2v(lightx2v_config.environment(config, measure()))
-        hardware = lightx2v_config.with_hardware(measure(), device)
-        choices = lightx2v_config.choose(model, scheme, paths, hardware, config)
-        report(Progress("load", 2, 3, "patching LightX2V"))
+        limit_gpu(config.gpu_gib)
+        paths, hardware, choices = self.decide(model, scheme)
+        report(Progress("load", 2, 4, "patching LightX2V"))
         off = patches.switched_off(config.lightx2v_patches_off)
         outcomes = patches.apply_all("before_init", choices.facts, scheme, off=off)
-        report(Progress("load", 3, 3, "reading weights"))
+        report(Progress("load", 3, 4, "reading weights"))
         root = paths.configs[0].parent if model.family == "5b" else paths.configs[0].parent.parent
         try:
             self.runner = start_runner(lightx2v_config.MODEL_CLASSES[model.family], root, choices.values)
             self.runner.scheduler = flow_scheduler(self.runner.config, model)
             self.runner.model.set_scheduler(self.runner.scheduler)
             outcomes += patches.apply_all("after_init", choices.facts, scheme, self.runner, off)
+            self.model, self.offload = model, choices.facts.offload
             self._prepare_loras(model, paths)
             self._hook()
+            self.compiled = self._compile(report) if choices.compile else None
         except BaseException:
             self.close()
             raise
-        self.model, self.offload = model, choices.facts.offload
         self.patches = outcomes
         applied = [outcome.name for outcome in outcomes if outcome.state == "applied"]
         left_out = [outcome.name for outcome in outcomes if outcome.state == "off"]
         self.facts = {
             "engine": "lightx2v",
-            "device": hardware.name or device,
+            "device": hardware.name or hardware.device,
             "scheme": scheme.name,
             **choices.reasons,
             "patches": ", ".join(applied) or "none",
@@ -94,6 +95,41 @@ class LightX2VEngine:
         }
         for outcome in outcomes:
             log.info("patch %s: %s (%s) %s", outcome.name, outcome.state, outcome.why, outcome.figures)
+
+    def check(self, model: Model, scheme: Scheme) -> None:
+        """Raise what `load` would raise before it reads weights; what is loaded stays as it is."""
+        self.decide(model, scheme)
+
+    def decide(self, model: Model, scheme: Scheme) -> tuple[Paths, Hardware, lightx2v_config.Choices]:
+        """All that can be decided without reading weights. Raises UserError for files, kernels, configuration."""
+        config = settings()
+        paths = locate(model, scheme, config, engine="lightx2v")
+        for side, path, architecture in zip(SIDES[model.family], paths.experts, paths.configs, strict=True):
+            check_architecture(path, check_identity(path, side), architecture)
+        device = import_lightx2v(lightx2v_config.environment(config, measure()))
+        hardware = lightx2v_config.with_hardware(measure(config.gpu_gib), device)
+        return paths, hardware, lightx2v_config.choose(model, scheme, paths, hardware, config)
+
+    def _compile(self, report: Report) -> CompiledBlocks:
+        """Compile for the default size, by one step on nothing, so that the first clip need not."""
+        model, (width, height) = self.model, self.model.sizes[0]
+        report(Progress("load", 4, 4, f"compiling for {width}x{height}, once"))
+        compiled = CompiledBlocks([part.transformer_infer for part in self.transformers], self._announce)
+        config = self.runner.config
+        self._set_size(width, height, model.default_frames)
+        stride, channels = config["vae_stride"][1], config.get("num_channels_latents", 16)
+        shape = (1 + (model.default_frames - 1) // 4, height // stride, width // stride)
+        condition = torch.zeros(channels, 1, *shape[1:]) if model.family == "5b" else torch.zeros(4 + channels, *shape)
+        prompt = torch.zeros(config["text_len"], config.get("text_dim", 4096))
+        with torch.no_grad():  # as in a job: what is compiled in inference mode does not fit it
+            self._predict(torch.zeros(channels, *shape), 1.0, 0, prompt, condition)
+        self._recover()
+        return compiled
+
+    def _announce(self, tokens: int) -> None:
+        log.info("compiling the transformer for %d tokens", tokens)
+        if self.entered is not None:
+            self.report(replace(self.entered, detail=f"{self.entered.detail}, compiling for this size, once"))
 
     def _hook(self) -> None:
         """Put our stages and marks into the runner's seams."""
@@ -104,7 +140,9 @@ class LightX2VEngine:
         def decode(latents):
             self.latents = latents.detach().float().cpu()
             self.report(Progress("decode", 0, latents.shape[1], "starting"))
-            return upstream_decode(latents)
+            images = upstream_decode(latents)
+            self.pictures = to_pixels(images)
+            return images
 
         runner.run_vae_decoder = decode
         encoder = runner.vae_encoder
@@ -126,18 +164,20 @@ class LightX2VEngine:
             device_name(),
             fixed={side: [path] for side, path in zip(sides, paths.loras, strict=False)},
         )
-        self.loras.set([], settings())
+        self.set_loras([])
 
     def set_loras(self, loras: Sequence[LoraSpec]) -> tuple[LoraMatch, ...]:
         try:
             return self.loras.set(loras, settings())
         finally:
-            for transformer in self.transformers:
-                lora_lightx2v.refill(transformer)
+            for transformer, expert in zip(self.transformers, self.loras.experts, strict=True):
+                lora_lightx2v.changed(transformer, expert)
 
     def close(self) -> None:
         """Free the weights."""
-        self.runner = self.model = self.loras = self.transformers = None
+        if self.compiled is not None:
+            torch._dynamo.reset()
+        self.runner = self.model = self.loras = self.transformers = self.compiled = None
         self.prompts.clear()
         self.images.clear()
         gc.collect()
@@ -157,10 +197,10 @@ class LightX2VEngine:
         self.plan(request.steps)
         if model.family == "a14b":
             runner.model.boundary_step_index = runner.scheduler.boundary_step_index
-        info = input_info(seed=request.seed, prompt=request.prompt, return_result_tensor=True, save_result_path=None)
+        info = input_info(seed=request.seed, prompt=request.prompt, return_result_tensor=False, save_result_path=None)
         failure = None
         try:
-            video = runner.run_pipeline(info)["video"]
+            runner.run_pipeline(info)
         except torch.OutOfMemoryError as error:
             failure = str(error).splitlines()[0]
             traceback.clear_frames(error.__traceback__)
@@ -175,16 +215,17 @@ class LightX2VEngine:
                 "Choose a smaller size or fewer frames, or set WAN_UI_LIGHTX2V_OFFLOAD=model.",
                 field="size",
             )
-        frames = video.float().mul(255).round().clamp(0, 255).to(torch.uint8).cpu().numpy()
-        return Clip(
-            frames=frames, fps=float(model.fps), latents=self.latents.numpy(), facts=self.facts | self.loras.facts()
-        )
+        facts = self.facts | self.loras.facts()
+        if self.compiled is not None and self.compiled.reason:
+            facts["compile"] = f"off (failed: {self.compiled.reason})"
+        frames, self.pictures = self.pictures.numpy(), None
+        return Clip(frames=frames, fps=float(model.fps), latents=self.latents.numpy(), facts=facts)
 
     def _recover(self) -> None:
         """After a failure: no latents, no inputs, no half-moved expert, and the next job's seed counts."""
         runner = self.runner
         runner.stop_signal = False
-        self.latents = None
+        self.latents = self.entered = self.pictures = None
         runner.end_run()
         runner.gen_video = runner.gen_video_final = None
         for vae in {id(vae): vae for vae in (runner.vae_encoder, runner.vae_decoder)}.values():
@@ -212,6 +253,8 @@ class LightX2VEngine:
         key = clean(request.prompt)
         if key not in self.prompts:
             remember(self.prompts, key, runner.run_text_encoder(runner.input_info), CACHED_PROMPTS)
+            if self.offload != "none":  # upstream leaves the embedding table (2 GB) on the GPU
+                runner.text_encoders[0].model.token_embedding.to("cpu")
         frames = 1 if self.model.family == "5b" else request.frames
         image_key = (hashlib.sha256(self.pixels.tobytes()).digest(), self.pixels.shape, frames)
         self.report(Progress("image", detail="already encoded" if image_key in self.images else ""))
@@ -242,7 +285,8 @@ class LightX2VEngine:
         side = SIDES[self.model.family][0 if index < scheduler.boundary_step_index else -1]
         self.latent_frame = 0
         look = "" if scheduler.straight is None else preview.animate(scheduler.straight[None], self.colours)
-        self.report(Progress("denoise", index + 1, scheduler.infer_steps, EXPERT_NAMES[side], look))
+        self.entered = Progress("denoise", index + 1, scheduler.infer_steps, EXPERT_NAMES[side], look)
+        self.report(self.entered)
 
     def _latent_frame(self, stage: str) -> None:
         self.latent_frame += 1
@@ -279,6 +323,9 @@ class LightX2VEngine:
         condition: torch.Tensor,
         on_block: OnBlock | None = None,
     ) -> torch.Tensor:
+        return self._predict(latents, sigma, expert, prompt, condition, on_block)
+
+    def _predict(self, latents, sigma, expert, prompt, condition, on_block=None) -> torch.Tensor:
         from lightx2v.utils.envs import GET_DTYPE
 
         scheduler, model = self.runner.scheduler, self.runner.model
@@ -363,6 +410,12 @@ def input_info(**values):
     info = init_empty_input_info("i2v", [])
     update_input_info_from_dict(info, values)
     return info
+
+
+def to_pixels(images: torch.Tensor) -> torch.Tensor:
+    """The VAE's (1, 3, T, H, W) in -1 .. 1 -> (T, H, W, 3) uint8 on the CPU, computed where the images are."""
+    levels = images[0].float().add(1).mul(0.5).clamp(0, 1).mul(255).round().to(torch.uint8)
+    return levels.permute(1, 2, 3, 0).contiguous().cpu()
 
 
 def device_name() -> str:

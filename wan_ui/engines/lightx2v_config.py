@@ -7,6 +7,7 @@ boundary, strides) and from the files (paths) is added here, so that it cannot c
 
 import importlib.util
 import json
+import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,8 +15,9 @@ from wan_ui import patches
 from wan_ui.catalog import FP8_KERNELS, Model, Scheme
 from wan_ui.engines.schedule import expert_index, sigmas
 from wan_ui.errors import UserError
-from wan_ui.hardware import Hardware, measure
+from wan_ui.hardware import GIB, Hardware, measure
 from wan_ui.patches.record import Facts
+from wan_ui.qa import probe
 from wan_ui.settings import ROOT, Settings
 from wan_ui.weights import RESERVE, Paths, locate
 
@@ -34,7 +36,9 @@ ATTENTION = {
     "flash_attn3": "flash_attn_interface",
     "sage_attn2": "sageattention",
 }
-OFFLOADS = ("none", "model", "block")
+OFFLOADS = ("none", "text", "model", "block")
+# Bytes left for the work itself at 480x832x81; the 5B model's clips have a quarter of the tokens.
+RESERVES = {"a14b": RESERVE, "5b": 4 * GIB}
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,7 @@ class Choices:
     values: dict
     facts: Facts
     reasons: dict[str, str]
+    compile: bool = False
 
 
 def config_file(model: Model, scheme: Scheme) -> Path:
@@ -71,41 +76,49 @@ def choose(model: Model, scheme: Scheme, paths: Paths, hardware: Hardware, setti
         wishes["attention"] = settings.lightx2v_attention
     if settings.lightx2v_offload != "auto":
         wishes["offload"] = settings.lightx2v_offload
-    attention, attention_why = _attention(wishes["attention"], hardware)
+    if settings.lightx2v_compile != "auto":
+        if settings.lightx2v_compile not in ("on", "off"):
+            raise UserError(f"WAN_UI_LIGHTX2V_COMPILE={settings.lightx2v_compile!r}: choose auto, on or off")
+        wishes["use_compile"] = settings.lightx2v_compile == "on"
+    attention, attention_why = _attention(wishes["attention"], model, hardware, settings)
     kernel, kernel_why = _kernel(scheme, wishes["fp8_kernel"], hardware)
-    offload, offload_why = _offload(wishes["offload"], scheme, paths, hardware)
-    modulate, modulate_why = _modulate(wishes["modulate_type"], hardware)
+    offload, offload_why = _offload(wishes["offload"], model, scheme, paths, hardware)
+    compiled, compiled_why = _compile(wishes["use_compile"], model, offload, hardware)
+    modulate, modulate_why = _modulate(wishes["modulate_type"], compiled, hardware)
+    rope, rope_why = _rope(wishes["rope_type"], compiled)
     dtype, dtype_why = _dtype(settings, hardware)
     facts = Facts(hardware, model.family, model.embedded, kernel, offload, dtype)
     values = {
         "self_attn_1_type": attention,
         "cross_attn_1_type": attention,
         "cross_attn_2_type": attention,
-        "rope_type": wishes["rope_type"],
+        "rope_type": rope,
         "modulate_type": modulate,
         "rms_norm_type": wishes["rms_norm_type"],
-        "use_compile": wishes["use_compile"],
+        "use_compile": False,  # see wan_ui/engines/lightx2v_compile.py
         "use_tiling_vae": wishes["use_tiling_vae"],
-        "cpu_offload": offload != "none",
-        "offload_granularity": "block" if offload == "none" else offload,
+        "cpu_offload": offload in ("model", "block"),
+        "offload_granularity": "model" if offload == "model" else "block",
         "t5_cpu_offload": offload != "none" and hardware.device == "cuda",
         "vae_cpu_offload": False,
-        **_from_catalog(model),
-        **_paths(model, scheme, paths, kernel, wishes["t5_fp8_kernel"]),
+        **from_catalog(model),
+        **from_paths(model, scheme, paths, kernel, wishes["t5_fp8_kernel"]),
     }
     reasons = {
         "attention": f"{attention} ({attention_why})",
         "kernel": f"{kernel} ({kernel_why})",
         "offload": f"{offload} ({offload_why})",
+        "compile": f"{'on' if compiled else 'off'} ({compiled_why})",
         "modulate": f"{modulate} ({modulate_why})",
+        "rope": f"{rope} ({rope_why})",
         "dtype": dtype_why,
     }
-    return Choices(values, facts, reasons)
+    return Choices(values, facts, reasons, compiled)
 
 
 def patch_report(model: Model, scheme: Scheme, settings: Settings) -> list[dict]:
     """Which patches this model and scheme would get here, and whether their targets stand in the checkout."""
-    hardware = measure()
+    hardware = measure(settings.gpu_gib)
     try:
         paths = locate(model, scheme, settings, engine="lightx2v")
         facts = choose(model, scheme, paths, hardware, settings).facts
@@ -130,12 +143,22 @@ def environment(settings: Settings, hardware: Hardware) -> dict[str, str]:
         "SENSITIVE_LAYER_DTYPE": "None",
         "PROFILING_DEBUG_LEVEL": "0",
         "TOKENIZERS_PARALLELISM": "false",
+        "TORCHINDUCTOR_CACHE_DIR": str(settings.cache / "compiled"),
         "USE_CHANNELS_LAST_3D": "1" if hardware.device == "cuda" else "0",
     }
 
 
-def _attention(wish: str, hardware: Hardware) -> tuple[str, str]:
+def _attention(wish: str, model: Model, hardware: Hardware, settings: Settings) -> tuple[str, str]:
+    """What `python -m wan_ui probe` found right and fastest here; unprobed, only exact kernels are taken."""
     if wish == "auto":
+        here = tuple(name for name, package in ATTENTION.items() if not package or package in hardware.kernels)
+        name, why = probe.best("attention", settings, model.name, here) if hardware.device == "cuda" else ("", "")
+        if name:
+            return name, f"auto: {why}"
+        if hardware.capability[0] == 9 and "flash_attn3" in here:
+            return "flash_attn3", "auto: installed, made for this GPU"
+        if hardware.capability >= (8, 0) and "flash_attn2" in here:
+            return "flash_attn2", "auto: installed"
         return "torch_sdpa", "auto: always there, and torch picks cuDNN or flash kernels"
     if wish not in ATTENTION:
         raise UserError(f"attention: {wish!r} is not known; choose auto, {', '.join(ATTENTION)}")
@@ -166,21 +189,51 @@ def _kernel(scheme: Scheme, wish: str, hardware: Hardware) -> tuple[str, str]:
     return asked, "asked for"
 
 
-def _modulate(wish: str, hardware: Hardware) -> tuple[str, str]:
+def _compile(wish, model: Model, offload: str, hardware: Hardware) -> tuple[bool, str]:
+    if wish != "auto":
+        if not isinstance(wish, bool):
+            raise UserError(f"use_compile: {wish!r} is not known; choose auto, true or false", field="scheme")
+        return wish, "asked for"
+    if hardware.device != "cuda":
+        return False, "auto: no GPU"
+    if model.embedded:
+        return False, "auto: a small model is done before it is compiled"
+    if offload in ("model", "block"):
+        return False, "auto: moving the weights takes longer than the kernels"
+    if "triton" not in hardware.kernels or hardware.capability < (8, 0):
+        return False, "auto: needs triton and an Ampere GPU or newer"
+    if not (shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")):
+        return False, "auto: triton needs a C compiler (gcc)"
+    return True, "auto: blocks compiled at load; WAN_UI_LIGHTX2V_COMPILE=off loads sooner"
+
+
+def _rope(wish: str, compiled: bool) -> tuple[str, str]:
     if wish != "auto":
         return wish, "asked for"
+    if compiled:
+        return "torch_real_rope", "auto: fused by the compiler, which leaves complex numbers alone"
+    return "torch_complex_rope", "auto: one complex product"
+
+
+def _modulate(wish: str, compiled: bool, hardware: Hardware) -> tuple[str, str]:
+    if wish != "auto":
+        return wish, "asked for"
+    if compiled:
+        return "torch", "auto: fused by the compiler"
     if hardware.device == "cuda" and "triton" in hardware.kernels:
         return "triton", "auto: scale and shift in one kernel"
     return "torch", "auto: no triton here"
 
 
-def _offload(wish: str, scheme: Scheme, paths: Paths, hardware: Hardware) -> tuple[str, str]:
+def _offload(wish: str, model: Model, scheme: Scheme, paths: Paths, hardware: Hardware) -> tuple[str, str]:
     if hardware.device != "cuda":
         return "model", "no GPU: upstream keeps weights in host memory only when offloading"
     experts = [path.stat().st_size for path in paths.experts]
-    others = paths.t5.stat().st_size + paths.vae.stat().st_size + sum(path.stat().st_size for path in paths.loras)
-    needed = {"none": sum(experts) + others + RESERVE, "model": max(experts) + RESERVE}
-    gib = f"{needed['none'] / 2**30:.0f} GiB wanted, {hardware.free / 2**30:.0f} GiB free"
+    loras, t5 = sum(path.stat().st_size for path in paths.loras), paths.t5.stat().st_size
+    others = paths.vae.stat().st_size // 2 + loras + RESERVES[model.family]  # the VAE is stored in float32
+    needed = {"text": sum(experts) + others, "model": max(experts) + others}
+    needed["none"] = needed["text"] + t5
+    gib = f"{needed['none'] / GIB:.1f} GiB wanted, {hardware.free / GIB:.1f} GiB free"
     if wish != "auto":
         if wish not in OFFLOADS:
             raise UserError(f"offload: {wish!r} is not known; choose auto, {', '.join(OFFLOADS)}")
@@ -189,6 +242,8 @@ def _offload(wish: str, scheme: Scheme, paths: Paths, hardware: Hardware) -> tup
         return wish, "asked for"
     if needed["none"] <= hardware.free:
         return "none", f"auto: all fits, {gib}"
+    if needed["text"] <= hardware.free:
+        return "text", f"auto: the text encoder waits in host memory, {gib}"
     if needed["model"] <= hardware.free or scheme.kind == "gguf":
         return "model", f"auto: one expert at a time, {gib}"
     return "block", f"auto: block by block, {gib}"
@@ -210,7 +265,8 @@ def boundary_index(steps: int, shift: float, boundary: float) -> int:
     return sum(expert_index(1000 * sigma, boundary) == 0 for sigma in sigmas(steps, shift)[:-1])
 
 
-def _from_catalog(model: Model) -> dict:
+def from_catalog(model: Model) -> dict:
+    """What upstream is told about the model's schedule and sizes."""
     steps, (width, height) = model.default_steps, model.sizes[0]
     values = {
         "infer_steps": steps,
@@ -233,7 +289,8 @@ def _from_catalog(model: Model) -> dict:
     return values
 
 
-def _paths(model: Model, scheme: Scheme, paths: Paths, kernel: str, t5_kernel: str) -> dict:
+def from_paths(model: Model, scheme: Scheme, paths: Paths, kernel: str, t5_kernel: str) -> dict:
+    """Where upstream finds the files, and how they are quantised."""
     values = {"vae_path": str(paths.vae), "t5_tokenizer_path": str(paths.tokenizer)}
     if paths.t5.name.endswith("fp8.pth"):
         values |= {"t5_quantized": True, "t5_quant_scheme": t5_kernel, "t5_quantized_ckpt": str(paths.t5)}

@@ -20,7 +20,7 @@ TARGET = "lightx2v.common.ops.mm.mm_weight:MMWeightGGUFTemplate.load"
 def applies(facts, scheme) -> tuple[bool, str]:
     if scheme.kind != "gguf":
         return False, "no GGUF weights"
-    where = "stay on the GPU" if facts.offload == "none" else "wait in host memory"
+    where = "stay on the GPU" if facts.offload in ("none", "text") else "wait in host memory"
     return True, f"the weights {where}: one copy is enough"
 
 

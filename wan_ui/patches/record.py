@@ -27,7 +27,7 @@ class Facts:
     """All that `applies` may look at beside the scheme.
 
     kernel   upstream's name of the weight class: Default, fp8-torchao, fp8-sgl, gguf-Q8_0 ...
-    offload  none | model | block: where inactive weights stay
+    offload  none | text | model | block: what waits in host memory
     dtype    BF16 | FP16: what the run computes in
     """
 

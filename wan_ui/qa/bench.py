@@ -4,7 +4,6 @@ The clips take the way of every job (queue, worker, engine, MP4) in a temporary 
 is measured on a machine says nothing about another: the table names the processor or GPU.
 """
 
-import json
 import os
 import platform
 import statistics
@@ -17,11 +16,16 @@ from pathlib import Path
 
 from PIL import Image
 
+from wan_ui.catalog import find_model, load_catalog
 from wan_ui.errors import UserError
+from wan_ui.hardware import engine_name
 from wan_ui.intake import Draft
+from wan_ui.muxer import read_frames
 from wan_ui.pipeline import Pipeline
+from wan_ui.qa import synthetic
 from wan_ui.request import STAGES
 from wan_ui.settings import ROOT, Settings
+from wan_ui.worker import ENGINE_FACTORY
 
 
 def machine() -> str:
@@ -42,18 +46,28 @@ def import_seconds(module: str = "wan_ui.ui") -> tuple[float, bool]:
     return float(seconds), torch_loaded == "True"
 
 
-def peak_gib(pid: int) -> float:
-    """Largest resident memory the process has had."""
-    status = Path(f"/proc/{pid}/status").read_text()
-    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")) / 2**20
+def lay_out(settings: Settings, draft: Draft, folder: str) -> Settings:
+    """Files of random weights for the draft's model below `folder`; settings that find them."""
+    model = find_model(load_catalog(settings.catalog), draft.model or settings.model)
+    settings = replace(settings, models=Path(folder) / "models")
+    engine = engine_name(draft.engine or settings.engine, settings)
+    synthetic.write(model, model.scheme(draft.scheme or settings.scheme), settings, engine)
+    return settings
 
 
-def bench(settings: Settings, draft: Draft, clips: int) -> dict:
-    """Run one cold and `clips` warm jobs of `draft`. Raises UserError if one of them fails."""
+def bench(settings: Settings, draft: Draft, clips: int, *, random_weights: bool = False) -> dict:
+    """Run one cold and `clips` warm jobs of `draft`. Raises UserError if one of them fails.
+
+    random_weights  full-size random weights in place of the model's files: see wan_ui.qa.synthetic
+    """
     with tempfile.TemporaryDirectory(prefix="wan-ui-bench-") as folder:
+        settings = replace(settings, outputs=Path(folder))
+        factory = ENGINE_FACTORY
+        if random_weights:
+            settings, factory = lay_out(settings, draft, folder), "wan_ui.qa.synthetic:create_engine"
         pipeline = Pipeline()
         started = time.monotonic()
-        pipeline.open(replace(settings, outputs=Path(folder)), warm=False)
+        pipeline.open(settings, warm=False, engine_factory=factory)
         try:
             jobs, seconds = [], []
             for number in range(clips + 1):
@@ -65,26 +79,32 @@ def bench(settings: Settings, draft: Draft, clips: int) -> dict:
                     raise UserError(f"bench: the job {job.state}: {job.error}")
                 jobs.append(job)
                 seconds.append(time.monotonic() - started)
+                if not read_frames(pipeline.clip(job))[0].std() > 0:
+                    raise UserError("bench: the clip is of one colour: the engine made numbers that are none")
                 started = time.monotonic()
-            memory = peak_gib(pipeline._worker.process.pid)
         finally:
             pipeline.close()
     imported, torch_loaded = import_seconds()
     warm = jobs[1:]
     stages = {s: statistics.median(job.result["seconds"].get(s, 0.0) for job in warm) for s in STAGES if s != "load"}
+    steps = [statistics.median(times) for times in zip(*(job.result["step_seconds"] for job in warm), strict=True)]
+    memory = {name: max(job.result["memory"][name] for job in jobs) for name in jobs[0].result["memory"]}
     request = jobs[0].request
     return {
         "machine": machine(),
         "model": request.model,
         "scheme": request.scheme,
         "engine": jobs[0].result["facts"]["engine"],
+        "facts": jobs[0].result["facts"],
         "size": f"{request.width}x{request.height}",
         "frames": request.frames,
         "steps": request.steps,
         "first_clip_s": round(seconds[0], 2),
+        "load_s": round(jobs[0].result["load_seconds"], 2),
         "warm_clip_s": round(statistics.median(seconds[1:]), 2),
-        "stages_s": {stage: round(spent, 2) for stage, spent in stages.items()},
-        "peak_memory_gib": round(memory, 2),
+        "stages_s": {stage: round(spent, 2) for stage, spent in stages.items() if spent},
+        "steps_s": [round(spent, 3) for spent in steps],
+        "memory_gib": memory,
         "import_ui_s": round(imported, 2),
         "import_ui_loads_torch": torch_loaded,
     }
@@ -98,20 +118,45 @@ def _picture(path: str, number: int, folder: str) -> str:
     return str(moved)
 
 
+def failures(figures: dict, max_seconds: float, max_gib: float) -> list[str]:
+    """Which limits the figures miss, in words; 0 is no limit. GPU memory counts with the CUDA context's share."""
+    missed = []
+    if max_seconds and figures["warm_clip_s"] > max_seconds:
+        missed.append(f"a clip takes {figures['warm_clip_s']} s, more than the {max_seconds:g} s allowed")
+    peak = peak_gib(figures["memory_gib"])
+    if max_gib and peak > max_gib:
+        missed.append(f"memory peaks at {peak:.2f} GiB, more than the {max_gib:g} GiB allowed")
+    return missed
+
+
+def peak_gib(memory: dict[str, float]) -> float:
+    """Of the GPU where one was used, else of the worker process."""
+    return memory["gpu_peak"] + memory["gpu_context"] if "gpu_peak" in memory else memory["host_peak"]
+
+
 def print_table(figures: dict) -> None:
-    """A table for people, then one JSON line for scripts."""
+    """A table for people."""
     stages = ", ".join(f"{stage} {seconds}" for stage, seconds in figures["stages_s"].items())
+    memory, gpu = figures["memory_gib"], {}
+    if "gpu_peak" in memory:
+        gpu["GPU memory"] = (
+            f"{memory['gpu_resident']} GiB resident, {memory['gpu_peak']} GiB at most, and {memory['gpu_context']} GiB "
+            "for CUDA itself"
+        )
+    choices = ("attention", "kernel", "offload", "compile", "modulate", "rope", "dtype", "patches")
+    gpu |= {name: figures["facts"][name] for name in choices if name in figures["facts"]}
     torch = "torch loaded" if figures["import_ui_loads_torch"] else "without torch"
     rows = {
         "machine": figures["machine"],
         "model": f"{figures['model']}, {figures['scheme']}, {figures['engine']}",
         "clip": f"{figures['size']}, {figures['frames']} frames, {figures['steps']} steps",
-        "first clip after start": f"{figures['first_clip_s']} s",
+        "first clip after start": f"{figures['first_clip_s']} s, of which load {figures['load_s']} s",
         "warm clip": f"{figures['warm_clip_s']} s ({stages})",
-        "peak memory of the worker": f"{figures['peak_memory_gib']} GiB",
+        "denoise steps": " ".join(f"{spent} s" for spent in figures["steps_s"]),
+        "peak memory of the worker": f"{memory['host_peak']} GiB",
+        **gpu,
         "import of the page": f"{figures['import_ui_s']} s, {torch}",
     }
     width = max(map(len, rows))
     for name, value in rows.items():
         print(f"{name:<{width}}  {value}")
-    print(json.dumps(figures))

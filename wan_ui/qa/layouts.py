@@ -1,0 +1,174 @@
+"""Names, shapes and types of the tensors in the released files: what the weights would be, without the weights.
+
+Read off the releases of Wan2.2 (Wan-AI, lightx2v, QuantStack): original names, torch order of dimensions.
+tests/lightx2v holds the DIT, T5 and VAE layouts against LightX2V's own modules. A layout is
+{name: (type, shape)} with the type in safetensors' or GGML's spelling (F32, BF16, F8_E4M3, Q4_K).
+"""
+
+import itertools
+
+from wan_ui.errors import UserError
+from wan_ui.quantise import QUANTISED
+
+Layout = dict[str, tuple[str, tuple[int, ...]]]
+
+DITS = {
+    "i2v-a14b": {
+        "_class_name": "WanModel", "dim": 5120, "eps": 1e-6, "ffn_dim": 13824, "freq_dim": 256, "in_dim": 36,
+        "model_type": "i2v", "num_heads": 40, "num_layers": 40, "out_dim": 16, "text_len": 512,
+    },
+    "ti2v-5b": {
+        "_class_name": "WanModel", "dim": 3072, "eps": 1e-6, "ffn_dim": 14336, "freq_dim": 256, "in_dim": 48,
+        "model_type": "ti2v", "num_heads": 24, "num_layers": 30, "out_dim": 48, "text_len": 512,
+    },
+}  # fmt: skip
+UMT5_XXL = {"vocabulary": 256384, "dim": 4096, "ffn": 10240, "heads": 64, "layers": 24, "buckets": 32}
+LORA_RANK = 64
+# The _M mixes of llama.cpp spend more bits on the values and on the second half of the feed-forward.
+MIXES = {"Q4_K_M": ("Q4_K", "Q6_K"), "Q5_K_M": ("Q5_K", "Q6_K")}
+MORE_BITS = (".v.weight", ".ffn.2.weight")
+
+
+def dit(config: dict, scheme) -> Layout:
+    """A transformer with the WanModel config.json `config`, stored as `scheme`."""
+    width, ffn, text = config["dim"], config["ffn_dim"], config.get("text_dim", 4096)
+    modules = {
+        "patch_embedding": (width, config["in_dim"], 1, 2, 2),
+        "text_embedding.0": (width, text),
+        "text_embedding.2": (width, width),
+        "time_embedding.0": (width, config["freq_dim"]),
+        "time_embedding.2": (width, width),
+        "time_projection.1": (6 * width, width),
+        "head.head": (4 * config["out_dim"], width),
+    }
+    shapes = {"head.modulation": (1, 2, width)}
+    for index in range(config["num_layers"]):
+        block = f"blocks.{index}"
+        for attention in ("self_attn", "cross_attn"):
+            modules |= {f"{block}.{attention}.{x}": (width, width) for x in "qkvo"}
+            shapes |= {f"{block}.{attention}.norm_{x}.weight": (width,) for x in "qk"}
+        modules |= {f"{block}.ffn.0": (ffn, width), f"{block}.ffn.2": (width, ffn)}
+        shapes |= {f"{block}.norm3.weight": (width,), f"{block}.norm3.bias": (width,)}
+        shapes[f"{block}.modulation"] = (1, 6, width)
+    for module, shape in modules.items():
+        shapes |= {f"{module}.weight": shape, f"{module}.bias": shape[:1]}
+    layout = {}
+    for name, shape in shapes.items():
+        layout[name] = (_stored(name, shape, scheme), shape)
+        if layout[name][0] == "F8_E4M3":
+            layout[f"{name}_scale"] = ("F32", (shape[0], 1))
+    return layout
+
+
+def _stored(name: str, shape: tuple[int, ...], scheme) -> str:
+    if scheme.kind != "gguf":
+        return "F8_E4M3" if scheme.kind == "fp8" and QUANTISED.match(name) else "BF16"
+    if QUANTISED.match(name):
+        usual, better = MIXES.get(scheme.qtype, (scheme.qtype, scheme.qtype))
+        return better if name.endswith(MORE_BITS) else usual
+    return "F16" if len(shape) > 1 and "modulation" not in name else "F32"
+
+
+def lora(config: dict) -> Layout:
+    """A LoRA of rank 64 on every linear layer of the blocks, as the distillation LoRAs are."""
+    linear = {
+        name.removesuffix(".weight"): shape
+        for name, (_, shape) in dit(config, _BF16).items()
+        if QUANTISED.match(name)
+    }  # fmt: skip
+    layout = {}
+    for module, (outputs, inputs) in linear.items():
+        layout[f"diffusion_model.{module}.lora_down.weight"] = ("BF16", (LORA_RANK, inputs))
+        layout[f"diffusion_model.{module}.lora_up.weight"] = ("BF16", (outputs, LORA_RANK))
+    return layout
+
+
+class _BF16:
+    kind, qtype = "bf16", ""
+
+
+def t5(sizes: dict, fp8: bool) -> Layout:
+    """The umt5 encoder; with `fp8` its linear layers are e4m3 with a scale per output channel."""
+    width, ffn = sizes["dim"], sizes["ffn"]
+    layout = {"token_embedding.weight": ("BF16", (sizes["vocabulary"], width)), "norm.weight": ("BF16", (width,))}
+    for index in range(sizes["layers"]):
+        block = f"blocks.{index}"
+        layout[f"{block}.pos_embedding.embedding.weight"] = ("BF16", (sizes["buckets"], sizes["heads"]))
+        layout |= {f"{block}.{norm}.weight": ("BF16", (width,)) for norm in ("norm1", "norm2")}
+        linear = {f"attn.{x}": (width, width) for x in "qkvo"}
+        linear |= {"ffn.gate.0": (ffn, width), "ffn.fc1": (ffn, width), "ffn.fc2": (width, ffn)}
+        for module, shape in linear.items():
+            name = f"{block}.{module}.weight"
+            layout[name] = ("F8_E4M3" if fp8 else "BF16", shape)
+            if fp8:
+                layout[f"{name}_scale"] = ("F32", (shape[0], 1))
+    return layout
+
+
+def vae(family: str) -> Layout:
+    """Wan2.1_VAE.pth (family a14b) or Wan2.2_VAE.pth (5b), in float32 as released."""
+    shapes: dict[str, tuple[int, ...]] = {}
+
+    def conv(name: str, outputs: int, inputs: int, *kernel: int) -> None:
+        shapes[f"{name}.weight"], shapes[f"{name}.bias"] = (outputs, inputs, *kernel), (outputs,)
+
+    def residual(name: str, inputs: int, outputs: int) -> None:
+        shapes[f"{name}.residual.0.gamma"] = (inputs, 1, 1, 1)
+        conv(f"{name}.residual.2", outputs, inputs, 3, 3, 3)
+        shapes[f"{name}.residual.3.gamma"] = (outputs, 1, 1, 1)
+        conv(f"{name}.residual.6", outputs, outputs, 3, 3, 3)
+        if inputs != outputs:
+            conv(f"{name}.shortcut", outputs, inputs, 1, 1, 1)
+
+    def ends(side: str, first: tuple[int, int], middle: int, last: tuple[int, int]) -> None:
+        conv(f"{side}.conv1", *first, 3, 3, 3)
+        for index in (0, 2):
+            residual(f"{side}.middle.{index}", middle, middle)
+        shapes[f"{side}.middle.1.norm.gamma"] = (middle, 1, 1)
+        conv(f"{side}.middle.1.to_qkv", 3 * middle, middle, 1, 1)
+        conv(f"{side}.middle.1.proj", middle, middle, 1, 1)
+        shapes[f"{side}.head.0.gamma"] = (last[1], 1, 1, 1)
+        conv(f"{side}.head.2", *last, 3, 3, 3)
+
+    nested = family == "5b"  # layers grouped by stage; convolutions keep the width when they resample
+    channels, pixels, encoder, decoder = (48, 12, 160, 256) if nested else (16, 3, 96, 96)
+    widths = [encoder * factor for factor in (1, 1, 2, 4, 4)]
+    ends("encoder", (widths[0], pixels), widths[-1], (2 * channels, widths[-1]))
+    layer = 0
+    for stage, (inputs, outputs) in enumerate(itertools.pairwise(widths)):
+        for block in range(2):
+            name = f"encoder.downsamples.{stage}.downsamples.{block}" if nested else f"encoder.downsamples.{layer}"
+            residual(name, inputs if block == 0 else outputs, outputs)
+            layer += 1
+        if stage < 3:
+            name = f"encoder.downsamples.{stage}.downsamples.2" if nested else f"encoder.downsamples.{layer}"
+            conv(f"{name}.resample.1", outputs, outputs, 3, 3)
+            if stage > 0:
+                conv(f"{name}.time_conv", outputs, outputs, 3, 1, 1)
+            layer += 1
+    widths = [decoder * factor for factor in (4, 4, 4, 2, 1)]
+    ends("decoder", (widths[0], channels), widths[0], (pixels, widths[-1]))
+    layer = 0
+    for stage, (inputs, outputs) in enumerate(itertools.pairwise(widths)):
+        if not nested and stage > 0:
+            inputs //= 2
+        for block in range(3):
+            name = f"decoder.upsamples.{stage}.upsamples.{block}" if nested else f"decoder.upsamples.{layer}"
+            residual(name, inputs if block == 0 else outputs, outputs)
+            layer += 1
+        if stage < 3:
+            name = f"decoder.upsamples.{stage}.upsamples.3" if nested else f"decoder.upsamples.{layer}"
+            conv(f"{name}.resample.1", outputs if nested else outputs // 2, outputs, 3, 3)
+            if stage < 2:
+                conv(f"{name}.time_conv", 2 * outputs, outputs, 3, 1, 1)
+            layer += 1
+    conv("conv1", 2 * channels, 2 * channels, 1, 1, 1)
+    conv("conv2", channels, channels, 1, 1, 1)
+    return {name: ("F32", shape) for name, shape in shapes.items()}
+
+
+def dit_config(name: str) -> dict:
+    """The official config.json of a catalog model. Raises UserError."""
+    if name not in DITS:
+        raise UserError(f"synthetic: there is no layout of {name}; choose one of {', '.join(DITS)}", field="model")
+    return DITS[name]

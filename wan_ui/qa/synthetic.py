@@ -1,0 +1,294 @@
+"""Full-size models without a download: files with real headers and no contents, random values at the read.
+
+`write` lays a model's files out as a download would: right names, sizes, config.json, safetensors and GGUF
+headers, but what follows the header is a hole in a sparse file. `install` replaces the few functions that
+read tensor data, for such files only, by ones that draw the values on the compute device; A14B (57 GB in
+bf16) is there in seconds. Everything behind the read is the real path: header checks, choices by file
+size, patches, quantised layers, offload.
+
+The values keep activations near 1: weights have standard deviation 1/sqrt(inputs), norms are near 1,
+GGML blocks are random bytes whose scale fields are set for the same deviation. Values of weights do not
+change how long anything takes (zeros would: the chip clocks higher on them).
+"""
+
+import json
+import math
+import shutil
+import zlib
+from functools import lru_cache
+from pathlib import Path
+
+from wan_ui import weights
+from wan_ui.catalog import Model, Scheme
+from wan_ui.errors import UserError
+from wan_ui.headers import SAFETENSORS_BYTES, Header, TensorInfo, read_header, safetensors_header
+from wan_ui.qa import layouts
+from wan_ui.settings import ROOT, Settings
+
+MARK = "wan_ui.synthetic"  # metadata key of a file whose contents are drawn at the read
+TOKENIZER = ROOT / "assets" / "wan-tiny"
+# Where the scale fields (float16) of a GGML block are, and how much larger the second, an offset, must be
+# than the first for values around zero: half of the largest quant.
+SCALES = {
+    "Q8_0": ((0, 1.0),), "Q5_0": ((0, 1.0),), "Q4_0": ((0, 1.0),), "Q6_K": ((208, 1.0),),
+    "Q5_K": ((0, 1.0), (2, 15.5)), "Q4_K": ((0, 1.0), (2, 7.5)),
+}  # fmt: skip
+
+
+# ---------------------------------------------------------------- files
+
+
+def write(model: Model, scheme: Scheme, settings: Settings, engine: str) -> None:
+    """Lay out the files of a model below settings.models. An embedded model needs none. Raises UserError."""
+    if model.embedded:
+        return
+    config = layouts.dit_config(model.name)
+    contents: dict[str, layouts.Layout] = {
+        weights.T5_FILE: layouts.t5(layouts.UMT5_XXL, fp8=False),
+        weights.VAE_FILES[model.family]: layouts.vae(model.family),
+    }
+    if model.t5:
+        contents[model.t5.partition(":")[2]] = layouts.t5(layouts.UMT5_XXL, fp8=True)
+    experts = {scheme.high: "high_noise", scheme.low: "low_noise"}
+    for ref in weights.needed_files(model, scheme, engine):
+        repo, _, file = ref.partition(":")
+        path = settings.models / repo / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if file in weights.TOKENIZER_FILES:
+            shutil.copyfile(TOKENIZER / file, path)
+        elif file in weights.CONFIGS[model.family]:
+            path.write_text(json.dumps(config))
+        elif ref in experts:
+            name = f"{model.name} {experts[ref] if scheme.low else ''}".strip()
+            write_hole(path, layouts.dit(config, scheme), name)
+        elif ref in (scheme.lora_high, scheme.lora_low):
+            write_hole(path, layouts.lora(config), "distill LoRA")
+        elif file in contents:
+            write_hole(path, contents[file], file)
+        else:
+            raise UserError(f"synthetic: {engine} also needs {ref}, which has no layout here; use --engine lightx2v")
+
+
+def write_hole(path: Path, layout: layouts.Layout, name: str) -> None:
+    """A sparse file with the header for `layout`: GGUF where the name says so, else safetensors (`.pth` too)."""
+    if path.suffix == ".gguf":
+        _gguf_hole(path, layout, name)
+        return
+    entries, offset = {"__metadata__": {MARK: "1", "general.name": name}}, 0
+    for key, (dtype, shape) in layout.items():
+        end = offset + math.prod(shape) * SAFETENSORS_BYTES[dtype]
+        entries[key] = {"dtype": dtype, "shape": shape, "data_offsets": [offset, end]}
+        offset = end
+    header = json.dumps(entries).encode()
+    with path.open("wb") as file:
+        file.write(len(header).to_bytes(8, "little") + header)
+        file.truncate(8 + len(header) + offset)
+
+
+def _gguf_hole(path: Path, layout: layouts.Layout, name: str) -> None:
+    import gguf
+    import numpy as np
+
+    writer = gguf.GGUFWriter(path, "wan")
+    writer.add_name(name)
+    writer.add_bool(MARK, True)
+    size = 0
+    for key, (dtype, shape) in layout.items():
+        if len(shape) > 4:  # GGML has four dimensions
+            writer.add_array(f"comfy.gguf.orig_shape.{key}", list(shape))
+            shape = (*shape[:3], math.prod(shape[3:]))
+        qtype = gguf.GGMLQuantizationType[dtype]
+        block, block_bytes = gguf.GGML_QUANT_SIZES[qtype]
+        nbytes = math.prod(shape) // block * block_bytes
+        writer.add_tensor_info(key, shape, np.dtype(np.float32), nbytes, raw_dtype=qtype)
+        size += math.ceil(nbytes / 32) * 32
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_ti_data_to_file()
+    writer.close()
+    with path.open("r+b") as file:
+        file.truncate(math.ceil(path.stat().st_size / 32) * 32 + size)
+
+
+@lru_cache(maxsize=16)
+def header_of(path: str) -> Header | None:
+    """The header of a file that `write` laid out, None for any other."""
+    file = Path(path)
+    if not file.is_file():
+        return None
+    try:
+        header = safetensors_header(file) if file.suffix == ".pth" else read_header(file)
+    except UserError:
+        return None
+    return header if MARK in header.metadata else None
+
+
+# ---------------------------------------------------------------- values
+
+
+def values(path: Path, name: str, info: TensorInfo, device):
+    """The tensor `name` of a synthetic file as it is stored, on `device`; the same at every read on one device."""
+    import torch
+
+    from wan_ui.tensors import DTYPES
+
+    generator = torch.Generator(device).manual_seed(zlib.crc32(f"{path.name}:{name}".encode()))
+    header = header_of(str(path))
+    if info.dtype not in DTYPES:
+        return blocks(info.dtype, info.shape, _deviation(name, info.shape), generator)
+    dtype, shape = DTYPES[info.dtype], info.shape
+    drawn = torch.empty(shape, device=device, dtype=torch.float32 if dtype.itemsize > 2 else torch.bfloat16)
+    if name.endswith("_scale"):  # of an fp8 weight, which has deviation 100
+        weight = header.tensors[name.removesuffix("_scale")].shape
+        scale = _deviation(name, weight) / 100
+        return drawn.uniform_(0.9 * scale, 1.1 * scale, generator=generator).to(dtype)
+    if dtype == torch.float8_e4m3fn:
+        return drawn.normal_(0, 100, generator=generator).clamp_(-448, 448).to(dtype)
+    if name.endswith(".gamma") or (".norm" in f".{name}" and name.endswith(".weight")):
+        return drawn.normal_(1, 0.02, generator=generator).to(dtype)
+    if name.endswith(".bias") or "modulation" in name:
+        return drawn.normal_(0, 0.02, generator=generator).to(dtype)
+    return drawn.normal_(0, _deviation(name, shape), generator=generator).to(dtype)
+
+
+def _deviation(name: str, shape: tuple[int, ...]) -> float:
+    if name.startswith("token_embedding"):
+        return 1.0
+    return 1 / math.sqrt(math.prod(shape[1:])) * (0.05 if ".lora_up." in name else 1)
+
+
+def blocks(qtype: str, shape: tuple[int, ...], deviation: float, generator):
+    """Random GGML blocks, uint8 (rows, bytes per row), on the generator's device."""
+    import torch
+    from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
+
+    block, block_bytes = GGML_QUANT_SIZES[GGMLQuantizationType[qtype]]
+    count = math.prod(shape) // block
+    device = generator.device
+    raw = torch.randint(0, 256, (count, block_bytes), dtype=torch.uint8, device=device, generator=generator)
+    for offset, factor in SCALES[qtype]:
+        scale = torch.full((1,), factor * deviation / unit_deviation(qtype), dtype=torch.float16, device=device)
+        raw[:, offset : offset + 2] = scale.view(torch.uint8)
+    return raw.reshape(shape[0], -1)
+
+
+@lru_cache
+def unit_deviation(qtype: str) -> float:
+    """Standard deviation of random blocks whose scale is 1, by gguf-py's own dequantisation."""
+    import gguf
+    import numpy as np
+
+    kind = gguf.GGMLQuantizationType[qtype]
+    raw = np.random.default_rng(0).integers(0, 256, (2000, gguf.GGML_QUANT_SIZES[kind][1]), dtype=np.uint8)
+    for offset, factor in SCALES[qtype]:
+        raw[:, offset : offset + 2] = np.array([factor], np.float16).view(np.uint8)
+    return float(gguf.quants.dequantize(raw, kind).std())
+
+
+# ---------------------------------------------------------------- seams
+
+
+class OpenFile:
+    """What safetensors' safe_open gives, for a synthetic file; without a device, tensors stay where they are drawn."""
+
+    def __init__(self, path: Path, device=None):
+        self.path, self.header, self.device = path, header_of(str(path)), device
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        return None
+
+    def keys(self) -> list[str]:
+        return list(self.header.tensors)
+
+    def get_tensor(self, name: str):
+        drawn = values(self.path, name, self.header.tensors[name], device_here())
+        return drawn if self.device is None else drawn.to(self.device)
+
+
+def device_here() -> str:
+    """Where values are drawn: the GPU where there is one, whatever device they then go to."""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def read_all(path: Path, device=None) -> dict:
+    """Every tensor of a synthetic file."""
+    with OpenFile(path, device) as file:
+        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+
+
+def install() -> None:
+    """Have this project's readers draw the values of synthetic files; other files are read as before."""
+    from wan_ui import tensors
+    from wan_ui.engines import dit, lora, text, vae
+
+    def drawn(original):
+        def read(path: Path, info: TensorInfo):
+            header = header_of(str(path))
+            if header is None:
+                return original(path, info)
+            return values(path, _names(str(path))[info.offset], info, device_here())
+
+        return read
+
+    read_tensor, read_blocks = drawn(tensors.read_tensor), drawn(tensors.read_blocks)
+    for module in (tensors, dit, lora, vae):
+        module.read_tensor = read_tensor
+    for module in (tensors, dit):
+        module.read_blocks = read_blocks
+    original_pth = text.read_pth
+
+    def read_pth(path: Path) -> dict:
+        return original_pth(path) if header_of(str(path)) is None else read_all(path)
+
+    text.read_pth = vae.read_pth = read_pth
+
+
+@lru_cache(maxsize=16)
+def _names(path: str) -> dict[int, str]:
+    return {info.offset: name for name, info in header_of(path).tensors.items()}
+
+
+def install_lightx2v() -> None:
+    """The same for LightX2V's readers; it must have been imported. Called for stock and for patched runs."""
+    from lightx2v.models.input_encoders.hf.wan.t5 import model as t5
+    from lightx2v.models.networks import base_model
+    from lightx2v.models.video_encoders.hf.wan import vae, vae_2_2
+
+    original_open, original_load = base_model.safe_open, t5.load_weights
+
+    def safe_open(path, framework, device=None):
+        if header_of(str(path)) is None:
+            return original_open(path, framework, **({} if device is None else {"device": device}))
+        return OpenFile(Path(path), device)
+
+    def load_weights(path, cpu_offload=False, **kwargs):
+        if header_of(str(path)) is None:
+            return original_load(path, cpu_offload, **kwargs)
+        return read_all(Path(path), "cpu" if cpu_offload else None)  # host memory is what offloading pins
+
+    base_model.safe_open = safe_open
+    t5.load_weights = vae.load_weights = vae_2_2.load_weights = load_weights
+
+
+def create_engine(name: str):
+    """As wan_ui.engines.base.create_engine, reading synthetic files too: the worker's factory for `bench`."""
+    from wan_ui.engines import base
+
+    engine, reason = base.create_engine(name)
+    install()
+    if type(engine).__name__ == "LightX2VEngine":
+        from wan_ui.engines import lightx2v
+
+        start_runner = lightx2v.start_runner
+
+        def start(*args):
+            install_lightx2v()
+            return start_runner(*args)
+
+        lightx2v.start_runner = start
+    return engine, f"{reason}, synthetic weights"
