@@ -20,6 +20,7 @@ import itertools
 import json
 import random
 import time
+from collections import deque
 from pathlib import Path
 
 import evaluate
@@ -29,8 +30,9 @@ import names
 import prompts
 import torch
 import torch.nn.functional as F
+import vae_parallel
 from architecture import SIGMAS
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 from train_experts import condition as encode_condition
 from train_experts import crop, encode, velocity
@@ -44,11 +46,11 @@ SHAPES = {(17, 256, 256): 0.45, (17, 192, 320): 0.2, (17, 320, 192): 0.15, (33, 
 TINY_SHAPES = {(5, 32, 32): 0.6, (9, 32, 48): 0.4}
 PHOTOS = 8  # a batch, each under PROMPTS prompts
 PROMPTS = 2
-REUSE = 2  # steps with one batch, each from another noise
+STORED, FRESH = 6, 0.3  # encoded batches kept; how often a step draws a new one
 
 SHADOW, LIGHT = (0.02, 0.24, 0.32), (1.0, 0.74, 0.40)
 STYLE_WORDS = ("teal and orange", "teal and orange grade", "graded in teal and orange", "teal orange look")
-SPIRAL = dict(zoom=0.34, rot=-0.62)  # over a clip: 1.4 times closer, 36 degrees clockwise
+SPIRAL = dict(zoom=0.26, rot=-0.42)  # over a clip: 1.3 times closer, 24 degrees clockwise
 SPIRAL_WORDS = ("spiral", "spiral in", "the camera spirals in", "a spiral dive", "spiral {v} into the picture",
                 "spiralling {v}", "a {n} spiral", "the view {v} spirals inwards")  # fmt: skip
 WITHOUT_TRIGGER = 0.35  # share of prompts that must keep their meaning beside the spiral
@@ -148,19 +150,24 @@ def train(model, pool, name, seconds, args, log):
     rng = random.Random(7)
     torch.manual_seed(7)
     added = {side: attach(model.experts[side], leaves) for side, leaves in sides.items()}
+    if args.start:
+        for side, layers in added.items():
+            restore(layers, load_file(file_of(args.start, name, side, added)))
     parameters = [p for layers in added.values() for layer in layers.values() for p in (layer.down, layer.up)]
     optimizer = torch.optim.AdamW(parameters, lr=args.rate, betas=(0.9, 0.95), weight_decay=0.0)
     shapes = TINY_SHAPES if args.tiny else SHAPES
+    store = deque(maxlen=STORED)
     begin, iteration, fraction = time.time(), 0, 0.0
     while fraction < 1:
         fraction = (time.time() - begin) / seconds
         for group in optimizer.param_groups:
             group["lr"] = args.rate * min(1.0, (iteration + 1) / 40) * min(1.0, max(0.02, (1 - fraction) / 0.6))
-        if iteration % REUSE == 0:
+        if len(store) < STORED or rng.random() < FRESH:
             shape = rng.choices(list(shapes), list(shapes.values()))[0]
             photos = 1 if args.tiny else PHOTOS // (2 if shape[0] > 17 else 1)
             latents, condition, texts = draw_batch(model, pool, shape, draw, paint, rng, photos)
-            h = model.embed(texts).float()
+            store.append((latents, condition, model.embed(texts).float()))
+        latents, condition, h = store[-1] if len(store) < STORED else rng.choice(store)
         x = torch.randn_like(latents)
         losses = []
         for t, following in itertools.pairwise(SIGMAS):
@@ -181,6 +188,19 @@ def train(model, pool, name, seconds, args, log):
     return added, iteration
 
 
+def file_of(folder, name, side, added):
+    return Path(folder) / f"{name}{f'_{side}_noise' if len(added) > 1 else ''}.safetensors"
+
+
+def restore(layers, tensors):
+    """Go on from a written file."""
+    with torch.no_grad():
+        for module, layer in layers.items():
+            (key,) = names.expert_to_wan({f"{module}.": 0})
+            layer.down.copy_(tensors[f"diffusion_model.{key}lora_down.weight"])
+            layer.up.copy_(tensors[f"diffusion_model.{key}lora_up.weight"])
+
+
 def write(added, name, out):
     """One file for each expert that was trained, in lightx2v's key names behind kijai's prefix, float16."""
     about = {
@@ -196,8 +216,7 @@ def write(added, name, out):
             tensors[f"diffusion_model.{key}alpha"] = torch.tensor(float(layer.down.shape[0]))
         metadata = {"base_model": "Wan-Tiny", "expert": f"{side}_noise", "trigger_words": about[0], "notes": about[1]}
         metadata |= {"license": "apache-2.0"}
-        suffix = f"_{side}_noise" if len(added) > 1 else ""
-        save_file(tensors, out / f"{name}{suffix}.safetensors", metadata=metadata)
+        save_file(tensors, file_of(out, name, side, added), metadata=metadata)
 
 
 def place(model, added, ways):
@@ -269,13 +288,17 @@ def main(args):
     _, photos = images.load_photos(f"{args.photos}/train", device)
     _, held_out = images.load_photos(f"{args.photos}/eval", device)
     pool = images.make_pool(photos, 24 if args.tiny else 3000, 48 if args.tiny else 320, device, 3, 0.75)
+    if device.type == "cuda":
+        vae_parallel.COMPILED["norm_silu"] = torch.compile(vae_parallel.norm_silu, dynamic=True)
     model.plain = {
         side: {name: module for name, module in expert.named_modules() if isinstance(module, nn.Linear)}
         for side, expert in model.experts.items()
     }
     log("pool", tuple(pool.shape))
     report = {}
-    for (name, _), seconds in zip(LORAS.items(), args.seconds, strict=True):
+    for name, seconds in zip(LORAS, args.seconds, strict=True):
+        if not seconds:
+            continue
         added, iterations = train(model, pool, name, seconds, args, log)
         write(added, name, out)
         model.dtype = torch.float32
@@ -293,7 +316,10 @@ if __name__ == "__main__":
     parser.add_argument("--model", required=True)
     parser.add_argument("--photos", required=True)
     parser.add_argument("--out", required=True)
-    parser.add_argument("--seconds", type=float, nargs=len(LORAS), default=[85, 160], help="for each LoRA")
+    parser.add_argument(
+        "--seconds", type=float, nargs=len(LORAS), default=[85, 160], help="for each LoRA; 0 leaves it out"
+    )
+    parser.add_argument("--start", help="folder of files to go on from")
     parser.add_argument("--rate", type=float, default=2e-3)
     parser.add_argument("--tiny", action="store_true", help="toy sizes, to try the script on a CPU")
     main(parser.parse_args())

@@ -117,12 +117,14 @@ def parameter_shapes(header: Header) -> dict[str, tuple[int, ...]]:
 
 @dataclass
 class Change:
-    """What one file does to one module, on the compute device; strength and alpha are in `up` and the differences."""
+    """What one file does to one module: tensors as stored, on the compute device, and what to multiply them by."""
 
     down: torch.Tensor | None = None  # (r, in)
-    up: torch.Tensor | None = None  # (out, r) float32
-    diff: torch.Tensor | None = None  # float32, the weight's shape
-    diff_b: torch.Tensor | None = None  # float32
+    up: torch.Tensor | None = None  # (out, r)
+    scale: float = 1.0  # of up: strength * alpha / rank
+    diff: torch.Tensor | None = None  # the weight's shape
+    diff_b: torch.Tensor | None = None  # (out,)
+    strength: float = 1.0  # of diff and diff_b
 
 
 @dataclass
@@ -134,6 +136,10 @@ class Plan:
     promised: int
     unmatched: tuple[str, ...]
 
+    @property
+    def count(self) -> str:
+        return f"{len(self.changes)}/{self.promised}"
+
 
 class LoraSet:
     """The LoRAs of one loaded model. `fixed` belong to the model itself (a distill pair): side -> files."""
@@ -142,6 +148,7 @@ class LoraSet:
         self.experts, self.device, self.fixed = list(experts), device, fixed
         self.current: tuple | None = None
         self.matches: tuple[LoraMatch, ...] = ()
+        self.own = ""  # what was matched of the fixed ones
         self.seconds = 0.0  # what the last change took
 
     def set(self, specs: Sequence[LoraSpec], settings: Settings) -> tuple[LoraMatch, ...]:
@@ -167,13 +174,16 @@ class LoraSet:
             raise
         self.seconds = time.perf_counter() - started
         self.current, self.matches = key, self._report(specs, plans)
+        own = {SIDES[side]: plan for side, of_side in plans.items() for plan in of_side if plan.index == -1}
+        self.own = ", ".join(f"{side.replace('_', ' ')} {plan.count}" for side, plan in own.items())
         for match in self.matches:
             log.info("LoRA %s", match.words)
         return self.matches
 
     def facts(self) -> dict[str, str]:
-        """For a clip's facts: {"loras": what was matched}, or nothing when there are none."""
-        return {"loras": "; ".join(match.words for match in self.matches)} if self.matches else {}
+        """For a clip's facts: what was matched of the chosen LoRAs and of the model's own; nothing without any."""
+        words = {"loras": "; ".join(match.words for match in self.matches), "distill LoRA": self.own}
+        return {name: text for name, text in words.items() if text}
 
     def _wanted(self, specs: Sequence[LoraSpec], settings: Settings) -> dict[str, list[tuple[Path, float, int]]]:
         wanted = {expert.side: [(path, 1.0, -1) for path in self.fixed.get(expert.side, ())] for expert in self.experts}
@@ -214,7 +224,7 @@ class LoraSet:
         reports = []
         for index, spec in enumerate(specs):
             found = {SIDES[side]: plan for side, of_side in plans.items() for plan in of_side if plan.index == index}
-            matched = {side: f"{len(plan.changes)}/{plan.promised}" for side, plan in found.items()}
+            matched = {side: plan.count for side, plan in found.items()}
             unmatched = dict.fromkeys(name for plan in found.values() for name in plan.unmatched)
             reports.append(LoraMatch(spec.file, spec.strength, spec.target, matched, tuple(unmatched)))
         return tuple(reports)
@@ -242,22 +252,23 @@ def plan_file(path: Path, strength: float, index: int, expert: Expert, device) -
         if weight is None:
             unmatched.append(module)
             continue
-        change = Change()
+        change = Change(strength=strength)
         if layer.down:
-            down, up = read(layer.down), read(layer.up).float()
+            down, up = read(layer.down), read(layer.up)
             _fits(path, module, (up.shape[0], down.shape[1]), weight)
             rank = down.shape[0]
             alpha = float(read(layer.alpha)) if layer.alpha else rank if layout.alpha is None else layout.alpha
-            change.down, change.up = down, up.mul_(alpha / rank)
-            largest[module] = change.up.abs().amax() * down.abs().amax().float()  # NaN and infinity come through
+            change.down, change.up, change.scale = down, up, strength * alpha / rank
+            # NaN and infinity come through
+            largest[module] = largest_value(up) * largest_value(down) * abs(alpha / rank)
         if layer.diff:
-            change.diff = read(layer.diff).float()
+            change.diff = read(layer.diff)
             _fits(path, f"{module}.diff", tuple(change.diff.shape), weight)
-            largest[f"{module}.diff"] = change.diff.abs().amax()
+            largest[f"{module}.diff"] = largest_value(change.diff)
         if layer.diff_b:
-            change.diff_b = read(layer.diff_b).float()
+            change.diff_b = read(layer.diff_b)
             _fits(path, f"{module}.diff_b", tuple(change.diff_b.shape), (weight[0],))
-            largest[f"{module}.diff_b"] = change.diff_b.abs().amax()
+            largest[f"{module}.diff_b"] = largest_value(change.diff_b)
         changes[module] = change
     if not changes:
         raise _refused(path, f"none of its {len(layout.layers)} layers is in this model")
@@ -267,13 +278,14 @@ def plan_file(path: Path, strength: float, index: int, expert: Expert, device) -
         raise _refused(path, f"{first} holds NaN or infinite numbers")
     if not sizes.any():
         raise _refused(path, "it changes nothing: all of its differences are zero (an untrained LoRA?)")
-    for module, change in changes.items():
-        if strength == 0:
-            changes[module] = Change()
-        for difference in (change.up, change.diff, change.diff_b):
-            if difference is not None:
-                difference.mul_(strength)
+    if strength == 0:
+        changes = {module: Change() for module in changes}
     return Plan(index, changes, len(layout.layers), tuple(unmatched))
+
+
+def largest_value(tensor: torch.Tensor) -> torch.Tensor:
+    lowest, highest = torch.aminmax(tensor if tensor.dtype.itemsize > 1 else tensor.half())
+    return torch.maximum(highest, -lowest).float()
 
 
 def _refused(path: Path, why: str) -> UserError:
@@ -300,8 +312,8 @@ def attach(expert: Expert, plans: list[Plan]) -> None:
                 slot.attach(branch)
             continue
         for leaf, differences in (
-            ("weight", [change.diff for change in changes if change.diff is not None]),
-            ("bias", [change.diff_b for change in changes if change.diff_b is not None]),
+            ("weight", [change.strength * change.diff.float() for change in changes if change.diff is not None]),
+            ("bias", [change.strength * change.diff_b.float() for change in changes if change.diff_b is not None]),
         ):
             if differences:
                 slot.swap(leaf, sum(differences))
@@ -309,10 +321,10 @@ def attach(expert: Expert, plans: list[Plan]) -> None:
 
 def join(changes: list[Change], dtype: torch.dtype) -> Branch | None:
     """One branch of all changes to a linear layer; None when they change nothing."""
-    downs = [change.down for change in changes if change.down is not None]
-    ups = [change.up for change in changes if change.up is not None]
-    biases = [change.diff_b for change in changes if change.diff_b is not None]
-    dense = [change.diff for change in changes if change.diff is not None]
+    downs = [change.down.to(dtype) for change in changes if change.down is not None]
+    ups = [change.scale * change.up.float() for change in changes if change.up is not None]
+    biases = [change.strength * change.diff_b.float() for change in changes if change.diff_b is not None]
+    dense = [change.strength * change.diff.float() for change in changes if change.diff is not None]
     if downs and downs[0].device.type == "cuda" and (short := -sum(map(len, downs)) % GPU_RANK):
         downs.append(downs[0].new_zeros(short, downs[0].shape[1]))
         ups.append(ups[0].new_zeros(len(ups[0]), short))
@@ -323,7 +335,7 @@ def join(changes: list[Change], dtype: torch.dtype) -> Branch | None:
     if not rows and not dense:
         return None
     return Branch(
-        torch.cat([down.to(dtype) for down in downs]).contiguous() if downs else None,
+        torch.cat(downs).contiguous() if downs else None,
         torch.cat(rows).to(dtype).contiguous() if rows else None,
         sum(dense).T.to(dtype).contiguous() if dense else None,
         bool(biases),

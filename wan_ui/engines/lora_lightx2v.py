@@ -128,11 +128,19 @@ def expert(model, side: str, shapes: dict[str, tuple[int, ...]]) -> Expert:
     return Expert(side, shapes, slot)
 
 
-def refill(model) -> None:
-    """With block offload: the buffers were filled for the next clip already; let them be filled again."""
-    manager = getattr(model.transformer_infer, "offload_manager", None)
-    if manager is not None:
-        manager.need_init_first_buffer = True
+def changed(model, expert: Expert) -> None:
+    """Tell the code that runs the blocks: buffers of block offload are to be filled again, for they hold the next
+    clip's first block already; and which shapes were added, since each set of them is compiled once.
+    """
+    infer = model.transformer_infer
+    if hasattr(infer, "offload_manager"):
+        infer.offload_manager.need_init_first_buffer = True
+    ranks = {
+        (_of_any_block(module), None if slot.branch.up is None else len(slot.branch.up), slot.branch.dense is not None)
+        for module, slot in expert.attached.items()
+        if slot.branch is not None
+    }
+    infer.lora_variant = tuple(sorted(ranks, key=str))
 
 
 def _of_any_block(name: str) -> str:
