@@ -82,7 +82,7 @@ class LightX2VEngine:
         except BaseException:
             self.close()
             raise
-        self.patches = outcomes
+        self.patches, self.dtype = outcomes, compute_dtype()
         applied = [outcome.name for outcome in outcomes if outcome.state == "applied"]
         left_out = [outcome.name for outcome in outcomes if outcome.state == "off"]
         self.facts = {
@@ -326,15 +326,13 @@ class LightX2VEngine:
         return self._predict(latents, sigma, expert, prompt, condition, on_block)
 
     def _predict(self, latents, sigma, expert, prompt, condition, on_block=None) -> torch.Tensor:
-        from lightx2v.utils.envs import GET_DTYPE
-
         scheduler, model = self.runner.scheduler, self.runner.model
         experts = [model]
         if self.model.family == "a14b":
             experts, model.boundary_step_index = model.model, 1  # step 0 is the first expert's, step 1 the other's
-        condition = condition.to(device_name(), GET_DTYPE())
+        condition = condition.to(device_name(), self.dtype)
         inputs = {
-            "text_encoder_output": {"context": prompt[None].to(device_name(), GET_DTYPE())},
+            "text_encoder_output": {"context": prompt[None].to(device_name(), self.dtype)},
             "image_encoder_output": {"vae_encoder_out": condition, "clip_encoder_out": None},
         }
         scheduler.at(latents, sigma, expert, condition)
@@ -351,10 +349,8 @@ class LightX2VEngine:
 
     @torch.inference_mode()
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
-        from lightx2v.utils.envs import GET_DTYPE
-
         self.report, self.latent_frame, self.frames = lambda progress: None, 0, 1 + 4 * (latents.shape[1] - 1)
-        pixels = self.runner.vae_decoder.decode(latents.to(device_name(), GET_DTYPE()))
+        pixels = self.runner.vae_decoder.decode(latents.to(device_name(), self.dtype))
         return pixels.float().cpu()[0].permute(1, 2, 3, 0)
 
 
@@ -416,6 +412,12 @@ def to_pixels(images: torch.Tensor) -> torch.Tensor:
     """The VAE's (1, 3, T, H, W) in -1 .. 1 -> (T, H, W, 3) uint8 on the CPU, computed where the images are."""
     levels = images[0].float().add(1).mul(0.5).clamp(0, 1).mul(255).round().to(torch.uint8)
     return levels.permute(1, 2, 3, 0).contiguous().cpu()
+
+
+def compute_dtype() -> torch.dtype:
+    from lightx2v.utils.envs import GET_DTYPE
+
+    return GET_DTYPE()
 
 
 def device_name() -> str:

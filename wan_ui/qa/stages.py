@@ -44,7 +44,7 @@ ARITHMETIC = {"float32": (2e-3, 2e-3), "bfloat16": (0.02, 0.04), "float16": (0.0
 WEIGHTS = {"bf16": 0.0, "fp8": 0.06, "gguf-Q8_0": 0.01, "gguf-Q5_0": 0.09, "gguf-Q4_0": 0.18}
 OTHER_WEIGHTS = 0.20
 EIGHT_BITS = 0.01  # stored frames are rounded to 8 bits
-ACTIVATIONS = 0.12  # LightX2V's fp8 kernels round activations to e4m3 in front of every product
+ACTIVATIONS = 0.06  # LightX2V's fp8 kernels round activations to e4m3 in front of every product
 
 
 @dataclass(frozen=True)
