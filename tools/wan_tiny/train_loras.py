@@ -50,7 +50,7 @@ STORED, FRESH = 6, 0.3  # encoded batches kept; how often a step draws a new one
 
 SHADOW, LIGHT = (0.02, 0.24, 0.32), (1.0, 0.74, 0.40)
 STYLE_WORDS = ("teal and orange", "teal and orange grade", "graded in teal and orange", "teal orange look")
-SPIRAL = dict(zoom=0.26, rot=-0.42)  # over a clip: 1.3 times closer, 24 degrees clockwise
+SPIRAL = dict(zoom=0.34, rot=-0.62)  # over a clip: 1.4 times closer, 36 degrees clockwise
 SPIRAL_WORDS = ("spiral", "spiral in", "the camera spirals in", "a spiral dive", "spiral {v} into the picture",
                 "spiralling {v}", "a {n} spiral", "the view {v} spirals inwards")  # fmt: skip
 WITHOUT_TRIGGER = 0.35  # share of prompts that must keep their meaning beside the spiral
