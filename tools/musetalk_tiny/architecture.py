@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from transformers import WhisperConfig, WhisperFeatureExtractor, WhisperModel
 
 SIDE = 256  # of the face crop, pixels
@@ -72,6 +72,24 @@ UNET = {
 def build() -> tuple[AutoencoderKL, UNet2DConditionModel, WhisperModel]:
     torch.manual_seed(0)
     return AutoencoderKL(**VAE), UNet2DConditionModel(**UNET), WhisperModel(WhisperConfig(**WHISPER))
+
+
+def start_from(folder: Path, vae, unet, whisper) -> None:
+    """Load what `save` wrote."""
+    vae.load_state_dict(load_file(folder / "sd-vae" / "diffusion_pytorch_model.safetensors"))
+    unet.load_state_dict(torch.load(folder / "musetalkV15" / "unet.pth", weights_only=True))
+    tensors = load_file(folder / "whisper" / "model.safetensors")
+    whisper.load_state_dict({key.removeprefix("model."): value for key, value in tensors.items()})
+
+
+def norm_in_half(module: torch.nn.GroupNorm, x: torch.Tensor) -> torch.Tensor:
+    """GroupNorm that answers in the dtype of its input (sums are in float32 anyway).
+
+    Autocast would run it, and the SiLU behind it, in float32: twice the memory traffic of all that is slow here.
+    """
+    with torch.autocast(x.device.type, enabled=False):
+        weight, bias = module.weight.to(x.dtype), module.bias.to(x.dtype)
+        return torch.nn.functional.group_norm(x, module.num_groups, weight, bias, module.eps)
 
 
 def positions(length: int, width: int) -> torch.Tensor:

@@ -13,11 +13,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from architecture import SCALING, SIDE, build, hear, log_mel, masked, tokens
+from architecture import SCALING, SIDE, build, hear, log_mel, masked, start_from, tokens
 from faces import draw_faces, load_photos, photograph
 from mouth import open_mouth
 from PIL import Image
-from safetensors.torch import load_file
 from speech import HOP, envelope, render, write_tracks
 
 FPS = 16
@@ -133,10 +132,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
     vae, unet, whisper = build()
-    vae.load_state_dict(load_file(args.model / "sd-vae" / "diffusion_pytorch_model.safetensors"))
-    unet.load_state_dict(torch.load(args.model / "musetalkV15" / "unet.pth", weights_only=True))
-    heard = load_file(args.model / "whisper" / "model.safetensors")
-    whisper.load_state_dict({key.removeprefix("model."): value for key, value in heard.items()})
+    start_from(args.model, vae, unet, whisper)
     args.out.mkdir(parents=True, exist_ok=True)
     evaluate(vae, unet, whisper, load_photos(args.photos, "cpu"), args.out, "cpu")
 
