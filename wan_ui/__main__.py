@@ -5,10 +5,10 @@ import logging
 import sys
 
 from wan_ui import __version__
-from wan_ui.commands import bench, compare, doctor, download, generate, loras, patches, probe, serve, stages
+from wan_ui.commands import bench, compare, doctor, download, generate, lipsync, loras, patches, probe, serve, stages
 from wan_ui.errors import UserError
 
-COMMANDS = (serve, generate, download, loras, patches, bench, stages, probe, compare, doctor)
+COMMANDS = (serve, generate, lipsync, download, loras, patches, bench, stages, probe, compare, doctor)
 
 
 def main(argv: list[str] | None = None) -> int:
