@@ -14,6 +14,8 @@ from wan_ui.catalog import find_model, load_catalog
 from wan_ui.settings import Settings
 from wan_ui.ui import handlers
 from wan_ui.ui.api import build_api
+from wan_ui.ui.compare_tab import build_compare_tab
+from wan_ui.ui.doctor_tab import build_doctor_tab
 from wan_ui.ui.examples import build_examples, load_examples
 from wan_ui.ui.handlers import BUSY, NEW_VIEW
 from wan_ui.ui.history import build_history
@@ -44,16 +46,22 @@ def build_ui(settings: Settings) -> gr.Blocks:
     with gr.Blocks(title="Wan UI", analytics_enabled=False, fill_width=True, delete_cache=(3600, 86400)) as page:
         browser, view, timer = browser_state(), gr.State(NEW_VIEW), gr.Timer(BUSY, active=False)
         gr.HTML(HEADER, apply_default_css=False)
-        with gr.Row(elem_id="desk"):
-            with gr.Column(elem_id="left", scale=5, min_width=320):
-                scheme = wanted if wanted in names else (names or [""])[0]
-                inputs = build_inputs(ready, catalog, chosen, scheme, settings)
-            with gr.Column(elem_id="right", scale=8, min_width=320):
-                card = build_progress_card()
-                result = build_result()
-                example_cards = build_examples(load_examples())
-                past = build_history()
-        models = build_models_panel()
+        with gr.Tabs(elem_id="tabs"):
+            with gr.Tab("Create"):
+                with gr.Row(elem_id="desk"):
+                    with gr.Column(elem_id="left", scale=5, min_width=320):
+                        scheme = wanted if wanted in names else (names or [""])[0]
+                        inputs = build_inputs(ready, catalog, chosen, scheme, settings)
+                    with gr.Column(elem_id="right", scale=8, min_width=320):
+                        card = build_progress_card()
+                        result = build_result()
+                        example_cards = build_examples(load_examples())
+                        past = build_history()
+                models = build_models_panel()
+            with gr.Tab("Compare") as compare_tab:
+                wire_compare = build_compare_tab(browser)
+            with gr.Tab("Doctor") as doctor_tab:
+                wire_doctor = build_doctor_tab(browser)
         build_api(settings.max_queue)
 
         observed = [
@@ -73,6 +81,9 @@ def build_ui(settings: Settings) -> gr.Blocks:
         light = {**plain, "concurrency_limit": None, "trigger_mode": "multiple"}  # many people may look at once
         once = {**light, "trigger_mode": "once"}  # not again before the last answer is there
         latest = {**light, "trigger_mode": "always_last"}
+
+        wire_compare(compare_tab, light)
+        wire_doctor(doctor_tab, light)
 
         page.load(handlers.arrive, [browser, view], observed, **light)  # starts the timer
         timer.tick(handlers.observe, [browser, view], observed, **once)

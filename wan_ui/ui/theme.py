@@ -10,7 +10,7 @@ from pathlib import Path
 import gradio as gr
 
 HERE = Path(__file__).parent
-CSS = HERE / "style.css"
+CSS = [HERE / "style.css", HERE / "qa.css"]
 FAVICON = HERE / "favicon.svg"
 SCRIPT = HERE / "page.js"
 

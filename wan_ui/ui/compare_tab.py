@@ -1,0 +1,309 @@
+"""The Compare tab: clips of the history in step, their figures, and one clip again under other schemes.
+
+Choosing and playing happen in the browser (compare.js). The server measures, lists what was set
+differently, puts jobs for a grid into the queue and writes the files of an export. Wired here, since
+nothing outside the tab takes part.
+"""
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+
+import gradio as gr
+
+from wan_ui import weights
+from wan_ui.catalog import load_catalog
+from wan_ui.errors import UserError
+from wan_ui.intake import Draft
+from wan_ui.jobs import Job
+from wan_ui.pipeline import PIPELINE
+from wan_ui.qa import compare
+from wan_ui.ui.handlers import complaint, guard
+from wan_ui.ui.history import LIMIT
+from wan_ui.ui.markup import file_url, text
+from wan_ui.ui.session import identify
+
+SCRIPT = (Path(__file__).parent / "compare.js").read_text()
+MOST = 6  # clips at once
+COLOURS = ("#6b6be0", "#d9772b", "#1f8a54", "#c0408a", "#2a8fb8")
+# Per page. shown: ids of the jobs that are compared; waiting: of the grid that is being made
+NOTHING = {"shown": [], "waiting": []}
+WAIT = 1.0  # seconds between looks at a grid's jobs
+
+
+def build_compare_tab(browser: gr.BrowserState) -> Callable[[gr.Tab, dict], None]:
+    """Builds; what it gives connects: it takes the tab, and what every private event of the page is given."""
+    state, timer = gr.State(NOTHING), gr.Timer(WAIT, active=False)
+    with gr.Column(elem_id="compare", elem_classes="w-panel w-part"):
+        picker = gr.HTML("", elem_id="compare-picker", js_on_load=SCRIPT, apply_default_css=False)
+        message = gr.HTML("", elem_id="compare-message", apply_default_css=False)
+        player = gr.HTML("", elem_id="compare-player", js_on_load=SCRIPT, apply_default_css=False)
+
+    def wire(tab: gr.Tab, plain: dict) -> None:
+        shown = [player, message, timer, state]
+        tab.select(choices, [browser, state], [picker, timer], **plain)
+        picker.compare(show, [browser, state], shown, **plain)
+        picker.grid(run_grid, [browser, state], shown, **plain)
+        timer.tick(observe_grid, [browser, state], [*shown, picker], **{**plain, "trigger_mode": "once"})
+        player.export(export, [browser, state], message, **plain)
+
+    return wire
+
+
+@guard
+def choices(browser: dict, state: dict) -> list:
+    """Updates: picker, timer."""
+    _, owner = identify(browser, PIPELINE.settings)
+    return [picker_html(owner, state["shown"]), gr.Timer(WAIT, active=bool(state["waiting"]))]
+
+
+@guard
+def show(browser: dict, state: dict, event: gr.EventData) -> list:
+    """Updates: player, message, timer, state."""
+    _, owner = identify(browser, PIPELINE.settings)
+    return _shown([str(job) for job in event._data.get("jobs", [])], owner, state)
+
+
+def _shown(jobs: list[str], owner: str, state: dict) -> list:
+    state["shown"], state["waiting"] = jobs[:MOST], []
+    try:
+        player, words = player_html(_finished(state["shown"], owner)), ""
+    except UserError as error:
+        player, words = "", complaint(error)
+    return [player, words, gr.Timer(active=False), state]
+
+
+@guard
+def run_grid(browser: dict, state: dict, event: gr.EventData) -> list:
+    """The first chosen clip again, with its seed, in every ticked scheme that it was not made in."""
+    _, owner = identify(browser, PIPELINE.settings)
+    jobs = [str(job) for job in event._data.get("jobs", [])]
+    schemes = [str(scheme) for scheme in event._data.get("schemes", [])]
+    submitted = []
+    try:
+        first, *_ = _finished(jobs[:1], owner, least=1)
+        for scheme in (scheme for scheme in schemes if scheme != first.request.scheme):
+            submitted.append(PIPELINE.submit(_again(first, scheme), owner))
+        if not submitted:
+            raise UserError("compare: tick a scheme other than the clip's own")
+    except UserError as error:
+        for job in submitted:
+            PIPELINE.cancel(job, owner)
+        return [gr.skip(), complaint(error), gr.skip(), state]
+    state["waiting"] = [first.id, *submitted]
+    return [gr.skip(), _progress(state, owner), gr.Timer(WAIT, active=True), state]
+
+
+def _again(job: Job, scheme: str) -> Draft:
+    request = job.request
+    return Draft(
+        image=str(PIPELINE.clips / job.id / "input.png"),
+        prompt=request.prompt,
+        model=request.model,
+        scheme=scheme,
+        engine=request.engine,
+        size=f"{request.width}x{request.height}",
+        frames=request.frames,
+        steps=request.steps,
+        seed=request.seed,
+        loras=request.loras,
+    )
+
+
+@guard
+def observe_grid(browser: dict, state: dict) -> list:
+    """Updates: player, message, timer, state, picker. When all jobs have ended, those that are done are compared."""
+    _, owner = identify(browser, PIPELINE.settings)
+    jobs = [job for job in (PIPELINE.job(job_id, owner) for job_id in state["waiting"]) if job]
+    if any(job.active for job in jobs):
+        return [gr.skip(), _progress(state, owner), gr.skip(), state, gr.skip()]
+    failed = [f"{job.request.scheme}: {job.error or job.state}" for job in jobs if PIPELINE.clip(job) is None]
+    updates = _shown([job.id for job in jobs if PIPELINE.clip(job) is not None], owner, state)
+    if failed and not updates[1]:
+        updates[1] = complaint(UserError("; ".join(failed)))
+    return [*updates, picker_html(owner, state["shown"])]
+
+
+def _progress(state: dict, owner: str) -> str:
+    jobs = [PIPELINE.job(job_id, owner) for job_id in state["waiting"][1:]]
+    ended = sum(job is None or not job.active for job in jobs)
+    now = next((job for job in jobs if job and job.state == "running"), None)
+    words = f"{ended} of {len(jobs)} clips made" + (f"; {now.request.scheme}: {now.progress.stage}" if now else "")
+    return f'<p class="w-note" role="status">{text(words)}</p>'
+
+
+@guard
+def export(browser: dict, state: dict) -> str:
+    """The message with links to the files; they lie in the first clip's own folder."""
+    _, owner = identify(browser, PIPELINE.settings)
+    try:
+        jobs = _finished(state["shown"], owner)
+        items = list(_items(tuple(job.id for job in jobs)))
+        folder = PIPELINE.clips / jobs[0].id / "compare"
+        paths = compare.export(items, compare.measure(items), folder)
+    except UserError as error:
+        return complaint(error)
+    links = [
+        f'<a class="w-button" href="{text(file_url(path))}" download="{text(name)}">{text(name)}</a>'
+        for name, path in paths.items()
+    ]
+    return f'<div class="w-buttons">{"".join(links)}</div>'
+
+
+# ---------------------------------------------------------------- what is compared
+
+
+def _finished(ids: list[str], owner: str, least: int = 2) -> list[Job]:
+    jobs = [job for job in (PIPELINE.job(job_id, owner) for job_id in ids) if job and PIPELINE.clip(job) is not None]
+    if len(jobs) < least:
+        raise UserError("compare: choose two or more finished clips" if least > 1 else "compare: choose a clip first")
+    return jobs
+
+
+@functools.lru_cache(4)
+def _items(ids: tuple[str, ...]) -> tuple[compare.Item, ...]:
+    """Frames and settings; kept, since export and a second look want them again. A finished clip never changes."""
+    jobs = [PIPELINE.jobs.get(job_id) for job_id in ids]
+    names = [_name(job) for job in jobs]
+    return tuple(
+        compare.read_item(
+            PIPELINE.clip(job),
+            f"{name} ({k + 1})" if names.count(name) > 1 else name,
+            {**job.request.to_dict(), "facts": job.result["facts"], "seconds": _seconds(job)},
+        )
+        for k, (job, name) in enumerate(zip(jobs, names, strict=True))
+    )
+
+
+def _name(job: Job) -> str:
+    return f"{job.request.scheme}, {job.result['facts'].get('engine', '').split(' ')[0]}, seed {job.request.seed}"
+
+
+def _seconds(job: Job) -> float:
+    return round(sum(job.result["seconds"].values()), 2)
+
+
+# ---------------------------------------------------------------- markup
+
+
+def picker_html(owner: str, picked: list[str]) -> str:
+    jobs = [job for job in PIPELINE.history(owner, LIMIT) if PIPELINE.clip(job) is not None]
+    if not jobs:
+        return '<h2>Compare</h2><p class="w-quiet">Make two clips first; then they can be compared here.</p>'
+    tiles = []
+    for job in jobs:
+        poster = PIPELINE.poster(job)
+        still = f'<img src="{text(file_url(poster))}" alt="" loading="lazy">' if poster else ""
+        on = "true" if job.id in picked else "false"
+        order = picked.index(job.id) if job.id in picked else 0
+        tiles.append(
+            f'<li><button type="button" class="w-tile" data-pick="{job.id}" data-order="{order}" aria-pressed="{on}">'
+            f'<span class="w-tile-picture">{still}<span class="w-cmp-place"></span></span>'
+            f'<span class="w-tile-prompt">{text(_name(job))}: {text(job.request.prompt)}</span></button></li>'
+        )
+    settings = PIPELINE.settings
+    model = load_catalog(settings.catalog).get(jobs[0].request.model)
+    schemes = [s for s in model.schemes.values() if not weights.availability(model, s, settings)] if model else []
+    boxes = "".join(
+        f'<label><input type="checkbox" value="{text(scheme.name)}" checked> {text(scheme.name)}</label>'
+        for scheme in schemes
+    )
+    return (
+        "<h2>Compare</h2>"
+        '<p class="w-quiet">Choose two or more clips; the first is what the others are measured against.</p>'
+        f'<ul class="w-grid w-cmp-tiles">{"".join(tiles)}</ul>'
+        '<div class="w-buttons"><button type="button" class="w-button strong" data-cmp="compare" data-needs="2">'
+        "Compare</button></div>"
+        '<details class="w-how"><summary>The first chosen clip under other schemes</summary>'
+        f'<div class="w-cmp-schemes">{boxes}</div>'
+        '<button type="button" class="w-button" data-cmp="grid" data-needs="1">Make and compare them</button></details>'
+    )
+
+
+def player_html(jobs: list[Job]) -> str:
+    items = _items(tuple(job.id for job in jobs))
+    pairs = compare.measure(items)
+    frames = min(len(item.frames) for item in items)
+    width, height = items[0].size
+    clips = "".join(
+        f'<figure class="w-cmp-clip"><video src="{text(file_url(PIPELINE.clip(job)))}" muted playsinline '
+        f'preload="auto" style="aspect-ratio:{width}/{height}" aria-label="{text(item.name)}"></video>'
+        f"<figcaption>{text(item.name)}</figcaption></figure>"
+        for job, item in zip(jobs, items, strict=True)
+    )
+    modes = "".join(
+        f'<button type="button" class="w-button" data-mode-is="{mode}" aria-pressed="false">{words}</button>'
+        for mode, words in (("side", "Side by side"), ("wipe", "Wipe"), ("difference", "Difference"))
+    )
+    others = "".join(
+        f'<button type="button" class="w-button" data-other="{k}" aria-pressed="false">{text(item.name)}</button>'
+        for k, item in enumerate(items[1:], start=1)
+    )
+    return (
+        f'<div class="w-cmp" data-frames="{frames}" data-fps="{items[0].fps:g}" data-mode="side">'
+        f'<div class="w-buttons">{modes}</div><div class="w-buttons w-cmp-others">{others}</div>'
+        f'<div class="w-cmp-stage">{clips}<canvas class="w-cmp-heat" role="img" aria-label="Where they differ" '
+        f'style="aspect-ratio:{width}/{height}"></canvas></div>'
+        '<label class="w-cmp-wiper">Wipe <input type="range" class="w-cmp-wipe" min="0" max="100" value="50"></label>'
+        '<div class="w-cmp-controls"><button type="button" class="w-button strong" data-play>Play</button>'
+        '<button type="button" class="w-button" data-step="-1" aria-label="One frame back">‹</button>'
+        '<button type="button" class="w-button" data-step="1" aria-label="One frame on">›</button>'
+        f'<input type="range" class="w-cmp-frame" min="0" max="{frames - 1}" value="0" aria-label="Frame">'
+        '<span class="w-cmp-label">frame 1</span></div>'
+        f"{_plot('PSNR', 'dB', [pair.psnr for pair in pairs], pairs)}"
+        f"{_plot('SSIM', '', [pair.ssim for pair in pairs], pairs)}{_table(items, pairs)}"
+        '<div class="w-buttons"><button type="button" class="w-button" data-cmp="export">Export MP4, PNG and JSON'
+        "</button></div></div>"
+    )
+
+
+def _plot(title: str, unit: str, series: list[list[float]], pairs) -> str:
+    width, height, left, right, top, bottom = 720, 130, 44, 8, 10, 18
+    values = [value for line in series for value in line]
+    low, high = min(values), max(values)
+    low, high = low - 0.05 * (high - low or abs(high) or 1), high + 0.05 * (high - low or abs(high) or 1)
+
+    def point(index: int, value: float, count: int) -> str:
+        x = left + index / max(1, count - 1) * (width - left - right)
+        return f"{x:.1f},{top + (high - value) / (high - low) * (height - top - bottom):.1f}"
+
+    lines = "".join(
+        f'<polyline fill="none" stroke="{COLOURS[k % len(COLOURS)]}" stroke-width="2" '
+        f'points="{" ".join(point(i, value, len(line)) for i, value in enumerate(line))}"/>'
+        for k, line in enumerate(series)
+    )
+    words = "; ".join(
+        f"{pair.name}: {min(line):.3g} to {max(line):.3g}" for pair, line in zip(pairs, series, strict=True)
+    )
+    digits = 1 if unit else 3
+    return (
+        f'<svg class="w-cmp-plot" viewBox="0 0 {width} {height}" role="img" '
+        f'aria-label="{text(f"{title} per frame; {words}")}">'
+        f'<text x="{left - 6}" y="{top + 8}" text-anchor="end">{high:.{digits}f}</text>'
+        f'<text x="{left - 6}" y="{height - bottom}" text-anchor="end">{low:.{digits}f}</text>'
+        f'<text x="{left}" y="{height - 4}">{title} {unit} per frame</text>{lines}'
+        f'<line class="w-cmp-cursor" data-left="{left}" data-width="{width - left - right}" x1="{left}" x2="{left}" '
+        f'y1="{top}" y2="{height - bottom}"/></svg>'
+    )
+
+
+def _table(items, pairs) -> str:
+    rows = "".join(
+        f'<tr><td><span class="w-cmp-key" style="background:{COLOURS[k % len(COLOURS)]}"></span>{text(pair.name)}</td>'
+        f"<td>{pair.psnr_total:.2f} dB</td><td>{pair.ssim_total:.4f}</td><td>{pair.worst_frame + 1}</td></tr>"
+        for k, pair in enumerate(pairs)
+    )
+    different = "".join(
+        f"<tr><td>{text(key.replace('_', ' '))}</td>"
+        + "".join(f"<td>{text(value or '–')}</td>" for value in values)
+        + "</tr>"
+        for key, values in compare.differences(items).items()
+    )
+    names = "".join(f'<th scope="col">{text(item.name)}</th>' for item in items)
+    return (
+        f'<div class="w-wide"><table class="w-table"><thead><tr><th scope="col">Against {text(items[0].name)}</th>'
+        f'<th scope="col">PSNR</th><th scope="col">SSIM</th><th scope="col">Worst frame</th></tr></thead>'
+        f"<tbody>{rows}</tbody></table></div>"
+        f'<div class="w-wide"><table class="w-table"><thead><tr><th scope="col">Different</th>{names}</tr></thead>'
+        f"<tbody>{different}</tbody></table></div>"
+    )

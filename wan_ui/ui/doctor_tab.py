@@ -1,0 +1,302 @@
+"""The Doctor tab: stages, patches, kernels and the report, for whoever asks if this machine gives the right picture.
+
+Nothing here computes: stages are examined by the worker between two jobs, kernels are probed and the report
+is collected by child processes of their own, since both import torch. On an address that others can reach
+the tab shows what is known and starts nothing.
+"""
+
+import base64
+import json
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable
+
+import gradio as gr
+
+from wan_ui.errors import UserError
+from wan_ui.patches import PATCHES
+from wan_ui.pipeline import PIPELINE
+from wan_ui.qa import doctor, probe
+from wan_ui.settings import ROOT, Settings, child_environment
+from wan_ui.ui.handlers import complaint, guard
+from wan_ui.ui.markup import text
+from wan_ui.ui.session import identify
+
+LOOK = 1.0  # seconds between looks while something runs
+SCRIPT = """
+element.addEventListener('click', (event) => {
+  const button = event.target.closest('[data-doctor]');
+  if (!button || button.disabled) return;
+  const boxes = [...element.querySelectorAll('[data-patch]')].filter((box) => !box.checked);
+  const off = boxes.map((box) => box.dataset.patch);
+  trigger('ask', { what: button.dataset.doctor, off });
+});
+"""
+MARKS = {"ok": "good", "applied": "good", "failed": "bad", "wrong": "bad", "crashed": "bad", "off": "work"}
+
+
+class Child:
+    """One run of `python -m wan_ui <command>` at a time. words is its last line on standard error."""
+
+    def __init__(self, *command: str):
+        self.command = command
+        self.process: subprocess.Popen | None = None
+        self.lock = threading.Lock()
+
+    def start(self, settings: Settings) -> None:
+        with self.lock:
+            if self.running:
+                return
+            environ = child_environment(
+                {
+                    "WAN_UI_OUTPUTS": str(settings.outputs),
+                    "WAN_UI_CACHE": str(settings.cache),
+                    "WAN_UI_LIGHTX2V_PATCHES_OFF": settings.lightx2v_patches_off,
+                }
+            )
+            self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 - read while the child writes
+            command = [sys.executable, "-m", "wan_ui", *self.command]
+            self.process = subprocess.Popen(
+                command, cwd=ROOT, env=environ, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=self.errors
+            )
+
+    @property
+    def running(self) -> bool:
+        return self.process is not None and self.process.poll() is None
+
+    @property
+    def words(self) -> str:
+        if self.process is None:
+            return ""
+        self.errors.seek(0)
+        lines = [line for line in self.errors.read().splitlines() if line.strip()]
+        return lines[-1][:200] if lines else ""
+
+
+PROBING, REPORTING = Child("probe"), Child("doctor")
+
+
+def build_doctor_tab(browser: gr.BrowserState) -> Callable[[gr.Tab, dict], None]:
+    """Builds; what it gives connects: it takes the tab, and what every private event of the page is given."""
+    timer = gr.Timer(LOOK, active=False)
+    with gr.Column(elem_classes="w-panel w-part"):
+        board = gr.HTML("", elem_id="doctor", js_on_load=SCRIPT, apply_default_css=False)
+
+    def wire(tab: gr.Tab, plain: dict) -> None:
+        tab.select(look, browser, [board, timer], **plain)
+        timer.tick(look, browser, [board, timer], **{**plain, "trigger_mode": "once"})
+        board.ask(ask, browser, [board, timer], **plain)
+
+    return wire
+
+
+@guard
+def look(browser: dict) -> list:
+    """Updates: board, timer."""
+    _, owner = identify(browser, PIPELINE.settings)
+    return [board_html(owner == "local"), gr.Timer(LOOK, active=busy())]
+
+
+def busy() -> bool:
+    state = PIPELINE.examination.state
+    return PROBING.running or REPORTING.running or state in ("waiting", "running") or PIPELINE.model.state == "loading"
+
+
+@guard
+def ask(browser: dict, event: gr.EventData) -> list:
+    """A button of the tab. Only the person at this machine may start anything."""
+    _, owner = identify(browser, PIPELINE.settings)
+    if owner != "local":
+        words = complaint(UserError("doctor: only the person at this machine may start this"))
+        return [words + board_html(False), gr.skip()]
+    match event._data.get("what"):
+        case "stages" if PIPELINE.examination.state not in ("waiting", "running"):
+            PIPELINE.examine()
+        case "probe":
+            PROBING.start(PIPELINE.settings)
+        case "report":
+            REPORTING.start(PIPELINE.settings)
+        case "patches":
+            known = [patch.name for patch in PATCHES]
+            PIPELINE.leave_out(",".join(name for name in event._data.get("off", []) if name in known))
+    return [board_html(True), gr.Timer(LOOK, active=True)]
+
+
+# ---------------------------------------------------------------- markup
+
+
+def board_html(allowed: bool) -> str:
+    settings = PIPELINE.settings
+    stages = doctor.last_stages(settings)
+    parts = [_head(stages, allowed), _stages(stages, allowed), _patches(stages, settings, allowed), _probes(allowed)]
+    return "".join(parts)
+
+
+def _button(what: str, words: str, allowed: bool, running: bool = False) -> str:
+    disabled = "" if allowed and not running else " disabled"
+    return f'<button type="button" class="w-button" data-doctor="{what}"{disabled}>{words}</button>'
+
+
+def _status(words: str) -> str:
+    return f'<p class="w-note" role="status">{text(words)}</p>' if words else ""
+
+
+def _head(stages: dict | None, allowed: bool) -> str:
+    failing = stages["first_failing"] if stages else ""
+    if not stages:
+        dot, words = "idle", "Not examined yet on this machine"
+    elif failing:
+        dot, words = "bad", f"The first stage that is wrong: {failing}"
+    else:
+        dot, words = "good", "Every stage is right"
+    about = (
+        f"{stages['model']}, {stages['scheme']}, {stages['engine'].get('engine', '')}; {stages['when']}"
+        if stages
+        else ""
+    )
+    running = REPORTING.running
+    links, folder = "", doctor.folder(PIPELINE.settings)
+    if (folder / "report.json").is_file() and not running and allowed:
+        links = "".join(
+            f'<a class="w-button" download="wan-ui-{name}" href="data:{kind};base64,'
+            f'{base64.b64encode((folder / name).read_bytes()).decode()}">{name}</a>'
+            for name, kind in (("report.md", "text/markdown"), ("report.json", "application/json"))
+        )
+    note = "Collecting the report …" if running else ""
+    return (
+        f'<h2>Doctor</h2><p class="w-doctor-verdict"><span class="w-dot {dot}"></span> <b>{text(words)}</b> '
+        f'<span class="w-quiet">{text(about)}</span></p>'
+        f'<div class="w-buttons">{_button("report", "Make a report", allowed, running)}{links}</div>{_status(note)}'
+    )
+
+
+def _stages(report: dict | None, allowed: bool) -> str:
+    state = PIPELINE.examination
+    running = state.state in ("waiting", "running")
+    words = {"waiting": "Waiting for the running job …", "running": f"Examining: {state.words or 'starting'} …"}
+    note = words.get(state.state, state.words if state.state == "failed" else "")
+    body = '<p class="w-quiet">Each stage of the loaded model is held against a float32 reference.</p>'
+    if report:
+        rows = "".join(_stage_row(stage) for stage in report["stages"])
+        body += (
+            f'<p class="w-quiet">Reference: {text(report["reference"])}</p>'
+            '<div class="w-wide" tabindex="0" role="region" aria-label="Stages"><table class="w-table"><thead><tr>'
+            + "".join(
+                f'<th scope="col">{name}</th>'
+                for name in ("Stage", "Result", "Seconds", "MiB", "NaN, Inf", "Mean, std", "Cosine", "Error", "Why")
+            )
+            + f"</tr></thead><tbody>{rows}</tbody></table></div>"
+        )
+        body += "".join(f'<p class="w-note bad">{text(b["stage"])}: {text(b["verdict"])}</p>' for b in report["blocks"])
+        body += _pictures(report["pictures"])
+    button = _button("stages", "Examine the stages", allowed, running)
+    return f'<h3>Stages</h3>{body}<div class="w-buttons">{button}</div>{_status(note)}'
+
+
+def _stage_row(stage: dict) -> str:
+    compared = stage["error"] >= 0
+    cells = ["", "", "", "", ""]
+    if stage["shape"]:
+        cells = [
+            f"{stage['seconds']:.3f}",
+            f"{stage['peak_bytes'] / 2**20:.0f}",
+            f"{stage['nan']}, {stage['inf']}",
+            f"{stage['mean']:.3f}, {stage['std']:.3f}",
+            f"{stage['cosine']:.5f}" if compared else "–",
+        ]
+    cells.append(f"{stage['error']:.2g}" if compared else "")
+    mark = "good" if stage["passed"] else "bad"
+    words = "right" if stage["passed"] else "wrong"
+    return (
+        f'<tr><th scope="row">{text(stage["name"])}</th><td><span class="w-dot {mark}"></span> {words}</td>'
+        + "".join(f"<td>{text(cell)}</td>" for cell in cells)
+        + f"<td>{text(stage['why'])}<br>{text(stage['dtype'])} {text(stage['device'])}</td></tr>"
+    )
+
+
+def _pictures(pictures: dict[str, str]) -> str:
+    shown = []
+    for name, file in pictures.items():
+        path = doctor.folder(PIPELINE.settings) / file
+        if path.is_file():
+            kind = "image/svg+xml" if path.suffix == ".svg" else "image/png"
+            address = f"data:{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"
+            shown.append(
+                f'<figure><img src="{address}" alt="{text(name)}"><figcaption>{text(name)}</figcaption></figure>'
+            )
+    if not shown:
+        return ""
+    opened = " open" if any(name.endswith("blocks") for name in pictures) else ""
+    return (
+        f'<details class="w-how"{opened}><summary>Intermediate results: latent channels (orange positive, blue '
+        f'negative, magenta NaN or Inf) and frames</summary><div class="w-doctor-pictures">{"".join(shown)}</div>'
+        "</details>"
+    )
+
+
+def _patches(report: dict | None, settings: Settings, allowed: bool) -> str:
+    seen = {entry["name"]: entry for entry in _last_report(settings).get("patches", [])}
+    seen |= {entry["name"]: entry for entry in (report or {}).get("patches", [])}
+    off = settings.lightx2v_patches_off.split(",")
+    rows = []
+    for patch in PATCHES:
+        entry = seen.get(patch.name, {"state": "not known", "why": "LightX2V has not been loaded", "figures": ""})
+        state, why = entry["state"], entry["why"]
+        if PIPELINE.model.state == "failed" and f"patch {patch.name}:" in PIPELINE.model.words:
+            state, why = "failed", PIPELINE.model.words
+        checked = "" if patch.name in off else " checked"
+        disabled = "" if allowed else " disabled"
+        rows.append(
+            f'<tr><th scope="row"><label><input type="checkbox" data-patch="{patch.name}"{checked}{disabled}> '
+            f'{patch.name}</label></th><td><span class="w-dot {MARKS.get(state, "idle")}"></span> {text(state)}</td>'
+            f"<td>{text(why)}</td><td>{text(entry['figures'])}</td><td>{text(patch.paragraph('Symptom'))}</td></tr>"
+        )
+    loading = PIPELINE.model.state == "loading"
+    return (
+        '<h3>Patches of LightX2V</h3><p class="w-quiet">Take the tick away from a patch and reload, to see what it '
+        "is there for. The worker is started again; a running clip ends first.</p>"
+        '<div class="w-wide" tabindex="0" role="region" aria-label="Patches"><table class="w-table"><thead><tr>'
+        '<th scope="col">Patch</th><th scope="col">State</th><th scope="col">Why</th><th scope="col">Verified</th>'
+        f'<th scope="col">Without it</th></tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
+        f'<div class="w-buttons">{_button("patches", "Reload with the ticked patches only", allowed, loading)}</div>'
+        f"{_status('Reloading …' if loading else '')}"
+    )
+
+
+def _last_report(settings: Settings) -> dict:
+    try:
+        return json.loads((doctor.folder(settings) / "report.json").read_text())
+    except (OSError, ValueError):
+        return {}
+
+
+def _probes(allowed: bool) -> str:
+    results = probe.remembered(PIPELINE.settings)
+    running = PROBING.running
+    body = '<p class="w-quiet">Each kernel is tried in a process of its own and held against float32.</p>'
+    if results:
+        rows = "".join(
+            f'<tr><th scope="row">{text(result.name)}</th><td>{text(result.kind)}</td><td>{text(result.shape)}</td>'
+            f'<td><span class="w-dot {MARKS.get(result.status, "idle")}"></span> {text(result.status)}</td>'
+            + (
+                f"<td>{1000 * result.seconds:.3f} ms</td><td>{result.error:.2g}</td>"
+                if result.seconds >= 0
+                else "<td></td><td></td>"
+            )
+            + f"<td>{text(result.why)}</td></tr>"
+            for result in results
+        )
+        heads = "".join(
+            f'<th scope="col">{name}</th>' for name in ("Kernel", "Kind", "Shape", "Result", "Time", "Error", "Why")
+        )
+        body += (
+            '<div class="w-wide" tabindex="0" role="region" aria-label="Kernels"><table class="w-table"><thead><tr>'
+            f"{heads}</tr></thead><tbody>{rows}</tbody></table></div>"
+        )
+    note = PROBING.words or "starting" if running else ""
+    if PROBING.process is not None and not running and PROBING.process.returncode not in (0, 1):
+        note = f"The probe ended with exit code {PROBING.process.returncode}: {PROBING.words}"
+    button = _button("probe", "Probe the kernels", allowed, running)
+    return f'<h3>Kernels</h3>{body}<div class="w-buttons">{button}</div>{_status(note)}'
