@@ -88,13 +88,13 @@ def build_ui(settings: Settings) -> gr.Blocks:
         page.load(handlers.arrive, [browser, view], observed, **light)  # starts the timer
         timer.tick(handlers.observe, [browser, view], observed, **once)
 
-        sent = [inputs.picture_note, inputs.message, *observed]
+        sent = [inputs.picture_note, inputs.voice.note, inputs.message, *observed]
         inputs.generate.click(handlers.submit, [browser, view, *inputs.draft()], sent, **once)
         inputs.cancel.click(handlers.cancel, [browser, view], observed, **light)
         example_cards.select(
             handlers.run_example,
             [browser, view, inputs.model, inputs.scheme],
-            [inputs.picture, inputs.prompt, *sent],
+            [inputs.picture, inputs.prompt, inputs.voice.audio, *sent],
             **once,
         )
 
@@ -107,6 +107,13 @@ def build_ui(settings: Settings) -> gr.Blocks:
             **latest,
         )
         inputs.picture.clear(lambda: "", None, inputs.picture_note, **light)
+        gr.on(
+            [inputs.voice.audio.change, inputs.picture.change, inputs.size.change, inputs.model.change],
+            handlers.check_face,
+            [inputs.voice.audio, inputs.picture, inputs.size, inputs.model],
+            inputs.voice.note,
+            **latest,
+        )
         # `input`, not `change`: only a choice loads a model, not the filling in of old settings. Not `select`
         # either, which the keyboard does not fire. A list that is only opened and closed fires `input` as well:
         # the handlers compare.
@@ -140,9 +147,10 @@ def build_ui(settings: Settings) -> gr.Blocks:
         past.grid.select(handlers.select, [browser, view], observed, **light)
         result.remove(handlers.remove, [browser, view], observed, **light)
         result.stop(handlers.stop, [browser, view], observed, **light)
+        result.speak(handlers.add_speech, [browser, view, inputs.voice.audio], [inputs.voice.note, *observed], **once)
         result.reuse(handlers.reuse_seed, browser, inputs.seed, **light)
         restored = [inputs.model, inputs.seed, inputs.message, *inputs.of_model(), loras.add, *observed]
-        result.restore(handlers.restore, [browser, view], [inputs.picture, *restored], **light)
+        result.restore(handlers.restore, [browser, view], [inputs.picture, inputs.voice.audio, *restored], **light)
         past.from_video.upload(
             handlers.restore_from_video, [browser, view, past.from_video], [past.message, *restored], **light
         )

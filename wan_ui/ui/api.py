@@ -4,20 +4,24 @@ Unlike the page it waits for its job. The job itself does not depend on the call
 queue like any other and goes on if the caller leaves.
 """
 
+import argparse
 import secrets
 
 import gradio as gr
 
+from wan_ui.commands.options import lora_spec
 from wan_ui.errors import UserError
 from wan_ui.intake import Draft
 from wan_ui.pipeline import PIPELINE
+from wan_ui.request import LoraSpec
 from wan_ui.ui.handlers import guard
 from wan_ui.ui.security import uploaded
 from wan_ui.ui.session import is_loopback
 
 DESCRIPTION = (
     "Make a clip from a picture and a prompt, and wait for it. Empty texts and zeros choose the default, seed -1 "
-    "draws a random one. Answers with the video and its settings: job, seed, model, seconds per stage and more."
+    "draws a random one; loras: one FILE:STRENGTH:TARGET a line; audio: a voice that the face speaks. Answers with "
+    "the video and its settings: job, seed, model, seconds per stage and more."
 )
 
 
@@ -33,6 +37,8 @@ def build_api(waiting: int) -> None:
             gr.Number(0, label="frames"),
             gr.Number(0, label="steps"),
             gr.Number(-1, label="seed"),
+            gr.Textbox("", label="loras"),
+            gr.Audio(None, type="filepath", label="audio"),
         ]
         outputs = [gr.Video(label="video"), gr.JSON(label="settings")]
         gr.Button().click(
@@ -47,7 +53,7 @@ def build_api(waiting: int) -> None:
 
 
 @guard
-def generate(image, prompt, model="", scheme="", size="auto", frames=0, steps=0, seed=-1):
+def generate(image, prompt, model="", scheme="", size="auto", frames=0, steps=0, seed=-1, loras="", audio=None):
     owner = "local" if is_loopback(PIPELINE.settings.host) else f"api-{secrets.token_hex(16)}"
     try:
         draft = Draft(
@@ -59,10 +65,20 @@ def generate(image, prompt, model="", scheme="", size="auto", frames=0, steps=0,
             frames=frames,
             steps=steps,
             seed=seed,
+            loras=_loras(loras),
+            audio=uploaded(audio, "audio"),
         )
         job = PIPELINE.wait(PIPELINE.submit(draft, owner), owner)
     except UserError as error:
         raise gr.Error(str(error), print_exception=False) from None
     if job.state != "done":
         raise gr.Error(job.error or f"the job was {job.state}", print_exception=False)
-    return str(PIPELINE.clip(job)), {"job": job.id, **job.request.public(), **job.result}
+    warning = {"warning": job.error} if job.error else {}  # the clip is there, but it does not speak
+    return str(PIPELINE.clip(job)), {"job": job.id, **job.request.public(), **job.result, **warning}
+
+
+def _loras(lines) -> tuple[LoraSpec, ...]:
+    try:
+        return tuple(lora_spec(line.strip()) for line in str(lines or "").splitlines() if line.strip())
+    except argparse.ArgumentTypeError as error:
+        raise UserError(f"loras: {error}", field="loras") from None

@@ -11,7 +11,7 @@ import gradio as gr
 from PIL import Image
 
 from wan_ui.settings import ROOT
-from wan_ui.ui.markup import text
+from wan_ui.ui.markup import SPEAKS, text
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +28,7 @@ element.addEventListener('click', (event) => {
 class Example:
     image: Path
     prompt: str
+    audio: Path | None = None
 
 
 def load_examples() -> list[Example]:
@@ -35,7 +36,10 @@ def load_examples() -> list[Example]:
         entries = json.loads((FOLDER / "examples.json").read_text())
     except FileNotFoundError:
         return []
-    examples = [Example(FOLDER / entry["image"], entry["prompt"]) for entry in entries]
+    examples = [
+        Example(FOLDER / entry["image"], entry["prompt"], FOLDER / entry["audio"] if "audio" in entry else None)
+        for entry in entries
+    ]
     for example in examples:
         if not example.image.is_file():
             log.warning("example %s is missing and is not shown", example.image)
@@ -51,7 +55,8 @@ def build_examples(examples: list[Example]) -> gr.HTML:
 def _html(examples: list[Example]) -> str:
     cards = "".join(
         f'<li><button type="button" class="w-tile" data-example="{number}"><span class="w-tile-picture">'
-        f'<img src="{_thumbnail(example.image)}" alt=""></span>'
+        f'<img src="{_thumbnail(example.image)}" alt="">'
+        f"{SPEAKS if example.audio else ''}</span>"
         f'<span class="w-tile-prompt">{text(example.prompt)}</span></button></li>'
         for number, example in enumerate(examples)
     )

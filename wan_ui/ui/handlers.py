@@ -17,7 +17,9 @@ from wan_ui.errors import UserError
 from wan_ui.intake import Draft
 from wan_ui.jobs import Job
 from wan_ui.pipeline import PIPELINE
+from wan_ui.speech_intake import SpeechDraft
 from wan_ui.ui import history, inputs, lora_picker, models_panel, progress_card, result
+from wan_ui.ui import voice as voice_part
 from wan_ui.ui.examples import load_examples
 from wan_ui.ui.markup import text
 from wan_ui.ui.security import uploaded
@@ -154,8 +156,8 @@ def _first_model() -> str:
 
 
 @guard
-def submit(browser: dict, view: dict, picture, prompt, model, scheme, size, frames, steps, seed) -> list:
-    """Updates: picture note, message, then `Observed`."""
+def submit(browser: dict, view: dict, picture, prompt, model, scheme, size, frames, steps, seed, voice) -> list:
+    """Updates: picture note, voice note, message, then `Observed`."""
     browser, owner = identify(browser, PIPELINE.settings)
     try:
         draft = Draft(
@@ -168,18 +170,32 @@ def submit(browser: dict, view: dict, picture, prompt, model, scheme, size, fram
             steps=steps or 0,
             seed=-1 if seed in (None, "") else seed,
             loras=lora_picker.specs(view["loras"]),
+            audio=uploaded(voice, "audio"),
         )
         _follow(view, PIPELINE.submit(draft, owner))
     except UserError as error:
-        beside_picture = error.field == "image"
-        words = [complaint(error), ""] if beside_picture else [gr.skip(), complaint(error)]
-        return [*words, *observe(browser, view)]
-    return [gr.skip(), "", *observe(browser, view)]
+        if error.field == "image":
+            return [complaint(error), gr.skip(), "", *observe(browser, view)]
+        if error.field == "audio":
+            return [gr.skip(), complaint(error), complaint(error), *observe(browser, view)]
+        return [gr.skip(), gr.skip(), complaint(error), *observe(browser, view)]
+    return [gr.skip(), gr.skip(), "", *observe(browser, view)]
+
+
+@guard
+def add_speech(browser: dict, view: dict, voice, event: gr.EventData) -> list:
+    """ "Add speech" beside a finished clip: updates for the voice's note, then `Observed`."""
+    browser, owner = identify(browser, PIPELINE.settings)
+    try:
+        _follow(view, PIPELINE.submit(SpeechDraft(audio=uploaded(voice, "audio"), job=_job_id(event)), owner))
+    except UserError as error:
+        return [complaint(error), *observe(browser, view)]
+    return [gr.skip(), *observe(browser, view)]
 
 
 @guard
 def run_example(browser: dict, view: dict, model, scheme, event: gr.EventData) -> list:
-    """Updates: picture, prompt, then those of `submit`. With the chosen LoRAs; other settings are the model's own."""
+    """Updates: picture, prompt, voice, then `submit`'s. With the chosen LoRAs; other settings are the model's own."""
     examples, number = load_examples(), event._data.get("example")
     if not (isinstance(number, int) and 0 <= number < len(examples)):
         raise gr.Error("There is no such example.", print_exception=False)
@@ -187,12 +203,20 @@ def run_example(browser: dict, view: dict, model, scheme, event: gr.EventData) -
     browser, owner = identify(browser, PIPELINE.settings)
     try:
         chosen = lora_picker.specs(view["loras"])
-        draft = Draft(str(example.image), example.prompt, model=model or "", scheme=scheme or "", loras=chosen)
+        draft = Draft(
+            image=str(example.image),
+            prompt=example.prompt,
+            model=model or "",
+            scheme=scheme or "",
+            loras=chosen,
+            audio=str(example.audio or ""),
+        )
         _follow(view, PIPELINE.submit(draft, owner))
         words = ""
     except UserError as error:
         words = complaint(error)
-    return [str(example.image), example.prompt, gr.skip(), words, *observe(browser, view)]
+    voice = str(example.audio) if example.audio else None
+    return [str(example.image), example.prompt, voice, gr.skip(), gr.skip(), words, *observe(browser, view)]
 
 
 @guard
@@ -255,16 +279,20 @@ def reuse_seed(browser: dict, event: gr.EventData):
 
 @guard
 def restore(browser: dict, view: dict, event: gr.EventData) -> list:
-    """Load settings of a job: updates for picture, model, seed, message, `Inputs.of_model`, LoRAs, `Observed`."""
+    """Load settings of a job: picture, voice, model, seed, message, `Inputs.of_model`, LoRAs, `Observed`."""
     _, owner = identify(browser, PIPELINE.settings)
     job = PIPELINE.job(_job_id(event), owner)
     if job is None:
-        return [*[gr.skip()] * 11, *observe(browser, view)]
-    picture = PIPELINE.clips / job.id / "input.png"
+        return [*[gr.skip()] * 12, *observe(browser, view)]
+    picture, voice = PIPELINE.clips / job.id / "input.png", Path(job.request.audio or "-")
     try:
-        updates = [str(picture) if picture.is_file() else gr.skip(), *_settings(view, job.request.to_dict())]
+        updates = [
+            str(picture) if picture.is_file() else gr.skip(),
+            str(voice) if voice.is_file() else None,
+            *_settings(view, job.request.to_dict()),
+        ]
     except UserError as error:
-        updates = [gr.skip(), gr.skip(), gr.skip(), complaint(error), *[gr.skip()] * 7]
+        updates = [*[gr.skip()] * 4, complaint(error), *[gr.skip()] * 7]
     return [*updates, *observe(browser, view)]
 
 
@@ -407,6 +435,19 @@ def _load(browser: dict, view: dict, name: str, scheme: str) -> None:
             raise gr.Error(text(error), print_exception=False) from None
         view["last"] = ""  # the card is free for the loading
         view["watch"] = time.time() + IDLE
+
+
+@guard
+def check_face(voice, picture, size: str, name: str) -> str:
+    """The voice's note: before minutes are spent, whether there is a face that can speak."""
+    if not voice or not picture:
+        return ""
+    catalog = load_catalog(PIPELINE.settings.catalog)
+    model = catalog.get(name) or next(iter(catalog.values()))
+    try:
+        return voice_part.face_note(uploaded(picture), size or "auto", model)
+    except UserError:  # said beside the picture
+        return ""
 
 
 # ---------------------------------------------------------------- LoRAs

@@ -6,7 +6,7 @@ import gradio as gr
 
 from wan_ui.jobs import Job
 from wan_ui.pipeline import PIPELINE
-from wan_ui.ui.markup import STATE_WORDS, file_url, text
+from wan_ui.ui.markup import SPEAKS, STATE_WORDS, file_url, text
 
 LIMIT = 60
 SCRIPT = """
@@ -52,7 +52,9 @@ def history_html(jobs: list[Job], selected: str) -> str:
 def _tile(job: Job, selected: bool) -> str:
     picture = PIPELINE.poster(job) or PIPELINE.clips / job.id / "input.png"
     still = f'<img src="{text(file_url(picture))}" alt="" loading="lazy">' if picture.is_file() else ""
-    state = "" if job.state == "done" else f'<span class="w-state {job.state}">{STATE_WORDS[job.state]}</span>'
+    state = f'<span class="w-state {job.state}">{STATE_WORDS[job.state]}</span>'
+    if job.state == "done":
+        state = SPEAKS if job.request.audio and not job.error else ""
     pressed = "true" if selected else "false"
     return (
         f'<li><button type="button" class="w-tile {job.state}" data-tile="{job.id}" aria-pressed="{pressed}">'

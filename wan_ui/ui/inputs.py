@@ -12,6 +12,7 @@ from wan_ui.intake import MAX_SEED
 from wan_ui.settings import Settings
 from wan_ui.ui.lora_picker import LoraPicker, build_lora_picker
 from wan_ui.ui.markup import text
+from wan_ui.ui.voice import Voice, build_voice
 
 PROMPT_PLACEHOLDER = "What should happen? For example: slowly zoom in, sunset light"
 NO_MODEL = '<p class="w-note bad" role="alert">No model can run here yet; “Models” below says what is missing.</p>'
@@ -31,6 +32,7 @@ class Inputs:
     steps: gr.Slider
     seed: gr.Number
     loras: LoraPicker
+    voice: Voice
     message: gr.HTML
     generate: gr.Button
     cancel: gr.Button
@@ -46,6 +48,7 @@ class Inputs:
             self.frames,
             self.steps,
             self.seed,
+            self.voice.audio,
         ]
 
     def of_model(self) -> list:
@@ -120,6 +123,7 @@ def build_inputs(
             elem_id="seed",
         )
     loras = build_lora_picker(model, settings)
+    voice = build_voice()
     with gr.Column(elem_id="actions"):
         message = gr.HTML("" if usable else NO_MODEL, elem_id="message", apply_default_css=False)
         with gr.Row():
@@ -139,6 +143,7 @@ def build_inputs(
         steps,
         seed,
         loras,
+        voice,
         message,
         generate,
         cancel,

@@ -20,6 +20,9 @@ STATE_WORDS = {
 }
 
 
+SPEAKS = '<span class="w-state speaks">speaks</span>'  # on a tile
+
+
 def text(value) -> str:
     return html.escape(str(value), quote=True)
 
@@ -58,4 +61,4 @@ def problem(job: Job) -> str:
         return "Cancelled before it was finished."
     if job.state in ("failed", "interrupted"):
         return job.error or "It ended without saying why; the log of the app may know."
-    return ""
+    return job.error  # of a clip that is there but has not become what was asked for

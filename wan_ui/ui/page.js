@@ -46,6 +46,11 @@
     const chip = event.target.closest("[data-phrase]");
     if (chip) addPhrase(chip.dataset.phrase);
     if (event.target.closest("#generate, [data-example], [data-tile]")) setTimeout(showProgress, 150);
+    if (event.target.closest("[data-do=speak]")) {
+      const voice = document.querySelector("#voice .waveform-container");
+      if (voice) setTimeout(showProgress, 150);
+      else document.querySelector("#voice-part").scrollIntoView({ behavior: "smooth", block: "center" });
+    }
   });
 
   document.addEventListener("keydown", (event) => {

@@ -59,7 +59,9 @@ def job_card(
         return _running(job, history, queued) + mishap
     if job.state == "done":
         parts = [f"{STAGE_WORDS[stage][0].lower()} {spent:.1f}" for stage, spent in job.result["seconds"].items()]
-        return _card("good", f"Done in {seconds(spent(job))}", body=_note(" · ".join(parts) + " s"))
+        trouble = _note(problem(job), bad=True)
+        kind = "bad" if trouble else "good"
+        return _card(kind, f"Done in {seconds(spent(job))}", body=_note(" · ".join(parts) + " s") + trouble)
     kind = "idle" if job.state == "cancelled" else "bad"
     title = {"failed": "This clip failed", "cancelled": "Cancelled", "interrupted": "Interrupted"}[job.state]
     return _card(kind, title, body=_note(problem(job), bad=kind == "bad"))
@@ -86,7 +88,7 @@ def _running(job: Job, history: list[Job], queued: int) -> str:
     step = job.progress
     title = STAGE_WORDS[step.stage][1] if step.stage in STAGE_WORDS else "Starting"
     detail = []
-    if step.total:
+    if step.total and step.stage != "lipsync":  # its detail says which frame
         detail.append(f"{step.stage} step {step.step} of {step.total}")
     if step.detail:
         detail.append(step.detail)

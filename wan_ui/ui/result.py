@@ -12,12 +12,17 @@ from wan_ui.ui.markup import STATE_WORDS, file_url, model_name, problem, seconds
 
 # The quoted names are the events this part sends; each carries the id of the job.
 SCRIPT = """
-const events = ['reuse', 'restore', 'remove', 'stop'];
+const events = ['reuse', 'restore', 'remove', 'stop', 'speak'];
 element.addEventListener('click', (event) => {
   const button = event.target.closest('[data-do]');
   if (!button || !events.includes(button.dataset.do)) return;
   if (button.dataset.confirm && !window.confirm(button.dataset.confirm)) return;
   trigger(button.dataset.do, { job: button.dataset.job });
+});
+// The element may be the one that played the clip before: its sound does not follow the attribute by itself.
+watch('value', () => {
+  const video = element.querySelector('video');
+  if (video) video.muted = video.hasAttribute('muted');
 });
 """
 EMPTY = (
@@ -45,9 +50,11 @@ def _stage(job: Job) -> str:
     if clip is not None:
         poster = PIPELINE.poster(job)
         still = f' poster="{text(file_url(poster))}"' if poster else ""
+        # A clip that speaks is heard once; browsers let it start by itself only after a click on the page.
+        manner = "autoplay" if _speaks(job) else "autoplay loop muted"
         return (
-            f'<div class="w-stage"><video id="clip" src="{text(file_url(clip))}"{still} style="{ratio}" autoplay loop '
-            f'muted playsinline controls aria-label="{text(f"Clip: {request.prompt}")}"></video></div>'
+            f'<div class="w-stage"><video id="clip" src="{text(file_url(clip))}"{still} style="{ratio}" {manner} '
+            f'playsinline controls aria-label="{text(f"Clip: {request.prompt}")}"></video></div>'
         )
     picture = PIPELINE.clips / job.id / "input.png"
     still = f'<img src="{text(file_url(picture))}" alt="" style="{ratio}">' if picture.is_file() else ""
@@ -59,20 +66,27 @@ def _stage(job: Job) -> str:
 def _about(job: Job, catalog: dict[str, Model]) -> str:
     request, result = job.request, job.result
     fps = result.get("fps")
-    length = f"{request.frames} frames" + (f", {request.frames / fps:.1f} s at {fps:g} fps" if fps else "")
+    frames = result.get("frames", request.frames)
+    length = f"{frames} frames" + (f", {frames / fps:.1f} s at {fps:g} fps" if fps else "")
     facts = {
         "Seed": f"{request.seed}",
-        "Model": model_name(catalog, request.model, request.scheme),
+        "Model": model_name(catalog, request.model, request.scheme) if request.model else "",
         "Size": f"{request.width} × {request.height}",
         "Length": length,
-        "Steps": f"{request.steps}",
+        "Steps": f"{request.steps}" if request.steps else "",
         "LoRAs": _loras(job),
+        "Speech": f"{request.audio_seconds:.1f} s" if request.audio else "",
         "Time": seconds(spent(job)) if result else "",
     }
     choices = {key.replace("_", " ").capitalize(): value for key, value in result.get("facts", {}).items()}
     choices.pop("Loras", None)  # said above
     how = f'<details class="w-how"><summary>How it was made</summary>{_list(choices)}</details>' if choices else ""
-    return f'<p class="w-prompt">{text(request.prompt)}</p>{_list(facts)}{how}'
+    trouble = f'<p class="w-note bad">{text(job.error)}</p>' if job.state == "done" and job.error else ""
+    return f'<p class="w-prompt">{text(request.prompt)}</p>{trouble}{_list(facts)}{how}'
+
+
+def _speaks(job: Job) -> bool:
+    return bool(job.request.audio) and job.state == "done" and not job.error
 
 
 def _loras(job: Job) -> str:
@@ -97,6 +111,7 @@ def _buttons(job: Job) -> str:
         buttons.append(
             f'<a class="w-button strong" href="{text(file_url(clip))}" download="{text(_file_name(job))}">Download</a>'
         )
+        buttons.append(button("speak", "Add speech"))
     buttons += [button("restore", "Load settings"), button("reuse", "Reuse seed")]
     if job.active:
         buttons.append(button("stop", "Cancel"))
