@@ -1,5 +1,6 @@
 """Kernels are tried in child processes: nothing that they do takes anything down, and all of it is told."""
 
+import functools
 import json
 from dataclasses import replace
 
@@ -118,3 +119,36 @@ def test_a_kernel_that_forgets_the_last_rows_is_wrong():
     assert trial.error_of(trial.run()) > 0.01
     trial = probes.gemm(LARGE, lambda weight: lambda x: (x @ weight.t()).index_fill(0, probes.some(64)[-1:], 0))
     assert trial.error_of(trial.run()) > 0.01
+
+
+def test_the_engine_takes_what_was_found_right(settings, monkeypatch, tmp_path):
+    """An attention that is faster and right is taken; an fp8 product that is wrong is left for another."""
+    from wan_ui.catalog import load_catalog
+    from wan_ui.engines import lightx2v_config
+    from wan_ui.hardware import Hardware
+    from wan_ui.weights import Paths
+
+    monkeypatch.setattr(probe, "gpu", lambda: {"name": "GPU", "driver": "1", "memory": "1"})
+    kernels = frozenset({"triton", "flash_attn", "sageattention"})
+    hardware = Hardware("cuda", "GPU", (12, 0), 90 * 2**30, 96 * 2**30, True, "2.13", kernels)
+    model = load_catalog(settings.catalog)["i2v-a14b"]
+    for name in ("x", "y", "z"):
+        (tmp_path / name).touch()
+    file = tmp_path / "x"
+    paths = Paths((file, file), (tmp_path / "high" / "config.json",) * 2, file, tmp_path, file, ())
+    choose = functools.partial(lightx2v_config.choose, model, model.scheme("fp8"), paths, hardware, settings)
+    assert choose().reasons["kernel"].startswith("fp8-torchao (auto: torch._scaled_mm")
+
+    figures = {"sdpa": (0.004, 0.001), "flash-attn 2": (0.003, 0.002), "SageAttention 2": (0.001, 0.9)}
+    figures |= {"LightX2V fp8-torchao": (0.001, 0.9), "LightX2V fp8-triton": (0.002, 0.04)}
+    shape = probe.shape_of(model, 480, 480, 81)
+    known = {}
+    for entry in PROBES:
+        if entry.name in figures:
+            seconds, error = figures[entry.name]
+            answer = {"status": "ran", "seconds": seconds, "error": error}
+            known[entry.name] = probe.judge(entry, shape, answer, probe.versions(entry, probe.gpu(), settings)).__dict__
+    probe._write(settings, known)
+    reasons = choose().reasons
+    assert reasons["attention"].startswith("flash_attn2 (auto: probed at i2v-a14b 480x480x81: 3.00 ms")
+    assert reasons["kernel"].startswith("fp8-triton (auto: fp8-torchao is not right on this machine")

@@ -36,6 +36,7 @@ ATTENTION = {
     "flash_attn3": "flash_attn_interface",
     "sage_attn2": "sageattention",
 }
+TORCH_FP8 = "fp8-torchao"  # torch._scaled_mm
 OFFLOADS = ("none", "text", "model", "block")
 # Bytes left for the work itself at 480x832x81; the 5B model's clips have a quarter of the tokens.
 RESERVES = {"a14b": RESERVE, "5b": 4 * GIB}
@@ -81,7 +82,7 @@ def choose(model: Model, scheme: Scheme, paths: Paths, hardware: Hardware, setti
             raise UserError(f"WAN_UI_LIGHTX2V_COMPILE={settings.lightx2v_compile!r}: choose auto, on or off")
         wishes["use_compile"] = settings.lightx2v_compile == "on"
     attention, attention_why = _attention(wishes["attention"], model, hardware, settings)
-    kernel, kernel_why = _kernel(scheme, wishes["fp8_kernel"], hardware)
+    kernel, kernel_why = _kernel(scheme, wishes["fp8_kernel"], model, hardware, settings)
     offload, offload_why = _offload(wishes["offload"], model, scheme, paths, hardware)
     compiled, compiled_why = _compile(wishes["use_compile"], model, offload, hardware)
     modulate, modulate_why = _modulate(wishes["modulate_type"], compiled, hardware)
@@ -168,7 +169,8 @@ def _attention(wish: str, model: Model, hardware: Hardware, settings: Settings) 
     return wish, "asked for"
 
 
-def _kernel(scheme: Scheme, wish: str, hardware: Hardware) -> tuple[str, str]:
+def _kernel(scheme: Scheme, wish: str, model: Model, hardware: Hardware, settings: Settings) -> tuple[str, str]:
+    """For fp8: torch's own product, which the compiler fuses best, unless a probe found it wrong on this machine."""
     if scheme.kind == "bf16":
         return "Default", "bf16 weights"
     if scheme.kind == "gguf":
@@ -180,8 +182,12 @@ def _kernel(scheme: Scheme, wish: str, hardware: Hardware) -> tuple[str, str]:
             field="scheme",
         )
     asked = scheme.name if scheme.name in FP8_KERNELS else wish
+    if asked == "auto" and hardware.device == "cuda" and not probe.best("gemm", settings, model.name, (TORCH_FP8,))[0]:
+        name, why = probe.best("gemm", settings, model.name, FP8_KERNELS)
+        if name:
+            return name, f"auto: {TORCH_FP8} is not right on this machine; {why}"
     if asked == "auto":
-        return "fp8-torchao", "auto: torch._scaled_mm, no kernel library needed"
+        return TORCH_FP8, "auto: torch._scaled_mm, no kernel library needed"
     if asked not in FP8_KERNELS:
         raise UserError(f"fp8_kernel: {asked!r} is not known; choose auto, {', '.join(FP8_KERNELS)}", field="scheme")
     if asked == "fp8-triton" and "triton" not in hardware.kernels:
