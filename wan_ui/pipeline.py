@@ -266,8 +266,7 @@ class Pipeline:
             )
         except (UserError, WorkerError) as error:
             log.error("loading %s %s failed: %s", model, scheme, error)
-            words = f"{_words(error)}\nNothing is ready now; the next clip loads the model that it asks for."
-            self.model = replace(self.model, state="failed", words=words)
+            self.model = replace(self.model, state="failed", words=_words(error))
         return True
 
     def _on_load(self, progress: Progress) -> None:

@@ -242,6 +242,11 @@ def worker_main(pipe, engine_factory: str, settings_json: str, stderr_path: str)
         desk.send(answer)
 
 
+def _add(error: UserError, words: str) -> UserError:
+    """The same error, and what it means for the model that was loaded."""
+    return UserError(f"{str(error).rstrip('.')}. {words}" if words else str(error), field=error.field)
+
+
 class _Desk:
     """What the child keeps between messages: the loaded engine, and the lip-sync networks once they were needed."""
 
@@ -266,18 +271,19 @@ class _Desk:
             clock = StageClock(self.send, self.cancel)
             clock.report(Progress("load", detail=f"{model.title}, {scheme.title}"))
             engine, chosen = self.create_engine(message["engine"])
-            engine.check(model, scheme)  # what is wrong with the files is said while the old model still runs
             before, lost = self.loaded, ""
+            try:
+                engine.check(model, scheme)  # what is wrong with the files is said while the old model still runs
+            except UserError as error:
+                raise _add(error, f"{before[0]} {before[1]} is still loaded." if before else "") from error
             if self.engine is not None:
                 self.engine.close()  # two full-size models do not fit side by side
                 self.engine, self.loaded = None, None
-                lost = (
-                    f" {before[0]} {before[1]} was closed for it: no model is loaded now; the next job loads its own."
-                )
+                lost = f"{before[0]} {before[1]} was closed for it: no model is loaded now; the next job loads its own."
             try:
                 engine.load(model, scheme, clock.report)
             except UserError as error:
-                raise UserError(f"{error}{lost}", field=error.field) from error
+                raise _add(error, lost) from error
             self.engine, self.loaded, self.chosen = engine, wanted, chosen
         return {"engine": self.chosen, "seconds": round(time.monotonic() - started, 3)}
 

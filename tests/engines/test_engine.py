@@ -15,6 +15,7 @@ from wan_ui import weights
 from wan_ui.engines.device import Choice, Residence, choose_device, choose_dtype, choose_residence
 from wan_ui.engines.diffusers import DiffusersEngine
 from wan_ui.errors import Cancelled, UserError
+from wan_ui.hardware import Hardware
 from wan_ui.request import STAGES
 
 
@@ -211,7 +212,8 @@ def test_large_models_on_a_gpu(free_gib, experts, text, words, monkeypatch, tmp_
             file.truncate(size)
     info = SimpleNamespace(tensors={"x": SimpleNamespace(shape=(14 * 2**30,))})
     monkeypatch.setattr("wan_ui.engines.device.read_header", lambda path: info)
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (free_gib * 2**30, 80 * 2**30))
+    hardware = Hardware(device="cuda", free=free_gib * 2**30, total=80 * 2**30)
+    monkeypatch.setattr("wan_ui.engines.device.measure", lambda limit: hardware)
     paths = (tmp_path / "high", tmp_path / "low")
     residence = choose_residence(paths, tmp_path / "t5", torch.device("cuda"))
     assert (residence.experts.type, residence.text.type) == (experts, text)

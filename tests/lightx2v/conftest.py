@@ -72,6 +72,8 @@ def lightx2v(settings, model):
         pytest.skip(missing)
     import diffusers  # noqa: F401 - look for torchvision themselves: before it is mocked
     import torch
+    import torch._inductor.runtime.triton_heuristics  # torch.compile looks for triton: before it is mocked
+    import torch.utils.flop_counter
     import transformers  # noqa: F401
 
     sys.meta_path.append(Absent())

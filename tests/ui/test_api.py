@@ -1,6 +1,7 @@
 """The public endpoint `generate`, called as programs call it; and that there is no other."""
 
 import re
+from pathlib import Path
 
 import pytest
 from gradio_client import Client, handle_file
@@ -20,7 +21,7 @@ def test_generate_makes_a_clip_and_tells_its_settings(client, picture):
     video, settings = client.predict(
         image=handle_file(picture), prompt="zoom in", size="192x320", frames=17, steps=2, seed=42, api_name="/generate"
     )
-    frames, fps = muxer.read_frames(video)
+    frames, fps = muxer.read_frames(Path(video))
     assert frames.shape == (17, 320, 192, 3) and fps == 16
     wanted = {"prompt": "zoom in", "model": "wan-tiny", "scheme": "bf16", "seed": 42, "steps": 2, "frames": 17}
     assert wanted.items() <= settings.items()
@@ -55,6 +56,9 @@ def test_it_is_the_only_documented_endpoint(client):
         ({"prompt": ""}, "prompt: say what should happen"),
         ({"prompt": "x" * 1_000_000}, "1,000,000 characters; the limit is 2,000"),
         ({"image": None}, "image: choose a picture first"),
+        ({"loras": "../../secret.safetensors"}, "'../../secret.safetensors' is not in the LoRA folder"),
+        ({"loras": "x.safetensors:much"}, "the strength 'much' is not a number"),
+        ({"loras": "x.safetensors:1:upper"}, "the target is one of high_noise, low_noise, both"),
     ],
 )
 def test_forged_values_meet_a_clear_error(client, picture, values, words):

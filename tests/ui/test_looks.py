@@ -68,7 +68,20 @@ def test_a_phone_needs_no_sideways_scrolling(open_page, gallery_app, picture):
     card_says(page, "Done in")
 
 
-PARTS = ["picture", "prompt", "phrases", "model", "scheme", "size", "frames", "steps", "seed", "loras", "generate"]
+PARTS = [
+    "picture",
+    "prompt",
+    "phrases",
+    "model",
+    "scheme",
+    "size",
+    "frames",
+    "steps",
+    "seed",
+    "loras",
+    "voice",
+    "generate",
+]
 PARTS += ["result", "examples", "history", "models"]
 
 

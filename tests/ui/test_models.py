@@ -158,7 +158,7 @@ def test_a_load_that_fails_is_said_in_its_row(open_page, start):
     open_models(page)
     row(page, "wan-tiny fp8").get_by_role("button", name="Load").click()
     expect(row(page, "wan-tiny fp8")).to_contain_text("the fp8 file is damaged")  # by the scripted engine
-    expect(row(page, "wan-tiny fp8")).to_contain_text("the next clip loads the model that it asks for")
+    expect(row(page, "wan-tiny fp8")).to_contain_text("no model is loaded now; the next job loads its own")
     shoot(page, "43-load-failed", full=True)
     row(page, "wan-tiny bf16").get_by_role("button", name="Load").click()
     card_says(page, "Ready: Wan-Tiny, bf16")

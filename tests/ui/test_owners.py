@@ -55,7 +55,7 @@ def test_twenty_people_at_once(public_app, picture):
         image = {"path": path, "meta": {"_type": "gradio.FileData"}}
 
         def ask(seed: int) -> dict:
-            body = {"data": [image, "a crowd", "", "", "256x256", 17, 1, seed]}
+            body = {"data": [image, "a crowd", "", "", "256x256", 17, 1, seed, "", None]}
             call = web.post("/gradio_api/call/generate", json=body).json()["event_id"]
             answer = web.get(f"/gradio_api/call/generate/{call}").text
             return json.loads(answer.split("data: ")[-1])[1]

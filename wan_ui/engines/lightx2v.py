@@ -75,14 +75,14 @@ class LightX2VEngine:
             self.runner.scheduler = flow_scheduler(self.runner.config, model)
             self.runner.model.set_scheduler(self.runner.scheduler)
             outcomes += patches.apply_all("after_init", choices.facts, scheme, self.runner, off)
-            self.model, self.offload = model, choices.facts.offload
+            self.model, self.offload, self.dtype = model, choices.facts.offload, compute_dtype()
             self._prepare_loras(model, paths)
             self._hook()
             self.compiled = self._compile(report) if choices.compile else None
         except BaseException:
             self.close()
             raise
-        self.patches, self.dtype = outcomes, compute_dtype()
+        self.patches = outcomes
         applied = [outcome.name for outcome in outcomes if outcome.state == "applied"]
         left_out = [outcome.name for outcome in outcomes if outcome.state == "off"]
         self.facts = {

@@ -49,7 +49,7 @@ class CompiledBlocks:
             except torch.OutOfMemoryError:
                 raise
             except Exception as error:
-                self.reason = f"{type(error).__name__}: {str(error).strip().splitlines()[0][:200]}"
+                self.reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
                 log.warning("the transformer is not compiled: %s", self.reason, exc_info=True)
                 return run_block(transformer, block, before, inputs)
             self.seen.add(key)

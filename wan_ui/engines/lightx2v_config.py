@@ -199,6 +199,8 @@ def _compile(wish, model: Model, offload: str, hardware: Hardware) -> tuple[bool
     if wish != "auto":
         if not isinstance(wish, bool):
             raise UserError(f"use_compile: {wish!r} is not known; choose auto, true or false", field="scheme")
+        if wish and offload == "block":
+            return False, "asked for, but blocks that take turns in one buffer cannot be compiled"
         return wish, "asked for"
     if hardware.device != "cuda":
         return False, "auto: no GPU"

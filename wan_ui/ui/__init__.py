@@ -86,7 +86,7 @@ def build_ui(settings: Settings) -> gr.Blocks:
         wire_doctor(doctor_tab, light)
 
         page.load(handlers.arrive, [browser, view], observed, **light)  # starts the timer
-        timer.tick(handlers.observe, [browser, view], observed, **once)
+        timer.tick(handlers.look, [browser, view], observed, **once)
 
         sent = [inputs.picture_note, inputs.voice.note, inputs.message, *observed]
         inputs.generate.click(handlers.submit, [browser, view, *inputs.draft()], sent, **once)

@@ -28,10 +28,21 @@ from wan_ui.ui.session import identify
 log = logging.getLogger(__name__)
 
 BUSY, IDLE = 0.5, 3.0  # seconds between looks
+UNSURE = 2.0  # seconds after an event in which its answer may still be under way
 # One per page. active: ids of this person's waiting and running jobs; last: the one that ended last while
 # the page was open; selected: the clip on the stage; watch: look often until then, something was asked for;
+# unsure: see `look`;
 # sent: what the page shows already; loras: those that are chosen; model: the one in the form.
-NEW_VIEW = {"active": [], "last": "", "selected": "", "watch": 0.0, "sent": {}, "loras": [], "model": ""}
+NEW_VIEW = {
+    "active": [],
+    "last": "",
+    "selected": "",
+    "watch": 0.0,
+    "unsure": 0.0,
+    "sent": {},
+    "loras": [],
+    "model": "",
+}
 
 
 def guard(handler):
@@ -55,7 +66,22 @@ def guard(handler):
 
 
 @guard
+def look(browser: dict, view: dict) -> list:
+    """The timer's. Answers may overtake each other: for a while after an event all is sent again, so that an older
+    answer that came in last does not stay. The browser leaves alone what is the same."""
+    if time.time() < view["unsure"]:
+        view["sent"] = {}
+    return _observe(browser, view)
+
+
+@guard
 def observe(browser: dict, view: dict) -> list:
+    """With the answer to any other event than the timer's."""
+    view["unsure"] = time.time() + UNSURE
+    return _observe(browser, view)
+
+
+def _observe(browser: dict, view: dict) -> list:
     """Updates for `observed` in __init__.py, in its order; only what differs from what the page shows is sent."""
     browser, owner = identify(browser, PIPELINE.settings)
     catalog = load_catalog(PIPELINE.settings.catalog)
@@ -85,7 +111,9 @@ def observe(browser: dict, view: dict) -> list:
     selected = by_id.get(view["selected"]) or PIPELINE.job(view["selected"], owner)
     status, download = PIPELINE.model, PIPELINE.staging.status
     form_model = _form_model(view)
-    busy = bool(active) or status.state == "loading" or download.active or time.time() < view["watch"]
+    busy = (
+        bool(active) or status.state == "loading" or download.active or time.time() < max(view["watch"], view["unsure"])
+    )
     rights = {"own": owner == "local", "fetch": _may_download(owner)}
     return [
         _if_new(view, "card", card, lambda: card),

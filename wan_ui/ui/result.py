@@ -75,7 +75,7 @@ def _about(job: Job, catalog: dict[str, Model]) -> str:
         "Length": length,
         "Steps": f"{request.steps}" if request.steps else "",
         "LoRAs": _loras(job),
-        "Speech": f"{request.audio_seconds:.1f} s" if request.audio else "",
+        "Speech": f"{request.audio_seconds:.1f} s" if request.audio and not job.error else "",
         "Time": seconds(spent(job)) if result else "",
     }
     choices = {key.replace("_", " ").capitalize(): value for key, value in result.get("facts", {}).items()}

@@ -1,0 +1,173 @@
+"""The Compare and Doctor tabs, in a real browser; the clips are the scripted engine's, tinted by their seeds."""
+
+import json
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.ui.conftest import PATIENCE, shoot
+from tests.ui.test_looks import DESK, PHONE, faults
+from wan_ui.qa.probe import default_shapes, run
+from wan_ui.qa.probes import PROBES
+from wan_ui.settings import Settings
+
+
+@pytest.fixture(scope="module")
+def qa_app(scripted, chromium, picture, tmp_path_factory):
+    """Two finished clips, an examination that found a fault, and a probe."""
+    folder = tmp_path_factory.mktemp("qa-app")
+    settings = Settings(outputs=folder / "outputs", cache=folder / "cache")
+    place = settings.cache / "doctor"
+    place.mkdir(parents=True)
+    (place / "stages.json").write_text(json.dumps(EXAMINATION))
+    (place / "dit-low-blocks.svg").write_text('<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 9 9"/>')
+    probes = tuple(entry for entry in PROBES if entry.kind == "modulate")
+    run(settings, default_shapes(settings)[:1], probes=probes)
+    app = scripted(folder, WAN_UI_CACHE=str(settings.cache))
+    page = chromium.new_context().new_page()
+    page.goto(app.url, wait_until="domcontentloaded")
+    page.set_input_files("#picture input[type=file]", picture)
+    page.locator("#crop img").wait_for()
+    for seed in (1, 9):
+        page.fill("#prompt textarea", "slowly zoom in")
+        page.fill("#seed input", str(seed))
+        page.click("#generate")
+        page.locator("#result", has_text=f"Seed{seed}").wait_for(timeout=PATIENCE * 1000)
+    page.context.close()
+    return app
+
+
+STAGE = {
+    "seconds": 0.1, "peak_bytes": 2**20, "dtype": "bfloat16", "device": "cuda:0", "shape": [16, 5, 8, 8], "nan": 0,
+    "inf": 0, "mean": 0.0, "std": 1.0, "error": 0.01, "cosine": 0.999, "passed": True, "why": "within 0.02",
+}  # fmt: skip
+EXAMINATION = {
+    "model": "wan-tiny", "scheme": "fp8", "engine": {"engine": "lightx2v"}, "reference": "stored", "when": "today",
+    "stages": [{**STAGE, "name": "text"}, {**STAGE, "name": "dit low", "passed": False, "nan": 7, "why": "7 NaN"}],
+    "first_failing": "dit low", "blocks": [{"stage": "dit low", "verdict": "block 5 is the first with NaN"}],
+    "pictures": {"dit low blocks": "dit-low-blocks.svg"},
+    "patches": [{"name": "fp8_sgl", "state": "applied", "why": "no sgl_kernel", "figures": "relative error 0.030"}],
+}  # fmt: skip
+
+
+def open_tab(page: Page, name: str) -> None:
+    page.get_by_role("tab", name=name).click()
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+@pytest.mark.parametrize("size", [DESK, PHONE], ids=["desk", "phone"])
+def test_both_tabs_have_no_serious_fault_for_axe(open_page, qa_app, size, dark):
+    page = open_page(qa_app.url, *size, dark=dark)
+    name = f"{'phone' if size == PHONE else 'desk'}-{'dark' if dark else 'light'}"
+    open_tab(page, "Doctor")
+    page.locator("#doctor h2").wait_for()
+    assert faults(page) == []
+    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+    shoot(page, f"30-doctor-{name}", full=True)
+    open_tab(page, "Compare")
+    compare(page)
+    assert faults(page) == []
+    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+    shoot(page, f"31-compare-{name}", full=True)
+
+
+def compare(page: Page) -> None:
+    page.locator("[data-pick]").nth(1).click()  # the older one is the measure
+    page.locator("[data-pick]").nth(0).click()
+    page.locator("[data-cmp=compare]").click()
+    page.locator(".w-cmp[data-ready]").wait_for()
+    page.wait_for_function("() => [...document.querySelectorAll('.w-cmp video')].every(v => v.readyState >= 2)")
+
+
+TIMES = "() => [...document.querySelectorAll('.w-cmp video')].map((v) => v.currentTime)"
+
+
+def test_two_clips_in_step(open_page, qa_app):
+    page = open_page(qa_app.url)
+    open_tab(page, "Compare")
+    expect(page.locator("[data-cmp=compare]")).to_be_disabled()
+    compare(page)
+    table = page.locator(".w-cmp table").first
+    expect(table).to_contain_text("seed 9")
+    expect(table).to_contain_text("dB")
+    expect(page.locator(".w-cmp table").last).to_contain_text("seed")
+    assert page.locator(".w-cmp-plot").count() == 2
+
+    page.locator("[data-step='1']").click()
+    page.locator("[data-step='1']").click()
+    expect(page.locator(".w-cmp-label")).to_have_text("frame 3 of 33")
+    times = page.evaluate(TIMES)
+    assert times[0] == times[1] == pytest.approx(2.5 / 16)
+    page.locator("[data-play]").click()
+    page.wait_for_function("() => [...document.querySelectorAll('.w-cmp video')].every(v => v.currentTime > 0.5)")
+    page.locator("[data-play]").click()
+    times = page.evaluate(TIMES)
+    assert times[0] == times[1], "paused, they show the same frame"
+
+    page.locator("[data-mode-is=difference]").click()
+    page.wait_for_function(
+        "() => { const c = document.querySelector('.w-cmp-heat'); if (!c.width) return false;"
+        " const d = c.getContext('2d').getImageData(0, 0, c.width, c.height).data;"
+        " return d.some((value, k) => k % 4 < 3 && value > 0) }"
+    )
+    page.locator("[data-mode-is=wipe]").click()
+    page.locator(".w-cmp-wipe").fill("25")
+    clip = page.locator(".w-cmp-clip").nth(1).evaluate("e => e.style.clipPath")
+    assert "25%" in clip
+
+    page.locator("[data-cmp=export]").click()
+    page.locator("#compare-message a", has_text="contact-sheet.png").wait_for()
+    for link in page.locator("#compare-message a").all():
+        answer = page.request.get(f"{qa_app.url}/{link.get_attribute('href')}")
+        assert answer.ok and len(answer.body()) > 500
+
+
+def test_one_clip_again_in_other_schemes(open_page, qa_app):
+    page = open_page(qa_app.url)
+    open_tab(page, "Compare")
+    page.locator("[data-pick]").first.click()
+    page.locator("#compare-picker summary").click()
+    for box in page.locator(".w-cmp-schemes input").all():
+        box.set_checked(box.get_attribute("value") == "gguf-Q8_0")
+    page.get_by_role("button", name="Make and compare them").click()
+    page.locator(".w-cmp table", has_text="gguf-Q8_0").first.wait_for()
+    expect(page.locator(".w-cmp table").first).to_contain_text("100.00 dB")  # the scripted engine knows no schemes
+
+
+def test_the_doctor_names_what_is_wrong(open_page, qa_app):
+    page = open_page(qa_app.url)
+    open_tab(page, "Doctor")
+    doctor = page.locator("#doctor")
+    expect(doctor).to_contain_text("The first stage that is wrong: dit low")
+    expect(doctor).to_contain_text("block 5 is the first with NaN")
+    expect(doctor.locator("tr", has_text="fp8_sgl")).to_contain_text("relative error 0.030")
+    expect(doctor.locator("img[alt='dit low blocks']")).to_be_visible()
+    expect(doctor.locator("tr", has_text="LightX2V triton")).to_contain_text("absent")
+    page.get_by_role("button", name="Make a report").click()
+    link = doctor.locator("a", has_text="report.md")
+    link.wait_for(timeout=2 * PATIENCE * 1000)
+    with page.expect_download() as download:
+        link.click()
+    text = download.value.path().read_text()
+    assert "**First failing: dit low**" in text and str(qa_app.folder) not in text
+
+
+def test_a_patch_is_left_out_by_a_new_worker(open_page, qa_app):
+    page = open_page(qa_app.url)
+    open_tab(page, "Doctor")
+    page.locator("[data-patch=fp8_sgl]").uncheck()
+    page.get_by_role("button", name="Reload with the ticked patches only").click()
+    expect(page.locator("[data-patch=fp8_sgl]")).not_to_be_checked()
+    page.reload()
+    open_tab(page, "Doctor")
+    expect(page.locator("[data-patch=fp8_sgl]")).not_to_be_checked()
+
+
+def test_from_another_machine_nothing_can_be_started(scripted, open_page):
+    app = scripted(WAN_UI_HOST="0.0.0.0")
+    page = open_page(app.url)
+    open_tab(page, "Doctor")
+    for button in page.locator("#doctor [data-doctor]").all():
+        expect(button).to_be_disabled()
+    page.locator("[data-doctor=stages]").evaluate("button => { button.disabled = false; button.click() }")
+    expect(page.locator("#doctor [role=alert]")).to_contain_text("only the person at this machine")
