@@ -1,6 +1,7 @@
 """The LoRA picker: add in two clicks, see where it goes and why, change it, remove it; stored and loaded back."""
 
 import json
+import re
 import sqlite3
 
 import numpy as np
@@ -28,8 +29,8 @@ def write(path, width=256, layers=2, **metadata):
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("loras")
     write(folder / "styles" / "sepia.safetensors", trigger_words="sepia tone, old photo", notes="brown and warm")
-    write(folder / "spiral_high_noise.safetensors")
-    write(folder / "spiral_low_noise.safetensors")
+    write(folder / "whirl_high_noise.safetensors")
+    write(folder / "whirl_low_noise.safetensors")
     write(folder / "grain_low_noise.safetensors")
     write(folder / "large.safetensors", width=5120)
     (folder / "renamed.safetensors").write_bytes(b"\x80\x04 a pickle")
@@ -61,7 +62,10 @@ def set_strength(page: Page, name: str, value: str) -> None:
 def test_add_change_generate_and_load_back(open_page, lora_app, picture, tmp_path):
     page = open_page(lora_app.url)
     page.locator("#lora-add input").click()
-    expect(page.get_by_role("option")).to_have_count(3)  # the pair is one entry; what does not fit is not offered
+    expect(page.get_by_role("option")).to_have_text(
+        # a pair is one entry, what does not fit is not offered, what came with Wan UI stands last
+        [re.compile(name) for name in ("grain", "sepia", "whirl", "wan-tiny-spiral", "wan-tiny-teal-orange")]
+    )
     page.keyboard.press("Tab")
     expect(page.locator(".w-lora-others")).to_contain_text("2 files do not fit")
     expect(page.locator(".w-lora-others")).to_contain_text("large.safetensors is for Wan2.2 A14B")
@@ -73,9 +77,9 @@ def test_add_change_generate_and_load_back(open_page, lora_app, picture, tmp_pat
     expect(sepia).to_contain_text("The file has 2 layers")
     sepia.get_by_role("button", name="old photo").click()
     expect(page.locator("#prompt textarea")).to_have_value("old photo")
-    add(page, "spiral (high + low)")
-    expect(row(page, "spiral")).to_contain_text("Suggested: both, it has a file for each expert.")
-    expect(row(page, "spiral")).to_contain_text("2 layers for high noise and 2 layers for low noise")
+    add(page, "whirl (high + low)")
+    expect(row(page, "whirl")).to_contain_text("Suggested: both, it has a file for each expert.")
+    expect(row(page, "whirl")).to_contain_text("2 layers for high noise and 2 layers for low noise")
     add(page, "grain_low_noise")
     grain = row(page, "grain")
     expect(grain.get_by_role("radio", name="Low noise")).to_be_checked()
@@ -87,7 +91,7 @@ def test_add_change_generate_and_load_back(open_page, lora_app, picture, tmp_pat
     shoot(page, "50-loras", full=True)
     set_strength(page, "sepia", "0.35")
     expect(sepia.locator("input[type=range]")).to_have_value("0.35")
-    row(page, "spiral").get_by_role("button", name="Remove").click()
+    row(page, "whirl").get_by_role("button", name="Remove").click()
     expect(page.locator(".w-lora")).to_have_count(2)
 
     generate(page, picture, "old photo, zoom in")
@@ -127,10 +131,12 @@ def test_add_change_generate_and_load_back(open_page, lora_app, picture, tmp_pat
 def test_a_new_file_is_found_without_a_restart_and_a_lost_one_is_said(open_page, scripted, picture, tmp_path):
     app = scripted(WAN_UI_LORAS=str(tmp_path / "loras"))
     page = open_page(app.url)
-    expect(page.locator("#lora-rows")).to_contain_text(f"Put .safetensors files into {tmp_path}/loras and press")
+    expect(page.locator("#lora-rows")).to_contain_text(
+        f"For LoRAs of your own, put .safetensors files into {tmp_path}/loras"
+    )
     write(tmp_path / "loras" / "late.safetensors")
     page.locator("#lora-refresh").click()
-    expect(page.locator("#lora-rows")).not_to_contain_text("Put .safetensors files")
+    expect(page.locator("#lora-rows")).not_to_contain_text("of your own")
     add(page, "late")
     generate(page, picture, "with it")
     card_says(page, "Done in")

@@ -14,6 +14,9 @@ from playwright.sync_api import expect
 from tests.ui.conftest import App, generate, wait_for_playing
 from wan_ui.settings import ROOT
 
+# Of the endpoint `generate`, after image and prompt: model, scheme, size, frames, steps, seed, loras, audio.
+REST = ["", "", "auto", 0, 0, -1, "", None]
+
 
 @pytest.fixture(scope="module")
 def web(app):
@@ -87,7 +90,7 @@ def test_a_clip_is_served_in_parts(open_page, app, web, picture):
 )
 def test_a_path_that_was_not_uploaded_is_refused(web, app, image):
     before = count_jobs(app)
-    answer = call(web, "generate", [image, "x", "", "", "auto", 0, 0, -1])
+    answer = call(web, "generate", [image, "x", *REST])
     assert "event: error" in answer and "root:" not in answer
     assert count_jobs(app) == before
 
@@ -97,7 +100,8 @@ def test_someone_elses_clip_is_not_a_picture_to_start_from(web, app):
         job = database.execute("SELECT id FROM jobs WHERE state = 'done' LIMIT 1").fetchone()[0]
     poster = app.folder / "outputs" / "clips" / job / "poster.jpg"
     assert poster.is_file()
-    assert "event: error" in call(web, "generate", [file_data(str(poster)), "x", "", "", "auto", 0, 0, -1])
+    answer = call(web, "generate", [file_data(str(poster)), "x", *REST])
+    assert "event: error" in answer
 
 
 def test_no_address_is_ever_fetched(web):
@@ -118,10 +122,10 @@ def test_no_address_is_ever_fetched(web):
         threading.Thread(target=trap.serve_forever, daemon=True).start()
         address = f"http://127.0.0.1:{trap.server_port}/x.png"
         for url in (address, "http://169.254.169.254/latest/meta-data/x.png", "https://example.com/x.png"):
-            answer = call(web, "generate", [file_data(url), "x", "", "", "auto", 0, 0, -1])
+            answer = call(web, "generate", [file_data(url), "x", *REST])
             assert "Only uploaded files are accepted" in answer
             # Gradio looks for files in every value, also where a text is expected.
-            answer = call(web, "generate", [None, file_data(url), "", "", "auto", 0, 0, -1])
+            answer = call(web, "generate", [None, file_data(url), *REST])
             assert "Only uploaded files are accepted" in answer
             assert web.get(f"/gradio_api/file={url}").status_code == 403
             assert web.get(f"/gradio_api/proxy={url}").status_code in (400, 403)
@@ -130,7 +134,7 @@ def test_no_address_is_ever_fetched(web):
 
 
 def test_requests_from_other_sites_are_refused(web):
-    body = {"data": [None, "x", "", "", "auto", 0, 0, -1]}
+    body = {"data": [None, "x", *REST]}
     for headers in (
         {"Origin": "https://evil.example"},
         {"Origin": "null"},

@@ -158,13 +158,12 @@ def rows_html(chosen: list[dict], model: Model, jobs: list[Job], settings: Setti
 
 
 def _others(entries: list[loras.LoraEntry], model: Model, settings: Settings) -> str:
-    """What lies in the folder and cannot be chosen, with the reason; and where files go when there is none."""
-    reasons = [reason for entry in entries if (reason := refused(entry, model))]
-    if len(reasons) == len(entries):
-        hint = f"No LoRA for this model yet. Put .safetensors files into {settings.loras} and press Refresh."
+    """What lies in the user's folder and cannot be chosen, with the reason; and where files go when there is none."""
+    reasons = [reason for entry in entries if not entry.shipped and (reason := refused(entry, model))]
+    hint = ""
+    if all(entry.shipped or refused(entry, model) for entry in entries):
+        hint = f"For LoRAs of your own, put .safetensors files into {settings.loras} and press Refresh."
         hint = f'<p class="w-quiet">{text(hint)}</p>'
-    else:
-        hint = ""
     if not reasons:
         return hint
     items = "".join(f"<li>{text(reason)}</li>" for reason in reasons)
