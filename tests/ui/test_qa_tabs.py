@@ -1,4 +1,4 @@
-"""The Compare and Doctor tabs, in a real browser; the clips are the scripted engine's, tinted by their seeds."""
+"""The Compare and Doctor tabs, in a real browser; the clips are the scripted engine's, which zooms as far as the seed says."""
 
 import json
 

@@ -301,9 +301,11 @@ def _table(items, pairs) -> str:
     )
     names = "".join(f'<th scope="col">{text(item.name)}</th>' for item in items)
     return (
-        f'<div class="w-wide"><table class="w-table"><thead><tr><th scope="col">Against {text(items[0].name)}</th>'
+        f'<div class="w-wide" tabindex="0" role="region" aria-label="Figures"><table class="w-table"><thead><tr>'
+        f'<th scope="col">Against {text(items[0].name)}</th>'
         f'<th scope="col">PSNR</th><th scope="col">SSIM</th><th scope="col">Worst frame</th></tr></thead>'
         f"<tbody>{rows}</tbody></table></div>"
-        f'<div class="w-wide"><table class="w-table"><thead><tr><th scope="col">Different</th>{names}</tr></thead>'
+        f'<div class="w-wide" tabindex="0" role="region" aria-label="Settings"><table class="w-table"><thead><tr>'
+        f'<th scope="col">Different</th>{names}</tr></thead>'
         f"<tbody>{different}</tbody></table></div>"
     )
