@@ -42,7 +42,8 @@ def resolve_speech(draft: SpeechDraft, settings: Settings, folder: Path, job: Jo
         raise UserError("video: choose a clip to add speech to", field="video")
     source = clip if draft.job else Path(draft.video)
     if not source.is_file():
-        raise UserError(f"video: {source.name} does not exist", field="video")
+        what = "is not a file; choose a clip" if source.exists() else "does not exist"
+        raise UserError(f"video: {source.name} {what}", field="video")
     width, height, fps = muxer.probe(source)
     audio, seconds = take_audio(draft.audio, settings, folder)
     video = str(_copy(source, folder, "base"))

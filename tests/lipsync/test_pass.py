@@ -1,5 +1,6 @@
 """The pass on a small MuseTalk of random weights: which frames change, where, and what it costs."""
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -7,7 +8,7 @@ import torch
 from tests.lipsync.conftest import tone
 from wan_ui.errors import Cancelled, UserError
 from wan_ui.lipsync import cache
-from wan_ui.lipsync.blend import blend_mask, paste
+from wan_ui.lipsync.blend import blend_mask, match_tone, paste
 from wan_ui.lipsync.faces import LibFaceDetector
 from wan_ui.lipsync.parsing import LandmarkParser
 from wan_ui.lipsync.speech import LipSync, base_frame
@@ -76,7 +77,7 @@ def test_a_frame_without_a_face_is_passed_through(lipsync, clip):
 
 
 def test_no_face_at_all_is_said(lipsync):
-    with pytest.raises(UserError, match="no face") as caught:
+    with pytest.raises(UserError, match="has no face that can speak; in its first frame no face was found") as caught:
         speak(lipsync, np.full((3, 64, 64, 3), 90, np.uint8), tone(0.5))
     assert caught.value.field == "audio"
 
@@ -162,3 +163,23 @@ def test_a_face_at_the_border_is_blended(portrait):
     assert (out != cut).any() and np.array_equal(out[:, 100:], cut[:, 100:])
     paste(out := cut.copy(), np.zeros((64, 64, 3), np.uint8), box, mask, gain=0.0)
     assert np.array_equal(out, cut)
+
+
+def test_the_skin_keeps_its_tone_and_the_mouth_its_dark(portrait):
+    """A network whose faces are too yellow, and that has opened a mouth."""
+    box = (69, 65, 171, 184)
+    there = cv2.resize(portrait[65:184, 69:171], (64, 64), interpolation=cv2.INTER_AREA)
+    drawn = np.clip(there + np.array([8, 0, -16]), 0, 255).astype(np.uint8)
+    drawn[44:52, 24:40] = (60, 20, 20)
+    out = match_tone(drawn, portrait, box).astype(int)
+    skin = np.ones((64, 64), bool)
+    skin[40:56, 20:44] = False
+    assert np.abs(drawn.astype(int) - there).mean((0, 1))[2] > 15
+    assert np.abs(np.median(out - there, axis=(0, 1))).max() <= 2
+    assert np.abs((out - there)[skin]).mean() < 3
+    assert out[46:50, 28:36].mean() < 60, "what moved is left as drawn"
+
+
+def test_a_silent_voice_needs_no_face(lipsync):
+    blank = np.full((3, 64, 64, 3), 90, np.uint8)
+    assert np.array_equal(speak(lipsync, blank, np.zeros(8000, np.float32)), blank[[0, 1, 2, 1, 0, 1, 2, 1]])

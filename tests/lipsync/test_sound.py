@@ -91,12 +91,14 @@ def test_what_is_no_audio_is_named(tmp_path, voice):
         assert name in str(caught.value) and caught.value.field == "audio"
     with pytest.raises(UserError, match="does not exist"):
         sound.decode(tmp_path / "nothing.wav")
+    with pytest.raises(UserError, match="is not a file; choose a sound file"):
+        sound.decode(tmp_path)
 
 
 def test_too_short_and_too_long(tmp_path, voice):
     with pytest.raises(UserError, match=r"0\.00 s; at least"):
         sound.decode(write_wave(tmp_path / "none.wav", tone(0)))
-    with pytest.raises(UserError, match=r"longer than 1 s"):
+    with pytest.raises(UserError, match=r"longer than 1 s; cut it, or set WAN_UI_MAX_AUDIO_SECONDS higher"):
         sound.decode(voice, max_seconds=1)
     assert len(sound.decode(voice, max_seconds=1.5)) == 24_000
 

@@ -40,7 +40,7 @@ def decode(path: Path, max_seconds: float = MAX_SECONDS) -> np.ndarray:
     import imageio_ffmpeg  # only here: the rest of the pass runs without it
 
     if not path.is_file():
-        raise refuse("does not exist")
+        raise refuse("is not a file; choose a sound file" if path.exists() else "does not exist")
     if path.stat().st_size == 0:
         raise refuse("is an empty file; choose another")
     command = [imageio_ffmpeg.get_ffmpeg_exe(), "-nostdin", "-hide_banner", "-loglevel", "error"]
@@ -62,7 +62,7 @@ def decode(path: Path, max_seconds: float = MAX_SECONDS) -> np.ndarray:
     if len(samples) < MIN_SECONDS * SAMPLE_RATE:
         raise refuse(f"lasts {len(samples) / SAMPLE_RATE:.2f} s; at least {MIN_SECONDS} s is needed")
     if len(samples) > max_seconds * SAMPLE_RATE:
-        raise refuse(f"is longer than {max_seconds:g} s; cut it, or raise the limit")
+        raise refuse(f"is longer than {max_seconds:g} s; cut it, or set WAN_UI_MAX_AUDIO_SECONDS higher")
     return samples
 
 

@@ -18,9 +18,9 @@ import torch
 
 from wan_ui.errors import UserError
 from wan_ui.lipsync import cache, sound
-from wan_ui.lipsync.blend import BLUR, Mask, blend_mask, paste
+from wan_ui.lipsync.blend import BLUR, Mask, blend_mask, match_tone, paste
 from wan_ui.lipsync.cache import Faces
-from wan_ui.lipsync.faces import Detector, create_detector
+from wan_ui.lipsync.faces import Detector, create_detector, usable_face
 from wan_ui.lipsync.features import AudioFeatures
 from wan_ui.lipsync.files import require_weights
 from wan_ui.lipsync.musetalk import MuseTalk, load_musetalk
@@ -122,10 +122,9 @@ class LipSync:
         track = (follow_upstream if self._compat else follow)(detections, height, width)
         seen = np.flatnonzero(track.present)
         if not len(seen):
-            raise UserError(
-                "speech: the clip has no face that can speak; use a picture with a face that looks at the camera",
-                field="audio",
-            )
+            usable, words = usable_face(frames[0])
+            why = "its faces are too small" if usable else words
+            raise UserError(f"speech: the clip has no face that can speak; in its first frame {why}", field="audio")
         side = self.musetalk.side
         latents = torch.zeros(count, 8, side // 8, side // 8, dtype=self.musetalk.dtype)
         masks: list[Mask | None] = [None] * count
@@ -157,10 +156,10 @@ class LipSync:
         report   gets Progress("lipsync", i, total) before frame i; what it raises ends the pass
         faces    what `prepare` gave; None: prepared now
         """
-        if faces is None:
-            faces = self.prepare(frames, report)
         total = sound.frame_count(len(samples), fps, self._compat)
         gains = np.ones(total) if self._compat else sound.speech_gate(samples, fps, total)
+        if faces is None and gains.any():  # a silent voice needs no face
+            faces = self.prepare(frames, report)
         features = AudioFeatures(self.musetalk, samples)
         waiting: deque[tuple[range, dict[int, int], _Fetch | None]] = deque()
         ahead = 1 if self.musetalk.device.type == "cuda" else 0  # the GPU draws the next batch while this one is pasted
@@ -183,7 +182,7 @@ class LipSync:
         rows: dict[int, int],
         fetch: "_Fetch | None",
         frames: np.ndarray,
-        faces: Faces,
+        faces: Faces | None,
         gains: np.ndarray,
         report: Report,
     ) -> Iterator[np.ndarray]:
@@ -194,7 +193,9 @@ class LipSync:
             frame = frames[base].copy()
             if index in rows:
                 box = tuple(faces.track.boxes[base].tolist())
-                paste(frame, drawn[rows[index]], box, faces.masks[base], float(gains[index]))
+                face = drawn[rows[index]]
+                face = face if self._compat else match_tone(face, frame, box)
+                paste(frame, face, box, faces.masks[base], float(gains[index]))
             yield frame
 
 
