@@ -34,7 +34,10 @@ MIN_FREE_MB = 200  # below this a job is refused rather than started
 
 @dataclass(frozen=True)
 class ModelStatus:
-    """state: none | loading | ready | failed. `words` is for the page."""
+    """state: none | loading | ready | failed. `words` is for the page.
+
+    kept  after a failure: (model, scheme, engine) of the one before, when it is still loaded; else ()
+    """
 
     state: str = "none"
     model: str = ""
@@ -42,6 +45,7 @@ class ModelStatus:
     engine: str = ""
     progress: Progress = NOT_STARTED
     words: str = ""
+    kept: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -266,8 +270,12 @@ class Pipeline:
             )
         except (UserError, WorkerError) as error:
             log.error("loading %s %s failed: %s", model, scheme, error)
-            self.model = replace(self.model, state="failed", words=_words(error))
+            self._load_failed(_words(error))
         return True
+
+    def _load_failed(self, words: str) -> None:
+        kept = self._worker.loaded if self._worker.alive() else ()
+        self.model = replace(self.model, state="failed", words=words, kept=kept)
 
     def _on_load(self, progress: Progress) -> None:
         self.model = replace(self.model, progress=progress)
@@ -300,6 +308,8 @@ class Pipeline:
             self.jobs.finish(job.id, state, error=error, result=self._worker.partial)
         except (UserError, WorkerError) as error:
             log.error("%s failed: %s", job.id, error)
+            if self.model.state == "loading":
+                self._load_failed(_words(error))
             partial = self._worker.partial
             if partial:
                 words = f"The clip is made, but it could not be given speech. {_words(error)}"
@@ -307,7 +317,7 @@ class Pipeline:
             else:
                 self.jobs.finish(job.id, "failed", error=_words(error))
         if self.model.state == "loading":
-            self.model = replace(self.model, state="failed", words="the load did not finish")
+            self._load_failed("The load did not finish.")
         if not self._worker.alive() and self.model.state == "ready" and not self._stopping.is_set():
             self._wanted = (self.model.model, self.model.scheme, self.model.engine)  # the next job finds it warm
         outputs.prune(self.clips, self.jobs, self.settings)

@@ -46,6 +46,7 @@ class Worker:
     """Handle on the child. One message is answered at a time; `cancel` may interrupt it.
 
     partial  what the last message had finished before it ended badly: the silent clip, if speech could not be added
+    loaded   (model, scheme, engine) after the last answer; () when nothing is
     """
 
     def __init__(self, settings: Settings, engine_factory: str = ENGINE_FACTORY):
@@ -53,6 +54,7 @@ class Worker:
         self.engine_factory = engine_factory
         self.process: multiprocessing.process.BaseProcess | None = None
         self.partial: dict | None = None
+        self.loaded: tuple[str, ...] = ()
 
     def alive(self) -> bool:
         return self.process is not None and self.process.is_alive()
@@ -73,6 +75,7 @@ class Worker:
             daemon=True,
         )
         self.process.start()
+        self.loaded = ()
         child_pipe.close()
 
     def stop(self) -> None:
@@ -125,6 +128,7 @@ class Worker:
                         self.partial = answer["result"]
                         continue
                     if answer["kind"] != "progress":
+                        self.loaded = tuple(answer["loaded"] or ())
                         return _result(answer)
                     progress = Progress(**answer["progress"])
                     on_progress(progress)
@@ -239,12 +243,14 @@ def worker_main(pipe, engine_factory: str, settings_json: str, stderr_path: str)
             answer = {"kind": "user_error", "message": str(error), "field": error.field}
         except Exception:
             answer = {"kind": "error", "traceback": traceback.format_exc()}
-        desk.send(answer)
+        desk.send(answer | {"loaded": desk.loaded})
 
 
 def _add(error: UserError, words: str) -> UserError:
     """The same error, and what it means for the model that was loaded."""
-    return UserError(f"{str(error).rstrip('.')}. {words}" if words else str(error), field=error.field)
+    text = str(error)
+    end = "" if text.endswith((".", "?", "!")) else "."
+    return UserError(f"{text}{end} {words}" if words else text, field=error.field)
 
 
 class _Desk:

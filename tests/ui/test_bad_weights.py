@@ -71,6 +71,7 @@ def test_faults_are_said_in_the_page_the_command_line_and_the_job(open_page, bad
             row.get_by_role("button", name="Load").click()
             expect(row).to_contain_text("wan-tiny gguf-Q8_0 is still loaded.")
             page.locator("#card", has_text="could not be loaded").wait_for()
+            expect(page.locator(".w-scheme[data-scheme='wan-tiny gguf-Q8_0']")).to_contain_text("loaded")
         expect(row).to_contain_text(re.compile(words, re.S))
         command = [sys.executable, "-m", "wan_ui", "generate", "--model", name, "--image", picture, "--prompt", "x"]
         done = subprocess.run(

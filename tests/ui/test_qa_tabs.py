@@ -1,4 +1,4 @@
-"""The Compare and Doctor tabs, in a real browser; the clips are the scripted engine's, which zooms as far as the seed says."""
+"""The Compare and Doctor tabs, in a real browser; the scripted engine's clips zoom as far as their seed says."""
 
 import json
 

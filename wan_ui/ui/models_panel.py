@@ -102,7 +102,8 @@ def build_models_panel() -> ModelsPanel:
 def models_key(status: ModelStatus, download: DownloadStatus, settings: Settings) -> list:
     """Whatever the table shows: it is drawn again when this differs."""
     places = [[offer.reason, len(offer.missing)] for offer in offers(settings)]
-    return [status.model, status.scheme, status.state, status.progress, download.active, download.scheme, places]
+    loaded = [status.model, status.scheme, status.state, status.kept, status.progress]
+    return [*loaded, download.active, download.scheme, places]
 
 
 def models_html(status: ModelStatus, download: DownloadStatus, settings: Settings, *, own: bool, fetch: bool) -> str:
@@ -132,7 +133,7 @@ def _row(
     kind, words = ("idle", offer.reason) if offer.reason else ("good", "can run here")
     trouble = ""
     buttons = [] if offer.reason or not own else [_button("load_model", "Load", model, scheme)]
-    if here and status.state == "ready":
+    if (here and status.state == "ready") or (model.name, scheme.name) == status.kept[:2]:
         kind, words, buttons = "good", "loaded", []
     elif here and status.state == "loading":
         kind, words, buttons = "work", _loading(status), []
