@@ -1,51 +1,37 @@
-"""The real LightX2V on a CPU: what its imports and its platform lack here is supplied by these shims.
+"""The real LightX2V on a CPU: what its imports and its platform lack here is supplied by cpu.py.
 
 Skipped, with the reason, unless WAN_UI_LIGHTX2V_PATH points to a checkout or the package is installed,
 and where the weights of Wan-Tiny are missing. Upstream computes in bf16 or fp16 only; for the parity
 tests its bf16 is float32 (`compute`), so that the two engines can be held against each other closely.
+
+tests/gpu takes these fixtures with another `device`.
 """
 
-import importlib.machinery
 import os
 import sys
-from contextlib import nullcontext
-from types import SimpleNamespace
-from unittest.mock import MagicMock
 
 import pytest
 
+from tests.lightx2v.cpu import Absent, be_a_platform
+from tests.lightx2v.jobs import quiet
 from wan_ui import catalog as catalogs
 from wan_ui import patches, weights
 from wan_ui import settings as settings_module
-from wan_ui.hardware import lightx2v_missing
+from wan_ui.hardware import lightx2v_missing, measure
 from wan_ui.patches.record import owner
 from wan_ui.settings import load_settings
 
 UPSTREAM = {}  # target of a patch -> the callable as LightX2V has it
 
-# Hard imports of LightX2V that no Wan model on a CPU uses.
-ABSENT = ("decord", "prometheus_client", "torchaudio", "torchvision", "triton")
 
+@pytest.fixture(scope="session")
+def device():
+    """What LightX2V runs on: it asks once per process, at its import."""
+    import torch
 
-class Absent:
-    """Import finder: modules of ABSENT that are not installed become mocks."""
-
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in ABSENT:
-            return importlib.machinery.ModuleSpec(name, self, is_package=True)
-        return None
-
-    def create_module(self, spec):
-        module = MagicMock(name=spec.name)
-        module.__path__, module.__version__ = [], "0"
-        if spec.name == "triton":  # its configurations are compared at import
-            module.Config = lambda kwargs, num_warps=4, num_stages=2: SimpleNamespace(
-                kwargs=kwargs, num_warps=num_warps, num_stages=num_stages
-            )
-        return module
-
-    def exec_module(self, module):
-        pass
+    if torch.cuda.is_available():
+        pytest.skip("runs on the CPU: set CUDA_VISIBLE_DEVICES to nothing; tests/gpu is for the GPU")
+    return "cpu"
 
 
 @pytest.fixture(scope="session")
@@ -65,54 +51,28 @@ def model(settings):
 
 
 @pytest.fixture(scope="session")
-def lightx2v(settings, model):
-    """LightX2V imported on a "cpu" platform, without page-locked memory."""
+def lightx2v(settings, model, device):
+    """LightX2V imported; without a GPU on a "cpu" platform, and without page-locked memory."""
     missing = lightx2v_missing(settings)
     if missing and not missing.startswith("no CUDA"):
         pytest.skip(missing)
     import diffusers  # noqa: F401 - look for torchvision themselves: before it is mocked
-    import torch
     import torch._inductor.runtime.triton_heuristics  # torch.compile looks for triton: before it is mocked
-    import torch.utils.flop_counter
+    import torch.utils.flop_counter  # noqa: F401
     import transformers  # noqa: F401
+
+    from wan_ui.engines import lightx2v_config
+    from wan_ui.engines.lightx2v import import_lightx2v
 
     sys.meta_path.append(Absent())
     if settings.lightx2v_path:
         sys.path.insert(0, settings.lightx2v_path)
-    os.environ.update(PLATFORM="cpu", SKIP_PLATFORM_CHECK="1")
-    try:
-        from lightx2v_platform.registry_factory import PLATFORM_DEVICE_REGISTER
-    except ImportError as error:
-        pytest.skip(f"LightX2V cannot be imported: {error}")
-    if not torch.cuda.is_available():
-        PLATFORM_DEVICE_REGISTER["cpu"] = type(
-            "Cpu",
-            (),
-            {
-                "init_device_env": staticmethod(lambda: None),
-                "is_available": staticmethod(lambda: True),
-                "get_device": staticmethod(lambda: "cpu"),
-            },
-        )
-        empty = torch.empty
-        torch.empty = lambda *args, pin_memory=False, **kwargs: empty(*args, **kwargs)
-        torch.Tensor.pin_memory = lambda self, *args: self
-        gib = 2**30
-        for name, value in {
-            "mem_get_info": lambda: (64 * gib, 64 * gib),
-            "memory_allocated": lambda: 0,
-            "memory_reserved": lambda: 0,
-            "empty_cache": lambda: None,
-            "Stream": lambda **kwargs: SimpleNamespace(synchronize=lambda: None),
-            "stream": lambda stream: nullcontext(),
-        }.items():
-            if not hasattr(torch.cpu, name) or name in ("Stream", "stream"):  # torch's has no synchronize
-                setattr(torch.cpu, name, value)
     settings_module.use(settings)
-    from wan_ui.engines.lightx2v import import_lightx2v
-
     try:
-        import_lightx2v({"DTYPE": "BF16", "SENSITIVE_LAYER_DTYPE": "None", "PROFILING_DEBUG_LEVEL": "0"})
+        if device == "cpu":
+            os.environ.update(PLATFORM="cpu", SKIP_PLATFORM_CHECK="1")
+            be_a_platform()
+        import_lightx2v(lightx2v_config.environment(settings, measure()))
     except Exception as error:
         pytest.skip(f"LightX2V cannot be imported: {error}")
     from loguru import logger
@@ -177,9 +137,54 @@ def load(model, compute):
         compute(dtype or torch.float32, **options)
         engine = LightX2VEngine()
         engines.append(engine)
-        engine.load(model, model.scheme(scheme) if isinstance(scheme, str) else scheme, lambda progress: None)
+        engine.load(model, model.scheme(scheme) if isinstance(scheme, str) else scheme, quiet)
         return engine
 
     yield make
     for engine in engines:
         engine.close()
+
+
+@pytest.fixture
+def offload(lightx2v, monkeypatch):
+    """offload("block"): where the weights of models that are loaded afterwards wait."""
+    from wan_ui.engines import lightx2v_config
+
+    return lambda name: monkeypatch.setattr(lightx2v_config, "_offload", lambda *args: (name, "for the test"))
+
+
+@pytest.fixture
+def reference(settings, monkeypatch):
+    """reference(model, "fp8") -> the diffusers engine with that scheme, in float32 on the CPU; closed at the end."""
+    import torch
+
+    from wan_ui.engines import diffusers
+    from wan_ui.engines.device import Choice
+    from wan_ui.qa.reference import float32_engine
+
+    monkeypatch.setattr(diffusers, "choose_device", lambda model: Choice(torch.device("cpu"), "for the comparison"))
+    engines = []
+
+    def load(model, scheme):
+        engines.append(float32_engine(model, model.scheme(scheme) if isinstance(scheme, str) else scheme, quiet))
+        return engines[-1]
+
+    yield load
+    for engine in engines:
+        engine.close()
+
+
+@pytest.fixture
+def euler_steps(monkeypatch):
+    """Latents after each step of either engine, by the sigma before it; a test with both clears it in between."""
+    from wan_ui.engines import schedule
+
+    steps, euler_step = {}, schedule.euler_step
+
+    def recorded(latents, velocity, sigma, next_sigma):
+        after = euler_step(latents, velocity, sigma, next_sigma)
+        steps[sigma] = after.cpu()  # the preview asks first, the step itself last
+        return after
+
+    monkeypatch.setattr(schedule, "euler_step", recorded)
+    return steps

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.lightx2v.test_engine import make_request
+from tests.lightx2v.jobs import make_request, quiet
 from wan_ui.engines import lightx2v, lightx2v_config
 from wan_ui.engines.lightx2v_compile import CompiledBlocks
 
@@ -32,7 +32,7 @@ def compiled(load, model, monkeypatch):
 @pytest.mark.parametrize("scheme", ("bf16", "fp8", "gguf-Q8_0"))
 def test_the_same_clip_from_one_graph_per_size(load, compiled, model, tmp_path, scheme):
     request = make_request(tmp_path, model, scheme)
-    plain = load(scheme, torch.bfloat16).generate(request, lambda progress: None)
+    plain = load(scheme, torch.bfloat16).generate(request, quiet)
     torch._dynamo.utils.counters.clear()
     engine = compiled(scheme, "aot_eager")
     seen = []
@@ -46,7 +46,7 @@ def test_the_same_clip_from_one_graph_per_size(load, compiled, model, tmp_path, 
 
 def test_what_cannot_be_compiled_runs_as_it_is_and_says_so(load, compiled, model, tmp_path):
     request = make_request(tmp_path, model, "bf16")
-    plain = load("bf16", torch.bfloat16).generate(request, lambda progress: None)
-    clip = compiled("bf16", refuse).generate(request, lambda progress: None)
+    plain = load("bf16", torch.bfloat16).generate(request, quiet)
+    clip = compiled("bf16", refuse).generate(request, quiet)
     assert np.array_equal(clip.latents, plain.latents)
     assert "no compiler here" in clip.facts["compile"] and clip.facts["compile"].startswith("off (failed")

@@ -11,11 +11,10 @@ import pytest
 import torch
 
 from tests.engines.random_models import write_5b
-from tests.lightx2v.test_engine import make_request
-from tests.lightx2v.test_parity import diffusers_choice, only
+from tests.lightx2v.jobs import make_request, quiet
+from tests.lightx2v.test_parity import only
 from wan_ui import settings as settings_module
 from wan_ui.catalog import Scheme, load_catalog
-from wan_ui.engines import schedule
 
 
 @pytest.fixture
@@ -36,31 +35,18 @@ def dense(lightx2v, settings, tmp_path):
     settings_module.use(settings)
 
 
-def test_dense_parity(dense, compute, tmp_path, monkeypatch):
+def test_dense_parity(dense, compute, reference, euler_steps, tmp_path, monkeypatch):
     from lightx2v.models.runners.wan import wan_runner
 
-    from wan_ui.engines import diffusers
     from wan_ui.engines.lightx2v import LightX2VEngine
     from wan_ui.patches import embedded_sizes
     from wan_ui.patches.record import resolve
 
-    steps = {}  # by sigma; the diffusers engine's preview asks first, the step itself last
-    euler_step = schedule.euler_step
-
-    def recorded(latents, velocity, sigma, next_sigma):
-        steps[sigma] = euler_step(latents, velocity, sigma, next_sigma)
-        return steps[sigma]
-
-    monkeypatch.setattr(schedule, "euler_step", recorded)
-    monkeypatch.setattr(diffusers, "choose_dtype", lambda device: diffusers_choice(torch.float32))
     request = make_request(tmp_path, dense, "gguf-Q8_0")
-    reference = diffusers.DiffusersEngine()
-    reference.load(dense, dense.scheme(""), lambda progress: None)
-    theirs = reference.generate(request, lambda progress: None)
-    their_steps, given = list(steps.values()), only(reference.images)
-    text = only(reference.prompts)
-    reference.close()
-    steps.clear()
+    other = reference(dense, "")
+    theirs = other.generate(request, quiet)
+    their_steps, given, text = list(euler_steps.values()), only(other.images), only(other.prompts)
+    euler_steps.clear()
 
     class Vae:
         def __init__(self, **kwargs):
@@ -81,17 +67,15 @@ def test_dense_parity(dense, compute, tmp_path, monkeypatch):
         embedded_sizes.PATCH.apply(None)  # the random text encoder is small as well
     compute(torch.float32)
     engine = LightX2VEngine()
-    engine.load(dense, dense.scheme(""), lambda progress: None)
+    engine.load(dense, dense.scheme(""), quiet)
     seen = []
     ours = engine.generate(request, seen.append)
     assert [p.detail for p in seen if p.stage == "denoise"] == ["transformer"] * 4
     torch.testing.assert_close(only(engine.prompts)["context"][0], text, atol=1e-4, rtol=0)
-    for index, (mine, theirs_step) in enumerate(zip(steps.values(), their_steps, strict=True), start=1):
+    for mine, theirs_step in zip(euler_steps.values(), their_steps, strict=True):
         # the given frame is pasted in after the step; before that it is not looked at
-        difference = (mine[:, 1:] - theirs_step[:, 1:]).abs()
-        print(f"  step {index}   max {difference.max():.2e}  mean {difference.mean():.2e}")
-        assert difference.max() < 1e-4
+        torch.testing.assert_close(mine[:, 1:], theirs_step[:, 1:], atol=1e-4, rtol=0)
     assert abs(ours.latents - theirs.latents).max() < 1e-4
-    again = engine.generate(request, lambda progress: None)
+    again = engine.generate(request, quiet)
     assert (again.latents == ours.latents).all()
     engine.close()

@@ -1,32 +1,18 @@
 """Wan-Tiny through the real LightX2V: every scheme, cancelling, seeds, and a failure in the middle."""
 
-import gc
 import re
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from safetensors.torch import save_file
 
+from tests.lightx2v.jobs import live_bytes, make_request, quiet, stop_at
 from wan_ui.errors import Cancelled, UserError
-from wan_ui.request import Request
 from wan_ui.settings import settings
 
 SCHEMES = ("bf16", "fp8", "gguf-Q8_0", "gguf-Q5_0", "gguf-Q4_0")
-
-
-def make_request(folder, model, scheme, **changes) -> Request:
-    width, height = 96, 64
-    rng = np.random.default_rng(0)
-    picture = np.kron(rng.integers(0, 256, (4, 6, 3)), np.ones((16, 16, 1))).astype(np.uint8)
-    path = folder / "picture.png"
-    Image.fromarray(picture).save(path)
-    values = {"prompt": "zoom in, sunset light", "frames": 9, "steps": 4, "seed": 7} | changes
-    return Request(
-        image=str(path), model=model.name, scheme=scheme, engine="lightx2v", width=width, height=height, **values
-    )
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
@@ -38,32 +24,12 @@ def test_schemes(load, model, scheme, tmp_path):
     assert np.isfinite(clip.latents).all() and clip.latents.shape == (16, 3, 8, 12)
     assert [bool(p.preview) for p in seen if p.stage == "denoise"] == [False, True, True, True]
     assert list(dict.fromkeys(p.stage for p in seen)) == ["text", "image", "denoise", "decode"]
-    print(scheme, engine.facts)
-
-
-def stop_at(stage, step):
-    def report(progress):
-        if progress.stage == stage and progress.step >= step:
-            raise Cancelled
-
-    return report
-
-
-def live_bytes():
-    """Of all tensors that the process holds."""
-    gc.collect()
-    storages = {
-        tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes()
-        for tensor in gc.get_objects()
-        if isinstance(tensor, torch.Tensor)
-    }
-    return sum(storages.values())
 
 
 def test_cancel_at_each_stage_then_the_next_job(load, model, tmp_path):
     engine = load("gguf-Q8_0")
     request = make_request(tmp_path, model, "gguf-Q8_0")
-    expected = engine.generate(request, lambda progress: None)
+    expected = engine.generate(request, quiet)
     baseline = live_bytes()
     for stage, step in (("text", 0), ("image", 0), ("denoise", 1), ("denoise", 4), ("decode", 2)):
         with pytest.raises(Cancelled):
@@ -72,14 +38,14 @@ def test_cancel_at_each_stage_then_the_next_job(load, model, tmp_path):
     engine.images.clear()
     with pytest.raises(Cancelled):
         engine.generate(request, stop_at("image", 2))
-    again = engine.generate(request, lambda progress: None)
+    again = engine.generate(request, quiet)
     assert np.array_equal(again.latents, expected.latents) and np.array_equal(again.frames, expected.frames)
 
 
 def test_out_of_memory_at_a_step_then_a_right_job_with_its_own_seed(load, model, tmp_path, monkeypatch):
     engine = load("bf16")
     request = make_request(tmp_path, model, "bf16", seed=11)
-    expected = engine.generate(request, lambda progress: None)
+    expected = engine.generate(request, quiet)
     baseline = live_bytes()
     infer, calls = engine.runner.model.infer, []
 
@@ -92,35 +58,23 @@ def test_out_of_memory_at_a_step_then_a_right_job_with_its_own_seed(load, model,
     with monkeypatch.context() as patch:
         patch.setattr(engine.runner.model, "infer", exhausted)
         with pytest.raises(UserError, match=r"ran out of memory at 96x64, 9 frames.*smaller size"):
-            engine.generate(replace(request, seed=12), lambda progress: None)
+            engine.generate(replace(request, seed=12), quiet)
     assert calls == [0, 1, 2] and engine.runner.scheduler.latents is None
-    assert engine.runner.model.cur_model_index == -1
+    assert engine.offload != "model" or engine.runner.model.cur_model_index == -1
     assert live_bytes() <= baseline
-    again = engine.generate(request, lambda progress: None)
+    again = engine.generate(request, quiet)
     assert np.array_equal(again.latents, expected.latents)
-    other = engine.generate(replace(request, seed=12), lambda progress: None)
+    other = engine.generate(replace(request, seed=12), quiet)
     assert not np.array_equal(other.latents, expected.latents)
 
 
-def test_a_failure_inside_a_block_with_block_offload(load, model, tmp_path, monkeypatch):
+def test_a_failure_inside_a_block_with_block_offload(load, offload, model, tmp_path, monkeypatch):
     """Upstream prefetches the next block while one runs; what a failed job prefetched must not start the next."""
-    from wan_ui.engines import lightx2v_config
-
-    choose = lightx2v_config.choose
-
-    def by_block(*args):
-        choices = choose(*args)
-        return replace(
-            choices,
-            values=choices.values | {"offload_granularity": "block"},
-            facts=replace(choices.facts, offload="block"),
-        )
-
     request = make_request(tmp_path, model, "bf16")
-    whole = load("bf16").generate(request, lambda progress: None)
-    monkeypatch.setattr(lightx2v_config, "choose", by_block)
+    whole = load("bf16").generate(request, quiet)
+    offload("block")
     engine = load("bf16")
-    assert np.array_equal(engine.generate(request, lambda progress: None).latents, whole.latents)
+    assert np.array_equal(engine.generate(request, quiet).latents, whole.latents)
     infer = engine.runner.model.model[0].transformer_infer
     run_block = infer.run_block
 
@@ -132,8 +86,8 @@ def test_a_failure_inside_a_block_with_block_offload(load, model, tmp_path, monk
     with monkeypatch.context() as patch:
         patch.setattr(infer, "run_block", exhausted)
         with pytest.raises(UserError, match="ran out of memory"):
-            engine.generate(request, lambda progress: None)
-    assert np.array_equal(engine.generate(request, lambda progress: None).latents, whole.latents)
+            engine.generate(request, quiet)
+    assert np.array_equal(engine.generate(request, quiet).latents, whole.latents)
 
 
 def test_steps_and_sizes_change_between_jobs(load, model, tmp_path):
@@ -152,8 +106,7 @@ def test_text_encoder_in_fp8(load, model, tmp_path, monkeypatch):
     from wan_ui.engines.text import read_pth
     from wan_ui.tensors import quantise_fp8
 
-    locate, request = lightx2v.locate, make_request(tmp_path, model, "bf16")
-    tensors = {}
+    locate, tensors = lightx2v.locate, {}
     for name, tensor in read_pth(locate(model, model.scheme("bf16"), settings()).t5).items():
         if re.search(r"\.(attn\.[qkvo]|ffn\.(gate\.0|fc1|fc2))\.weight$", name):
             tensors[name], tensors[f"{name}_scale"] = quantise_fp8(tensor)
@@ -163,9 +116,7 @@ def test_text_encoder_in_fp8(load, model, tmp_path, monkeypatch):
     torch.save(tensors, file)
 
     def context(engine):
-        engine.generate(request, lambda progress: None)
-        (value,) = engine.prompts.values()
-        return value["context"].float()
+        return engine.encode_text("zoom in, sunset light").float()
 
     expected = context(load("bf16", torch.bfloat16))
     monkeypatch.setattr(lightx2v, "locate", lambda *args, **kwargs: replace(locate(*args, **kwargs), t5=file))
@@ -177,7 +128,7 @@ def test_text_encoder_in_fp8(load, model, tmp_path, monkeypatch):
 def test_closing_frees_the_weights(load, model, tmp_path):
     before = live_bytes()
     engine = load("bf16")
-    engine.generate(make_request(tmp_path, model, "bf16"), lambda progress: None)
+    engine.generate(make_request(tmp_path, model, "bf16"), quiet)
     held = live_bytes() - before
     engine.close()
     assert live_bytes() - before < 0.05 * held
@@ -204,8 +155,8 @@ def test_distill_loras_of_the_catalog(load, model, tmp_path):
         lora_low=f"embedded:{tmp_path}:low.safetensors",
     )
     request = make_request(tmp_path, model, "gguf-Q8_0")
-    base = load("gguf-Q8_0").generate(request, lambda progress: None).latents
-    changed = load(scheme).generate(request, lambda progress: None).latents
+    base = load("gguf-Q8_0").generate(request, quiet).latents
+    changed = load(scheme).generate(request, quiet).latents
     assert not np.allclose(base, changed, atol=1e-3)
 
 

@@ -1,15 +1,11 @@
 """LoRAs in LightX2V on Wan-Tiny: the same files as in the diffusers engine, on every scheme, and off again."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
 
 from tests import lora_files
-from tests.lightx2v.test_engine import make_request
-from tests.lightx2v.test_parity import diffusers_choice
-from wan_ui.engines import lightx2v_config
+from tests.lightx2v.jobs import make_request, quiet
 from wan_ui.engines.lora import parameter_shapes
 from wan_ui.errors import UserError
 from wan_ui.headers import read_header
@@ -42,27 +38,9 @@ def predict(model):
     return run
 
 
-@pytest.fixture
-def reference(model, monkeypatch):
-    """reference(scheme) -> a diffusers engine in float32."""
-    from wan_ui.engines import diffusers
-
-    monkeypatch.setattr(diffusers, "choose_dtype", lambda device: diffusers_choice(torch.float32))
-    engines = []
-
-    def load(scheme):
-        engines.append(diffusers.DiffusersEngine())
-        engines[-1].load(model, model.scheme(scheme), lambda progress: None)
-        return engines[-1]
-
-    yield load
-    for engine in engines:
-        engine.close()
-
-
-def test_every_format_on_either_expert(load, reference, predict, shapes, tmp_path):
+def test_every_format_on_either_expert(load, reference, model, predict, shapes, tmp_path):
     """Both engines change by the same, layer counts included, and return to base bit for bit."""
-    production, other = load("bf16"), reference("bf16")
+    production, other = load("bf16"), reference(model, "bf16")
     bases = predict(production), predict(other)
     for number, form in enumerate(lora_files.FORMATS):
         path = tmp_path / f"{form}.safetensors"
@@ -114,21 +92,14 @@ def test_on_quantised_weights(load, predict, shapes, tmp_path, scheme):
     assert all(map(torch.equal, predict(engine), base))
 
 
-def test_block_offload(load, predict, shapes, tmp_path, monkeypatch):
+def test_block_offload(load, offload, predict, shapes, tmp_path):
     """The weights that compute are two buffers then; the first block's was filled before the norms changed."""
     lora_files.write(tmp_path / "a.safetensors", shapes, size=0.3, diffs=True)
     spec = LoraSpec(str(tmp_path / "a.safetensors"), 1.0, "both")
     whole = load("bf16")
     whole.set_loras([spec])
     expected = predict(whole)
-    choose = lightx2v_config.choose
-
-    def by_block(*args):
-        choices = choose(*args)
-        values = choices.values | {"offload_granularity": "block"}
-        return replace(choices, values=values, facts=replace(choices.facts, offload="block"))
-
-    monkeypatch.setattr(lightx2v_config, "choose", by_block)
+    offload("block")
     engine = load("bf16")
     assert engine.offload == "block"
     base = predict(engine)
@@ -146,10 +117,10 @@ def test_clip_with_loras_equals_the_other_engine(load, reference, model, shapes,
     specs = [LoraSpec(str(tmp_path / f"{side}.safetensors"), 1.0, side) for side in SIDES]
     request = make_request(tmp_path, model, "bf16")
     clips = []
-    for engine in (load("bf16"), reference("bf16")):
-        base = engine.generate(request, lambda progress: None)
+    for engine in (load("bf16"), reference(model, "bf16")):
+        base = engine.generate(request, quiet)
         engine.set_loras(specs)
-        clip = engine.generate(request, lambda progress: None)
+        clip = engine.generate(request, quiet)
         assert clip.facts["loras"].count("layers") == 2
         assert np.abs(clip.latents - base.latents).max() > 0.1
         clips.append(clip)

@@ -8,7 +8,7 @@ import gc
 import pytest
 import torch
 
-from tests.lightx2v.test_engine import make_request
+from tests.lightx2v.jobs import make_request, quiet
 from wan_ui import patches, weights
 from wan_ui.engines.lightx2v_config import checkout
 from wan_ui.hardware import Hardware
@@ -53,9 +53,9 @@ def test_embedded_sizes(lightx2v, model, settings, unpatched):
 def test_gguf_loader(load, model, unpatched, tmp_path):
     unpatched(patches.gguf_loader.PATCH)
     with pytest.raises(Exception, match=r"GGMLTensor|same dtype|should be the same"):
-        load("gguf-Q8_0").generate(make_request(tmp_path, model, "gguf-Q8_0"), lambda progress: None)
+        load("gguf-Q8_0").generate(make_request(tmp_path, model, "gguf-Q8_0"), quiet)
     unpatched.undo()
-    load("gguf-Q8_0").generate(make_request(tmp_path, model, "gguf-Q8_0"), lambda progress: None)
+    load("gguf-Q8_0").generate(make_request(tmp_path, model, "gguf-Q8_0"), quiet)
 
 
 def test_gguf_pinned(lightx2v, experts, unpatched):
@@ -172,10 +172,10 @@ def test_post_weight(lightx2v, unpatched):
         WanModel.post_weight_class = None
 
 
-def test_t5_island(load, model, tmp_path, monkeypatch):
+def test_t5_island(load, monkeypatch):
     from wan_ui.engines import lightx2v_config
 
-    choose, request = lightx2v_config.choose, make_request(tmp_path, model, "bf16")
+    choose = lightx2v_config.choose
 
     def offloaded(*args):
         choices = choose(*args)
@@ -183,9 +183,7 @@ def test_t5_island(load, model, tmp_path, monkeypatch):
         return choices
 
     def context(engine):
-        engine.generate(request, lambda progress: None)
-        (value,) = engine.prompts.values()
-        return value["context"].float()
+        return engine.encode_text("zoom in, sunset light").float()
 
     expected = context(load("bf16", torch.float32))
     monkeypatch.setattr(lightx2v_config, "choose", offloaded)
@@ -199,7 +197,7 @@ def test_t5_island(load, model, tmp_path, monkeypatch):
 
 def test_gc_freeze(load, model, tmp_path):
     engine = load("bf16")
-    engine.generate(make_request(tmp_path, model, "bf16"), lambda progress: None)
+    engine.generate(make_request(tmp_path, model, "bf16"), quiet)
     assert gc.get_freeze_count() == 0
     engine.runner._gc_frozen = False
     engine.runner._maybe_freeze_gc()

@@ -12,8 +12,10 @@ from wan_ui.catalog import FP8_KERNELS
 from wan_ui.engines import base, schedule
 from wan_ui.engines import lightx2v_config as config
 from wan_ui.errors import UserError
+from wan_ui.hardware import GIB
+from wan_ui.qa import synthetic
 from wan_ui.settings import load_settings
-from wan_ui.weights import Paths
+from wan_ui.weights import Paths, locate
 
 SETTINGS = load_settings({})
 SCHEMES = [(model, scheme) for model in CATALOG.values() for scheme in model.schemes.values()]
@@ -76,6 +78,37 @@ def test_offload_follows_free_memory(paths, gib, kind, expected):
     scheme = model.scheme(kind)
     choices = config.choose(model, scheme, paths(model, scheme, gib), H200, SETTINGS)
     assert choices.facts.offload == expected and "GiB free" in choices.reasons["offload"]
+
+
+@pytest.mark.parametrize(("gib", "expected"), [(0, "none"), (16, "text"), (12, "text")])
+def test_the_5b_model_in_12_gib(tmp_path, monkeypatch, gib, expected):
+    """`bench --model ti2v-5b --max-gib 12`: files of the released sizes, on a GPU that has far more memory."""
+    import torch
+
+    gpu = {
+        "is_available": True,
+        "mem_get_info": (139 * GIB, 140 * GIB),
+        "get_device_name": "H200",
+        "get_device_capability": (9, 0),
+        "is_bf16_supported": True,
+    }
+    for name, value in gpu.items():
+        monkeypatch.setattr(torch.cuda, name, lambda *args, value=value, **kwargs: value)
+    settings = replace(SETTINGS, models=tmp_path, gpu_gib=gib)
+    model = CATALOG["ti2v-5b"]
+    scheme = model.scheme("gguf-Q8_0")
+    synthetic.write(model, scheme, settings, "lightx2v")
+    files = locate(model, scheme, settings, "lightx2v")
+    choices = config.choose(model, scheme, files, hardware.measure(gib), settings)
+    assert choices.facts.offload == expected, choices.reasons["offload"]
+    assert choices.values["t5_cpu_offload"] is (expected == "text") and not choices.values["cpu_offload"]
+    # What stays on the GPU: the transformer as stored, the VAE in half the size of its file. The text encoder
+    # brings its embedding table (bf16) while it works, before the transformer and the VAE do.
+    stays = files.experts[0].stat().st_size + files.vae.stat().st_size / 2
+    table = 2 * 256384 * 4096
+    assert table < config.RESERVES["5b"]
+    assert stays + config.RESERVES["5b"] + hardware.CONTEXT < 12 * GIB
+    assert stays + files.t5.stat().st_size + config.RESERVES["5b"] > 16 * GIB - hardware.CONTEXT
 
 
 def test_wishes_and_what_cannot_be_met(paths):

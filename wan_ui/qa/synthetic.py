@@ -226,16 +226,25 @@ def install() -> None:
     from wan_ui import tensors
     from wan_ui.engines import dit, lora, text, vae
 
-    def drawn(original):
-        def read(path: Path, info: TensorInfo):
-            header = header_of(str(path))
-            if header is None:
-                return original(path, info)
-            return values(path, _names(str(path))[info.offset], info, device_here())
+    stored_tensor, stored_blocks = tensors.read_tensor, tensors.read_blocks
 
-        return read
+    def read_blocks(path: Path, info: TensorInfo):
+        if header_of(str(path)) is None:
+            return stored_blocks(path, info)
+        return values(path, _names(str(path))[info.offset], info, device_here())
 
-    read_tensor, read_blocks = drawn(tensors.read_tensor), drawn(tensors.read_blocks)
+    def read_tensor(path: Path, info: TensorInfo):
+        if header_of(str(path)) is None:
+            return stored_tensor(path, info)
+        drawn = read_blocks(path, info)
+        if not tensors.is_blocks(info):
+            return drawn
+        import gguf
+        import torch
+
+        plain = gguf.quants.dequantize(drawn.cpu().numpy(), gguf.GGMLQuantizationType[info.dtype])
+        return torch.from_numpy(plain).reshape(info.shape)
+
     for module in (tensors, dit, lora, vae):
         module.read_tensor = read_tensor
     for module in (tensors, dit):

@@ -1,0 +1,44 @@
+"""Jobs for the tests with the real LightX2V, how they are stopped, and what they leave in memory."""
+
+import gc
+
+import numpy as np
+from PIL import Image
+
+from wan_ui.errors import Cancelled
+from wan_ui.request import Request
+
+
+def make_request(folder, model, scheme, **changes) -> Request:
+    """A small picture of 24 coloured squares, below `folder`; 96x64, 9 frames, 4 steps unless `changes` say else."""
+    rng = np.random.default_rng(0)
+    picture = np.kron(rng.integers(0, 256, (4, 6, 3)), np.ones((16, 16, 1))).astype(np.uint8)
+    path = folder / "picture.png"
+    Image.fromarray(picture).save(path)
+    values = {"prompt": "zoom in, sunset light", "width": 96, "height": 64, "frames": 9, "steps": 4, "seed": 7}
+    return Request(image=str(path), model=model.name, scheme=scheme, engine="lightx2v", **(values | changes))
+
+
+def quiet(progress) -> None:
+    pass
+
+
+def stop_at(stage, step):
+    """A report function that cancels when that step is entered."""
+
+    def report(progress):
+        if progress.stage == stage and progress.step >= step:
+            raise Cancelled
+
+    return report
+
+
+def live_bytes() -> int:
+    """Of all tensors that the process holds, on any device."""
+    import torch
+
+    gc.collect()
+    kinds = (torch.Tensor, torch.nn.Parameter)  # those of a compiler's tracing have no storage
+    tensors = [thing for thing in gc.get_objects() if type(thing) in kinds and not torch._is_functional_tensor(thing)]
+    storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in tensors}
+    return sum(storages.values())
