@@ -1,6 +1,9 @@
 """Probes that misbehave as kernels built for another GPU do."""
 
 import ctypes
+import subprocess
+import sys
+import time
 
 from wan_ui.qa.probes import Shape, Trial
 
@@ -28,3 +31,9 @@ def chatty(shape: Shape) -> Trial:
     print('{"not": "an answer"}')
     print("Loading extension...")
     return Trial(lambda: 1.0, lambda result: 0.002)
+
+
+def endless(shape: Shape) -> Trial:
+    """Never returns, and neither does a process that it has started."""
+    subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    time.sleep(600)

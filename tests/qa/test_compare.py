@@ -107,3 +107,10 @@ def test_a_grid_of_schemes_with_one_seed(tiny_settings, picture, tmp_path):
     result = json.loads(done.stdout.splitlines()[-1])
     assert [clip["settings"]["seed"] for clip in result["clips"]] == ["5", "5"]
     assert "scheme" in result["differences"] and 25 < result["pairs"][0]["psnr_total"] < 60
+
+
+def test_a_clip_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(UserError, match=r"compare: .*gone\.mp4 does not exist"):
+        compare.read_item(tmp_path / "gone.mp4")
+    with pytest.raises(UserError, match="is not a file"):
+        compare.read_item(tmp_path)

@@ -113,3 +113,14 @@ def test_the_stages_of_the_loaded_model_are_examined_between_jobs(model, tmp_pat
     kept = doctor.last_stages(values)
     assert kept["stages"][0]["name"] == "text"
     assert (doctor.folder(values) / kept["pictures"]["decode"]).is_file()
+
+
+def test_kernels_that_are_absent_take_one_line_for_each_reason():
+    row = {"kind": "gemm", "shape": "x", "seconds": -1.0, "error": -1.0, "status": "absent"}
+    probes = [row | {"name": "a", "why": "needs a CUDA GPU"}, row | {"name": "b", "why": "needs a CUDA GPU"}]
+    probes += [row | {"name": "a", "why": "needs a CUDA GPU", "shape": "y"}]
+    probes += [row | {"name": "c", "why": "ended by SIGSEGV", "status": "crashed"}]
+    rest = {"machine": {}, "versions": {}, "settings": {}, "stages": None, "patches": [], "errors": []}
+    text = doctor.markdown({"wan_ui": "0", "when": "now", "probes": probes, **rest})
+    assert "\nabsent, needs a CUDA GPU: a, b\n" in text
+    assert text.count("| gemm |") == 1 and "| c | crashed |" in text

@@ -33,6 +33,37 @@ def test_a_segfault_is_a_row_of_the_table_and_the_next_shape_is_still_tried(sett
     assert results[1].why == "ended by SIGSEGV" and results[1].seconds == -1
 
 
+def test_a_kernel_that_never_returns_is_ended_and_the_next_is_tried(settings):
+    """Nor does a process that it has started, which keeps its output open, hold the run for its ten minutes."""
+    probes = (made("endless"), made("wrong", packages=("no_such_kernel",)))
+    results = probe.run(settings, [LARGE, replace(LARGE, name="toy huge")], probes=probes, limit=3)
+    assert [result.status for result in results] == ["crashed", "crashed", "absent", "absent"]
+    assert "timeout: no answer within 3 s" in results[0].why
+    assert results[1].why == "not tried: there was no answer at toy large within 3 s"
+
+
+def test_an_interrupted_run_goes_on_where_it_was_and_kinds_can_be_chosen(settings, monkeypatch):
+    tries = []
+
+    def child(function, *rest):
+        tries.append(function)
+        if len(tries) == 2:
+            raise KeyboardInterrupt
+        return [{"status": "ran", "error": 0, "seconds": 1}]
+
+    monkeypatch.setattr(probe, "_child", child)
+    monkeypatch.setattr(probe, "_missing", lambda *args: "")
+    compiled = made("raising", packages=("triton",))
+    probes = (compiled, made("wrong"), made("chatty", kind="norm"))
+    with pytest.raises(KeyboardInterrupt):
+        probe.run(settings, [SMALL], probes=probes)
+    results = probe.run(settings, [SMALL], probes=probes)
+    names = [function.partition(":")[2] for function in tries]
+    assert names == ["wrong", "chatty", "chatty", "raising"], "what is compiled comes last, nothing is tried twice"
+    assert [result.name for result in results] == ["raising", "wrong", "chatty"]
+    assert [result.name for result in probe.run(settings, [SMALL], probes=probes, kinds=("norm",))] == ["chatty"]
+
+
 @pytest.mark.parametrize(
     "name, status, words",
     [
@@ -49,7 +80,7 @@ def test_what_a_kernel_does_is_told(settings, name, status, words):
 
 
 def test_a_package_that_is_not_there_is_named_without_a_child(settings, monkeypatch):
-    monkeypatch.setattr(probe.subprocess, "run", lambda *args, **kwargs: pytest.fail("a child was started"))
+    monkeypatch.setattr(probe, "_child", lambda *args: pytest.fail("a child was started"))
     monkeypatch.setattr(probe, "gpu", lambda: {})
     result = only(probe.run(settings, [SMALL], probes=(made("wrong", packages=("no_such_kernel",)),)))
     assert (result.status, result.why) == ("absent", "no_such_kernel is not installed")

@@ -23,6 +23,13 @@ def add(commands) -> None:
         help="repeat for several; default: wan-tiny, and with a GPU A14B at 480x480 and 832x480",
     )
     parser.add_argument("--kind", action="append", default=[], choices=KINDS, help="repeat for several; default: all")
+    parser.add_argument(
+        "--limit",
+        type=float,
+        default=probe.LIMIT,
+        metavar="SECONDS",
+        help="for one kernel; after that it counts as crashed and the next one is tried (default: %(default)g)",
+    )
     parser.add_argument("--again", action="store_true", help="probe what is in the cache already, too")
     parser.add_argument("--json", action="store_true", help="print the results as JSON, the last line of output")
     parser.set_defaults(run=run)
@@ -31,12 +38,15 @@ def add(commands) -> None:
 def run(args: argparse.Namespace) -> int:
     """0 when no kernel is wrong, has crashed or has failed."""
     config = settings()
+    if not args.limit > 0:
+        raise UserError("--limit: must be more than 0 seconds")
     shapes = [parse_shape(text, config) for text in args.shape] or probe.default_shapes(config)
     results = probe.run(
         config,
         shapes,
         kinds=tuple(args.kind),
         again=args.again,
+        limit=args.limit,
         report=lambda words: print(f"probing {words}", file=sys.stderr, flush=True),
     )
     print_table(results)

@@ -19,7 +19,8 @@ from wan_ui.errors import UserError
 SAME = 100.0  # dB that stand for equal frames: JSON has no infinity
 SHEET_FRAMES = 5
 LABEL = 22  # pixels
-# Differences of 0, 32, 64, 96 and 128 or more of 255: black, violet, red, orange, white.
+# Differences of 0, 8, 32, 72 and 128 or more of 255: black, violet, red, orange, white. A square root between them:
+# two schemes differ by 1 to 4, which has to be seen as well as a broken one's 100. wan_ui/ui/compare.js has the same.
 HEAT = np.array([[0, 0, 0], [90, 20, 130], [210, 50, 60], [255, 170, 40], [255, 255, 230]], np.float32)
 
 
@@ -51,6 +52,8 @@ class Pair:
 
 def read_item(path: Path, name: str = "", settings: dict | None = None) -> Item:
     """A clip with its settings, from the file's own metadata unless given. Raises UserError."""
+    if not path.is_file():
+        raise UserError(f"compare: {path} {'is not a file' if path.exists() else 'does not exist'}")
     frames, fps = muxer.read_frames(path)
     if settings is None:
         try:
@@ -109,7 +112,7 @@ def heat_map(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     count = min(len(a), len(b))
     out = np.empty((count, *a.shape[1:]), np.uint8)
     for k in range(count):
-        level = np.abs(a[k].astype(np.int16) - b[k]).max(-1).clip(0, 127) / 32
+        level = np.sqrt(np.abs(a[k].astype(np.int16) - b[k]).max(-1) / 8).clip(0, 4)
         below = level.astype(np.int8)
         part = (level - below)[..., None]
         out[k] = HEAT[below] * (1 - part) + HEAT[np.minimum(below + 1, 4)] * part

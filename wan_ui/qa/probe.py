@@ -2,12 +2,14 @@
 
 ok        its error against float32 is what its number format must cost
 wrong     it ran, and its result is further off, or not a number
-crashed   the child ended by a signal or an exit code, as kernels built for another GPU do
+crashed   the child ended by a signal or an exit code, as kernels built for another GPU do, or gave no answer in time
 failed    it raised
 absent    a package is not installed, or the kernel is not for this machine or shape; says which
 
 Results are kept in <cache>/probes.json under the GPU, its driver, and the versions of torch, triton and the
-kernel's packages: after an upgrade of any of them the kernel is probed again. Nothing here imports torch.
+kernel's packages: after an upgrade of any of them the kernel is probed again. They are written kernel by kernel, so
+that an interrupted run goes on where it was; kernels that are compiled at their first call come last. Nothing here
+imports torch.
 """
 
 import contextlib
@@ -20,6 +22,8 @@ import platform
 import signal
 import subprocess
 import sys
+import tempfile
+import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -29,7 +33,7 @@ from wan_ui.hardware import installed, lightx2v_missing
 from wan_ui.qa.probes import PROBES, Probe, Shape
 from wan_ui.settings import ROOT, Settings, child_environment
 
-TIMEOUT = 240  # seconds for one kernel on all shapes; compiling is most of it
+LIMIT = 90.0  # seconds for one kernel on all its shapes; imports and compiling are most of it
 # Heads, head width and feed-forward width of the released models; embedded ones are read from their config.
 SIZES = {"a14b": (40, 128, 13824), "5b": (24, 128, 14336)}
 DISTRIBUTIONS = {
@@ -120,26 +124,27 @@ def run(
     *,
     kinds: tuple[str, ...] = (),
     again: bool = False,
+    limit: float = LIMIT,
     probes: tuple[Probe, ...] = PROBES,
     report: Callable[[str], None] = lambda words: None,
 ) -> list[Result]:
     """Every kernel on every shape; from the cache what is known already, unless `again`.
 
     kinds  attention, gemm, modulate, norm, rope; empty: all
+    limit  seconds for one kernel; one that is not done by then has crashed, and the next one is tried
     """
-    machine, known, results = gpu(), _read(settings), []
-    for probe in probes:
-        if kinds and probe.kind not in kinds:
-            continue
-        key = versions(probe, machine, settings)
+    machine, known = gpu(), _read(settings)
+    probes = tuple(probe for probe in probes if not kinds or probe.kind in kinds)
+    keys = {probe: versions(probe, machine, settings) for probe in probes}
+    for number, probe in enumerate(sorted(probes, key=lambda probe: "triton" in probe.packages), start=1):
+        key = keys[probe]
         wanted = [shape for shape in shapes if again or _key(probe, shape, key) not in known]
         if wanted:
-            report(f"{probe.kind}: {probe.name}")
-            for shape, answer in zip(wanted, _try(probe, wanted, settings, machine), strict=True):
+            report(f"{number}/{len(probes)} {probe.kind}: {probe.name}")
+            for shape, answer in zip(wanted, _try(probe, wanted, settings, machine, limit), strict=True):
                 known[_key(probe, shape, key)] = asdict(judge(probe, shape, answer, key))
             _write(settings, known)
-        results += [Result(**known[_key(probe, shape, key)]) for shape in shapes]
-    return results
+    return [Result(**known[_key(probe, shape, keys[probe])]) for probe in probes for shape in shapes]
 
 
 def judge(probe: Probe, shape: Shape, answer: dict, key: str) -> Result:
@@ -158,29 +163,41 @@ def judge(probe: Probe, shape: Shape, answer: dict, key: str) -> Result:
     )
 
 
-def _try(probe: Probe, shapes: list[Shape], settings: Settings, machine: dict) -> list[dict]:
+def _try(probe: Probe, shapes: list[Shape], settings: Settings, machine: dict, limit: float) -> list[dict]:
     """The child's answers, one per shape; what it could not answer any more says how it ended."""
     missing = _missing(probe, settings, machine)
     if missing:
         return [{"status": "absent", "why": missing}] * len(shapes)
-    answers, left = [], list(shapes)
-    while left:
-        done = _child(probe.function, left, settings)
+    answers, end = [], time.monotonic() + limit
+    while len(answers) < len(shapes):  # after a crash the remaining shapes get a child of their own
+        left = shapes[len(answers) :]
+        done = _child(probe.function, left, settings, end - time.monotonic())
         answers += done[: len(left)]
-        left = shapes[len(answers) :]  # after a crash the remaining shapes get a child of their own
+        if time.monotonic() >= end and len(answers) < len(shapes):
+            late = shapes[len(answers) - 1].name
+            answers += [
+                {"status": "crashed", "why": f"not tried: there was no answer at {late} within {limit:g} s"}
+            ] * (len(shapes) - len(answers))
     return answers
 
 
-def _child(function: str, shapes: list[Shape], settings: Settings) -> list[dict]:
-    """At least one answer: the last may be a crash."""
+def _child(function: str, shapes: list[Shape], settings: Settings, limit: float) -> list[dict]:
+    """At least one answer: the last may be a crash, or that `limit` seconds were over."""
     command = [sys.executable, "-m", "wan_ui.qa.probes", function, json.dumps([asdict(shape) for shape in shapes])]
     environ = child_environment({"WAN_UI_LIGHTX2V_PATH": settings.lightx2v_path})
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT, env=environ, cwd=ROOT)
-        output, ending = done.stdout, _ending(done.returncode, done.stderr)
-    except subprocess.TimeoutExpired as error:
-        output = (error.stdout or b"").decode(errors="replace")
-        ending = f"no answer within {TIMEOUT} s"
+    # Files, not pipes, and a process group: compilers start processes that would keep a pipe open for ever.
+    with tempfile.TemporaryFile() as stdout, tempfile.TemporaryFile() as stderr:
+        child = subprocess.Popen(command, stdout=stdout, stderr=stderr, env=environ, cwd=ROOT, start_new_session=True)
+        try:
+            child.wait(limit)
+            ending = ""
+        except subprocess.TimeoutExpired:
+            ending = f"timeout: no answer within {limit:.0f} s; --limit gives it more"
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(child.pid, signal.SIGKILL)
+            child.wait()
+        output, errors = (file.seek(0) or file.read().decode(errors="replace") for file in (stdout, stderr))
     answers = []
     for line in output.splitlines():
         with contextlib.suppress(ValueError, AttributeError, KeyError):  # libraries print too
@@ -188,7 +205,7 @@ def _child(function: str, shapes: list[Shape], settings: Settings) -> list[dict]
             if "status" in answer:
                 answers.append(answer)
     if len(answers) < len(shapes):
-        answers.append({"status": "crashed", "why": ending})
+        answers.append({"status": "crashed", "why": ending or _ending(child.returncode, errors)})
     return answers
 
 

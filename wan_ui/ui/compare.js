@@ -61,7 +61,7 @@ const start = (root) => {
     const out = new ImageData(width, height);
     for (let i = 0; i < x.length; i += 4) {
       const most = Math.max(Math.abs(x[i] - y[i]), Math.abs(x[i + 1] - y[i + 1]), Math.abs(x[i + 2] - y[i + 2]));
-      const level = Math.min(most, 127) / 32, below = Math.floor(level), part = level - below;
+      const level = Math.min(4, Math.sqrt(most / 8)), below = Math.floor(level), part = level - below;
       for (let c = 0; c < 3; c++) {
         out.data[i + c] = HEAT[below][c] * (1 - part) + HEAT[Math.min(below + 1, 4)][c] * part;
       }
