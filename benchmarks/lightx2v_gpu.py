@@ -180,7 +180,6 @@ class Ours(Timed):
     def load(self) -> None:
         self.engine, _ = synthetic.create_engine("lightx2v")
         self.engine.load(self.model, self.scheme, lambda progress: None)
-        self.facts = self.engine.facts
         self._watch(self.engine.runner)
 
     def warm(self, width, height, number) -> None:
@@ -201,7 +200,15 @@ class Ours(Timed):
         )
         self.marks, begun = [], time.monotonic()
         clip = self.engine.generate(request, lambda progress: None)
+        self.facts = clip.facts
         return time.monotonic() - begun, self.marks, bool(np.isfinite(clip.latents).all() and clip.frames.std() > 0)
+
+
+def stock_size(width: int, height: int, frames: int) -> dict:
+    """Upstream takes the sides from the root of the area, which a rounding may leave just below a whole number:
+    832x480 would become 832x464.
+    """
+    return {"target_height": height + 0.001, "target_width": width, "target_video_length": frames}
 
 
 class Stock(Timed):
@@ -255,9 +262,7 @@ class Stock(Timed):
 
         from wan_ui.engines.lightx2v import input_info
 
-        # The sides come from the root of the area, which a rounding may leave just below a whole number.
-        size = {"target_height": height + 0.001, "target_width": width, "target_video_length": frames}
-        self.runner.set_config(size)
+        self.runner.set_config(stock_size(width, height, frames))
         image = picture(self.config.models.parent, width, height, number)
         info = input_info(
             seed=abs(number),
