@@ -373,18 +373,29 @@ def verdict_on_blocks(errors: list[float], not_finite: list[int]) -> tuple[int |
     blocks = errors[1:]
     usual = sorted(blocks)[(len(blocks) - 1) // 4]  # the lower quartile: most blocks are right
     if errors[0] > 0.02 and usual > 0.05:
-        return -1, f"the patch embedding ({errors[0]:.2g}) and all blocks are off: another expert's or model's weights?"
+        return (
+            -1,
+            f"the patch embedding ({_short(errors[0])}) and all blocks are off: another expert's or model's weights?",
+        )
     if errors[0] > 0.02:
-        return -1, f"what enters block 0 (the patch embedding) is off by {errors[0]:.2g}"
+        return -1, f"what enters block 0 (the patch embedding) is off by {_short(errors[0])}"
     first = next((k for k, error in enumerate(blocks) if error > max(4 * usual, 1e-4)), None)
     if usual > 0.05:
         words = "all blocks are off: it is something they share (rope, time embedding, text, the attention kernel)"
-        return None, f"{words}; the least is {min(blocks):.2g}"
+        return None, f"{words}; the least is {_short(min(blocks))}"
     if first is None:
-        return None, f"every block is right ({max(blocks):.2g} at most): look behind them, or at the weights' file"
+        return None, f"every block is right ({_short(max(blocks))} at most): look behind them, or at the weights' file"
     bad = sum(error > max(4 * usual, 1e-4) for error in blocks)
     others = f"; {bad - 1} more after it" if bad > 1 else ""
-    return first, f"block {first} is the first bad one: off by {blocks[first]:.2g}, the usual is {usual:.2g}{others}"
+    return (
+        first,
+        f"block {first} is the first bad one: off by {_short(blocks[first])}, the usual is {_short(usual)}{others}",
+    )
+
+
+def _short(error: float) -> str:
+    """Two digits, never 2e+02."""
+    return f"{error:.2g}" if error < 99.5 else f"{error:.0f}"
 
 
 # ---------------------------------------------------------------- measuring
