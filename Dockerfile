@@ -4,6 +4,11 @@ FROM python:3.12-slim
 
 ARG CUDA=0
 
+# Triton builds its launchers with a C compiler.
+RUN if [ "$CUDA" = 1 ]; then \
+        apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev && rm -rf /var/lib/apt/lists/*; \
+    fi
+
 # Spaces run the container as uid 1000.
 RUN useradd --create-home --uid 1000 user
 USER user
@@ -16,12 +21,13 @@ ENV HOME=/home/user \
     WAN_UI_MODELS=/home/user/data/models
 WORKDIR /home/user/app
 
-COPY --chown=user requirements.txt ./
+COPY --chown=user requirements.txt requirements-lightx2v.txt ./
 # PyPI's torch brings gigabytes of CUDA libraries; PyTorch's own index has a build without them.
 RUN if [ "$CUDA" = 0 ]; then \
         pip install --no-cache-dir --index-url https://download.pytorch.org/whl/cpu "$(grep '^torch==' requirements.txt)"; \
     fi && \
-    pip install --no-cache-dir -r requirements.txt
+    pip install --no-cache-dir -r requirements.txt && \
+    if [ "$CUDA" = 1 ]; then pip install --no-cache-dir --no-deps -r requirements-lightx2v.txt; fi
 COPY --chown=user . .
 RUN mkdir -p /home/user/data
 

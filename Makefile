@@ -1,4 +1,4 @@
-# Two commands: `make run` starts the page, `make test` runs every check. Both set up what they need.
+# `make run` starts the page, `make test` runs every check; both set up what they need. `make lightx2v` adds LightX2V.
 
 # The first interpreter that runs (a pyenv shim may not) and is 3.11 or 3.12.
 RIGHT := import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))
@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 # Debian splits venv from Python; install it where we may.
 APT := $(if $(filter 0,$(shell id -u)),,sudo -n) apt-get install -y -qq
 
-.PHONY: run test lint clean
+.PHONY: run test lightx2v lint clean
 
 run: $(VENV)/.installed
 	$(BIN)/python app.py
@@ -18,6 +18,11 @@ test: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/python -m pytest
+
+lightx2v: $(VENV)/.installed
+	@$(BIN)/python -c 'import sys, torch; sys.exit(None if torch.version.cuda else "LightX2V needs a CUDA build of torch; \
+this one is for the CPU. A checkout can still be tried: WAN_UI_LIGHTX2V_PATH")'
+	$(BIN)/python -m pip install --disable-pip-version-check --no-deps -r requirements-lightx2v.txt
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix .

@@ -63,7 +63,7 @@ def lightx2v_missing(settings: Settings) -> str:
         if not (Path(settings.lightx2v_path) / "lightx2v" / "infer.py").is_file():
             return f"WAN_UI_LIGHTX2V_PATH={settings.lightx2v_path} is not a checkout of LightX2V"
     elif not installed(("lightx2v",)):
-        return "LightX2V is not installed, and WAN_UI_LIGHTX2V_PATH is not set"
+        return "LightX2V is not installed (make lightx2v), and WAN_UI_LIGHTX2V_PATH is not set"
     if not nvidia_gpu():
         return "no CUDA GPU for LightX2V"
     return ""

@@ -1,6 +1,7 @@
 """What LightX2V's imports and its platform lack on a machine without a GPU."""
 
 import importlib.machinery
+import sys
 from contextlib import nullcontext
 from types import SimpleNamespace
 from unittest.mock import MagicMock
@@ -13,7 +14,8 @@ class Absent:
     """Import finder, to be the last one: modules of ABSENT that are not installed become mocks."""
 
     def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in ABSENT:
+        package = name.partition(".")[0]
+        if package in ABSENT and (name == package or isinstance(sys.modules.get(package), MagicMock)):
             return importlib.machinery.ModuleSpec(name, self, is_package=True)
         return None
 

@@ -1,6 +1,7 @@
 """Patches and configurations without LightX2V: records, reports, stand-ins for upstream's classes."""
 
 import json
+import re
 import sys
 from dataclasses import replace
 from types import ModuleType
@@ -13,7 +14,7 @@ from wan_ui.__main__ import main
 from wan_ui.catalog import load_catalog
 from wan_ui.hardware import Hardware
 from wan_ui.patches import copy_back, fp8_scales, gc_freeze, gguf_loader
-from wan_ui.patches.record import Facts, PatchError, in_source, is_ours, resolve
+from wan_ui.patches.record import COMMIT, Facts, PatchError, in_source, is_ours, resolve
 from wan_ui.settings import ROOT, load_settings
 
 CATALOG = load_catalog(load_settings({}).catalog)
@@ -208,3 +209,8 @@ def test_the_readme_table_is_current():
         pytest.skip(f"README.md has no {begin} ... {end}")
     table = text.partition(begin)[2].partition(end)[0].strip()
     assert table == patches.markdown(), "run `python -m wan_ui patches --markdown` and put it between the markers"
+
+
+def test_the_commit_that_is_installed_is_the_one_the_patches_are_for():
+    (line,) = re.findall(r"^lightx2v @ .*/([0-9a-f]{40})\.zip$", (ROOT / "requirements-lightx2v.txt").read_text(), re.M)
+    assert line.startswith(COMMIT)
