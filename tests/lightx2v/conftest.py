@@ -38,6 +38,7 @@ def device():
 def settings(tmp_path_factory):
     values = {name: os.environ[name] for name in os.environ if name.startswith("WAN_UI_")}
     values.setdefault("WAN_UI_CACHE", str(tmp_path_factory.mktemp("cache")))
+    values.setdefault("WAN_UI_LIGHTX2V_ATTENTION", "torch_sdpa")  # the one that takes float32
     return load_settings(values)
 
 

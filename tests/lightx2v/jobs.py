@@ -33,12 +33,16 @@ def stop_at(stage, step):
     return report
 
 
-def live_bytes() -> int:
-    """Of all tensors that the process holds, on any device."""
+def live_bytes(device: str = "") -> int:
+    """Of all tensors that the process holds, on the device ("cuda") or, without one, wherever they are."""
     import torch
 
     gc.collect()
     kinds = (torch.Tensor, torch.nn.Parameter)  # those of a compiler's tracing have no storage
     tensors = [thing for thing in gc.get_objects() if type(thing) in kinds and not torch._is_functional_tensor(thing)]
-    storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in tensors}
+    storages = {
+        tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes()
+        for tensor in tensors
+        if tensor.device.type == (device or tensor.device.type)
+    }
     return sum(storages.values())

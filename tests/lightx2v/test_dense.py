@@ -42,7 +42,6 @@ def test_dense_parity(dense, compute, reference, euler_steps, tmp_path, monkeypa
     from wan_ui.patches import embedded_sizes
     from wan_ui.patches.record import resolve
 
-    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
     request = make_request(tmp_path, dense, "gguf-Q8_0")
     other = reference(dense, "")
     theirs = other.generate(request, quiet)

@@ -71,6 +71,7 @@ def test_out_of_memory_at_a_step_then_a_right_job_with_its_own_seed(load, model,
 def test_a_failure_inside_a_block_with_block_offload(load, offload, model, tmp_path, monkeypatch):
     """Upstream prefetches the next block while one runs; what a failed job prefetched must not start the next."""
     request = make_request(tmp_path, model, "bf16")
+    offload("model")
     whole = load("bf16").generate(request, quiet)
     offload("block")
     engine = load("bf16")

@@ -1,0 +1,91 @@
+"""Full-size models with random weights: numbers, and memory as promised. Nothing is downloaded."""
+
+import numpy as np
+import pytest
+import torch
+
+from tests.lightx2v.jobs import make_request, quiet
+from wan_ui import hardware, weights
+from wan_ui.catalog import load_catalog
+from wan_ui.hardware import GIB
+from wan_ui.patches import embedded_sizes
+from wan_ui.qa import synthetic
+from wan_ui.qa.bench import peak_gib
+from wan_ui.settings import settings as current
+
+CASES = [
+    ("ti2v-5b", "gguf-Q8_0"),
+    ("ti2v-5b", "gguf-Q4_K_M"),
+    ("i2v-a14b", "fp8"),
+    ("i2v-a14b", "gguf-Q4_K_M"),
+]
+
+
+@pytest.fixture
+def full_size(cuda, configured, unpatched, tmp_path):
+    """full_size("ti2v-5b", "gguf-Q8_0", gpu_gib=12) -> (engine, model); closed at the end. Compiled elsewhere."""
+    unpatched(
+        embedded_sizes.PATCH
+    )  # which an earlier test with Wan-Tiny put there; it would read the text encoder twice
+    engines = []
+
+    def make(name, scheme, **changes):
+        configured(models=tmp_path / "models", lightx2v_compile="off", **changes)
+        model = load_catalog(current().catalog)[name]
+        synthetic.write(model, model.scheme(scheme), current(), "lightx2v")
+        torch.cuda.empty_cache()
+        engine, _ = synthetic.create_engine("lightx2v")
+        engines.append(engine)
+        engine.load(model, model.scheme(scheme), quiet)
+        hardware.forget_peak()
+        return engine, model
+
+    yield make
+    for engine in engines:
+        engine.close()
+
+
+def needs(gib: float) -> None:
+    torch.cuda.empty_cache()
+    if hardware.measure().free < gib * GIB:
+        pytest.skip(f"needs {gib:.0f} GiB of GPU memory")
+
+
+def clip_of(engine, model, scheme, tmp_path):
+    """The default clip in two steps: one of either expert where there are two."""
+    width, height = model.sizes[0]
+    request = make_request(tmp_path, model, scheme, width=width, height=height, frames=model.default_frames, steps=2)
+    experts = []
+    clip = engine.generate(request, lambda p: experts.append(p.detail) if p.stage == "denoise" else None)
+    assert np.isfinite(clip.latents).all() and clip.latents.std() > 0.1
+    assert clip.frames.shape == (model.default_frames, height, width, 3) and clip.frames.std() > 0
+    assert len(set(experts)) == (2 if model.family == "a14b" else 1)
+    return clip
+
+
+@pytest.mark.parametrize(("name", "scheme"), CASES)
+def test_finite_numbers_in_the_memory_that_the_catalog_promises(full_size, tmp_path, name, scheme):
+    model = load_catalog(current().catalog)[name]
+    everything, _ = weights.memory(model, model.scheme(scheme), "lightx2v")
+    needs(everything)
+    engine, model = full_size(name, scheme)
+    assert engine.offload == "none"
+    clip = clip_of(engine, model, scheme, tmp_path)
+    assert ("distill LoRA" in clip.facts) == bool(model.scheme(scheme).lora_high)
+    assert peak_gib(hardware.memory()) < everything
+
+
+def test_the_5b_model_on_a_card_of_12_gib(full_size, tmp_path):
+    needs(12)
+    engine, model = full_size("ti2v-5b", "gguf-Q8_0", gpu_gib=12)
+    assert engine.offload == "text"
+    clip_of(engine, model, "gguf-Q8_0", tmp_path)
+    assert peak_gib(hardware.memory()) < 12
+
+
+def test_one_expert_at_a_time_where_both_do_not_fit(full_size, tmp_path):
+    needs(32)
+    engine, model = full_size("i2v-a14b", "fp8", gpu_gib=32)
+    assert engine.offload == "model"
+    clip_of(engine, model, "fp8", tmp_path)
+    assert peak_gib(hardware.memory()) < 32
