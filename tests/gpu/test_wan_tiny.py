@@ -15,8 +15,8 @@ from tests.lightx2v.test_engine import (  # noqa: F401
 from tests.lightx2v.test_parity import both, errors  # noqa: F401
 from tests.lightx2v.test_stages import test_every_stage_passes_in_the_production_dtype  # noqa: F401
 
-# What the rounding costs on a CPU (this file, run there), and twice that.
-LEAST_PSNR = {"bf16": 44, "fp8": 34, "gguf-Q8_0": 44, "gguf-Q5_0": 44, "gguf-Q4_0": 44}
+# dB; on a CPU it is 52.4, 46.8, 52.2, 51.8 and 51.9, and twice the error is 6 dB less.
+LEAST_PSNR = {"bf16": 46, "fp8": 40, "gguf-Q8_0": 45, "gguf-Q5_0": 45, "gguf-Q4_0": 45}
 
 
 def psnr(ours, theirs) -> float:

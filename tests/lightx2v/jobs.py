@@ -11,12 +11,18 @@ from wan_ui.request import Request
 
 def make_request(folder, model, scheme, **changes) -> Request:
     """A small picture of 24 coloured squares, below `folder`; 96x64, 9 frames, 4 steps unless `changes` say else."""
-    rng = np.random.default_rng(0)
-    picture = np.kron(rng.integers(0, 256, (4, 6, 3)), np.ones((16, 16, 1))).astype(np.uint8)
-    path = folder / "picture.png"
-    Image.fromarray(picture).save(path)
-    values = {"prompt": "zoom in, sunset light", "width": 96, "height": 64, "frames": 9, "steps": 4, "seed": 7}
-    return Request(image=str(path), model=model.name, scheme=scheme, engine="lightx2v", **(values | changes))
+    values = {
+        "prompt": "zoom in, sunset light",
+        "width": 96,
+        "height": 64,
+        "frames": 9,
+        "steps": 4,
+        "seed": 7,
+    } | changes
+    colours = np.random.default_rng(0).integers(0, 256, (4, 6, 3)).astype(np.uint8)
+    path = folder / f"{values['width']}x{values['height']}.png"
+    Image.fromarray(colours).resize((values["width"], values["height"]), Image.Resampling.NEAREST).save(path)
+    return Request(image=str(path), model=model.name, scheme=scheme, engine="lightx2v", **values)
 
 
 def quiet(progress) -> None:
