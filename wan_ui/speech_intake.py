@@ -8,10 +8,15 @@ import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
 from wan_ui import muxer
+from wan_ui.catalog import Model, parse_size
 from wan_ui.errors import UserError
+from wan_ui.images import fit, open_image
 from wan_ui.jobs import Job
 from wan_ui.lipsync import sound
+from wan_ui.lipsync.faces import usable_face
 from wan_ui.request import Request
 from wan_ui.settings import Settings
 
@@ -30,6 +35,13 @@ def take_audio(path: str, settings: Settings, folder: Path) -> tuple[str, float]
     source = Path(path)
     seconds = len(sound.decode(source, settings.max_audio_seconds)) / sound.SAMPLE_RATE
     return str(_copy(source, folder, "voice")), round(seconds, 3)
+
+
+def look_for_face(path: str, size: str, model: Model) -> tuple[bool, str]:
+    """Whether the part of a picture that is used has a face that can speak, and words about it. Raises UserError."""
+    image = open_image(path)
+    width, height = model.closest_size(*image.size) if size == "auto" else parse_size(size)
+    return usable_face(np.asarray(fit(image, width, height)))
 
 
 def resolve_speech(draft: SpeechDraft, settings: Settings, folder: Path, job: Job | None, clip: Path | None) -> Request:

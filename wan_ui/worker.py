@@ -362,7 +362,7 @@ class _Desk:
         clock.report(Progress("lipsync", detail="loading the lip-sync model"))
         mouth = self._load_mouth()
         samples = sound.decode(Path(request.audio), self.settings.max_audio_seconds)
-        facts = facts | mouth.facts() | {"lipsync": self.mouth_words}
+        facts = facts | mouth.facts() | {"lipsync": self.mouth_words, "lipsync_voice": sound.describe(samples)}
         metadata = {**request.public(), "facts": facts, "wan_ui": __version__}
         spoken = mouth.speak(frames, fps, samples, clock.report)
         count = muxer.write_mp4(spoken, folder / "clip.mp4", fps, metadata, Path(request.audio))

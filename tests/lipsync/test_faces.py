@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from wan_ui.catalog import load_catalog
 from wan_ui.errors import UserError
 from wan_ui.lipsync.faces import MEAN_FIVE, DwposeDetector, Face, LibFaceDetector, landmarks_from_five, usable_face
 from wan_ui.lipsync.tracks import face_box, follow
-from wan_ui.settings import ROOT
+from wan_ui.settings import ROOT, Settings
+from wan_ui.speech_intake import look_for_face
 
 
 def at(x: float, y: float, size: float = 60.0) -> Face:
@@ -155,3 +157,16 @@ def test_dwpose_takes_the_face_points(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "rtmlib", None)
     with pytest.raises(UserError, match="pip install"):
         DwposeDetector(tmp_path, "cpu")
+
+
+def test_the_part_of_a_picture_that_is_used_is_looked_at(tmp_path):
+    """A face at the left of a wide picture is there in its own shape, and cut away in a square."""
+    model = load_catalog(Settings().catalog)["wan-tiny"]
+    person = Image.open(ROOT / "assets/examples/portrait.jpg").convert("RGB")
+    wide = Image.new("RGB", (640, 256), (90, 90, 90))
+    wide.paste(person, (0, 0))
+    wide.save(tmp_path / "wide.png")
+    assert look_for_face(str(ROOT / "assets/examples/portrait.jpg"), "auto", model) == (True, "one face was found")
+    assert not look_for_face(str(tmp_path / "wide.png"), "192x320", model)[0]
+    with pytest.raises(UserError, match="image: gone.png does not exist"):
+        look_for_face(str(tmp_path / "gone.png"), "auto", model)

@@ -164,3 +164,8 @@ def test_soft_speech_counts():
     samples = np.concatenate([tone(1.0), tone(1.0, level=0.015)])
     assert (sound.speech_gate(samples, 25, 50)[25:48] == 1).all()
     assert (sound.speech_gate(tone(1.0, level=0.014), 25, 25)[:23] == 1).all()
+
+
+def test_what_is_heard_is_said():
+    assert sound.describe(np.zeros(16_000, np.float32)).startswith("silence: nothing is louder than -50 dB")
+    assert sound.describe(np.concatenate([np.zeros(16_000, np.float32), tone(1.0)])) == "1.0 s of sound in 2.0 s"

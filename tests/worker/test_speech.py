@@ -98,6 +98,7 @@ def test_a_clip_speaks_as_long_as_its_voice(pipeline, spoken):
     assert len(silent) == 5
     settings = muxer.read_metadata(pipeline.clip(spoken))
     assert settings["seed"] == 3 and settings["facts"]["lipsync"].startswith("MuseTalk 1.5")
+    assert settings["facts"]["lipsync_voice"] == "1.2 s of sound in 1.2 s"
     assert str(pipeline.clips) not in str(settings), "no paths of this machine in the file"
     face = (slice(None), slice(110, 180), slice(90, 160))
     moved = np.abs(frames[1:4].astype(int) - silent[1:4])[face].mean((1, 2, 3))

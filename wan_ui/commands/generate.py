@@ -8,8 +8,11 @@ import json
 import sys
 from pathlib import Path
 
+from wan_ui.catalog import find_model, load_catalog
 from wan_ui.commands.job import run_job
 from wan_ui.commands.options import add_lora_option, add_model_options, draft
+from wan_ui.settings import settings
+from wan_ui.speech_intake import look_for_face
 
 
 def add(commands) -> None:
@@ -27,6 +30,11 @@ def add(commands) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """1 when the clip was made but could not be given speech."""
+    if args.audio:
+        config = settings()
+        model = find_model(load_catalog(config.catalog), args.model or config.model)
+        usable, words = look_for_face(args.image, args.size, model)
+        print(f"speech: {words}{'' if usable else '; the clip may stay silent'}", file=sys.stderr)
     job = run_job(draft(args, seed=args.seed, audio=args.audio), args.out, quiet=args.json)
     seconds = job.result["seconds"]
     summary = {
@@ -41,6 +49,8 @@ def run(args: argparse.Namespace) -> int:
     print(f"{args.out}: {made} ({stages})")
     if job.result["loras"]:
         print(f"LoRA: {job.result['facts']['loras']}")
+    if "lipsync_voice" in job.result["facts"]:
+        print(f"Speech: {job.result['facts']['lipsync']}; {job.result['facts']['lipsync_voice']}")
     if job.error:
         print(f"error: {job.error}", file=sys.stderr)
     if args.json:

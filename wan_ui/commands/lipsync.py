@@ -22,7 +22,7 @@ def run(args: argparse.Namespace) -> int:
     result = job.result
     seconds = sum(result["seconds"].values())
     print(f"{args.out}: {result['frames']} frames at {result['fps']:g} a second, {seconds:.1f} s")
-    print(f"Speech: {result['facts']['lipsync']}")
+    print(f"Speech: {result['facts']['lipsync']}; {result['facts']['lipsync_voice']}")
     if args.json:
         summary = {"out": str(args.out), "job": job.id, "audio_seconds": job.request.audio_seconds}
         print(json.dumps(summary | {key: result[key] for key in ("frames", "fps", "seconds", "facts")}))

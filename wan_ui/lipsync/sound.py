@@ -100,15 +100,27 @@ def levels(samples: np.ndarray) -> np.ndarray:
     return (10 * np.log10(np.maximum(mean, 1e-10))).astype(np.float32)
 
 
+def is_loud(samples: np.ndarray) -> np.ndarray:
+    """Where there is sound that may be speech, (n,) bool every 20 ms."""
+    level = levels(samples)
+    return level > max(QUIET_DB, float(np.percentile(level, 95)) - BELOW_LOUD_DB)
+
+
+def describe(samples: np.ndarray) -> str:
+    """How much of the track moves the mouth, for people."""
+    seconds = int(is_loud(samples).sum()) / FEATURE_RATE
+    if not seconds:
+        return f"silence: nothing is louder than {QUIET_DB:g} dB, so the mouth stays as it is in the clip"
+    return f"{seconds:.1f} s of sound in {len(samples) / SAMPLE_RATE:.1f} s"
+
+
 def speech_gate(samples: np.ndarray, fps: float, frames: int) -> np.ndarray:
     """How far the mouth follows the audio at each frame, (frames,) float32: 0 in silence, 1 in speech, soft between.
 
     MuseTalk moves the mouth in silence too, because it never saw silence as such; where this is 0 the original
     frame is kept, and not computed. Opens before the sound, which is known, so that no onset is cut.
     """
-    level = levels(samples)
-    threshold = max(QUIET_DB, float(np.percentile(level, 95)) - BELOW_LOUD_DB)
-    loud = level > threshold
+    loud = is_loud(samples)
     # A sound at t frees the mouth from t - ATTACK to t + RELEASE ...
     before, after = round(ATTACK * FEATURE_RATE), round(RELEASE * FEATURE_RATE)
     heard = np.concatenate([[0], np.cumsum(loud)])

@@ -6,11 +6,9 @@ The same voice serves Generate and "Add speech" beside a finished clip.
 from dataclasses import dataclass
 
 import gradio as gr
-import numpy as np
 
-from wan_ui.catalog import Model, parse_size
-from wan_ui.images import fit, open_image
-from wan_ui.lipsync.faces import usable_face
+from wan_ui.catalog import Model
+from wan_ui.speech_intake import look_for_face
 from wan_ui.ui.markup import text
 
 
@@ -36,9 +34,7 @@ def build_voice() -> Voice:
 
 def face_note(path: str, size: str, model: Model) -> str:
     """Whether the part of the picture that is used has a face that can speak. Raises UserError."""
-    image = open_image(path)
-    width, height = model.closest_size(*image.size) if size == "auto" else parse_size(size)
-    usable, words = usable_face(np.asarray(fit(image, width, height)))
+    usable, words = look_for_face(path, size, model)
     words = words[:1].upper() + words[1:] + "."
     if usable:
         return f'<p class="w-quiet" role="status">{text(words)} It will speak this.</p>'
