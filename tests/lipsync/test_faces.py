@@ -168,5 +168,5 @@ def test_the_part_of_a_picture_that_is_used_is_looked_at(tmp_path):
     wide.save(tmp_path / "wide.png")
     assert look_for_face(str(ROOT / "assets/examples/portrait.jpg"), "auto", model) == (True, "one face was found")
     assert not look_for_face(str(tmp_path / "wide.png"), "192x320", model)[0]
-    with pytest.raises(UserError, match="image: gone.png does not exist"):
+    with pytest.raises(UserError, match=r"image: gone\.png does not exist"):
         look_for_face(str(tmp_path / "gone.png"), "auto", model)
