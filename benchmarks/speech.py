@@ -53,7 +53,7 @@ def lateness(frames: np.ndarray, samples: np.ndarray, fps: float) -> tuple[float
         likeness = [
             np.corrcoef(dark[part], np.interp(shown_at[part] - shift, heard_at, level))[0, 1] for shift in SHIFTS
         ]
-        found.append(1000 * float(SHIFTS[int(np.argmax(likeness))]))
+        found.append(round(1000 * float(SHIFTS[int(np.argmax(likeness))]), 1))
     return found[0], found[1]
 
 
@@ -80,7 +80,7 @@ def rates(musetalk: LipSync, portrait: np.ndarray, voice: Path, folder: Path) ->
         path = folder / "speech.mp4"
         muxer.write_mp4(out, path, fps, audio=voice)
         times = ends(path)
-        apart = [1000 * (times["a"][k] - times["v"][k]) for k in (0, 1)]
+        apart = [round(1000 * (times["a"][k] - times["v"][k]), 1) for k in (0, 1)]
         theirs = np.stack(list(upstream.speak(portrait[None], fps, samples, quiet)))
         here, there = lateness(out, samples, fps), lateness(theirs, samples, fps)
         rows.append(
