@@ -284,7 +284,7 @@ def best(kind: str, settings: Settings, model: str = "", allowed: tuple[str, ...
     right = sorted((r for r in results if r.shape == shape and r.status == "ok"), key=lambda r: r.seconds)
     bad = [f"{r.choice} {r.status}" for r in results if r.shape == shape and r.status in ("wrong", "crashed", "failed")]
     if not right:
-        return "", f"no {kind} kernel is right at {shape}: {', '.join(bad) or 'none is installed'}"
+        return "", f"no {kind} kernel that can be chosen is right at {shape}: {', '.join(bad) or 'all are absent'}"
     rivals = ", ".join([f"{r.choice} {1000 * r.seconds:.2f}" for r in right[1:]] + bad)
     first = right[0]
     words = f"probed at {shape}: {1000 * first.seconds:.2f} ms, error {first.error:.1g}"
