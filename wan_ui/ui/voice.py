@@ -38,5 +38,5 @@ def face_note(path: str, size: str, model: Model) -> str:
     words = words[:1].upper() + words[1:] + "."
     if usable:
         return f'<p class="w-quiet" role="status">{text(words)} It will speak this.</p>'
-    words += " With this picture the clip stays silent."
+    words += " With this picture the clip may stay silent."
     return f'<p class="w-note bad" role="alert">{text(words)}</p>'
