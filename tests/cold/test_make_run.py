@@ -1,5 +1,6 @@
 """`make run` in a fresh clone, with no virtual environment and no derived files: the page comes up."""
 
+import contextlib
 import os
 import shutil
 import signal
@@ -44,5 +45,9 @@ def test_make_run_in_a_fresh_clone_serves_the_page(tmp_path):
             except (urllib.error.URLError, ConnectionError, TimeoutError):
                 continue
     finally:
-        os.killpg(process.pid, signal.SIGINT)
-        process.wait(30)
+        os.killpg(process.pid, signal.SIGTERM)  # SIGINT is ignored by what a shell starts in the background
+        try:
+            process.wait(60)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
