@@ -30,6 +30,16 @@ schemes.fp8 = {{ title = "fp8", kind = "fp8" }}
 """
 
 
+def pytest_collection_modifyitems(items):
+    """With two processes (pytest -n 2 --dist loadgroup) one has the browser, which waits a lot, the other the rest."""
+    for item in items:
+        if item.config.pluginmanager.hasplugin("xdist"):
+            browser = item.path.is_relative_to(ROOT / "tests" / "ui") or item.path.is_relative_to(
+                ROOT / "tests" / "cold"
+            )
+            item.add_marker(pytest.mark.xdist_group("browser" if browser else "rest"))
+
+
 @pytest.fixture
 def scripted_settings(tmp_path) -> Settings:
     """Settings whose only model is the scripted one; everything lives in tmp_path."""
