@@ -23,8 +23,8 @@ def test_a_failed_job_says_why_and_is_kept(open_page, app, picture):
 
 def test_a_crash_of_the_worker_costs_one_job(open_page, app, picture):
     page = open_page(app.url)
-    generate(page, picture, "crash, denoise:2=segfault")
-    page.fill("#prompt textarea", "the next one, denoise=sleep:2")
+    generate(page, picture, "crash, denoise:1=sleep:6, denoise:2=segfault")  # after the next one was asked for
+    page.fill("#prompt textarea", "the next one, denoise=sleep:1")
     page.click("#generate")
     card_says(page, "The clip before it failed. The worker was ended by SIGSEGV during denoise step 2/4")
     shoot(page, "10-after-a-crash")
