@@ -262,6 +262,7 @@ class Pipeline:
             else:
                 return False
         (model, scheme, engine), self._wanted = self._wanted, None
+        log.info("loading %s %s", model, scheme)
         self.model = ModelStatus("loading", model, scheme, engine)
         try:
             answer = self._worker.load(model, scheme, engine, self._on_load)

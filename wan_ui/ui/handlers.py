@@ -32,7 +32,8 @@ UNSURE = 2.0  # seconds after an event in which its answer may still be under wa
 # One per page. active: ids of this person's waiting and running jobs; last: the one that ended last while
 # the page was open; selected: the clip on the stage; watch: look often until then, something was asked for;
 # unsure: see `look`;
-# sent: what the page shows already; loras: those that are chosen; model: the one in the form.
+# sent: what the page shows already; loras: those that are chosen; model: the one in the form; left: the one
+# that was there before a Load button was pressed.
 NEW_VIEW = {
     "active": [],
     "last": "",
@@ -42,6 +43,7 @@ NEW_VIEW = {
     "sent": {},
     "loras": [],
     "model": "",
+    "left": "",
 }
 
 
@@ -380,7 +382,8 @@ def choose_model(browser: dict, view: dict, name: str) -> list:
     usable = models_panel.usable(settings)
     if name not in usable:
         raise gr.Error("That model cannot run here.", print_exception=False)
-    if name == view["model"]:  # the list was opened and closed again
+    # The list was opened and closed again; a press on Load closes it too, and that may be told after the press.
+    if name == view["model"] or (name == view["left"] and time.time() < view["unsure"]):
         return [*[gr.skip()] * 7, *observe(browser, view)]
     updates = inputs.model_updates(catalog[name], usable[name])
     _load(browser, view, name, "")
@@ -409,6 +412,7 @@ def load_model(browser: dict, view: dict, event: gr.EventData) -> list:
     catalog, usable = load_catalog(PIPELINE.settings.catalog), models_panel.usable(PIPELINE.settings)
     if scheme not in [found.name for found in usable.get(name, [])]:
         raise gr.Error("That model cannot run here.", print_exception=False)
+    view["left"], view["unsure"] = view["model"], time.time() + UNSURE
     _load(browser, view, name, scheme)
     updates = inputs.model_updates(catalog[name], usable[name], scheme)
     return [name, *updates, _lora_choices(view, catalog[name]), *observe(browser, view)]
