@@ -30,14 +30,12 @@ schemes.fp8 = {{ title = "fp8", kind = "fp8" }}
 """
 
 
-def pytest_collection_modifyitems(items):
+def pytest_collection_modifyitems(config, items):
     """With two processes (pytest -n 2 --dist loadgroup) one has the browser, which waits a lot, the other the rest."""
-    for item in items:
-        if item.config.pluginmanager.hasplugin("xdist"):
-            browser = item.path.is_relative_to(ROOT / "tests" / "ui") or item.path.is_relative_to(
-                ROOT / "tests" / "cold"
-            )
-            item.add_marker(pytest.mark.xdist_group("browser" if browser else "rest"))
+    if config.pluginmanager.hasplugin("xdist"):
+        for item in items:
+            folder = item.path.relative_to(ROOT / "tests").parts[0]
+            item.add_marker(pytest.mark.xdist_group("browser" if folder in ("ui", "cold") else "rest"))
 
 
 @pytest.fixture

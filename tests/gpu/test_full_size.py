@@ -75,17 +75,14 @@ def test_finite_numbers_in_the_memory_that_the_catalog_promises(full_size, tmp_p
     assert peak_gib(hardware.memory()) < everything
 
 
-def test_the_5b_model_on_a_card_of_12_gib(full_size, tmp_path):
-    needs(12)
-    engine, model = full_size("ti2v-5b", "gguf-Q8_0", gpu_gib=12)
-    assert engine.offload == "text"
-    clip_of(engine, model, "gguf-Q8_0", tmp_path)
-    assert peak_gib(hardware.memory()) < 12
-
-
-def test_one_expert_at_a_time_where_both_do_not_fit(full_size, tmp_path):
-    needs(32)
-    engine, model = full_size("i2v-a14b", "fp8", gpu_gib=32)
-    assert engine.offload == "model"
-    clip_of(engine, model, "fp8", tmp_path)
-    assert peak_gib(hardware.memory()) < 32
+@pytest.mark.parametrize(
+    ("name", "scheme", "gib", "offload"),
+    [("ti2v-5b", "gguf-Q8_0", 12, "text"), ("i2v-a14b", "fp8", 32, "model")],
+    ids=["5b on 12 GiB", "one expert at a time where both do not fit"],
+)
+def test_a_card_that_is_too_small_for_everything(full_size, tmp_path, name, scheme, gib, offload):
+    needs(gib)
+    engine, model = full_size(name, scheme, gpu_gib=gib)
+    assert engine.offload == offload
+    clip_of(engine, model, scheme, tmp_path)
+    assert peak_gib(hardware.memory()) < gib

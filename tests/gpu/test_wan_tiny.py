@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.engines.test_wan_tiny import psnr
 from tests.lightx2v.jobs import make_request, quiet
 from tests.lightx2v.test_dense import dense, test_dense_parity  # noqa: F401 - the same, on this device
 from tests.lightx2v.test_engine import (  # noqa: F401
@@ -17,10 +18,6 @@ from tests.lightx2v.test_stages import test_every_stage_passes_in_the_production
 
 # dB; on a CPU it is 52.4, 46.8, 52.2, 51.8 and 51.9, and twice the error is 6 dB less.
 LEAST_PSNR = {"bf16": 46, "fp8": 40, "gguf-Q8_0": 45, "gguf-Q5_0": 45, "gguf-Q4_0": 45}
-
-
-def psnr(ours, theirs) -> float:
-    return 10 * np.log10(255**2 / np.square(ours.astype(np.float32) - theirs).mean())
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)

@@ -20,7 +20,7 @@ from wan_ui.pipeline import PIPELINE
 from wan_ui.qa import compare
 from wan_ui.ui.handlers import complaint, guard
 from wan_ui.ui.history import LIMIT
-from wan_ui.ui.markup import file_url, text
+from wan_ui.ui.markup import file_url, spent, text, wide_table
 from wan_ui.ui.session import identify
 
 SCRIPT = (Path(__file__).parent / "compare.js").read_text()
@@ -169,7 +169,7 @@ def _items(ids: tuple[str, ...]) -> tuple[compare.Item, ...]:
         compare.read_item(
             PIPELINE.clip(job),
             f"{name} ({k + 1})" if names.count(name) > 1 else name,
-            {**job.request.to_dict(), "facts": job.result["facts"], "seconds": _seconds(job)},
+            {**job.request.to_dict(), "facts": job.result["facts"], "seconds": round(spent(job), 2)},
         )
         for k, (job, name) in enumerate(zip(jobs, names, strict=True))
     )
@@ -177,10 +177,6 @@ def _items(ids: tuple[str, ...]) -> tuple[compare.Item, ...]:
 
 def _name(job: Job) -> str:
     return f"{job.request.scheme}, {job.result['facts'].get('engine', '').split(' ')[0]}, seed {job.request.seed}"
-
-
-def _seconds(job: Job) -> float:
-    return round(sum(job.result["seconds"].values()), 2)
 
 
 # ---------------------------------------------------------------- markup
@@ -299,13 +295,5 @@ def _table(items, pairs) -> str:
         + "</tr>"
         for key, values in compare.differences(items).items()
     )
-    names = "".join(f'<th scope="col">{text(item.name)}</th>' for item in items)
-    return (
-        f'<div class="w-wide" tabindex="0" role="region" aria-label="Figures"><table class="w-table"><thead><tr>'
-        f'<th scope="col">Against {text(items[0].name)}</th>'
-        f'<th scope="col">PSNR</th><th scope="col">SSIM</th><th scope="col">Worst frame</th></tr></thead>'
-        f"<tbody>{rows}</tbody></table></div>"
-        f'<div class="w-wide" tabindex="0" role="region" aria-label="Settings"><table class="w-table"><thead><tr>'
-        f'<th scope="col">Different</th>{names}</tr></thead>'
-        f"<tbody>{different}</tbody></table></div>"
-    )
+    figures = wide_table("Figures", (f"Against {items[0].name}", "PSNR", "SSIM", "Worst frame"), rows)
+    return figures + wide_table("Settings", ("Different", *(item.name for item in items)), different)

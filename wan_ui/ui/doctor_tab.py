@@ -5,7 +5,6 @@ is collected by child processes of their own, since both import torch. On an add
 the tab shows what is known and starts nothing.
 """
 
-import base64
 import json
 import subprocess
 import sys
@@ -21,7 +20,7 @@ from wan_ui.pipeline import PIPELINE
 from wan_ui.qa import doctor, probe
 from wan_ui.settings import ROOT, Settings, child_environment
 from wan_ui.ui.handlers import complaint, guard
-from wan_ui.ui.markup import text
+from wan_ui.ui.markup import data_url, text, wide_table
 from wan_ui.ui.session import identify
 
 LOOK = 1.0  # seconds between looks while something runs
@@ -160,8 +159,8 @@ def _head(stages: dict | None, allowed: bool) -> str:
     links, folder = "", doctor.folder(PIPELINE.settings)
     if (folder / "report.json").is_file() and not running and allowed:
         links = "".join(
-            f'<a class="w-button" download="wan-ui-{name}" href="data:{kind};base64,'
-            f'{base64.b64encode((folder / name).read_bytes()).decode()}">{name}</a>'
+            f'<a class="w-button" download="wan-ui-{name}" '
+            f'href="{data_url((folder / name).read_bytes(), kind)}">{name}</a>'
             for name, kind in (("report.md", "text/markdown"), ("report.json", "application/json"))
         )
     note = "Collecting the report …" if running else ""
@@ -180,15 +179,8 @@ def _stages(report: dict | None, allowed: bool) -> str:
     body = '<p class="w-quiet">Each stage of the loaded model is held against a float32 reference.</p>'
     if report:
         rows = "".join(_stage_row(stage) for stage in report["stages"])
-        body += (
-            f'<p class="w-quiet">Reference: {text(report["reference"])}</p>'
-            '<div class="w-wide" tabindex="0" role="region" aria-label="Stages"><table class="w-table"><thead><tr>'
-            + "".join(
-                f'<th scope="col">{name}</th>'
-                for name in ("Stage", "Result", "Seconds", "MiB", "NaN, Inf", "Mean, std", "Cosine", "Error", "Why")
-            )
-            + f"</tr></thead><tbody>{rows}</tbody></table></div>"
-        )
+        heads = ("Stage", "Result", "Seconds", "MiB", "NaN, Inf", "Mean, std", "Cosine", "Error", "Why")
+        body += f'<p class="w-quiet">Reference: {text(report["reference"])}</p>{wide_table("Stages", heads, rows)}'
         body += "".join(f'<p class="w-note bad">{text(b["stage"])}: {text(b["verdict"])}</p>' for b in report["blocks"])
         body += _pictures(report["pictures"])
     button = _button("stages", "Examine the stages", allowed, running)
@@ -222,7 +214,7 @@ def _pictures(pictures: dict[str, str]) -> str:
         path = doctor.folder(PIPELINE.settings) / file
         if path.is_file():
             kind = "image/svg+xml" if path.suffix == ".svg" else "image/png"
-            address = f"data:{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"
+            address = data_url(path.read_bytes(), kind)
             shown.append(
                 f'<figure><img src="{address}" alt="{text(name)}"><figcaption>{text(name)}</figcaption></figure>'
             )
@@ -257,9 +249,7 @@ def _patches(report: dict | None, settings: Settings, allowed: bool) -> str:
     return (
         '<h3>Patches of LightX2V</h3><p class="w-quiet">Take the tick away from a patch and reload, to see what it '
         "is there for. The worker is started again; a running clip ends first.</p>"
-        '<div class="w-wide" tabindex="0" role="region" aria-label="Patches"><table class="w-table"><thead><tr>'
-        '<th scope="col">Patch</th><th scope="col">State</th><th scope="col">Why</th><th scope="col">Verified</th>'
-        f'<th scope="col">Without it</th></tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
+        f"{wide_table('Patches', ('Patch', 'State', 'Why', 'Verified', 'Without it'), ''.join(rows))}"
         f'<div class="w-buttons">{_button("patches", "Reload with the ticked patches only", allowed, loading)}</div>'
         f"{_status('Reloading …' if loading else '')}"
     )
@@ -288,13 +278,7 @@ def _probes(allowed: bool) -> str:
             + f"<td>{text(result.why)}</td></tr>"
             for result in results
         )
-        heads = "".join(
-            f'<th scope="col">{name}</th>' for name in ("Kernel", "Kind", "Shape", "Result", "Time", "Error", "Why")
-        )
-        body += (
-            '<div class="w-wide" tabindex="0" role="region" aria-label="Kernels"><table class="w-table"><thead><tr>'
-            f"{heads}</tr></thead><tbody>{rows}</tbody></table></div>"
-        )
+        body += wide_table("Kernels", ("Kernel", "Kind", "Shape", "Result", "Time", "Error", "Why"), rows)
     note = PROBING.words or "starting" if running else ""
     if PROBING.process is not None and not running and PROBING.process.returncode not in (0, 1):
         note = f"The probe ended with exit code {PROBING.process.returncode}: {PROBING.words}"

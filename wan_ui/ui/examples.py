@@ -1,6 +1,5 @@
 """Examples that run with one click, from assets/examples/examples.json; none when the file is absent."""
 
-import base64
 import io
 import json
 import logging
@@ -11,7 +10,7 @@ import gradio as gr
 from PIL import Image
 
 from wan_ui.settings import ROOT
-from wan_ui.ui.markup import SPEAKS, text
+from wan_ui.ui.markup import SPEAKS, data_url, text
 
 log = logging.getLogger(__name__)
 
@@ -64,9 +63,8 @@ def _html(examples: list[Example]) -> str:
 
 
 def _thumbnail(path: Path) -> str:
-    """In the page itself: the folder of examples then needs not be served."""
     with Image.open(path) as image:
         image.thumbnail((256, 256))
         stored = io.BytesIO()
         image.convert("RGB").save(stored, "JPEG", quality=80)
-    return f"data:image/jpeg;base64,{base64.b64encode(stored.getvalue()).decode()}"
+    return data_url(stored.getvalue(), "image/jpeg")

@@ -6,7 +6,7 @@ import gradio as gr
 
 from wan_ui.jobs import Job
 from wan_ui.pipeline import PIPELINE
-from wan_ui.ui.markup import SPEAKS, STATE_WORDS, file_url, text
+from wan_ui.ui.markup import SPEAKS, STATE_WORDS, file_url, speaks, text
 
 LIMIT = 60
 SCRIPT = """
@@ -54,7 +54,7 @@ def _tile(job: Job, selected: bool) -> str:
     still = f'<img src="{text(file_url(picture))}" alt="" loading="lazy">' if picture.is_file() else ""
     state = f'<span class="w-state {job.state}">{STATE_WORDS[job.state]}</span>'
     if job.state == "done":
-        state = SPEAKS if job.request.audio and not job.error else ""
+        state = SPEAKS if speaks(job) else ""
     pressed = "true" if selected else "false"
     return (
         f'<li><button type="button" class="w-tile {job.state}" data-tile="{job.id}" aria-pressed="{pressed}">'

@@ -1,6 +1,5 @@
 """The left side: picture, prompt, settings, Generate. Building and the values that follow from a model."""
 
-import base64
 import io
 from dataclasses import dataclass
 
@@ -11,7 +10,7 @@ from wan_ui.images import crop_box, open_image, show_crop
 from wan_ui.intake import MAX_SEED
 from wan_ui.settings import Settings
 from wan_ui.ui.lora_picker import LoraPicker, build_lora_picker
-from wan_ui.ui.markup import text
+from wan_ui.ui.markup import data_url, text
 from wan_ui.ui.voice import Voice, build_voice
 
 PROMPT_PLACEHOLDER = "What should happen? For example: slowly zoom in, sunset light"
@@ -188,7 +187,7 @@ def crop_preview(path: str, size: str, model: Model) -> tuple[str, str]:
     kept = (right - left) * (bottom - top) / (image.width * image.height)
     stored = io.BytesIO()
     show_crop(image, width, height, longest=720).save(stored, "JPEG", quality=85)
-    source = f"data:image/jpeg;base64,{base64.b64encode(stored.getvalue()).decode()}"
+    source = data_url(stored.getvalue(), "image/jpeg")
     cropped = "; the dimmed edges are cut off" if kept < 0.99 else ""
     return f'<img src="{source}" alt="Your picture with the part that is used">', (
         f'<p class="w-quiet">Used at {width} × {height}{cropped}.</p>'

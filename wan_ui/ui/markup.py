@@ -3,7 +3,9 @@
 Everything a person typed passes through `text` before it is put into markup.
 """
 
+import base64
 import html
+from collections.abc import Iterable
 from pathlib import Path
 from urllib.parse import quote
 
@@ -25,6 +27,20 @@ SPEAKS = '<span class="w-state speaks">speaks</span>'  # on a tile
 
 def text(value) -> str:
     return html.escape(str(value), quote=True)
+
+
+def wide_table(label: str, heads: Iterable[str], rows: str) -> str:
+    """A table that scrolls sideways by itself, with the keyboard too. heads: plain words; rows: markup of the body."""
+    columns = "".join(f'<th scope="col">{text(head)}</th>' for head in heads)
+    return (
+        f'<div class="w-wide" tabindex="0" role="region" aria-label="{text(label)}"><table class="w-table"><thead><tr>'
+        f"{columns}</tr></thead><tbody>{rows}</tbody></table></div>"
+    )
+
+
+def data_url(content: bytes, kind: str) -> str:
+    """A file in the page itself: its folder then needs not be served."""
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
 
 
 def file_url(path: Path) -> str:
@@ -53,6 +69,11 @@ def model_name(catalog: dict[str, Model], name: str, scheme: str) -> str:
 
 def spent(job: Job) -> float:
     return sum(job.result.get("seconds", {}).values())
+
+
+def speaks(job: Job) -> bool:
+    """Whether its clip has become one that speaks."""
+    return job.state == "done" and bool(job.request.audio) and not job.error
 
 
 def problem(job: Job) -> str:

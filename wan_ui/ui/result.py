@@ -8,7 +8,7 @@ from wan_ui.catalog import Model
 from wan_ui.jobs import Job
 from wan_ui.pipeline import PIPELINE
 from wan_ui.request import LoraMatch
-from wan_ui.ui.markup import STATE_WORDS, file_url, model_name, problem, seconds, spent, text
+from wan_ui.ui.markup import STATE_WORDS, file_url, model_name, problem, seconds, speaks, spent, text
 
 # The quoted names are the events this part sends; each carries the id of the job.
 SCRIPT = """
@@ -51,7 +51,7 @@ def _stage(job: Job) -> str:
         poster = PIPELINE.poster(job)
         still = f' poster="{text(file_url(poster))}"' if poster else ""
         # A clip that speaks is heard once; browsers let it start by itself only after a click on the page.
-        manner = "autoplay" if _speaks(job) else "autoplay loop muted"
+        manner = "autoplay" if speaks(job) else "autoplay loop muted"
         return (
             f'<div class="w-stage"><video id="clip" src="{text(file_url(clip))}"{still} style="{ratio}" {manner} '
             f'playsinline controls aria-label="{text(f"Clip: {request.prompt}")}"></video></div>'
@@ -83,10 +83,6 @@ def _about(job: Job, catalog: dict[str, Model]) -> str:
     how = f'<details class="w-how"><summary>How it was made</summary>{_list(choices)}</details>' if choices else ""
     trouble = f'<p class="w-note bad">{text(job.error)}</p>' if job.state == "done" and job.error else ""
     return f'<p class="w-prompt">{text(request.prompt)}</p>{trouble}{_list(facts)}{how}'
-
-
-def _speaks(job: Job) -> bool:
-    return bool(job.request.audio) and job.state == "done" and not job.error
 
 
 def _loras(job: Job) -> str:
