@@ -4,13 +4,17 @@ Every field can be set by `WAN_UI_<FIELD>`, for example `WAN_UI_PORT=8000`. A ba
 that names the variable; there are no layers, profiles or config files beside this.
 """
 
+import ipaddress
 import os
+import re
 from dataclasses import dataclass, fields
 from pathlib import Path
 
 from wan_ui.errors import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
+HOST_NAME = re.compile(r"(\*\.)?[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?(:\d{1,5})?|\[[0-9A-Fa-f:.]+\](:\d{1,5})?")
+ROOT_PATH = re.compile(r"((https?://[^\s/?#]+)?(/?[A-Za-z0-9._~@-]+(/[A-Za-z0-9._~@-]+)*)?)")
 
 
 @dataclass(frozen=True)
@@ -20,6 +24,10 @@ class Settings:
     host: str = "127.0.0.1"  # 0.0.0.0 in the Docker image and on Spaces
     port: int = 7860
     auth: str = ""  # "user:password" asks for a login
+    hosts: str = ""  # names by which the page is reached besides this machine's own, separated by commas
+    proxies: str = ""  # addresses or networks of reverse proxies whose X-Forwarded headers are believed
+    root_path: str = ""  # "/wan": where a reverse proxy shows the page; GRADIO_ROOT_PATH is honoured
+    max_connections: int = 64  # open at once from one address
     outputs: Path = Path("outputs")  # jobs, clips and the database
     models: Path = Path("models")  # downloaded weights: <models>/<owner>/<repo>/<file>
     loras: Path = Path("loras")  # LoRA files, in subfolders too; those of assets/loras are listed beside them
@@ -59,6 +67,35 @@ def _parse(name: str, kind: type, text: str):
     return value
 
 
+def split_names(text: str) -> tuple[str, ...]:
+    """ "a, b" -> ("a", "b")"""
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def _check_addresses(values: dict) -> None:
+    """How the page is reached. Raises UserError; puts the slash before root_path."""
+    for name in split_names(values["hosts"]):
+        if not HOST_NAME.fullmatch(name):
+            raise UserError(
+                f"WAN_UI_HOSTS: {name!r} is not a host name; write names such as wan.example.com, no http://"
+            )
+    for name in split_names(values["proxies"]):
+        try:
+            ipaddress.ip_network(name, strict=False)
+        except ValueError:
+            raise UserError(
+                f"WAN_UI_PROXIES: {name!r} is not an address or a network; write for example 127.0.0.1 or 10.0.0.0/8"
+            ) from None
+    path = values["root_path"].strip().rstrip("/")
+    if not ROOT_PATH.fullmatch(path):
+        raise UserError(f"WAN_UI_ROOT_PATH: {path!r} is not a path; write for example /wan, or https://example.com/wan")
+    if path and not path.startswith(("/", "http://", "https://")):
+        path = f"/{path}"
+    values["root_path"] = path
+    if values["max_connections"] < 8:
+        raise UserError(f"WAN_UI_MAX_CONNECTIONS={values['max_connections']}: a browser alone needs 8")
+
+
 def load_settings(environ: dict[str, str]) -> Settings:
     """Settings from the defaults and `environ`. Raises UserError naming a bad or unknown variable."""
     known = {f"WAN_UI_{f.name.upper()}": f for f in fields(Settings)}
@@ -69,6 +106,7 @@ def load_settings(environ: dict[str, str]) -> Settings:
     for name, field in known.items():
         kind = type(field.default) if not isinstance(field.default, Path) else Path
         values[field.name] = _parse(name, kind, environ.get(name, str(field.default)))
+    _check_addresses(values)
     return Settings(**values)
 
 
@@ -102,8 +140,15 @@ def child_environment(values: dict[str, str]) -> dict[str, str]:
 def _from_environment() -> Settings:
     # Gradio's and the hub's own variables are honoured because Spaces and Docker images set them.
     environ = {name: value for name, value in os.environ.items() if name.startswith("WAN_UI_")}
-    names = {"HOST": "GRADIO_SERVER_NAME", "PORT": "GRADIO_SERVER_PORT", "HUB": "HF_ENDPOINT"}
+    names = {
+        "HOST": "GRADIO_SERVER_NAME",
+        "PORT": "GRADIO_SERVER_PORT",
+        "HUB": "HF_ENDPOINT",
+        "ROOT_PATH": "GRADIO_ROOT_PATH",
+    }
     for ours, theirs in ((f"WAN_UI_{ours}", theirs) for ours, theirs in names.items()):
         if theirs in os.environ:
             environ.setdefault(ours, os.environ[theirs])
+    if os.environ.get("SPACE_HOST"):
+        environ.setdefault("WAN_UI_HOSTS", os.environ["SPACE_HOST"])
     return load_settings(environ)

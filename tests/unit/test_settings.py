@@ -66,3 +66,26 @@ def test_the_doors_between_the_rooms():
 def test_settings_is_frozen():
     with pytest.raises(AttributeError):
         Settings().port = 1
+
+
+@pytest.mark.parametrize(
+    "name, value, words",
+    [
+        ("HOSTS", "http://wan.example.com", "is not a host name"),
+        ("HOSTS", "a b", "is not a host name"),
+        ("PROXIES", "nginx", "is not an address or a network"),
+        ("ROOT_PATH", "a b", "is not a path"),
+        ("ROOT_PATH", "//evil.example", "is not a path"),
+        ("MAX_CONNECTIONS", "3", "a browser alone needs 8"),
+    ],
+)
+def test_how_the_page_is_reached_is_checked(name, value, words):
+    with pytest.raises(UserError, match=f"WAN_UI_{name}.*{words}"):
+        load_settings({f"WAN_UI_{name}": value})
+
+
+@pytest.mark.parametrize(
+    "given, kept", [("wan", "/wan"), ("/wan/", "/wan"), ("/", ""), ("https://a.b/c", "https://a.b/c")]
+)
+def test_a_root_path_has_its_slash(given, kept):
+    assert load_settings({"WAN_UI_ROOT_PATH": given}).root_path == kept
