@@ -261,7 +261,7 @@ class _Desk:
         self.engine = None
         self.loaded: tuple[str, str, str] | None = None
         self.chosen = ""
-        self.mouth, self.mouth_folder, self.mouth_words = None, None, ""
+        self.mouth, self.mouth_folder, self.mouth_facts = None, None, {}
 
     def send(self, message: dict) -> None:
         self.pipe.send_bytes(json.dumps(message).encode())
@@ -362,7 +362,7 @@ class _Desk:
         clock.report(Progress("lipsync", detail="loading the lip-sync model"))
         mouth = self._load_mouth()
         samples = sound.decode(Path(request.audio), self.settings.max_audio_seconds)
-        facts = facts | mouth.facts() | {"lipsync": self.mouth_words, "lipsync_voice": sound.describe(samples)}
+        facts = facts | mouth.facts() | self.mouth_facts | {"lipsync_voice": sound.describe(samples)}
         metadata = {**request.public(), "facts": facts, "wan_ui": __version__}
         spoken = mouth.speak(frames, fps, samples, clock.report)
         count = muxer.write_mp4(spoken, folder / "clip.mp4", fps, metadata, Path(request.audio))
@@ -374,6 +374,7 @@ class _Desk:
         """The lip-sync pass, loaded once; again when other weights have become the right ones."""
         import torch
 
+        from wan_ui.engines.device import choose_dtype
         from wan_ui.lipsync.choice import choose_weights
         from wan_ui.lipsync.speech import LipSync
 
@@ -381,9 +382,9 @@ class _Desk:
         if folder != self.mouth_folder:
             self.mouth, self.mouth_folder = None, None
             device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-            dtype = torch.float16 if device.type == "cuda" else torch.bfloat16
-            self.mouth = LipSync.load(folder, device, dtype, cache_folder=self.settings.cache / "lipsync")
-            self.mouth_folder, self.mouth_words = folder, words
+            dtype = choose_dtype(device)  # as the engines do; on a CPU without native bf16 it is float32
+            self.mouth = LipSync.load(folder, device, dtype.value, cache_folder=self.settings.cache / "lipsync")
+            self.mouth_folder, self.mouth_facts = folder, {"lipsync": words, "lipsync_dtype": dtype.text}
         return self.mouth
 
     def stages(self, message: dict) -> dict:

@@ -1,5 +1,6 @@
 """Reading the official layout: sizes come from the files, and what is wrong is named."""
 
+import io
 import json
 import pickle
 import shutil
@@ -11,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from wan_ui.errors import UserError
 from wan_ui.lipsync.files import PARSER, find_weights
-from wan_ui.lipsync.musetalk import face_pixels, load_musetalk, load_vae
+from wan_ui.lipsync.musetalk import face_pixels, load_musetalk, load_vae, read_tensors
 from wan_ui.lipsync.parsing import BiSeNet, LandmarkParser, load_parser
 
 CPU = torch.device("cpu")
@@ -62,6 +63,77 @@ def test_a_pickle_with_code_is_refused(copy, tmp_path):
     with pytest.raises(UserError, match=r"unet.pth: cannot be read"):
         load(copy)
     assert not (tmp_path / "ran").exists()
+
+
+def save_old(value, path) -> None:
+    """As torch before 1.6 wrote: the official 79999_iter.pth is such a file."""
+    torch.save(value, path, _use_new_zipfile_serialization=False)
+
+
+def test_files_of_before_torch_1_6_are_read(copy):
+    state = torch.load(copy / "musetalkV15/unet.pth", weights_only=True)
+    save_old(state, copy / "musetalkV15/unet.pth")
+    whisper = load_file(copy / "whisper/model.safetensors")
+    (copy / "whisper/model.safetensors").unlink()
+    save_old(whisper, copy / "whisper/pytorch_model.bin")
+    vae = load_file(copy / "sd-vae/diffusion_pytorch_model.safetensors")
+    (copy / "sd-vae/diffusion_pytorch_model.safetensors").unlink()
+    save_old(vae, copy / "sd-vae/diffusion_pytorch_model.bin")
+    (copy / PARSER).parent.mkdir()
+    net = BiSeNet()
+    save_old(net.state_dict(), copy / PARSER)
+    musetalk = load(copy)
+    assert all(torch.equal(musetalk.unet.state_dict()[name], tensor) for name, tensor in state.items())
+    assert all(torch.equal(musetalk.vae.state_dict()[name], tensor) for name, tensor in vae.items())
+    read = load_parser(copy, CPU)._net.state_dict()
+    assert all(torch.equal(read[name], tensor) for name, tensor in net.state_dict().items())
+
+
+@pytest.mark.parametrize("part", ["whole", "inside", "beside"])
+def test_an_old_file_with_code_is_refused(tmp_path, part):
+    """The old format is a row of pickles: code in none of them is run."""
+
+    class Code:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "ran"), "w"))
+
+    path = tmp_path / "79999_iter.pth"
+    if part == "whole":
+        path.write_bytes(pickle.dumps(Code()))
+    elif part == "inside":
+        save_old({"weight": torch.zeros(3), "code": Code()}, path)
+    else:
+        save_old({"weight": torch.zeros(3)}, path)
+        raw = path.read_bytes()
+        pieces = io.BytesIO(raw)
+        for _ in range(3):  # magic number, protocol, facts of the system
+            pickle.load(pieces)
+        path.write_bytes(raw[: pieces.tell()] + pickle.dumps(Code()) + raw[pieces.tell() :])
+    with pytest.raises(UserError, match=r"79999_iter.pth: (cannot be read|holds no named tensors)"):
+        read_tensors(path)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_damaged_old_files_are_named_whatever_they_raise(tmp_path):
+    path = tmp_path / "79999_iter.pth"
+    save_old({f"layer{i}.weight": torch.randn(5, i + 1) for i in range(4)}, path)
+    whole, random = path.read_bytes(), np.random.default_rng(0)
+    refused = 0
+    for _ in range(200):
+        broken = bytearray(whole[: random.integers(1, len(whole) + 1)])
+        broken[random.integers(len(broken))] ^= 1 << random.integers(8)
+        path.write_bytes(broken)
+        try:
+            tensors = read_tensors(path)
+        except UserError as error:
+            assert "79999_iter.pth" in str(error)
+            refused += 1
+        else:
+            assert all(isinstance(tensor, torch.Tensor) for tensor in tensors.values())
+    assert refused > 150
+    torch.save([torch.zeros(2)], path)
+    with pytest.raises(UserError, match=r"holds no named tensors but a list"):
+        read_tensors(path)
 
 
 @pytest.mark.parametrize("name", ["musetalkV15/unet.pth", "whisper/model.safetensors"])

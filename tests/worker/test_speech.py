@@ -9,18 +9,21 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from tests.conftest import SCRIPTED
 from tests.lipsync.conftest import tone
 from tests.lipsync.random_musetalk import write_musetalk
 from wan_ui import muxer, progress
+from wan_ui.engines.device import choose_dtype
 from wan_ui.errors import UserError
 from wan_ui.intake import Draft
 from wan_ui.lipsync.choice import OFFICIAL
 from wan_ui.pipeline import Pipeline
 from wan_ui.settings import ROOT, Settings
 from wan_ui.speech_intake import SpeechDraft
+from wan_ui.worker import _Desk
 
 FACTORY = "tests.scripted_engine:create_engine"
 
@@ -104,6 +107,17 @@ def test_a_clip_speaks_as_long_as_its_voice(pipeline, spoken):
     moved = np.abs(frames[1:4].astype(int) - silent[1:4])[face].mean((1, 2, 3))
     assert moved.min() > 3, "the mouth of an untrained network is noise, but it is there"
     assert np.abs(frames[1:4].astype(int) - silent[1:4])[:, :60].mean() < 3, "the forehead is the clip's"
+
+
+def test_the_dtype_is_the_engines_choice_with_its_reason(pipeline, spoken, monkeypatch):
+    """On a CPU without bf16 of its own bf16 is several times slower than float32."""
+    facts = spoken.result["facts"]
+    assert facts["lipsync_device"] == "cpu" and facts["lipsync_dtype"] == choose_dtype(torch.device("cpu")).text
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    desk = _Desk(None, pipeline.settings, None, None)
+    assert desk._load_mouth().musetalk.dtype == torch.float32
+    assert desk.mouth_facts["lipsync_dtype"] == "float32 (auto: this CPU has no native bf16)"
 
 
 def test_speech_is_added_to_an_entry_of_the_history(pipeline, files, spoken):

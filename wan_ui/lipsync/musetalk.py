@@ -16,6 +16,7 @@ whole face, audio) to the latents of the speaking face.
 import json
 import math
 import pickle
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,13 +35,21 @@ WINDOW = 10  # Whisper frames of 20 ms that one video frame hears
 
 
 def read_tensors(path: Path) -> dict[str, torch.Tensor]:
-    """Tensors of a `.safetensors`, `.pth` or `.bin` file, on the CPU. Raises UserError; never unpickles code."""
+    """Tensors of a `.safetensors`, `.pth` or `.bin` file, on the CPU. Raises UserError; never unpickles code.
+
+    Files older than torch 1.6 (79999_iter.pth, ResNet's) are a row of pickles and raw bytes, not a zip: those cannot be
+    mapped into memory. `weights_only` holds for both.
+    """
     try:
         if path.suffix == ".safetensors":
             return safetensors.torch.load_file(path)
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError, OSError) as error:
-        raise UserError(f"{path}: cannot be read ({str(error).splitlines()[0]}); fetch it again") from None
+        found = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except Exception as error:  # what a damaged pickle raises depends on the byte
+        words = (str(error) or type(error).__name__).splitlines()[0]
+        raise UserError(f"{path}: cannot be read ({words}); fetch it again") from None
+    if not isinstance(found, dict):
+        raise UserError(f"{path}: holds no named tensors but a {type(found).__name__}; fetch it again")
+    return {name: value for name, value in found.items() if isinstance(value, torch.Tensor)}
 
 
 def fill(module: torch.nn.Module, tensors: dict[str, torch.Tensor], path: Path) -> None:

@@ -15,7 +15,6 @@ from PIL import Image, ImageDraw
 from torch import nn
 from torch.nn import functional
 
-from wan_ui.errors import UserError
 from wan_ui.lipsync.files import PARSER
 from wan_ui.lipsync.musetalk import fill, read_tensors
 
@@ -78,10 +77,7 @@ def load_parser(folder: Path, device: torch.device) -> Parser:
     if not path.is_file():
         return LandmarkParser()
     net = BiSeNet()
-    tensors = read_tensors(path)
-    if not isinstance(tensors, dict):
-        raise UserError(f"{path}: is not a dictionary of tensors; fetch it again")
-    fill(net, tensors, path)
+    fill(net, read_tensors(path), path)
     return BiSeNetParser(net, device)
 
 

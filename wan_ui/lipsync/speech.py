@@ -92,7 +92,7 @@ class LipSync:
         musetalk = self.musetalk
         return {
             "lipsync": f"MuseTalk, face of {musetalk.side} pixels",
-            "lipsync_device": f"{musetalk.device.type}, {str(musetalk.dtype).removeprefix('torch.')}",
+            "lipsync_device": musetalk.device.type,
             "lipsync_faces": f"{self.detector.name}, mask by {self.parser.name}",
         }
 
