@@ -12,6 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from wan_ui.errors import UserError
+from wan_ui.settings import ROOT
 
 KINDS = ("bf16", "fp8", "gguf")
 FAMILIES = ("a14b", "5b")
@@ -81,7 +82,8 @@ class Model:
     vae       "owner/repo:folder" of a VAE in Diffusers format, for the diffusers engine
     t5        text encoder for LightX2V, if not the one below root
     repositories  "owner/repo" -> Repository, the same for all models of a catalog
-    hint      what to write in a prompt; phrases are offered in the page to be added by a click
+    hint      what to write in a prompt
+    words     table of the phrases that a small model understands, see wan_ui.words; None: it takes any prompt
     """
 
     name: str
@@ -100,7 +102,7 @@ class Model:
     default_scheme: str
     schemes: dict[str, Scheme]
     hint: str = ""
-    phrases: tuple[str, ...] = ()
+    words: Path | None = None
     vae: str = ""
     t5: str = ""
     repositories: dict[str, Repository] = field(default_factory=dict)
@@ -157,7 +159,7 @@ def _model(name: str, values: dict, repositories: dict[str, Repository]) -> Mode
     values["sizes"] = tuple(parse_size(size) for size in values["sizes"])
     values["frames"] = tuple(values["frames"])
     values["steps"] = tuple(values["steps"])
-    values["phrases"] = tuple(values.get("phrases", ()))
+    values["words"] = ROOT / "configs" / values["words"] if values.get("words") else None
     model = Model(name=name, schemes=schemes, repositories=repositories, **values)
     stride = {"a14b": 16, "5b": 32}[model.family]  # VAE stride times DIT patch size
     assert all(w % stride == 0 and h % stride == 0 for w, h in model.sizes), f"{name}: sizes"

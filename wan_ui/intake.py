@@ -8,7 +8,7 @@ import secrets
 from dataclasses import dataclass
 from pathlib import Path
 
-from wan_ui import loras, weights
+from wan_ui import loras, weights, words
 from wan_ui.catalog import Model, find_model, load_catalog, parse_size
 from wan_ui.errors import UserError
 from wan_ui.images import fit, open_image
@@ -58,6 +58,7 @@ def resolve(draft: Draft, settings: Settings, folder: Path) -> Request:
         raise UserError(f"steps: {model.name} takes {fewest} to {most} steps, not {steps}", field="steps")
     seed = _seed(draft.seed)
     chosen = loras.check(draft.loras, model, settings, paths=draft.lora_paths)
+    reading = words.read_for(model, prompt, chosen, settings)
     if not draft.image:
         raise UserError("image: choose a picture first", field="image")
     image = open_image(draft.image)
@@ -79,6 +80,8 @@ def resolve(draft: Draft, settings: Settings, folder: Path) -> Request:
         loras=chosen,
         audio=audio,
         audio_seconds=seconds,
+        given=reading.text if reading else "",
+        understood=reading.words if reading else "",
     )
 
 
@@ -121,5 +124,5 @@ def _whole(field: str, value) -> int:
 
 
 def _list(values) -> str:
-    words = [str(value) for value in values]
-    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} or {words[-1]}"
+    shown = [str(value) for value in values]
+    return shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} or {shown[-1]}"

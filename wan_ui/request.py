@@ -55,6 +55,8 @@ class Request:
     engine  auto | diffusers | lightx2v
     audio   path of the speech that the face is to speak, in the job's folder; empty: a silent clip
     audio_seconds  how long it lasts
+    given   what the model is given in place of the prompt, where it does not take any prompt; else empty
+    understood  how that was said to the person; see wan_ui.words
     kind    generate, or lipsync: add `audio` to the existing clip `video`. Such a job has no steps, and
             prompt, model, scheme and seed are those that the clip was made with, empty if unknown
     """
@@ -72,8 +74,15 @@ class Request:
     loras: tuple[LoraSpec, ...] = ()
     audio: str = ""
     audio_seconds: float = 0.0
+    given: str = ""
+    understood: str = ""
     kind: str = "generate"
     video: str = ""
+
+    @property
+    def text(self) -> str:
+        """What goes into the text encoder."""
+        return self.given or self.prompt
 
     def to_dict(self) -> dict:
         return asdict(self)

@@ -22,6 +22,9 @@ def test_picture_to_clip_to_history(page: Page, picture, tmp_path):
     phrases.get_by_text("zoom in").click()
     phrases.get_by_text("sunset light").click()
     assert page.input_value("#prompt textarea") == "zoom in, sunset light"
+    expect(page.locator("#reading")).to_have_text("Understood: zoom in, sunset")
+    page.fill("#prompt textarea", "slowly zoom in, sunset light, a dragon")
+    expect(page.locator("#reading")).to_have_text("Understood: slow zoom in, sunset; not: dragon")
     page.fill("#prompt textarea", "slowly zoom in, sunset light, denoise=sleep:0.6")
     shoot(page, "02-form-filled")
 

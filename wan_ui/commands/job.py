@@ -29,6 +29,8 @@ def run_job(draft: Draft | SpeechDraft, out: Path, quiet: bool) -> Job:
     pipeline = PIPELINE.open(settings(), client_ok=True, warm=False)
     try:
         job_id = pipeline.submit(draft)
+        if understood := pipeline.job(job_id).request.understood:
+            print(f"prompt: {understood}", file=sys.stderr)
         try:
             job = follow(pipeline, job_id, quiet=quiet and not sys.stderr.isatty())
         except KeyboardInterrupt:

@@ -137,7 +137,7 @@ class DiffusersEngine:
         if self.model is None:
             raise RuntimeError("generate() before load()")
         report(Progress("text"))
-        prompt = self._encode_prompt(request.prompt)
+        prompt = self._encode_prompt(request.text)
         condition = self._encode_image(request, report)
         latents = self._denoise(request, prompt, condition, report)
         frames = vae.decode(

@@ -197,7 +197,7 @@ class LightX2VEngine:
         self.plan(request.steps)
         if model.family == "a14b":
             runner.model.boundary_step_index = runner.scheduler.boundary_step_index
-        info = input_info(seed=request.seed, prompt=request.prompt, return_result_tensor=False, save_result_path=None)
+        info = input_info(seed=request.seed, prompt=request.text, return_result_tensor=False, save_result_path=None)
         failure = None
         try:
             runner.run_pipeline(info)
@@ -250,7 +250,7 @@ class LightX2VEngine:
         """In place of the runner's run_input_encoder: text, then image; both cached by content."""
         runner, request = self.runner, self.request
         self.report(Progress("text"))
-        key = clean(request.prompt)
+        key = clean(request.text)
         if key not in self.prompts:
             remember(self.prompts, key, runner.run_text_encoder(runner.input_info), CACHED_PROMPTS)
             if self.offload != "none":  # upstream leaves the embedding table (2 GB) on the GPU

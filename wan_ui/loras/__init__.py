@@ -13,9 +13,10 @@ The engines apply what is chosen (wan_ui/engines/lora.py) and answer with what w
 clip.facts["loras"] is text such as "sepia.safetensors x1 -> low noise 80/80".
 """
 
-from wan_ui.loras.choice import base, check, fits, locate, suggest, warnings
+from wan_ui.loras.choice import base, check, fits, locate, suggest, trigger_words, warnings
 from wan_ui.loras.folder import BASE_TITLES, TARGETS, LoraEntry, find, scan
 
 __all__ = [
-    "BASE_TITLES", "TARGETS", "LoraEntry", "base", "check", "find", "fits", "locate", "scan", "suggest", "warnings",
+    "BASE_TITLES", "TARGETS", "LoraEntry", "base", "check", "find", "fits", "locate", "scan", "suggest",
+    "trigger_words", "warnings",
 ]  # fmt: skip

@@ -124,3 +124,18 @@ def locate(spec: LoraSpec, settings: Settings) -> dict[str, Path]:
         raise UserError(f"loras: {entry.name} cannot be used: {entry.problem}", field="loras")
     sides = ("high_noise", "low_noise") if spec.target == "both" else (spec.target,)
     return {side: entry.files.get(side, entry.files.get("both")) for side in sides}
+
+
+def trigger_words(specs, settings: Settings) -> list[tuple[str, ...]]:
+    """Of each checked spec the words that its file says it answers to; () where it names none or has gone."""
+    entries = scan(settings.loras) if specs else []
+    found = []
+    for spec in specs:
+        path = Path(spec.file)
+        try:
+            entry = read_file(path, path.name) if path.is_absolute() else find(spec.file, entries)
+        except UserError:  # said where its files are located
+            found.append(())
+            continue
+        found.append(entry.trigger_words)
+    return found

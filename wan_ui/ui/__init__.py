@@ -114,6 +114,13 @@ def build_ui(settings: Settings) -> gr.Blocks:
             inputs.voice.note,
             **latest,
         )
+        gr.on(
+            [inputs.prompt.change, inputs.model.change, inputs.loras.rows.change],
+            handlers.read_prompt,
+            [view, inputs.prompt, inputs.model],
+            inputs.reading,
+            **latest,
+        )
         # `input`, not `change`: only a choice loads a model, not the filling in of old settings. Not `select`
         # either, which the keyboard does not fire. A list that is only opened and closed fires `input` as well:
         # the handlers compare.

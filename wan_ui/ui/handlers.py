@@ -24,6 +24,7 @@ from wan_ui.ui.examples import load_examples
 from wan_ui.ui.markup import text
 from wan_ui.ui.security import uploaded
 from wan_ui.ui.session import identify
+from wan_ui.words import read_for
 
 log = logging.getLogger(__name__)
 
@@ -372,6 +373,16 @@ def _settings(view: dict, values: dict) -> list:
 
 
 # ---------------------------------------------------------------- the form
+
+
+@guard
+def read_prompt(view: dict, prompt: str, name: str) -> str:
+    """What the model will make of the prompt as it stands."""
+    model = load_catalog(PIPELINE.settings.catalog).get(name) if isinstance(name, str) else None
+    if model is None or not isinstance(prompt, str) or not prompt.strip():
+        return ""
+    prompt = prompt[: PIPELINE.settings.max_prompt]
+    return inputs.reading_html(read_for(model, prompt, lora_picker.specs(view["loras"]), PIPELINE.settings))
 
 
 @guard

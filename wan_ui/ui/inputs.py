@@ -12,6 +12,7 @@ from wan_ui.settings import Settings
 from wan_ui.ui.lora_picker import LoraPicker, build_lora_picker
 from wan_ui.ui.markup import data_url, text
 from wan_ui.ui.voice import Voice, build_voice
+from wan_ui.words import Reading, load_table
 
 PROMPT_PLACEHOLDER = "What should happen? For example: slowly zoom in, sunset light"
 NO_MODEL = '<p class="w-note bad" role="alert">No model can run here yet; “Models” below says what is missing.</p>'
@@ -24,6 +25,7 @@ class Inputs:
     picture_note: gr.HTML
     prompt: gr.Textbox
     phrases: gr.HTML
+    reading: gr.HTML
     model: gr.Dropdown
     scheme: gr.Dropdown
     size: gr.Radio
@@ -76,6 +78,7 @@ def build_inputs(
     prompt = gr.Textbox(
         label="Prompt", info=model.hint or None, placeholder=PROMPT_PLACEHOLDER, lines=3, max_lines=8, elem_id="prompt"
     )
+    reading = gr.HTML("", elem_id="reading", apply_default_css=False)
     phrases = gr.HTML(phrases_html(model), elem_id="phrases", apply_default_css=False)
     with gr.Row(elem_classes="w-pair w-models"):
         model_box = gr.Dropdown(
@@ -135,6 +138,7 @@ def build_inputs(
         picture_note,
         prompt,
         phrases,
+        reading,
         model_box,
         scheme_box,
         size,
@@ -172,11 +176,28 @@ def scheme_choices(model: Model, schemes: list[Scheme], scheme: str) -> dict:
 
 
 def phrases_html(model: Model) -> str:
-    chips = "".join(
-        f'<button type="button" class="w-chip" data-phrase="{text(phrase)}">{text(phrase)}</button>'
-        for phrase in model.phrases
+    """Chips in groups: of camera and motion together one can be made, of the lights one."""
+    if model.words is None:
+        return ""
+    groups = "".join(
+        f'<div class="w-chips" role="group" aria-label="Add to the prompt: {part}">'
+        f'<span class="w-chips-title" aria-hidden="true">{part.capitalize()}</span>{"".join(map(_chip, phrases))}</div>'
+        for part, phrases in load_table(model.words).offers().items()
     )
-    return f'<div class="w-chips" role="group" aria-label="Add to the prompt">{chips}</div>' if chips else ""
+    return f'<div class="w-chip-groups">{groups}</div>'
+
+
+def reading_html(reading: Reading | None) -> str:
+    """Under the prompt: what the model makes of it, while it is written."""
+    if reading is None:
+        return ""
+    kind = " warn" if reading.missed or reading.left_out else ""
+    words = reading.words
+    return f'<p class="w-quiet w-reading{kind}" role="status">{text(words[:1].upper() + words[1:])}</p>'
+
+
+def _chip(phrase: str) -> str:
+    return f'<button type="button" class="w-chip" data-phrase="{text(phrase)}">{text(phrase)}</button>'
 
 
 def crop_preview(path: str, size: str, model: Model) -> tuple[str, str]:

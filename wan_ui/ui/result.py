@@ -82,7 +82,12 @@ def _about(job: Job, catalog: dict[str, Model]) -> str:
     choices.pop("Loras", None)  # said above
     how = f'<details class="w-how"><summary>How it was made</summary>{_list(choices)}</details>' if choices else ""
     trouble = f'<p class="w-note bad">{text(job.error)}</p>' if job.state == "done" and job.error else ""
-    return f'<p class="w-prompt">{text(request.prompt)}</p>{trouble}{_list(facts)}{how}'
+    understood = f'<p class="w-quiet">{text(_sentence(request.understood))}</p>' if request.understood else ""
+    return f'<p class="w-prompt">{text(request.prompt)}</p>{understood}{trouble}{_list(facts)}{how}'
+
+
+def _sentence(words: str) -> str:
+    return f"{words[:1].upper()}{words[1:]}"
 
 
 def _loras(job: Job) -> str:

@@ -1,0 +1,409 @@
+"""What a small model understands of a prompt: read before the encoder, said to the person.
+
+Wan-Tiny knows a dozen motions and seven lights, one of each to a clip. It gives everything else its gentle push-in and
+two motions at once a ghost of both, and words that it knows mean a motion to it wherever they stand ("she turns her
+head" pans). So a prompt is read against a table of phrases first. What the table has is said, what it does not have is
+said too, and the model is given one plain sentence of what was understood.
+
+A table is a file of configs/words; a model of the catalog names its own with `words`. Models without one get prompts as
+they are. The table's first lines explain its format.
+"""
+
+import re
+import tomllib
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from wan_ui.catalog import Model
+from wan_ui.errors import UserError
+from wan_ui.loras import trigger_words
+from wan_ui.request import LoraSpec
+from wan_ui.settings import Settings
+
+PARTS = ("camera", "motion", "light")
+LONGEST = 40  # words of a prompt that the model was trained on
+SHOWN = 60  # characters of a clause that was not understood
+CAMERA = frozenset(["camera", "view", "shot", "picture", "image", "scene", "lens", "frame", "viewpoint"])
+# fmt: off
+# Not missed where nothing else is left of a clause.
+SMALL = frozenset((  # noqa: SIM905 - a word list reads best as words
+    "a an the to of into over is it its be are was this that these there and then while as with at in on by for from "
+    "so very really just some more both i we you me my your our he she they her his their can could would will do does "
+    "please whole entire during like if seen until becoming s"
+).split())
+IDLE = frozenset((  # noqa: SIM905
+    "make makes making turn turns turning get gets getting look looks become becomes begin begins start starts keep "
+    "keeps continue continues go goes change changes outside everything"
+).split())
+# May stand between the words of a phrase.
+BETWEEN = frozenset("a an the to of into over is it its this that these very really just my your our".split())  # noqa: SIM905
+NOT = frozenset("no not without dont never doesnt avoid stop".split())  # noqa: SIM905
+JOINS = frozenset("and then while as with but before after until when afterwards followed".split())  # noqa: SIM905
+IRREGULAR = {"colour": "color", "colours": "color", "colors": "color", "grey": "gray",
+             "anticlockwise": "counterclockwise", "goes": "go", "going": "go", "does": "do", "coming": "come",
+             "became": "become", "fell": "fall"}
+# fmt: on
+BREAKS = re.compile(r"[,.;:!?\n–—()/|]+|[，。；：！？、（）]+")
+TOKEN = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
+OTHER_SCRIPT = re.compile(r"[^\x00-\u024f]")
+
+
+@dataclass(frozen=True)
+class Meaning:
+    """One thing that the model can do; see the head of a table."""
+
+    name: str
+    part: str
+    say: str
+    words: tuple[str, ...]
+    offer: str = ""
+
+
+@dataclass(frozen=True)
+class Strength:
+    """words  those that ask for it
+    camera, motion, light  how it is said of a meaning of that part
+    adverb, adjective      what the model is given
+    """
+
+    words: tuple[str, ...]
+    camera: str
+    motion: str
+    light: str
+    adverb: str
+    adjective: str
+
+
+@dataclass(frozen=True)
+class Table:
+    meanings: tuple[Meaning, ...]
+    strengths: dict[str, Strength]
+    default_name: str
+    default_say: str
+    ignored: tuple[str, ...]
+
+    def offers(self) -> dict[str, list[str]]:
+        """Part -> phrases that a click adds to the prompt."""
+        return {part: [m.offer for m in self.meanings if m.part == part and m.offer] for part in PARTS}
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What was made of a prompt.
+
+    understood  "slow zoom in", "sunset"
+    missed      what changes nothing, in the prompt's own words
+    left_out    understood, but a clip has one motion and one light: these are not made
+    default     the motion of a clip for which nothing was understood
+    text        what the model is given
+    """
+
+    understood: tuple[str, ...]
+    missed: tuple[str, ...]
+    left_out: tuple[str, ...]
+    default: str
+    text: str
+
+    @property
+    def words(self) -> str:
+        """ "understood: slow zoom in, sunset; not: dragon" """
+        said = f"understood: {', '.join(self.understood)}"
+        if not self.understood:
+            said = f"understood: {'nothing, so it makes its' if self.missed else 'a'} {self.default}"
+        if self.left_out:
+            said += f"; one at a time, so without: {', '.join(self.left_out)}"
+        return said + (f"; not: {', '.join(self.missed)}" if self.missed else "")
+
+
+def read_for(model: Model, prompt: str, specs: tuple[LoraSpec, ...], settings: Settings) -> Reading | None:
+    """`prompt` as `model` with these LoRAs takes it; None where the model takes any prompt as it is.
+
+    What a LoRA answers to is known from its trigger words; with one that names none the rest of the prompt is left in.
+    """
+    if model.words is None:
+        return None
+    triggers = trigger_words(specs, settings)
+    keep = tuple(word for words in triggers for word in words)
+    return read(prompt, load_table(model.words), keep, keep_rest=not all(triggers))
+
+
+@lru_cache
+def load_table(path: Path) -> Table:
+    """Raises UserError naming the file and what is wrong in it."""
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        meanings = tuple(Meaning(**{**entry, "words": tuple(entry["words"])}) for entry in values["meaning"])
+        strengths = {
+            name: Strength(**{**entry, "words": tuple(entry["words"])}) for name, entry in values["strength"].items()
+        }
+        wrong = next((meaning.name for meaning in meanings if meaning.part not in PARTS), "")
+        if wrong:
+            raise UserError(f"words {path}, {wrong}: part must be one of {', '.join(PARTS)}")
+        default = values["default"]
+        return Table(meanings, strengths, default["name"], default["say"], tuple(values["ignored"]))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"words {path}: {error}") from None
+
+
+# ---------------------------------------------------------------- words and phrases
+
+
+def stem(word: str) -> str:
+    """Inflections to one form: zooms, zooming, zoomed -> zoom. Both the table and the prompt go through it."""
+    word = IRREGULAR.get(word, word)
+    for ending in ("ing", "ed", "es", "s"):
+        if word.endswith(ending) and len(word) - len(ending) >= 3:
+            word = word[: -len(ending)]
+            break
+    if len(word) > 3 and word[-1] == word[-2] and word[-1] not in "aeiousl":
+        word = word[:-1]
+    if len(word) > 3 and word.endswith("e"):
+        word = word[:-1]
+    return re.sub("y$", "i", word) if len(word) > 3 else word
+
+
+@dataclass(frozen=True)
+class _Token:
+    text: str  # as typed
+    stem: str  # "|" is the end of a clause
+    plain: str  # lower case, without apostrophes
+
+
+def _tokens(prompt: str) -> list[_Token]:
+    found = []
+    prompt = re.sub(r"(?i)\b(counter|anti)[- ]clockwise", "counterclockwise", prompt)
+    for clause in BREAKS.split(prompt):
+        for match in TOKEN.finditer(clause):
+            plain = re.sub("['’]", "", match[0].lower())
+            found.append(_Token(match[0], "camera" if plain in CAMERA else stem(plain), plain))
+        found.append(_Token("", "|", "|"))
+    return found
+
+
+@dataclass(frozen=True)
+class _Phrase:
+    stems: tuple[str, ...]
+    start: bool
+    end: bool
+
+
+@lru_cache
+def _phrase(text: str) -> _Phrase:
+    words = text.lower().strip("^$").split()
+    stems = tuple("camera" if word in CAMERA else stem(word) for word in words if word not in ("the", "a"))
+    return _Phrase(stems, text.startswith("^"), text.endswith("$"))
+
+
+def _find(phrase: _Phrase, tokens: list[_Token], free: list[bool], between: frozenset[str]) -> list[tuple[int, int]]:
+    """Spans (first, one past the last) of `tokens` that are the phrase; none of their words may be taken."""
+    spans = []
+    for first, token in enumerate(tokens):
+        if token.stem != phrase.stems[0] or not free[first]:
+            continue
+        if phrase.start and not _begins(tokens, first, between):
+            continue
+        at, place = first, 1
+        while place < len(phrase.stems):
+            at += 1
+            if at >= len(tokens) or not free[at] or tokens[at].stem == "|":
+                break
+            if tokens[at].stem == phrase.stems[place]:
+                place += 1
+            elif tokens[at].plain not in between:
+                break
+        if place < len(phrase.stems):
+            continue
+        after = at + 1
+        while after < len(tokens) and tokens[after].plain in between | {"very"}:
+            after += 1
+        if phrase.end and not (tokens[after].stem == "|" or tokens[after].plain in JOINS):
+            continue
+        spans.append((first, at + 1))
+    return spans
+
+
+def _begins(tokens: list[_Token], first: int, between: frozenset[str]) -> bool:
+    before = first - 1
+    while before >= 0 and (tokens[before].plain in between or tokens[before].plain in ("please", "lets")):
+        before -= 1
+    return before < 0 or tokens[before].stem == "|" or tokens[before].plain in JOINS
+
+
+@dataclass
+class _Found:
+    meaning: Meaning
+    first: int
+    last: int  # one past the end
+    strength: str = ""
+    negated: bool = False
+
+
+# ---------------------------------------------------------------- reading
+
+
+def read(prompt: str, table: Table, keep: tuple[str, ...] = (), keep_rest: bool = False) -> Reading:
+    """`prompt` against `table`.
+
+    keep       phrases that mean something beside the table, the trigger words of LoRAs: left in, never called missed
+    keep_rest  the model is given what the table does not have as well, since something else may know it
+    """
+    tokens = _tokens(prompt)
+    free = [token.stem != "|" for token in tokens]
+    kept = _take_kept(keep, tokens, free)
+    levels = {word: name for name, strength in table.strengths.items() for word in strength.words}
+    between = BETWEEN | {word for word in levels if " " not in word and not OTHER_SCRIPT.search(word)}
+    found = _take_meanings(table, tokens, free, between)
+    for one in found:
+        _read_strength(one, tokens, free, levels, between)
+        _read_negation(one, tokens, free)
+    found += _other_scripts(table, tokens, free, levels)
+    found.sort(key=lambda one: one.first)
+
+    chosen, left_out = _choose(found, table)
+    missed = _missed(table, tokens, free, between)
+    given = [*kept, *(_given(one, table) for one in chosen)] or [table.default_say]
+    given += missed if keep_rest else []
+    text = " ".join(", ".join(given).split()[:LONGEST])
+    return Reading(tuple(_say(one, table) for one in chosen), tuple(missed), tuple(left_out), table.default_name, text)
+
+
+def _take_kept(keep: tuple[str, ...], tokens: list[_Token], free: list[bool]) -> list[str]:
+    taken = []
+    for words in keep:
+        stems = tuple(stem(word.lower()) for word in TOKEN.findall(words))
+        if not stems:
+            continue
+        for first, last in _find(_Phrase(stems, False, False), tokens, free, frozenset()):
+            taken.append(_span(tokens, first, last))
+            free[first:last] = [False] * (last - first)
+    return taken
+
+
+def _take_meanings(table: Table, tokens: list[_Token], free: list[bool], between: frozenset[str]) -> list[_Found]:
+    phrases = [
+        (_phrase(words), meaning)
+        for meaning in table.meanings
+        for words in meaning.words
+        if not OTHER_SCRIPT.search(words)
+    ]
+    found = []
+    # The longest first: "fade to black and white" before "fade to black".
+    for phrase, meaning in sorted(phrases, key=lambda one: -len(one[0].stems)):
+        for first, last in _find(phrase, tokens, free, between):
+            if not all(free[first:last]):
+                continue
+            found.append(_Found(meaning, first, last))
+            free[first:last] = [False] * (last - first)
+    return found
+
+
+def _read_strength(one: _Found, tokens: list[_Token], free: list[bool], levels: dict[str, str], between) -> None:
+    """Within the phrase, then up to three words beside it that nothing else has taken."""
+    inside = [(at, tokens[at].plain) for at in range(one.first, one.last)]
+    beside = []
+    for step, start in ((1, one.last), (-1, one.first - 1)):
+        at = start
+        while 0 <= at < len(tokens) and free[at] and (tokens[at].plain in between or tokens[at].plain in ("lot", "a")):
+            if step == 1 and tokens[at].plain in ("a", "an") and tokens[at + 1].plain not in ("lot", "bit", "little"):
+                break  # "push in a heavy fog": what follows has its own
+            beside.append((at, tokens[at].plain))
+            at += step
+    own = {word for phrase in one.meaning.words for word in phrase.split()}
+    for at, word in inside + beside:
+        if word in levels and not (one.first <= at < one.last and word in own):
+            one.strength = one.strength or levels[word]
+            free[at] = False
+
+
+def _read_negation(one: _Found, tokens: list[_Token], free: list[bool]) -> None:
+    before = one.first - 1
+    while before >= 0 and tokens[before].plain in ("the", "a", "any", "to", "do"):
+        before -= 1
+    if before >= 0 and free[before] and tokens[before].plain in NOT:
+        one.negated = True
+        free[before] = False
+
+
+def _other_scripts(table: Table, tokens: list[_Token], free: list[bool], levels: dict[str, str]) -> list[_Found]:
+    """Chinese and the like have no spaces: what the table has is looked for inside each run of letters."""
+    found = []
+    for at, token in enumerate(tokens):
+        if not OTHER_SCRIPT.search(token.text):
+            continue
+        rest = token.text
+        strength = next((name for word, name in levels.items() if word in rest and OTHER_SCRIPT.search(word)), "")
+        for meaning in table.meanings:
+            words = sorted((w for w in meaning.words if OTHER_SCRIPT.search(w) and w in rest), key=len, reverse=True)
+            if words:
+                found.append(_Found(meaning, at, at + 1, strength))
+                rest = rest.replace(words[0], "")
+        if rest != token.text:
+            free[at] = False
+    return found
+
+
+def _choose(found: list[_Found], table: Table) -> tuple[list[_Found], list[str]]:
+    """One motion and one light: the first that is named. A still camera is no motion beside what moves by itself."""
+    wanted = [one for one in found if not one.negated]
+    motions = [one for one in wanted if one.meaning.part != "light"]
+    if any(one.meaning.part == "motion" for one in motions):
+        motions = [one for one in motions if one.meaning.say != _still(table).say]
+    lights = [one for one in wanted if one.meaning.part == "light"]
+    if not motions and any(one.negated and one.meaning.part != "light" for one in found):
+        motions = [_Found(_still(table), 0, 0)]
+    chosen = motions[:1] + lights[:1]
+    for one in chosen:
+        one.strength = next((other.strength for other in wanted if other.meaning is one.meaning and other.strength), "")
+    names = {one.meaning.name for one in chosen}
+    left_out = [one.meaning.name for one in motions[1:] + lights[1:] if one.meaning.name not in names]
+    return chosen, list(dict.fromkeys(left_out))
+
+
+def _still(table: Table) -> Meaning:
+    return next(meaning for meaning in table.meanings if meaning.name == "no motion")
+
+
+def _say(one: _Found, table: Table) -> str:
+    if not one.strength or "{" not in one.meaning.say:
+        return one.meaning.name
+    return f"{getattr(table.strengths[one.strength], one.meaning.part)} {one.meaning.name}"
+
+
+def _given(one: _Found, table: Table) -> str:
+    strength = table.strengths.get(one.strength)
+    values = {"v": strength.adverb, "n": strength.adjective} if strength else {"v": "", "n": ""}
+    return " ".join(one.meaning.say.format(**values).split())
+
+
+def _missed(table: Table, tokens: list[_Token], free: list[bool], between: frozenset[str]) -> list[str]:
+    """Runs of words that nothing has taken and that are more than small words."""
+    for words in sorted(table.ignored, key=len, reverse=True):
+        for first, last in _find(_phrase(words), tokens, free, between):
+            free[first:last] = [False] * (last - first)
+    runs, run = [], []
+    for at, token in enumerate(tokens):
+        if free[at] and not (token.plain in JOINS and token.plain != "with"):
+            run.append(at)
+            continue
+        runs.append(run)
+        run = []
+    runs.append(run)
+    missed = []
+    for run in runs:
+        while run and _small(tokens[run[0]], between):
+            run = run[1:]
+        while run and _small(tokens[run[-1]], between):
+            run = run[:-1]
+        if any(not _small(tokens[at], between) and tokens[at].plain not in IDLE for at in run):
+            missed.append(_span(tokens, run[0], run[-1] + 1))
+    return list(dict.fromkeys(missed))
+
+
+def _small(token: _Token, between: frozenset[str]) -> bool:
+    return token.plain in SMALL or token.plain in between or token.stem == "camera"
+
+
+def _span(tokens: list[_Token], first: int, last: int) -> str:
+    words = " ".join(token.text for token in tokens[max(first, 0) : last] if token.text)
+    return words if len(words) <= SHOWN else f"{words[: SHOWN - 1]}…"
