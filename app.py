@@ -19,8 +19,6 @@ from wan_ui.worker import ENGINE_FACTORY
 def serve(values: Settings, engine_factory: str = ENGINE_FACTORY) -> None:
     """Run until interrupted. Raises UserError when the port or the outputs folder is taken."""
     _check_port(values)
-    if values.auth and not all(values.auth.partition(":")):
-        raise UserError('auth: WAN_UI_AUTH must be "user:password"')
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # `docker stop` then ends like Ctrl-C
     PIPELINE.open(values, engine_factory=engine_factory, warm=False)
     try:

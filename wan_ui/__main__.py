@@ -11,9 +11,16 @@ from wan_ui.errors import UserError
 COMMANDS = (serve, generate, lipsync, download, loras, patches, bench, stages, probe, compare, doctor)
 
 
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, without the usage of every option before it."""
+
+    def error(self, message: str):
+        self.exit(2, f"error: {message} ({self.prog} --help says more)\n")
+
+
 def main(argv: list[str] | None = None) -> int:
     """Exit code: 0 done, 1 failed, 2 bad usage, 130 cancelled with Ctrl-C."""
-    parser = argparse.ArgumentParser(prog="python -m wan_ui", description="Wan2.2 image-to-video.")
+    parser = Parser(prog="python -m wan_ui", description="Wan2.2 image-to-video.")
     parser.add_argument("--version", action="version", version=__version__)
     parser.add_argument("-v", "--verbose", action="store_true", help="log what the app decides and why")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")

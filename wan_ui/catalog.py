@@ -139,10 +139,10 @@ class Model:
 
 def parse_size(text: str) -> tuple[int, int]:
     """ "256x192" -> (256, 192). Raises UserError."""
-    width, _, height = text.lower().replace("×", "x").partition("x")
-    if not (width.strip().isdigit() and height.strip().isdigit()):
-        raise UserError(f"size: {text!r} is not WIDTHxHEIGHT, for example 256x256", field="size")
-    return int(width), int(height)
+    match = re.fullmatch(r"\s*([0-9]{1,9})\s*[x×]\s*([0-9]{1,9})\s*", text.lower()) if isinstance(text, str) else None
+    if not match:
+        raise UserError(f"size: {str(text)[:40]!r} is not WIDTHxHEIGHT, for example 256x256", field="size")
+    return int(match[1]), int(match[2])
 
 
 def _repository(name: str, values: dict) -> Repository:

@@ -10,7 +10,8 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from wan_ui.settings import Settings
+from wan_ui.errors import UserError
+from wan_ui.settings import ENGINES, Settings
 
 GIB = 2**30
 # Bytes of a GPU that torch does not count as its own: the CUDA context and the workspaces of cuBLAS and cuDNN.
@@ -70,7 +71,9 @@ def lightx2v_missing(settings: Settings) -> str:
 
 
 def engine_name(name: str, settings: Settings) -> str:
-    """ "auto" resolved: lightx2v where it is here with a CUDA GPU, else diffusers."""
+    """ "auto" resolved: lightx2v where it is here with a CUDA GPU, else diffusers. Raises UserError."""
+    if name not in ENGINES:
+        raise UserError(f"engine: {name!r} is not known; choose one of {', '.join(ENGINES)}", field="engine")
     if name != "auto":
         return name
     return "diffusers" if lightx2v_missing(settings) else "lightx2v"

@@ -4,6 +4,7 @@ The page, the command line and the API all come through here, so a forged value 
 door it used.
 """
 
+import reprlib
 import secrets
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,16 +14,15 @@ from wan_ui.catalog import Model, find_model, load_catalog, parse_size
 from wan_ui.errors import UserError
 from wan_ui.images import fit, open_image
 from wan_ui.request import LoraSpec, Request
-from wan_ui.settings import Settings
+from wan_ui.settings import ENGINES, Settings
 from wan_ui.speech_intake import take_audio
 
 MAX_SEED = 2**32 - 1
-ENGINES = ("auto", "diffusers", "lightx2v")
 
 
 @dataclass(frozen=True)
 class Draft:
-    """A request as typed. Zeros and empty strings mean "choose for me"; seed -1 means a random one."""
+    """A request as typed. None and empty strings mean "choose for me"; seed -1 means a random one."""
 
     image: str = ""
     prompt: str = ""
@@ -30,8 +30,8 @@ class Draft:
     scheme: str = ""
     engine: str = ""
     size: str = "auto"
-    frames: int = 0
-    steps: int = 0
+    frames: int | None = None
+    steps: int | None = None
     seed: int = -1
     loras: tuple[LoraSpec, ...] = ()
     audio: str = ""  # a sound file: the face in the clip is to speak it
@@ -49,10 +49,10 @@ def resolve(draft: Draft, settings: Settings, folder: Path) -> Request:
     if missing:
         raise UserError(f"model: {model.name} with {scheme.name} cannot run here: {missing}", field="model")
     prompt = _prompt(draft.prompt, settings.max_prompt)
-    frames = _whole("frames", draft.frames or model.default_frames)
+    frames = _whole("frames", model.default_frames if draft.frames is None else draft.frames)
     if frames not in model.frames:
         raise UserError(f"frames: {model.name} makes {_list(model.frames)} frames, not {frames}", field="frames")
-    steps = _whole("steps", draft.steps or model.default_steps)
+    steps = _whole("steps", model.default_steps if draft.steps is None else draft.steps)
     fewest, most = model.steps
     if not fewest <= steps <= most:
         raise UserError(f"steps: {model.name} takes {fewest} to {most} steps, not {steps}", field="steps")
@@ -114,13 +114,14 @@ def _seed(seed: int) -> int:
 
 
 def _whole(field: str, value) -> int:
-    try:
-        number = int(value)
-    except (TypeError, ValueError, OverflowError):
-        raise UserError(f"{field}: {value!r} is not a whole number", field=field) from None
-    if number != value:
-        raise UserError(f"{field}: {value!r} is not a whole number", field=field)
-    return number
+    """An int, or a float without a fraction: that is what JSON makes of a number. True is not 1, nor is "1"."""
+    if type(value) is float and value.is_integer():
+        value = int(value)
+    if type(value) is not int:
+        raise UserError(f"{field}: {reprlib.repr(value)} is not a whole number", field=field)
+    if abs(value) >= 2**63:  # Python refuses to print one of 4,300 digits
+        raise UserError(f"{field}: a number of {value.bit_length()} bits is too large", field=field)
+    return value
 
 
 def _list(values) -> str:

@@ -1,70 +1,124 @@
 """Settings, resolved once into a frozen object. This is the only file that reads the environment.
 
-Every field can be set by `WAN_UI_<FIELD>`, for example `WAN_UI_PORT=8000`. A bad value is an error
-that names the variable; there are no layers, profiles or config files beside this.
+Every field can be set by `WAN_UI_<FIELD>`, for example `WAN_UI_PORT=8000`; set to nothing it keeps its default. A
+bad value is an error that names the variable and what is allowed. There are no layers, profiles or config files
+beside this. A new setting is one line of Settings, its rule (wan_ui/rules.py) and a row of the README's table.
 """
 
-import ipaddress
 import os
 import re
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
+from wan_ui import rules
+from wan_ui.catalog import load_catalog
 from wan_ui.errors import UserError
+from wan_ui.rules import Rule
 
 ROOT = Path(__file__).resolve().parent.parent
-HOST_NAME = re.compile(r"(\*\.)?[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?(:\d{1,5})?|\[[0-9A-Fa-f:.]+\](:\d{1,5})?")
-ROOT_PATH = re.compile(r"((https?://[^\s/?#]+)?(/?[A-Za-z0-9._~@-]+(/[A-Za-z0-9._~@-]+)*)?)")
+ENGINES = ("auto", "diffusers", "lightx2v")
+# Gradio's and the hub's own variables are honoured because Spaces and Docker images set them.
+ALIASES = {
+    "WAN_UI_HOST": "GRADIO_SERVER_NAME",
+    "WAN_UI_PORT": "GRADIO_SERVER_PORT",
+    "WAN_UI_HUB": "HF_ENDPOINT",
+    "WAN_UI_ROOT_PATH": "GRADIO_ROOT_PATH",
+    "WAN_UI_HOSTS": "SPACE_HOST",
+}
+# Kubernetes sets these in every container for a Service whose name begins with "wan-ui".
+SERVICE = re.compile(r"WAN_UI_(.*_)?(SERVICE_HOST|SERVICE_PORT(_.*)?|PORT_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)")
+SERVICE_ADDRESS = re.compile(r"(tcp|udp|sctp)://.*")  # the value of WAN_UI_PORT then
+
+
+def setting(default: Any, rule: Rule) -> Any:
+    return field(default=default, metadata={"rule": rule})
+
+
+def _default_cache() -> Path:
+    """~/.cache/wan-ui, or for those who have no home or none that can be written, a folder beside the clips."""
+    try:
+        folder = Path.home() / ".cache" / "wan-ui"
+        there = next(path for path in (folder, *folder.parents) if path.exists())
+    except (RuntimeError, OSError):  # no HOME, and a user id without an entry in the list of users
+        return Path("outputs/cache")
+    return folder if os.access(there, os.W_OK | os.X_OK) else Path("outputs/cache")
 
 
 @dataclass(frozen=True)
 class Settings:
-    """All that a host may want to change. Paths are made absolute; nothing is created here."""
+    """All that a host may want to change. Every value is checked and paths are made absolute; nothing is created here.
 
-    host: str = "127.0.0.1"  # 0.0.0.0 in the Docker image and on Spaces
-    port: int = 7860
-    auth: str = ""  # "user:password" asks for a login
-    hosts: str = ""  # names by which the page is reached besides this machine's own, separated by commas
-    proxies: str = ""  # addresses or networks of reverse proxies whose X-Forwarded headers are believed
-    root_path: str = ""  # "/wan": where a reverse proxy shows the page; GRADIO_ROOT_PATH is honoured
-    max_connections: int = 64  # open at once from one address
-    outputs: Path = Path("outputs")  # jobs, clips and the database
-    models: Path = Path("models")  # downloaded weights: <models>/<owner>/<repo>/<file>
-    loras: Path = Path("loras")  # LoRA files, in subfolders too; those of assets/loras are listed beside them
-    hub: str = "https://huggingface.co"  # or a mirror; HF_ENDPOINT is honoured
-    cache: Path = Path.home() / ".cache" / "wan-ui"  # files derived from shipped ones; safe to delete
-    catalog: Path = ROOT / "configs" / "catalog.toml"
-    model: str = "wan-tiny"  # loaded when the app starts
-    scheme: str = ""  # empty: the model's default
-    engine: str = "auto"
-    lightx2v_path: str = ""  # a checkout of ModelTC/LightX2V; empty: the installed package, if any
-    lightx2v_attention: str = "auto"  # torch_sdpa, flash_attn2, flash_attn3, sage_attn2
-    lightx2v_offload: str = "auto"  # none, model, block: where idle weights stay
-    lightx2v_dtype: str = "auto"  # bf16, fp16
-    lightx2v_patches_off: str = ""  # names, separated by commas: load without these patches, to compare
-    lightx2v_compile: str = "auto"  # on, off: half a minute at load for steps that take a third less time
-    gpu_gib: float = 0.0  # GPU memory that may be used, GiB; 0: all. The choice of what stays on the GPU follows it
-    stage_timeout: int = 900  # seconds without progress after which the worker is killed
-    max_queue: int = 20  # jobs waiting; one more is refused
-    max_prompt: int = 2000  # characters
-    max_upload_mb: int = 32
-    max_audio_seconds: float = 600.0  # of speech; longer audio is refused
-    shared_downloads: int = 0  # 1: on a shared address, too, anybody may start downloads of models from the page
-    max_outputs_gb: float = 20.0  # oldest finished clips are deleted beyond this
-    max_output_days: float = 0.0  # and those older than this; 0 keeps them for ever
-    threads: int = 0  # CPU threads for torch; 0: all that this process may use
+    Raises UserError naming the variable, whoever makes one.
+    """
+
+    host: str = setting("127.0.0.1", rules.ADDRESS)  # 0.0.0.0 in the Docker image and on Spaces
+    port: int = setting(7860, rules.whole(1, 65535))
+    # asks for a login
+    auth: str = setting("", rules.text('"user:password", or nothing', r"([^:]+:.+)?", secret=True))
+    # names by which the page is reached besides this machine's own, separated by commas
+    hosts: str = setting("", rules.HOST_NAMES)
+    # addresses or networks of reverse proxies whose X-Forwarded headers are believed
+    proxies: str = setting("", rules.NETWORKS)
+    root_path: str = setting("", rules.ROOT_PATH)  # where a reverse proxy shows the page
+    max_connections: int = setting(64, rules.whole(8))  # open at once from one address; a browser alone needs 8
+    outputs: Path = setting(Path("outputs"), rules.folder())  # jobs, clips and the database
+    models: Path = setting(Path("models"), rules.folder())  # downloaded weights: <models>/<owner>/<repo>/<file>
+    # LoRA files, in subfolders too; those of assets/loras are listed beside them
+    loras: Path = setting(Path("loras"), rules.folder())
+    hub: str = setting("https://huggingface.co", rules.URL)  # or a mirror; HF_ENDPOINT is honoured
+    cache: Path = setting(_default_cache(), rules.folder())  # files derived from shipped ones; safe to delete
+    catalog: Path = setting(ROOT / "configs" / "catalog.toml", rules.file())
+    model: str = setting("wan-tiny", rules.text("a model of the catalog"))  # loaded when the app starts
+    scheme: str = setting("", rules.text("a scheme of the model"))  # empty: the model's default
+    engine: str = setting("auto", rules.one_of(*ENGINES))
+    # a checkout of ModelTC/LightX2V; empty: the installed package, if any
+    lightx2v_path: str = setting("", rules.text("a checkout of ModelTC/LightX2V"))
+    lightx2v_attention: str = setting(
+        "auto", rules.one_of("auto", "torch_sdpa", "flash_attn2", "flash_attn3", "sage_attn2")
+    )
+    lightx2v_offload: str = setting("auto", rules.one_of("auto", "none", "text", "model", "block"))  # idle weights
+    lightx2v_dtype: str = setting("auto", rules.one_of("auto", "bf16", "fp16"))
+    # names, separated by commas: load without these patches, to compare
+    lightx2v_patches_off: str = setting("", rules.text("names of patches, separated by commas"))
+    # half a minute at load for steps that take a third less time
+    lightx2v_compile: str = setting("auto", rules.one_of("auto", "on", "off"))
+    # GPU memory that may be used, GiB. The choice of what stays on the GPU follows it
+    gpu_gib: float = setting(0.0, rules.number(1, 10_000, "0 (all), or GiB from 1 to 10000", zero=True))
+    stage_timeout: int = setting(900, rules.whole(1))  # seconds without progress until the worker is killed
+    max_queue: int = setting(20, rules.whole(1))  # jobs waiting; one more is refused
+    max_prompt: int = setting(2000, rules.whole(1))  # characters
+    max_upload_mb: int = setting(32, rules.whole(1, 100_000))
+    # of speech; longer audio is refused
+    max_audio_seconds: float = setting(600.0, rules.number(1, 100_000))
+    # 1: on a shared address, too, anybody may start downloads of models from the page
+    shared_downloads: int = setting(0, rules.one_of(0, 1))
+    max_outputs_gb: float = setting(20.0, rules.number(0, 1_000_000))  # oldest finished clips are deleted beyond this
+    max_output_days: float = setting(0.0, rules.number(0, 1_000_000))  # and those older than this; 0 keeps them
+    threads: int = setting(0, rules.whole(0, 1024))  # CPU threads for torch; 0: all that this process may use
+
+    def __post_init__(self):
+        for known in fields(self):
+            value = read(known.name, getattr(self, known.name))
+            object.__setattr__(self, known.name, value)
 
 
-def _parse(name: str, kind: type, text: str):
+RULES = {known.name: known.metadata["rule"] for known in fields(Settings)}
+
+
+def variable(name: str) -> str:
+    """The variable that sets a field."""
+    return f"WAN_UI_{name.upper()}"
+
+
+def read(name: str, value: Any, source: str = "") -> Any:
+    """A setting's value by its rule. Raises UserError naming `source`, where it came from (default: its variable)."""
+    rule = RULES[name]
     try:
-        value = kind(text)
+        return rule.read(value)
     except ValueError:
-        raise UserError(f"{name}={text!r}: expected {kind.__name__}, for example {name}=1") from None
-    if kind in (int, float) and value < 0:
-        raise UserError(f"{name}={text}: must not be negative")
-    if kind is Path:
-        value = value.expanduser().resolve()
-    return value
+        shown = "" if rule.secret else f"={str(value)!r}"
+        raise UserError(f"{source or variable(name)}{shown}: expected {rule.allowed}") from None
 
 
 def split_names(text: str) -> tuple[str, ...]:
@@ -72,42 +126,45 @@ def split_names(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
-def _check_addresses(values: dict) -> None:
-    """How the page is reached. Raises UserError; puts the slash before root_path."""
-    for name in split_names(values["hosts"]):
-        if not HOST_NAME.fullmatch(name):
-            raise UserError(
-                f"WAN_UI_HOSTS: {name!r} is not a host name; write names such as wan.example.com, no http://"
-            )
-    for name in split_names(values["proxies"]):
-        try:
-            ipaddress.ip_network(name, strict=False)
-        except ValueError:
-            raise UserError(
-                f"WAN_UI_PROXIES: {name!r} is not an address or a network; write for example 127.0.0.1 or 10.0.0.0/8"
-            ) from None
-    path = values["root_path"].strip().rstrip("/")
-    if not ROOT_PATH.fullmatch(path):
-        raise UserError(f"WAN_UI_ROOT_PATH: {path!r} is not a path; write for example /wan, or https://example.com/wan")
-    if path and not path.startswith(("/", "http://", "https://")):
-        path = f"/{path}"
-    values["root_path"] = path
-    if values["max_connections"] < 8:
-        raise UserError(f"WAN_UI_MAX_CONNECTIONS={values['max_connections']}: a browser alone needs 8")
-
-
 def load_settings(environ: dict[str, str]) -> Settings:
     """Settings from the defaults and `environ`. Raises UserError naming a bad or unknown variable."""
-    known = {f"WAN_UI_{f.name.upper()}": f for f in fields(Settings)}
-    unknown = sorted(name for name in environ if name.startswith("WAN_UI_") and name not in known)
+    set_here = {
+        name: text
+        for name, text in environ.items()
+        if text.strip() and not SERVICE.fullmatch(name) and not SERVICE_ADDRESS.fullmatch(text)
+    }
+    known = [variable(name) for name in RULES]
+    unknown = sorted(name for name in set_here if name.startswith("WAN_UI_") and name not in known)
     if unknown:
         raise UserError(f"unknown setting {unknown[0]}; known are: {', '.join(known)}")
     values = {}
-    for name, field in known.items():
-        kind = type(field.default) if not isinstance(field.default, Path) else Path
-        values[field.name] = _parse(name, kind, environ.get(name, str(field.default)))
-    _check_addresses(values)
-    return Settings(**values)
+    for name in RULES:
+        sources = (variable(name), ALIASES.get(variable(name), ""))
+        source = next((source for source in sources if source in set_here), "")
+        if source:
+            values[name] = read(name, set_here[source], source)
+    settings = Settings(**values)
+    _check_names(settings)
+    return settings
+
+
+def _check_names(settings: Settings) -> None:
+    """What can only be told by looking at other files."""
+    catalog = load_catalog(settings.catalog)
+    if settings.model not in catalog:
+        raise UserError(f"WAN_UI_MODEL={settings.model!r}: expected one of {', '.join(catalog)}")
+    try:
+        catalog[settings.model].scheme(settings.scheme)
+    except UserError:
+        schemes = ", ".join(catalog[settings.model].schemes)
+        raise UserError(f"WAN_UI_SCHEME={settings.scheme!r}: expected one of {schemes} (of {settings.model})") from None
+    path = settings.lightx2v_path
+    if path and not (Path(path) / "lightx2v" / "infer.py").is_file():
+        raise UserError(f"WAN_UI_LIGHTX2V_PATH={path!r}: expected {RULES['lightx2v_path'].allowed}")
+    if settings.lightx2v_patches_off:
+        from wan_ui.patches import switched_off  # its modules read settings
+
+        switched_off(settings.lightx2v_patches_off)
 
 
 _current: Settings | None = None
@@ -122,7 +179,7 @@ def use(values: Settings) -> None:
 def settings() -> Settings:
     """The settings of this process. Raises UserError when the environment has a bad value."""
     if _current is None:
-        use(_from_environment())
+        use(load_settings(dict(os.environ)))
     return _current
 
 
@@ -135,20 +192,3 @@ def default_environment(values: dict[str, str]) -> None:
 def child_environment(values: dict[str, str]) -> dict[str, str]:
     """This process's environment with `values`, for a child."""
     return {**os.environ, **values}
-
-
-def _from_environment() -> Settings:
-    # Gradio's and the hub's own variables are honoured because Spaces and Docker images set them.
-    environ = {name: value for name, value in os.environ.items() if name.startswith("WAN_UI_")}
-    names = {
-        "HOST": "GRADIO_SERVER_NAME",
-        "PORT": "GRADIO_SERVER_PORT",
-        "HUB": "HF_ENDPOINT",
-        "ROOT_PATH": "GRADIO_ROOT_PATH",
-    }
-    for ours, theirs in ((f"WAN_UI_{ours}", theirs) for ours, theirs in names.items()):
-        if theirs in os.environ:
-            environ.setdefault(ours, os.environ[theirs])
-    if os.environ.get("SPACE_HOST"):
-        environ.setdefault("WAN_UI_HOSTS", os.environ["SPACE_HOST"])
-    return load_settings(environ)

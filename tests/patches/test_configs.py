@@ -123,13 +123,13 @@ def test_wishes_and_what_cannot_be_met(paths):
         choose(gguf, lightx2v_offload="block")
     with pytest.raises(UserError, match="flash_attn3 needs the package flash_attn_interface"):
         choose(fp8, lightx2v_attention="flash_attn3")
-    with pytest.raises(UserError, match="attention: 'magic' is not known"):
+    with pytest.raises(UserError, match="WAN_UI_LIGHTX2V_ATTENTION='magic': expected one of"):
         choose(fp8, lightx2v_attention="magic")
     with pytest.raises(UserError, match=r"RTX 3060 is 8\.6; choose a gguf scheme"):
         choose(fp8, RTX3060)
     with pytest.raises(UserError, match="needs the package triton"):
         choose(model.scheme("fp8-triton"), replace(H200, kernels=frozenset()))
-    with pytest.raises(UserError, match="choose auto, bf16 or fp16"):
+    with pytest.raises(UserError, match="expected one of auto, bf16, fp16"):
         choose(fp8, lightx2v_dtype="fp8")
     assert choose(gguf, RTX3060).values["modulate_type"] == "torch"
     assert config.environment(SETTINGS, replace(RTX3060, bf16=False))["DTYPE"] == "FP16"

@@ -70,7 +70,10 @@ def test_variants_are_read_strictly():
     assert [(lora.file, lora.strength, lora.target) for lora in wanted.loras] == [
         ("sepia.safetensors", 0.5, "low_noise")
     ]
-    for text, words in (("shame=1", "'shame' cannot be varied"), ("steps=two", "not a whole number")):
+    for text, words in (
+        ("shame=1", "'shame' cannot be varied"),
+        ("steps=two", "steps=.two.: expected a whole number of at least 1"),
+    ):
         with pytest.raises(UserError, match=words):
             vary(base, text)
 

@@ -75,8 +75,10 @@ def test_a_second_app_is_told_what_is_wrong(app):
 
 def test_a_wrong_setting_is_said_before_anything_starts(app, tmp_path):
     given = {name: app.environ[name] for name in ("WAN_UI_CATALOG",)}
-    assert "WAN_UI_AUTH must be" in fails(App(tmp_path, **given, WAN_UI_AUTH="ada"))
-    assert "model: 'wan-giant' is not known" in fails(App(tmp_path, **given, WAN_UI_MODEL="wan-giant"))
+    assert "WAN_UI_AUTH: expected" in fails(App(tmp_path, **given, WAN_UI_AUTH="ada"))
+    assert "WAN_UI_MODEL='wan-giant': expected one of wan-tiny" in fails(
+        App(tmp_path, **given, WAN_UI_MODEL="wan-giant")
+    )
 
 
 def fails(app: App) -> str:

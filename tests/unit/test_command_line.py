@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from wan_ui import muxer
+from wan_ui.__main__ import main
 from wan_ui.settings import ROOT
 
 
@@ -64,3 +65,48 @@ def test_generate_writes_the_clip_and_the_same_seed_gives_the_same_latents(tiny_
     assert settings["seed"] == 11 and settings["prompt"] == "slowly zoom in" and settings["frames"] == 17
     frames, _ = muxer.read_frames(tmp_path / "one.mp4")
     assert frames.shape == (17, 256, 256, 3)
+
+
+@pytest.mark.parametrize(
+    "command, option, value, words",
+    [
+        ("serve", "--port", "99999", "a whole number from 1 to 65535"),
+        ("serve", "--host", "http://x", "an address or host name"),
+        ("download wan-tiny", "--engine", "nonsense", "one of auto, diffusers, lightx2v"),
+        ("generate", "--engine", "nonsense", "one of auto, diffusers, lightx2v"),
+        ("generate", "--size", "²x²", "WIDTHxHEIGHT"),
+        ("generate", "--steps", "0", "a whole number of at least 1"),
+        ("generate", "--frames", "0", "a whole number of at least 1"),
+        ("generate", "--frames", "1_7", "a whole number of at least 1"),
+        ("generate", "--seed", "true", "a whole number from 0 to 4294967295, or -1"),
+        ("generate", "--seed", "-2", "a whole number from 0 to 4294967295, or -1"),
+        ("generate", "--lora", "x.safetensors:nan", "a number from -4 to 4"),
+        ("compare", "--seed", "²", "a whole number from 0 to 4294967295, or -1"),
+        ("compare", "--steps", "0", "a whole number of at least 1"),
+        ("bench", "--clips", "0", "a whole number of at least 1"),
+        ("bench", "--max-gib", "nan", "a number from 0"),
+        ("bench", "--max-seconds", "-1", "a number from 0"),
+        ("probe", "--limit", "0", "a number from 1"),
+        ("probe", "--limit", "inf", "a number from 1"),
+        ("stages", "--frames", "0", "a whole number of at least 1"),
+        ("stages", "--size", "x", "WIDTHxHEIGHT"),
+    ],
+)
+def test_a_wrong_option_is_one_line_with_its_name_and_what_is_allowed(command, option, value, words, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main([*command.split(), f"{option}={value}"])
+    lines = capsys.readouterr().err.splitlines()
+    assert ended.value.code == 2 and len(lines) == 1
+    assert lines[0].startswith(f"error: argument {option}: ") and value in lines[0] and words in lines[0]
+
+
+def test_an_option_that_is_missing_is_one_line(capsys):
+    with pytest.raises(SystemExit):
+        main(["generate"])
+    assert capsys.readouterr().err.startswith("error: the following arguments are required: --image")
+
+
+@pytest.mark.parametrize("shape", ["wan-tiny:²x²", "wan-tiny:0x64", "wan-tiny:64x64x0", "wan-tiny:64", "wan-tiny"])
+def test_a_wrong_shape_is_refused(shape, capsys):
+    assert main(["probe", "--shape", shape]) == 1
+    assert f"--shape: {shape!r} is not" in capsys.readouterr().err

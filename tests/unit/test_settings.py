@@ -1,13 +1,15 @@
 """Settings come from the environment, and a mistake there is said at once."""
 
+import re
 import subprocess
 import sys
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
 
 from wan_ui.errors import UserError
-from wan_ui.settings import ROOT, Settings, load_settings
+from wan_ui.settings import ROOT, RULES, Settings, load_settings
 
 
 def test_defaults_are_safe_and_paths_absolute():
@@ -22,16 +24,125 @@ def test_values_are_parsed_to_their_types():
 
 
 @pytest.mark.parametrize(
-    "environ, words",
+    "name, value, words",
     [
-        ({"WAN_UI_PORT": "eighty"}, "WAN_UI_PORT='eighty': expected int"),
-        ({"WAN_UI_PORT": "-1"}, "must not be negative"),
-        ({"WAN_UI_PROT": "80"}, "unknown setting WAN_UI_PROT; known are: WAN_UI_HOST"),
+        ("HOST", "http://0.0.0.0", "an address or host name"),
+        ("HOST", "localhost:7860", "an address or host name"),
+        ("HOST", "300.1.1.1", "an address or host name"),
+        ("HOST", "two words", "an address or host name"),
+        ("PORT", "eighty", "a whole number from 1 to 65535"),
+        ("PORT", "-1", "a whole number from 1 to 65535"),
+        ("PORT", "0", "a whole number from 1 to 65535"),
+        ("PORT", "99999", "a whole number from 1 to 65535"),
+        ("PORT", "78_60", "a whole number from 1 to 65535"),
+        ("PORT", "７８６０", "a whole number from 1 to 65535"),
+        ("PORT", "9" * 5000, "a whole number from 1 to 65535"),
+        ("HOSTS", "http://wan.example.com", "host names such as"),
+        ("HOSTS", "a b", "host names such as"),
+        ("PROXIES", "nginx", "addresses or networks"),
+        ("ROOT_PATH", "a b", "a path such as /wan"),
+        ("ROOT_PATH", "//evil.example", "a path such as /wan"),
+        ("MAX_CONNECTIONS", "3", "a whole number of at least 8"),
+        ("OUTPUTS", str(ROOT / "README.md"), "a folder"),
+        ("CACHE", "~nobody-of-that-name/x", "a folder"),
+        ("CATALOG", "/nowhere/catalog.toml", "a file that is there"),
+        ("HUB", "ftp://hub", "an address such as https://huggingface.co"),
+        ("HUB", "https://hub:99999", "an address such as https://huggingface.co"),
+        ("MODEL", "wan-9", "one of wan-tiny, i2v-a14b, ti2v-5b"),
+        ("SCHEME", "fp7", "one of bf16, fp8"),
+        ("ENGINE", "foo", "one of auto, diffusers, lightx2v"),
+        ("LIGHTX2V_PATH", "/nowhere", "a checkout of ModelTC/LightX2V"),
+        ("LIGHTX2V_ATTENTION", "flash", "one of auto, torch_sdpa, flash_attn2, flash_attn3, sage_attn2"),
+        ("LIGHTX2V_OFFLOAD", "yes", "one of auto, none, text, model, block"),
+        ("LIGHTX2V_DTYPE", "fp7", "one of auto, bf16, fp16"),
+        ("LIGHTX2V_COMPILE", "maybe", "one of auto, on, off"),
+        ("GPU_GIB", "nan", "0 \\(all\\), or GiB from 1"),
+        ("GPU_GIB", "0.5", "0 \\(all\\), or GiB from 1"),
+        ("STAGE_TIMEOUT", "0", "a whole number of at least 1"),
+        ("MAX_QUEUE", "0", "a whole number of at least 1"),
+        ("MAX_PROMPT", "0", "a whole number of at least 1"),
+        ("MAX_UPLOAD_MB", "0", "a whole number from 1"),
+        ("MAX_AUDIO_SECONDS", "inf", "a number from 1"),
+        ("SHARED_DOWNLOADS", "2", "one of 0, 1"),
+        ("MAX_OUTPUTS_GB", "nan", "a number from 0"),
+        ("MAX_OUTPUT_DAYS", "-1", "a number from 0"),
+        ("THREADS", "two", "a whole number from 0 to 1024"),
     ],
 )
-def test_mistakes_name_the_variable(environ, words):
-    with pytest.raises(UserError, match=words):
-        load_settings(environ)
+def test_a_wrong_value_is_refused_with_its_name_and_what_is_allowed(name, value, words):
+    with pytest.raises(UserError, match=f"^WAN_UI_{name}=.*: expected {words}"):
+        load_settings({f"WAN_UI_{name}": value})
+
+
+def test_the_login_is_not_repeated_in_its_refusal():
+    with pytest.raises(UserError, match=r"^WAN_UI_AUTH: expected") as refusal:
+        load_settings({"WAN_UI_AUTH": "hunter2"})
+    assert "hunter2" not in str(refusal.value)
+
+
+def test_other_mistakes_name_the_variable():
+    with pytest.raises(UserError, match="unknown setting WAN_UI_PROT; known are: WAN_UI_HOST"):
+        load_settings({"WAN_UI_PROT": "80"})
+    with pytest.raises(UserError, match="WAN_UI_LIGHTX2V_PATCHES_OFF: no patch is called 'x'"):
+        load_settings({"WAN_UI_LIGHTX2V_PATCHES_OFF": "x"})
+    with pytest.raises(UserError, match=r"^GRADIO_SERVER_PORT='x': expected"):
+        load_settings({"GRADIO_SERVER_PORT": "x"})
+    with pytest.raises(UserError, match="WAN_UI_PORT='99999'"):
+        replace(Settings(), port=99999)  # as `serve --port` makes one
+
+
+def test_set_to_nothing_is_the_default():
+    assert load_settings({f"WAN_UI_{field.name.upper()}": "" for field in fields(Settings)}) == load_settings({})
+
+
+def test_addresses_are_made_right():
+    assert load_settings({"WAN_UI_HOST": "[::1]"}).host == "::1"
+    assert load_settings({"HF_ENDPOINT": "hf-mirror.com"}).hub == "https://hf-mirror.com"
+    assert load_settings({"HF_ENDPOINT": "http://10.0.0.2:8080/"}).hub == "http://10.0.0.2:8080"
+
+
+def test_kubernetes_own_variables_are_no_settings():
+    """A Service called wan-ui, and one called wan-ui-outputs, in the same namespace."""
+    environ = {
+        "WAN_UI_SERVICE_HOST": "10.43.0.7",
+        "WAN_UI_SERVICE_PORT": "7860",
+        "WAN_UI_SERVICE_PORT_HTTP": "7860",
+        "WAN_UI_PORT": "tcp://10.43.0.7:7860",
+        "WAN_UI_PORT_7860_TCP": "tcp://10.43.0.7:7860",
+        "WAN_UI_PORT_7860_TCP_PROTO": "tcp",
+        "WAN_UI_PORT_7860_TCP_PORT": "7860",
+        "WAN_UI_PORT_7860_TCP_ADDR": "10.43.0.7",
+        "WAN_UI_OUTPUTS_SERVICE_HOST": "10.43.0.8",
+        "WAN_UI_OUTPUTS_PORT_80_UDP_ADDR": "10.43.0.8",
+        "WAN_UI_OUTPUTS_PORT": "udp://10.43.0.8:80",
+    }
+    assert load_settings(environ) == load_settings({})
+
+
+def test_the_readme_lists_every_setting_with_its_default():
+    section = (ROOT / "README.md").read_text(encoding="utf-8").partition("## Settings")[2].partition("\n## ")[0]
+    rows = [[cell.strip() for cell in line.split("|")[1:4]] for line in section.splitlines() if line.startswith("| `")]
+    listed = {}
+    for names, defaults, _ in rows:
+        variables = re.findall(r"`(WAN_UI_[A-Z0-9_]+)`", names)
+        listed |= dict(zip(variables, re.split(r", ", defaults), strict=True))
+    fresh = Settings()
+    assert list(sorted(listed)) == sorted(f"WAN_UI_{field.name.upper()}" for field in fields(Settings))
+    for field in fields(Settings):
+        words, value = listed[f"WAN_UI_{field.name.upper()}"].strip("`").partition(" (")[0].strip("`"), field.default
+        if isinstance(value, Path):
+            assert words == "~/.cache/wan-ui" or Path(words).resolve() == getattr(fresh, field.name)
+        elif field.name == "scheme":
+            assert words == "its default"
+        else:
+            assert words == (f"{value:g}" if isinstance(value, float) else str(value))
+
+
+def test_the_choices_are_those_that_lightx2v_is_configured_with():
+    from wan_ui.engines.lightx2v_config import ATTENTION, OFFLOADS
+
+    for name, known in (("lightx2v_attention", ATTENTION), ("lightx2v_offload", OFFLOADS)):
+        assert RULES[name].allowed == f"one of auto, {', '.join(known)}"
 
 
 def test_only_settings_reads_the_environment():
@@ -66,22 +177,6 @@ def test_the_doors_between_the_rooms():
 def test_settings_is_frozen():
     with pytest.raises(AttributeError):
         Settings().port = 1
-
-
-@pytest.mark.parametrize(
-    "name, value, words",
-    [
-        ("HOSTS", "http://wan.example.com", "is not a host name"),
-        ("HOSTS", "a b", "is not a host name"),
-        ("PROXIES", "nginx", "is not an address or a network"),
-        ("ROOT_PATH", "a b", "is not a path"),
-        ("ROOT_PATH", "//evil.example", "is not a path"),
-        ("MAX_CONNECTIONS", "3", "a browser alone needs 8"),
-    ],
-)
-def test_how_the_page_is_reached_is_checked(name, value, words):
-    with pytest.raises(UserError, match=f"WAN_UI_{name}.*{words}"):
-        load_settings({f"WAN_UI_{name}": value})
 
 
 @pytest.mark.parametrize(

@@ -4,11 +4,13 @@ import argparse
 import json
 from dataclasses import replace
 
+from wan_ui import rules
+from wan_ui.commands import options
 from wan_ui.commands.options import add_lora_option, add_model_options, draft
-from wan_ui.errors import UserError
 from wan_ui.qa import bench
 from wan_ui.settings import ROOT, settings
 
+limit = options.by(rules.number(0, 1_000_000))
 EXAMPLE = ROOT / "assets" / "examples" / "cat.jpg"
 
 
@@ -16,13 +18,15 @@ def add(commands) -> None:
     parser = commands.add_parser("bench", help="time a cold start and warm clips on this machine")
     parser.add_argument("--image", default=str(EXAMPLE), metavar="FILE")
     parser.add_argument("--prompt", default="the camera slowly zooms in, sunset light", metavar="TEXT")
-    parser.add_argument("--clips", type=int, default=3, metavar="N", help="warm clips; the median is shown")
+    parser.add_argument(
+        "--clips", type=options.positive, default=3, metavar="N", help="warm clips; the median is shown"
+    )
     parser.add_argument(
         "--synthetic", action="store_true", help="full-size random weights, drawn on the GPU: nothing is downloaded"
     )
-    parser.add_argument("--max-seconds", type=float, default=0, metavar="S", help="exit with 1 if a clip takes longer")
+    parser.add_argument("--max-seconds", type=limit, default=0, metavar="S", help="exit with 1 if a clip takes longer")
     parser.add_argument(
-        "--max-gib", type=float, default=0, metavar="GIB", help="the GPU memory there is; exit with 1 if more is used"
+        "--max-gib", type=limit, default=0, metavar="GIB", help="the GPU memory there is; exit with 1 if more is used"
     )
     parser.add_argument("--json", action="store_true", help="print the figures as JSON, the last line of output")
     add_model_options(parser)
@@ -31,11 +35,11 @@ def add(commands) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    if args.clips < 1:
-        raise UserError("--clips: at least 1")
     config = settings()
     if args.max_gib:
-        config = replace(config, gpu_gib=args.max_gib)  # what is offloaded follows from it, as on a card of that size
+        config = replace(
+            config, gpu_gib=max(1.0, args.max_gib)
+        )  # what is offloaded follows from it, as on a card of that size
     figures = bench.bench(config, draft(args), args.clips, random_weights=args.synthetic)
     missed = bench.failures(figures, args.max_seconds, args.max_gib)
     bench.print_table(figures)

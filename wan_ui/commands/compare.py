@@ -10,6 +10,7 @@ from pathlib import Path
 
 from wan_ui import weights
 from wan_ui.catalog import find_model, load_catalog
+from wan_ui.commands import options
 from wan_ui.commands.options import add_lora_option, draft, lora_spec
 from wan_ui.errors import UserError
 from wan_ui.intake import MAX_SEED, Draft
@@ -29,7 +30,9 @@ def add(commands) -> None:
     parser.add_argument("--update", action="store_true", help="with --golden: store what is rendered now instead")
     parser.add_argument("--image", default="", metavar="FILE", help="make the clips first, from this picture")
     parser.add_argument("--prompt", default="", metavar="TEXT")
-    parser.add_argument("--seed", type=int, default=-1, metavar="N", help="of every clip; default: one drawn for all")
+    parser.add_argument(
+        "--seed", type=options.seed, default=-1, metavar="N", help="of every clip; default: one drawn for all"
+    )
     parser.add_argument(
         "--with",
         action="append",
@@ -41,11 +44,11 @@ def add(commands) -> None:
     parser.add_argument("--all-schemes", action="store_true", help="one clip for every scheme that fits here")
     parser.add_argument("--model", default="")
     parser.add_argument("--scheme", default="", help="with --golden: several, separated by commas; default: all stored")
-    parser.add_argument("--engine", default="", help="auto | lightx2v | diffusers")
+    parser.add_argument("--engine", type=options.engine, default="", help="auto | lightx2v | diffusers")
     add_lora_option(parser)
-    parser.add_argument("--size", default="auto", metavar="WxH")
-    parser.add_argument("--frames", type=int, default=0, metavar="N")
-    parser.add_argument("--steps", type=int, default=0, metavar="N")
+    parser.add_argument("--size", type=options.size, default="auto", metavar="WxH")
+    parser.add_argument("--frames", type=options.positive, metavar="N")
+    parser.add_argument("--steps", type=options.positive, metavar="N")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="comparison.mp4, contact-sheet.png, comparison.json")
     parser.add_argument("--json", action="store_true", help="print the result as JSON, the last line of output")
     parser.set_defaults(run=run)
@@ -113,9 +116,10 @@ def vary(base: Draft, text: str) -> tuple[Draft, str]:
         if key not in VARIED:
             raise UserError(f"--with: {key!r} cannot be varied; the keys are {', '.join(VARIED)}")
         if key in ("steps", "seed"):
-            if not value.isdigit():
-                raise UserError(f"--with: {key}={value!r} is not a whole number")
-            changes[key] = int(value)
+            try:
+                changes[key] = (options.positive if key == "steps" else options.seed)(value)
+            except argparse.ArgumentTypeError as error:
+                raise UserError(f"--with: {key}={error}") from None
         elif key == "lora":  # besides those of --lora
             try:
                 changes["loras"] = (*changes.get("loras", base.loras), lora_spec(value))

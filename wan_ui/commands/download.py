@@ -6,6 +6,7 @@ from tqdm import tqdm
 
 from wan_ui import download
 from wan_ui.catalog import find_model, load_catalog
+from wan_ui.commands import options
 from wan_ui.hardware import engine_name
 from wan_ui.settings import settings
 
@@ -14,7 +15,12 @@ def add(commands) -> None:
     parser = commands.add_parser("download", help="fetch what a model and scheme need")
     parser.add_argument("model", metavar="MODEL", help="i2v-a14b, ti2v-5b ...: see configs/catalog.toml")
     parser.add_argument("scheme", metavar="SCHEME", nargs="?", default="", help="default: the model's")
-    parser.add_argument("--engine", default="auto", help="auto | lightx2v | diffusers: they read different VAE files")
+    parser.add_argument(
+        "--engine",
+        type=options.engine,
+        default="auto",
+        help="auto | lightx2v | diffusers: they read different VAE files",
+    )
     parser.add_argument("--dry-run", action="store_true", help="only show files and sizes")
     parser.add_argument("--check", action="store_true", help="compare files that are there with the hub's checksums")
     parser.set_defaults(run=run)

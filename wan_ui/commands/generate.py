@@ -10,7 +10,7 @@ from pathlib import Path
 
 from wan_ui.catalog import find_model, load_catalog
 from wan_ui.commands.job import run_job
-from wan_ui.commands.options import add_lora_option, add_model_options, draft
+from wan_ui.commands.options import add_lora_option, add_model_options, draft, seed
 from wan_ui.settings import settings
 from wan_ui.speech_intake import look_for_face
 
@@ -23,7 +23,7 @@ def add(commands) -> None:
     parser.add_argument("--audio", default="", metavar="FILE", help="a voice: the face in the clip speaks it")
     add_model_options(parser)
     add_lora_option(parser)
-    parser.add_argument("--seed", type=int, default=-1, metavar="N", help="default: a random one, which is printed")
+    parser.add_argument("--seed", type=seed, default=-1, metavar="N", help="default: a random one, which is printed")
     parser.add_argument("--json", action="store_true", help="print the result as JSON, the last line of output")
     parser.set_defaults(run=run)
 

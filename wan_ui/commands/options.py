@@ -2,19 +2,66 @@
 
 import argparse
 import re
+from collections.abc import Callable
 
-from wan_ui.intake import Draft
+from wan_ui import rules
+from wan_ui.catalog import parse_size
+from wan_ui.errors import UserError
+from wan_ui.intake import MAX_SEED, Draft
 from wan_ui.loras import TARGETS
+from wan_ui.loras.choice import MAX_STRENGTH
 from wan_ui.request import LoraSpec
+from wan_ui.rules import Rule
+from wan_ui.settings import ENGINES, RULES
+
+STRENGTH = rules.number(-MAX_STRENGTH, MAX_STRENGTH, f"a number from {-MAX_STRENGTH:g} to {MAX_STRENGTH:g}")
+
+
+def by(rule: Rule) -> Callable:
+    """A rule as the `type` of an option: argparse names the option, the value and what is allowed."""
+
+    def read(value: str):
+        try:
+            return rule.read(value)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{value!r}: expected {rule.allowed}") from None
+
+    return read
+
+
+def by_setting(name: str) -> Callable:
+    return by(RULES[name])
+
+
+def engine(value: str) -> str:
+    return value and by(rules.one_of(*ENGINES))(value)  # argparse reads the default "" as well
+
+
+def size(value: str) -> str:
+    """WxH, or auto. Which sizes there are depends on the model."""
+    if value != "auto":
+        try:
+            parse_size(value)
+        except UserError:
+            raise argparse.ArgumentTypeError(
+                f"{value!r}: expected WIDTHxHEIGHT, for example 256x256, or auto"
+            ) from None
+    return value
+
+
+positive = by(rules.whole(1))
+seed = by(rules.whole(-1, MAX_SEED, f"a whole number from 0 to {MAX_SEED}, or -1 to draw one"))
 
 
 def add_model_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--model", default="", help="see configs/catalog.toml (default wan-tiny)")
     command.add_argument("--scheme", default="", help="how the weights are stored: bf16, fp8, gguf-Q8_0 ...")
-    command.add_argument("--engine", default="", help="auto | lightx2v | diffusers")
-    command.add_argument("--size", default="auto", metavar="WxH", help="default: the size nearest the picture's shape")
-    command.add_argument("--frames", type=int, default=0, metavar="N")
-    command.add_argument("--steps", type=int, default=0, metavar="N", help="denoise steps (default: the model's)")
+    command.add_argument("--engine", type=engine, default="", help="auto | lightx2v | diffusers")
+    command.add_argument(
+        "--size", type=size, default="auto", metavar="WxH", help="default: the size nearest the picture's shape"
+    )
+    command.add_argument("--frames", type=positive, metavar="N")
+    command.add_argument("--steps", type=positive, metavar="N", help="denoise steps (default: the model's)")
 
 
 def add_lora_option(command: argparse.ArgumentParser) -> None:
@@ -35,9 +82,9 @@ def lora_spec(text: str) -> LoraSpec:
     if target is not None and target not in TARGETS:
         raise argparse.ArgumentTypeError(f"{text!r}: the target is one of {', '.join(TARGETS)}, not {target!r}")
     try:
-        return LoraSpec(file, float(strength or 1), target or "auto")
+        return LoraSpec(file, STRENGTH.read(strength or "1"), target or "auto")
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r}: the strength {strength!r} is not a number") from None
+        raise argparse.ArgumentTypeError(f"{text!r}: the strength is {STRENGTH.allowed}, not {strength!r}") from None
 
 
 def draft(args: argparse.Namespace, **more) -> Draft:

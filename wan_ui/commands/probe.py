@@ -2,10 +2,13 @@
 
 import argparse
 import json
+import re
 import sys
 from dataclasses import asdict
 
-from wan_ui.catalog import find_model, load_catalog, parse_size
+from wan_ui import rules
+from wan_ui.catalog import find_model, load_catalog
+from wan_ui.commands import options
 from wan_ui.errors import UserError
 from wan_ui.qa import probe
 from wan_ui.settings import settings
@@ -25,7 +28,7 @@ def add(commands) -> None:
     parser.add_argument("--kind", action="append", default=[], choices=KINDS, help="repeat for several; default: all")
     parser.add_argument(
         "--limit",
-        type=float,
+        type=options.by(rules.number(1, 100_000)),
         default=probe.LIMIT,
         metavar="SECONDS",
         help="for one kernel; after that it counts as crashed and the next one is tried (default: %(default)g)",
@@ -38,8 +41,6 @@ def add(commands) -> None:
 def run(args: argparse.Namespace) -> int:
     """0 when no kernel is wrong, has crashed or has failed."""
     config = settings()
-    if not args.limit > 0:
-        raise UserError("--limit: must be more than 0 seconds")
     shapes = [parse_shape(text, config) for text in args.shape] or probe.default_shapes(config)
     results = probe.run(
         config,
@@ -62,11 +63,11 @@ def run(args: argparse.Namespace) -> int:
 def parse_shape(text: str, config) -> probe.Shape:
     name, _, size = text.partition(":")
     model = find_model(load_catalog(config.catalog), name)
-    width, height, *frames = size.split("x")[:3] if size.count("x") == 2 else (*parse_size(size),)
-    frames = frames[0] if frames else model.default_frames
-    if not all(str(value).isdigit() and int(value) > 0 for value in (width, height, frames)):
+    numbers = re.fullmatch(r"([1-9][0-9]{0,4})x([1-9][0-9]{0,4})(?:x([1-9][0-9]{0,4}))?", size)
+    if not numbers:
         raise UserError(f"--shape: {text!r} is not MODEL:WIDTHxHEIGHT or MODEL:WIDTHxHEIGHTxFRAMES")
-    return probe.shape_of(model, int(width), int(height), int(frames))
+    width, height, frames = (int(number or model.default_frames) for number in numbers.groups())
+    return probe.shape_of(model, width, height, frames)
 
 
 def print_table(results: list[probe.Result]) -> None:

@@ -3,13 +3,16 @@
 import argparse
 from dataclasses import replace
 
+from wan_ui.commands.options import by_setting
 from wan_ui.settings import settings
 
 
 def add(commands) -> None:
     parser = commands.add_parser("serve", help="start the page")
-    parser.add_argument("--host", help="address to listen on (default 127.0.0.1: this machine only)")
-    parser.add_argument("--port", type=int, help="default 7860")
+    parser.add_argument(
+        "--host", type=by_setting("host"), help="address to listen on (default 127.0.0.1: this machine only)"
+    )
+    parser.add_argument("--port", type=by_setting("port"), help="default 7860")
     parser.set_defaults(run=run)
 
 

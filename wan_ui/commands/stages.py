@@ -6,6 +6,7 @@ import logging
 from pathlib import Path
 
 from wan_ui.catalog import find_model, load_catalog
+from wan_ui.commands import options
 from wan_ui.errors import UserError
 from wan_ui.settings import settings
 
@@ -14,7 +15,7 @@ def add(commands) -> None:
     parser = commands.add_parser("stages", help="which stage of a loaded pipeline is wrong, if any")
     parser.add_argument("--model", default="", help="see configs/catalog.toml (default wan-tiny)")
     parser.add_argument("--scheme", default="", help="how the weights are stored: bf16, fp8, gguf-Q8_0 ...")
-    parser.add_argument("--engine", default="", help="auto | diffusers | lightx2v")
+    parser.add_argument("--engine", type=options.engine, default="", help="auto | diffusers | lightx2v")
     parser.add_argument(
         "--reference",
         default="auto",
@@ -22,8 +23,10 @@ def add(commands) -> None:
         help="stored | same-files (diffusers in float32) | none | a file; default: stored if there is one",
     )
     parser.add_argument("--save", type=Path, metavar="FILE", help="store the float32 reference in a file; nothing else")
-    parser.add_argument("--size", default="", metavar="WxH", help="with --save: the size of the trial")
-    parser.add_argument("--frames", type=int, default=0, metavar="N", help="with --save: its length")
+    parser.add_argument(
+        "--size", type=options.size, default="auto", metavar="WxH", help="with --save: the size of the trial"
+    )
+    parser.add_argument("--frames", type=options.positive, metavar="N", help="with --save: its length")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="where pictures of the intermediate results go")
     parser.add_argument("--json", action="store_true", help="print the report as JSON, the last line of output")
     parser.set_defaults(run=run)
@@ -84,7 +87,7 @@ def save(args: argparse.Namespace, model, scheme) -> int:
     from wan_ui.qa import reference
 
     trial = reference.default_trial(model)
-    if args.size:
+    if args.size != "auto":
         width, height = parse_size(args.size)
         trial = replace(trial, width=width, height=height)
     trial = replace(trial, frames=args.frames or trial.frames)

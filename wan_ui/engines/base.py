@@ -13,7 +13,7 @@ from wan_ui.catalog import Model, Scheme
 from wan_ui.errors import UserError
 from wan_ui.hardware import lightx2v_missing
 from wan_ui.request import Clip, LoraMatch, LoraSpec, Report, Request
-from wan_ui.settings import settings
+from wan_ui.settings import ENGINES, settings
 
 if TYPE_CHECKING:
     import numpy as np
@@ -91,8 +91,8 @@ class Stages(Protocol):
 
 def create_engine(name: str) -> tuple[Engine, str]:
     """Engine for `auto | diffusers | lightx2v`, and the reason for the choice. Raises UserError."""
-    if name not in ("auto", "diffusers", "lightx2v"):
-        raise UserError(f"engine: {name!r} is not known; use auto, diffusers or lightx2v", field="engine")
+    if name not in ENGINES:
+        raise UserError(f"engine: {name!r} is not known; choose one of {', '.join(ENGINES)}", field="engine")
     missing = lightx2v_missing(settings())
     if name == "lightx2v" and missing and not missing.startswith("no CUDA"):
         raise UserError(f"engine: LightX2V cannot be used: {missing}", field="engine")

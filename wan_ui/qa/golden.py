@@ -66,7 +66,7 @@ class Golden:
             image=str(PICTURES / clip["image"]),
             prompt=clip["prompt"],
             seed=clip["seed"],
-            frames=clip.get("frames", 0),
+            frames=clip.get("frames"),
             size=clip.get("size", "auto"),
             model=self.model,
             scheme=scheme,

@@ -19,7 +19,7 @@ from wan_ui.ui.security import uploaded
 from wan_ui.ui.session import is_loopback
 
 DESCRIPTION = (
-    "Make a clip from a picture and a prompt, and wait for it. Empty texts and zeros choose the default, seed -1 "
+    "Make a clip from a picture and a prompt, and wait for it. Empty texts and null choose the default, seed -1 "
     "draws a random one; loras: one FILE:STRENGTH:TARGET a line; audio: a voice that the face speaks. Answers with "
     "the video and its settings: job, seed, model, seconds per stage and more."
 )
@@ -34,8 +34,8 @@ def build_api(waiting: int) -> None:
             gr.Textbox("", label="model"),
             gr.Textbox("", label="scheme"),
             gr.Textbox("auto", label="size"),
-            gr.Number(0, label="frames"),
-            gr.Number(0, label="steps"),
+            gr.Number(None, label="frames"),
+            gr.Number(None, label="steps"),
             gr.Number(-1, label="seed"),
             gr.Textbox("", label="loras"),
             gr.Audio(None, type="filepath", label="audio"),
@@ -53,7 +53,7 @@ def build_api(waiting: int) -> None:
 
 
 @guard
-def generate(image, prompt, model="", scheme="", size="auto", frames=0, steps=0, seed=-1, loras="", audio=None):
+def generate(image, prompt, model="", scheme="", size="auto", frames=None, steps=None, seed=-1, loras="", audio=None):
     owner = "local" if is_loopback(PIPELINE.settings.host) else f"api-{secrets.token_hex(16)}"
     try:
         draft = Draft(
