@@ -12,8 +12,8 @@ from functools import lru_cache
 from pathlib import Path
 
 from wan_ui.errors import UserError
-from wan_ui.settings import ROOT
 
+CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 KINDS = ("bf16", "fp8", "gguf")
 FAMILIES = ("a14b", "5b")
 # Kernels for fp8 weights in LightX2V; each name also works as a scheme: fp8 with that kernel.
@@ -159,7 +159,7 @@ def _model(name: str, values: dict, repositories: dict[str, Repository]) -> Mode
     values["sizes"] = tuple(parse_size(size) for size in values["sizes"])
     values["frames"] = tuple(values["frames"])
     values["steps"] = tuple(values["steps"])
-    values["words"] = ROOT / "configs" / values["words"] if values.get("words") else None
+    values["words"] = CONFIGS / values["words"] if values.get("words") else None
     model = Model(name=name, schemes=schemes, repositories=repositories, **values)
     stride = {"a14b": 16, "5b": 32}[model.family]  # VAE stride times DIT patch size
     assert all(w % stride == 0 and h % stride == 0 for w, h in model.sizes), f"{name}: sizes"
