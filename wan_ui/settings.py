@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from wan_ui import rules
-from wan_ui.catalog import load_catalog
 from wan_ui.errors import UserError
 from wan_ui.rules import Rule
 
@@ -150,6 +149,8 @@ def load_settings(environ: dict[str, str]) -> Settings:
 
 def _check_names(settings: Settings) -> None:
     """What can only be told by looking at other files."""
+    from wan_ui.catalog import load_catalog  # it reads settings, as do the modules of patches
+
     catalog = load_catalog(settings.catalog)
     if settings.model not in catalog:
         raise UserError(f"WAN_UI_MODEL={settings.model!r}: expected one of {', '.join(catalog)}")
@@ -162,7 +163,7 @@ def _check_names(settings: Settings) -> None:
     if path and not (Path(path) / "lightx2v" / "infer.py").is_file():
         raise UserError(f"WAN_UI_LIGHTX2V_PATH={path!r}: expected {RULES['lightx2v_path'].allowed}")
     if settings.lightx2v_patches_off:
-        from wan_ui.patches import switched_off  # its modules read settings
+        from wan_ui.patches import switched_off
 
         switched_off(settings.lightx2v_patches_off)
 
