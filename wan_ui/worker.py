@@ -24,6 +24,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
+from wan_ui.cpus import allowed_cpus
 from wan_ui.errors import Cancelled, UserError, WorkerDied
 from wan_ui.request import Progress, Request
 from wan_ui.settings import Settings
@@ -207,6 +208,8 @@ def worker_main(pipe, engine_factory: str, settings_json: str, stderr_path: str)
     defaults = Settings()
     resolved = Settings(**{name: type(getattr(defaults, name))(value) for name, value in values.items()})
     settings_module.use(resolved)
+    # Read when torch and its like are first imported: speech without an engine, LightX2V and numpy follow it too.
+    settings_module.default_environment({"OMP_NUM_THREADS": str(resolved.threads or allowed_cpus())})
 
     inbox: list[dict] = []
     arrived = threading.Condition()

@@ -3,7 +3,6 @@
 import contextlib
 import ctypes
 import math
-import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 import torch
 
 from wan_ui.catalog import Model
+from wan_ui.cpus import allowed_cpus
 from wan_ui.errors import UserError
 from wan_ui.hardware import measure
 from wan_ui.headers import read_header
@@ -74,9 +74,8 @@ def choose_dtype(device: torch.device) -> Choice:
 
 
 def use_threads(wanted: int) -> None:
-    """Set torch's CPU threads; 0 means every core this process may run on (containers limit that)."""
-    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    torch.set_num_threads(wanted or available)
+    """Set torch's CPU threads; 0 means as many as this process may use CPUs (containers limit that)."""
+    torch.set_num_threads(wanted or allowed_cpus())
     if sys.platform == "linux":
         # glibc gives blocks above 128 kB back to the kernel when they are freed, and every activation of a
         # convolution is one: the page faults of getting them again double the time of a VAE decode.

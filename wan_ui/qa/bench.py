@@ -4,7 +4,6 @@ The clips take the way of every job (queue, worker, engine, MP4) in a temporary 
 is measured on a machine says nothing about another: the table names the processor or GPU.
 """
 
-import os
 import platform
 import statistics
 import subprocess
@@ -17,6 +16,7 @@ from pathlib import Path
 from PIL import Image
 
 from wan_ui.catalog import find_model, load_catalog
+from wan_ui.cpus import allowed_cpus
 from wan_ui.errors import UserError
 from wan_ui.hardware import engine_name
 from wan_ui.intake import Draft
@@ -35,7 +35,7 @@ def machine() -> str:
     if info.is_file():
         lines = (line for line in info.read_text().splitlines() if line.startswith("model name"))
         name = next(lines, f":{name}").partition(":")[2].strip()
-    return f"{name}, {len(os.sched_getaffinity(0))} cores"
+    return f"{name}, {allowed_cpus()} cores"
 
 
 def import_seconds(module: str = "wan_ui.ui") -> tuple[float, bool]:
