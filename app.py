@@ -35,11 +35,12 @@ def serve(values: Settings, engine_factory: str = ENGINE_FACTORY) -> None:
 
 
 def _check_port(values: Settings) -> None:
-    family = socket.AF_INET6 if ":" in values.host else socket.AF_INET
+    host = values.host.strip("[]")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((values.host, values.port))
+            probe.bind((host, values.port))
         except OSError as error:
             if error.errno == errno.EADDRINUSE:
                 words = f"port: {values.port} is in use by another program; stop it, or choose another with WAN_UI_PORT"

@@ -60,7 +60,7 @@ class Settings:
     # addresses or networks of reverse proxies whose X-Forwarded headers are believed
     proxies: str = setting("", rules.NETWORKS)
     root_path: str = setting("", rules.ROOT_PATH)  # where a reverse proxy shows the page
-    max_connections: int = setting(64, rules.whole(8))  # open at once from one address; a browser alone needs 8
+    max_connections: int = setting(200, rules.whole(8))  # open at once from one address; a browser alone needs 8
     outputs: Path = setting(Path("outputs"), rules.folder())  # jobs, clips and the database
     models: Path = setting(Path("models"), rules.folder())  # downloaded weights: <models>/<owner>/<repo>/<file>
     # LoRA files, in subfolders too; those of assets/loras are listed beside them

@@ -1,9 +1,12 @@
 """Real requests at the running app: nothing but clips is served, nothing is fetched, nobody else's page may post."""
 
+import functools
 import http.server
 import json
+import socket
 import sqlite3
 import threading
+import time
 import uuid
 from pathlib import Path
 
@@ -11,7 +14,7 @@ import httpx
 import pytest
 from playwright.sync_api import expect
 
-from tests.ui.conftest import App, generate, wait_for_playing
+from tests.ui.conftest import PATIENCE, App, generate, wait_for_playing
 from wan_ui.settings import ROOT
 
 # Of the endpoint `generate`, after image and prompt: model, scheme, size, frames, steps, seed, loras, audio.
@@ -128,7 +131,7 @@ def test_no_address_is_ever_fetched(web):
             answer = call(web, "generate", [None, file_data(url), *REST])
             assert "Only uploaded files are accepted" in answer
             assert web.get(f"/gradio_api/file={url}").status_code == 403
-            assert web.get(f"/gradio_api/proxy={url}").status_code in (400, 403)
+            assert web.get(f"/gradio_api/proxy={url}").status_code == 403
         trap.shutdown()
     assert asked == []
 
@@ -148,6 +151,97 @@ def test_requests_from_other_sites_are_refused(web):
         assert allowed not in ("*", "null", "https://evil.example")
     own = {"Origin": str(web.base_url).rstrip("/")}
     assert web.post("/gradio_api/call/generate", json=body, headers=own).status_code == 200
+
+
+def test_names_of_others_are_not_answered(web, picture):
+    """DNS rebinding: a page of evil.example has given its name the address 127.0.0.1."""
+    rebinding = {"Host": "evil.example:7860", "Origin": "http://evil.example:7860", "Sec-Fetch-Site": "same-origin"}
+    body = {"data": [None, "x", *REST]}
+    for name in ("Host", "X-Forwarded-Host"):
+        headers = {**rebinding, name: "evil.example:7860"}
+        for path in ("/", "/config", "/gradio_api/info", "/gradio_api/file=/etc/hosts", "/gradio_api/heartbeat/x"):
+            answer = web.get(path, headers=headers)
+            assert answer.status_code == 403 and "WAN_UI_HOSTS" in answer.text, path
+        assert web.post("/gradio_api/call/generate", json=body, headers=headers).status_code == 403
+        assert web.post("/gradio_api/upload", files={"files": ("a.png", b"x")}, headers=headers).status_code == 403
+    assert web.get("/config", headers={"Host": "localhost"}).status_code == 200
+
+
+def test_behind_a_proxy_nobody_is_the_person_here(web):
+    for headers, local in (
+        ({}, True),
+        ({"X-Forwarded-For": "127.0.0.1"}, False),
+        ({"X-Forwarded-Proto": "http"}, False),
+    ):
+        event = web.post("/gradio_api/call/ask", json={"data": [{}, None]}, headers=headers).json()["event_id"]
+        answer = web.get(f"/gradio_api/call/ask/{event}").text
+        assert ("only the person at this machine" in answer) is not local
+
+
+def test_files_are_never_pages(web):
+    """Whatever name a file is uploaded under, a browser gets bytes to save."""
+    script = b"<script>alert(1)</script>"
+    for name in ("voice.html", "voice.svg", "voice.xhtml", "voice.xml", "voice.js", "voice", "voice.HTM", "voice.pdf"):
+        path = web.post("/gradio_api/upload", files={"files": (name, script, "text/html")}).json()[0]
+        for headers in ({}, {"Range": "bytes=0-9"}):
+            answer = web.get(f"/gradio_api/file={path}", headers=headers)
+            assert answer.status_code in (200, 206) and answer.headers["content-type"] == "application/octet-stream"
+            assert answer.headers["content-disposition"].startswith("attachment")
+            assert answer.headers["x-content-type-options"] == "nosniff"
+            assert "sandbox" in answer.headers["content-security-policy"]
+    page = web.get("/")
+    assert "object-src 'none'" in page.headers["content-security-policy"]
+    assert page.headers["x-content-type-options"] == "nosniff"
+
+
+def test_a_request_is_bounded_before_it_is_read(web, app):
+    post = functools.partial(web.post, headers={"Content-Type": "application/json"})
+    for body, status, words in (
+        (b'{"data":[' + b"[]," * 1_000_000 + b"[]]}", 413, "at most 2,000,000 bytes"),
+        (b'{"data":[' + b"[]," * 100_000 + b"[]]}", 413, "at most 5,000 values"),
+        (b'{"data":' + b"[" * 100 + b"]" * 100 + b"}", 400, "nested more than 32 deep"),
+        (b'{"data":[' + b"9" * 5000 + b"]}", 400, "5,000 digits"),
+    ):
+        for path in (
+            "call/generate",
+            "queue/join",
+            "run/generate",
+            "api/generate",
+            "cancel",
+            "reset",
+            "call/v2/generate",
+        ):
+            answer = post(f"/gradio_api/{path}", content=body)
+            assert answer.status_code == status and words in answer.text, path
+    form = {"Content-Type": "multipart/form-data; boundary=x"}
+    field = b'--x\r\nContent-Disposition: form-data; name="files"\r\n\r\n' + bytes(3_000_000) + b"\r\n--x--\r\n"
+    answer = web.post("/gradio_api/upload", content=field, headers=form)
+    assert answer.status_code == 400 and "send one file with a file name" in answer.text
+    two = [("files", ("a.png", b"x")), ("files", ("b.png", b"x"))]
+    assert web.post("/gradio_api/upload", files=two).status_code == 400
+    assert web.post("/login", content=b"username=" + b"x" * 100_000).status_code == 413
+
+
+def test_a_broken_upload_leaves_nothing(web, app):
+    part = b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.png"\r\n\r\n' + bytes(200_000)
+    head = b"POST /gradio_api/upload HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=x\r\n"
+
+    def halves() -> list:
+        return list((app.folder / "uploads").glob("tmp*"))
+
+    def until(done) -> None:
+        deadline = time.monotonic() + PATIENCE
+        while not done():
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+
+    with socket.create_connection(("127.0.0.1", app.port)) as link:
+        link.sendall(head + b"Content-Length: 500000\r\n\r\n" + part)
+        until(halves)
+    until(lambda: not halves())
+    form = {"Content-Type": "multipart/form-data; boundary=x"}
+    assert web.post("/gradio_api/upload", content=part, headers=form).status_code == 400
+    assert halves() == []
 
 
 def test_component_functions_are_not_reachable(web):

@@ -8,11 +8,10 @@ reload, a second tab or a restart of the app all find their job again.
 import logging
 
 import gradio as gr
-from starlette.middleware import Middleware
 
 from wan_ui.catalog import find_model, load_catalog
 from wan_ui.settings import Settings
-from wan_ui.ui import handlers
+from wan_ui.ui import handlers, server
 from wan_ui.ui.api import build_api
 from wan_ui.ui.compare_tab import build_compare_tab
 from wan_ui.ui.doctor_tab import build_doctor_tab
@@ -23,7 +22,7 @@ from wan_ui.ui.inputs import build_inputs
 from wan_ui.ui.models_panel import build_models_panel, usable
 from wan_ui.ui.progress_card import build_progress_card
 from wan_ui.ui.result import build_result
-from wan_ui.ui.security import SameSiteOnly, forbid_fetching
+from wan_ui.ui.security import Guard, harden
 from wan_ui.ui.session import browser_state
 from wan_ui.ui.theme import CSS, FAVICON, SCRIPT, build_theme
 
@@ -167,7 +166,8 @@ def build_ui(settings: Settings) -> gr.Blocks:
 def launch(page: gr.Blocks, settings: Settings, clips: str) -> None:
     """Serve in a thread, and say where."""
     logging.getLogger("httpx").setLevel(logging.WARNING)  # Gradio asks itself whether it is up
-    forbid_fetching()
+    harden()
+    server.install(settings, lambda app: Guard(app, settings))
     page.queue(max_size=None)
     page.launch(
         server_name=settings.host,
@@ -175,12 +175,12 @@ def launch(page: gr.Blocks, settings: Settings, clips: str) -> None:
         auth=tuple(settings.auth.split(":", 1)) if settings.auth else None,
         allowed_paths=[clips],  # every clip lies under an id that cannot be guessed
         max_file_size=f"{settings.max_upload_mb}mb",
-        app_kwargs={"middleware": [Middleware(SameSiteOnly)]},
+        root_path=settings.root_path,
         theme=build_theme(),
         css_paths=CSS,
         head=f"<script>{SCRIPT.read_text()}</script>",
         favicon_path=FAVICON,
-        footer_links=["api", "settings"],
+        footer_links=["api"],
         share=False,
         run_history=False,
         enable_monitoring=False,

@@ -16,7 +16,7 @@ from wan_ui.pipeline import PIPELINE
 from wan_ui.request import LoraSpec
 from wan_ui.ui.handlers import guard
 from wan_ui.ui.security import uploaded
-from wan_ui.ui.session import is_loopback
+from wan_ui.ui.session import is_local
 
 DESCRIPTION = (
     "Make a clip from a picture and a prompt, and wait for it. Empty texts and null choose the default, seed -1 "
@@ -54,7 +54,7 @@ def build_api(waiting: int) -> None:
 
 @guard
 def generate(image, prompt, model="", scheme="", size="auto", frames=None, steps=None, seed=-1, loras="", audio=None):
-    owner = "local" if is_loopback(PIPELINE.settings.host) else f"api-{secrets.token_hex(16)}"
+    owner = "local" if is_local(PIPELINE.settings) else f"api-{secrets.token_hex(16)}"
     try:
         draft = Draft(
             image=uploaded(image),

@@ -6,22 +6,64 @@ streams any public page, so that the server fetches for strangers. This page tak
 both functions are replaced by a refusal; everything in Gradio that fetches goes through one of them.
 Remove when: Gradio has a switch for it.
 
-Cross-site requests. Any website can make a visitor's browser POST to http://127.0.0.1:7860. Browsers say
-so in `Sec-Fetch-Site`, older ones in `Origin`; such requests are refused. Programs send neither header.
+Form fields. Target: `route_utils.GradioMultiPartParser`. Why: a form field without a file name is kept in memory
+whole, 200 MB and more, and a thousand files in one form take a thousand file descriptors. How: `OneFile` takes its
+place, which takes a single file. Remove when: Gradio bounds both.
+
+Requests. `Guard` stands in front of all of Gradio: it knows the addresses that the page needs, refuses names and
+pages of strangers (see visitor.py), bounds what a request may bring (body.py) and says what browsers may do with
+the answer.
 """
 
+import json
+import logging
 import os
+import re
+import time
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import quote
 
 import gradio as gr
 from fastapi import HTTPException
-from gradio import processing_utils, routes
-from gradio.utils import get_upload_folder
-from starlette.datastructures import Headers
+from gradio import processing_utils, route_utils, routes
+from gradio.utils import get_space, get_upload_folder
+from python_multipart.exceptions import MultipartParseError
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.formparsers import MultiPartException
 from starlette.responses import PlainTextResponse
 
 from wan_ui.errors import UserError
+from wan_ui.settings import Settings
+from wan_ui.ui import body
+from wan_ui.ui.visitor import is_cross_site, is_known_host, origin_host, split_host, visitor
+
+log = logging.getLogger(__name__)
+
+VISITOR = b"wan-ui-visitor"  # the header by which `Guard` tells handlers who asks: "local" or "shared"
+# All that the page and programs need; the rest of Gradio (screen recordings, component functions, streams, proxying,
+# monitoring, run history ...) is not there. After API_PREFIX or at the root.
+PAGES = re.compile(
+    r"/|/(config|login|logout|favicon\.ico|theme\.css|robots\.txt|manifest\.json)/?|/(static|assets|svelte)/.+"
+    r"|/gradio_api/(info|openapi\.json|user|login_check|app_id|upload|upload_progress|startup-events|theme\.css)/?"
+    r"|/gradio_api/(queue/(join|data)|cancel|reset)/?|/gradio_api/heartbeat/[^/]+"
+    r"|/gradio_api/(run|api|call(/v2)?)/[^/]+/?|/gradio_api/call(/v2)?/[^/]+/[^/]+|/gradio_api/file[=/].+"
+)
+# What files may be shown as. Anything else is bytes: it is never run by a browser, whatever its name says.
+TYPES = {
+    ".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".webp": "image/webp", ".gif": "image/gif",
+    ".bmp": "image/bmp", ".mp4": "video/mp4", ".webm": "video/webm", ".mov": "video/quicktime", ".wav": "audio/wav",
+    ".mp3": "audio/mpeg", ".m4a": "audio/mp4", ".aac": "audio/aac", ".ogg": "audio/ogg", ".oga": "audio/ogg",
+    ".opus": "audio/ogg", ".flac": "audio/flac", ".json": "application/json",
+}  # fmt: skip
+OF_FILES = (b"content-length", b"content-range", b"accept-ranges", b"etag", b"last-modified", b"date")
+FILE_POLICY = "default-src 'none'; img-src 'self'; media-src 'self'; style-src 'unsafe-inline'; sandbox"
+PAGE_POLICY = (
+    # Gradio writes its configuration into the page and makes functions of `js_on_load`.
+    "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; style-src 'self' 'unsafe-inline'; "
+    "img-src 'self' data: blob:; media-src 'self' data: blob:; font-src 'self' data:; connect-src 'self' data: blob:; "
+    "worker-src 'self' blob:; object-src 'none'; base-uri 'self'; form-action 'self'; frame-ancestors 'self'"
+)
+SPACES = " https://huggingface.co https://*.hf.space"  # which show a Space in a frame
 
 
 async def _refuse_fetch(url: str):
@@ -32,35 +74,183 @@ async def _refuse_stream(url: str, request):
     raise HTTPException(403, "Only files are served here, not addresses.")
 
 
-def forbid_fetching() -> None:
+class OneFile(route_utils.GradioMultiPartParser):
+    """The parser of uploads, for one file and nothing beside it. What was written of a broken one is deleted."""
+
+    def __init__(self, headers, stream, **options):
+        super().__init__(headers, stream, **{**options, "max_files": 1})
+
+    def on_headers_finished(self) -> None:
+        super().on_headers_finished()
+        field = self._current_part.field_name
+        if field != "files" or self._current_part.file is None:
+            raise MultiPartException(f"{field[:80]!r}: send one file with a file name, in the field 'files'.")
+
+    async def parse(self):
+        try:
+            form = await super().parse()
+            if not form.getlist("files"):
+                raise MultiPartException("files: the form has no whole file.")
+        except BaseException as error:
+            for file in self._files_to_close_on_error:
+                file.close()
+                Path(file.name).unlink(missing_ok=True)
+            if isinstance(error, (MultipartParseError, AttributeError, FileNotFoundError)):
+                raise MultiPartException("files: the form cannot be read.") from None
+            raise
+        return form
+
+
+def harden() -> None:
+    """Put the refusals in place, once, before the page is served."""
     processing_utils.async_ssrf_protected_get = _refuse_fetch
     routes.secure_url_stream_response = _refuse_stream
+    route_utils.GradioMultiPartParser = OneFile
 
 
-class SameSiteOnly:
-    """ASGI middleware: a request that changes something must come from the page itself or a program."""
+class Refused(Exception):
+    def __init__(self, status: int, words: str):
+        super().__init__(words)
+        self.status = status
 
-    def __init__(self, app):
-        self.app = app
+
+class Guard:
+    """ASGI application in front of Gradio's."""
+
+    def __init__(self, app, settings: Settings):
+        self.app, self.settings = app, settings
+        self.page_policy = PAGE_POLICY + (SPACES if get_space() else "")
+        self.told: set[str] = set()  # each reason is logged once
 
     async def __call__(self, scope, receive, send) -> None:
-        if scope["type"] == "http" and scope["method"] not in ("GET", "HEAD", "OPTIONS"):
-            headers = Headers(scope=scope)
-            if is_cross_site(headers):
-                return await PlainTextResponse("Requests from other sites are refused.", 403)(scope, receive, send)
-        await self.app(scope, receive, send)
+        if scope["type"] != "http":
+            if scope["type"] == "lifespan":
+                await self.app(scope, receive, send)
+            return
+        try:
+            scope, receive = await self._checked(scope, receive)
+        except (Refused, body.BodyRefused) as error:
+            answer = PlainTextResponse(str(error), error.status, {"connection": "close"})
+            return await answer(scope, receive, self._answering(scope, send))
+        await self.app(scope, receive, self._answering(scope, send))
 
+    async def _checked(self, scope, receive):
+        settings, headers = self.settings, Headers(scope=scope)
+        scope = {**scope, "path": self._path(scope["path"])}
+        host = headers.get("host", "")
+        for name in (*headers.getlist("host"), *headers.getlist("x-forwarded-host")):
+            if not is_known_host(name.partition(",")[0], settings):
+                self._tell(f"a request for the host {name[:200]!r} was refused; see WAN_UI_HOSTS")
+                name = split_host(name)[0][:200]
+                raise Refused(
+                    403,
+                    f"This Wan UI does not answer under the name {name!r}. If the name is yours, start it with "
+                    f"WAN_UI_HOSTS={name} (several are separated by commas).",
+                )
+        method = scope["method"]
+        if ("origin" in headers or method not in ("GET", "HEAD")) and is_cross_site(headers, settings):
+            page = headers.get("origin", "another site")[:200]
+            self._tell(f"a request from {page!r} to {host[:200]!r} was refused; see WAN_UI_HOSTS")
+            raise Refused(
+                403,
+                f"Requests from other sites are refused: the page is {page}, and this is {host[:200]}. If that page is "
+                "this app behind a proxy, name its host in WAN_UI_HOSTS.",
+            )
+        if not PAGES.fullmatch(scope["path"]):
+            raise Refused(403 if scope["path"].startswith("/gradio_api/") else 404, "There is nothing at this address.")
+        added = {VISITOR: b"local" if visitor(scope, settings)[0] else b"shared"}
+        page = origin_host(headers)
+        if page and not split_host(host)[1]:  # the proxy has left out the port, and answers carry whole addresses
+            added |= {b"host": page.encode("latin-1")}
+            if "x-forwarded-host" in headers:
+                added |= {b"x-forwarded-host": page.encode("latin-1")}
+        kept = [pair for pair in scope["headers"] if pair[0].lower() not in (VISITOR, *added)]
+        scope["headers"] = [*kept, *added.items()]
+        if method not in ("GET", "HEAD", "OPTIONS"):
+            scope, receive = await self._bounded(scope, receive, headers)
+        return scope, receive
 
-def is_cross_site(headers: Headers) -> bool:
-    origin, fetch_site = headers.get("origin"), headers.get("sec-fetch-site")
-    if origin == "null":
-        return True
-    if fetch_site:
-        return fetch_site not in ("same-origin", "none")
-    if origin is None:
-        return False
-    hosts = (headers.get("host"), headers.get("x-forwarded-host"))
-    return urlsplit(origin).netloc not in hosts
+    def _path(self, path: str) -> str:
+        """Without the proxy's own part, which some proxies take off and others leave."""
+        root = "/" + re.sub(r"https?://[^/]*", "", self.settings.root_path).strip("/")
+        return path[len(root) :] or "/" if root != "/" and f"{path}/".startswith(f"{root}/") else path
+
+    async def _bounded(self, scope, receive, headers: Headers):
+        length = headers.get("content-length", "")
+        if scope["path"].rstrip("/").endswith("/upload"):
+            return scope, self._counted(receive, length)
+        if scope["path"].startswith("/login"):
+            content = await body.read_body(receive, body.MAX_FORM, length, "login")
+        else:
+            content = await body.read_body(receive, body.MAX_BYTES, length, "json")
+            if content:  # what was checked is what is parsed
+                content = json.dumps(body.check_json(content)).encode()
+        kept = [pair for pair in scope["headers"] if pair[0] not in (b"content-length", b"transfer-encoding")]
+        scope = {**scope, "headers": [*kept, (b"content-length", str(len(content)).encode())]}
+        parts = [{"type": "http.request", "body": content, "more_body": False}]
+
+        async def replay():
+            return parts.pop() if parts else await receive()
+
+        return scope, replay
+
+    def _counted(self, receive, length: str):
+        """An upload as it arrives. What ends it early is raised as the parser's own error: then it cleans up."""
+        limit = self.settings.max_upload_mb * 2**20 + 1_000_000  # with the form around it; Gradio counts the file
+        deadline, seen, ended = time.monotonic() + body.LONGEST_UPLOAD, 0, False
+
+        async def counted():
+            nonlocal seen, ended
+            if ended:
+                return await receive()
+            try:
+                part = await body.next_part(receive, deadline)
+            except body.BodyRefused as error:
+                raise MultiPartException(str(error)) from None
+            if part["type"] == "http.disconnect":
+                raise MultiPartException("The upload was broken off.")
+            seen += len(part.get("body", b""))
+            ended = not part.get("more_body")
+            if seen > limit or (length.isdigit() and len(length) < 20 and int(length) > limit):
+                if not ended:
+                    await body.drain(receive)
+                ended = True
+                raise MultiPartException(
+                    f"File size exceeded maximum allowed size of {self.settings.max_upload_mb} MB "
+                    f"({self.settings.max_upload_mb * 2**20} bytes)."
+                )
+            return part
+
+        return counted
+
+    def _answering(self, scope, send):
+        is_file = "/gradio_api/file" in scope["path"]
+
+        async def answering(message):
+            if message["type"] == "http.response.start":
+                if is_file and message["status"] in (200, 206):
+                    message = {**message, "headers": [p for p in message["headers"] if p[0].lower() in OF_FILES]}
+                    headers = MutableHeaders(scope=message)
+                    suffix = Path(scope["path"]).suffix.lower()
+                    headers["content-type"] = TYPES.get(suffix, "application/octet-stream")
+                    name = quote(Path(scope["path"]).name)
+                    headers["content-disposition"] = f"attachment; filename*=utf-8''{name}"
+                    headers["content-security-policy"] = FILE_POLICY
+                    headers["cache-control"] = "private, max-age=3600"
+                else:
+                    headers = MutableHeaders(scope=message)
+                    headers["content-security-policy"] = self.page_policy
+                headers["x-content-type-options"] = "nosniff"
+                headers["referrer-policy"] = "same-origin"
+                headers["cross-origin-resource-policy"] = "same-origin"
+            await send(message)
+
+        return answering
+
+    def _tell(self, words: str) -> None:
+        if words not in self.told and len(self.told) < 100:
+            self.told.add(words)
+            log.warning("%s", words)
 
 
 def uploaded(value: dict | None, field: str = "image") -> str:
@@ -72,8 +262,10 @@ def uploaded(value: dict | None, field: str = "image") -> str:
     if not value:
         return ""
     path = value.get("path") if isinstance(value, dict) else None
-    if not isinstance(path, str) or not Path(os.path.realpath(path)).is_relative_to(
-        os.path.realpath(get_upload_folder())
+    if (
+        not isinstance(path, str)
+        or "\0" in path
+        or not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(get_upload_folder()))
     ):
         raise UserError(f"{field}: send an uploaded file", field=field)
     return path

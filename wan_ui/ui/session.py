@@ -5,13 +5,14 @@ its job and its LoRAs again. On a loopback address there is one person, called "
 command line. On any other address each browser is an owner of its own, known by a random token.
 """
 
-import ipaddress
 import re
 import secrets
 
 import gradio as gr
+from gradio.context import LocalContext
 
 from wan_ui.settings import Settings
+from wan_ui.ui.visitor import is_loopback
 
 # Not a secret: local storage is readable in its own browser anyway. Fixed, so that a restart of the
 # app can still read what the browser kept.
@@ -24,19 +25,19 @@ def browser_state() -> gr.BrowserState:
     return gr.BrowserState(dict(NOTHING), **STORAGE)
 
 
-def is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+def is_local(settings: Settings) -> bool:
+    """Whether the event that is being answered comes from the person at this machine; see security.Guard."""
+    request = LocalContext.request.get(None)
+    said = request.headers.get("wan-ui-visitor") if request is not None else None
+    return is_loopback(settings.host) and said in (None, "local")
 
 
 def identify(browser: dict | None, settings: Settings) -> tuple[dict, str]:
     """What the browser keeps, with a token if it had none, and the owner it stands for."""
     kept = {**NOTHING, **(browser if isinstance(browser, dict) else {})}
+    kept["job"] = kept["job"] if isinstance(kept["job"], str) and len(kept["job"]) < 100 else ""
+    kept = {key: kept[key] for key in NOTHING}
     if not (isinstance(kept["owner"], str) and TOKEN.fullmatch(kept["owner"])):
         kept["owner"] = secrets.token_hex(16)
     # The prefix keeps a forged token from ever being another kind of owner.
-    return kept, "local" if is_loopback(settings.host) else f"browser-{kept['owner']}"
+    return kept, "local" if is_local(settings) else f"browser-{kept['owner']}"
