@@ -73,6 +73,41 @@ def test_kept_as_stored_equals_dequantised(kind, source, tmp_path):
     torch.testing.assert_close(always, once, atol=1e-4, rtol=1e-4)
 
 
+def fp8_linear(scale, dtype, inputs=5120):
+    """A layer of e4m3 weights that use the whole range up to 448, each output channel with the given scale."""
+    generator = torch.Generator().manual_seed(3)
+    layer = dit.Fp8Linear(inputs, len(scale), dtype)
+    raw = torch.randn(len(scale), inputs, generator=generator)
+    layer.weight = (raw * 448 / raw.abs().amax(1, keepdim=True)).to(torch.float8_e4m3fn)
+    layer.weight_scale = scale.float().view(-1, 1)
+    layer.bias = torch.randn(len(scale), generator=generator).to(dtype)
+    return layer
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32], ids=str)
+def test_fp8_product_is_finite_and_right_in_every_dtype(dtype):
+    """Outputs below 100 whose product with the raw weights is past float16's end, and scales over the whole range."""
+    scale = torch.logspace(-7, -3, 64)
+    layer = fp8_linear(scale, dtype)
+    x = (torch.randn(32, 5120, generator=torch.Generator().manual_seed(4)) * 3).to(dtype)
+    exact = x.double() @ (layer.weight.double() * layer.weight_scale.double()).t() + layer.bias.double()
+    raw = x.double() @ layer.weight.double().t()
+    assert raw.abs().max() > 65504 and exact.abs().max() < 100
+    got = layer(x)
+    assert got.dtype == dtype and got.isfinite().all()
+    error = ((got.double() - exact).norm(dim=0) / exact.norm(dim=0)).max().item()
+    assert error < {torch.float16: 1e-3, torch.bfloat16: 5e-3, torch.float32: 1e-5}[dtype]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_fp8_weights_are_not_rounded(dtype):
+    """Of one input at a time the output is the weight: rounded once, as it must be."""
+    layer = fp8_linear(torch.tensor([3e-5, 0.00123, 0.0457, 0.99, 1.7]), dtype, inputs=64)
+    layer.bias.zero_()
+    exact = layer.weight.float() * layer.weight_scale
+    assert torch.equal(layer(torch.eye(64, dtype=dtype)), exact.t().to(dtype))
+
+
 @pytest.mark.parametrize("quantised", [False, True])
 def test_comfy_fp8_with_prefix_and_scalar_scales(quantised, source, expected, tmp_path):
     quantise_file(source, tmp_path / "ours.safetensors", "fp8")

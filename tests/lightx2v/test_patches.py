@@ -12,7 +12,7 @@ from tests.lightx2v.jobs import make_request, quiet
 from wan_ui import patches, weights
 from wan_ui.engines.lightx2v_config import checkout
 from wan_ui.hardware import Hardware
-from wan_ui.patches import copy_back, embedded_sizes, fp8_scales, fp8_sgl, gguf_pinned, post_weight, t5_island
+from wan_ui.patches import copy_back, embedded_sizes, fp8_scales, fp8_sgl, gguf_pinned, post_weight, t5_offload
 from wan_ui.patches.record import Facts, in_source, resolve
 
 WEIGHT = "blocks.0.self_attn.q.weight"
@@ -172,7 +172,8 @@ def test_post_weight(lightx2v, unpatched):
         WanModel.post_weight_class = None
 
 
-def test_t5_island(load, monkeypatch):
+def waiting(monkeypatch):
+    """Text encoders that are loaded afterwards wait in host memory."""
     from wan_ui.engines import lightx2v_config
 
     choose = lightx2v_config.choose
@@ -182,17 +183,34 @@ def test_t5_island(load, monkeypatch):
         choices.values["t5_cpu_offload"] = True
         return choices
 
-    def context(engine):
-        return engine.encode_text("zoom in, sunset light").float()
-
-    expected = context(load("bf16", torch.float32))
     monkeypatch.setattr(lightx2v_config, "choose", offloaded)
+
+
+def context(engine):
+    return engine.encode_text("zoom in, sunset light").float()
+
+
+def test_t5_offload_in_a_run_without_bf16(load, monkeypatch):
+    expected = context(load("bf16", torch.float32))
+    waiting(monkeypatch)
     engine = load("bf16", torch.float16, text_dtype=torch.bfloat16)
     with pytest.raises(RuntimeError, match="same dtype"):
         context(engine)
-    t5_island.PATCH.apply(engine.runner)
-    t5_island.PATCH.verify(engine.runner)
+    t5_offload.PATCH.apply(engine.runner)
+    t5_offload.PATCH.verify(engine.runner)
     assert ((context(engine) - expected).norm() / expected.norm()).item() < 0.02
+
+
+@pytest.mark.parametrize("dtype", (torch.bfloat16, torch.float32), ids=str)
+def test_a_text_encoder_that_waits_computes_what_a_resident_one_does(load, monkeypatch, dtype):
+    """Bit for bit; float32 with a file in bf16 stands for any file that is not stored in the encoder's dtype."""
+    expected = context(load("bf16", dtype))
+    waiting(monkeypatch)
+    engine = load("bf16", dtype)
+    if dtype == torch.bfloat16:
+        assert not torch.equal(context(engine), expected), "upstream's own norm rounds in between"
+    t5_offload.PATCH.apply(engine.runner)
+    assert torch.equal(context(engine), expected)
 
 
 def test_gc_freeze(load, model, tmp_path):

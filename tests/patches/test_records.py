@@ -63,8 +63,9 @@ def test_every_patch_says_what_it_is_for():
         ("gguf-Q8_0", Facts(H200, kernel="gguf-Q8_0"), {"gguf_loader", "gguf_pinned", "gc_freeze"}),
         ("fp8", Facts(H200, kernel="fp8-sgl"), {"fp8_scales", "fp8_sgl", "gc_freeze"}),
         ("fp8", Facts(replace(H200, kernels=frozenset({"sgl_kernel"})), kernel="fp8-sgl"), {"fp8_scales", "gc_freeze"}),
-        ("bf16", Facts(H200, offload="model", dtype="FP16"), {"copy_back", "t5_island", "gc_freeze"}),
-        ("bf16", Facts(H200, family="5b", offload="model"), {"copy_back", "post_weight", "gc_freeze"}),
+        ("bf16", Facts(H200, offload="model", dtype="FP16"), {"copy_back", "t5_offload", "gc_freeze"}),
+        ("bf16", Facts(H200, family="5b", offload="model"), {"copy_back", "post_weight", "t5_offload", "gc_freeze"}),
+        ("bf16", Facts(H200, offload="text"), {"t5_offload", "gc_freeze"}),
     ],
 )
 def test_which_apply(scheme, facts, expected):

@@ -31,12 +31,17 @@ IGNORED_LEAVES = ("scale_input", "scaled_fp8")  # ComfyUI: activation scale (unu
 
 
 class Fp8Linear(nn.Module):
-    """Linear whose weight stays float8: y = (x @ weight.T) * weight_scale + bias.
+    """Linear whose weight stays float8: y = x @ (weight * weight_scale).T + bias.
 
-    e4m3 numbers are exact in bf16, so the product is taken of the raw numbers, and the scale, constant
-    along an output channel, is applied to the output in float32: one rounding instead of two.
+    weight_scale, constant along an output channel, is split into a power of two and a rest in 1 .. 2. The power goes
+    into the weight, which stays exact (float8 has four significant bits), so that the product is near its final size:
+    of raw weights, up to 448, it is a few hundred times larger and overflows float16, whose end is 65504. The rest
+    and the bias are applied to the output in float32. The output is rounded twice, the weight never.
     weight (out, in) float8, weight_scale (out, 1) float32.
     """
+
+    # Of the power's exponent: below, the smallest e4m3 number times it would vanish in float16; above, 448 times it.
+    EXPONENTS = (-15, 7)
 
     def __init__(self, in_features: int, out_features: int, dtype: torch.dtype):
         super().__init__()
@@ -45,8 +50,10 @@ class Fp8Linear(nn.Module):
         self.register_buffer("bias", torch.empty(out_features, dtype=dtype))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        y = F.linear(x, self.weight.to(x.dtype)).float()
-        return torch.addcmul(self.bias.float(), y, self.weight_scale.view(-1)).to(x.dtype)
+        exponent = (torch.frexp(self.weight_scale).exponent - 1).clamp(*self.EXPONENTS)
+        weight = torch.ldexp(self.weight.to(x.dtype), exponent.to(x.dtype))
+        rest = torch.ldexp(self.weight_scale, -exponent).view(-1)
+        return torch.addcmul(self.bias.float(), F.linear(x, weight).float(), rest).to(x.dtype)
 
 
 class GgufLinear(nn.Module):

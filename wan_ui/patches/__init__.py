@@ -20,7 +20,7 @@ from wan_ui.patches import (
     gguf_loader,
     gguf_pinned,
     post_weight,
-    t5_island,
+    t5_offload,
 )
 from wan_ui.patches.record import COMMIT, Facts, Patch, PatchError, in_source, resolve
 
@@ -32,7 +32,7 @@ PATCHES: tuple[Patch, ...] = (
     fp8_sgl.PATCH,
     copy_back.PATCH,
     post_weight.PATCH,
-    t5_island.PATCH,
+    t5_offload.PATCH,
     gc_freeze.PATCH,
 )
 
