@@ -141,6 +141,32 @@ def attention_raises(engine, monkeypatch):
     engine.experts[0].blocks[4].attn2.register_forward_pre_hook(broken)
 
 
+def weight_too_large(engine, monkeypatch):
+    """One weight is 15% large (block 3's feed-forward)."""
+    engine.experts[0].blocks[3].ffn.net[2].weight.data *= 1.15
+
+
+def timestep_late(engine, monkeypatch):
+    """The timestep is late by 20."""
+    predict = engine.predict
+    monkeypatch.setattr(
+        engine, "predict", lambda latents, sigma, *rest, **more: predict(latents, sigma - 0.02, *rest, **more)
+    )
+
+
+def steps_short(engine, monkeypatch):
+    """The steps are 10% short."""
+    whole = schedule.euler_step
+    monkeypatch.setattr(
+        schedule, "euler_step", lambda latents, velocity, sigma, to: whole(latents, 0.9 * velocity, sigma, to)
+    )
+
+
+def head_too_large(engine, monkeypatch):
+    """What follows the blocks is 15% large."""
+    engine.experts[1].proj_out.weight.data *= 1.15
+
+
 @dataclass(frozen=True)
 class Fault:
     """seed   puts the fault into an engine; its docstring says what it is
@@ -165,11 +191,15 @@ FAULTS = (
         wrong_boundary, "schedule", "goes to the low-noise expert, expected the high-noise expert: look at the boundary"
     ),
     Fault(wrong_shift, "schedule", "step 2 starts at sigma 0.9000, expected 0.9375: look at the shift"),
+    Fault(steps_short, "schedule", "a step covers 0.9 of its way to the next sigma: look at the Euler step"),
     Fault(shift_applied_twice, "schedule", "step 2 starts at sigma 0.9868, expected 0.9375: look at the shift"),
     Fault(experts_swapped, "dit high", "all blocks are off: another expert's or model's weights?", also=("dit low",)),
     Fault(wrong_rope, "dit high", "all blocks are off: it is something they share"),
     Fault(timestep_in_zero_to_one, "dit high", "all blocks are off: it is something they share", also=("dit low",)),
     Fault(fp8_scale_not_applied, "dit high", "block 3 is the first bad one"),
+    Fault(weight_too_large, "dit high", "block 3 is the first bad one"),
+    Fault(timestep_late, "dit high", "all blocks are off: it is something they share", also=("dit low",)),
+    Fault(head_too_large, "dit low", "every block is right, what follows them (the head) is off by"),
     Fault(patch_embedding_transposed, "dit high", "what enters block 0 (the patch embedding) is off"),
     Fault(attention_raises, "dit high", "RuntimeError in block 4: CUDA error: no kernel image is available"),
     Fault(nan_in_a_weight, "dit low", "block 2 is the first with NaN or Inf"),

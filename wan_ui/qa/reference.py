@@ -15,7 +15,7 @@ and does not depend on the code that is being judged.
 """
 
 import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -27,9 +27,12 @@ from wan_ui.engines.base import SIDES, Stages
 from wan_ui.engines.device import Choice
 from wan_ui.errors import UserError
 from wan_ui.images import fit, open_image
+from wan_ui.qa import blocks
+from wan_ui.qa.blocks import BlockTrial
 from wan_ui.settings import ROOT
 
 STORED = ROOT / "tests" / "golden"
+BLOCK_PARTS = ("latents", "text", "image", "hidden", "velocity")
 PICTURE = ROOT / "assets" / "examples" / "cat.jpg"
 
 
@@ -57,12 +60,14 @@ class Reference:
     kind     "same files" or "stored"
     plan     (sigma, expert) of each step
     outputs  text (l, d), image (c, t, h, w), dit ... (z, t, h, w), decode (T, H, W, 3) in -1 .. 1
+    blocks   "dit high" ... -> a small step of that expert with its hidden states
     """
 
     kind: str
     trial: Trial
     plan: tuple[tuple[float, int], ...]
     outputs: dict[str, torch.Tensor]
+    blocks: dict[str, BlockTrial] = field(default_factory=dict)
 
     def latents(self, stage: str) -> torch.Tensor:
         """What goes into "dit high", "dit low", "dit" or "decode": (z, t, h, w)."""
@@ -72,7 +77,8 @@ class Reference:
         for k, name in enumerate(dits):
             if name == stage:
                 return latents
-            latents = schedule.euler_step(latents, self.outputs[name], sigmas[k], sigmas[k + 1])
+            # Not schedule.euler_step: that is the engines' and is judged too.
+            latents = latents + (sigmas[k + 1] - sigmas[k]) * self.outputs[name]
         return latents
 
     def sigma(self, expert: int) -> float:
@@ -85,7 +91,12 @@ class Reference:
 
         tensors = {name: tensor.half() for name, tensor in self.outputs.items()}
         tensors["decode"] = self.outputs["decode"].mul(127.5).add(127.5).round().to(torch.uint8)
-        about = {"trial": json.dumps(asdict(self.trial)), "plan": json.dumps(self.plan)}
+        for name, trial in self.blocks.items():
+            used = trial.text.abs().sum(-1).nonzero().max().item() + 1  # the rest of the text is zero
+            parts = {part: getattr(trial, part) for part in BLOCK_PARTS} | {"text": trial.text[:used]}
+            tensors |= {f"blocks.{name}.{part}": tensor.half() for part, tensor in parts.items()}
+        blocks = {name: {"sigma": trial.sigma, "text": len(trial.text)} for name, trial in self.blocks.items()}
+        about = {"trial": json.dumps(asdict(self.trial)), "plan": json.dumps(self.plan), "blocks": json.dumps(blocks)}
         save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path, about)
 
 
@@ -101,7 +112,13 @@ def load_reference(path: Path) -> Reference:
         plan = tuple((sigma, expert) for sigma, expert in json.loads(about["plan"]))
         names = ["text", "image", *(name for name in sorted(tensors) if name.startswith("dit")), "decode"]
         trial = Trial(**json.loads(about["trial"]))
-        return Reference("stored", trial, plan, {name: tensors[name] for name in names})
+        blocks = {}
+        for name, facts in json.loads(about["blocks"]).items():
+            parts = {part: tensors[f"blocks.{name}.{part}"] for part in BLOCK_PARTS}
+            text = torch.zeros(facts["text"], parts["text"].shape[1])
+            text[: len(parts["text"])] = parts["text"]
+            blocks[name] = BlockTrial(facts["sigma"], **parts | {"text": text})
+        return Reference("stored", trial, plan, {name: tensors[name] for name in names}, blocks)
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         raise UserError(f"reference: {path} is not a stored reference ({type(error).__name__}: {error})") from None
 
@@ -141,7 +158,23 @@ def compute(engine: Stages, model: Model, trial: Trial) -> Reference:
     wrong = [name for name, tensor in outputs.items() if not tensor.isfinite().all()]
     if wrong:
         raise UserError(f"reference: {wrong[0]} is not finite in float32: the weights themselves are damaged")
-    return replace(reference, outputs=outputs)
+    return replace(reference, outputs=outputs, blocks=_block_trials(engine, model, trial, plan, text))
+
+
+def _block_trials(engine: Stages, model: Model, trial: Trial, plan, text: torch.Tensor) -> dict[str, BlockTrial]:
+    """A small step of each expert, from the same picture, prompt and seed."""
+    small = replace(trial, width=blocks.WIDTH, height=blocks.HEIGHT, frames=blocks.FRAMES)
+    image = engine.encode_image(small.pixels(), small.frames)
+    z, t = (48 if model.family == "5b" else 16), 1 + (small.frames - 1) // 4
+    latents = schedule.noise(small.seed, (z, t, *image.shape[-2:]))
+    found, before = {}, 1.0
+    for expert, name in enumerate(dit_names(model)):
+        sigma = next(sigma for sigma, which in plan if which == expert)
+        if found:
+            latents = latents + (sigma - before) * next(reversed(found.values())).velocity
+        found[name] = blocks.record(engine, expert, sigma, latents, text, image)
+        before = sigma
+    return found
 
 
 def float32_engine(model: Model, scheme: Scheme, report):
