@@ -1,5 +1,6 @@
 """The Models part: what is here, what is missing and how large; loading and downloading from the page."""
 
+import os
 import re
 
 import httpx
@@ -117,6 +118,38 @@ def test_download_then_load_then_a_clip(open_page, start, hub, picture):
     generate(page, picture, "with the other model")
     wait_for_playing(page)
     expect(page.locator(".w-facts").first).to_contain_text("Other, bf16")
+
+
+def weights_say(page: Page, title: str) -> None:
+    """The form, the card and the row of the table agree, and go on agreeing."""
+    card_says(page, f"Ready: Wan-Tiny, {title}")
+    expect(page.locator("#scheme input")).to_have_value(title)
+    page.wait_for_timeout(700)  # answers that are late have come by then
+    expect(page.locator("#scheme input")).to_have_value(title)
+    expect(page.locator("#model input")).to_have_value(re.compile("Wan-Tiny"))
+    expect(page.locator("#card")).to_contain_text(f"Ready: Wan-Tiny, {title}")
+
+
+def test_what_is_loaded_is_what_the_form_says(open_page, start):
+    page = open_page(start().url)
+    open_models(page)
+    titles = {"gguf-Q5_0": "GGUF Q5_0", "gguf-Q8_0": "GGUF Q8_0", "gguf-Q4_0": "GGUF Q4_0", "bf16": "bf16"}
+    for number, (scheme, title) in enumerate([*titles.items()] * int(os.environ.get("ROUNDS", 1))):
+        if number % 2:  # a list is open: the press on the button closes it
+            page.locator("#scheme input" if number % 4 == 1 else "#model input").click()
+            page.get_by_role("option").first.wait_for()
+        row(page, f"wan-tiny {scheme}").get_by_role("button", name="Load").click()
+        weights_say(page, title)
+
+
+def test_a_choice_made_after_load_was_pressed_counts(open_page, start):
+    page = open_page(start().url)
+    open_models(page)
+    for chosen in ("GGUF Q8_0", "bf16"):
+        page.evaluate("document.querySelector(\"[data-scheme='gguf-Q5_0'][data-do=load_model]\").click()")
+        page.locator("#scheme input").click()
+        page.get_by_role("option", name=chosen).click()
+        weights_say(page, chosen)
 
 
 def test_a_download_is_everybody_s_and_can_be_cancelled_and_continued(open_page, start, hub):

@@ -18,6 +18,7 @@ from wan_ui.ui.doctor_tab import build_doctor_tab
 from wan_ui.ui.examples import build_examples, load_examples
 from wan_ui.ui.handlers import BUSY, NEW_VIEW
 from wan_ui.ui.history import build_history
+from wan_ui.ui.in_view import build_in_view
 from wan_ui.ui.inputs import build_inputs
 from wan_ui.ui.models_panel import build_models_panel, usable
 from wan_ui.ui.progress_card import build_progress_card
@@ -45,6 +46,7 @@ def build_ui(settings: Settings) -> gr.Blocks:
     with gr.Blocks(title="Wan UI", analytics_enabled=False, fill_width=True, delete_cache=(3600, 86400)) as page:
         browser, view, timer = browser_state(), gr.State(NEW_VIEW), gr.Timer(BUSY, active=False)
         gr.HTML(HEADER, apply_default_css=False)
+        in_view = build_in_view()
         with gr.Tabs(elem_id="tabs"):
             with gr.Tab("Create"):
                 with gr.Row(elem_id="desk"):
@@ -53,8 +55,8 @@ def build_ui(settings: Settings) -> gr.Blocks:
                         inputs = build_inputs(ready, catalog, chosen, scheme, settings)
                     with gr.Column(elem_id="right", scale=8, min_width=320):
                         card = build_progress_card()
-                        result = build_result()
-                        example_cards = build_examples(load_examples())
+                        result, result_message = build_result()
+                        samples = build_examples(load_examples())
                         past = build_history()
                 models = build_models_panel()
             with gr.Tab("Compare") as compare_tab:
@@ -70,6 +72,13 @@ def build_ui(settings: Settings) -> gr.Blocks:
             models.download,
             models.table,
             inputs.loras.rows,
+            inputs.message,
+            inputs.loras.message,
+            samples.message,
+            result_message,
+            inputs.using,
+            samples.note,
+            in_view,
             inputs.cancel,
             timer,
             browser,
@@ -80,21 +89,34 @@ def build_ui(settings: Settings) -> gr.Blocks:
         light = {**plain, "concurrency_limit": None, "trigger_mode": "multiple"}  # many people may look at once
         once = {**light, "trigger_mode": "once"}  # not again before the last answer is there
         latest = {**light, "trigger_mode": "always_last"}
+        # Whatever fills in model and weights: one after the other, so that the last answer is that to the last act.
+        in_order = {**plain, "concurrency_id": "form", "concurrency_limit": 1, "trigger_mode": "multiple"}
+        stamp = "(...values) => wanUi.stamp(values)"  # see form.py
 
         wire_compare(compare_tab, light)
         wire_doctor(doctor_tab, light)
 
-        page.load(handlers.arrive, [browser, view], observed, **light)  # starts the timer
+        chosen = [inputs.model, *inputs.of_model(), inputs.loras.add]  # what `handlers._fill` fills in
+        filled = [inputs.picture, inputs.voice.audio, inputs.seed, *chosen, *observed]
+
+        page.load(handlers.arrive, [browser, view], filled, **in_order)  # starts the timer
         timer.tick(handlers.look, [browser, view], observed, **once)
 
-        sent = [inputs.picture_note, inputs.voice.note, inputs.message, *observed]
-        inputs.generate.click(handlers.submit, [browser, view, *inputs.draft()], sent, **once)
+        sent = [inputs.picture_note, inputs.voice.note, *observed]
+        form = [browser, view, inputs.model, inputs.scheme, *inputs.held(), inputs.turn]
+        pressed = inputs.generate.click(handlers.submit, form, sent, js=stamp, **light)
+        pressed.then(None, js="() => wanUi.answered()", api_visibility="private", show_progress="hidden")
         inputs.cancel.click(handlers.cancel, [browser, view], observed, **light)
-        example_cards.select(
-            handlers.run_example,
-            [browser, view, inputs.model, inputs.scheme],
-            [inputs.picture, inputs.prompt, inputs.voice.audio, *sent],
-            **once,
+        example = [browser, view, inputs.turn]
+        samples.cards.select(handlers.run_example, example, filled, js=stamp, **{**in_order, "trigger_mode": "once"})
+        # Not `prompt.change`, which every key is.
+        gr.on(
+            [part.change for part in inputs.held() if part is not inputs.prompt] + [inputs.prompt.blur],
+            handlers.remember,
+            [browser, view, *inputs.held(), inputs.turn],
+            observed,
+            js=stamp,
+            **latest,
         )
 
         cropped = [inputs.picture, inputs.crop, inputs.picture_note]
@@ -122,43 +144,57 @@ def build_ui(settings: Settings) -> gr.Blocks:
         )
         # `input`, not `change`: only a choice loads a model, not the filling in of old settings. Not `select`
         # either, which the keyboard does not fire. A list that is only opened and closed fires `input` as well:
-        # the handlers compare.
+        # page.js knows what it was when it was opened.
+        loras = inputs.loras
+        for name, part in (("model", inputs.model), ("scheme", inputs.scheme), ("lora", loras.add)):
+            opened = f"(value) => {{ wanUi.opened.{name} = value; }}"
+            part.focus(None, part, js=opened, api_visibility="private", show_progress="hidden", queue=False)
         inputs.model.input(
             handlers.choose_model,
             [browser, view, inputs.model],
-            [*inputs.of_model(), inputs.loras.add, *observed],
-            **latest,
+            [*chosen, *observed],
+            js="(browser, view, name) => [browser, view, wanUi.chosen('model', name)]",
+            **in_order,
         )
-        inputs.scheme.input(handlers.choose_scheme, [browser, view, inputs.model, inputs.scheme], observed, **latest)
+        inputs.scheme.input(
+            handlers.choose_scheme,
+            [browser, view, inputs.model, inputs.scheme],
+            [*chosen, *observed],
+            js="(browser, view, name, scheme) => [browser, view, name, wanUi.chosen('scheme', scheme)]",
+            **in_order,
+        )
+        loras.add.input(
+            handlers.add_lora,
+            [browser, view, loras.add, inputs.turn],
+            [loras.add, *observed],
+            js="(browser, view, name, turn) => wanUi.stamp([browser, view, wanUi.chosen('lora', name), turn])",
+            **light,
+        )
 
-        models.table.change(
-            handlers.refresh_choices, [view, inputs.model, inputs.scheme], [inputs.model, inputs.scheme], **latest
-        )
-        models.table.load_model(
-            handlers.load_model,
-            [browser, view],
-            [inputs.model, *inputs.of_model(), inputs.loras.add, *observed],
-            **latest,
-        )
+        models.table.change(handlers.refresh_choices, view, [inputs.model, inputs.scheme], **in_order)
+        models.table.load_model(handlers.load_model, [browser, view], [*chosen, *observed], **in_order)
         models.table.download_model(handlers.download_model, [browser, view], observed, **once)
         models.download.stop_download(handlers.stop_download, [browser, view], observed, **once)
 
-        loras = inputs.loras
-        loras.add.input(handlers.add_lora, [browser, view, loras.add], [loras.add, inputs.message, *observed], **latest)
         loras.refresh.click(handlers.refresh_loras, [browser, view], [loras.add, *observed], **light)
         loras.rows.remove_lora(handlers.remove_lora, [browser, view], observed, **light)
         loras.rows.target_lora(handlers.change_target, [browser, view], observed, **light)
         loras.rows.strength_lora(handlers.change_strength, [browser, view], observed, **light)
 
-        past.grid.select(handlers.select, [browser, view], observed, **light)
+        for part in (past.grid, card):
+            part.select(handlers.select, [browser, view], observed, **light)
+        result.hold(handlers.hold, [browser, view], observed, **light)
         result.remove(handlers.remove, [browser, view], observed, **light)
         result.stop(handlers.stop, [browser, view], observed, **light)
-        result.speak(handlers.add_speech, [browser, view, inputs.voice.audio], [inputs.voice.note, *observed], **once)
-        result.reuse(handlers.reuse_seed, browser, inputs.seed, **light)
-        restored = [inputs.model, inputs.seed, inputs.message, *inputs.of_model(), loras.add, *observed]
-        result.restore(handlers.restore, [browser, view], [inputs.picture, inputs.voice.audio, *restored], **light)
+        speech = [browser, view, inputs.voice.audio, inputs.turn]
+        result.speak(handlers.add_speech, speech, [inputs.voice.note, *observed], js=stamp, **once)
+        result.reuse(handlers.reuse_seed, [browser, view], [inputs.seed, *observed], **light)
+        result.restore(handlers.restore, [browser, view, inputs.turn], filled, js=stamp, **in_order)
         past.from_video.upload(
-            handlers.restore_from_video, [browser, view, past.from_video], [past.message, *restored], **light
+            handlers.restore_from_video,
+            [browser, view, past.from_video],
+            [past.message, inputs.seed, *chosen, *observed],
+            **in_order,
         )
     return page
 

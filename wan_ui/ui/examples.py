@@ -45,10 +45,24 @@ def load_examples() -> list[Example]:
     return [example for example in examples if example.image.is_file()]
 
 
-def build_examples(examples: list[Example]) -> gr.HTML:
+@dataclass(frozen=True)
+class Examples:
+    note: gr.HTML
+    message: gr.HTML
+    cards: gr.HTML
+
+
+def build_examples(examples: list[Example]) -> Examples:
     with gr.Column(elem_id="examples-part", elem_classes="w-part", visible=bool(examples)):
         gr.HTML("<h2>Try one</h2>", apply_default_css=False)
-        return gr.HTML(_html(examples), elem_id="examples", js_on_load=SCRIPT, apply_default_css=False)
+        note = gr.HTML("", elem_id="examples-note", apply_default_css=False)
+        cards = gr.HTML(_html(examples), elem_id="examples", js_on_load=SCRIPT, apply_default_css=False)
+        message = gr.HTML("", elem_id="examples-message", apply_default_css=False)
+    return Examples(note, message, cards)
+
+
+def note_html(made_with: str) -> str:
+    return f'<p class="w-quiet">A click makes the clip with {text(made_with)}.</p>'
 
 
 def _html(examples: list[Example]) -> str:

@@ -18,9 +18,8 @@ from wan_ui.intake import Draft
 from wan_ui.jobs import Job
 from wan_ui.pipeline import PIPELINE
 from wan_ui.speech_intake import SpeechDraft
-from wan_ui.ui import history, inputs, lora_picker, models_panel, progress_card, result
+from wan_ui.ui import examples, form, history, in_view, inputs, lora_picker, models_panel, progress_card, result
 from wan_ui.ui import voice as voice_part
-from wan_ui.ui.examples import load_examples
 from wan_ui.ui.markup import text
 from wan_ui.ui.security import uploaded
 from wan_ui.ui.session import identify
@@ -31,20 +30,24 @@ log = logging.getLogger(__name__)
 BUSY, IDLE = 0.5, 3.0  # seconds between looks
 UNSURE = 2.0  # seconds after an event in which its answer may still be under way
 # One per page. active: ids of this person's waiting and running jobs; last: the one that ended last while
-# the page was open; selected: the clip on the stage; watch: look often until then, something was asked for;
-# unsure: see `look`;
-# sent: what the page shows already; loras: those that are chosen; model: the one in the form; left: the one
-# that was there before a Load button was pressed.
+# the page was open; selected: the clip on the stage; follow: jobs asked for here whose clips take the stage when
+# they are done; watch: look often until then, something was asked for; unsure: see `look`; sent: what the page
+# shows already; show: what comes into view, see in_view.py; loras: those that are chosen; model, scheme: those in
+# the form; form, complaint: see form.py.
 NEW_VIEW = {
     "active": [],
     "last": "",
     "selected": "",
+    "follow": [],
     "watch": 0.0,
     "unsure": 0.0,
     "sent": {},
+    "show": (0, "", False),
     "loras": [],
     "model": "",
-    "left": "",
+    "scheme": "",
+    "form": {},
+    "complaint": None,
 }
 
 
@@ -96,24 +99,26 @@ def _observe(browser: dict, view: dict) -> list:
     for job_id in view["active"]:
         ended = by_id.get(job_id)
         if ended is not None and not ended.active:
-            view["last"] = job_id
-            if PIPELINE.clip(ended) is not None:
-                view["selected"] = job_id
+            _ended(view, ended)
     view["active"] = [job.id for job in active]
     last = by_id.get(view["last"])
     browser["job"] = active[0].id if active else view["last"]
+    browser["follow"] = view["follow"]
     browser["loras"] = view["loras"]
+    browser["form"] = form.to_keep(view)
 
     if active:
         position = PIPELINE.position(active[0])
         card = progress_card.job_card(active[0], position, PIPELINE.model, jobs, catalog, len(active) - 1, last)
     elif last is not None:
-        card = progress_card.job_card(last, 0, PIPELINE.model, jobs, catalog)
+        unseen = view["selected"] != last.id and PIPELINE.clip(last) is not None
+        card = progress_card.job_card(last, 0, PIPELINE.model, jobs, catalog, unseen=unseen)
     else:
         card = progress_card.model_card(PIPELINE.model, catalog)
     selected = by_id.get(view["selected"]) or PIPELINE.job(view["selected"], owner)
     status, download = PIPELINE.model, PIPELINE.staging.status
     form_model = _form_model(view)
+    form.forget_what_is_mended(view, form_model, PIPELINE.settings)
     busy = (
         bool(active) or status.state == "loading" or download.active or time.time() < max(view["watch"], view["unsure"])
     )
@@ -145,11 +150,32 @@ def _observe(browser: dict, view: dict) -> list:
             lora_picker.rows_key(view["loras"], form_model, jobs, PIPELINE.settings),
             lambda: lora_picker.rows_html(view["loras"], form_model, jobs, PIPELINE.settings),
         ),
+        *(_if_new_html(view, place, form.complaint_html(view, place, PIPELINE.settings)) for place in form.PLACES),
+        _if_new_html(view, "using", form.using_html(view, form_model)),
+        _if_new_html(view, "examples", examples.note_html(form.with_words(view, form_model))),
+        _if_new_html(view, "show", in_view.order(view["show"])),
         _if_new(view, "cancel", bool(active), lambda: gr.update(visible=bool(active))),
         _if_new(view, "timer", busy, lambda: gr.Timer(BUSY if busy else IDLE, active=True)),
         _if_new(view, "browser", browser, lambda: browser),
         view,
     ]
+
+
+def _ended(view: dict, job: Job) -> None:
+    """A clip that was asked for here takes the stage; one from elsewhere only an empty one."""
+    view["last"] = job.id
+    followed = job.id in view["follow"]
+    view["follow"] = [job_id for job_id in view["follow"] if job_id != job.id]
+    clip = PIPELINE.clip(job) is not None
+    if clip and (followed or not view["selected"]):
+        view["selected"] = job.id
+    if followed:
+        _show(view, "result" if clip else "card", gentle=True)
+
+
+def _show(view: dict, part: str, gentle: bool = False) -> None:
+    """With the next answer `part` comes into view; gently: only if nobody has scrolled since they asked for it."""
+    view["show"] = (view["show"][0] + 1, part, gentle)
 
 
 def _key(job: Job | None) -> tuple | None:
@@ -163,33 +189,62 @@ def _if_new(view: dict, part: str, key, update):
     return update()
 
 
+def _if_new_html(view: dict, part: str, html: str):
+    return _if_new(view, part, html, lambda: html)
+
+
 @guard
 def arrive(browser: dict, view: dict) -> list:
-    """A page was opened or reloaded: show the job this browser followed, else the newest clip."""
+    """A page was opened or reloaded: the form as it was, the job that this browser followed, else the newest clip.
+
+    Updates: picture, voice, seed, then `_fill`'s and `Observed`.
+    """
     browser, owner = identify(browser, PIPELINE.settings)
-    kept = lora_picker.from_values(browser["loras"])
+    follow = browser["follow"] if isinstance(browser["follow"], list) else []
+    follow = [job for job in follow[: history.LIMIT] if isinstance(job, str) and PIPELINE.job(job, owner)]
     # In place: Gradio hands every event of a page the same object.
-    view.update(NEW_VIEW, active=[], sent={}, loras=kept, model=_first_model())
+    view.update(NEW_VIEW, active=[], sent={}, form={}, follow=follow, loras=lora_picker.from_values(browser["loras"]))
+    kept = browser["form"] if isinstance(browser["form"], dict) else {}
+    chosen = _first_choice(kept, owner)
+    filled = _fill(view, *chosen, **_offered(kept)) if chosen else [gr.skip()] * FILLED
+    files = [_kept_file(kept.get(name)) for name in ("picture", "voice")]
+    seed = kept["seed"] if _is_whole(kept.get("seed")) else -1
     jobs = PIPELINE.history(owner, history.LIMIT)
-    if isinstance(browser["job"], str) and PIPELINE.job(browser["job"], owner):
-        view["active"] = [browser["job"]]  # if it has ended meanwhile, that is shown
+    followed = browser["job"] if isinstance(browser["job"], str) and PIPELINE.job(browser["job"], owner) else ""
+    view["active"] = [*follow, *([followed] if followed else [])]  # what has ended meanwhile is shown
     view["selected"] = next((job.id for job in jobs if PIPELINE.clip(job) is not None), "")
-    return observe(browser, view)
+    return [*(file or gr.skip() for file in files), seed, *filled, *observe(browser, view)]
 
 
-def _first_model() -> str:
-    """The one that a new page has chosen."""
-    usable, wanted = models_panel.usable(PIPELINE.settings), PIPELINE.settings.model
-    return wanted if wanted in usable or not usable else next(iter(usable))
+def _first_choice(kept: dict, owner: str) -> tuple[str, str] | None:
+    """Model and scheme of a new page: what was chosen in this browser, else what is loaded, else the default."""
+    usable, status = models_panel.usable(PIPELINE.settings), PIPELINE.model
+    loaded = status.kept[:2] or (status.model, status.scheme)
+    wishes = [(kept.get("model"), kept.get("scheme"))]
+    wishes += [loaded] if owner == "local" else []
+    wishes += [(PIPELINE.settings.model, PIPELINE.settings.scheme), *((name, "") for name in usable)]
+    return next(((name, str(scheme)) for name, scheme in wishes if isinstance(name, str) and name in usable), None)
+
+
+def _kept_file(path) -> str:
+    """A picture or a voice that this browser had in its form, if it is still there."""
+    if not isinstance(path, str):
+        return ""
+    try:
+        path = uploaded({"path": path})
+    except UserError:
+        return ""
+    return path if path and Path(path).is_file() else ""
 
 
 # ---------------------------------------------------------------- submit and cancel
 
 
 @guard
-def submit(browser: dict, view: dict, picture, prompt, model, scheme, size, frames, steps, seed, voice) -> list:
-    """Updates: picture note, voice note, message, then `Observed`."""
+def submit(browser: dict, view: dict, model, scheme, picture, prompt, size, frames, steps, seed, voice, turn) -> list:
+    """Updates: picture note, voice note, then `Observed`."""
     browser, owner = identify(browser, PIPELINE.settings)
+    held = form.read(picture, prompt, size, frames, steps, seed, voice)
     try:
         draft = Draft(
             image=uploaded(picture),
@@ -205,49 +260,53 @@ def submit(browser: dict, view: dict, picture, prompt, model, scheme, size, fram
         )
         _follow(view, PIPELINE.submit(draft, owner))
     except UserError as error:
-        if error.field == "image":
-            return [complaint(error), gr.skip(), "", *observe(browser, view)]
-        if error.field == "audio":
-            return [gr.skip(), complaint(error), complaint(error), *observe(browser, view)]
-        return [gr.skip(), gr.skip(), complaint(error), *observe(browser, view)]
-    return [gr.skip(), gr.skip(), "", *observe(browser, view)]
+        form.complain(view, "message", error, turn, held)
+        _show(view, "message")
+        picture_note = complaint(error) if error.field == "image" else gr.skip()
+        voice_note = complaint(error) if error.field == "audio" else gr.skip()
+        return [picture_note, voice_note, *observe(browser, view)]
+    return [gr.skip(), gr.skip(), *observe(browser, view)]
 
 
 @guard
-def add_speech(browser: dict, view: dict, voice, event: gr.EventData) -> list:
+def add_speech(browser: dict, view: dict, voice, turn, event: gr.EventData) -> list:
     """ "Add speech" beside a finished clip: updates for the voice's note, then `Observed`."""
     browser, owner = identify(browser, PIPELINE.settings)
     try:
         _follow(view, PIPELINE.submit(SpeechDraft(audio=uploaded(voice, "audio"), job=_job_id(event)), owner))
     except UserError as error:
-        return [complaint(error), *observe(browser, view)]
+        form.complain(view, "result_message", error, turn, {"voice": voice})
+        _show(view, "result_message")
+        return [complaint(error) if error.field == "audio" else gr.skip(), *observe(browser, view)]
     return [gr.skip(), *observe(browser, view)]
 
 
 @guard
-def run_example(browser: dict, view: dict, model, scheme, event: gr.EventData) -> list:
-    """Updates: picture, prompt, voice, then `submit`'s. With the chosen LoRAs; other settings are the model's own."""
-    examples, number = load_examples(), event._data.get("example")
-    if not (isinstance(number, int) and 0 <= number < len(examples)):
+def run_example(browser: dict, view: dict, turn, event: gr.EventData) -> list:
+    """With the form's model, weights and LoRAs, as the line above the examples says; everything else is the
+    example's or the model's own, and the form shows it. Updates: picture, voice, seed, `_fill`'s, `Observed`."""
+    offered, number = examples.load_examples(), event._data.get("example")
+    if not (isinstance(number, int) and 0 <= number < len(offered)):
         raise gr.Error("There is no such example.", print_exception=False)
-    example = examples[number]
+    example = offered[number]
     browser, owner = identify(browser, PIPELINE.settings)
+    voice = str(example.audio) if example.audio else None
     try:
-        chosen = lora_picker.specs(view["loras"])
         draft = Draft(
             image=str(example.image),
             prompt=example.prompt,
-            model=model or "",
-            scheme=scheme or "",
-            loras=chosen,
-            audio=str(example.audio or ""),
+            model=view["model"],
+            scheme=view["scheme"],
+            loras=lora_picker.specs(view["loras"]),
+            audio=voice or "",
         )
         _follow(view, PIPELINE.submit(draft, owner))
-        words = ""
     except UserError as error:
-        words = complaint(error)
-    voice = str(example.audio) if example.audio else None
-    return [str(example.image), example.prompt, voice, gr.skip(), gr.skip(), words, *observe(browser, view)]
+        form.complain(view, "examples_message", error, turn)
+        _show(view, "examples_message")
+        return [*[gr.skip()] * (3 + FILLED), *observe(browser, view)]
+    filled = _fill(view, view["model"], view["scheme"], prompt=example.prompt)
+    return [str(example.image), voice, -1, *filled, *observe(browser, view)]
 
 
 @guard
@@ -256,6 +315,7 @@ def cancel(browser: dict, view: dict) -> list:
     browser, owner = identify(browser, PIPELINE.settings)
     if view["active"]:
         PIPELINE.cancel(view["active"][0], owner)
+        _show(view, "card")
     return observe(browser, view)
 
 
@@ -269,12 +329,13 @@ def stop(browser: dict, view: dict, event: gr.EventData) -> list:
 
 def _follow(view: dict, job_id: str) -> None:
     view["active"].append(job_id)
-    view["last"] = ""
+    view["follow"].append(job_id)
+    view["last"], view["complaint"] = "", None
+    _show(view, "result")
 
 
 def complaint(error: UserError) -> str:
-    words = str(error)
-    return f'<p class="w-note bad" role="alert">{text(words[:1].upper() + words[1:])}</p>'
+    return form.note(str(error))
 
 
 # ---------------------------------------------------------------- history
@@ -286,9 +347,22 @@ def _job_id(event: gr.EventData) -> str:
 
 @guard
 def select(browser: dict, view: dict, event: gr.EventData) -> list:
+    """A tile, or "Show it" in the card."""
     _, owner = identify(browser, PIPELINE.settings)
     if PIPELINE.job(_job_id(event), owner):
         view["selected"] = _job_id(event)
+        view["follow"] = [job for job in view["follow"] if job == view["selected"]]
+        if view["complaint"] and view["complaint"]["place"] == "result_message":  # it was about the clip before
+            view["complaint"] = None
+        _show(view, "result")
+    return observe(browser, view)
+
+
+@guard
+def hold(browser: dict, view: dict, event: gr.EventData) -> list:
+    """The clip on the stage is being watched: no other takes its place."""
+    if _job_id(event) == view["selected"]:
+        view["follow"] = [job for job in view["follow"] if job == view["selected"]]
     return observe(browser, view)
 
 
@@ -298,81 +372,120 @@ def remove(browser: dict, view: dict, event: gr.EventData) -> list:
     PIPELINE.delete(_job_id(event), owner)
     newest = (job.id for job in PIPELINE.history(owner, history.LIMIT) if PIPELINE.clip(job) is not None)
     view["selected"] = next(newest, "")
+    view["last"] = "" if view["last"] == _job_id(event) else view["last"]
+    _show(view, "result")
     return observe(browser, view)
 
 
 @guard
-def reuse_seed(browser: dict, event: gr.EventData):
-    _, owner = identify(browser, PIPELINE.settings)
+def reuse_seed(browser: dict, view: dict, event: gr.EventData) -> list:
+    """Updates: seed, `Observed`."""
+    browser, owner = identify(browser, PIPELINE.settings)
     job = PIPELINE.job(_job_id(event), owner)
-    return job.request.seed if job else gr.skip()
+    if job is not None:
+        _show(view, "seed")
+    return [job.request.seed if job else gr.skip(), *observe(browser, view)]
 
 
 @guard
-def restore(browser: dict, view: dict, event: gr.EventData) -> list:
-    """Load settings of a job: picture, voice, model, seed, message, `Inputs.of_model`, LoRAs, `Observed`."""
-    _, owner = identify(browser, PIPELINE.settings)
+def restore(browser: dict, view: dict, turn, event: gr.EventData) -> list:
+    """Load settings of a job. Updates: picture, voice, seed, `_fill`'s, `Observed`."""
+    browser, owner = identify(browser, PIPELINE.settings)
     job = PIPELINE.job(_job_id(event), owner)
     if job is None:
-        return [*[gr.skip()] * 12, *observe(browser, view)]
+        return [*[gr.skip()] * (3 + FILLED), *observe(browser, view)]
     picture, voice = PIPELINE.clips / job.id / "input.png", Path(job.request.audio or "-")
     try:
-        updates = [
-            str(picture) if picture.is_file() else gr.skip(),
-            str(voice) if voice.is_file() else None,
-            *_settings(view, job.request.to_dict()),
-        ]
+        filled = _settings(view, job.request.to_dict())
     except UserError as error:
-        updates = [*[gr.skip()] * 4, complaint(error), *[gr.skip()] * 7]
-    return [*updates, *observe(browser, view)]
+        form.complain(view, "result_message", error, turn)
+        _show(view, "result_message")
+        return [*[gr.skip()] * (3 + FILLED), *observe(browser, view)]
+    files = [str(picture) if picture.is_file() else gr.skip(), str(voice) if voice.is_file() else None]
+    _show(view, "form")
+    return [*files, *filled, *observe(browser, view)]
 
 
 @guard
 def restore_from_video(browser: dict, view: dict, video) -> list:
-    """Load settings out of an uploaded MP4: updates for its own message, then those of `restore` less the picture."""
+    """Load settings out of an uploaded MP4. Updates: its own message, then those of `restore` but the files."""
     try:
         path = Path(uploaded(video, "video"))
         with path.open("rb") as file:
             if file.read(12)[4:8] != b"ftyp":
                 raise UserError("video: this is not an MP4 file", field="video")
-        found = _settings(view, muxer.read_metadata(path))
+        filled = _settings(view, muxer.read_metadata(path))
         name = text(video.get("orig_name") or "the video")
         words = f'<p class="w-quiet" role="status">Settings loaded from {name}. A video does not carry its picture.</p>'
-        updates = [words, *found]
+        _show(view, "form")
     except UserError as error:
-        updates = [complaint(error), *[gr.skip()] * 10]
-    return [*updates, *observe(browser, view)]
+        words, filled = complaint(error), [gr.skip()] * (1 + FILLED)
+        _show(view, "from_video")
+    return [words, *filled, *observe(browser, view)]
 
 
 def _settings(view: dict, values: dict) -> list:
-    """Updates for model, seed, message, `Inputs.of_model` and the LoRA list; the chosen LoRAs go into `view`.
-
-    Raises UserError when the model cannot run here.
-    """
-    settings = PIPELINE.settings
-    catalog = load_catalog(settings.catalog)
-    usable = models_panel.usable(settings)
-    model: Model | None = catalog.get(str(values.get("model")))
-    if model is None or model.name not in usable:
-        raise UserError(f"model: made with {values.get('model')}, which cannot run here", field="model")
-    size = f"{values.get('width')}x{values.get('height')}"
-    offered = {f"{width}x{height}" for width, height in model.sizes}
-    frames, steps, seed = values.get("frames"), values.get("steps"), values.get("seed")
-    updates = inputs.model_updates(
-        model,
-        usable[model.name],
-        str(values.get("scheme")),
-        size if size in offered else "auto",
-        frames if frames in model.frames else 0,
-        steps if isinstance(steps, int) and model.steps[0] <= steps <= model.steps[1] else 0,
-    )
-    updates[0] = gr.update(info=model.hint or None, value=str(values.get("prompt", "")))
+    """Updates for the seed and `_fill`'s; the LoRAs go into `view`. Raises UserError when the model cannot run here."""
+    usable, name = models_panel.usable(PIPELINE.settings), values.get("model")
+    if not name:
+        raise UserError("model: no model made this clip, so it has no settings to load", field="model")
+    if name not in usable:
+        raise UserError(f"model: made with {name}, which cannot run here", field="model")
+    values = {**values, "size": f"{values.get('width')}x{values.get('height')}"}
     view["loras"] = lora_picker.from_values(values.get("loras"))
-    seed = seed if isinstance(seed, int) else -1
-    return [model.name, seed, "", *updates, _lora_choices(view, model)]
+    seed = values["seed"] if _is_whole(values.get("seed")) else -1
+    prompt = str(values.get("prompt", ""))
+    return [seed, *_fill(view, name, str(values.get("scheme")), prompt=prompt, **_offered(values))]
+
+
+def _offered(values: dict) -> dict:
+    """Size, frames and steps of a stored form or request, which may hold anything; `_fill` takes what is offered."""
+    whole = {name: values[name] for name in ("frames", "steps") if _is_whole(values.get(name))}
+    return {"size": str(values.get("size")), **whole}
+
+
+def _is_whole(value) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 # ---------------------------------------------------------------- the form
+
+
+FILLED = 8  # model, `Inputs.of_model`, the list of LoRAs
+
+
+def _fill(
+    view: dict,
+    name: str,
+    scheme: str = "",
+    *,
+    size: str = "auto",
+    frames: int = 0,
+    steps: int = 0,
+    prompt: str | None = None,
+) -> list:
+    """The form has this model now, with these settings as far as it offers them: updates for the model,
+    `Inputs.of_model`, the list of LoRAs. These and `_choose`'s are the only ones for model and scheme, and their
+    events are answered one after the other (`form` in __init__.py), so that the last to arrive is the last done."""
+    model, schemes = load_catalog(PIPELINE.settings.catalog)[name], models_panel.usable(PIPELINE.settings)[name]
+    size = size if size in [f"{width}x{height}" for width, height in model.sizes] else "auto"
+    frames = frames if frames in model.frames else 0
+    steps = steps if model.steps[0] <= steps <= model.steps[1] else 0
+    updates = inputs.model_updates(model, schemes, scheme, size, frames, steps)
+    view["scheme"] = inputs.scheme_choices(model, schemes, scheme)["value"] or ""
+    if prompt is not None:
+        updates[0] = gr.update(info=model.hint or None, value=prompt)
+    return [name, *updates, _lora_choices(view, model)]
+
+
+def _choose(view: dict, name: str, scheme: str = "") -> list:
+    """As `_fill`, for a choice: with the model that is there already its other settings stay."""
+    if name != view["model"]:
+        return _fill(view, name, scheme)
+    model, schemes = load_catalog(PIPELINE.settings.catalog)[name], models_panel.usable(PIPELINE.settings)[name]
+    boxes = inputs.scheme_choices(model, schemes, scheme)
+    view["scheme"] = boxes["value"] or ""
+    return [name, gr.skip(), gr.skip(), gr.update(**boxes), *[gr.skip()] * (FILLED - 4)]
 
 
 @guard
@@ -386,47 +499,66 @@ def read_prompt(view: dict, prompt: str, name: str) -> str:
 
 
 @guard
-def choose_model(browser: dict, view: dict, name: str) -> list:
-    """Updates for `Inputs.of_model`, LoRAs, then `Observed`; one person's app loads the model at once."""
-    settings = PIPELINE.settings
-    catalog = load_catalog(settings.catalog)
-    usable = models_panel.usable(settings)
-    if name not in usable:
-        raise gr.Error("That model cannot run here.", print_exception=False)
-    # The list was opened and closed again; a press on Load closes it too, and that may be told after the press.
-    if name == view["model"] or (name == view["left"] and time.time() < view["unsure"]):
-        return [*[gr.skip()] * 7, *observe(browser, view)]
-    updates = inputs.model_updates(catalog[name], usable[name])
-    _load(browser, view, name, "")
-    return [*updates, _lora_choices(view, catalog[name]), *observe(browser, view)]
+def remember(browser: dict, view: dict, picture, prompt, size, frames, steps, seed, voice, turn) -> list:
+    """Something in the form has changed."""
+    form.changed(view, form.read(picture, prompt, size, frames, steps, seed, voice), turn)
+    return observe(browser, view)
 
 
 @guard
-def refresh_choices(view: dict, name: str, scheme: str) -> list:
-    """Updates for model and scheme: something was downloaded or has gone. The choice stays if it can."""
-    catalog, usable = load_catalog(PIPELINE.settings.catalog), models_panel.usable(PIPELINE.settings)
-    if not usable:
-        return [gr.skip(), gr.skip()]
-    kept = view["model"] = name if name in usable else next(iter(usable))
-    return [
-        gr.update(choices=[(catalog[found].title, found) for found in usable], value=kept),
-        gr.update(**inputs.scheme_choices(catalog[kept], usable[kept], scheme)),
-    ]
+def choose_model(browser: dict, view: dict, name: str | None) -> list:
+    """Updates: `_fill`'s, then `Observed`; one person's app loads the model at once. None: the list was opened and
+    closed again, see `chosen` in page.js."""
+    if name is None or name == view["model"]:
+        return [*[gr.skip()] * FILLED, *observe(browser, view)]
+    _must_run_here(name)
+    _load(browser, view, name, "")
+    return [*_choose(view, name), *observe(browser, view)]
+
+
+@guard
+def choose_scheme(browser: dict, view: dict, name: str, scheme: str | None) -> list:
+    """As `choose_model`. `name` is the model that the person saw beside it, which may be older than a Load."""
+    there = (name, scheme) == (view["model"], view["scheme"]) and PIPELINE.model.state != "failed"
+    if scheme is None or there:
+        return [*[gr.skip()] * FILLED, *observe(browser, view)]
+    _must_run_here(name, scheme)
+    status = PIPELINE.model
+    if status.state == "failed" or (status.model, status.scheme) != (name, scheme):
+        _load(browser, view, name, scheme)
+    return [*_choose(view, name, scheme), *observe(browser, view)]
 
 
 @guard
 def load_model(browser: dict, view: dict, event: gr.EventData) -> list:
-    """A Load button: updates for model, `Inputs.of_model`, LoRAs, `Observed`. It is chosen in the form as well."""
+    """A Load button: updates as `choose_model`'s. It is chosen in the form as well."""
     name, scheme = (str(event._data.get(key, "")) for key in ("model", "scheme"))
     if identify(browser, PIPELINE.settings)[1] != "local":
         raise gr.Error("Several people use this app: a model is loaded with its clip.", print_exception=False)
-    catalog, usable = load_catalog(PIPELINE.settings.catalog), models_panel.usable(PIPELINE.settings)
-    if scheme not in [found.name for found in usable.get(name, [])]:
-        raise gr.Error("That model cannot run here.", print_exception=False)
-    view["left"], view["unsure"] = view["model"], time.time() + UNSURE
+    _must_run_here(name, scheme)
     _load(browser, view, name, scheme)
-    updates = inputs.model_updates(catalog[name], usable[name], scheme)
-    return [name, *updates, _lora_choices(view, catalog[name]), *observe(browser, view)]
+    return [*_choose(view, name, scheme), *observe(browser, view)]
+
+
+def _must_run_here(name: str, scheme: str | None = None) -> None:
+    schemes = [found.name for found in models_panel.usable(PIPELINE.settings).get(name, [])]
+    if not schemes or scheme not in (None, *schemes):
+        raise gr.Error("That model cannot run here.", print_exception=False)
+
+
+@guard
+def refresh_choices(view: dict) -> list:
+    """Updates for model and scheme: something was downloaded or has gone. The choice stays if it can."""
+    catalog, usable = load_catalog(PIPELINE.settings.catalog), models_panel.usable(PIPELINE.settings)
+    if not usable:
+        return [gr.skip(), gr.skip()]
+    models = [(catalog[found].title, found) for found in usable]
+    name = view["model"] if view["model"] in usable else next(iter(usable))
+    schemes = inputs.scheme_choices(catalog[name], usable[name], view["scheme"])
+    if (name, schemes["value"]) == (view["model"], view["scheme"]):
+        return [gr.update(choices=models), gr.update(choices=schemes["choices"])]
+    view["model"], view["scheme"] = name, schemes["value"]
+    return [gr.update(choices=models, value=name), gr.update(**schemes)]
 
 
 @guard
@@ -459,14 +591,6 @@ def _check_download(browser: dict) -> None:
     if not _may_download(identify(browser, PIPELINE.settings)[1]):
         words = "Downloads are not started from a shared address, unless WAN_UI_SHARED_DOWNLOADS=1 allows it."
         raise gr.Error(words, print_exception=False)
-
-
-@guard
-def choose_scheme(browser: dict, view: dict, name: str, scheme: str) -> list:
-    status = PIPELINE.model
-    if status.state == "failed" or (status.model, status.scheme) != (name, scheme):
-        _load(browser, view, name, scheme)
-    return observe(browser, view)
 
 
 def _load(browser: dict, view: dict, name: str, scheme: str) -> None:
@@ -515,14 +639,17 @@ def refresh_loras(browser: dict, view: dict) -> list:
 
 
 @guard
-def add_lora(browser: dict, view: dict, name) -> list:
-    """Chosen in the list: updates for the list (empty again), message, `Observed`."""
-    words = ""
+def add_lora(browser: dict, view: dict, name, turn) -> list:
+    """Chosen in the list: updates for the list (empty again), `Observed`. None: it was only closed."""
+    if not name:
+        return [gr.skip(), *observe(browser, view)]
     try:
-        view["loras"] = lora_picker.add(view["loras"], str(name or ""), _form_model(view), PIPELINE.settings)
+        view["loras"] = lora_picker.add(view["loras"], str(name), _form_model(view), PIPELINE.settings)
+        _show(view, "lora")
     except UserError as error:
-        words = complaint(error)
-    return [gr.update(value=None), words, *observe(browser, view)]
+        form.complain(view, "loras_message", error, turn)
+        _show(view, "loras_message")
+    return [gr.update(value=None), *observe(browser, view)]
 
 
 @guard

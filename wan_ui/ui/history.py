@@ -6,7 +6,7 @@ import gradio as gr
 
 from wan_ui.jobs import Job
 from wan_ui.pipeline import PIPELINE
-from wan_ui.ui.markup import SPEAKS, STATE_WORDS, file_url, speaks, text
+from wan_ui.ui.markup import SPEAKS, STATE_WORDS, file_url, speaks, text, title
 
 LIMIT = 60
 SCRIPT = """
@@ -59,5 +59,5 @@ def _tile(job: Job, selected: bool) -> str:
     return (
         f'<li><button type="button" class="w-tile {job.state}" data-tile="{job.id}" aria-pressed="{pressed}">'
         f'<span class="w-tile-picture">{still}{state}</span>'
-        f'<span class="w-tile-prompt">{text(job.request.prompt)}</span></button></li>'
+        f'<span class="w-tile-prompt">{text(title(job.request))}</span></button></li>'
     )

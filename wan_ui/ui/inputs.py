@@ -9,13 +9,13 @@ from wan_ui.catalog import Model, Scheme, parse_size
 from wan_ui.images import crop_box, open_image, show_crop
 from wan_ui.intake import MAX_SEED
 from wan_ui.settings import Settings
+from wan_ui.ui.form import NO_MODEL
 from wan_ui.ui.lora_picker import LoraPicker, build_lora_picker
 from wan_ui.ui.markup import data_url, text
 from wan_ui.ui.voice import Voice, build_voice
 from wan_ui.words import Reading, load_table
 
 PROMPT_PLACEHOLDER = "What should happen? For example: slowly zoom in, sunset light"
-NO_MODEL = '<p class="w-note bad" role="alert">No model can run here yet; “Models” below says what is missing.</p>'
 
 
 @dataclass(frozen=True)
@@ -35,22 +35,14 @@ class Inputs:
     loras: LoraPicker
     voice: Voice
     message: gr.HTML
+    using: gr.HTML
     generate: gr.Button
     cancel: gr.Button
+    turn: gr.Number
 
-    def draft(self) -> list:
-        """What Generate sends, in the order of `handlers.submit`."""
-        return [
-            self.picture,
-            self.prompt,
-            self.model,
-            self.scheme,
-            self.size,
-            self.frames,
-            self.steps,
-            self.seed,
-            self.voice.audio,
-        ]
+    def held(self) -> list:
+        """The form's values, in the order of `form.FIELDS`."""
+        return [self.picture, self.prompt, self.size, self.frames, self.steps, self.seed, self.voice.audio]
 
     def of_model(self) -> list:
         """What changes with the model, in the order of `model_updates`."""
@@ -128,6 +120,7 @@ def build_inputs(
     voice = build_voice()
     with gr.Column(elem_id="actions"):
         message = gr.HTML("" if usable else NO_MODEL, elem_id="message", apply_default_css=False)
+        using = gr.HTML("", elem_id="using", apply_default_css=False)
         with gr.Row():
             generate = gr.Button("Generate", variant="primary", size="lg", scale=3, min_width=140, elem_id="generate")
             cancel = gr.Button("Cancel", size="lg", scale=1, min_width=100, visible=False, elem_id="cancel")
@@ -148,8 +141,10 @@ def build_inputs(
         loras,
         voice,
         message,
+        using,
         generate,
         cancel,
+        gr.Number(0, visible=False),
     )
 
 

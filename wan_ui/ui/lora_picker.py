@@ -50,6 +50,7 @@ watch('value', () => {
 class LoraPicker:
     add: gr.Dropdown
     refresh: gr.Button
+    message: gr.HTML
     rows: gr.HTML
 
 
@@ -60,8 +61,9 @@ def build_lora_picker(model: Model, settings: Settings) -> LoraPicker:
                 label="Add a LoRA", choices=choices(model, settings), value=None, min_width=150, elem_id="lora-add"
             )
             refresh = gr.Button("Refresh", size="sm", scale=0, min_width=84, elem_id="lora-refresh")
+        message = gr.HTML("", elem_id="lora-message", apply_default_css=False)
         rows = gr.HTML("", elem_id="lora-rows", js_on_load=SCRIPT, apply_default_css=False)
-    return LoraPicker(add, refresh, rows)
+    return LoraPicker(add, refresh, message, rows)
 
 
 def choices(model: Model, settings: Settings) -> list[tuple[str, str]]:

@@ -11,6 +11,7 @@ from urllib.parse import quote
 
 from wan_ui.catalog import Model
 from wan_ui.jobs import Job
+from wan_ui.request import Request
 
 STATE_WORDS = {
     "queued": "Waiting",
@@ -65,6 +66,11 @@ def model_name(catalog: dict[str, Model], name: str, scheme: str) -> str:
     if model is None:
         return f"{name}, {scheme}"
     return f"{model.title.split(' (')[0]}, {model.schemes[scheme].title if scheme in model.schemes else scheme}"
+
+
+def title(request: Request) -> str:
+    """What a clip is called: its prompt; of a video from elsewhere that was given speech there is none."""
+    return request.prompt or "Speech for a video"
 
 
 def spent(job: Job) -> float:

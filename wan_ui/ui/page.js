@@ -1,8 +1,11 @@
-// Small comforts that need no server: chips that write into the prompt, Ctrl+Enter, a prompt that
-// survives a reload, downloads with a telling name, and on a phone the progress card scrolled into
-// view. Listeners sit on the document because Gradio redraws parts.
-(() => {
-  const prompt = () => document.querySelector("#prompt textarea");
+// What needs no server: chips that write into the prompt, Ctrl+Enter, Ctrl+V, a prompt that survives a reload,
+// downloads with a telling name; and what only the browser knows: whether a list was chosen from or only closed,
+// in which order a person acted, whether a press was the second half of a double click, and where the page is
+// scrolled. Listeners sit on the document because Gradio redraws parts.
+window.wanUi = (() => {
+  const find = (selector) => document.querySelector(selector);
+  const prompt = () => find("#prompt textarea");
+  const patience = 700; // milliseconds in which a second press on the same button belongs to the first
 
   const write = (text) => {
     prompt().value = text;
@@ -16,9 +19,6 @@
   };
 
   // Gradio reloads the page by itself when the server comes back from a restart.
-  document.addEventListener("input", (event) => {
-    if (event.target === prompt()) sessionStorage.setItem("wan-ui-prompt", event.target.value);
-  });
   const kept = sessionStorage.getItem("wan-ui-prompt");
   const waiting = kept && setInterval(() => {
     if (!prompt()) return;
@@ -26,9 +26,95 @@
     if (!prompt().value) write(kept);
   }, 100);
 
-  const showProgress = () => {
-    if (window.innerWidth < 900) document.querySelector("#card")?.scrollIntoView({ behavior: "smooth", block: "start" });
+  // ---- into view
+
+  const parts = {
+    card: "#card", result: "#result .w-stage", message: "#message", result_message: "#result-message",
+    loras_message: "#lora-message", examples_message: "#examples-message", from_video: "#from-video-message",
+    lora: "#lora-rows li:last-child", form: "#prompt", seed: "#seed", picture: "#picture-part", download: "#download",
   };
+  let shown = 0, scrolled = false;
+
+  // How far to scroll until `element` is whole in view: below the card, where that sticks, and above Generate.
+  const distance = (element) => {
+    const box = element.getBoundingClientRect(), card = find("#card"), actions = find("#actions");
+    let top = box.top, above = 12, below = 12;
+    if (card && find("#right").contains(element) && element !== card) {
+      if (getComputedStyle(card).position === "sticky") above = card.offsetHeight + 22;
+      else if (element.matches(".w-stage")) top = card.getBoundingClientRect().top; // both fit on a phone
+    }
+    if (find("#left")?.contains(element) && !actions.contains(element)) below = actions.offsetHeight + 8;
+    const room = window.innerHeight - below;
+    if (top < above || box.bottom - top > room - above) return top - above;
+    return box.bottom > room ? Math.min(box.bottom - room, top - above) : 0;
+  };
+
+  const bring = (element) => {
+    const calm = window.matchMedia("(prefers-reduced-motion: reduce)").matches;
+    const go = (behavior) => {
+      const far = element.isConnected ? distance(element) : 0;
+      if (Math.abs(far) > 2) window.scrollBy({ top: far, behavior });
+    };
+    scrolled = false;
+    go(calm ? "instant" : "smooth");
+    // What is drawn meanwhile may have moved it.
+    setTimeout(() => { if (!scrolled) go("instant"); }, 900);
+  };
+
+  const show = ({ number, part, gentle }) => {
+    if (Number(number) <= shown) return; // an older answer, or the same again
+    shown = Number(number);
+    if (gentle !== undefined && scrolled) return;
+    setTimeout(() => { const element = find(parts[part]); if (element) bring(element); }, 80);
+  };
+
+  const scrolls = (event) => { if (event.isTrusted) scrolled = true; };
+  for (const act of ["wheel", "touchmove"]) document.addEventListener(act, scrolls, { passive: true });
+
+  // ---- what was chosen, and when
+
+  const opened = {};
+  let turn = 0;
+
+  // A list says that there was input whenever it closes. null: nothing else was chosen than when it was opened.
+  const chosen = (list, value) => {
+    if (value === opened[list]) return null;
+    opened[list] = value;
+    return value;
+  };
+
+  const stamp = (values) => [...values.slice(0, -1), ++turn];
+
+  // ---- presses
+
+  const makers = "#generate, [data-example], [data-do=speak], [data-do=download_model], [data-cmp=grid], [data-cmp=export]";
+  let pressed = "", until = 0, written = false;
+
+  const answered = () => { until = Math.min(until, performance.now() + patience); };
+
+  document.addEventListener("click", (event) => {
+    const button = event.target.closest(makers);
+    if (!button) {
+      pressed = "";
+      return;
+    }
+    const { do: act, cmp, example, job, scheme } = button.dataset;
+    const name = [button.id, act, cmp, example, job, scheme].join();
+    if (name === pressed && performance.now() < until && !written) {
+      event.preventDefault();
+      event.stopImmediatePropagation();
+      return;
+    }
+    [pressed, written] = [name, false];
+    until = performance.now() + (button.id === "generate" ? 10000 : patience); // the answer to Generate shortens it
+  }, true);
+
+  document.addEventListener("input", (event) => {
+    written = true;
+    if (event.target !== prompt()) return;
+    sessionStorage.setItem("wan-ui-prompt", event.target.value);
+    find("#message [data-field=prompt]")?.setAttribute("hidden", ""); // the next complaint is drawn anew
+  });
 
   // The server names every file clip.mp4 in its answer, and that wins over the link's own name.
   const save = async (link) => {
@@ -45,18 +131,37 @@
     }
     const chip = event.target.closest("[data-phrase]");
     if (chip) addPhrase(chip.dataset.phrase);
-    if (event.target.closest("#generate, [data-example], [data-tile]")) setTimeout(showProgress, 150);
-    if (event.target.closest("[data-do=speak]")) {
-      const voice = document.querySelector("#voice .waveform-container");
-      if (voice) setTimeout(showProgress, 150);
-      else document.querySelector("#voice-part").scrollIntoView({ behavior: "smooth", block: "center" });
-    }
   });
 
   document.addEventListener("keydown", (event) => {
+    if (["PageUp", "PageDown", "Home", "End", "ArrowUp", "ArrowDown"].includes(event.key)) scrolls(event);
+    const list = event.target.closest("[role=combobox]");
     if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) {
       event.preventDefault();
-      document.querySelector("button#generate, #generate button")?.click();
+      event.stopImmediatePropagation(); // a list would choose its first entry
+      // What is typed in a field of a LoRA counts when it is left.
+      if (event.target.matches("#lora-rows input")) event.target.blur();
+      if (!event.repeat && find("#generate")?.offsetParent) find("#generate").click();
+    } else if (list) {
+      // Gradio's list opens again behind a Tab, takes a modifier as the beginning of a word, and Enter in a closed
+      // list chooses what cannot be seen.
+      const passing = ["Tab", "Shift", "Control", "Alt", "Meta"].includes(event.key) || event.ctrlKey || event.metaKey;
+      if (passing || (event.key === "Enter" && list.ariaExpanded !== "true")) event.stopImmediatePropagation();
     }
+  }, true);
+
+  document.addEventListener("paste", (event) => {
+    const picture = [...(event.clipboardData?.files ?? [])].find((file) => file.type.startsWith("image/"));
+    const target = find("#picture .upload-container");
+    if (!picture || !target?.offsetParent) return;
+    // From a web page or an office program comes a text with its picture: in a field the text is meant.
+    if (event.target.closest("input, textarea") && event.clipboardData.getData("text/plain")) return;
+    event.preventDefault();
+    const files = new DataTransfer();
+    files.items.add(picture);
+    target.dispatchEvent(new DragEvent("drop", { dataTransfer: files, bubbles: true, cancelable: true }));
+    bring(find("#picture-part"));
   });
+
+  return { show, bring, opened, chosen, stamp, answered };
 })();

@@ -24,8 +24,16 @@ STAGE_WORDS = {
 }
 
 
+SCRIPT = """
+element.addEventListener('click', (event) => {
+  const button = event.target.closest('[data-see]');
+  if (button) trigger('select', { job: button.dataset.see });
+});
+"""
+
+
 def build_progress_card() -> gr.HTML:
-    return gr.HTML(_card("wait", "Connecting …"), elem_id="card", apply_default_css=False)
+    return gr.HTML(_card("wait", "Connecting …"), elem_id="card", js_on_load=SCRIPT, apply_default_css=False)
 
 
 def model_card(status: ModelStatus, catalog: dict[str, Model]) -> str:
@@ -49,8 +57,10 @@ def job_card(
     catalog: dict[str, Model],
     queued: int = 0,
     last: Job | None = None,
+    unseen: bool = False,
 ) -> str:
-    """`queued`: how many more jobs of this person wait behind the one shown. `last`: the one that ended before it."""
+    """`queued`: how many more jobs of this person wait behind the one shown. `last`: the one that ended before it.
+    `unseen`: the clip is there, but another is on the stage."""
     if job.active:
         # A failure must not go unseen because the next job has begun already.
         mishap = _note(f"The clip before it failed. {problem(last)}", bad=True) if last and last.error else ""
@@ -61,7 +71,8 @@ def job_card(
         parts = [f"{STAGE_WORDS[stage][0].lower()} {spent:.1f}" for stage, spent in job.result["seconds"].items()]
         trouble = _note(problem(job), bad=True)
         kind = "bad" if trouble else "good"
-        return _card(kind, f"Done in {seconds(spent(job))}", body=_note(" · ".join(parts) + " s") + trouble)
+        see = f'<button type="button" class="w-button" data-see="{job.id}">Show it</button>' if unseen else ""
+        return _card(kind, f"Done in {seconds(spent(job))}", see, _note(" · ".join(parts) + " s") + trouble)
     kind = "idle" if job.state == "cancelled" else "bad"
     title = {"failed": "This clip failed", "cancelled": "Cancelled", "interrupted": "Interrupted"}[job.state]
     return _card(kind, title, body=_note(problem(job), bad=kind == "bad"))
@@ -136,8 +147,9 @@ def _note(words: str, bad: bool = False) -> str:
 
 
 def _card(kind: str, title: str, timing: str = "", body: str = "") -> str:
+    """timing: at the right, plain words or markup of ours."""
     return (
         f'<div class="w-card-top"><span class="w-dot {kind}"></span>'
         f'<h2 class="w-card-title" role="status">{text(title)}</h2>'
-        f'<span class="w-timing">{text(timing)}</span></div>{body}'
+        f'<span class="w-timing">{timing if timing.startswith("<button") else text(timing)}</span></div>{body}'
     )

@@ -8,11 +8,17 @@ from wan_ui.catalog import Model
 from wan_ui.jobs import Job
 from wan_ui.pipeline import PIPELINE
 from wan_ui.request import LoraMatch
-from wan_ui.ui.markup import STATE_WORDS, file_url, model_name, problem, seconds, speaks, spent, text
+from wan_ui.ui.markup import STATE_WORDS, file_url, model_name, problem, seconds, speaks, spent, text, title
 
 # The quoted names are the events this part sends; each carries the id of the job.
 SCRIPT = """
 const events = ['reuse', 'restore', 'remove', 'stop', 'speak'];
+// Whoever pauses, seeks or turns the sound on is watching.
+for (const act of ['pointerdown', 'keydown']) {
+  element.addEventListener(act, (event) => {
+    if (event.target.id === 'clip') trigger('hold', { job: event.target.dataset.job });
+  });
+}
 element.addEventListener('click', (event) => {
   const button = event.target.closest('[data-do]');
   if (!button || !events.includes(button.dataset.do)) return;
@@ -33,8 +39,10 @@ EMPTY = (
 )
 
 
-def build_result() -> gr.HTML:
-    return gr.HTML(EMPTY, elem_id="result", js_on_load=SCRIPT, apply_default_css=False)
+def build_result() -> tuple[gr.HTML, gr.HTML]:
+    """The stage, and the place for what its buttons complain about."""
+    stage = gr.HTML(EMPTY, elem_id="result", js_on_load=SCRIPT, apply_default_css=False)
+    return stage, gr.HTML("", elem_id="result-message", apply_default_css=False)
 
 
 def result_html(job: Job | None, catalog: dict[str, Model]) -> str:
@@ -53,8 +61,9 @@ def _stage(job: Job) -> str:
         # A clip that speaks is heard once; browsers let it start by itself only after a click on the page.
         manner = "autoplay" if speaks(job) else "autoplay loop muted"
         return (
-            f'<div class="w-stage"><video id="clip" src="{text(file_url(clip))}"{still} style="{ratio}" {manner} '
-            f'playsinline controls aria-label="{text(f"Clip: {request.prompt}")}"></video></div>'
+            f'<div class="w-stage"><video id="clip" data-job="{job.id}" src="{text(file_url(clip))}"{still} '
+            f'style="{ratio}" {manner} playsinline controls aria-label="{text(f"Clip: {title(request)}")}">'
+            "</video></div>"
         )
     picture = PIPELINE.clips / job.id / "input.png"
     still = f'<img src="{text(file_url(picture))}" alt="" style="{ratio}">' if picture.is_file() else ""
@@ -69,7 +78,7 @@ def _about(job: Job, catalog: dict[str, Model]) -> str:
     frames = result.get("frames", request.frames)
     length = f"{frames} frames" + (f", {frames / fps:.1f} s at {fps:g} fps" if fps else "")
     facts = {
-        "Seed": f"{request.seed}",
+        "Seed": f"{request.seed}" if request.model else "",
         "Model": model_name(catalog, request.model, request.scheme) if request.model else "",
         "Size": f"{request.width} × {request.height}",
         "Length": length,
@@ -83,7 +92,7 @@ def _about(job: Job, catalog: dict[str, Model]) -> str:
     how = f'<details class="w-how"><summary>How it was made</summary>{_list(choices)}</details>' if choices else ""
     trouble = f'<p class="w-note bad">{text(job.error)}</p>' if job.state == "done" and job.error else ""
     understood = f'<p class="w-quiet">{text(_sentence(request.understood))}</p>' if request.understood else ""
-    return f'<p class="w-prompt">{text(request.prompt)}</p>{understood}{trouble}{_list(facts)}{how}'
+    return f'<p class="w-prompt">{text(title(request))}</p>{understood}{trouble}{_list(facts)}{how}'
 
 
 def _sentence(words: str) -> str:
@@ -113,7 +122,8 @@ def _buttons(job: Job) -> str:
             f'<a class="w-button strong" href="{text(file_url(clip))}" download="{text(_file_name(job))}">Download</a>'
         )
         buttons.append(button("speak", "Add speech"))
-    buttons += [button("restore", "Load settings"), button("reuse", "Reuse seed")]
+    if job.request.model:  # speech for somebody's video has no settings of ours
+        buttons += [button("restore", "Load settings"), button("reuse", "Reuse seed")]
     if job.active:
         buttons.append(button("stop", "Cancel"))
     else:

@@ -1,0 +1,129 @@
+"""What the form holds: said in a line at Generate, kept for a reload; and what was wrong with it, until it is mended.
+
+Every event by which a person changes the form or sends it carries its number in the order of the person's acts
+(`turn`, counted by page.js): answers and events may overtake each other, the acts do not.
+"""
+
+from pathlib import Path
+
+from wan_ui import loras
+from wan_ui.catalog import Model
+from wan_ui.errors import UserError
+from wan_ui.settings import Settings
+from wan_ui.ui import lora_picker, models_panel
+from wan_ui.ui.markup import text
+
+FIELDS = ("picture", "prompt", "size", "frames", "steps", "seed", "voice")  # model, scheme and loras: in the view
+PLACES = ("message", "loras_message", "examples_message", "result_message")  # each beside the buttons it is about
+NO_MODEL = '<p class="w-note bad" role="alert">No model can run here yet; “Models” below says what is missing.</p>'
+NAMES = {"image": "picture", "audio": "voice"}  # a UserError's field -> ours, where they differ
+
+
+def read(picture, prompt, size, frames, steps, seed, voice) -> dict:
+    """The fields as the browser sent them; of a file its record, of what is no value nothing."""
+    values = dict(zip(FIELDS, (picture, prompt, size, frames, steps, seed, voice), strict=True))
+    kinds = {"picture": dict, "voice": dict, "prompt": str, "size": str}
+    return {name: value if isinstance(value, kinds.get(name, int | float)) else None for name, value in values.items()}
+
+
+def to_keep(view: dict) -> dict:
+    """For the browser's storage; files as their paths, which are checked when they come back. page.js keeps the
+    prompt, which would else be sent at every key."""
+    kept = {name: value for name, value in view["form"].items() if value is not None and name != "prompt"}
+    for name in ("picture", "voice"):
+        if name in kept:
+            kept[name] = str(kept[name].get("path", ""))
+    return {**kept, "model": view["model"], "scheme": view["scheme"]}
+
+
+# ---------------------------------------------------------------- what will be used
+
+
+def with_words(view: dict, model: Model) -> str:
+    """ "Wan-Tiny, bf16, with the LoRA sepia ×0.8" """
+    scheme = model.schemes.get(view["scheme"])
+    words = model.title.split(" (")[0] + (f", {scheme.title}" if scheme else "")
+    chosen = [f"{Path(spec['file']).stem} ×{spec['strength']:g}" for spec in view["loras"]]
+    if chosen:
+        words += f", with the LoRA{'s' if len(chosen) > 1 else ''} {', '.join(chosen)}"
+    return words
+
+
+def using_html(view: dict, model: Model) -> str:
+    """The line above Generate: everything that the next clip is made with."""
+    held = view["form"]
+    size, seed, frames, steps = (held.get(name) for name in ("size", "seed", "frames", "steps"))
+    parts = [
+        with_words(view, model),
+        "the picture’s shape" if size in (None, "auto") else size.replace("x", " × "),
+        f"{frames or model.default_frames:g} frames",
+        f"{steps or model.default_steps:g} steps",
+        "random seed" if seed in (None, -1) else f"seed {seed:.0f}",
+    ]
+    parts += ["the voice above"] if held.get("voice") else []
+    parts += [] if held.get("picture") else ["no picture yet"]
+    return f'<p class="w-quiet">{text(" · ".join(parts))}</p>'
+
+
+# ---------------------------------------------------------------- what is wrong
+
+
+def complain(view: dict, place: str, error: UserError, turn, held: dict | None = None) -> None:
+    """Say `error` at `place` until what it is about is mended. held: what the form held when it was sent."""
+    field = NAMES.get(error.field, error.field)
+    value = view["loras"] if field == "loras" else (held or {}).get(field)
+    view["complaint"] = {"place": place, "field": field, "words": str(error), "turn": _turn(turn), "value": value}
+
+
+def changed(view: dict, held: dict, turn) -> None:
+    """The form holds these values since `turn`. A complaint about one of them is over when that is another now, one
+    about none of them (the disk, the queue) with any change."""
+    complaint, before = view["complaint"], view["form"]
+    view["form"] = held
+    if complaint is None or _turn(turn) <= complaint["turn"] or complaint["field"] in ("model", "loras"):
+        return
+    field = complaint["field"]
+    if (held[field] != complaint["value"]) if field in held else (held != before):
+        view["complaint"] = None
+
+
+def forget_what_is_mended(view: dict, model: Model, settings: Settings) -> None:
+    """Models and LoRAs become right without the form: a file arrives, a row is removed."""
+    complaint = view["complaint"]
+    if complaint is None:
+        return
+    match complaint["field"], complaint["place"]:
+        case "model", "message" | "examples_message":
+            schemes = models_panel.usable(settings).get(view["model"], [])
+            mended = view["scheme"] in [scheme.name for scheme in schemes]
+        case "loras", "loras_message":
+            mended = view["loras"] != complaint["value"]
+        case "loras", _:
+            mended = _loras_are_right(view, model, settings)
+        case _:
+            return
+    if mended:
+        view["complaint"] = None
+
+
+def _loras_are_right(view: dict, model: Model, settings: Settings) -> bool:
+    try:
+        loras.check(lora_picker.specs(view["loras"]), model, settings)
+    except UserError:
+        return False
+    return True
+
+
+def _turn(turn) -> int:
+    return turn if isinstance(turn, int) else 0
+
+
+def complaint_html(view: dict, place: str, settings: Settings) -> str:
+    complaint = view["complaint"]
+    if complaint is None or complaint["place"] != place:
+        return NO_MODEL if place == "message" and not models_panel.usable(settings) else ""
+    return note(complaint["words"], f' data-field="{text(complaint["field"])}" data-turn="{complaint["turn"]}"')
+
+
+def note(words: str, more: str = "") -> str:
+    return f'<p class="w-note bad" role="alert"{more}>{text(words[:1].upper() + words[1:])}</p>'
