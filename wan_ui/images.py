@@ -2,64 +2,180 @@
 
 Orientation (EXIF), alpha (laid on white), 16-bit, CMYK, palettes, colour profiles and animations are
 normalised; what cannot be is refused with the reason. Nothing is decoded before its size is known.
+Metadata that cannot be read never costs the picture; only pixels that cannot be read do.
 """
 
-import contextlib
 import io
+import logging
+import warnings
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageCms, ImageDraw, ImageOps, UnidentifiedImageError
+import pi_heif
+from PIL import Image, ImageDraw
 
+from wan_ui import picture_colour, picture_files
 from wan_ui.errors import UserError
 from wan_ui.request import Request
 
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")
+log = logging.getLogger(__name__)
+
+pi_heif.register_heif_opener()
+
+FORMATS = ("PNG", "JPEG", "WEBP", "AVIF", "HEIF", "BMP", "TIFF", "GIF", "JPEG2000", "ICO", "PPM")
+READABLE = "PNG, JPEG, WebP, HEIC, AVIF or TIFF"
 MAX_MEGAPIXELS = 64  # decoded RGBA of that size is 256 MB
+MAX_BYTES = 500_000_000
 MIN_SIDE = 16
+MISSING_PART, MISSING_ROWS = 0.05, 32  # a file that breaks off may lack so much of its height at the bottom
+ORIENTATION = 0x0112
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 def open_image(path: str | Path) -> Image.Image:
     """The upload as an upright RGB image. Raises UserError (field "image")."""
+    name = Path(path).name
 
     def refuse(reason: str) -> UserError:
-        return UserError(f"image: {Path(path).name} {reason}", field="image")
+        return UserError(f"image: {name} {reason}", field="image")
 
+    def check(width: int, height: int) -> None:
+        if width * height > MAX_MEGAPIXELS * 1_000_000:
+            limit = f"the limit is {MAX_MEGAPIXELS} megapixels: make it smaller first"
+            raise refuse(f"has {width} x {height} pixels; {limit}")
+        if min(width, height) < MIN_SIDE:
+            raise refuse(f"has {width} x {height} pixels; both sides need at least {MIN_SIDE}")
+
+    content = _read(Path(path), refuse)
+    what = picture_files.foreign(name, content)
+    if what:
+        raise refuse(f"is {what}, not a picture that can be read; save it as {READABLE}")
     Image.MAX_IMAGE_PIXELS = None  # our own limit below speaks plainly and comes before decoding
-    try:
-        image = Image.open(path, formats=FORMATS)
-    except FileNotFoundError:
-        raise refuse("does not exist") from None
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError):
-        raise refuse("is not a picture that can be read; use PNG, JPEG or WebP") from None
-    width, height = image.size
-    if width * height > MAX_MEGAPIXELS * 1_000_000:
-        raise refuse(f"has {width} x {height} pixels; the limit is {MAX_MEGAPIXELS} megapixels: make it smaller first")
-    if min(width, height) < MIN_SIDE:
-        raise refuse(f"has {width} x {height} pixels; both sides need at least {MIN_SIDE}")
-    try:
-        image.seek(0)
-        image.load()
-    except (OSError, ValueError, SyntaxError, EOFError) as error:
-        raise refuse(f"is damaged ({error}); save it again") from None
-    return _to_rgb(ImageOps.exif_transpose(image))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow's, about metadata
+        content, found = picture_files.cut_down(content)
+        check(*picture_files.icon_size(content))  # Pillow decodes an icon as soon as it opens it
+        image, tags = _open(content), {}
+        if image is None:
+            tags = picture_files.tiff_tags(content)
+        if image is None and not tags:
+            claimed = picture_files.claimed(content)
+            damaged = f": it begins as {claimed}, but is damaged or of a rare kind" if claimed else ""
+            raise refuse(f"is not a picture that can be read{damaged}; use {READABLE}")
+        check(*(image.size if image else (tags[256], tags[257])))
+        try:
+            return picture_colour.to_rgb(_upright(image, content, tags), found)
+        except Exception as error:  # decoders raise whatever the damage leads to
+            log.info("%s cannot be decoded", name, exc_info=True)
+            raise refuse(f"is damaged ({error}); save it again") from None
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I") or image.mode == "F":
-        # 16-bit grey: PIL's own conversion clips at 255 instead of scaling
-        image = image.point(lambda value: value / 256).convert("L") if image.mode != "F" else image.convert("L")
-    profile = image.info.get("icc_profile")
-    if profile and image.mode in ("RGB", "CMYK", "L"):
-        # A damaged profile only costs a slight tint.
-        with contextlib.suppress(ImageCms.PyCMSError, OSError, ValueError):
-            image = ImageCms.profileToProfile(
-                image, ImageCms.ImageCmsProfile(io.BytesIO(profile)), ImageCms.createProfile("sRGB"), outputMode="RGB"
-            )
-    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image.convert("RGB")
+def _read(path: Path, refuse) -> bytes:
+    try:
+        if not path.is_file():
+            raise refuse("is not a file; choose a picture" if path.exists() else "does not exist")
+        if path.stat().st_size > MAX_BYTES:
+            raise refuse(f"is larger than {MAX_BYTES / 1e6:.0f} MB; save it smaller")
+        return path.read_bytes()
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        raise refuse(f"cannot be read ({error})") from None
+
+
+def _open(content: bytes) -> Image.Image | None:
+    for attempt in (lambda: content, lambda: picture_files.without_metadata(content)):
+        try:
+            return Image.open(io.BytesIO(attempt()), formats=FORMATS)
+        except Exception:  # readers raise whatever the damage leads to
+            log.debug("not opened", exc_info=True)
+    return None
+
+
+def _upright(image: Image.Image | None, content: bytes, tags: dict) -> Image.Image:
+    """The decoded picture, turned as its file says. Raises whatever a decoder does."""
+    if image is None:
+        return _decode_tiff(content, tags)
+    orientation = _orientation(image)
+    try:
+        image.load()  # Pillow turns a TIFF itself
+    except Exception as error:
+        if image.format == "TIFF":
+            return _decode_tiff(content, picture_files.tiff_tags(content))
+        image = _mend_end(image, content) if isinstance(error, OSError) else None
+        if image is None:
+            raise
+    return image if image.format == "TIFF" else _turned(image, orientation)
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        return image.getexif().get(ORIENTATION, 1)
+    except Exception:  # damaged EXIF: struct.error, SyntaxError, TypeError ... the picture is as it is
+        return 1
+
+
+def _turned(image: Image.Image, orientation) -> Image.Image:
+    turn = _TURNS.get(orientation) if isinstance(orientation, int) else None
+    if turn is None:
+        return image
+    turned = image.transpose(turn)
+    turned.format = image.format
+    return turned
+
+
+def _mend_end(image: Image.Image, content: bytes) -> Image.Image | None:
+    """A JPEG or PNG that breaks off near its end, with that end made up; None when too much is missing.
+
+    Pillow decodes row by row, and leaves at zero what it did not come to.
+    """
+    if image.format not in ("JPEG", "PNG") or image.info.get("interlace"):
+        return None
+    image.tile = []  # what is decoded stays, nothing more is tried
+    pixels = np.asarray(image)
+    rows = np.flatnonzero(pixels.reshape(len(pixels), -1).any(axis=1))
+    missing = len(pixels) - 1 - rows[-1] if len(rows) else len(pixels)
+    few = missing <= max(MISSING_PART * len(pixels), MISSING_ROWS)
+    if image.format == "JPEG" and (few or _finest_scan(content)):
+        # The decoder waits for the mark of the end before it gives its last rows.
+        mended = Image.open(io.BytesIO(content + b"\xff\xd9"), formats=("JPEG",))
+        mended.load()
+        return mended
+    if not few:
+        return None
+    last = image.crop((0, int(rows[-1]), image.width, int(rows[-1]) + 1))
+    for row in range(int(rows[-1]) + 1, image.height):
+        image.paste(last, (0, row))
+    return image
+
+
+def _finest_scan(content: bytes) -> bool:
+    """Whether a progressive JPEG breaks off in a scan that only refines what is there."""
+    scan = content[content.rfind(b"\xff\xda") :]
+    return len(scan) > 5 and len(scan) > 7 + 2 * scan[4] and scan[7 + 2 * scan[4]] >> 4 > 0
+
+
+def _decode_tiff(content: bytes, tags: dict) -> Image.Image:
+    """By OpenCV what Pillow cannot: colours as floats or 32-bit integers, YCbCr that is not compressed. It turns it."""
+    import cv2
+
+    values = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
+    if values is None:
+        raise ValueError("its pixels cannot be read")
+    values = picture_colour.eight_bit(values)
+    if tags.get(262) == 0:  # zero is white
+        values = 255 - values
+    if values.ndim == 3:
+        values = values[..., [2, 1, 0, 3][: values.shape[2]]]  # OpenCV's order is BGR
+    image = Image.fromarray(values)
+    image.info["icc_profile"] = tags.get(34675, b"")
+    return image
 
 
 def read_pixels(request: Request) -> np.ndarray:

@@ -1,0 +1,164 @@
+"""The bundled ffmpeg on files of strangers: what it may open, how long it may compute, what is in a file.
+
+Every input is named as `file:/absolute/path`, so that a name is never an option, with the protocol "file" alone and a
+list of formats in which playlists, scripts and picture sequences (HLS, DASH, concat, image2 ...) are not: no upload
+makes ffmpeg open another file or address.
+
+A few megabytes of well-chosen junk keep a decoder busy for minutes without giving a sample, and print hundreds of
+megabytes of complaints. So the seconds of CPU that ffmpeg may use grow with what it gives, and of its words the last
+few are kept.
+"""
+
+import contextlib
+import math
+import os
+import re
+import resource
+import subprocess
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import imageio_ffmpeg
+
+from wan_ui.errors import UserError
+
+# Names of ffmpeg's demuxers. Each reads one file from its bytes alone.
+SOUND_FORMATS = (
+    "wav,w64,aiff,caf,mp3,aac,flac,ogg,au,amr,amrnb,amrwb,ac3,eac3,dts,dtshd,truehd,mlp,ape,wv,tta,tak,mpc,mpc8,"
+    "voc,gsm,sox,dsf,iff,qcp,oma"
+)
+VIDEO_FORMATS = (
+    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,dv,mxf,asf,ivf,nut,rm,h264,hevc,m4v,mjpeg,obu,"
+    "gif,webp_anim,apng"
+)
+FORMATS = f"{SOUND_FORMATS},{VIDEO_FORMATS}"
+MAX_PIXELS = 64_000_000  # of one frame
+MAX_ALLOC = 2_000_000_000  # bytes that ffmpeg may ask for at once
+BASE_SECONDS = 8.0  # of CPU, before anything has to have come out
+
+
+class DecodeError(Exception):
+    """ffmpeg gave up, or was stopped; the text is its own last words.
+
+    stopped  it used more CPU time than what it gave was worth
+    """
+
+    def __init__(self, words: str, stopped: bool = False):
+        super().__init__(words)
+        self.stopped = stopped
+
+
+@dataclass(frozen=True)
+class Stream:
+    """One stream of a file, as ffmpeg describes it.
+
+    index   among all streams of the file
+    words   "h264 (High), yuv420p(tv, bt709), 320x240 [SAR 4:3 DAR 16:9], 25 fps, 25 tbr"
+    cover   a still picture that belongs to sound
+    notes   ffmpeg's lines below it: metadata and side data
+    """
+
+    index: int
+    kind: str
+    words: str
+    cover: bool = False
+    default: bool = False
+    notes: tuple[str, ...] = ()
+
+
+def input_arguments(path: Path) -> list[str]:
+    limits = ["-protocol_whitelist", "file", "-format_whitelist", FORMATS, "-max_pixels", str(MAX_PIXELS)]
+    return [*limits, "-i", f"file:{path.resolve()}"]
+
+
+def executable() -> str:
+    try:
+        return imageio_ffmpeg.get_ffmpeg_exe()
+    except RuntimeError as error:  # it found no binary
+        raise UserError(f"ffmpeg: {error}; reinstall imageio-ffmpeg") from None
+
+
+def streams(path: Path) -> list[Stream]:
+    """The video and sound streams of a file; none if it is not a format that may be read."""
+    found: list[Stream] = []
+
+    def note(line: str) -> None:
+        match = _STREAM.match(line)
+        if match:
+            words = match["words"]
+            cover, default = "(attached pic)" in words or "(still image)" in words, "(default)" in words
+            found.append(Stream(int(match["index"]), match["kind"].lower(), words, cover, default))
+        elif found and line.startswith("      "):
+            found[-1] = Stream(**{**vars(found[-1]), "notes": (*found[-1].notes, line.strip())[:60]})
+
+    with contextlib.suppress(DecodeError):  # always: there is no output
+        list(_run(["-loglevel", "info", *input_arguments(path)], 1, lambda given: BASE_SECONDS, note))
+    return [stream for stream in found if stream.kind in ("video", "audio")]
+
+
+_STREAM = re.compile(
+    r"^  Stream #0:(?P<index>\d+)(?:\[0x[0-9a-f]+\])?(?:\(\w+\))?: (?P<kind>Video|Audio|Subtitle|Data|Attachment)"
+    r"(?:: (?P<words>.*))?$"
+)
+
+
+def read(arguments: list[str], chunk: int, allowance: Callable[[int], float]) -> Iterator[bytes]:
+    """What ffmpeg with these arguments writes to its output, in parts of `chunk` bytes; the last may be shorter.
+
+    allowance  bytes that have come out -> seconds of CPU that may have been used
+
+    Raises DecodeError after the last part.
+    """
+    return _run(["-loglevel", "error", *arguments], chunk, allowance, None)
+
+
+def _run(
+    arguments: list[str], chunk: int, allowance: Callable[[int], float], note: Callable[[str], None] | None
+) -> Iterator[bytes]:
+    command = [executable(), "-nostdin", "-hide_banner", "-max_alloc", str(MAX_ALLOC), *arguments]
+    try:
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    except OSError as error:
+        raise UserError(f"ffmpeg could not be started: {error}; reinstall imageio-ffmpeg") from None
+    last = deque(maxlen=4)
+
+    def listen() -> None:
+        while line := process.stderr.readline(2000):
+            text = line.decode(errors="replace").rstrip()
+            last.append(text[:300])
+            if note:
+                note(text)
+
+    listener = threading.Thread(target=listen, daemon=True)
+    listener.start()
+    given, allowed, ended = 0, allowance(0), False
+    try:
+        _allow(process.pid, allowed)
+        while part := process.stdout.read(chunk):
+            given += len(part)
+            if allowance(given) >= allowed + 1:
+                allowed = allowance(given)
+                _allow(process.pid, allowed)
+            yield part
+        ended = True
+    finally:
+        if not ended:  # nobody wants the rest
+            process.kill()
+        process.stdout.close()
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        listener.join()
+        process.stderr.close()
+    if process.returncode:
+        stopped = usage.ru_utime + usage.ru_stime > math.ceil(allowed) - 0.5
+        raise DecodeError(" / ".join(last) or f"ffmpeg ended with {process.returncode}", stopped)
+
+
+def _allow(process: int, seconds: float) -> None:
+    """At so many seconds of CPU the system sends SIGXCPU, at which ffmpeg ends itself, and again every second."""
+    with contextlib.suppress(ProcessLookupError):  # it has ended already
+        _, most = resource.prlimit(process, resource.RLIMIT_CPU)
+        resource.prlimit(process, resource.RLIMIT_CPU, (math.ceil(seconds), most))
