@@ -17,7 +17,9 @@ GIB = 2**30
 # Bytes of a GPU that torch does not count as its own: the CUDA context and the workspaces of cuBLAS and cuDNN.
 CONTEXT = 0.75 * GIB
 # What LightX2V looks for at import; a missing one becomes None there and fails at its first use.
-KERNELS = ("triton", "flash_attn_interface", "flash_attn", "sageattention", "sgl_kernel", "vllm", "q8_kernels")
+KERNELS = (
+    "triton", "flash_attn_interface", "flash_attn", "sageattention", "sgl_kernel", "vllm", "q8_kernels", "flashinfer",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

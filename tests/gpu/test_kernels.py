@@ -11,7 +11,7 @@ from tests.lightx2v.test_k_quants import (  # noqa: F401 - the same, on this dev
 )
 from wan_ui.catalog import FP8_KERNELS
 from wan_ui.engines import lightx2v_kernels
-from wan_ui.engines.lightx2v_config import ATTENTION
+from wan_ui.engines.kernel_choice import ATTENTION
 from wan_ui.hardware import installed
 from wan_ui.patches import fp8_sgl
 from wan_ui.patches.record import resolve

@@ -13,7 +13,7 @@ from wan_ui.errors import UserError
 from wan_ui.qa import probe
 from wan_ui.settings import settings
 
-KINDS = ("attention", "gemm", "modulate", "norm", "rope")
+KINDS = ("attention", "gemm", "modulate", "norm", "rope", "compile")
 
 
 def add(commands) -> None:

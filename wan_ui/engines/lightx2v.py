@@ -30,6 +30,7 @@ from wan_ui import patches
 from wan_ui.catalog import Model, Scheme
 from wan_ui.engines import lightx2v_config, lora_lightx2v, preview, schedule
 from wan_ui.engines.base import CACHED_IMAGES, CACHED_PROMPTS, EXPERT_NAMES, SIDES, OnBlock, remember
+from wan_ui.engines.kernel_choice import Chooser
 from wan_ui.engines.lightx2v_compile import CompiledBlocks
 from wan_ui.engines.lora import LoraSet, parameter_shapes
 from wan_ui.engines.text import clean
@@ -37,11 +38,14 @@ from wan_ui.errors import UserError
 from wan_ui.hardware import Hardware, limit_gpu, measure
 from wan_ui.headers import check_architecture, check_identity, read_header
 from wan_ui.images import read_pixels
+from wan_ui.qa import probe
 from wan_ui.request import Clip, LoraMatch, LoraSpec, Progress, Report, Request
 from wan_ui.settings import default_environment, settings
 from wan_ui.weights import Paths, locate
 
 log = logging.getLogger(__name__)
+
+KERNEL_LIMIT = 240.0  # seconds to try one kernel, compiling on a busy machine included
 
 
 class LightX2VEngine:
@@ -64,6 +68,7 @@ class LightX2VEngine:
         report(Progress("load", 1, 4, "checking files"))
         config = settings()
         limit_gpu(config.gpu_gib)
+        self._try_kernels(model, scheme, report)
         paths, hardware, choices = self.decide(model, scheme)
         report(Progress("load", 2, 4, "patching LightX2V"))
         off = patches.switched_off(config.lightx2v_patches_off)
@@ -110,6 +115,21 @@ class LightX2VEngine:
         device = import_lightx2v(lightx2v_config.environment(config, measure()))
         hardware = lightx2v_config.with_hardware(measure(config.gpu_gib), device)
         return paths, hardware, lightx2v_config.choose(model, scheme, paths, hardware, config)
+
+    def _try_kernels(self, model: Model, scheme: Scheme, report: Report) -> None:
+        """Find out, each in a child process, which of the kernels that this load would take are right on this card."""
+        config = settings()
+        hardware = measure()
+        chooser = Chooser(config, model, hardware)
+        shape = probe.shape_of(model, *model.sizes[0], model.default_frames)
+        probe.run(
+            config,
+            [shape],
+            probes=chooser.untried(scheme, lightx2v_config.wished(model, scheme, config)),
+            limit=KERNEL_LIMIT,
+            card=hardware.name,
+            report=lambda words: report(Progress("load", 1, 4, f"trying kernels on this card, once: {words}")),
+        )
 
     def _compile(self, report: Report) -> CompiledBlocks:
         """Compile for the default size, by one step on nothing, so that the first clip need not."""

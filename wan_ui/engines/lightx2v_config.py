@@ -7,17 +7,16 @@ boundary, strides) and from the files (paths) is added here, so that it cannot c
 
 import importlib.util
 import json
-import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from wan_ui import patches
-from wan_ui.catalog import FP8_KERNELS, Model, Scheme
+from wan_ui.catalog import Model, Scheme
+from wan_ui.engines.kernel_choice import Chooser
 from wan_ui.engines.schedule import expert_index, sigmas
 from wan_ui.errors import UserError
 from wan_ui.hardware import GIB, Hardware, measure
 from wan_ui.patches.record import Facts
-from wan_ui.qa import probe
 from wan_ui.settings import ROOT, Settings
 from wan_ui.weights import RESERVE, Paths, locate
 
@@ -29,14 +28,6 @@ KEYS = frozenset(
     }
 )  # fmt: skip
 MODEL_CLASSES = {"a14b": "wan2.2_moe_distill", "5b": "wan2.2"}
-# attention type -> the package that it needs; torch_sdpa needs none
-ATTENTION = {
-    "torch_sdpa": "",
-    "flash_attn2": "flash_attn",
-    "flash_attn3": "flash_attn_interface",
-    "sage_attn2": "sageattention",
-}
-TORCH_FP8 = "fp8-torchao"  # torch._scaled_mm
 OFFLOADS = ("none", "text", "model", "block")
 # Bytes left for the work itself at 480x832x81; the 5B model's clips have a quarter of the tokens.
 RESERVES = {"a14b": RESERVE, "5b": 4 * GIB}
@@ -70,8 +61,8 @@ def read_config(path: Path) -> dict:
     return values
 
 
-def choose(model: Model, scheme: Scheme, paths: Paths, hardware: Hardware, settings: Settings) -> Choices:
-    """All choices for this model on this machine. Raises UserError where a wish cannot be met."""
+def wished(model: Model, scheme: Scheme, settings: Settings) -> dict:
+    """The JSON of a model and scheme, with what the settings say instead. Raises UserError as `read_config`."""
     wishes = read_config(config_file(model, scheme))
     if settings.lightx2v_attention != "auto":
         wishes["attention"] = settings.lightx2v_attention
@@ -79,12 +70,22 @@ def choose(model: Model, scheme: Scheme, paths: Paths, hardware: Hardware, setti
         wishes["offload"] = settings.lightx2v_offload
     if settings.lightx2v_compile != "auto":
         wishes["use_compile"] = settings.lightx2v_compile == "on"
-    attention, attention_why = _attention(wishes["attention"], model, hardware, settings)
-    kernel, kernel_why = _kernel(scheme, wishes["fp8_kernel"], model, hardware, settings)
+    return wishes
+
+
+def choose(model: Model, scheme: Scheme, paths: Paths, hardware: Hardware, settings: Settings) -> Choices:
+    """All choices for this model on this machine. Raises UserError where a wish cannot be met."""
+    wishes = wished(model, scheme, settings)
+    chooser = Chooser(settings, model, hardware)
+    attention, attention_why = chooser.kernel("attention", wishes["attention"])
+    kernel, kernel_why = chooser.product(scheme, wishes["fp8_kernel"])
+    t5_kernel, t5_kernel_why = chooser.kernel("gemm", wishes["t5_fp8_kernel"], key="t5_fp8_kernel")
     offload, offload_why = _offload(wishes["offload"], model, scheme, paths, hardware)
-    compiled, compiled_why = _compile(wishes["use_compile"], model, offload, hardware)
-    modulate, modulate_why = _modulate(wishes["modulate_type"], compiled, hardware)
-    rope, rope_why = _rope(wishes["rope_type"], compiled)
+    compiled, compiled_why = chooser.compiling(wishes["use_compile"], offload)
+    # The compiler fuses what torch's own operations say, and leaves complex numbers and foreign kernels alone.
+    modulate, modulate_why = chooser.kernel("modulate", wishes["modulate_type"], ("torch",) if compiled else ())
+    rope, rope_why = chooser.kernel("rope", wishes["rope_type"], ("torch_real_rope",) if compiled else ())
+    norm, norm_why = chooser.kernel("norm", wishes["rms_norm_type"])
     dtype, dtype_why = _dtype(settings, hardware)
     facts = Facts(hardware, model.family, model.embedded, kernel, offload, dtype)
     values = {
@@ -93,7 +94,7 @@ def choose(model: Model, scheme: Scheme, paths: Paths, hardware: Hardware, setti
         "cross_attn_2_type": attention,
         "rope_type": rope,
         "modulate_type": modulate,
-        "rms_norm_type": wishes["rms_norm_type"],
+        "rms_norm_type": norm,
         "use_compile": False,  # see wan_ui/engines/lightx2v_compile.py
         "use_tiling_vae": wishes["use_tiling_vae"],
         "cpu_offload": offload in ("model", "block"),
@@ -101,7 +102,7 @@ def choose(model: Model, scheme: Scheme, paths: Paths, hardware: Hardware, setti
         "t5_cpu_offload": offload != "none" and hardware.device == "cuda",
         "vae_cpu_offload": False,
         **from_catalog(model),
-        **from_paths(model, scheme, paths, kernel, wishes["t5_fp8_kernel"]),
+        **from_paths(model, scheme, paths, kernel, t5_kernel),
     }
     reasons = {
         "attention": f"{attention} ({attention_why})",
@@ -110,6 +111,8 @@ def choose(model: Model, scheme: Scheme, paths: Paths, hardware: Hardware, setti
         "compile": f"{'on' if compiled else 'off'} ({compiled_why})",
         "modulate": f"{modulate} ({modulate_why})",
         "rope": f"{rope} ({rope_why})",
+        "norm": f"{norm} ({norm_why})",
+        **({"text encoder's kernel": f"{t5_kernel} ({t5_kernel_why})"} if paths.t5.name.endswith("fp8.pth") else {}),
         "dtype": dtype_why,
     }
     return Choices(values, facts, reasons, compiled)
@@ -145,90 +148,6 @@ def environment(settings: Settings, hardware: Hardware) -> dict[str, str]:
         "TORCHINDUCTOR_CACHE_DIR": str(settings.cache / "compiled"),
         "USE_CHANNELS_LAST_3D": "1" if hardware.device == "cuda" else "0",
     }
-
-
-def _attention(wish: str, model: Model, hardware: Hardware, settings: Settings) -> tuple[str, str]:
-    """What `python -m wan_ui probe` found right and fastest here; unprobed, only exact kernels are taken."""
-    if wish == "auto":
-        here = tuple(name for name, package in ATTENTION.items() if not package or package in hardware.kernels)
-        name, why = probe.best("attention", settings, model.name, here) if hardware.device == "cuda" else ("", "")
-        if name:
-            return name, f"auto: {why}"
-        if hardware.capability[0] == 9 and "flash_attn3" in here:
-            return "flash_attn3", "auto: installed, made for this GPU"
-        if hardware.capability >= (8, 0) and "flash_attn2" in here:
-            return "flash_attn2", "auto: installed"
-        return "torch_sdpa", "auto: always there, and torch picks cuDNN or flash kernels"
-    if wish not in ATTENTION:
-        raise UserError(f"attention: {wish!r} is not known; choose auto, {', '.join(ATTENTION)}")
-    package = ATTENTION[wish]
-    if package and package not in hardware.kernels:
-        raise UserError(f"attention: {wish} needs the package {package}, which is not installed")
-    return wish, "asked for"
-
-
-def _kernel(scheme: Scheme, wish: str, model: Model, hardware: Hardware, settings: Settings) -> tuple[str, str]:
-    """For fp8: torch's own product, which the compiler fuses best, unless a probe found it wrong on this machine."""
-    if scheme.kind == "bf16":
-        return "Default", "bf16 weights"
-    if scheme.kind == "gguf":
-        return scheme.name, "the file's own types; dequantised at every use"
-    if hardware.device == "cuda" and not hardware.fp8:
-        raise UserError(
-            f"scheme: {scheme.name} needs a GPU that multiplies fp8 (Ada, Hopper, Blackwell), and {hardware.name} "
-            f"is {hardware.capability[0]}.{hardware.capability[1]}; choose a gguf scheme or bf16",
-            field="scheme",
-        )
-    asked = scheme.name if scheme.name in FP8_KERNELS else wish
-    if asked == "auto" and hardware.device == "cuda" and not probe.best("gemm", settings, model.name, (TORCH_FP8,))[0]:
-        name, why = probe.best("gemm", settings, model.name, FP8_KERNELS)
-        if name:
-            return name, f"auto: {TORCH_FP8} is not right on this machine; {why}"
-    if asked == "auto":
-        return TORCH_FP8, "auto: torch._scaled_mm, no kernel library needed"
-    if asked not in FP8_KERNELS:
-        raise UserError(f"fp8_kernel: {asked!r} is not known; choose auto, {', '.join(FP8_KERNELS)}", field="scheme")
-    if asked == "fp8-triton" and "triton" not in hardware.kernels:
-        raise UserError("scheme: fp8-triton needs the package triton, which is not installed", field="scheme")
-    return asked, "asked for"
-
-
-def _compile(wish, model: Model, offload: str, hardware: Hardware) -> tuple[bool, str]:
-    if wish != "auto":
-        if not isinstance(wish, bool):
-            raise UserError(f"use_compile: {wish!r} is not known; choose auto, true or false", field="scheme")
-        if wish and offload == "block":
-            return False, "asked for, but blocks that take turns in one buffer cannot be compiled"
-        return wish, "asked for"
-    if hardware.device != "cuda":
-        return False, "auto: no GPU"
-    if model.embedded:
-        return False, "auto: a small model is done before it is compiled"
-    if offload in ("model", "block"):
-        return False, "auto: moving the weights takes longer than the kernels"
-    if "triton" not in hardware.kernels or hardware.capability < (8, 0):
-        return False, "auto: needs triton and an Ampere GPU or newer"
-    if not (shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")):
-        return False, "auto: triton needs a C compiler (gcc)"
-    return True, "auto: blocks compiled at load; WAN_UI_LIGHTX2V_COMPILE=off loads sooner"
-
-
-def _rope(wish: str, compiled: bool) -> tuple[str, str]:
-    if wish != "auto":
-        return wish, "asked for"
-    if compiled:
-        return "torch_real_rope", "auto: fused by the compiler, which leaves complex numbers alone"
-    return "torch_complex_rope", "auto: one complex product"
-
-
-def _modulate(wish: str, compiled: bool, hardware: Hardware) -> tuple[str, str]:
-    if wish != "auto":
-        return wish, "asked for"
-    if compiled:
-        return "torch", "auto: fused by the compiler"
-    if hardware.device == "cuda" and "triton" in hardware.kernels:
-        return "triton", "auto: scale and shift in one kernel"
-    return "torch", "auto: no triton here"
 
 
 def _offload(wish: str, model: Model, scheme: Scheme, paths: Paths, hardware: Hardware) -> tuple[str, str]:

@@ -86,17 +86,30 @@ def default_shapes(settings: Settings) -> list[Shape]:
 # ---------------------------------------------------------------- what the results hold for
 
 
-def gpu() -> dict[str, str]:
-    """{"name", "driver", "memory"} of the first GPU by nvidia-smi; {} where there is none."""
+def gpus() -> list[dict[str, str]]:
+    """{"name", "driver", "memory"} of every GPU by nvidia-smi."""
     command = ["nvidia-smi", "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=20)
     except (OSError, subprocess.TimeoutExpired):
-        return {}
-    first = done.stdout.strip().splitlines()[:1]
-    if done.returncode or not first or first[0].count(",") != 2:
-        return {}
-    return dict(zip(("name", "driver", "memory"), (part.strip() for part in first[0].split(",")), strict=True))
+        return []
+    rows = [[part.strip() for part in line.split(",")] for line in done.stdout.strip().splitlines()]
+    if done.returncode or any(len(row) != 3 for row in rows):
+        return []
+    return [dict(zip(("name", "driver", "memory"), row, strict=True)) for row in rows]
+
+
+def gpu() -> dict[str, str]:
+    """The first of `gpus`; {} where there is none."""
+    return next(iter(gpus()), {})
+
+
+def machine_of(card: str) -> dict[str, str]:
+    """The GPU that torch calls `card` (a part of one is "NAME MIG ..."); without a card the first; {} if none is it."""
+    first = gpu()
+    if not card or card == first.get("name"):
+        return first
+    return next((row for row in gpus() if card == row["name"] or card.startswith(f"{row['name']} MIG ")), {})
 
 
 def version(package: str) -> str:
@@ -127,13 +140,15 @@ def run(
     limit: float = LIMIT,
     probes: tuple[Probe, ...] = PROBES,
     report: Callable[[str], None] = lambda words: None,
+    card: str = "",
 ) -> list[Result]:
     """Every kernel on every shape; from the cache what is known already, unless `again`.
 
-    kinds  attention, gemm, modulate, norm, rope; empty: all
+    kinds  attention, gemm, modulate, norm, rope, compile; empty: all
     limit  seconds for one kernel; one that is not done by then has crashed, and the next one is tried
+    card   torch's name of the GPU that a child will take; empty: the first that nvidia-smi lists
     """
-    machine, known = gpu(), _read(settings)
+    machine, known = machine_of(card), _read(settings)
     probes = tuple(probe for probe in probes if not kinds or probe.kind in kinds)
     keys = {probe: versions(probe, machine, settings) for probe in probes}
     for number, probe in enumerate(sorted(probes, key=lambda probe: "triton" in probe.packages), start=1):
@@ -143,7 +158,8 @@ def run(
             report(f"{number}/{len(probes)} {probe.kind}: {probe.name}")
             for shape, answer in zip(wanted, _try(probe, wanted, settings, machine, limit), strict=True):
                 known[_key(probe, shape, key)] = asdict(judge(probe, shape, answer, key))
-            _write(settings, known)
+            # What did not fit beside something else may fit the next time.
+            _write(settings, {key: entry for key, entry in known.items() if "OutOfMemoryError" not in entry["why"]})
     return [Result(**known[_key(probe, shape, keys[probe])]) for probe in probes for shape in shapes]
 
 
@@ -256,22 +272,27 @@ def _write(settings: Settings, known: dict[str, dict]) -> None:
     os.replace(part, path)
 
 
-def remembered(settings: Settings) -> list[Result]:
-    """All results that hold on this machine as it is now."""
-    machine = gpu()
+def remembered(settings: Settings, card: str = "") -> list[Result]:
+    """All results that hold on this machine as it is now; with a card (torch's name for it) only if they are of it."""
+    machine = machine_of(card)
+    if card and not machine:
+        return []
     now = {(probe.kind, probe.name): versions(probe, machine, settings) for probe in PROBES}
     results = [Result(**entry) for entry in _read(settings).values()]
     return [result for result in results if now.get((result.kind, result.name)) == result.versions]
 
 
-def best(kind: str, settings: Settings, model: str = "", allowed: tuple[str, ...] = ()) -> tuple[str, str]:
+def best(
+    kind: str, settings: Settings, model: str = "", allowed: tuple[str, ...] = (), card: str = ""
+) -> tuple[str, str]:
     """(name, reason) of the fastest kernel that is ok, as an engine's configuration calls it; ("", why) if none.
 
-    kind     attention | gemm | modulate | norm | rope
+    kind     attention | gemm | modulate | norm | rope | compile
     model    only results for that model's shapes; its largest shape decides
     allowed  names to choose from; empty: every one that an engine can be told
+    card     only what was found on it; empty: on the first of this machine
     """
-    results = [result for result in remembered(settings) if result.kind == kind and result.choice]
+    results = [result for result in remembered(settings, card) if result.kind == kind and result.choice]
     results = [result for result in results if not allowed or result.choice in allowed]
     if model:
         results = [result for result in results if result.shape.partition(" ")[0] == model]
@@ -281,8 +302,10 @@ def best(kind: str, settings: Settings, model: str = "", allowed: tuple[str, ...
     for result in results:
         slowest[result.shape] = max(slowest.get(result.shape, 0.0), result.seconds)
     shape = max(slowest, key=slowest.__getitem__)
-    right = sorted((r for r in results if r.shape == shape and r.status == "ok"), key=lambda r: r.seconds)
-    bad = [f"{r.choice} {r.status}" for r in results if r.shape == shape and r.status in ("wrong", "crashed", "failed")]
+    bad = {r.choice: r.status for r in results if r.status in ("wrong", "crashed", "failed")}  # at any shape
+    right = [r for r in results if r.shape == shape and r.status == "ok" and r.choice not in bad]
+    right.sort(key=lambda r: r.seconds)
+    bad = [f"{name} {status}" for name, status in bad.items()]
     if not right:
         return "", f"no {kind} kernel that can be chosen is right at {shape}: {', '.join(bad) or 'all are absent'}"
     rivals = ", ".join([f"{r.choice} {1000 * r.seconds:.2f}" for r in right[1:]] + bad)

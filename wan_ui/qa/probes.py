@@ -49,7 +49,7 @@ class Shape:
 
 @dataclass(frozen=True)
 class Probe:
-    """kind       attention | gemm | modulate | norm | rope
+    """kind       attention | gemm | modulate | norm | rope | compile
     function   "module:name" of a function Shape -> Trial
     packages   what must be installed; tried in a child only where all are
     allowed    largest relative error against float32 that is called ok
@@ -95,6 +95,7 @@ PROBES: tuple[Probe, ...] = (
     Probe("rope", "torch complex", f"{HERE}:rope_complex", choice="torch_complex_rope", cuda=False),
     Probe("rope", "torch real", f"{HERE}:rope_real", choice="torch_real_rope", cuda=False),
     Probe("rope", "flashinfer", f"{HERE}:rope_flashinfer", ("lightx2v", "flashinfer"), choice="flashinfer_rope"),
+    Probe("compile", "torch.compile", f"{HERE}:compiled", ("triton",), FP8, "on"),
 )  # fmt: skip
 
 
@@ -420,6 +421,45 @@ def rope_flashinfer(shape: Shape) -> Trial:
     from wan_ui.engines.lightx2v_kernels import rope as kernel
 
     return rope(shape, kernel("flashinfer_rope", shape.head_dim))
+
+
+# ---------------------------------------------------------------- compiled blocks
+
+
+def compiled(shape: Shape) -> Trial:
+    """What torch.compile fuses in a block: norm and modulation, e4m3 rounding by row, rotation, GELU and a gate."""
+    import torch
+
+    def block(x, scale, shift, turns):
+        x = torch.nn.functional.layer_norm(x.float(), (shape.width,), eps=1e-6).to(x.dtype) * (1 + scale) + shift
+        pairs = x.float().view(-1, shape.heads, shape.head_dim // 2, 2)
+        even, odd = pairs.unbind(-1)
+        real, imag = turns
+        x = torch.stack([even * real - odd * imag, even * imag + odd * real], -1).flatten(1).to(x.dtype)
+        return torch.nn.functional.gelu(x, approximate="tanh") * scale + x
+
+    def rounded(x):
+        stored, size = e4m3(x, 1)
+        return stored.float() * size
+
+    x = normal(shape.tokens, shape.width, seed=1)
+    scale, shift = (normal(1, shape.width, seed=seed) for seed in (2, 3))
+    places = torch.arange(shape.tokens, device=x.device, dtype=torch.float32)[:, None, None]
+    angles = places * 10000.0 ** -torch.linspace(0, 1, shape.head_dim // 2, device=x.device)
+    turns = (angles.cos(), angles.sin())
+    rows = some(shape.tokens)
+
+    @torch.compile(dynamic=False)
+    def run(*values):
+        result = block(*values)
+        return result, rounded(result)
+
+    def error_of(result) -> float:
+        inputs = (x[rows].float(), scale.float(), shift.float(), tuple(turn[rows] for turn in turns))
+        exact = block(*inputs)
+        return max(relative(part[rows], exact) for part in result)
+
+    return Trial(lambda: run(x, scale, shift, turns), error_of)
 
 
 # ---------------------------------------------------------------- the child
