@@ -1,0 +1,246 @@
+"""What the LightX2V engine itself does, on a stand-in of its upstream; tests/lightx2v has the real one."""
+
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from tests.engines.lightx2v_standin import installed
+from tests.lightx2v.jobs import make_request, quiet, stop_at
+from wan_ui import patches, weights
+from wan_ui import settings as settings_module
+from wan_ui.catalog import load_catalog
+from wan_ui.engines import lightx2v, schedule
+from wan_ui.engines.lightx2v import LightX2VEngine
+from wan_ui.errors import Cancelled, UserError
+from wan_ui.patches import Outcome
+from wan_ui.request import LoraSpec
+from wan_ui.settings import load_settings
+
+
+@pytest.fixture
+def calls(tmp_path, monkeypatch):
+    """What upstream was asked for; the stand-in is installed, its patches count as applied."""
+    before = settings_module.settings()
+    settings_module.use(load_settings({"WAN_UI_CACHE": str(tmp_path / "cache"), "WAN_UI_LORAS": str(tmp_path)}))
+    monkeypatch.setattr(patches, "apply_all", lambda phase, *rest, **more: [Outcome(f"a-{phase}", "applied", "test")])
+    found = []
+    with installed(found):
+        yield found
+    settings_module.use(before)
+
+
+@pytest.fixture
+def model(calls):
+    model = load_catalog(settings_module.settings().catalog)["wan-tiny"]
+    missing = weights.availability(model, model.scheme("bf16"), settings_module.settings())
+    if missing:
+        pytest.skip(f"Wan-Tiny: {missing}")
+    return model
+
+
+@pytest.fixture
+def engine(model):
+    engine = LightX2VEngine()
+    engine.load(model, model.scheme("bf16"), quiet)
+    yield engine
+    engine.close()
+
+
+def configuration(calls) -> dict:
+    return next(entry[1] for entry in calls if entry[0] == "config")
+
+
+def test_a_load_hands_over_files_and_schedule(engine, calls, model):
+    values = configuration(calls)
+    paths = weights.locate(model, model.scheme("bf16"), settings_module.settings(), engine="lightx2v")
+    assert values["model_cls"] == "wan2.2_moe_distill" and values["model_path"].endswith("wan-tiny")
+    assert values["high_noise_original_ckpt"] == str(paths.experts[0])
+    assert values["low_noise_original_ckpt"] == str(paths.experts[1])
+    assert values["denoising_step_list"] == [1000, 750, 500, 250] and values["boundary_step_index"] == 2
+    assert engine.facts["engine"] == "lightx2v" and engine.facts["patches"] == "a-before_init, a-after_init"
+    assert engine.facts["offload"].startswith("model (no GPU")
+
+
+@pytest.mark.parametrize("scheme", ["fp8", "gguf-Q8_0", "gguf-Q4_0"])
+def test_quantised_files_go_under_their_own_keys(calls, model, scheme):
+    engine = LightX2VEngine()
+    engine.load(model, model.scheme(scheme), quiet)
+    values = configuration(calls)
+    assert values["dit_quantized"] and values["dit_quant_scheme"] == ("fp8-torchao" if scheme == "fp8" else scheme)
+    assert "high_noise_original_ckpt" not in values and values["high_noise_quantized_ckpt"]
+    engine.close()
+
+
+def test_a_job_goes_through_its_stages(engine, calls, model, tmp_path):
+    seen = []
+    clip = engine.generate(make_request(tmp_path, model, "bf16"), seen.append)
+    assert clip.frames.shape == (9, 64, 96, 3) and clip.frames.dtype == np.uint8 and clip.fps == model.fps
+    assert clip.latents.shape == (16, 3, 8, 12) and clip.latents.dtype == np.float32
+    assert list(dict.fromkeys(p.stage for p in seen)) == ["text", "image", "denoise", "decode"]
+    steps = [(p.step, p.total, p.detail) for p in seen if p.stage == "denoise"]
+    assert steps == [(k, 4, "high-noise expert" if k < 3 else "low-noise expert") for k in (1, 2, 3, 4)]
+    assert [bool(p.preview) for p in seen if p.stage == "denoise"] == [False, True, True, True]
+    assert [p.step for p in seen if p.stage == "decode"] == [0, 1, 2, 3]
+    assert [call for call in calls if str(call).startswith("expert")] == ["expert 0"] * 2 + ["expert 1"] * 2
+
+
+def test_the_steps_are_ours(engine, model, tmp_path):
+    """Noise drawn on the CPU for the seed, exact sigmas, Euler steps in float32."""
+    entered = []
+    infer = engine.runner.model.infer
+
+    def note(inputs):
+        entered.append((engine.runner.scheduler.exact.clone(), engine.runner.scheduler.timestep_input.item()))
+        infer(inputs)
+        entered.append(engine.runner.scheduler.noise_pred.clone())
+
+    engine.runner.model.infer = note
+    clip = engine.generate(make_request(tmp_path, model, "bf16", seed=5), quiet)
+    sigmas = schedule.sigmas(4, model.shift)
+    latents = schedule.noise(5, (16, 3, 8, 12))
+    for k in range(4):
+        (exact, timestep), velocity = entered[2 * k], entered[2 * k + 1]
+        assert torch.equal(exact, latents) and timestep == pytest.approx(1000 * sigmas[k], abs=1e-3)
+        latents = latents + (sigmas[k + 1] - sigmas[k]) * velocity
+    assert np.array_equal(clip.latents, latents.numpy())
+
+
+def test_text_and_picture_are_encoded_once(engine, calls, model, tmp_path):
+    request = make_request(tmp_path, model, "bf16")
+    first = engine.generate(request, quiet)
+    del calls[:]
+    seen = []
+    again = engine.generate(request, seen.append)
+    assert not [call for call in calls if str(call).startswith(("text", "image"))]
+    assert "already encoded" in [p.detail for p in seen if p.stage == "image"]
+    assert np.array_equal(first.latents, again.latents)
+    engine.generate(replace(request, prompt="pan left"), quiet)
+    assert [call for call in calls if str(call).startswith(("text", "image"))] == ["text pan left"]
+    # The encoder gets what the model is given, not what was typed.
+    del calls[:]
+    engine.generate(replace(request, prompt="a dragon, pan up", given="pan up"), quiet)
+    assert "text pan up" in calls
+
+
+@pytest.mark.parametrize(("stage", "step"), [("text", 0), ("image", 0), ("denoise", 1), ("denoise", 4), ("decode", 2)])
+def test_nothing_of_a_cancelled_job_survives_it(engine, model, tmp_path, stage, step):
+    request = make_request(tmp_path, model, "bf16")
+    expected = engine.generate(request, quiet)
+    engine.prompts.clear()
+    engine.images.clear()
+    with pytest.raises(Cancelled):
+        engine.generate(replace(request, seed=99), stop_at(stage, step))
+    runner = engine.runner
+    assert runner.scheduler.latents is None and runner.input_info is None and not hasattr(runner, "inputs")
+    assert runner.model.cur_model_index == -1 and not any(expert.on_device for expert in runner.model.model)
+    assert np.array_equal(engine.generate(request, quiet).latents, expected.latents)
+
+
+def test_out_of_memory_says_what_to_do_and_costs_one_job(engine, model, tmp_path, monkeypatch):
+    request = make_request(tmp_path, model, "bf16")
+    expected = engine.generate(request, quiet)
+    with monkeypatch.context() as patch:
+
+        def exhausted(*_):
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 7.00 GiB")
+
+        patch.setattr(engine.runner.model.model[1].transformer_infer, "run_block", exhausted, raising=False)
+        with pytest.raises(UserError, match=r"96x64, 9 frames \(CUDA out of memory.*smaller size") as caught:
+            engine.generate(request, quiet)
+    assert caught.value.field == "size"
+    assert np.array_equal(engine.generate(request, quiet).latents, expected.latents)
+
+
+def test_an_unexpected_error_keeps_its_kind(engine, model, tmp_path, monkeypatch):
+    monkeypatch.setattr(engine.runner, "run_text_encoder", lambda info: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        engine.generate(make_request(tmp_path, model, "bf16", prompt="new"), quiet)
+    assert engine.runner.input_info is None
+
+
+def test_a_load_that_fails_leaves_nothing(engine, model, monkeypatch):
+    def broken(*_):
+        raise RuntimeError("no such layer")
+
+    monkeypatch.setattr(lightx2v, "flow_scheduler", broken)
+    with pytest.raises(RuntimeError, match="no such layer"):
+        engine.load(model, model.scheme("fp8"), quiet)
+    assert engine.runner is None and engine.model is None
+    with pytest.raises(RuntimeError, match="before load"):
+        engine.generate(None, quiet)
+
+
+def test_llama_cpp_is_refused(model, monkeypatch):
+    monkeypatch.setattr(sys.modules["lightx2v.utils.ggml_tensor"], "dequantize_c", object())
+    with pytest.raises(UserError, match="uninstall llama-cpp-python"):
+        LightX2VEngine().load(model, model.scheme("bf16"), quiet)
+
+
+def test_an_import_that_fails_says_so(model, monkeypatch):
+    monkeypatch.setitem(sys.modules, "lightx2v.infer", None)
+    with pytest.raises(UserError, match="LightX2V cannot be imported"):
+        LightX2VEngine().load(model, model.scheme("bf16"), quiet)
+
+
+def lora(path, size: float) -> None:
+    generator = torch.Generator().manual_seed(3)
+    tensors = {}
+    for block in range(2):
+        name = f"diffusion_model.blocks.{block}.self_attn.o"
+        tensors[f"{name}.lora_down.weight"] = torch.randn(4, 256, generator=generator) / 16
+        tensors[f"{name}.lora_up.weight"] = size * torch.randn(256, 4, generator=generator)
+    save_file(tensors, path)
+
+
+def test_a_lora_is_added_beside_the_weights_and_leaves_no_trace(engine, model, tmp_path):
+    lora(tmp_path / "x.safetensors", 0.1)
+    request = make_request(tmp_path, model, "bf16")
+    base = engine.generate(request, quiet)
+    matches = engine.set_loras([LoraSpec("x.safetensors", 0.5, "low_noise")])
+    assert matches[0].matched == {"low_noise": "2/2"}
+    high, low = engine.runner.model.model
+    x = torch.randn(3, 256, generator=torch.Generator().manual_seed(0))
+    file = load_file(tmp_path / "x.safetensors")
+    down = file["diffusion_model.blocks.0.self_attn.o.lora_down.weight"]
+    up = file["diffusion_model.blocks.0.self_attn.o.lora_up.weight"]
+    layer = low.blocks[0]
+    assert torch.allclose(layer.apply(x), x @ layer.weight + 0.5 * x @ down.T @ up.T, atol=1e-5)
+    assert torch.equal(high.blocks[0].apply(x), x @ high.blocks[0].weight)
+    changed = engine.generate(request, quiet)
+    assert not np.array_equal(changed.latents, base.latents) and "low noise 2/2" in changed.facts["loras"]
+    engine.set_loras([])
+    assert np.array_equal(engine.generate(request, quiet).latents, base.latents)
+
+
+def test_a_bad_lora_changes_nothing(engine, model, tmp_path):
+    lora(tmp_path / "good.safetensors", 0.1)
+    save_file({"lora_te_x.lora_down.weight": torch.zeros(4, 8)}, tmp_path / "bad.safetensors")
+    request = make_request(tmp_path, model, "bf16")
+    base = engine.generate(request, quiet)
+    with pytest.raises(UserError, match=r"bad\.safetensors"):
+        engine.set_loras([LoraSpec("good.safetensors", 1.0, "both"), LoraSpec("bad.safetensors", 1.0, "both")])
+    assert np.array_equal(engine.generate(request, quiet).latents, base.latents)
+
+
+def test_its_stages_are_those_of_a_job(engine, model, tmp_path):
+    request = make_request(tmp_path, model, "bf16")
+    pixels = lightx2v.read_pixels(request)
+    clip = engine.generate(request, quiet)
+    text, image = engine.encode_text(request.prompt), engine.encode_image(pixels, request.frames)
+    latents = schedule.noise(request.seed, (16, 3, 8, 12))
+    plan = engine.plan(4)
+    assert [expert for _, expert in plan] == [0, 0, 1, 1]
+    shown = []
+    for k, (sigma, expert) in enumerate(plan):
+        following = plan[k + 1][0] if k < 3 else 0.0
+        velocity = engine.predict(latents, sigma, expert, text, image, lambda index, hidden: shown.append(index))
+        latents = schedule.euler_step(latents, velocity, sigma, following)
+    assert shown == [-1, 0, 1] * 4
+    assert np.allclose(latents.numpy(), clip.latents, atol=1e-5)
+    decoded = engine.decode(latents)
+    assert decoded.shape == (9, 64, 96, 3)
+    assert np.array_equal(((decoded + 1) / 2).mul(255).round().byte().numpy(), clip.frames)
