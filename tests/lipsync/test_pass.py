@@ -8,7 +8,7 @@ import torch
 from tests.lipsync.conftest import tone
 from wan_ui.errors import Cancelled, UserError
 from wan_ui.lipsync import cache
-from wan_ui.lipsync.blend import blend_mask, match_tone, paste
+from wan_ui.lipsync.blend import blend_mask, match_detail, match_tone, paste
 from wan_ui.lipsync.faces import LibFaceDetector
 from wan_ui.lipsync.parsing import LandmarkParser
 from wan_ui.lipsync.speech import LipSync, base_frame
@@ -67,7 +67,7 @@ def test_silence_keeps_the_original_frames(lipsync, clip, faces):
 def test_the_batch_size_does_not_matter(lipsync, weights, clip, faces):
     one = LipSync(lipsync.musetalk, lipsync.detector, lipsync.parser, batch=1)
     difference = speak(lipsync, clip, tone(0.5), faces).astype(int) - speak(one, clip, tone(0.5), faces)
-    assert np.abs(difference).max() <= 1
+    assert np.abs(difference).max() <= 3  # one level as drawn, where it moved strengthened three times
 
 
 def test_a_frame_without_a_face_is_passed_through(lipsync, clip):
@@ -178,6 +178,31 @@ def test_the_skin_keeps_its_tone_and_the_mouth_its_dark(portrait):
     assert np.abs(np.median(out - there, axis=(0, 1))).max() <= 2
     assert np.abs((out - there)[skin]).mean() < 3
     assert out[46:50, 28:36].mean() < 60, "what moved is left as drawn"
+
+
+def test_a_soft_face_becomes_as_sharp_as_the_frame(portrait):
+    """A face drawn without any detail whose mouth has opened, smaller and larger than the network's 256 pixels."""
+    for scale in (1, 4):
+        frame = cv2.resize(portrait, None, fx=scale, fy=scale, interpolation=cv2.INTER_LANCZOS4)
+        frame = np.clip(frame + np.random.default_rng(0).normal(0, 6, frame.shape), 0, 255).astype(np.uint8)  # grain
+        left, top, right, bottom = box = tuple(scale * side for side in (69, 65, 171, 184))
+        crop = cv2.resize(frame[top:bottom, left:right], (256, 256), interpolation=cv2.INTER_AREA)
+        soft = cv2.GaussianBlur(crop, (0, 0), 3)
+        cv2.ellipse(soft, (128, 200), (40, 18), 0, 0, 360, (50, 15, 15), -1, cv2.LINE_AA)
+        sharp = match_detail(soft, frame, box).astype(np.float32)
+        assert sharp.shape == (bottom - top, right - left, 3)
+        plain = cv2.resize(soft, (right - left, bottom - top)).astype(np.float32)
+
+        def detail(image, rows, columns):
+            part = image[rows, columns].astype(np.float32).mean(-1)
+            return cv2.Laplacian(part, cv2.CV_32F)[2:-2, 2:-2]
+
+        cheek = slice(40 * scale, 60 * scale), slice(15 * scale, 35 * scale)
+        wanted = detail(frame[top:bottom, left:right], *cheek)
+        assert detail(plain, *cheek).std() < 0.4 * wanted.std()
+        assert np.corrcoef(detail(sharp, *cheek).ravel(), wanted.ravel())[0, 1] > 0.95, "the frame's own pores"
+        mouth = slice(90 * scale, 96 * scale), slice(42 * scale, 60 * scale)
+        assert np.abs(sharp[mouth].mean((0, 1)) - (50, 15, 15)).max() < 12, "the open mouth stays as it was drawn"
 
 
 def test_a_silent_voice_needs_no_face(lipsync):

@@ -18,7 +18,7 @@ import torch
 
 from wan_ui.errors import UserError
 from wan_ui.lipsync import cache, sound
-from wan_ui.lipsync.blend import BLUR, Mask, blend_mask, match_tone, paste
+from wan_ui.lipsync.blend import BLUR, Mask, blend_mask, match_detail, match_tone, paste
 from wan_ui.lipsync.cache import Faces
 from wan_ui.lipsync.faces import Detector, create_detector, usable_face
 from wan_ui.lipsync.features import AudioFeatures
@@ -194,7 +194,7 @@ class LipSync:
             if index in rows:
                 box = tuple(faces.track.boxes[base].tolist())
                 face = drawn[rows[index]]
-                face = face if self._compat else match_tone(face, frame, box)
+                face = face if self._compat else match_detail(match_tone(face, frame, box), frame, box)
                 paste(frame, face, box, faces.masks[base], float(gains[index]))
             yield frame
 
