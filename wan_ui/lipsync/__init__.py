@@ -1,7 +1,9 @@
 """Lip-sync: MuseTalk 1.5 as one pass over finished frames, on official weights and without mmcv.
 
     sound.py      any audio file -> 16 kHz samples; when there is speech; which audio belongs to a frame (no torch)
-    faces.py      frames -> 68 landmarks -> one tracked, clamped, smoothed box per frame (no torch)
+    faces.py      frames -> faces with 68 landmarks (no torch)
+    usable.py     which faces can speak: size, sharpness, angle, presence in a clip; measured (no torch)
+    tracks.py     faces -> one tracked, clamped, smoothed box per frame (no torch)
     parsing.py    a face -> the region that may change: BiSeNet on full weights, from landmarks otherwise
     blend.py      a new face back into its frame
     files.py      the layout of the weights (no torch)

@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from wan_ui.lipsync.blend import Mask
 from wan_ui.lipsync.tracks import Track
 
-VERSION = 1  # of the content: raise it when anything upstream of the cache changes its results
+VERSION = 2  # of the content: raise it when anything upstream of the cache changes its results
 MAX_FILES, MAX_BYTES = 32, 2**30
 
 

@@ -25,8 +25,8 @@ from wan_ui.errors import UserError
 from wan_ui.lipsync.files import DETECTOR, POSE
 
 LONGEST = 640  # pixels of the picture that libfacedetection sees
-SMALLEST = 32  # pixels between the sides of a face that can speak
-SURE = 0.6  # confidence of a face; a cup of coffee reaches 0.5
+SEEN = 32  # pixels of the shortest side of a picture in which a face is looked for
+SURE = 0.6  # confidence of a face; see also usable.py
 RESULT_BYTES = 0x9000  # as libfacedetection asks for: a count, then 16 shorts for each face
 
 # The mean face: the eyes' centres are at (-0.5, 0) and (0.5, 0), y grows downwards.
@@ -54,15 +54,28 @@ MEAN_FIVE = np.array([(-0.5, 0), (0.5, 0), (0, 0.57), (-0.42, 0.985), (0.42, 0.9
 
 @dataclass(frozen=True)
 class Face:
-    """box: left, top, right, bottom as the detector sees it, may leave the image; landmarks: (68, 2) float32 x, y."""
+    """box: left, top, right, bottom as the detector sees it, may leave the image; landmarks: (68, 2) float32 x, y.
+
+    five  (5, 2): eyes, nose tip, mouth corners as the detector saw them, where it saw them apart from the landmarks:
+          those of a mean face never look to the side
+    """
 
     box: tuple[float, float, float, float]
     landmarks: np.ndarray
     confidence: float
+    five: np.ndarray | None = None
 
     @property
     def area(self) -> float:
         return max(0.0, self.box[2] - self.box[0]) * max(0.0, self.box[3] - self.box[1])
+
+    @property
+    def points(self) -> np.ndarray:
+        """(5, 2): the eyes' centres, the nose tip and the mouth's corners, the image's left ones first."""
+        if self.five is not None:
+            return self.five
+        marks = self.landmarks
+        return np.stack([marks[36:42].mean(0), marks[42:48].mean(0), marks[30], marks[48], marks[54]])
 
 
 class Detector(Protocol):
@@ -118,7 +131,7 @@ class LibFaceDetector:
         if scale < 1:
             size = max(1, round(width * scale)), max(1, round(height * scale))
             image = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0))
-        if min(image.shape[:2]) < SMALLEST:
+        if min(image.shape[:2]) < SEEN:
             return []
         bgr = np.ascontiguousarray(image[..., ::-1])
         result = (ctypes.c_ubyte * RESULT_BYTES)()
@@ -131,9 +144,10 @@ class LibFaceDetector:
         for row in np.frombuffer(result, np.int16, 16 * count, 4).reshape(count, 16).astype(np.float64):
             if row[0] < 100 * SURE:
                 continue
-            left, top, wide, high = row[1:5] / scale
+            left, top, wide, high = (row[1:5] / scale).tolist()
             box = (left, top, left + wide, top + high)
-            faces.append(Face(box, landmarks_from_five(box, row[5:15].reshape(5, 2) / scale), row[0] / 100))
+            five = row[5:15].reshape(5, 2) / scale
+            faces.append(Face(box, landmarks_from_five(box, five), row[0] / 100, five))
         return sorted(faces, key=lambda face: -face.area)
 
 
@@ -174,38 +188,3 @@ def create_detector(folder: Path, device: str = "cpu") -> Detector:
     if (folder / DETECTOR).is_file() and (folder / POSE).is_file():
         return DwposeDetector(folder, device)
     return LibFaceDetector()
-
-
-def usable_face(image: np.ndarray) -> tuple[bool, str]:
-    """Whether the largest face of an (H, W, 3) uint8 RGB image can speak, and words for the person about it."""
-    faces = LibFaceDetector().detect(image)
-    if not faces:
-        return False, "no face was found; speech needs a face that looks at the camera"
-    face = faces[0]
-    height, width = image.shape[:2]
-    left, top, right, bottom = face.box
-    if min(right - left, bottom - top) < SMALLEST:
-        size = f"{right - left:.0f} x {bottom - top:.0f}"
-        return (
-            False,
-            f"the face is only {size} pixels; at least {SMALLEST} are needed: crop closer or use a larger picture",
-        )
-    outer = face.landmarks[[36, 45, 48, 54, 8]]  # eyes, mouth and chin; the box itself ends at the border
-    if (outer < 0).any() or (outer > (width, height)).any():
-        return False, "the face is cut off by the border; use a picture that shows all of it"
-    if is_profile(face.landmarks):
-        return False, "the face is seen from the side; speech needs a face that looks at the camera"
-    if len(faces) > 1:
-        return True, f"{len(faces)} faces were found; the largest one will speak"
-    return True, "one face was found"
-
-
-def is_profile(landmarks: np.ndarray) -> bool:
-    """Whether the nose tip lies beyond an eye's centre, or both eyes are nearly in one place, as in a side view."""
-    left, right, tip = landmarks[36:42].mean(0), landmarks[42:48].mean(0), landmarks[30]
-    mouth = landmarks[[48, 54]].mean(0)
-    across, down = right - left, mouth - (left + right) / 2
-    distance = float(np.hypot(*across))
-    if distance < 0.4 * float(np.hypot(*down)):
-        return True
-    return abs(float((tip - (left + right) / 2) @ across) / distance**2) > 0.5

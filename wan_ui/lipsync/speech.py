@@ -20,12 +20,13 @@ from wan_ui.errors import UserError
 from wan_ui.lipsync import cache, sound
 from wan_ui.lipsync.blend import BLUR, Mask, blend_mask, match_detail, match_tone, paste
 from wan_ui.lipsync.cache import Faces
-from wan_ui.lipsync.faces import Detector, create_detector, usable_face
+from wan_ui.lipsync.faces import Detector, create_detector
 from wan_ui.lipsync.features import AudioFeatures
 from wan_ui.lipsync.files import require_weights
 from wan_ui.lipsync.musetalk import MuseTalk, load_musetalk
 from wan_ui.lipsync.parsing import Parser, load_parser
-from wan_ui.lipsync.tracks import follow, follow_upstream
+from wan_ui.lipsync.tracks import follow, follow_upstream, largest_track
+from wan_ui.lipsync.usable import clip_trouble, speaking, trouble
 from wan_ui.request import Progress, Report
 
 STAGE = "lipsync"
@@ -119,12 +120,18 @@ class LipSync:
         for index, frame in enumerate(frames):
             report(Progress(STAGE, detail=f"looking for the face: frame {index + 1} of {count}"))
             detections.append(self.detector.detect(frame))
-        track = (follow_upstream if self._compat else follow)(detections, height, width)
+        if self._compat:
+            track = follow_upstream(detections, height, width)
+        else:
+            followed = largest_track(detections)
+            troubles = ["" if face is None else trouble(face, frames[index]) for index, face in enumerate(followed)]
+            if words := clip_trouble(followed, troubles):
+                raise UserError(f"speech: the clip has no face that can speak: {words}", field="audio")
+            # While the head is turned away its frames are passed through.
+            track = follow([[face] if face else [] for face in speaking(followed, troubles)], height, width)
         seen = np.flatnonzero(track.present)
         if not len(seen):
-            usable, words = usable_face(frames[0])
-            why = "its faces are too small" if usable else words
-            raise UserError(f"speech: the clip has no face that can speak; in its first frame {why}", field="audio")
+            raise UserError("speech: the clip has no face that can speak: it is cut off by the border", field="audio")
         side = self.musetalk.side
         latents = torch.zeros(count, 8, side // 8, side // 8, dtype=self.musetalk.dtype)
         masks: list[Mask | None] = [None] * count

@@ -11,7 +11,8 @@ from itertools import pairwise
 
 import numpy as np
 
-from wan_ui.lipsync.faces import SMALLEST, Face
+from wan_ui.lipsync.faces import Face
+from wan_ui.lipsync.usable import SMALLEST
 
 MARGIN = 10  # pixels below the chin
 MARGIN_PART = 0.08  # but at most this part of the face's height: small faces
