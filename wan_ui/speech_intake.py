@@ -16,7 +16,7 @@ from wan_ui.errors import UserError
 from wan_ui.images import fit, open_image
 from wan_ui.jobs import Job
 from wan_ui.lipsync import sound
-from wan_ui.lipsync.faces import usable_face
+from wan_ui.lipsync.usable import usable_face
 from wan_ui.request import Request
 from wan_ui.settings import Settings
 

@@ -77,9 +77,27 @@ def test_a_frame_without_a_face_is_passed_through(lipsync, clip):
 
 
 def test_no_face_at_all_is_said(lipsync):
-    with pytest.raises(UserError, match="has no face that can speak; in its first frame no face was found") as caught:
+    with pytest.raises(UserError, match="the clip has no face that can speak: no face was found") as caught:
         speak(lipsync, np.full((3, 64, 64, 3), 90, np.uint8), tone(0.5))
     assert caught.value.field == "audio"
+
+
+def test_a_face_in_single_frames_is_not_painted_on(lipsync, portrait):
+    """As in a cup of coffee, whose spoon looked like a face in 3 frames of 33."""
+    clip = np.full((12, 240, 240, 3), 90, np.uint8)
+    clip[4:7] = portrait
+    with pytest.raises(UserError, match=r"has no face that can speak: a face was found in only 3 of 12 frames"):
+        speak(lipsync, clip, tone(0.5))
+
+
+def test_what_is_too_small_or_blurred_is_refused_by_the_pass(lipsync, portrait):
+    small = np.full((3, 240, 240, 3), 90, np.uint8)
+    small[:, 60:140, 60:140] = cv2.resize(portrait, (80, 80), interpolation=cv2.INTER_AREA)
+    with pytest.raises(UserError, match=r"the face is only \d\d x \d\d pixels; at least 40 are needed"):
+        speak(lipsync, small, tone(0.5))
+    blurred = np.stack([cv2.GaussianBlur(portrait, (0, 0), 4)] * 3)
+    with pytest.raises(UserError, match=r"pixels\) is too blurred for its mouth to be seen"):
+        speak(lipsync, blurred, tone(0.5))
 
 
 def test_every_frame_is_reported_before_it_comes(lipsync, clip, faces):

@@ -34,6 +34,7 @@ TILTED = 25  # degrees, in steps of 5
 NOSE, NARROW = 0.4, 0.7
 # Faces, the most blurred too, reach 0.78 and more; a cup of coffee 0.65 in single frames.
 LIKELY = 0.7
+BORDER = 0.05  # of the face's width, that eyes and mouth must lie inside the picture
 MOST = 0.5  # of a clip's frames: in more of them the face must be
 
 
@@ -44,8 +45,9 @@ def trouble(face: Face, image: np.ndarray, smallest: int = SMALLEST) -> str:
     if min(right - left, bottom - top) < smallest:
         return f"the face is only {size}; at least {smallest} are needed: crop closer or use a larger picture"
     height, width = image.shape[:2]
-    outer = np.vstack([face.points[[0, 1, 3, 4]], face.landmarks[8]])  # eyes, mouth and chin
-    if (outer < 0).any() or (outer > (width, height)).any():
+    # What lies beyond the border is guessed to be just inside; the chin may touch it.
+    features, edge, chin = face.points[[0, 1, 3, 4]], BORDER * (right - left), face.landmarks[8]
+    if (features < edge).any() or (features > (width - edge, height - edge)).any() or chin[1] > height:
         return "the face is cut off by the border; use a picture that shows all of it"
     if from_the_side(face):
         return "the face is seen from the side; speech needs a face that looks at the camera"
