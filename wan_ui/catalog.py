@@ -82,6 +82,7 @@ class Model:
     vae       "owner/repo:folder" of a VAE in Diffusers format, for the diffusers engine
     t5        text encoder for LightX2V, if not the one below root
     repositories  "owner/repo" -> Repository, the same for all models of a catalog
+    face      pixels of the width of a face that the model's clips still show well enough to speak; 0: not measured
     hint      what to write in a prompt
     words     table of the phrases that a small model understands, see wan_ui.words; None: it takes any prompt
     """
@@ -101,6 +102,7 @@ class Model:
     fps: int
     default_scheme: str
     schemes: dict[str, Scheme]
+    face: int = 0
     hint: str = ""
     words: Path | None = None
     vae: str = ""

@@ -6,6 +6,7 @@ Files are copied, so that a job survives the upload's folder, a deleted history 
 import re
 import shutil
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +17,11 @@ from wan_ui.errors import UserError
 from wan_ui.images import fit, open_image
 from wan_ui.jobs import Job
 from wan_ui.lipsync import sound
-from wan_ui.lipsync.usable import usable_face
+from wan_ui.lipsync.usable import SMALLEST, usable_clip, usable_face
 from wan_ui.request import Request
 from wan_ui.settings import Settings
+
+LOOKED_AT = 48  # frames of a clip, for words about it; the pass itself judges all of them
 
 
 @dataclass(frozen=True)
@@ -38,10 +41,36 @@ def take_audio(path: str, settings: Settings, folder: Path) -> tuple[str, float]
 
 
 def look_for_face(path: str, size: str, model: Model) -> tuple[bool, str]:
-    """Whether the part of a picture that is used has a face that can speak, and words about it. Raises UserError."""
+    """Whether the clip that is made from a picture will have a face that can speak, and words. Raises UserError."""
     image = open_image(path)
     width, height = model.closest_size(*image.size) if size == "auto" else parse_size(size)
-    return usable_face(np.asarray(fit(image, width, height)))
+    return usable_face(np.asarray(fit(image, width, height)), max(SMALLEST, model.face))
+
+
+@lru_cache(maxsize=16)
+def _usable_clip(path: Path, changed: int) -> tuple[bool, str]:
+    return usable_clip(muxer.read_frames(path, limit=LOOKED_AT)[0][::3])
+
+
+def look_for_face_in_clip(path: Path) -> tuple[bool, str]:
+    """Whether a clip has a face that can speak, judged by its first seconds, and words. Raises UserError."""
+    return _usable_clip(path, path.stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=16)
+def _voice_trouble(path: Path, max_seconds: float, changed: int) -> str:
+    try:
+        samples = sound.decode(path, max_seconds)
+    except UserError as error:
+        return str(error)
+    return "" if sound.is_loud(samples).any() else f"audio: {sound.describe(samples)}"
+
+
+def voice_trouble(path: str, settings: Settings) -> str:
+    """Why nothing will be spoken with that sound file: it cannot be read, is too short, too long or silent; or ""."""
+    source = Path(path)
+    changed = source.stat().st_mtime_ns if source.is_file() else 0
+    return _voice_trouble(source, settings.max_audio_seconds, changed)
 
 
 def resolve_speech(draft: SpeechDraft, settings: Settings, folder: Path, job: Job | None, clip: Path | None) -> Request:

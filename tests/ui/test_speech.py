@@ -28,12 +28,20 @@ def speech_app(scripted, tmp_path_factory):
 @pytest.fixture(scope="module")
 def voice(tmp_path_factory):
     """2.4 s of sound, longer than twice 17 frames."""
-    path = tmp_path_factory.mktemp("voice") / "voice.wav"
+    return write(tmp_path_factory.mktemp("voice") / "voice.wav", tone(2.4))
+
+
+@pytest.fixture(scope="module")
+def silence(tmp_path_factory):
+    return write(tmp_path_factory.mktemp("silence") / "silence.wav", tone(2.4, level=0.0))
+
+
+def write(path, samples):
     with wave.open(str(path), "wb") as file:
         file.setnchannels(1)
         file.setsampwidth(2)
         file.setframerate(16_000)
-        file.writeframes((tone(2.4) * 32767).astype("<i2").tobytes())
+        file.writeframes((samples * 32767).astype("<i2").tobytes())
     return path
 
 
@@ -47,7 +55,7 @@ def clip_of(app, page: Page):
     return app.folder / "outputs" / "clips" / job
 
 
-def test_the_face_is_looked_for_before_anything_is_made(open_page, speech_app, picture, voice):
+def test_the_face_is_looked_for_before_anything_is_made(open_page, speech_app, picture, voice, silence):
     page = open_page(speech_app.url)
     page.set_input_files("#picture input[type=file]", picture)
     page.locator("#crop img").wait_for()
@@ -61,6 +69,10 @@ def test_the_face_is_looked_for_before_anything_is_made(open_page, speech_app, p
     expect(page.locator("#voice-note")).to_contain_text("One face was found. It will speak this.")
     assert faults(page) == []
     shoot(page, "61-face", full=True)
+    page.locator("#voice").get_by_role("button", name="Clear").click()
+    speak(page, silence)
+    expect(page.locator("#voice-note [role=alert]")).to_contain_text("silence: nothing is louder than")
+    expect(page.locator("#voice-note")).not_to_contain_text("will speak")
 
 
 def test_a_clip_that_speaks_and_speech_for_a_clip_that_is_there(open_page, speech_app, voice):
@@ -74,6 +86,7 @@ def test_a_clip_that_speaks_and_speech_for_a_clip_that_is_there(open_page, speec
     page.get_by_role("button", name="Add speech").click()
     expect(page.locator("#voice-note [role=alert]")).to_contain_text("choose a sound file with speech first")
     speak(page, voice)
+    expect(page.locator("#voice-note")).to_contain_text("The clip that is shown: one face was found. It will speak")
     page.get_by_role("button", name="Add speech").click()
     card_says(page, "Adding speech")
     expect(page.locator(".w-stages li")).to_have_text([re.compile("Speech")])
@@ -127,7 +140,8 @@ def test_on_a_phone(open_page, speech_app, voice, dark):
     page = open_page(speech_app.url, *PHONE, dark=dark)
     page.set_input_files("#picture input[type=file]", PORTRAIT)
     speak(page, voice)
-    expect(page.locator("#voice-note")).to_contain_text("One face was found")
+    expect(page.locator("#voice-note")).to_contain_text("New clip: one face was found")
+    expect(page.locator("#voice-note")).to_contain_text("The clip that is shown: no face was found")
     assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
     assert faults(page) == []
     page.locator("#voice").scroll_into_view_if_needed()

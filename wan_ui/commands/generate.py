@@ -12,7 +12,7 @@ from wan_ui.catalog import find_model, load_catalog
 from wan_ui.commands.job import run_job
 from wan_ui.commands.options import add_lora_option, add_model_options, draft, seed
 from wan_ui.settings import settings
-from wan_ui.speech_intake import look_for_face
+from wan_ui.speech_intake import look_for_face, voice_trouble
 
 
 def add(commands) -> None:
@@ -33,8 +33,11 @@ def run(args: argparse.Namespace) -> int:
     if args.audio:
         config = settings()
         model = find_model(load_catalog(config.catalog), args.model or config.model)
-        usable, words = look_for_face(args.image, args.size, model)
-        print(f"speech: {words}{'' if usable else '; the clip may stay silent'}", file=sys.stderr)
+        if words := voice_trouble(args.audio, config):
+            print(f"speech: {words}", file=sys.stderr)
+        else:
+            usable, words = look_for_face(args.image, args.size, model)
+            print(f"speech: {words}{'' if usable else '; the clip may stay silent'}", file=sys.stderr)
     job = run_job(draft(args, seed=args.seed, audio=args.audio), args.out, quiet=args.json)
     seconds = job.result["seconds"]
     summary = {

@@ -2,10 +2,12 @@
 
 import argparse
 import json
+import sys
 from pathlib import Path
 
 from wan_ui.commands.job import run_job
-from wan_ui.speech_intake import SpeechDraft
+from wan_ui.settings import settings
+from wan_ui.speech_intake import SpeechDraft, look_for_face_in_clip, voice_trouble
 
 
 def add(commands) -> None:
@@ -18,6 +20,10 @@ def add(commands) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    if words := voice_trouble(args.audio, settings()):
+        print(f"speech: {words}", file=sys.stderr)
+    elif Path(args.video).is_file():
+        print(f"speech: {look_for_face_in_clip(Path(args.video))[1]}", file=sys.stderr)
     job = run_job(SpeechDraft(audio=args.audio, video=args.video), args.out, quiet=args.json)
     result = job.result
     seconds = sum(result["seconds"].values())

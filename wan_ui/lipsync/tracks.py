@@ -12,11 +12,11 @@ from itertools import pairwise
 import numpy as np
 
 from wan_ui.lipsync.faces import Face
-from wan_ui.lipsync.usable import SMALLEST
 
 MARGIN = 10  # pixels below the chin
 MARGIN_PART = 0.08  # but at most this part of the face's height: small faces
 SMOOTHED = 5  # frames of the running median
+THINNEST = 16  # pixels of a box that is worth drawing; less is left of a face that leaves the picture
 BRIDGED = 2  # frames without a face that are filled in when it is there before and after
 
 
@@ -106,7 +106,7 @@ def follow(detections: Sequence[Sequence[Face]], height: int, width: int) -> Tra
     boxes = np.zeros((count, 4), np.int32)
     for index in np.flatnonzero(present):
         box = face_box(landmarks[index], height, width)
-        if min(box[2] - box[0], box[3] - box[1]) < SMALLEST // 2:
+        if min(box[2] - box[0], box[3] - box[1]) < THINNEST:
             present[index] = False
         else:
             boxes[index] = box

@@ -26,14 +26,13 @@ from collections.abc import Sequence
 import numpy as np
 
 from wan_ui.lipsync.faces import Face, LibFaceDetector
+from wan_ui.lipsync.tracks import largest_track
 
 SMALLEST = 40  # pixels
 DETAIL = 0.55
 TILTED = 25  # degrees, in steps of 5
 # To the side: the nose tip's way from the middle between the eyes, and the eyes' distance against that to the mouth.
 NOSE, NARROW = 0.4, 0.7
-# Faces, the most blurred too, reach 0.78 and more; a cup of coffee 0.65 in single frames.
-LIKELY = 0.7
 BORDER = 0.05  # of the face's width, that eyes and mouth must lie inside the picture
 MOST = 0.5  # of a clip's frames: in more of them the face must be
 
@@ -72,7 +71,7 @@ def from_the_side(face: Face) -> bool:
 
 
 def tilt(face: Face, image: np.ndarray) -> int:
-    """Degrees by which the head is tilted, clockwise, -60 to 60 in steps of 5; 0 where no axis is better than upright."""
+    """Degrees by which the head is tilted, clockwise, -60 to 60 in steps of 5; 0 where no axis is better."""
     import cv2
 
     left, top, right, bottom = face.box
@@ -114,7 +113,7 @@ def detail(face: Face, image: np.ndarray) -> float:
 
 def usable_face(image: np.ndarray, smallest: int = SMALLEST) -> tuple[bool, str]:
     """Whether the largest face of an (H, W, 3) uint8 RGB image can speak, and words for the person about it."""
-    faces = [face for face in LibFaceDetector().detect(image) if face.confidence >= LIKELY]
+    faces = LibFaceDetector().detect(image)
     if not faces:
         return False, "no face was found; speech needs a face that looks at the camera"
     if words := trouble(faces[0], image, smallest):
@@ -124,13 +123,22 @@ def usable_face(image: np.ndarray, smallest: int = SMALLEST) -> tuple[bool, str]
     return True, "one face was found"
 
 
+def usable_clip(frames: Sequence[np.ndarray]) -> tuple[bool, str]:
+    """As `usable_face`, of the face that can be followed through (H, W, 3) uint8 RGB frames."""
+    detector = LibFaceDetector()
+    faces = largest_track([detector.detect(frame) for frame in frames])
+    troubles = ["" if face is None else trouble(face, frame) for face, frame in zip(faces, frames, strict=True)]
+    words = clip_trouble(faces, troubles)
+    return not words, words or "one face was found"
+
+
 def clip_trouble(faces: Sequence[Face | None], troubles: Sequence[str]) -> str:
     """Why the face that was followed through a clip (None where it was not seen) cannot speak; "" when it can.
 
     troubles  what `trouble` says of each frame, "" where there is no face
     """
     seen = [face for face in faces if face is not None]
-    if not seen or np.median([face.confidence for face in seen]) < LIKELY:
+    if not seen:
         return "no face was found in it; speech needs a face that looks at the camera"
     if len(seen) <= MOST * len(faces):
         return f"a face was found in only {len(seen)} of {len(faces)} frames; it must be there in most of them"

@@ -129,9 +129,9 @@ def build_ui(settings: Settings) -> gr.Blocks:
         )
         inputs.picture.clear(lambda: "", None, inputs.picture_note, **light)
         gr.on(
-            [inputs.voice.audio.change, inputs.picture.change, inputs.size.change, inputs.model.change],
+            [inputs.voice.audio.change, inputs.picture.change, inputs.size.change, inputs.model.change, result.change],
             handlers.check_face,
-            [inputs.voice.audio, inputs.picture, inputs.size, inputs.model],
+            [browser, view, inputs.voice.audio, inputs.picture, inputs.size, inputs.model],
             inputs.voice.note,
             **latest,
         )

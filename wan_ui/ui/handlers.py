@@ -605,16 +605,20 @@ def _load(browser: dict, view: dict, name: str, scheme: str) -> None:
 
 
 @guard
-def check_face(voice, picture, size: str, name: str) -> str:
-    """The voice's note: before minutes are spent, whether there is a face that can speak."""
-    if not voice or not picture:
+def check_face(browser: dict, view: dict, voice, picture, size: str, name: str) -> str:
+    """The voice's note: before minutes are spent, whether there is a face that can speak, and anything to be spoken."""
+    if not voice:
         return ""
+    _, owner = identify(browser, PIPELINE.settings)
     catalog = load_catalog(PIPELINE.settings.catalog)
     model = catalog.get(name) or next(iter(catalog.values()))
+    job = PIPELINE.job(view["selected"], owner)
+    clip = PIPELINE.silent_clip(job) if job else None
     try:
-        return voice_part.face_note(uploaded(picture), size or "auto", model)
-    except UserError:  # said beside the picture
-        return ""
+        audio, picture = uploaded(voice, "audio"), uploaded(picture)
+        return voice_part.voice_note(audio, picture, clip, size or "auto", model, PIPELINE.settings)
+    except UserError as error:
+        return complaint(error)
 
 
 # ---------------------------------------------------------------- LoRAs

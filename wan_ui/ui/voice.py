@@ -1,14 +1,18 @@
-"""Speech: the voice that the face in a clip is to speak, and whether the picture has a face that can.
+"""Speech: the voice that the face in a clip is to speak, and whether there is one that can.
 
 The same voice serves Generate and "Add speech" beside a finished clip.
 """
 
+import contextlib
 from dataclasses import dataclass
+from pathlib import Path
 
 import gradio as gr
 
 from wan_ui.catalog import Model
-from wan_ui.speech_intake import look_for_face
+from wan_ui.errors import UserError
+from wan_ui.settings import Settings
+from wan_ui.speech_intake import look_for_face, look_for_face_in_clip, voice_trouble
 from wan_ui.ui.markup import text
 
 
@@ -32,11 +36,32 @@ def build_voice() -> Voice:
     return Voice(audio, note)
 
 
-def face_note(path: str, size: str, model: Model) -> str:
-    """Whether the part of the picture that is used has a face that can speak. Raises UserError."""
-    usable, words = look_for_face(path, size, model)
-    words = words[:1].upper() + words[1:] + "."
-    if usable:
-        return f'<p class="w-quiet" role="status">{text(words)} It will speak this.</p>'
-    words += " With this picture the clip may stay silent."
-    return f'<p class="w-note bad" role="alert">{text(words)}</p>'
+def voice_note(audio: str, picture: str, clip: Path | None, size: str, model: Model, settings: Settings) -> str:
+    """What will become of the voice: with the clip that Generate makes of the picture, and with the one shown.
+
+    audio, picture  paths; picture is "" where none was chosen
+    clip            what "Add speech" would make speak, if a clip is shown
+    """
+    if words := voice_trouble(audio, settings):
+        return _note(False, words)
+    lines = []
+    if picture:
+        with contextlib.suppress(UserError):  # said beside the picture
+            usable, words = look_for_face(picture, size, model)
+            after = "It will speak this." if usable else "With this picture the clip may stay silent."
+            lines.append((usable, "New clip: " if clip else "", words, after))
+    if clip:
+        with contextlib.suppress(UserError):  # a clip that cannot be read is said beside it
+            usable, words = look_for_face_in_clip(clip)
+            after = "It will speak this." if usable else "It cannot be given speech."
+            lines.append((usable, "The clip that is shown: ", words, after))
+    return "".join(
+        _note(usable, f"{where}{words if where else words[:1].upper() + words[1:]}. {after}")
+        for usable, where, words, after in lines
+    )
+
+
+def _note(good: bool, words: str) -> str:
+    if good:
+        return f'<p class="w-quiet" role="status">{text(words)}</p>'
+    return f'<p class="w-note bad" role="alert">{text(words[:1].upper() + words[1:])}</p>'

@@ -1,0 +1,77 @@
+"""What the page says beside a voice: about the sound, the picture that Generate takes, and the clip that is shown."""
+
+import wave
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.lipsync.conftest import tone
+from wan_ui import muxer
+from wan_ui.catalog import load_catalog
+from wan_ui.settings import ROOT, Settings
+from wan_ui.ui.voice import voice_note
+
+PORTRAIT = str(ROOT / "assets/examples/portrait.jpg")
+COFFEE = str(ROOT / "assets/examples/coffee.jpg")
+MODEL = load_catalog(Settings().catalog)["wan-tiny"]
+
+
+def sound(path, samples):
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1), file.setsampwidth(2), file.setframerate(16_000)
+        file.writeframes((samples * 32767).astype("<i2").tobytes())
+    return str(path)
+
+
+def note(audio, picture="", clip=None):
+    return voice_note(audio, picture, clip, "auto", MODEL, Settings())
+
+
+def clip_of(path, *pictures):
+    frames = np.stack([np.asarray(Image.open(picture).convert("RGB").resize((256, 256))) for picture in pictures])
+    muxer.write_mp4(frames, path, 16)
+    return path
+
+
+def test_a_voice_and_a_face(tmp_path):
+    words = note(sound(tmp_path / "voice.wav", tone(1.0)), PORTRAIT)
+    assert words.count("<p") == 1 and "One face was found. It will speak this." in words and 'role="status"' in words
+    assert note(sound(tmp_path / "voice.wav", tone(1.0))) == "", "nothing to be spoken by"
+
+
+@pytest.mark.parametrize("kind", ["unreadable", "silent", "short", "empty"])
+def test_what_is_no_voice_is_not_going_to_be_spoken(tmp_path, kind):
+    path = tmp_path / "voice.wav"
+    if kind == "unreadable":
+        path.write_bytes(b"not a sound at all")
+    else:
+        sound(path, {"silent": np.zeros(16_000), "short": tone(0.05), "empty": tone(0)}[kind])
+    clip = clip_of(tmp_path / "clip.mp4", *[PORTRAIT] * 6)
+    words = note(str(path), PORTRAIT, clip)
+    assert "will speak" not in words and 'role="alert"' in words
+    said = {"unreadable": "voice.wav is not audio", "silent": "silence", "short": "lasts 0.05 s", "empty": "voice.wav"}
+    assert said[kind] in words
+
+
+def test_the_clip_that_gets_the_speech_is_judged_not_the_picture(tmp_path):
+    voice = sound(tmp_path / "voice.wav", tone(1.0))
+    cup, person = clip_of(tmp_path / "cup.mp4", *[COFFEE] * 6), clip_of(tmp_path / "person.mp4", *[PORTRAIT] * 6)
+    words = note(voice, PORTRAIT, cup)
+    assert "New clip: one face was found. It will speak this." in words
+    assert "The clip that is shown: no face was found" in words and "It cannot be given speech." in words
+    words = note(voice, COFFEE, person)
+    assert "The clip that is shown: one face was found. It will speak this." in words
+    assert "New clip: no face was found" in words and "may stay silent" in words
+    now_and_then = clip_of(tmp_path / "now.mp4", *[COFFEE] * 18, *[PORTRAIT] * 9)
+    assert "a face was found in only 3 of 9 frames" in note(voice, "", now_and_then)
+
+
+def test_a_picture_is_judged_by_what_the_model_leaves_of_it(tmp_path):
+    """A face of 63 pixels is sharp in the picture and a smear in Wan-Tiny's clip of it."""
+    voice = sound(tmp_path / "voice.wav", tone(1.0))
+    small = Image.new("RGB", (256, 256), (90, 100, 110))
+    small.paste(Image.open(PORTRAIT).resize((180, 180)), (38, 76))
+    small.save(tmp_path / "small.png")
+    words = note(voice, str(tmp_path / "small.png"))
+    assert "pixels; at least 72 are needed: crop closer" in words and 'role="alert"' in words
