@@ -30,6 +30,10 @@ schemes.fp8 = {{ title = "fp8", kind = "fp8" }}
 """
 
 
+def pytest_addoption(parser):
+    parser.addoption("--store", action="store_true", help="write the reference numbers again, where a test makes some")
+
+
 def pytest_collection_modifyitems(config, items):
     """With two processes (pytest -n 2 --dist loadgroup) one has the browser, which waits a lot, the other the rest."""
     if config.pluginmanager.hasplugin("xdist"):

@@ -51,12 +51,19 @@ def model(settings):
     return tiny
 
 
+def absent(settings, why: str) -> None:
+    """A checkout that was named must work: only without one are these tests left out."""
+    if settings.lightx2v_path:
+        pytest.fail(f"WAN_UI_LIGHTX2V_PATH={settings.lightx2v_path}: {why}", pytrace=False)
+    pytest.skip(why)
+
+
 @pytest.fixture(scope="session")
 def lightx2v(settings, model, device):
     """LightX2V imported; without a GPU on a "cpu" platform, and without page-locked memory."""
     missing = lightx2v_missing(settings)
     if missing and not missing.startswith("no CUDA"):
-        pytest.skip(missing)
+        absent(settings, missing)
     import diffusers  # noqa: F401 - look for torchvision themselves: before it is mocked
     import torch._inductor.runtime.triton_heuristics  # torch.compile looks for triton: before it is mocked
     import torch.utils.flop_counter  # noqa: F401
@@ -75,7 +82,7 @@ def lightx2v(settings, model, device):
             be_a_platform()
         import_lightx2v(lightx2v_config.environment(settings, measure()))
     except Exception as error:
-        pytest.skip(f"LightX2V cannot be imported: {error}")
+        absent(settings, f"LightX2V cannot be imported: {error}")
     from loguru import logger
 
     logger.remove()

@@ -94,6 +94,6 @@ def save(args: argparse.Namespace, model, scheme) -> int:
     if trial.width % 32 or trial.height % 32 or trial.frames % 4 != 1:
         raise UserError("--size must be multiples of 32, --frames 4k+1")
     engine = reference.float32_engine(model, scheme, quiet)
-    reference.compute(engine, model, trial).save(args.save)
+    reference.compute(engine, model, trial).save(args.save, f"diffusers in float32, {scheme.name}")
     print(f"{args.save}: {trial.width}x{trial.height}, {trial.frames} frames, {model.name} {scheme.name} in float32")
     return 0

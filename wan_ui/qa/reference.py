@@ -61,6 +61,7 @@ class Reference:
     plan     (sigma, expert) of each step
     outputs  text (l, d), image (c, t, h, w), dit ... (z, t, h, w), decode (T, H, W, 3) in -1 .. 1
     blocks   "dit high" ... -> a small step of that expert with its hidden states
+    source   of a stored one, what computed it
     """
 
     kind: str
@@ -68,6 +69,7 @@ class Reference:
     plan: tuple[tuple[float, int], ...]
     outputs: dict[str, torch.Tensor]
     blocks: dict[str, BlockTrial] = field(default_factory=dict)
+    source: str = ""
 
     def latents(self, stage: str) -> torch.Tensor:
         """What goes into "dit high", "dit low", "dit" or "decode": (z, t, h, w)."""
@@ -85,19 +87,32 @@ class Reference:
         """Where an expert takes over."""
         return next(sigma for sigma, which in self.plan if which == expert)
 
-    def save(self, path: Path) -> None:
-        """As safetensors: float16 (frames uint8), enough for every tolerance of wan_ui.qa.stages."""
+    def save(self, path: Path, source: str = "") -> None:
+        """As safetensors: float16 (frames uint8), enough for every tolerance of wan_ui.qa.stages.
+
+        source  what computed it, kept in the file
+        """
         from safetensors.torch import save_file
 
         tensors = {name: tensor.half() for name, tensor in self.outputs.items()}
         tensors["decode"] = self.outputs["decode"].mul(127.5).add(127.5).round().to(torch.uint8)
+        tensors["text"] = _without_padding(tensors["text"])
         for name, trial in self.blocks.items():
-            used = trial.text.abs().sum(-1).nonzero().max().item() + 1  # the rest of the text is zero
-            parts = {part: getattr(trial, part) for part in BLOCK_PARTS} | {"text": trial.text[:used]}
+            parts = {part: getattr(trial, part) for part in BLOCK_PARTS} | {"text": _without_padding(trial.text)}
             tensors |= {f"blocks.{name}.{part}": tensor.half() for part, tensor in parts.items()}
-        blocks = {name: {"sigma": trial.sigma, "text": len(trial.text)} for name, trial in self.blocks.items()}
-        about = {"trial": json.dumps(asdict(self.trial)), "plan": json.dumps(self.plan), "blocks": json.dumps(blocks)}
+        about = {
+            "trial": json.dumps(asdict(self.trial)),
+            "plan": json.dumps(self.plan),
+            "blocks": json.dumps({name: trial.sigma for name, trial in self.blocks.items()}),
+            "text": str(len(self.outputs["text"])),
+            "source": source,
+        }
         save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path, about)
+
+
+def _without_padding(text: torch.Tensor) -> torch.Tensor:
+    """The rows of a prompt's own tokens; the rest is zero."""
+    return text[: text.abs().sum(-1).nonzero().max().item() + 1]
 
 
 def load_reference(path: Path) -> Reference:
@@ -113,12 +128,12 @@ def load_reference(path: Path) -> Reference:
         names = ["text", "image", *(name for name in sorted(tensors) if name.startswith("dit")), "decode"]
         trial = Trial(**json.loads(about["trial"]))
         blocks = {}
-        for name, facts in json.loads(about["blocks"]).items():
-            parts = {part: tensors[f"blocks.{name}.{part}"] for part in BLOCK_PARTS}
-            text = torch.zeros(facts["text"], parts["text"].shape[1])
-            text[: len(parts["text"])] = parts["text"]
-            blocks[name] = BlockTrial(facts["sigma"], **parts | {"text": text})
-        return Reference("stored", trial, plan, {name: tensors[name] for name in names}, blocks)
+        for name in [name for name in tensors if name.endswith("text")]:
+            tensors[name] = torch.nn.functional.pad(tensors[name], (0, 0, 0, int(about["text"]) - len(tensors[name])))
+        for name, sigma in json.loads(about["blocks"]).items():
+            blocks[name] = BlockTrial(sigma, **{part: tensors[f"blocks.{name}.{part}"] for part in BLOCK_PARTS})
+        outputs = {name: tensors[name] for name in names}
+        return Reference("stored", trial, plan, outputs, blocks, about["source"])
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         raise UserError(f"reference: {path} is not a stored reference ({type(error).__name__}: {error})") from None
 

@@ -1,0 +1,46 @@
+"""Our engine against numbers that a real run of LightX2V gave for the files that ship, each naming its commit.
+
+Made by tests/lightx2v/test_upstream_numbers.py, on Wan-Tiny at 64x64, 5 frames, in float32.
+"""
+
+import pytest
+
+from wan_ui import weights
+from wan_ui.catalog import load_catalog
+from wan_ui.patches.record import COMMIT
+from wan_ui.qa import reference as references
+from wan_ui.qa.blocks import relative_error
+from wan_ui.settings import ROOT, settings
+
+TRIAL = references.Trial(64, 64, 5)
+SCHEMES = ("bf16", "fp8", "gguf-Q8_0", "gguf-Q5_0", "gguf-Q4_0")
+
+
+def stored(scheme: str):
+    return ROOT / "tests" / "golden" / "lightx2v" / f"{scheme}.safetensors"
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    found = load_catalog(settings().catalog)["wan-tiny"]
+    missing = weights.availability(found, found.scheme("bf16"), settings())
+    if missing:
+        pytest.skip(f"Wan-Tiny: {missing}")
+    return found
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_every_stage_is_as_upstream_computes_it(model, scheme):
+    upstream = references.load_reference(stored(scheme))
+    assert upstream.trial == TRIAL and upstream.source.startswith(f"LightX2V {COMMIT}")
+    engine = references.float32_engine(model, model.scheme(scheme), lambda progress: None)
+    try:
+        ours = references.compute(engine, model, TRIAL)
+    finally:
+        engine.close()
+    assert [tuple(step) for step in ours.plan] == [pytest.approx(step, abs=1e-6) for step in upstream.plan]
+    # fp8: upstream rounds activations to e4m3 as well.
+    step = 0.08 if scheme == "fp8" else 1e-3
+    allowed = {"text": 1e-3, "image": 1e-3, "dit high": step, "dit low": step, "decode": 0.01 + step}
+    errors = {name: relative_error(output, upstream.outputs[name]) for name, output in ours.outputs.items()}
+    assert {name: error for name, error in errors.items() if error > allowed[name]} == {}, errors
