@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 # Debian splits venv from Python; install it where we may.
 APT := $(if $(filter 0,$(shell id -u)),,sudo -n) apt-get install -y -qq
 
-.PHONY: run test lightx2v lint clean
+.PHONY: run test test-upstream lightx2v lint clean
 
 run: $(VENV)/.installed
 	$(BIN)/python app.py
@@ -18,6 +18,13 @@ test: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup
+
+# make test-upstream LIGHTX2V=/path/to/LightX2V MUSETALK=/path/to/MuseTalk: our code against theirs, on the CPU.
+test-upstream: $(VENV)/.installed-upstream
+	@$(if $(LIGHTX2V)$(MUSETALK),,echo "Say where a checkout is: make test-upstream LIGHTX2V=/path MUSETALK=/path"; exit 1)
+	CUDA_VISIBLE_DEVICES= $(if $(LIGHTX2V),WAN_UI_LIGHTX2V_PATH=$(abspath $(LIGHTX2V))) \
+		$(if $(MUSETALK),WAN_UI_MUSETALK_PATH=$(abspath $(MUSETALK))) \
+		$(BIN)/python -m pytest -n 2 $(if $(LIGHTX2V),tests/lightx2v) $(if $(MUSETALK),tests/lipsync)
 
 lightx2v: $(VENV)/.installed
 	@$(BIN)/python -c 'import sys, torch; sys.exit(None if torch.version.cuda else "LightX2V needs a CUDA build of torch; \
@@ -40,6 +47,10 @@ $(VENV)/.installed: requirements.txt | $(BIN)/python
 
 $(VENV)/.installed-dev: requirements-dev.txt $(VENV)/.installed
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet -r requirements-dev.txt
+	@touch $@
+
+$(VENV)/.installed-upstream: requirements-upstream.txt $(VENV)/.installed-dev
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet -r requirements-upstream.txt
 	@touch $@
 
 clean:
