@@ -61,6 +61,20 @@ def test_only_settings_that_differ_are_listed():
     assert found == {"scheme": ["bf16", "fp8"], "used scheme": ["as stored", ""]}
 
 
+def test_stored_values_are_told_in_words():
+    lora = {"file": "styles/sepia.safetensors", "strength": 0.8, "target": "high_noise"}
+    seconds = {"text": 0.5, "decode": 2.0}
+    told = compare.flatten({"loras": (lora,), "none": (), "left": None, "seconds": seconds, "sizes": [1, 2], "x": True})
+    assert told == {
+        "loras": "styles/sepia.safetensors x0.8, high noise",
+        "none": "",
+        "left": "",
+        "seconds": "text 0.5; decode 2",
+        "sizes": "1, 2",
+        "x": "yes",
+    }
+
+
 def test_variants_are_read_strictly():
     base = Draft(prompt="x", seed=3)
     wanted, off = vary(base, "scheme=fp8, engine=lightx2v,steps=2,patches_off=fp8_scales+copy_back")

@@ -7,6 +7,7 @@ from tqdm import tqdm
 from wan_ui import download
 from wan_ui.catalog import find_model, load_catalog
 from wan_ui.commands import options
+from wan_ui.commands.progress import Lines, watched
 from wan_ui.hardware import engine_name
 from wan_ui.settings import settings
 
@@ -49,13 +50,16 @@ def run(args: argparse.Namespace) -> int:
     print(f"{left / 1e9:8.2f} GB  to download for {model.name} {scheme.name} with {engine}")
     if args.dry_run:
         return 0
-    with tqdm(total=left, unit="B", unit_scale=True, disable=not left) as bar:
+    lines = Lines()
+    with tqdm(total=left, unit="B", unit_scale=True, disable=not left or not watched()) as bar:
         before = {item.file: item.have for item in items}
 
         def show(item: download.Item, done: int) -> None:
             bar.set_description_str(item.target.name, refresh=False)
             bar.update(done - before[item.file])  # less than nothing when a file starts again
             before[item.file] = done
+            if bar.disable:
+                lines.tell(item.file, f"{item.target.name}: {done / 1e9:.2f} of {item.size / 1e9:.2f} GB")
 
         download.fetch(items, show)
     print("all files are there")

@@ -1,4 +1,4 @@
-"""What the commands that make one file share: submit a job, follow it behind a bar, copy its clip out."""
+"""What the commands that make one file share: submit a job, follow its progress, copy its clip out."""
 
 import os
 import shutil
@@ -8,6 +8,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from wan_ui import progress
+from wan_ui.commands.progress import Lines, watched
 from wan_ui.errors import UserError
 from wan_ui.intake import Draft
 from wan_ui.jobs import Job
@@ -20,7 +21,7 @@ from wan_ui.worker import describe
 def run_job(draft: Draft | SpeechDraft, out: Path, quiet: bool) -> Job:
     """Make a clip and put it at `out`; the ended job. Raises UserError when there is no clip.
 
-    quiet  no bar unless a person looks on
+    quiet  no progress unless a person looks on
     """
     if out.suffix.lower() != ".mp4":
         raise UserError(f"--out: {out} must end in .mp4")
@@ -32,7 +33,7 @@ def run_job(draft: Draft | SpeechDraft, out: Path, quiet: bool) -> Job:
         if understood := pipeline.job(job_id).request.understood:
             print(f"prompt: {understood}", file=sys.stderr)
         try:
-            job = follow(pipeline, job_id, quiet=quiet and not sys.stderr.isatty())
+            job = follow(pipeline, job_id, quiet=quiet and not watched())
         except KeyboardInterrupt:
             pipeline.cancel(job_id)
             pipeline.wait(job_id)
@@ -49,16 +50,23 @@ def run_job(draft: Draft | SpeechDraft, out: Path, quiet: bool) -> Job:
 
 
 def follow(pipeline, job_id: str, quiet: bool) -> Job:
-    """Wait for a job behind a progress bar."""
+    """Wait for a job and tell how far it is; not when `quiet`."""
     expected = progress.reference(pipeline.history(), pipeline.job(job_id).request)
-    bar = tqdm(total=100, disable=quiet, bar_format="{desc} |{bar}| {n:3.0f}%{postfix}", leave=False)
+    bar = tqdm(total=100, disable=quiet or not watched(), bar_format="{desc} |{bar}| {n:3.0f}%{postfix}", leave=False)
+    lines = Lines()
 
     def show(job) -> None:
         left = progress.eta(job, expected)
-        bar.n = 100 * progress.fraction(job, expected)
-        bar.set_description_str(describe(job.progress) if job.state == "running" else job.state, refresh=False)
-        bar.set_postfix_str(f"about {left:.0f} s left" if left is not None else "", refresh=False)
-        bar.refresh()
+        words = describe(job.progress) if job.state == "running" else job.state
+        time_left = f"about {left:.0f} s left" if left is not None else ""
+        if not bar.disable:
+            bar.n = 100 * progress.fraction(job, expected)
+            bar.set_description_str(words, refresh=False)
+            bar.set_postfix_str(time_left, refresh=False)
+            bar.refresh()
+        elif not quiet and job.active:
+            stage = job.progress.stage if job.state == "running" else job.state
+            lines.tell(stage, ", ".join(filter(None, [words, time_left])))
 
     try:
         return pipeline.wait(job_id, on_change=show)

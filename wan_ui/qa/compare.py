@@ -66,9 +66,25 @@ def read_item(path: Path, name: str = "", settings: dict | None = None) -> Item:
 def flatten(settings: dict) -> dict[str, str]:
     """{"scheme": "fp8", "facts": {"dtype": ...}} -> {"scheme": "fp8", "dtype": ...}; values in words."""
     flat = {key: value for key, value in settings.items() if key not in ("facts", "image")}
-    flat = {key: ", ".join(map(str, value)) if isinstance(value, list) else value for key, value in flat.items()}
     facts = {(f"used {key}" if key in flat else key): value for key, value in settings.get("facts", {}).items()}
-    return {key: str(value) for key, value in (flat | facts).items()}
+    return {key: _words(value) for key, value in (flat | facts).items()}
+
+
+def _words(value) -> str:
+    """A stored value as a person reads it; "" for none."""
+    if isinstance(value, dict) and "file" in value:  # a LoRA
+        target = str(value.get("target", "")).replace("_", " ")
+        return f"{value['file']} x{_words(value.get('strength', 1.0))}{f', {target}' if target else ''}"
+    if isinstance(value, dict):
+        return "; ".join(f"{str(key).replace('_', ' ')} {_words(entry)}" for key, entry in value.items())
+    if isinstance(value, list | tuple):
+        separator = "; " if any(isinstance(entry, dict) for entry in value) else ", "
+        return separator.join(_words(entry) for entry in value)
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:g}"
+    return "" if value is None else str(value)
 
 
 def measure(items: Sequence[Item]) -> list[Pair]:

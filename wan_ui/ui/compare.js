@@ -25,10 +25,16 @@ element.addEventListener('click', (event) => {
     tile.setAttribute('aria-pressed', on);
     tile.dataset.order = Date.now();
     number();
+    if (document.querySelector('#compare-message [role=alert]')) trigger('picked', {});
   }
   const button = event.target.closest('[data-cmp]');
   if (!button || button.disabled) return;
-  if (button.dataset.cmp === 'compare') trigger('compare', { jobs: chosen() });
+  wanUi.asked();
+  if (button.dataset.cmp === 'compare') {
+    trigger('compare', { jobs: chosen() });
+    const there = document.querySelector('.w-cmp');  // the same clips again: nothing is drawn anew
+    if (there) setTimeout(() => wanUi.bring(there, true), 1000);
+  }
   if (button.dataset.cmp === 'grid') {
     const schemes = [...element.querySelectorAll('.w-cmp-schemes input:checked')].map((box) => box.value);
     trigger('grid', { jobs: chosen(), schemes });
@@ -38,6 +44,9 @@ element.addEventListener('click', (event) => {
 
 const start = (root) => {
   root.dataset.ready = '1';
+  root.ending?.abort();  // other clips in the same elements
+  root.ending = new AbortController();
+  const { signal } = root.ending;
   const frames = Number(root.dataset.frames), fps = Number(root.dataset.fps);
   const videos = [...root.querySelectorAll('video')];
   const figures = [...root.querySelectorAll('.w-cmp-clip')];
@@ -95,7 +104,7 @@ const start = (root) => {
   };
 
   const tick = () => {
-    if (!playing || !root.isConnected) return;
+    if (!playing || signal.aborted || !root.isConnected) return;
     const now = videos[0].currentTime;
     if (videos[0].ended || Math.floor(now * fps) >= frames) {
       videos.forEach((video) => { video.currentTime = 0; video.play(); });
@@ -132,10 +141,10 @@ const start = (root) => {
     heat();
   };
 
-  videos.forEach((video) => video.addEventListener('seeked', heat));
-  videos.forEach((video) => video.addEventListener('loadeddata', heat));
-  slider.addEventListener('input', () => { if (playing) pause(); seek(Number(slider.value)); });
-  wipe.addEventListener('input', look);
+  videos.forEach((video) => video.addEventListener('seeked', heat, { signal }));
+  videos.forEach((video) => video.addEventListener('loadeddata', heat, { signal }));
+  slider.addEventListener('input', () => { if (playing) pause(); seek(Number(slider.value)); }, { signal });
+  wipe.addEventListener('input', look, { signal });
   root.addEventListener('click', (event) => {
     const button = event.target.closest('button');
     if (!button) return;
@@ -143,13 +152,13 @@ const start = (root) => {
     if (button.dataset.step) { if (playing) pause(); seek(frame + Number(button.dataset.step)); }
     if (button.dataset.modeIs) { mode = button.dataset.modeIs; look(); }
     if (button.dataset.other) { other = Number(button.dataset.other); look(); }
-  });
+  }, { signal });
   root.querySelectorAll('.w-cmp-plot').forEach((plot) => plot.addEventListener('click', (event) => {
     const cursor = plot.querySelector('.w-cmp-cursor'), box = plot.getBoundingClientRect();
     const x = (event.clientX - box.left) / box.width * plot.viewBox.baseVal.width;
     if (playing) pause();
     seek(Math.round((x - cursor.dataset.left) / cursor.dataset.width * (frames - 1)));
-  }));
+  }, { signal }));
   root.addEventListener('keydown', (event) => {
     if (event.target.matches('input')) return;
     if (event.key === 'ArrowRight' || event.key === 'ArrowLeft') {
@@ -157,13 +166,14 @@ const start = (root) => {
       if (playing) pause();
       seek(frame + (event.key === 'ArrowRight' ? 1 : -1));
     }
-  });
+  }, { signal });
+  play.textContent = 'Play';
   look();
   seek(0);
 };
 
 const find = () => {
-  element.querySelectorAll('.w-cmp:not([data-ready])').forEach(start);
+  element.querySelectorAll('.w-cmp:not([data-ready])').forEach((root) => { start(root); wanUi.bring(root, true); });
   if (element.querySelector('[data-pick]')) number();
 };
 new MutationObserver(find).observe(element, { childList: true, subtree: true });

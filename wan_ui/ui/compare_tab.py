@@ -20,10 +20,14 @@ from wan_ui.pipeline import PIPELINE
 from wan_ui.qa import compare
 from wan_ui.ui.handlers import complaint, guard
 from wan_ui.ui.history import LIMIT
-from wan_ui.ui.markup import file_url, spent, text, wide_table
+from wan_ui.ui.markup import file_url, speaks, spent, text, title, wide_table
 from wan_ui.ui.session import identify
 
 SCRIPT = (Path(__file__).parent / "compare.js").read_text()
+# It stands between the buttons that it is about; files and complaints come into view, progress leaves the page alone.
+MESSAGE = """
+watch('value', () => { if (element.querySelector('a, [role=alert]')) wanUi.bring(element); });
+"""
 MOST = 6  # clips at once
 COLOURS = ("#6b6be0", "#d9772b", "#1f8a54", "#c0408a", "#2a8fb8")
 # Per page. shown: ids of the jobs that are compared; waiting: of the grid that is being made
@@ -36,13 +40,14 @@ def build_compare_tab(browser: gr.BrowserState) -> Callable[[gr.Tab, dict], None
     state, timer = gr.State(NOTHING), gr.Timer(WAIT, active=False)
     with gr.Column(elem_id="compare", elem_classes="w-panel w-part"):
         picker = gr.HTML("", elem_id="compare-picker", js_on_load=SCRIPT, apply_default_css=False)
-        message = gr.HTML("", elem_id="compare-message", apply_default_css=False)
+        message = gr.HTML("", elem_id="compare-message", js_on_load=MESSAGE, apply_default_css=False)
         player = gr.HTML("", elem_id="compare-player", js_on_load=SCRIPT, apply_default_css=False)
 
     def wire(tab: gr.Tab, plain: dict) -> None:
         shown = [player, message, timer, state]
         tab.select(choices, [browser, state], [picker, timer], **plain)
         picker.compare(show, [browser, state], shown, **plain)
+        picker.picked(lambda: "", None, message, **plain)
         picker.grid(run_grid, [browser, state], shown, **plain)
         timer.tick(observe_grid, [browser, state], [*shown, picker], **{**plain, "trigger_mode": "once"})
         player.export(export, [browser, state], message, **plain)
@@ -82,6 +87,8 @@ def run_grid(browser: dict, state: dict, event: gr.EventData) -> list:
     submitted = []
     try:
         first, *_ = _finished(jobs[:1], owner, least=1)
+        if not first.request.model:
+            raise UserError("compare: no model made the first clip, it is a video that was given speech")
         for scheme in (scheme for scheme in schemes if scheme != first.request.scheme):
             submitted.append(PIPELINE.submit(_again(first, scheme), owner))
         if not submitted:
@@ -176,7 +183,10 @@ def _items(ids: tuple[str, ...]) -> tuple[compare.Item, ...]:
 
 
 def _name(job: Job) -> str:
-    return f"{job.request.scheme}, {job.result['facts'].get('engine', '').split(' ')[0]}, seed {job.request.seed}"
+    """ "fp8, diffusers, seed 5, speaks" """
+    request, engine = job.request, job.result.get("facts", {}).get("engine", "").split(" ")[0]
+    seed = f"seed {request.seed}" if request.model else ""
+    return ", ".join(filter(None, [request.scheme, engine, seed, "speaks" if speaks(job) else ""])) or title(request)
 
 
 # ---------------------------------------------------------------- markup
@@ -195,7 +205,7 @@ def picker_html(owner: str, picked: list[str]) -> str:
         tiles.append(
             f'<li><button type="button" class="w-tile" data-pick="{job.id}" data-order="{order}" aria-pressed="{on}">'
             f'<span class="w-tile-picture">{still}<span class="w-cmp-place"></span></span>'
-            f'<span class="w-tile-prompt">{text(_name(job))}: {text(job.request.prompt)}</span></button></li>'
+            f'<span class="w-tile-prompt">{text(_name(job))}: {text(title(job.request))}</span></button></li>'
         )
     settings = PIPELINE.settings
     model = load_catalog(settings.catalog).get(jobs[0].request.model)
@@ -237,7 +247,9 @@ def player_html(jobs: list[Job]) -> str:
     )
     return (
         f'<div class="w-cmp" data-frames="{frames}" data-fps="{items[0].fps:g}" data-mode="side">'
-        f'<div class="w-buttons">{modes}</div><div class="w-buttons w-cmp-others">{others}</div>'
+        f'<div class="w-buttons">{modes}<button type="button" class="w-button w-cmp-export" data-cmp="export">'
+        "Export MP4, PNG and JSON</button></div>"
+        f'<div class="w-buttons w-cmp-others">{others}</div>'
         f'<div class="w-cmp-stage">{clips}<canvas class="w-cmp-heat" role="img" aria-label="Where they differ" '
         f'style="aspect-ratio:{width}/{height}"></canvas></div>'
         '<label class="w-cmp-wiper">Wipe <input type="range" class="w-cmp-wipe" min="0" max="100" value="50"></label>'
@@ -247,9 +259,7 @@ def player_html(jobs: list[Job]) -> str:
         f'<input type="range" class="w-cmp-frame" min="0" max="{frames - 1}" value="0" aria-label="Frame">'
         '<span class="w-cmp-label">frame 1</span></div>'
         f"{_plot('PSNR', 'dB', [pair.psnr for pair in pairs], pairs)}"
-        f"{_plot('SSIM', '', [pair.ssim for pair in pairs], pairs)}{_table(items, pairs)}"
-        '<div class="w-buttons"><button type="button" class="w-button" data-cmp="export">Export MP4, PNG and JSON'
-        "</button></div></div>"
+        f"{_plot('SSIM', '', [pair.ssim for pair in pairs], pairs)}{_table(items, pairs)}</div>"
     )
 
 

@@ -49,7 +49,9 @@ window.wanUi = (() => {
     return box.bottom > room ? Math.min(box.bottom - room, top - above) : 0;
   };
 
-  const bring = (element) => {
+  // gently: only if nobody has scrolled since they asked for it.
+  const bring = (element, gently = false) => {
+    if (gently && scrolled) return;
     const calm = window.matchMedia("(prefers-reduced-motion: reduce)").matches;
     const go = (behavior) => {
       const far = element.isConnected ? distance(element) : 0;
@@ -64,9 +66,10 @@ window.wanUi = (() => {
   const show = ({ number, part, gentle }) => {
     if (Number(number) <= shown) return; // an older answer, or the same again
     shown = Number(number);
-    if (gentle !== undefined && scrolled) return;
-    setTimeout(() => { const element = find(parts[part]); if (element) bring(element); }, 80);
+    setTimeout(() => { const element = find(parts[part]); if (element) bring(element, gentle !== undefined); }, 80);
   };
+
+  const asked = () => { scrolled = false; };
 
   const scrolls = (event) => { if (event.isTrusted) scrolled = true; };
   for (const act of ["wheel", "touchmove"]) document.addEventListener(act, scrolls, { passive: true });
@@ -163,5 +166,5 @@ window.wanUi = (() => {
     bring(find("#picture-part"));
   });
 
-  return { show, bring, opened, chosen, stamp, answered };
+  return { show, bring, asked, opened, chosen, stamp, answered };
 })();
