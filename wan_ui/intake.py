@@ -6,7 +6,7 @@ door it used.
 
 import reprlib
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from wan_ui import loras, weights, words
@@ -16,8 +16,10 @@ from wan_ui.images import fit, open_image
 from wan_ui.request import LoraSpec, Request
 from wan_ui.settings import ENGINES, Settings
 from wan_ui.speech_intake import take_audio
+from wan_ui.valid_text import valid_text
 
 MAX_SEED = 2**32 - 1
+TEXTS, PATHS = ("prompt", "model", "scheme", "engine", "size", "image", "audio"), ("image", "audio")
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,7 @@ class Draft:
 
 def resolve(draft: Draft, settings: Settings, folder: Path) -> Request:
     """Check `draft`, write the cropped picture into `folder` as input.png. Raises UserError."""
+    draft = replace(draft, **{name: _text(name, getattr(draft, name)) for name in TEXTS})
     model = find_model(load_catalog(settings.catalog), draft.model or settings.model)
     scheme = model.scheme(draft.scheme)
     engine = draft.engine or settings.engine
@@ -83,6 +86,19 @@ def resolve(draft: Draft, settings: Settings, folder: Path) -> Request:
         given=reading.text if reading else "",
         understood=reading.words if reading else "",
     )
+
+
+def _text(field: str, value) -> str:
+    """A path keeps bytes that are no text: a file has that name."""
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        raise UserError(f"{field}: {reprlib.repr(value)} is not text", field=field)
+    if field in PATHS:
+        if "\0" in value:
+            raise UserError(f"{field}: {value!r} is not the name of a file", field=field)
+        return value
+    return valid_text(value)
 
 
 def _prompt(text: str, limit: int) -> str:

@@ -15,6 +15,7 @@ from dataclasses import astuple, dataclass, field
 from pathlib import Path
 
 from wan_ui.request import Progress, Request
+from wan_ui.valid_text import valid_text, valid_values
 
 ACTIVE = ("queued", "running")
 ENDED = ("done", "failed", "cancelled", "interrupted")
@@ -128,7 +129,7 @@ class Jobs:
             db.execute(
                 "UPDATE jobs SET stage_started = CASE WHEN stage = ? THEN stage_started ELSE ? END, step_started = ?, "
                 "stage = ?, step = ?, total = ?, detail = ?, preview = COALESCE(NULLIF(?, ''), preview) WHERE id = ?",
-                (progress.stage, now, now, *astuple(progress), job_id),
+                (progress.stage, now, now, *valid_values(astuple(progress)), job_id),
             )
 
     def cancel(self, job_id: str) -> None:
@@ -145,7 +146,7 @@ class Jobs:
         with self._connect() as db:
             db.execute(
                 "UPDATE jobs SET state = ?, finished = ?, error = ?, result = ?, preview = '' WHERE id = ?",
-                (state, time.time(), error, json.dumps(result or {}), job_id),
+                (state, time.time(), valid_text(error), json.dumps(result or {}), job_id),
             )
 
     def interrupt_running(self) -> int:
@@ -167,7 +168,7 @@ def _job(row: sqlite3.Row) -> Job:
         id=row["id"],
         owner=row["owner"],
         state=row["state"],
-        request=Request.from_dict(json.loads(row["request"])),
+        request=Request.from_dict(valid_values(json.loads(row["request"]))),
         created=row["created"],
         started=row["started"],
         finished=row["finished"],
@@ -176,5 +177,5 @@ def _job(row: sqlite3.Row) -> Job:
         step_started=row["step_started"],
         cancel=bool(row["cancel"]),
         error=row["error"],
-        result=json.loads(row["result"]),
+        result=valid_values(json.loads(row["result"])),
     )

@@ -22,6 +22,7 @@ import imageio_ffmpeg
 import numpy as np
 
 from wan_ui.errors import UserError
+from wan_ui.valid_text import valid_values
 
 TAG = "wan_ui"
 FORMATS = "wav,w64,aiff,caf,mp3,aac,flac,ogg,mov,mp4,m4a,3gp,matroska,webm,avi,mpegts,amr,asf,gif"
@@ -148,7 +149,13 @@ def read_metadata(path: Path) -> dict:
     match = re.search(rf"^{TAG}=((?:\\.|[^\n])*)$", text, re.MULTILINE)
     if not match:
         raise UserError(f"{path.name} carries no Wan UI settings")
-    return json.loads(re.sub(r"\\(.)", r"\1", match.group(1)))
+    try:
+        values = json.loads(re.sub(r"\\(.)", r"\1", match.group(1)))
+    except (ValueError, RecursionError):
+        values = None
+    if not isinstance(values, dict):
+        raise UserError(f"{path.name} carries Wan UI settings that are damaged", field="video")
+    return valid_values(values)
 
 
 def read_frames(path: Path, limit: int = 0) -> tuple[np.ndarray, float]:

@@ -21,6 +21,7 @@ from wan_ui.errors import UserError
 from wan_ui.headers import Header, safetensors_header
 from wan_ui.loras.keys import Layout, read_layout
 from wan_ui.settings import ROOT
+from wan_ui.valid_text import valid_name, valid_text
 
 SHIPPED = ROOT / "assets" / "loras"  # Wan-Tiny's own, listed beside the user's folder
 MAX_HEADER = 16_000_000  # bytes; a LoRA of every layer of A14B has 0.2 MB, with a training log in it a few
@@ -130,7 +131,8 @@ def find(name: str, entries: list[LoraEntry]) -> LoraEntry:
 
 
 def _sibling(entry: LoraEntry, path: Path) -> str:
-    return str(Path(entry.name).parent / path.name) if "/" in entry.name else path.name
+    name = valid_name(path.name)
+    return str(Path(entry.name).parent / name) if "/" in entry.name else name
 
 
 def _files(root: Path) -> Iterator[LoraEntry]:
@@ -150,7 +152,7 @@ def _files(root: Path) -> Iterator[LoraEntry]:
             count += 1
             if count > MAX_FILES:
                 return
-            shown = path.relative_to(root).as_posix()
+            shown = valid_name(path.relative_to(root).as_posix())
             if not path.resolve().is_relative_to(root):
                 problem = "it is a link that leads out of the LoRA folder; put the file itself here"
                 yield LoraEntry(shown, {"both": path}, problem=problem)
@@ -198,7 +200,11 @@ def _read(path: Path, size: int, mtime: int) -> LoraEntry:
     layout = read_layout(header)
     if layout.problem:
         return LoraEntry(path.name, files, key_format="+".join(layout.formats), problem=layout.problem, size=size)
-    texts = {key: value for key, value in header.metadata.items() if isinstance(key, str) and isinstance(value, str)}
+    texts = {
+        valid_text(key): valid_text(value)
+        for key, value in header.metadata.items()
+        if isinstance(key, str) and isinstance(value, str)
+    }
     fits, why = _base(path, header, layout, texts)
     made_for, made_for_why = _made_for(path, layout, texts)
     return LoraEntry(

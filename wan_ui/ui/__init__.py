@@ -23,7 +23,7 @@ from wan_ui.ui.inputs import build_inputs
 from wan_ui.ui.models_panel import build_models_panel, usable
 from wan_ui.ui.progress_card import build_progress_card
 from wan_ui.ui.result import build_result
-from wan_ui.ui.security import Guard, harden
+from wan_ui.ui.security import CheckedBlocks, Guard, harden
 from wan_ui.ui.session import browser_state
 from wan_ui.ui.theme import CSS, FAVICON, SCRIPT, build_theme
 
@@ -43,7 +43,7 @@ def build_ui(settings: Settings) -> gr.Blocks:
     wanted = settings.scheme or catalog[chosen].default_scheme
 
     # Uploads are deleted from Gradio's own cache when they are a day old; a job keeps its own copy.
-    with gr.Blocks(title="Wan UI", analytics_enabled=False, fill_width=True, delete_cache=(3600, 86400)) as page:
+    with CheckedBlocks(title="Wan UI", analytics_enabled=False, fill_width=True, delete_cache=(3600, 86400)) as page:
         browser, view, timer = browser_state(), gr.State(NEW_VIEW), gr.Timer(BUSY, active=False)
         gr.HTML(HEADER, apply_default_css=False)
         in_view = build_in_view()

@@ -17,6 +17,7 @@ from wan_ui.request import LoraSpec
 from wan_ui.ui.handlers import guard
 from wan_ui.ui.security import uploaded
 from wan_ui.ui.session import is_local
+from wan_ui.ui.values import as_text
 
 DESCRIPTION = (
     "Make a clip from a picture and a prompt, and wait for it. Empty texts and null choose the default, seed -1 "
@@ -58,10 +59,10 @@ def generate(image, prompt, model="", scheme="", size="auto", frames=None, steps
     try:
         draft = Draft(
             image=uploaded(image),
-            prompt=prompt,
-            model=model,
-            scheme=scheme,
-            size=size,
+            prompt=as_text(prompt, "prompt"),
+            model=as_text(model, "model"),
+            scheme=as_text(scheme, "scheme"),
+            size=as_text(size, "size", "auto"),
             frames=frames,
             steps=steps,
             seed=seed,
@@ -79,6 +80,6 @@ def generate(image, prompt, model="", scheme="", size="auto", frames=None, steps
 
 def _loras(lines) -> tuple[LoraSpec, ...]:
     try:
-        return tuple(lora_spec(line.strip()) for line in str(lines or "").splitlines() if line.strip())
+        return tuple(lora_spec(line.strip()) for line in as_text(lines, "loras").splitlines() if line.strip())
     except argparse.ArgumentTypeError as error:
         raise UserError(f"loras: {error}", field="loras") from None

@@ -22,6 +22,7 @@ from wan_ui.ui.handlers import complaint, guard
 from wan_ui.ui.history import LIMIT
 from wan_ui.ui.markup import file_url, speaks, spent, text, title, wide_table
 from wan_ui.ui.session import identify
+from wan_ui.ui.values import texts_of_event
 
 SCRIPT = (Path(__file__).parent / "compare.js").read_text()
 # It stands between the buttons that it is about; files and complaints come into view, progress leaves the page alone.
@@ -66,7 +67,7 @@ def choices(browser: dict, state: dict) -> list:
 def show(browser: dict, state: dict, event: gr.EventData) -> list:
     """Updates: player, message, timer, state."""
     _, owner = identify(browser, PIPELINE.settings)
-    return _shown([str(job) for job in event._data.get("jobs", [])], owner, state)
+    return _shown(texts_of_event(event, "jobs"), owner, state)
 
 
 def _shown(jobs: list[str], owner: str, state: dict) -> list:
@@ -82,8 +83,7 @@ def _shown(jobs: list[str], owner: str, state: dict) -> list:
 def run_grid(browser: dict, state: dict, event: gr.EventData) -> list:
     """The first chosen clip again, with its seed, in every ticked scheme that it was not made in."""
     _, owner = identify(browser, PIPELINE.settings)
-    jobs = [str(job) for job in event._data.get("jobs", [])]
-    schemes = [str(scheme) for scheme in event._data.get("schemes", [])]
+    jobs, schemes = texts_of_event(event, "jobs"), texts_of_event(event, "schemes")
     submitted = []
     try:
         first, *_ = _finished(jobs[:1], owner, least=1)

@@ -22,6 +22,7 @@ from wan_ui.settings import ROOT, Settings, child_environment
 from wan_ui.ui.handlers import complaint, guard
 from wan_ui.ui.markup import data_url, text, wide_table
 from wan_ui.ui.session import identify
+from wan_ui.ui.values import text_of_event, texts_of_event
 
 LOOK = 1.0  # seconds between looks while something runs
 SCRIPT = """
@@ -110,7 +111,7 @@ def ask(browser: dict, event: gr.EventData) -> list:
     if owner != "local":
         words = complaint(UserError("doctor: only the person at this machine may start this"))
         return [words + board_html(False), gr.skip()]
-    match event._data.get("what"):
+    match text_of_event(event, "what"):
         case "stages" if PIPELINE.examination.state not in ("waiting", "running"):
             PIPELINE.examine()
         case "probe":
@@ -119,7 +120,7 @@ def ask(browser: dict, event: gr.EventData) -> list:
             REPORTING.start(PIPELINE.settings)
         case "patches":
             known = [patch.name for patch in PATCHES]
-            PIPELINE.leave_out(",".join(name for name in event._data.get("off", []) if name in known))
+            PIPELINE.leave_out(",".join(name for name in texts_of_event(event, "off") if name in known))
     return [board_html(True), gr.Timer(LOOK, active=True)]
 
 

@@ -23,7 +23,8 @@ def read(picture, prompt, size, frames, steps, seed, voice) -> dict:
     """The fields as the browser sent them; of a file its record, of what is no value nothing."""
     values = dict(zip(FIELDS, (picture, prompt, size, frames, steps, seed, voice), strict=True))
     kinds = {"picture": dict, "voice": dict, "prompt": str, "size": str}
-    return {name: value if isinstance(value, kinds.get(name, int | float)) else None for name, value in values.items()}
+    fitting = {name: value for name, value in values.items() if isinstance(value, kinds.get(name, int | float))}
+    return {name: fitting.get(name) if name in kinds or abs(fitting.get(name, 0)) < 2**53 else None for name in FIELDS}
 
 
 def to_keep(view: dict) -> dict:

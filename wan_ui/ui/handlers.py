@@ -16,6 +16,7 @@ from wan_ui.catalog import Model, load_catalog
 from wan_ui.errors import UserError
 from wan_ui.intake import Draft
 from wan_ui.jobs import Job
+from wan_ui.loras import TARGETS
 from wan_ui.pipeline import PIPELINE
 from wan_ui.speech_intake import SpeechDraft
 from wan_ui.ui import examples, form, history, in_view, inputs, lora_picker, models_panel, progress_card, result
@@ -23,6 +24,7 @@ from wan_ui.ui import voice as voice_part
 from wan_ui.ui.markup import text
 from wan_ui.ui.security import uploaded
 from wan_ui.ui.session import identify
+from wan_ui.ui.values import as_text, number_of_event, of_event, text_of_event
 from wan_ui.words import read_for
 
 log = logging.getLogger(__name__)
@@ -52,7 +54,7 @@ NEW_VIEW = {
 
 
 def guard(handler):
-    """An unexpected error keeps its traceback in the log; the page shows that there was one."""
+    """A refusal is shown as it is. An unexpected error keeps its traceback in the log; the page shows one."""
 
     @functools.wraps(handler)
     def guarded(*args, **kwargs):
@@ -61,6 +63,8 @@ def guard(handler):
         except Exception as error:
             if isinstance(error, gr.Error):
                 raise
+            if isinstance(error, UserError):
+                raise gr.Error(text(error), print_exception=False) from None
             log.exception("%s failed", handler.__name__)
             words = "That did not work because of an error in Wan UI; its log says more."
             raise gr.Error(words, print_exception=False) from None
@@ -248,10 +252,10 @@ def submit(browser: dict, view: dict, model, scheme, picture, prompt, size, fram
     try:
         draft = Draft(
             image=uploaded(picture),
-            prompt=prompt or "",
-            model=model or "",
-            scheme=scheme or "",
-            size=size or "auto",
+            prompt=as_text(prompt, "prompt"),
+            model=as_text(model, "model"),
+            scheme=as_text(scheme, "scheme"),
+            size=as_text(size, "size", "auto"),
             frames=None if frames in (None, "") else frames,
             steps=None if steps in (None, "") else steps,
             seed=-1 if seed in (None, "") else seed,
@@ -285,9 +289,9 @@ def add_speech(browser: dict, view: dict, voice, turn, event: gr.EventData) -> l
 def run_example(browser: dict, view: dict, turn, event: gr.EventData) -> list:
     """With the form's model, weights and LoRAs, as the line above the examples says; everything else is the
     example's or the model's own, and the form shows it. Updates: picture, voice, seed, `_fill`'s, `Observed`."""
-    offered, number = examples.load_examples(), event._data.get("example")
-    if not (isinstance(number, int) and 0 <= number < len(offered)):
-        raise gr.Error("There is no such example.", print_exception=False)
+    offered, number = examples.load_examples(), of_event(event, "example")
+    if type(number) is not int or not 0 <= number < len(offered):
+        raise UserError(f"example: there are {len(offered)} examples, counted from 0", field="example")
     example = offered[number]
     browser, owner = identify(browser, PIPELINE.settings)
     voice = str(example.audio) if example.audio else None
@@ -342,7 +346,7 @@ def complaint(error: UserError) -> str:
 
 
 def _job_id(event: gr.EventData) -> str:
-    return str(event._data.get("job", ""))
+    return text_of_event(event, "job")
 
 
 @guard
@@ -411,11 +415,13 @@ def restore_from_video(browser: dict, view: dict, video) -> list:
     """Load settings out of an uploaded MP4. Updates: its own message, then those of `restore` but the files."""
     try:
         path = Path(uploaded(video, "video"))
+        if not path.is_file():
+            raise UserError("video: choose an MP4 file first", field="video")
         with path.open("rb") as file:
             if file.read(12)[4:8] != b"ftyp":
                 raise UserError("video: this is not an MP4 file", field="video")
         filled = _settings(view, muxer.read_metadata(path))
-        name = text(video.get("orig_name") or "the video")
+        name = text(as_text(video.get("orig_name"), "video", "the video"))
         words = f'<p class="w-quiet" role="status">Settings loaded from {name}. A video does not carry its picture.</p>'
         _show(view, "form")
     except UserError as error:
@@ -532,7 +538,7 @@ def choose_scheme(browser: dict, view: dict, name: str, scheme: str | None) -> l
 @guard
 def load_model(browser: dict, view: dict, event: gr.EventData) -> list:
     """A Load button: updates as `choose_model`'s. It is chosen in the form as well."""
-    name, scheme = (str(event._data.get(key, "")) for key in ("model", "scheme"))
+    name, scheme = text_of_event(event, "model"), text_of_event(event, "scheme")
     if identify(browser, PIPELINE.settings)[1] != "local":
         raise gr.Error("Several people use this app: a model is loaded with its clip.", print_exception=False)
     _must_run_here(name, scheme)
@@ -541,7 +547,8 @@ def load_model(browser: dict, view: dict, event: gr.EventData) -> list:
 
 
 def _must_run_here(name: str, scheme: str | None = None) -> None:
-    schemes = [found.name for found in models_panel.usable(PIPELINE.settings).get(name, [])]
+    offers = models_panel.usable(PIPELINE.settings).get(as_text(name, "model"), [])
+    schemes = [found.name for found in offers]
     if not schemes or scheme not in (None, *schemes):
         raise gr.Error("That model cannot run here.", print_exception=False)
 
@@ -566,9 +573,7 @@ def download_model(browser: dict, view: dict, event: gr.EventData) -> list:
     """A Download button. The download belongs to the app: closing the tab changes nothing."""
     _check_download(browser)
     try:
-        PIPELINE.staging.start(
-            str(event._data.get("model", "")), str(event._data.get("scheme", "")), PIPELINE.settings.engine
-        )
+        PIPELINE.staging.start(text_of_event(event, "model"), text_of_event(event, "scheme"), PIPELINE.settings.engine)
     except UserError as error:
         raise gr.Error(text(error), print_exception=False) from None
     return observe(browser, view)
@@ -611,12 +616,12 @@ def check_face(browser: dict, view: dict, voice, picture, size: str, name: str) 
         return ""
     _, owner = identify(browser, PIPELINE.settings)
     catalog = load_catalog(PIPELINE.settings.catalog)
-    model = catalog.get(name) or next(iter(catalog.values()))
+    model = catalog.get(as_text(name, "model")) or next(iter(catalog.values()))
     job = PIPELINE.job(view["selected"], owner)
     clip = PIPELINE.silent_clip(job) if job else None
     try:
         audio, picture = uploaded(voice, "audio"), uploaded(picture)
-        return voice_part.voice_note(audio, picture, clip, size or "auto", model, PIPELINE.settings)
+        return voice_part.voice_note(audio, picture, clip, as_text(size, "size", "auto"), model, PIPELINE.settings)
     except UserError as error:
         return complaint(error)
 
@@ -648,7 +653,7 @@ def add_lora(browser: dict, view: dict, name, turn) -> list:
     if not name:
         return [gr.skip(), *observe(browser, view)]
     try:
-        view["loras"] = lora_picker.add(view["loras"], str(name), _form_model(view), PIPELINE.settings)
+        view["loras"] = lora_picker.add(view["loras"], as_text(name, "loras"), _form_model(view), PIPELINE.settings)
         _show(view, "lora")
     except UserError as error:
         form.complain(view, "loras_message", error, turn)
@@ -658,21 +663,23 @@ def add_lora(browser: dict, view: dict, name, turn) -> list:
 
 @guard
 def change_strength(browser: dict, view: dict, event: gr.EventData) -> list:
-    file, value = str(event._data.get("file", "")), event._data.get("value")
+    file, value = text_of_event(event, "file"), number_of_event(event, "value")
     view["loras"] = lora_picker.change(view["loras"], file, strength=value)
     return observe(browser, view)
 
 
 @guard
 def change_target(browser: dict, view: dict, event: gr.EventData) -> list:
-    file, value = str(event._data.get("file", "")), event._data.get("value")
+    file, value = text_of_event(event, "file"), text_of_event(event, "value")
+    if value not in TARGETS:
+        raise UserError(f"target: {value!r} is not one of {', '.join(TARGETS)}", field="target")
     view["loras"] = lora_picker.change(view["loras"], file, target=value)
     return observe(browser, view)
 
 
 @guard
 def remove_lora(browser: dict, view: dict, event: gr.EventData) -> list:
-    view["loras"] = lora_picker.remove(view["loras"], str(event._data.get("file", "")))
+    view["loras"] = lora_picker.remove(view["loras"], text_of_event(event, "file"))
     return observe(browser, view)
 
 
@@ -682,8 +689,8 @@ def show_crop(picture, size: str, name: str) -> list:
     if not picture:
         return [gr.skip(), "", gr.skip()]
     catalog = load_catalog(PIPELINE.settings.catalog)
-    model = catalog.get(name) or next(iter(catalog.values()))
+    model = catalog.get(as_text(name, "model")) or next(iter(catalog.values()))
     try:
-        return [gr.skip(), *inputs.crop_preview(uploaded(picture), size or "auto", model)]
+        return [gr.skip(), *inputs.crop_preview(uploaded(picture), as_text(size, "size", "auto"), model)]
     except UserError as error:
         return [None, "", complaint(error)]

@@ -12,6 +12,7 @@ from urllib.parse import quote
 from wan_ui.catalog import Model
 from wan_ui.jobs import Job
 from wan_ui.request import Request
+from wan_ui.valid_text import valid_text
 
 STATE_WORDS = {
     "queued": "Waiting",
@@ -27,7 +28,7 @@ SPEAKS = '<span class="w-state speaks">speaks</span>'  # on a tile
 
 
 def text(value) -> str:
-    return html.escape(str(value), quote=True)
+    return html.escape(valid_text(str(value)), quote=True)
 
 
 def wide_table(label: str, heads: Iterable[str], rows: str) -> str:

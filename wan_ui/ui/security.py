@@ -26,7 +26,9 @@ from urllib.parse import quote
 import gradio as gr
 from fastapi import HTTPException
 from gradio import processing_utils, route_utils, routes
+from gradio.exceptions import InvalidPathError
 from gradio.utils import get_space, get_upload_folder
+from pydantic import ValidationError
 from python_multipart.exceptions import MultipartParseError
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.formparsers import MultiPartException
@@ -99,6 +101,40 @@ class OneFile(route_utils.GradioMultiPartParser):
                 raise MultiPartException("files: the form cannot be read.") from None
             raise
         return form
+
+
+class CheckedBlocks(gr.Blocks):
+    """Blocks that say which value of a call cannot be used, before a handler sees them.
+
+    Target: `Blocks.preprocess_data` and `call_function` of gradio 6. Why: it looks for files in every value, and
+    answers a wrong one with nothing and a traceback in the log. Remove when: it names the component.
+    """
+
+    async def preprocess_data(self, block_fn, inputs, state, explicit_call=False):
+        if len(inputs) < len(block_fn.inputs):
+            name, needed = block_fn.api_name or block_fn.name, len(block_fn.inputs)
+            words = f"data: {name} takes {needed} values, not {len(inputs)}"
+            raise gr.Error(words, print_exception=False)
+        for component, value in zip(block_fn.inputs, inputs, strict=False):
+            name = getattr(component, "label", None) or component.elem_id or component.get_block_name()
+            is_file = isinstance(value, dict) and isinstance(value.get("path"), str)
+            if getattr(component, "data_model", None) and not component.stateful and value is not None and not is_file:
+                raise gr.Error(f"{name}: send an uploaded file", print_exception=False)
+        try:
+            return await super().preprocess_data(block_fn, inputs, state, explicit_call)
+        except InvalidPathError:
+            raise gr.Error("Only uploaded files are accepted, not paths.", print_exception=False) from None
+        except ValidationError:
+            raise gr.Error(
+                "data: a file's record cannot be read; send an uploaded file", print_exception=False
+            ) from None
+
+    async def call_function(self, *args, **options):
+        try:
+            return await super().call_function(*args, **options)
+        except gr.Error as error:  # also of a path in what came with an event
+            error.print_exception = False
+            raise
 
 
 def harden() -> None:
