@@ -111,6 +111,8 @@ class CheckedBlocks(gr.Blocks):
     """
 
     async def preprocess_data(self, block_fn, inputs, state, explicit_call=False):
+        if block_fn.fn is None:
+            raise gr.Error("This event is answered in the browser.", print_exception=False)
         if len(inputs) < len(block_fn.inputs):
             name, needed = block_fn.api_name or block_fn.name, len(block_fn.inputs)
             words = f"data: {name} takes {needed} values, not {len(inputs)}"
