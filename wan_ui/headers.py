@@ -17,12 +17,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wan_ui.errors import UserError
+from wan_ui.valid_text import valid_name, valid_text
 
 MAX_TENSORS = 65_536
 MAX_METADATA = 65_536
 MAX_NAME = 1024  # bytes
 MAX_DIMS = 5  # ggml has 4, but Wan's patch_embedding.weight is written with 5 by some tools
-MAX_JSON = 100_000_000  # bytes, the limit of safetensors itself
+# Bytes of a header that are read and kept. A14B's has 0.2 MB; 100 MB, safetensors' own limit, take 20 s and 2 GB.
+MAX_HEADER = 16_000_000
+MAX_ITEMS = 1024  # of a GGUF array; a longer one (a tokenizer's words) is passed over
+MAX_STRINGS = 300_000  # in GGUF arrays that are passed over: that can only be done one by one
+MAX_SIZE = 2**48  # of a dimension, and of an offset
 
 # struct formats of the GGUF metadata types; 8 is a string, 9 an array
 GGUF_SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
@@ -46,12 +51,14 @@ class TensorInfo:
 
 @dataclass(frozen=True)
 class Header:
+    """metadata: safetensors' texts; GGUF's texts, numbers and arrays of up to MAX_ITEMS of them."""
+
     metadata: dict
     tensors: dict[str, TensorInfo]
 
 
 def damaged(path: Path, why: str) -> UserError:
-    return UserError(f"{path}: {why}. The file is damaged or not what its name says; fetch it again.")
+    return UserError(f"{valid_name(str(path))}: {why}. The file is damaged or not what its name says; fetch it again.")
 
 
 def read_header(path: Path) -> Header:
@@ -64,36 +71,58 @@ def read_header(path: Path) -> Header:
 
 
 class _Reader:
-    """Sequential little-endian reads that never pass the end of the file."""
+    """Sequential little-endian reads that never pass the end of the file; at most MAX_HEADER bytes are kept."""
 
     def __init__(self, path: Path):
         self.path, self.size, self.file = path, path.stat().st_size, path.open("rb")
+        self.kept = self.skipped = 0
 
     def bytes(self, count: int) -> bytes:
+        self.kept += count
         if count > self.size - self.file.tell():
             raise damaged(self.path, f"the GGUF header ends early ({self.size} bytes in all)")
+        if self.kept > MAX_HEADER:
+            raise damaged(self.path, f"the GGUF header has more than {MAX_HEADER // 10**6} MB")
         return self.file.read(count)
+
+    def skip(self, count: int) -> None:
+        if count > self.size - self.file.tell():
+            raise damaged(self.path, f"the GGUF header ends early ({self.size} bytes in all)")
+        self.file.seek(count, 1)
 
     def number(self, code: str):
         return struct.unpack("<" + code, self.bytes(struct.calcsize("<" + code)))[0]
 
-    def string(self, limit: int) -> str:
+    def string(self) -> str:
         length = self.number("Q")
-        if length > limit:
+        if length > MAX_HEADER:
             raise damaged(self.path, f"a GGUF string of {length} bytes")
         return self.bytes(length).decode("utf-8", "replace")
 
+    def name(self) -> str:
+        name = self.string()
+        if len(name) > MAX_NAME:
+            raise damaged(self.path, f"a GGUF name of {len(name)} characters")
+        return name
+
     def value(self, kind: int):
+        """None for an array of more than MAX_ITEMS."""
         if kind == GGUF_STRING:
-            return self.string(1 << 24)
+            return self.string()
         if kind == GGUF_ARRAY:
             item, count = self.number("I"), self.number("Q")
             if item in GGUF_SCALARS:
-                raw = self.bytes(count * struct.calcsize("<" + GGUF_SCALARS[item]))
-                return list(struct.unpack(f"<{count}{GGUF_SCALARS[item]}", raw))
-            # a string takes at least 8 bytes, so this bounds the loop by the file's size
-            if item == GGUF_STRING and count * 8 <= self.size and count <= 1_000_000:
-                return [self.string(1 << 24) for _ in range(count)]
+                size = count * struct.calcsize("<" + GGUF_SCALARS[item])
+                if count > MAX_ITEMS:
+                    return self.skip(size)
+                return list(struct.unpack(f"<{count}{GGUF_SCALARS[item]}", self.bytes(size)))
+            if item == GGUF_STRING and count <= MAX_ITEMS:
+                return [self.string() for _ in range(count)]
+            if item == GGUF_STRING and self.skipped + count <= MAX_STRINGS:
+                self.skipped += count
+                for _ in range(count):
+                    self.skip(self.number("Q"))
+                return None
             raise damaged(self.path, f"a GGUF array of {count} items of type {item}")
         if kind not in GGUF_SCALARS:
             raise damaged(self.path, f"GGUF metadata of unknown type {kind}")
@@ -116,19 +145,22 @@ def gguf_header(path: Path) -> Header:
 
         metadata = {}
         for _ in range(n_metadata):
-            name = reader.string(MAX_NAME)
-            metadata[name] = reader.value(reader.number("I"))
+            name, value = reader.name(), reader.value(reader.number("I"))
+            if value is not None:
+                metadata[name] = value
 
         table = []
         for _ in range(n_tensors):
-            name, n_dims = reader.string(MAX_NAME), reader.number("I")
+            name, n_dims = reader.name(), reader.number("I")
             if not 0 <= n_dims <= MAX_DIMS:
                 raise damaged(path, f"tensor {name!r} has {n_dims} dimensions")
             dims = [reader.number("Q") for _ in range(n_dims)]
+            if max(dims, default=0) > MAX_SIZE:
+                raise damaged(path, f"tensor {name!r} has a dimension of {max(dims)}")
             table.append((name, tuple(reversed(dims)), reader.number("I"), reader.number("Q")))
 
         alignment = metadata.get("general.alignment", 32)
-        if not isinstance(alignment, int) or not 1 <= alignment <= 65_536:
+        if type(alignment) is not int or not 1 <= alignment <= 65_536:
             raise damaged(path, f"GGUF alignment {alignment!r}")
         start = math.ceil(reader.file.tell() / alignment) * alignment
 
@@ -153,8 +185,11 @@ def gguf_header(path: Path) -> Header:
     return Header(metadata, tensors)
 
 
-def safetensors_header(path: Path) -> Header:
-    """Metadata and tensor table of a safetensors file. Raises UserError."""
+def safetensors_header(path: Path, limit: int = MAX_HEADER) -> Header:
+    """Metadata and tensor table of a safetensors file whose header has at most `limit` bytes. Raises UserError.
+
+    Metadata that is not text, which the format does not allow, is left out.
+    """
 
     def unique(pairs):
         names = [name for name, _ in pairs]
@@ -166,33 +201,50 @@ def safetensors_header(path: Path) -> Header:
     with path.open("rb") as file:
         prefix = file.read(8)
         length = int.from_bytes(prefix, "little")
-        if len(prefix) < 8 or length > min(MAX_JSON, size - 8):
+        if len(prefix) < 8 or length > size - 8:
             raise damaged(path, f"not a safetensors file (header of {length} bytes in a file of {size})")
+        if length > limit:
+            raise damaged(path, f"its header has {length / 1e6:.0f} MB; at most {limit // 10**6} can be right")
         raw = file.read(length)
     try:
         entries = json.loads(raw, object_pairs_hook=unique)
-    except (ValueError, RecursionError):
+    except (ValueError, RecursionError):  # ValueError: an integer of more than 4300 digits, too
         raise damaged(path, "the safetensors header is not JSON") from None
     if not isinstance(entries, dict):
         raise damaged(path, "the safetensors header is not a table")
 
     metadata = entries.pop("__metadata__", {})
-    tensors, covered = {}, 0
+    if len(entries) > MAX_TENSORS:
+        raise damaged(path, f"the safetensors header has {len(entries)} tensors")
+    found = [(name, _entry(path, name, entry, 8 + length)) for name, entry in entries.items()]
+    tensors = dict(sorted(found, key=lambda item: (item[1].offset, item[1].nbytes)))
+    covered = 8 + length
+    for name, info in tensors.items():
+        if info.offset != covered:
+            raise damaged(path, f"tensor {name!r}: its offset does not fit the tensor before it")
+        covered += info.nbytes
+    if covered != size:
+        raise damaged(path, f"truncated or too long: {size} bytes, the header describes {covered}")
+    texts = metadata.items() if isinstance(metadata, dict) else ()
+    return Header({valid_text(key): valid_text(value) for key, value in texts if isinstance(value, str)}, tensors)
+
+
+def _entry(path: Path, name: str, entry, start: int) -> TensorInfo:
+    """One tensor of a safetensors header; the data begin at byte `start`."""
+    if len(name) > MAX_NAME or name != valid_text(name):
+        raise damaged(path, f"a tensor is called {valid_text(name[:80])!r}")
     try:
-        for name, entry in sorted(entries.items(), key=lambda item: item[1]["data_offsets"]):
-            begin, end = entry["data_offsets"]
-            shape, dtype = tuple(entry["shape"]), entry["dtype"]
-            if dtype not in SAFETENSORS_BYTES:
-                raise damaged(path, f"tensor {name!r} has the unknown type {dtype!r}")
-            if begin != covered or end - begin != math.prod(shape) * SAFETENSORS_BYTES[dtype]:
-                raise damaged(path, f"tensor {name!r}: offsets {begin}..{end} do not fit shape {shape} of {dtype}")
-            tensors[name] = TensorInfo(dtype, shape, 8 + length + begin, end - begin)
-            covered = end
+        dtype, shape, (begin, end) = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]
     except (KeyError, TypeError, ValueError):
         raise damaged(path, "the safetensors header has an entry without dtype, shape or data_offsets") from None
-    if 8 + length + covered != size:
-        raise damaged(path, f"truncated or too long: {size} bytes, the header describes {8 + length + covered}")
-    return Header(metadata if isinstance(metadata, dict) else {}, tensors)
+    if not isinstance(dtype, str) or dtype not in SAFETENSORS_BYTES:
+        raise damaged(path, f"tensor {name!r} has the unknown type {dtype!r:.40}")
+    numbers = (*shape, begin, end)
+    if len(shape) > 16 or not all(type(number) is int and 0 <= number <= MAX_SIZE for number in numbers):
+        raise damaged(path, f"tensor {name!r}: its shape or its offsets are no sizes")
+    if end - begin != math.prod(shape) * SAFETENSORS_BYTES[dtype]:
+        raise damaged(path, f"tensor {name!r}: offsets {begin}..{end} do not fit shape {shape} of {dtype}")
+    return TensorInfo(dtype, shape, start + begin, end - begin)
 
 
 def check_pth(path: Path) -> None:

@@ -3,6 +3,7 @@
 import json
 import struct
 import time
+import tracemalloc
 
 import pytest
 
@@ -44,6 +45,11 @@ BAD_GGUF = {
     "data missing": (gguf(tensors=1, body=tensor()), "truncated"),
     "huge dims": (gguf(tensors=1, body=tensor(dims=(2**40, 2**40))), "truncated"),
     "twice": (gguf(tensors=2, body=tensor(dims=(0,)) * 2 + bytes(64)), "appears twice"),
+    "a dimension of 2^60": (gguf(tensors=1, body=tensor(dims=(0, 2**60))), "dimension"),
+    "alignment true": (
+        gguf(metadata=1, body=string(b"general.alignment") + struct.pack("<I?", 7, True)),
+        "alignment True",
+    ),
     "alignment": (gguf(metadata=1, body=string(b"general.alignment") + struct.pack("<II", 4, 0)), "alignment 0"),
 }
 
@@ -80,11 +86,24 @@ BAD_SAFETENSORS = {
     "deep JSON": (safetensors(b"[" * 200_000), "is not JSON"),
     "a list": (safetensors([1]), "is not a table"),
     "no offsets": (safetensors({"x": {"dtype": "F32"}}), "without dtype"),
-    "text offsets": (safetensors({"x": {"dtype": "F32", "shape": [2], "data_offsets": ["0", "8"]}}), "do not fit"),
+    "text offsets": (safetensors({"x": {"dtype": "F32", "shape": [2], "data_offsets": ["0", "8"]}}), "no sizes"),
     "unknown type": (safetensors({"x": entry(dtype="Z9")}, bytes(8)), "unknown type 'Z9'"),
     "shape": (safetensors({"x": entry(shape=(3,))}, bytes(8)), "do not fit shape"),
-    "hole": (safetensors({"x": entry(4, 12)}, bytes(12)), "do not fit"),
-    "overlap": (safetensors({"x": entry(), "y": entry(4, 12)}, bytes(12)), "do not fit"),
+    "hole": (safetensors({"x": entry(4, 12)}, bytes(12)), "does not fit"),
+    "overlap": (safetensors({"x": entry(), "y": entry(4, 12)}, bytes(12)), "does not fit"),
+    "negative shape": (safetensors({"x": entry(shape=(-1, -2))}, bytes(8)), "no sizes"),
+    "float shape": (safetensors({"x": entry(shape=(2.0,))}, bytes(8)), "no sizes"),
+    "bool shape": (safetensors({"x": entry(0, 4, shape=(True,))}, bytes(4)), "no sizes"),
+    "bool offsets": (safetensors({"x": entry(False, 8)}, bytes(8)), "no sizes"),
+    "shape of 4,000 digits": (safetensors({"x": entry(shape=(10**4000, 10**4000))}, bytes(8)), "no sizes"),
+    "shape of 5,000 digits": (safetensors(b'{"x": {"shape": [' + b"9" * 5000 + b"]}}"), "is not JSON"),
+    "a list as type": (safetensors({"x": entry() | {"dtype": [1]}}, bytes(8)), "unknown type"),
+    "text as entry": (safetensors({"x": "y"}, bytes(8)), "without dtype"),
+    "half of a surrogate pair": (
+        safetensors(b'{"\\ud800": ' + json.dumps(entry()).encode() + b"}", bytes(8)),
+        "is called",
+    ),
+    "header of 17 MB": (safetensors(b" " * 17_000_000), "17 MB"),
     "truncated": (safetensors({"x": entry()}, bytes(7)), "truncated"),
     "trailing": (safetensors({"x": entry()}, bytes(9)), "too long"),
     "twice": (safetensors(b'{"x": 1, "x": 2}'), "a name twice"),
@@ -108,6 +127,11 @@ def test_good_files(tmp_path):
     assert header.metadata == {"a": "b"} and list(header.tensors) == ["x", "y"]
     assert header.tensors["y"].offset == path.stat().st_size - 8
 
+    path.write_bytes(
+        safetensors(b'{"__metadata__": {"a": 1e999, "b": [1], "c": "\\ud800", "d": ' + b"9" * 4000 + b"}}")
+    )
+    assert safetensors_header(path).metadata == {"c": "\ufffd"}
+
     gguf_library = pytest.importorskip("gguf")
     import numpy as np
 
@@ -123,6 +147,23 @@ def test_good_files(tmp_path):
     assert header.metadata == {"general.architecture": "wan", "list": ["a", "b"]} and info.shape == (2, 32)
     stored = np.fromfile(tmp_path / "good.gguf", np.float32, offset=info.offset, count=64)
     assert np.array_equal(stored, np.arange(64))
+
+
+def test_long_arrays_cost_nothing(tmp_path):
+    """40 MB of numbers and a tokenizer's words in the metadata: passed over."""
+    words = string(b"tokens") + struct.pack("<IIQ", 9, 8, 50_000) + string(b"ab") * 50_000
+    numbers = string(b"numbers") + struct.pack("<IIQ", 9, 4, 10_000_000) + bytes(40_000_000)
+    shape = string(b"comfy.gguf.orig_shape.x") + struct.pack("<IIQ5i", 9, 5, 5, 1, 2, 3, 4, 5)
+    path = tmp_path / "long.gguf"
+    path.write_bytes(gguf(metadata=3, body=words + numbers + shape))
+    tracemalloc.start()
+    header = gguf_header(path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert header.metadata == {"comfy.gguf.orig_shape.x": [1, 2, 3, 4, 5]} and peak < 10_000_000
+    path.write_bytes(gguf(metadata=1, body=string(b"text") + string(b"y" * 17_000_000).join((b"\x08\0\0\0", b""))))
+    with pytest.raises(UserError, match="string of 17000000"):
+        gguf_header(path)
 
 
 def test_pth(tmp_path):
