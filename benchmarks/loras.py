@@ -39,8 +39,7 @@ def measure(model, scheme, arguments, folder: Path) -> list[dict]:
     import torch
 
     from wan_ui.catalog import parse_size
-    from wan_ui.engines.lora import parameter_shapes
-    from wan_ui.headers import read_header
+    from wan_ui.dit_file import read_parameters
     from wan_ui.qa import synthetic
     from wan_ui.request import LoraSpec
     from wan_ui.settings import settings
@@ -84,7 +83,7 @@ def measure(model, scheme, arguments, folder: Path) -> list[dict]:
         return statistics.mean(seconds), outputs
 
     paths = locate(model, scheme, settings(), arguments.engine)
-    shapes = parameter_shapes(read_header(paths.experts[0]))
+    shapes = read_parameters(paths.configs[0])
     base, before = step()
     results = []
     for rank in arguments.rank:

@@ -65,9 +65,12 @@ def read_header(path: Path) -> Header:
     """Header of a `.gguf` or `.safetensors` file, told apart by content. Raises UserError."""
     if not path.is_file():
         raise UserError(f"{path}: file not found")
+    return gguf_header(path) if is_gguf(path) or path.suffix == ".gguf" else safetensors_header(path)
+
+
+def is_gguf(path: Path) -> bool:
     with path.open("rb") as file:
-        magic = file.read(4)
-    return gguf_header(path) if magic == b"GGUF" or path.suffix == ".gguf" else safetensors_header(path)
+        return file.read(4) == b"GGUF"
 
 
 class _Reader:
@@ -253,42 +256,6 @@ def check_pth(path: Path) -> None:
         raise UserError(f"{path}: file not found")
     if not zipfile.is_zipfile(path):
         raise damaged(path, "not a torch checkpoint (no zip directory; truncated?)")
-
-
-def check_identity(path: Path, side: str) -> Header:
-    """Header of a whole DIT file that does not say it is something else.
-
-    side  high | low | "" (a single DIT): an expert that says it is the other one is refused. Raises UserError.
-    """
-    header = read_header(path)
-    architecture = header.metadata.get("general.architecture", "wan")
-    if architecture != "wan":
-        raise UserError(f"{path}: the GGUF architecture is {architecture!r}, expected 'wan'")
-    found = expert_side(path, header.metadata)
-    if side and found and found != side:
-        raise UserError(
-            f"{path}: this is the {found}-noise expert, expected the {side}-noise one. "
-            "Are the high and low files exchanged?"
-        )
-    return header
-
-
-def check_architecture(path: Path, header: Header, config: Path) -> None:
-    """Compare a DIT file with its official config.json. Raises UserError saying expected against got."""
-    try:
-        wanted = json.loads(config.read_text())
-        layers, values = wanted["num_layers"], 4 * wanted["dim"] * wanted["in_dim"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{config}: not a WanModel config: {type(error).__name__}: {error}") from error
-    blocks = {match[1] for name in header.tensors if (match := re.search(r"(?:^|\.)blocks\.(\d+)\.", name))}
-    embedding = next((info for name, info in header.tensors.items() if name.endswith("patch_embedding.weight")), None)
-    if embedding is None or not blocks:
-        raise UserError(f"{path}: no Wan DIT in original names (no patch_embedding.weight or no blocks)")
-    if math.prod(embedding.shape) != values or len(blocks) != layers:
-        raise UserError(
-            f"{path}: {len(blocks)} blocks and a patch embedding of {math.prod(embedding.shape):,} values, expected "
-            f"{layers} and {values:,} by {config}. Is it the file of another model?"
-        )
 
 
 def expert_side(path: Path, metadata: dict) -> str:

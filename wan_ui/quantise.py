@@ -5,6 +5,9 @@ two of the feed-forward): that is where 97% of the weights are, and exactly the 
 and GGUF kernels consume. Biases, norms, `modulation`, the patch, text and time embeddings and the head
 are read at every token or scale whole channels; they stay bf16 (safetensors) or F32/F16 (GGUF).
 
+What is read is any file that the engines can read (wan_ui/dit_file.py); tensors that are not the DIT's (an all-in-one
+file's VAE and text encoder, markers) are left out, and a part of a split file is refused.
+
 Names stay the original ones. GGUF files follow city96's conventions: `general.architecture = "wan"`,
 and `comfy.gguf.orig_shape.<name>` for a tensor whose dimensions had to be folded (patch_embedding has
 five, GGML four). K types (Q4_K ...) can be read but not written: gguf-py only dequantises them.
@@ -16,6 +19,7 @@ import re
 import uuid
 from pathlib import Path
 
+from wan_ui.dit_file import read_dit
 from wan_ui.errors import UserError
 from wan_ui.headers import expert_side, read_header
 
@@ -39,11 +43,8 @@ def quantise_file(source: Path, target: Path, kind: str, *, name: str = "") -> N
 
     if kind not in TYPES:
         raise UserError(f"type: {kind!r} is not known; choose one of {', '.join(TYPES)}")
-    header = read_header(source)
-    tensors = float_tensors(source, header)
-    if not any(QUANTISED.match(key) for key in tensors):
-        raise UserError(f"{source}: no Wan DIT in original names (no blocks.0.self_attn.q.weight)")
-    side = expert_side(source, header.metadata)
+    tensors = float_tensors(source, read_dit(source))
+    side = expert_side(source, read_header(source).metadata)
     name = name or "wan" + (f" {side}_noise" if side else "")
     partial = target.with_name(f".{target.name}.{uuid.uuid4().hex}.partial")
     try:

@@ -4,10 +4,8 @@ Both formats are a header (wan_ui/headers.py) and raw little-endian bytes, so on
 without mapping the file: a mapped file that is replaced or truncated meanwhile kills the process
 with SIGBUS.
 
-fp8 scaled: `X.weight` is float8_e4m3fn (out, in), 448 at most; `X.weight_scale` is float32 (out, 1);
-the weight is their product. ComfyUI's files have one scalar, `X.scale_weight`, instead. Dropping the
-scale still loads and still runs, with a relative error of 1.35, which is why `load_strict` counts
-scales as tensors that somebody must want.
+fp8 scaled, as we write it: `X.weight` is float8_e4m3fn (out, in), 448 at most; `X.weight_scale` is float32
+(out, 1); the weight is their product. Which other layouts there are is told in wan_ui/dit_file.py.
 
 Imports torch: for the worker process and the tools, not for the page.
 """
@@ -17,7 +15,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from wan_ui.headers import Header, TensorInfo
+from wan_ui.dit_file import FP8, Stored
+from wan_ui.headers import TensorInfo
 
 DTYPES = {
     "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
@@ -49,12 +48,6 @@ def read_tensor(path: Path, info: TensorInfo) -> torch.Tensor:
     return torch.from_numpy(raw).view(DTYPES[info.dtype]).reshape(info.shape)
 
 
-def original_shape(header: Header, name: str, info: TensorInfo) -> tuple[int, ...]:
-    """The shape before a GGUF writer folded dimensions (GGML has four): city96's metadata, or the stored one."""
-    shape = header.metadata.get(f"comfy.gguf.orig_shape.{name}")
-    return tuple(shape) if isinstance(shape, list) and np.prod(shape) == np.prod(info.shape) else info.shape
-
-
 def quantise_fp8(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """(out, in) -> float8_e4m3fn (out, in) and its float32 scale (out, 1): one scale per output channel."""
     weight = weight.float()
@@ -63,26 +56,44 @@ def quantise_fp8(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def dequantise_fp8(weight: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
-    """float8 (out, in) and a scale of (out, 1) or of one value -> float32 (out, in)."""
-    return weight.float() * scale.float().reshape(-1, 1)
+    """float8 (out, in) and a scale of one value, (out, 1) or (out, blocks) -> float32 (out, in)."""
+    scale = scale.float().reshape(len(weight) if scale.numel() > 1 else 1, -1, 1)
+    return (weight.float().reshape(len(weight), scale.shape[1], -1) * scale).reshape(weight.shape)
 
 
-def float_tensors(path: Path, header: Header) -> dict[str, torch.Tensor]:
-    """All tensors of a DIT file in float32 with their original names and shapes; fp8 scales are applied."""
-    from wan_ui.engines.checkpoints import strip_prefix
+def read_scale(path: Path, stored: Stored) -> torch.Tensor:
+    """float32 (out, 1), or (out, blocks): 1 where the weight has no scale of its own."""
+    out = stored.shape[0]
+    if stored.scale is None:
+        return torch.ones(out, 1)
+    scale = read_tensor(path, stored.scale).float()
+    return scale.reshape(1, 1).repeat(out, 1) if scale.numel() == 1 else scale.reshape(out, -1)
 
-    read = {
-        strip_prefix(name): read_tensor(path, info).reshape(original_shape(header, name, info))
-        for name, info in header.tensors.items()
-    }
-    tensors = {}
-    for name, tensor in read.items():
-        if name.endswith((".weight_scale", ".scale_weight", ".scale_input")) or name == "scaled_fp8":
-            continue
-        if tensor.dtype in (torch.float8_e4m3fn, torch.float8_e5m2):
-            module = name.removesuffix(".weight")
-            scale = read.get(f"{module}.weight_scale", read.get(f"{module}.scale_weight"))
-            tensors[name] = tensor.float() if scale is None else dequantise_fp8(tensor, scale)
-        else:
-            tensors[name] = tensor.float()
-    return tensors
+
+def read_plain(path: Path, stored: Stored) -> torch.Tensor:
+    """A parameter as plain numbers in its own shape: scaled or dequantised to float32, else in the stored dtype."""
+    tensor = read_tensor(path, stored.info).reshape(stored.shape)
+    if stored.scale is not None:
+        return dequantise_fp8(tensor, read_scale(path, stored))
+    return tensor.float() if stored.info.dtype in FP8 else tensor
+
+
+def read_fp8(path: Path, stored: Stored) -> tuple[torch.Tensor, torch.Tensor]:
+    """A linear layer's weight as float8_e4m3fn (out, in) and float32 (out, 1), for kernels that take nothing else.
+
+    e5m2 has one bit of fraction less and a wider range: it is multiplied by a power of two per channel, which is exact
+    but for numbers 2**17 times smaller than their channel's largest. What is no fp8 is quantised here.
+    """
+    if stored.info.dtype not in FP8:
+        return quantise_fp8(read_plain(path, stored))
+    weight, scale = read_tensor(path, stored.info).reshape(stored.shape), read_scale(path, stored)
+    if stored.info.dtype == "F8_E4M3":
+        return weight, scale
+    largest = weight.float().abs().amax(dim=1, keepdim=True).clamp_min(2.0**-16)
+    power = torch.exp2(torch.ceil(torch.log2(largest / FP8_MAX)))
+    return (weight.float() / power).to(torch.float8_e4m3fn), scale * power
+
+
+def float_tensors(path: Path, stored: dict[str, Stored]) -> dict[str, torch.Tensor]:
+    """All parameters of a DIT file in float32, by their original names."""
+    return {name: read_plain(path, parameter).float() for name, parameter in stored.items()}

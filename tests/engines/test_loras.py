@@ -7,9 +7,8 @@ from safetensors.torch import save_file
 
 from tests import lora_files
 from tests.engines.random_models import make_engine
-from wan_ui.engines.lora import parameter_shapes
+from wan_ui.dit_file import read_dit, read_parameters
 from wan_ui.errors import UserError
-from wan_ui.headers import read_header
 from wan_ui.request import LoraSpec
 from wan_ui.settings import settings
 from wan_ui.tensors import float_tensors
@@ -25,8 +24,8 @@ def experts(a14b):
 
 
 @pytest.fixture(scope="module")
-def shapes(experts):
-    return parameter_shapes(read_header(experts[0]))
+def shapes(a14b):
+    return read_parameters(locate(a14b, a14b.scheme("bf16"), settings()).configs[0])
 
 
 @pytest.fixture
@@ -60,7 +59,7 @@ def merged(engine, experts, index, differences, inputs, strength=1.0) -> torch.T
     from wan_ui.engines.checkpoints import dit_names, rename
 
     path = experts[index]
-    tensors = float_tensors(path, read_header(path))
+    tensors = float_tensors(path, read_dit(path))
     for name, difference in differences.items():
         tensors[name] = tensors[name] + strength * difference
     config = dict(engine.experts[index].config)

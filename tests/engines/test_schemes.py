@@ -29,8 +29,7 @@ def source(tmp_path_factory) -> Path:
 
 
 def load(path: Path, config: Path, *, side="high", quantised=False, dtype=torch.float32):
-    arguments, _ = dit.read_config(config)
-    return dit.load_expert(path, arguments, side, dtype=dtype, device=CPU, quantised=quantised)
+    return dit.load_expert(path, config, side, dtype=dtype, device=CPU, quantised=quantised)
 
 
 @torch.inference_mode()
@@ -136,16 +135,15 @@ def test_a_scale_can_not_be_dropped(quantised, source, tmp_path):
     tensors = load_file(tmp_path / "x.safetensors")
     scale = tensors.pop("blocks.1.ffn.0.weight_scale")
     save_file(tensors, tmp_path / "missing.safetensors")
-    with pytest.raises(UserError, match=r"missing\.safetensors: blocks\.1\.ffn\.0\.weight is fp8 but has no scale"):
+    with pytest.raises(UserError, match=r"missing\.safetensors: the scale of blocks\.1\.ffn\.0\.weight is missing"):
         load(tmp_path / "missing.safetensors", config, quantised=quantised)
 
     save_file(tensors | {"blocks.1.ffn.0.weight_scale": scale[:5]}, tmp_path / "short.safetensors")
-    with pytest.raises(UserError, match=r"scale of blocks\.1\.ffn\.0\.weight has 5 values, expected 192"):
+    with pytest.raises(UserError, match=r"scale of blocks\.1\.ffn\.0\.weight has shape \(5, 1\) of F32, expected 1 or"):
         load(tmp_path / "short.safetensors", config, quantised=quantised)
 
-    plain = load_file(source) | {"blocks.1.ffn.0.weight_scale": scale}
-    save_file(plain, tmp_path / "orphan.safetensors")
-    with pytest.raises(UserError, match=r"unexpected \(first: blocks\.1\.ffn\.net\.0\.proj\.weight_scale\)"):
+    save_file(load_file(source) | {"blocks.1.ffn.9.weight_scale": scale}, tmp_path / "orphan.safetensors")
+    with pytest.raises(UserError, match=r"not of this model \(first: blocks\.1\.ffn\.9\.weight_scale\)"):
         load(tmp_path / "orphan.safetensors", config, quantised=quantised)
 
 
@@ -164,16 +162,11 @@ def test_wrong_config_and_architecture(source, tmp_path):
     with pytest.raises(UserError, match=r"tensor blocks\.0\.ffn\.\S+ has shape \(192,.*\), expected \(200,.*\)"):
         load(source, tmp_path / "wide.json")
     (tmp_path / "deep.json").write_text(json.dumps(config | {"num_layers": 3}))
-    with pytest.raises(UserError, match=r"27 tensors are missing \(first: blocks\.2"):
+    with pytest.raises(UserError, match="2 blocks, expected 3"):
         load(source, tmp_path / "deep.json")
     (tmp_path / "bad.json").write_text("{}")
     with pytest.raises(UserError, match=r"bad\.json: not a WanModel config: KeyError: 'num_heads'"):
         load(source, tmp_path / "bad.json")
-    quantise_file(source, tmp_path / "x.gguf", "Q8_0")
-    raw = (tmp_path / "x.gguf").read_bytes().replace(b"\x03\0\0\0\0\0\0\0wan", b"\x03\0\0\0\0\0\0\0lum", 1)
-    (tmp_path / "lum.gguf").write_bytes(raw)
-    with pytest.raises(UserError, match="architecture is 'lum', expected 'wan'"):
-        load(tmp_path / "lum.gguf", source.parent / "config.json")
 
 
 @pytest.mark.parametrize("scheme", ["fp8", "gguf-Q8_0", "gguf-Q5_0", "gguf-Q4_0"])

@@ -6,9 +6,8 @@ import torch
 
 from tests import lora_files
 from tests.lightx2v.jobs import make_request, quiet
-from wan_ui.engines.lora import parameter_shapes
+from wan_ui.dit_file import read_parameters
 from wan_ui.errors import UserError
-from wan_ui.headers import read_header
 from wan_ui.request import LoraSpec
 from wan_ui.settings import settings
 from wan_ui.weights import locate
@@ -18,7 +17,7 @@ SIDES = ("high_noise", "low_noise")
 
 @pytest.fixture(scope="module")
 def shapes(model):
-    return parameter_shapes(read_header(locate(model, model.scheme("gguf-Q8_0"), settings()).experts[0]))
+    return read_parameters(locate(model, model.scheme("gguf-Q8_0"), settings()).configs[0])
 
 
 @pytest.fixture

@@ -9,11 +9,12 @@ from types import ModuleType
 import pytest
 import torch
 
+from tests import dit_files
 from wan_ui import patches
 from wan_ui.__main__ import main
 from wan_ui.catalog import load_catalog
 from wan_ui.hardware import Hardware
-from wan_ui.patches import copy_back, fp8_scales, gc_freeze, gguf_loader
+from wan_ui.patches import bf16_loader, copy_back, fp8_scales, gc_freeze, gguf_loader
 from wan_ui.patches.record import COMMIT, Facts, PatchError, in_source, is_ours, resolve
 from wan_ui.settings import ROOT, load_settings
 
@@ -59,13 +60,17 @@ def test_every_patch_says_what_it_is_for():
 @pytest.mark.parametrize(
     ("scheme", "facts", "expected"),
     [
-        ("bf16", Facts(H200, embedded=True), {"embedded_sizes", "gc_freeze"}),
+        ("bf16", Facts(H200, embedded=True), {"bf16_loader", "embedded_sizes", "gc_freeze"}),
         ("gguf-Q8_0", Facts(H200, kernel="gguf-Q8_0"), {"gguf_loader", "gguf_pinned", "gc_freeze"}),
         ("fp8", Facts(H200, kernel="fp8-sgl"), {"fp8_scales", "fp8_sgl", "gc_freeze"}),
         ("fp8", Facts(replace(H200, kernels=frozenset({"sgl_kernel"})), kernel="fp8-sgl"), {"fp8_scales", "gc_freeze"}),
-        ("bf16", Facts(H200, offload="model", dtype="FP16"), {"copy_back", "t5_offload", "gc_freeze"}),
-        ("bf16", Facts(H200, family="5b", offload="model"), {"copy_back", "post_weight", "t5_offload", "gc_freeze"}),
-        ("bf16", Facts(H200, offload="text"), {"t5_offload", "gc_freeze"}),
+        ("bf16", Facts(H200, offload="model", dtype="FP16"), {"bf16_loader", "copy_back", "t5_offload", "gc_freeze"}),
+        (
+            "bf16",
+            Facts(H200, family="5b", offload="model"),
+            {"bf16_loader", "copy_back", "post_weight", "t5_offload", "gc_freeze"},
+        ),
+        ("bf16", Facts(H200, offload="text"), {"bf16_loader", "t5_offload", "gc_freeze"}),
     ],
 )
 def test_which_apply(scheme, facts, expected):
@@ -140,12 +145,11 @@ def test_copy_back_unpatched_then_patched(upstream):
     assert held.tensor is held.pin_tensor
 
 
-def test_fp8_scales_unpatched_then_patched(upstream, tmp_path):
-    from safetensors.torch import save_file
+def test_loaders_unpatched_then_patched(upstream, tmp_path):
+    from safetensors.torch import load_file
 
-    path = tmp_path / "dit.safetensors"
-    scale = torch.tensor([[1.2345678]])
-    save_file({"blocks.0.ffn.0.weight_scale": scale}, path)
+    path = dit_files.save(tmp_path / "dit.safetensors", dit_files.prefixed(dit_files.scaled_fp8(dit_files.weights())))
+    scale = load_file(path)["model.diffusion_model.blocks.0.ffn.0.weight_scale"]
 
     class BaseTransformerModel:
         config, model_path, device = {}, str(path), torch.device("cpu")
@@ -153,15 +157,27 @@ def test_fp8_scales_unpatched_then_patched(upstream, tmp_path):
         def _load_quant_ckpt(self, unified_dtype, sensitive_layer):
             return {"blocks.0.ffn.0.weight_scale": scale.bfloat16()}
 
+        def _load_ckpt(self, unified_dtype, sensitive_layer):
+            return load_file(path)
+
     class WanModel(BaseTransformerModel):
         pass
 
     upstream("lightx2v.models.networks.base_model", BaseTransformerModel=BaseTransformerModel)
     upstream("lightx2v.models.networks.wan.model", WanModel=WanModel)
+    upstream("lightx2v.utils.envs", GET_DTYPE=lambda: torch.bfloat16, GET_SENSITIVE_DTYPE=lambda: torch.bfloat16)
     assert WanModel()._load_quant_ckpt(True, ())["blocks.0.ffn.0.weight_scale"].float() != scale
     fp8_scales.PATCH.apply(None)
     fp8_scales.PATCH.verify(None)
-    assert WanModel()._load_quant_ckpt(True, ())["blocks.0.ffn.0.weight_scale"] == scale
+    loaded = WanModel()._load_quant_ckpt(True, ())
+    assert loaded.keys() > dit_files.weights().keys()
+    assert torch.equal(loaded["blocks.0.ffn.0.weight_scale"], scale.expand(96, 1))
+    assert loaded["blocks.0.ffn.0.weight"].dtype == torch.float8_e4m3fn
+
+    bf16_loader.PATCH.apply(None)
+    bf16_loader.PATCH.verify(None)
+    loaded = WanModel()._load_ckpt(True, ())
+    assert {name: tensor.dtype for name, tensor in loaded.items()} == dict.fromkeys(dit_files.weights(), torch.bfloat16)
 
 
 def test_gc_freeze_unpatched_then_patched():

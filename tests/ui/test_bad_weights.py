@@ -15,7 +15,7 @@ from wan_ui.settings import ROOT, Settings
 FAULTS = {
     "missing": r"1 of 8 files missing",
     "truncated": r"tiny-LowNoise\S*\.gguf: .*(truncated|end|cut)",
-    "foreign": r"the GGUF architecture is 'sd3', expected 'wan'",
+    "foreign": r"no Wan DIT in original names \(.*; it says that its architecture is 'sd3'\)",
     "exchanged": r"this is the low-noise expert, expected the high-noise one\. Are the high and low files exchanged\?",
 }
 
@@ -32,7 +32,8 @@ def spoil(name: str, root) -> None:
         case "foreign":
             content = high.read_bytes()
             found = re.search(rb"general\.architecture.{12}wan", content, re.S)
-            high.write_bytes(content[: found.end() - 3] + b"sd3" + content[found.end() :])
+            content = content[: found.end() - 3] + b"sd3" + content[found.end() :]
+            high.write_bytes(content.replace(b"patch_embedding.weight", b"patch_projector.weight"))
         case "exchanged":  # each put into the other's folder
             high.rename(root / "LowNoise" / high.name)
             low.rename(root / "HighNoise" / low.name)

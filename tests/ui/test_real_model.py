@@ -11,7 +11,7 @@ from tests import lora_files
 from tests.ui.conftest import App, card_says, generate, shoot, wait_for_playing
 from wan_ui import muxer, weights
 from wan_ui.catalog import load_catalog
-from wan_ui.headers import read_header
+from wan_ui.dit_file import read_parameters
 from wan_ui.settings import ROOT, Settings
 
 
@@ -56,9 +56,7 @@ def test_wan_tiny_from_the_page(open_page, real_app, picture, tmp_path):
 
 
 def shapes(model) -> dict:
-    from wan_ui.engines.lora import parameter_shapes
-
-    return parameter_shapes(read_header(next((ROOT / model.root.partition(":")[2]).glob("HighNoise/*.gguf"))))
+    return read_parameters(ROOT / model.root.partition(":")[2] / "high_noise_model" / "config.json")
 
 
 def test_a_lora_changes_the_clip_by_its_strength_and_goes_without_a_trace(open_page, real_app, picture):

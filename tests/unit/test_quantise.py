@@ -10,6 +10,8 @@ gguf = pytest.importorskip("gguf")
 
 from safetensors.torch import save_file  # noqa: E402
 
+from tests import dit_files  # noqa: E402
+from wan_ui.dit_file import read_dit  # noqa: E402
 from wan_ui.errors import UserError  # noqa: E402
 from wan_ui.headers import read_header  # noqa: E402
 from wan_ui.quantise import QUANTISED, TYPES, quantise_file, suffix  # noqa: E402
@@ -22,24 +24,9 @@ STEP = {"bf16": 2**-8, "fp8": 2**-4, "Q8_0": 0.005, "Q5_0": 0.07, "Q4_0": 0.13}
 
 @pytest.fixture
 def source(tmp_path):
-    generator = torch.Generator().manual_seed(0)
-
-    def values(*shape):
-        return torch.randn(*shape, generator=generator).bfloat16()
-
-    tensors = {
-        "patch_embedding.weight": values(64, 36, 1, 2, 2),
-        "patch_embedding.bias": values(64),
-        "time_embedding.0.weight": values(64, 32),
-        "blocks.0.self_attn.q.weight": values(64, 64),
-        "blocks.0.self_attn.q.bias": values(64),
-        "blocks.0.self_attn.norm_q.weight": values(64),
-        "blocks.0.ffn.0.weight": values(128, 64) * torch.logspace(-3, 2, 128)[:, None].bfloat16(),
-        "blocks.0.ffn.2.weight": torch.zeros(64, 128).bfloat16(),
-        "blocks.0.modulation": values(1, 6, 64),
-        "head.head.weight": values(64, 64),
-        "head.modulation": values(1, 2, 64),
-    }
+    tensors = {name: tensor.bfloat16() for name, tensor in dit_files.weights().items()}
+    tensors["blocks.0.ffn.0.weight"] *= torch.logspace(-1, 2, 96)[:, None].bfloat16()
+    tensors["blocks.0.ffn.2.weight"].zero_()
     save_file(tensors, tmp_path / "wan_high_noise.safetensors")
     return tmp_path / "wan_high_noise.safetensors", {name: tensor.float() for name, tensor in tensors.items()}
 
@@ -50,7 +37,7 @@ def test_what_comes_back(kind, source, tmp_path):
     target = tmp_path / "out" / f"x{suffix(kind)}"
     quantise_file(path, target, kind)
     header = read_header(target)
-    got = float_tensors(target, header)
+    got = float_tensors(target, read_dit(target))
     assert got.keys() == expected.keys()
     for name, tensor in expected.items():
         assert got[name].shape == tensor.shape, name
@@ -74,14 +61,14 @@ def test_layouts(source, tmp_path):
 
     quantise_file(source[0], tmp_path / "x.safetensors", "fp8")
     tensors = read_header(tmp_path / "x.safetensors").tensors
-    assert tensors["blocks.0.ffn.0.weight_scale"].shape == (128, 1)
+    assert tensors["blocks.0.ffn.0.weight_scale"].shape == (96, 1)
     assert tensors["blocks.0.ffn.0.weight_scale"].dtype == "F32"
     assert tensors["head.head.weight"].dtype == "BF16"
 
 
 def test_gguf_py_reads_what_is_written(source, tmp_path):
     quantise_file(source[0], tmp_path / "x.gguf", "Q5_0")
-    ours = float_tensors(tmp_path / "x.gguf", read_header(tmp_path / "x.gguf"))
+    ours = float_tensors(tmp_path / "x.gguf", read_dit(tmp_path / "x.gguf"))
     for tensor in gguf.GGUFReader(tmp_path / "x.gguf").tensors:
         theirs = torch.tensor(gguf.quants.dequantize(tensor.data, tensor.tensor_type)).float()
         assert torch.equal(theirs.flatten(), ours[tensor.name].flatten())

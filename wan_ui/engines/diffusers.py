@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from wan_ui.catalog import Model, Scheme
+from wan_ui.dit_file import read_dit, read_parameters
 from wan_ui.engines import dit, lora_modules, preview, schedule, text, vae
 from wan_ui.engines.base import (
     CACHED_IMAGES,
@@ -30,9 +31,8 @@ from wan_ui.engines.base import (
     remember,
 )
 from wan_ui.engines.device import Choice, choose_device, choose_dtype, choose_residence, use_threads
-from wan_ui.engines.lora import LoraSet, parameter_shapes
+from wan_ui.engines.lora import LoraSet
 from wan_ui.hardware import limit_gpu
-from wan_ui.headers import check_architecture, check_identity, read_header
 from wan_ui.images import read_pixels
 from wan_ui.request import Clip, LoraMatch, LoraSpec, Progress, Report, Request
 from wan_ui.settings import settings
@@ -69,14 +69,13 @@ class DiffusersEngine:
             report(Progress("load", step, len(steps), steps[step - 1]))
 
         entering(1)
-        configs = [dit.read_config(path) for path in paths.configs]
-        self.text_length = configs[0][1]
+        self.text_length = dit.read_config(paths.configs[0])[1]
         self.tokenizer = text.load_tokenizer(paths.tokenizer, self.text_length)
         self.encoder = text.load_text_encoder(paths.t5, dtype=residence.text_dtype, device=residence.text)
         entering(2)
         self.vae = vae.load_vae(paths.vae, dtype=self.dtype, device=self.device)
         self.colours = preview.fit_colours(self.vae)
-        for step, (side, path, (config, _)) in enumerate(zip(sides, paths.experts, configs, strict=True), start=3):
+        for step, (side, path, config) in enumerate(zip(sides, paths.experts, paths.configs, strict=True), start=3):
             entering(step)
             self.experts.append(
                 dit.load_expert(
@@ -89,7 +88,7 @@ class DiffusersEngine:
                 )
             )
         self.offloaded = residence.experts != self.device
-        shapes = [parameter_shapes(read_header(path)) for path in paths.experts]
+        shapes = [read_parameters(path) for path in paths.configs]
         self.loras = LoraSet(
             [lora_modules.expert(*parts) for parts in zip(self.experts, sides, shapes, strict=True)],
             self.device,
@@ -114,8 +113,10 @@ class DiffusersEngine:
     def decide(self, model: Model, scheme: Scheme) -> tuple[Choice, Paths]:
         """All that can be decided without reading weights. Raises UserError for a missing GPU, files, headers."""
         device, paths = choose_device(model), locate(model, scheme, settings())
-        for side, path, architecture in zip(SIDES[model.family], paths.experts, paths.configs, strict=True):
-            check_architecture(path, check_identity(path, side), architecture)
+        for side, path, config in zip(SIDES[model.family], paths.experts, paths.configs, strict=True):
+            stored = read_dit(path, side, config)
+            if choose_residence(paths.experts, paths.t5, device.value).quantised:
+                dit.check_kept(path, stored)
         return device, paths
 
     def set_loras(self, loras: Sequence[LoraSpec]) -> tuple[LoraMatch, ...]:

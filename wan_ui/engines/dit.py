@@ -19,15 +19,16 @@ import torch.nn.functional as F
 from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 from torch import nn
 
-from wan_ui.engines.checkpoints import dit_names, load_strict, rename, strip_prefix
+from wan_ui.dit_file import FP8, Stored, read_dit
+from wan_ui.engines.checkpoints import dit_names, load_strict, rename
 from wan_ui.errors import UserError
-from wan_ui.headers import Header, check_identity
-from wan_ui.tensors import dequantise_fp8, is_blocks, original_shape, read_blocks, read_tensor
+from wan_ui.quantise import QUANTISED
+from wan_ui.tensors import dequantise_fp8, read_blocks, read_plain, read_scale, read_tensor
 
 FLOAT32_PARTS = ("time_embedder", "scale_shift_table", "norm2")
-FP8 = ("F8_E4M3", "F8_E5M2")
-SCALE_LEAVES = ("weight_scale", "scale_weight")  # lightx2v's and ComfyUI's name
-IGNORED_LEAVES = ("scale_input", "scaled_fp8")  # ComfyUI: activation scale (unused by bf16 math) and a marker
+# GGML types that a layer can stay in
+KEPT_GGML = ("Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_NL")
+IQ4_NL = (-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113)  # its 16 levels
 
 
 class Fp8Linear(nn.Module):
@@ -56,6 +57,20 @@ class Fp8Linear(nn.Module):
         return torch.addcmul(self.bias.float(), F.linear(x, weight).float(), rest).to(x.dtype)
 
 
+class Fp8BlockLinear(Fp8Linear):
+    """The same with a scale per block along the input: weight_scale (out, blocks). Expanded at every forward."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return F.linear(x, dequantise_fp8(self.weight, self.weight_scale).to(x.dtype), self.bias)
+
+
+def dequantise_iq4_nl(blocks: torch.Tensor, _block: int, _block_bytes: int, dtype: torch.dtype) -> torch.Tensor:
+    """(blocks, 18 bytes) -> (blocks, 32): an fp16 scale, then the low halves of 16 bytes, then the high halves."""
+    levels = torch.tensor(IQ4_NL, dtype=dtype, device=blocks.device)
+    index = torch.cat([blocks[:, 2:] & 0x0F, blocks[:, 2:] >> 4], dim=1)
+    return blocks[:, :2].view(torch.float16).to(dtype) * levels[index.int()]
+
+
 class GgufLinear(nn.Module):
     """Linear whose weight stays in GGML blocks (uint8, (out, bytes per row)), dequantised at every forward."""
 
@@ -66,7 +81,7 @@ class GgufLinear(nn.Module):
         super().__init__()
         self.qtype = GGMLQuantizationType[qtype]
         self.block, self.block_bytes = GGML_QUANT_SIZES[self.qtype]
-        self.dequantise = dequantize_functions[self.qtype]
+        self.dequantise = dequantise_iq4_nl if qtype == "IQ4_NL" else dequantize_functions[self.qtype]
         self.register_buffer("weight", torch.empty(out_features, row_bytes, dtype=torch.uint8))
         self.register_buffer("bias", torch.empty(out_features, dtype=dtype))
 
@@ -101,81 +116,59 @@ def read_config(path: Path) -> tuple[dict, int]:
         raise UserError(f"{path}: not a WanModel config: {type(error).__name__}: {error}") from error
 
 
+def check_kept(path: Path, stored: dict[str, Stored]) -> None:
+    """Raise UserError for GGML types that this engine can only expand, which for a large model is no use."""
+    for name, parameter in stored.items():
+        if QUANTISED.match(name) and parameter.blocks and parameter.info.dtype not in KEPT_GGML:
+            raise UserError(
+                f"{path}: {name} is stored as {parameter.info.dtype}, which neither engine multiplies with for a model "
+                f"of this size; choose a file of {', '.join(KEPT_GGML)}",
+                field="scheme",
+            )
+
+
 def load_expert(
-    path: Path, config: dict, side: str, *, dtype: torch.dtype, device: torch.device, quantised: bool
+    path: Path, config: Path, side: str, *, dtype: torch.dtype, device: torch.device, quantised: bool
 ) -> WanTransformer3DModel:
     """One expert in eval mode on `device`.
 
+    config     the official config.json
     side       high | low | "" (a single DIT): an expert that says it is the other one is refused
     quantised  keep fp8 and GGML weights as stored (see the module's docstring)
 
-    Raises UserError naming the file: damaged, another architecture, swapped, wrong names or shapes.
+    Raises UserError naming the file: damaged, swapped, wrong names or shapes, numbers that cannot be told.
     """
-    header = check_identity(path, side)
+    arguments, _ = read_config(config)
+    stored = read_dit(path, side, config)
     with torch.device("meta"):
-        model = WanTransformer3DModel(**config)
-    model.rope = type(model.rope)(config["attention_head_dim"], config["patch_size"], 1024)  # its buffers must be real
+        model = WanTransformer3DModel(**arguments)
+    # its buffers must be real
+    model.rope = type(model.rope)(arguments["attention_head_dim"], arguments["patch_size"], 1024)
 
-    names = dit_names(config["num_layers"])
-    tensors, stored = _read(path, header, names, dtype=dtype, device=device, quantised=quantised)
-    for name, qtype in stored.items():
-        _replace_linear(path, model, names.get(name, name), tensors[f"{name}.weight"], qtype, dtype)
-    tensors = rename(tensors, names)
-    load_strict(model, tensors, file=path)
+    names = dit_names(arguments["num_layers"])
+    tensors = {}
+    for name, parameter in stored.items():  # cast and moved one by one, so that only one is in memory twice
+        module = name.removesuffix(".weight")
+        if quantised and QUANTISED.match(name) and (parameter.blocks or parameter.info.dtype in FP8):
+            weight = read_blocks if parameter.blocks else read_tensor
+            tensors[name] = weight(path, parameter.info).to(device)
+            if not parameter.blocks:
+                tensors[f"{module}.weight_scale"] = read_scale(path, parameter).to(device)
+            _replace_linear(model, names[module], parameter, tensors[name], dtype)
+            continue
+        in_float32 = any(part in names.get(name, names.get(name.rpartition(".")[0], "")) for part in FLOAT32_PARTS)
+        tensors[name] = read_plain(path, parameter).to(device, torch.float32 if in_float32 else dtype)
+    load_strict(model, rename(tensors, names), file=path)
     model.rope.to(device)
     return model.eval().requires_grad_(False)
 
 
-def _read(path: Path, header: Header, names: dict[str, str], *, dtype, device, quantised: bool):
-    """Tensors with original names, cast and moved one by one, so that only one is in memory twice.
-
-    Also the modules whose weight was left as stored, with its type: {"blocks.0.ffn.0": "Q8_0"}.
-    """
-    infos = {strip_prefix(name): (name, info) for name, info in header.tensors.items()}
-    scaled = any(name.endswith(SCALE_LEAVES) for name in infos)
-    tensors, stored = {}, {}
-    for name, (file_name, info) in infos.items():
-        module, _, leaf = name.rpartition(".")
-        weight = infos.get(f"{module}.weight")
-        if leaf in IGNORED_LEAVES or (leaf in SCALE_LEAVES and weight and weight[1].dtype in FP8):
-            continue  # a scale without an fp8 weight stays in the list, and load_strict refuses it
-        keep = quantised and leaf == "weight" and name.startswith("blocks.")
-        if is_blocks(info) and keep:
-            tensors[name], stored[module] = read_blocks(path, info).to(device), info.dtype
-            continue
-        tensor = read_tensor(path, info).reshape(original_shape(header, file_name, info))
-        if info.dtype in FP8:
-            scale = next((infos[f"{module}.{x}"][1] for x in SCALE_LEAVES if f"{module}.{x}" in infos), None)
-            if scale is None and scaled:
-                raise UserError(f"{path}: {name} is fp8 but has no scale, while other tensors do. The file is damaged.")
-            scale = torch.ones(1) if scale is None else read_tensor(path, scale).float()
-            if scale.numel() not in (1, tensor.shape[0]):
-                raise UserError(f"{path}: the scale of {name} has {scale.numel()} values, expected {tensor.shape[0]}")
-            if keep:
-                tensors[name], stored[module] = tensor.to(device), info.dtype
-                tensors[f"{module}.weight_scale"] = scale.reshape(-1, 1).expand(tensor.shape[0], 1).to(device)
-                continue
-            tensor = dequantise_fp8(tensor, scale)
-        target = names.get(name, names.get(module, module))
-        in_float32 = any(part in target for part in FLOAT32_PARTS)
-        tensors[name] = tensor.to(device, torch.float32 if in_float32 else dtype)
-    return tensors, stored
-
-
-def _replace_linear(path: Path, model, module: str, weight: torch.Tensor, stored: str, dtype: torch.dtype) -> None:
-    try:
-        linear = model.get_submodule(module)
-    except AttributeError:
-        raise UserError(f"{path}: {module} is not a layer of the model. Is it the right file?") from None
-    if not isinstance(linear, nn.Linear):
-        raise UserError(f"{path}: {module} is stored as {stored}, but is not a linear layer")
+def _replace_linear(model, module: str, stored: Stored, weight: torch.Tensor, dtype: torch.dtype) -> None:
+    out, width = stored.shape
     with torch.device("meta"):
-        if stored in FP8:
-            new = Fp8Linear(linear.in_features, linear.out_features, dtype)
+        if stored.blocks:
+            new = GgufLinear(out, weight.shape[1], stored.info.dtype, dtype)
         else:
-            new = GgufLinear(linear.out_features, weight.shape[1], stored, dtype)
-            if weight.shape[1] // new.block_bytes * new.block != linear.in_features:
-                raise UserError(
-                    f"{path}: {module} has {weight.shape[1]} bytes a row, which is not {linear.in_features} {stored}"
-                )
+            new = (Fp8Linear if stored.scale_blocks == 1 else Fp8BlockLinear)(width, out, dtype)
+            new.weight_scale = torch.empty(out, stored.scale_blocks)
     model.set_submodule(module, new)

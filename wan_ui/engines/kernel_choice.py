@@ -27,6 +27,9 @@ SAFE = {
 }
 # attention type -> the package that it needs; torch_sdpa needs none
 ATTENTION = {entry.choice: "".join(entry.packages) for entry in PROBES if entry.kind == "attention" and entry.choice}
+GGUF_MIXES = (
+    "Q8_0", "Q6_K", "Q5_K_S", "Q5_K_M", "Q5_0", "Q5_1", "Q4_K_S", "Q4_K_M", "Q4_0", "Q4_1", "Q3_K_S", "Q3_K_M",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,9 @@ class Chooser:
         if scheme.kind == "bf16":
             return "Default", "bf16 weights"
         if scheme.kind == "gguf":
-            return scheme.name, "the file's own types; dequantised at every use"
+            # Upstream has one class for all types, under the names of some mixes.
+            known = scheme.name.removeprefix("gguf-") in GGUF_MIXES
+            return scheme.name if known else "gguf-Q8_0", "the file's own types; dequantised at every use"
         if hardware.device == "cuda" and not hardware.fp8:
             raise UserError(
                 f"scheme: {scheme.name} needs a GPU that multiplies fp8 (Ada, Hopper, Blackwell), and {hardware.name} "

@@ -28,15 +28,15 @@ import torch
 
 from wan_ui import patches
 from wan_ui.catalog import Model, Scheme
+from wan_ui.dit_file import read_dit, read_parameters
 from wan_ui.engines import lightx2v_config, lora_lightx2v, preview, schedule
 from wan_ui.engines.base import CACHED_IMAGES, CACHED_PROMPTS, EXPERT_NAMES, SIDES, OnBlock, remember
 from wan_ui.engines.kernel_choice import Chooser
 from wan_ui.engines.lightx2v_compile import CompiledBlocks
-from wan_ui.engines.lora import LoraSet, parameter_shapes
+from wan_ui.engines.lora import LoraSet
 from wan_ui.engines.text import clean
 from wan_ui.errors import UserError
 from wan_ui.hardware import Hardware, limit_gpu, measure
-from wan_ui.headers import check_architecture, check_identity, read_header
 from wan_ui.images import read_pixels
 from wan_ui.qa import probe
 from wan_ui.request import Clip, LoraMatch, LoraSpec, Progress, Report, Request
@@ -110,8 +110,8 @@ class LightX2VEngine:
         """All that can be decided without reading weights. Raises UserError for files, kernels, configuration."""
         config = settings()
         paths = locate(model, scheme, config, engine="lightx2v")
-        for side, path, architecture in zip(SIDES[model.family], paths.experts, paths.configs, strict=True):
-            check_architecture(path, check_identity(path, side), architecture)
+        for side, path, file in zip(SIDES[model.family], paths.experts, paths.configs, strict=True):
+            lightx2v_config.check_weights(path, read_dit(path, side, file), scheme)
         device = import_lightx2v(lightx2v_config.environment(config, measure()))
         hardware = lightx2v_config.with_hardware(measure(config.gpu_gib), device)
         return paths, hardware, lightx2v_config.choose(model, scheme, paths, hardware, config)
@@ -179,7 +179,7 @@ class LightX2VEngine:
     def _prepare_loras(self, model: Model, paths: Paths) -> None:
         sides = SIDES[model.family]
         self.transformers = self.runner.model.model if model.family == "a14b" else [self.runner.model]
-        shapes = [parameter_shapes(read_header(path)) for path in paths.experts]
+        shapes = [read_parameters(path) for path in paths.configs]
         self.loras = LoraSet(
             [lora_lightx2v.expert(*parts) for parts in zip(self.transformers, sides, shapes, strict=True)],
             device_name(),

@@ -12,11 +12,14 @@ from pathlib import Path
 
 from wan_ui import patches
 from wan_ui.catalog import Model, Scheme
+from wan_ui.dit_file import Stored
 from wan_ui.engines.kernel_choice import Chooser
 from wan_ui.engines.schedule import expert_index, sigmas
 from wan_ui.errors import UserError
 from wan_ui.hardware import GIB, Hardware, measure
+from wan_ui.headers import is_gguf
 from wan_ui.patches.record import Facts
+from wan_ui.quantise import QUANTISED
 from wan_ui.settings import ROOT, Settings
 from wan_ui.weights import RESERVE, Paths, locate
 
@@ -28,6 +31,8 @@ KEYS = frozenset(
     }
 )  # fmt: skip
 MODEL_CLASSES = {"a14b": "wan2.2_moe_distill", "5b": "wan2.2"}
+# What upstream's GGUF class dequantises
+GGML = ("Q8_0", "Q6_K", "Q5_K", "Q5_1", "Q5_0", "Q4_K", "Q4_1", "Q4_0", "Q3_K", "Q2_K")
 OFFLOADS = ("none", "text", "model", "block")
 # Bytes left for the work itself at 480x832x81; the 5B model's clips have a quarter of the tokens.
 RESERVES = {"a14b": RESERVE, "5b": 4 * GIB}
@@ -44,8 +49,30 @@ class Choices:
 
 
 def config_file(model: Model, scheme: Scheme) -> Path:
-    """An alias such as fp8-sgl shares the JSON of its scheme."""
-    return FOLDER / f"{model.name}-{'fp8' if scheme.kind == 'fp8' else scheme.name}.json"
+    """An alias such as fp8-sgl shares the JSON of its scheme; models of one's own catalog take default.json."""
+    path = FOLDER / f"{model.name}-{'fp8' if scheme.kind == 'fp8' else scheme.name}.json"
+    return path if path.is_file() else FOLDER / "default.json"
+
+
+def check_weights(path: Path, stored: dict[str, Stored], scheme: Scheme) -> None:
+    """Raise UserError for a file whose numbers LightX2V's kernels cannot take, saying what can."""
+    found = is_gguf(path)
+    if found != (scheme.kind == "gguf"):
+        raise UserError(
+            f"{path}: it is {'a GGUF' if found else 'no GGUF'} file, and the catalog says {scheme.kind} for "
+            f"{scheme.name}; correct the catalog's `kind`, or use --engine diffusers",
+            field="scheme",
+        )
+    for name, parameter in stored.items():
+        if not QUANTISED.match(name):
+            continue
+        why = ""
+        if parameter.blocks and parameter.info.dtype not in GGML:
+            why = f"is stored as {parameter.info.dtype}, which LightX2V cannot dequantise (it takes {', '.join(GGML)})"
+        elif scheme.kind == "fp8" and parameter.scale_blocks > 1:
+            why = "has a scale for every block of its input, and LightX2V's fp8 kernels take one per output channel"
+        if why:
+            raise UserError(f"{path}: {name} {why}; --engine diffusers takes this file", field="scheme")
 
 
 def read_config(path: Path) -> dict:

@@ -23,15 +23,13 @@ from typing import Protocol
 import torch
 import torch.nn.functional as F
 
-from wan_ui.engines.checkpoints import strip_prefix
 from wan_ui.errors import UserError
-from wan_ui.headers import Header
 from wan_ui.loras import locate
 from wan_ui.loras.folder import lora_header
 from wan_ui.loras.keys import read_layout
 from wan_ui.request import LoraMatch, LoraSpec
 from wan_ui.settings import Settings
-from wan_ui.tensors import original_shape, read_tensor
+from wan_ui.tensors import read_tensor
 
 log = logging.getLogger(__name__)
 
@@ -97,7 +95,7 @@ class Slot(Protocol):
 
 @dataclass
 class Expert:
-    """One transformer. shapes: original parameter name -> shape; slot: canonical module -> Slot or None."""
+    """One transformer. shapes: dit_file.parameters; slot: canonical module -> Slot or None."""
 
     side: str  # high | low | ""
     shapes: dict[str, tuple[int, ...]]
@@ -108,11 +106,6 @@ class Expert:
         for slot in self.attached.values():
             slot.clear()
         self.attached.clear()
-
-
-def parameter_shapes(header: Header) -> dict[str, tuple[int, ...]]:
-    """Original names and shapes of a DIT file's parameters."""
-    return {strip_prefix(name): original_shape(header, name, info) for name, info in header.tensors.items()}
 
 
 @dataclass

@@ -103,7 +103,7 @@ class TensorSlot:
 
 
 def expert(model, side: str, shapes: dict[str, tuple[int, ...]]) -> Expert:
-    """`model`: a WanModel; `shapes`: parameter_shapes of the file that it was loaded from."""
+    """`model`: a WanModel; `shapes`: dit_file.parameters of the model."""
     from lightx2v.common.ops.mm.mm_weight import MMWeightTemplate
     from lightx2v.utils.envs import GET_DTYPE
 

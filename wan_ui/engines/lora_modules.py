@@ -60,7 +60,7 @@ class TensorSlot:
 
 
 def expert(model: nn.Module, side: str, shapes: dict[str, tuple[int, ...]]) -> Expert:
-    """`shapes`: parameter_shapes of the file that `model` was loaded from."""
+    """`shapes`: dit_file.parameters of the model."""
     names = dit_names(len(model.blocks))
 
     def slot(module: str) -> LinearSlot | TensorSlot | None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from wan_ui.catalog import Scheme
 from wan_ui.errors import UserError
 from wan_ui.patches import (
+    bf16_loader,
     copy_back,
     embedded_sizes,
     fp8_scales,
@@ -26,6 +27,7 @@ from wan_ui.patches.record import COMMIT, Facts, Patch, PatchError, in_source, r
 
 PATCHES: tuple[Patch, ...] = (
     embedded_sizes.PATCH,
+    bf16_loader.PATCH,
     gguf_loader.PATCH,
     gguf_pinned.PATCH,
     fp8_scales.PATCH,

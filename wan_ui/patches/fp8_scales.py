@@ -1,12 +1,16 @@
-"""fp8 scales keep their float32 precision.
+"""fp8 files of any converter are read, and their scales keep their float32 precision.
 
-Symptom: none to see. Every fp8 layer's output is off by up to 0.4%, as if the file had bf16 scales.
+Symptom: none to see with LightX2V's own files: every fp8 layer's output is off by up to 0.4%, as if the file had
+bf16 scales. With ComfyUI's: KeyError 'blocks.0.self_attn.q.weight_scale', or "Invalid scaling configuration" at
+the first step.
 
-Mechanism: _load_quant_ckpt casts all float tensors of the file to the run's dtype, `weight_scale`
-included; the weight class then casts the rounded scales back to float32. Here the scales are read once
-more, from the same file, after upstream has loaded the rest.
+Mechanism: _load_quant_ckpt casts all float tensors of the file to the run's dtype, `weight_scale` included; the
+weight class then casts the rounded scales back to float32. It knows one layout, e4m3 with `weight_scale` of
+(out, 1). Here the file is read by Wan UI's own reader: prefixes are taken off, one scale for a whole tensor is
+spread over its channels, no scale is 1, e5m2 becomes e4m3, and what a partly quantised file keeps in bf16 is
+quantised, since one class multiplies all of them.
 
-Remove when: _load_quant_ckpt leaves `weight_scale` alone.
+Remove when: _load_quant_ckpt leaves `weight_scale` alone and reads ComfyUI's files.
 """
 
 from pathlib import Path
@@ -26,22 +30,27 @@ def apply(_runner) -> None:
     upstream = getattr(place, name)
 
     def load(self, unified_dtype, sensitive_layer) -> dict:
-        tensors = upstream(self, unified_dtype, sensitive_layer)
         path = Path(self.config.get("dit_quantized_ckpt") or self.model_path)
-        if path.is_file() and path.suffix == ".safetensors":
-            tensors |= scales(path, self.device)
-        return tensors
+        if not path.is_file() or path.suffix != ".safetensors":
+            return upstream(self, unified_dtype, sensitive_layer)
+        return read(path, self.device, sensitive_layer)
 
     replace(NAME, TARGET, load)
 
 
-def scales(path: Path, device) -> dict:
-    """The `weight_scale` tensors of a safetensors file as they are stored."""
-    from wan_ui.headers import read_header
-    from wan_ui.tensors import read_tensor
+def read(path: Path, device, sensitive_layer) -> dict:
+    """Name -> tensor: e4m3 and `weight_scale` (out, 1) for the blocks' linear layers, the rest as plain numbers."""
+    from wan_ui.dit_file import read_dit
+    from wan_ui.patches.bf16_loader import plain
+    from wan_ui.quantise import QUANTISED
+    from wan_ui.tensors import read_fp8
 
-    infos = read_header(path).tensors
-    return {name: read_tensor(path, infos[name]).to(device) for name in infos if name.endswith(".weight_scale")}
+    tensors, stored = {}, read_dit(path)
+    for name in filter(QUANTISED.match, stored):
+        weight, scale = read_fp8(path, stored[name])
+        tensors[name], tensors[f"{name}_scale"] = weight.to(device), scale.to(device)
+    rest = {name: parameter for name, parameter in stored.items() if name not in tensors}
+    return tensors | plain(path, rest, device, sensitive_layer)
 
 
 def verify(_runner) -> str:

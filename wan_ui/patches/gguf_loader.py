@@ -29,31 +29,25 @@ def load(self, gguf_path) -> dict:
     """Name -> tensor: GGML blocks for the linear layers of the transformer blocks, else plain numbers."""
     import torch
     from gguf import GGMLQuantizationType
-    from lightx2v.utils.envs import GET_DTYPE, GET_SENSITIVE_DTYPE
     from lightx2v.utils.ggml_tensor import GGMLTensor
 
-    from wan_ui.engines.checkpoints import strip_prefix
-    from wan_ui.headers import read_header
+    from wan_ui.dit_file import read_dit
+    from wan_ui.patches.bf16_loader import plain
     from wan_ui.quantise import QUANTISED
-    from wan_ui.tensors import is_blocks, original_shape, read_blocks, read_tensor
+    from wan_ui.tensors import read_blocks
 
     path = Path(gguf_path)
-    header = read_header(path)
-    tensors = {}
-    for file_name, info in header.tensors.items():
-        name = strip_prefix(file_name)
-        if is_blocks(info) and QUANTISED.match(name):
+    tensors, stored = {}, read_dit(path)
+    for name, parameter in stored.items():
+        if parameter.blocks and QUANTISED.match(name):
             blocks = GGMLTensor(
-                data=read_blocks(path, info),
-                orig_shape=torch.Size(info.shape),
-                gguf_type=GGMLQuantizationType[info.dtype],
+                data=read_blocks(path, parameter.info),
+                orig_shape=torch.Size(parameter.shape),
+                gguf_type=GGMLQuantizationType[parameter.info.dtype],
             )
             tensors[name] = blocks.to(self.device)
-            continue
-        dtype = GET_SENSITIVE_DTYPE() if any(part in name for part in self.sensitive_layer) else GET_DTYPE()
-        shape = original_shape(header, file_name, info)
-        tensors[name] = read_tensor(path, info).reshape(shape).to(self.device, dtype)
-    return tensors
+    rest = {name: parameter for name, parameter in stored.items() if name not in tensors}
+    return tensors | plain(path, rest, self.device, self.sensitive_layer)
 
 
 def apply(_runner) -> None:

@@ -7,6 +7,7 @@ tests/lightx2v holds the DIT, T5 and VAE layouts against LightX2V's own modules.
 
 import itertools
 
+from wan_ui.dit_file import parameters
 from wan_ui.errors import UserError
 from wan_ui.quantise import QUANTISED
 
@@ -31,29 +32,8 @@ MORE_BITS = (".v.weight", ".ffn.2.weight")
 
 def dit(config: dict, scheme) -> Layout:
     """A transformer with the WanModel config.json `config`, stored as `scheme`."""
-    width, ffn, text = config["dim"], config["ffn_dim"], config.get("text_dim", 4096)
-    modules = {
-        "patch_embedding": (width, config["in_dim"], 1, 2, 2),
-        "text_embedding.0": (width, text),
-        "text_embedding.2": (width, width),
-        "time_embedding.0": (width, config["freq_dim"]),
-        "time_embedding.2": (width, width),
-        "time_projection.1": (6 * width, width),
-        "head.head": (4 * config["out_dim"], width),
-    }
-    shapes = {"head.modulation": (1, 2, width)}
-    for index in range(config["num_layers"]):
-        block = f"blocks.{index}"
-        for attention in ("self_attn", "cross_attn"):
-            modules |= {f"{block}.{attention}.{x}": (width, width) for x in "qkvo"}
-            shapes |= {f"{block}.{attention}.norm_{x}.weight": (width,) for x in "qk"}
-        modules |= {f"{block}.ffn.0": (ffn, width), f"{block}.ffn.2": (width, ffn)}
-        shapes |= {f"{block}.norm3.weight": (width,), f"{block}.norm3.bias": (width,)}
-        shapes[f"{block}.modulation"] = (1, 6, width)
-    for module, shape in modules.items():
-        shapes |= {f"{module}.weight": shape, f"{module}.bias": shape[:1]}
     layout = {}
-    for name, shape in shapes.items():
+    for name, shape in parameters(config).items():
         layout[name] = (_stored(name, shape, scheme), shape)
         if layout[name][0] == "F8_E4M3":
             layout[f"{name}_scale"] = ("F32", (shape[0], 1))
