@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 # Debian splits venv from Python; install it where we may.
 APT := $(if $(filter 0,$(shell id -u)),,sudo -n) apt-get install -y -qq
 
-.PHONY: run test test-upstream lightx2v lint clean
+.PHONY: run test test-upstream lightx2v dwpose lint clean
 
 run: $(VENV)/.installed
 	$(BIN)/python app.py
@@ -30,6 +30,9 @@ lightx2v: $(VENV)/.installed
 	@$(BIN)/python -c 'import sys, torch; sys.exit(None if torch.version.cuda else "LightX2V needs a CUDA build of torch; \
 this one is for the CPU. A checkout can still be tried: WAN_UI_LIGHTX2V_PATH")'
 	$(BIN)/python -m pip install --disable-pip-version-check --no-deps -r requirements-lightx2v.txt
+
+dwpose: $(VENV)/.installed
+	$(BIN)/python -m pip install --disable-pip-version-check --no-deps -r requirements-dwpose.txt
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix .

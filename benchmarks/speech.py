@@ -27,6 +27,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from wan_ui import muxer  # noqa: E402
+from wan_ui.engines.device import choose_dtype  # noqa: E402
 from wan_ui.lipsync import sound  # noqa: E402
 from wan_ui.lipsync.choice import EMBEDDED  # noqa: E402
 from wan_ui.lipsync.speech import LipSync  # noqa: E402
@@ -149,9 +150,10 @@ def main() -> None:
         torch.set_num_threads(arguments.threads)
     voice = ROOT / "assets/examples/voice.m4a"
     portrait = np.asarray(Image.open(ROOT / "assets/examples/portrait.jpg").convert("RGB"))
-    lipsync = LipSync.load(EMBEDDED, torch.device("cpu"), torch.bfloat16)
+    dtype = choose_dtype(torch.device("cpu"))
+    lipsync = LipSync.load(EMBEDDED, torch.device("cpu"), dtype.value)
     result = {"machine": machine(), "threads": torch.get_num_threads(), "torch": torch.__version__}
-    print(f"{result['machine']}, {result['threads']} threads, bfloat16")
+    print(f"{result['machine']}, {result['threads']} threads, {dtype.text}")
     with tempfile.TemporaryDirectory(prefix="wan-ui-speech-") as folder:
         if arguments.minutes:
             result["long"] = long_track(lipsync, portrait, voice, arguments.minutes, Path(folder))

@@ -83,7 +83,7 @@ def plan(model: Model, scheme: Scheme, settings: Settings, engine: str, *, check
             unreachable = str(getattr(error, "reason", "") or error)
             break
         _compare(item, model)
-        items.append(item if path != target or ref in wrong else _checked(item))
+        items.append(item if path != target or ref in wrong else checked(item))
     if unreachable:
         missing = [ref for ref, path in found.items() if path is None or ref in wrong]
         lines = [f"{settings.hub} cannot be reached ({unreachable}).", *by_hand(missing, model, settings)]
@@ -146,7 +146,8 @@ def describe(repo: str, file: str, target: Path, url: str) -> Item:
     return replace(item, have=have if have <= item.size else 0)
 
 
-def _checked(item: Item) -> Item:
+def checked(item: Item) -> Item:
+    """The item; present where the file at its place is whole."""
     whole = item.target.stat().st_size == item.size and _matches(item, item.target)
     return replace(item, present=whole)
 

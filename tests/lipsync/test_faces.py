@@ -9,7 +9,16 @@ from PIL import Image
 
 from wan_ui.catalog import load_catalog
 from wan_ui.errors import UserError
-from wan_ui.lipsync.faces import MEAN_FIVE, DwposeDetector, Face, LibFaceDetector, landmarks_from_five
+from wan_ui.lipsync import faces as faces_module
+from wan_ui.lipsync.faces import (
+    MEAN_FIVE,
+    DwposeDetector,
+    Face,
+    LibFaceDetector,
+    create_detector,
+    landmarks_from_five,
+)
+from wan_ui.lipsync.files import DETECTOR, POSE
 from wan_ui.lipsync.tracks import face_box, follow
 from wan_ui.settings import ROOT, Settings
 from wan_ui.speech_intake import look_for_face
@@ -108,19 +117,34 @@ def test_dwpose_takes_the_face_points(monkeypatch, tmp_path):
     scores[1, :23] = 0.9
 
     class Wholebody:
-        def __init__(self, det, pose, **kwargs):
-            assert det.endswith("dwpose/yolox_l.onnx") and pose.endswith("dwpose/dw-ll_ucoco_384.onnx")
+        def __init__(self, det, pose, device, **kwargs):
+            assert (
+                device == "cpu" and det.endswith("dwpose/yolox_l.onnx") and pose.endswith("dwpose/dw-ll_ucoco_384.onnx")
+            )
 
         def __call__(self, image):
             return keypoints, scores
 
-    monkeypatch.setitem(sys.modules, "rtmlib", type(sys)("rtmlib"))
-    sys.modules["rtmlib"].Wholebody = Wholebody
-    faces = DwposeDetector(tmp_path, "cpu").detect(np.zeros((240, 320, 3), np.uint8))
-    assert len(faces) == 1 and np.array_equal(faces[0].landmarks, at(100, 100).landmarks)
-    monkeypatch.setitem(sys.modules, "rtmlib", None)
-    with pytest.raises(UserError, match="pip install"):
-        DwposeDetector(tmp_path, "cpu")
+    rtmlib, onnxruntime = type(sys)("rtmlib"), type(sys)("onnxruntime")
+    rtmlib.Wholebody, onnxruntime.get_available_providers = Wholebody, lambda: ["CPUExecutionProvider"]
+    monkeypatch.setitem(sys.modules, "rtmlib", rtmlib)
+    monkeypatch.setitem(sys.modules, "onnxruntime", onnxruntime)
+    for device in ("cpu", "cuda"):  # the CPU's onnxruntime on a machine with a GPU
+        faces = DwposeDetector(tmp_path, device).detect(np.zeros((240, 320, 3), np.uint8))
+        assert len(faces) == 1 and np.array_equal(faces[0].landmarks, at(100, 100).landmarks)
+
+
+def test_dwpose_is_an_option_that_nothing_waits_for(monkeypatch, tmp_path):
+    for name in (DETECTOR, POSE):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    monkeypatch.setattr(faces_module, "can_run_dwpose", lambda: False)
+    assert create_detector(tmp_path).name == "libfacedetection"
+    monkeypatch.setattr(faces_module, "can_run_dwpose", lambda: True)
+    monkeypatch.setattr(faces_module, "DwposeDetector", lambda folder, device: (folder, device))
+    assert create_detector(tmp_path, "cuda") == (tmp_path, "cuda")
+    (tmp_path / POSE).unlink()
+    assert create_detector(tmp_path).name == "libfacedetection"
 
 
 def test_the_part_of_a_picture_that_is_used_is_looked_at(tmp_path):

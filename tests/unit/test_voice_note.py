@@ -1,6 +1,7 @@
 """What the page says beside a voice: about the sound, the picture that Generate takes, and the clip that is shown."""
 
 import wave
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from PIL import Image
 from tests.lipsync.conftest import tone
 from wan_ui import muxer
 from wan_ui.catalog import load_catalog
+from wan_ui.lipsync.choice import OFFICIAL
 from wan_ui.settings import ROOT, Settings
 from wan_ui.ui.voice import voice_note
 
@@ -75,3 +77,11 @@ def test_a_picture_is_judged_by_what_the_model_leaves_of_it(tmp_path):
     small.save(tmp_path / "small.png")
     words = note(voice, str(tmp_path / "small.png"))
     assert "pixels; at least 72 are needed: crop closer" in words and 'role="alert"' in words
+
+
+def test_a_folder_of_the_official_weights_in_part_is_said(tmp_path):
+    voice = sound(tmp_path / "voice.wav", tone(1.0))
+    (tmp_path / OFFICIAL / "musetalkV15").mkdir(parents=True)
+    words = voice_note(voice, PORTRAIT, None, "auto", MODEL, replace(Settings(), models=tmp_path))
+    assert "lacks musetalkV15/musetalk.json" in words and "so the small model speaks" in words
+    assert "It will speak this." in words

@@ -1,4 +1,4 @@
-"""python -m wan_ui download: fetch what a model and scheme need."""
+"""python -m wan_ui download: fetch what a model and scheme need, or the official weights for speech."""
 
 import argparse
 
@@ -8,14 +8,21 @@ from wan_ui import download
 from wan_ui.catalog import find_model, load_catalog
 from wan_ui.commands import options
 from wan_ui.commands.progress import Lines, watched
+from wan_ui.errors import UserError
 from wan_ui.hardware import engine_name
-from wan_ui.settings import settings
+from wan_ui.lipsync import downloads
+from wan_ui.lipsync.choice import can_run_dwpose
+from wan_ui.settings import Settings, settings
+
+MUSETALK = "musetalk"
 
 
 def add(commands) -> None:
     parser = commands.add_parser("download", help="fetch what a model and scheme need")
-    parser.add_argument("model", metavar="MODEL", help="i2v-a14b, ti2v-5b ...: see configs/catalog.toml")
-    parser.add_argument("scheme", metavar="SCHEME", nargs="?", default="", help="default: the model's")
+    parser.add_argument("model", metavar="MODEL", help="i2v-a14b, ti2v-5b ...: see configs/catalog.toml; or musetalk")
+    parser.add_argument(
+        "scheme", metavar="SCHEME", nargs="?", default="", help="default: the model's; of musetalk: dwpose, or none"
+    )
     parser.add_argument(
         "--engine",
         type=options.engine,
@@ -29,16 +36,13 @@ def add(commands) -> None:
 
 def run(args: argparse.Namespace) -> int:
     config = settings()
+    if args.model == MUSETALK:
+        return _speech(args, config)
     model = find_model(load_catalog(config.catalog), args.model)
     scheme = model.scheme(args.scheme)
     engine = engine_name(args.engine, config)
     items = download.plan(model, scheme, config, engine, check=args.check)
-    attached = {scheme.lora_high: "distill LoRA, high noise", scheme.lora_low: "distill LoRA, low noise"}
-    for item in items:
-        state = "there" if item.present else f"{item.have / 1e9:.2f} GB there" if item.have else "to download"
-        role = attached.get(f"{item.repo}:{item.file}", "")
-        name = f"{item.repo}/{item.file}" + (f" ({role})" if role else "")
-        print(f"{item.size / 1e9:8.2f} GB  {state:<14}  {name} -> {item.target}")
+    _list(items, {scheme.lora_high: "distill LoRA, high noise", scheme.lora_low: "distill LoRA, low noise"})
     for repo in dict.fromkeys(item.repo for item in items):
         revision = model.revision(repo)
         print(f"{'revision':>11}  {revision}{' (no commit is pinned)' if revision == 'main' else ''}  {repo}")
@@ -46,20 +50,42 @@ def run(args: argparse.Namespace) -> int:
         print(
             f"{'note':>11}  the files hold the base model; the distill LoRA pair is loaded with them, on both experts"
         )
+    return _fetch(items, f"{model.name} {scheme.name} with {engine}", args.dry_run)
+
+
+def _speech(args: argparse.Namespace, config: Settings) -> int:
+    if args.scheme not in ("", "dwpose"):
+        raise UserError(f"scheme: {args.scheme!r} is not available for musetalk; choose dwpose, or none")
+    items = downloads.plan(config, dwpose=args.scheme == "dwpose", check=args.check)
+    _list(items, {})
+    if args.scheme and not can_run_dwpose():
+        print(f"{'note':>11}  `make dwpose` installs what runs DWPose's files")
+    return _fetch(items, "speech with MuseTalk 1.5", args.dry_run)
+
+
+def _list(items: list[download.Item], roles: dict[str, str]) -> None:
+    for item in items:
+        state = "there" if item.present else f"{item.have / 1e9:.2f} GB there" if item.have else "to download"
+        role = roles.get(f"{item.repo}:{item.file}", "")
+        name = f"{item.repo}/{item.file}" + (f" ({role})" if role else "")
+        print(f"{item.size / 1e9:8.2f} GB  {state:<14}  {name} -> {item.target}")
+
+
+def _fetch(items: list[download.Item], purpose: str, dry_run: bool) -> int:
     left = sum(item.left for item in items)
-    print(f"{left / 1e9:8.2f} GB  to download for {model.name} {scheme.name} with {engine}")
-    if args.dry_run:
+    print(f"{left / 1e9:8.2f} GB  to download for {purpose}")
+    if dry_run:
         return 0
     lines = Lines()
     with tqdm(total=left, unit="B", unit_scale=True, disable=not left or not watched()) as bar:
-        before = {item.file: item.have for item in items}
+        before = {item.target: item.have for item in items}
 
         def show(item: download.Item, done: int) -> None:
             bar.set_description_str(item.target.name, refresh=False)
-            bar.update(done - before[item.file])  # less than nothing when a file starts again
-            before[item.file] = done
+            bar.update(done - before[item.target])  # less than nothing when a file starts again
+            before[item.target] = done
             if bar.disable:
-                lines.tell(item.file, f"{item.target.name}: {done / 1e9:.2f} of {item.size / 1e9:.2f} GB")
+                lines.tell(str(item.target), f"{item.target.name}: {done / 1e9:.2f} of {item.size / 1e9:.2f} GB")
 
         download.fetch(items, show)
     print("all files are there")

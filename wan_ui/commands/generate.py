@@ -11,6 +11,7 @@ from pathlib import Path
 from wan_ui.catalog import find_model, load_catalog
 from wan_ui.commands.job import run_job
 from wan_ui.commands.options import add_lora_option, add_model_options, draft, seed
+from wan_ui.lipsync.choice import shortcoming
 from wan_ui.settings import settings
 from wan_ui.speech_intake import look_for_face, voice_trouble
 
@@ -33,6 +34,8 @@ def run(args: argparse.Namespace) -> int:
     if args.audio:
         config = settings()
         model = find_model(load_catalog(config.catalog), args.model or config.model)
+        if words := shortcoming(config):
+            print(f"speech: {words}", file=sys.stderr)
         if words := voice_trouble(args.audio, config):
             print(f"speech: {words}", file=sys.stderr)
         else:

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from wan_ui.commands.job import run_job
+from wan_ui.lipsync.choice import shortcoming
 from wan_ui.settings import settings
 from wan_ui.speech_intake import SpeechDraft, look_for_face_in_clip, voice_trouble
 
@@ -20,6 +21,8 @@ def add(commands) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    if words := shortcoming(settings()):
+        print(f"speech: {words}", file=sys.stderr)
     if words := voice_trouble(args.audio, settings()):
         print(f"speech: {words}", file=sys.stderr)
     elif Path(args.video).is_file():

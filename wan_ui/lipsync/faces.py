@@ -6,8 +6,10 @@ Two detectors behind one call, `detect(image) -> [Face]`:
   mouth corners in 10 to 20 ms. The 68 points are a mean face laid through those five and stretched to the box.
   Against MediaPipe's mesh on 76 portrait frames the box edges are off by 0.04 to 0.06 eye distances on average, and
   the nose bridge by 0.04. MediaPipe itself is not used: it needs jax, a second OpenCV and protobuf < 5.
-- **DWPose** through rtmlib, for full-size weights: the 133 whole-body points that MuseTalk was trained on. rtmlib is
-  not among the requirements because it installs a second OpenCV over the headless one.
+- **DWPose** through rtmlib, an option for full-size weights: the 133 whole-body points that MuseTalk was trained on.
+  Not the default: it is 0.35 GB more to fetch, runs two large networks a frame, and what it says differently is the
+  box's edges by those few hundredths. rtmlib is not among the requirements because it asks for a second OpenCV over
+  the headless one; `make dwpose` installs it without, with onnxruntime pinned.
 """
 
 import ctypes
@@ -22,6 +24,7 @@ import numpy as np
 from PIL import Image
 
 from wan_ui.errors import UserError
+from wan_ui.lipsync.choice import can_run_dwpose, has_dwpose
 from wan_ui.lipsync.files import DETECTOR, POSE
 
 LONGEST = 640  # pixels of the picture that libfacedetection sees
@@ -176,18 +179,15 @@ class DwposeDetector:
     name = "dwpose"
 
     def __init__(self, folder: Path, device: str):
-        try:
-            from rtmlib import Wholebody
-        except ImportError as error:
-            raise UserError(
-                f"DWPose landmarks need rtmlib ({error}): pip install onnxruntime tqdm && pip install --no-deps "
-                "rtmlib==0.0.16 (without --no-deps it installs a second OpenCV over opencv-python-headless)"
-            ) from None
+        import onnxruntime
+        from rtmlib import Wholebody
+
+        gpu = device.startswith("cuda") and "CUDAExecutionProvider" in onnxruntime.get_available_providers()
         self._model = Wholebody(
             det=str(folder / DETECTOR),
             pose=str(folder / POSE),
             pose_input_size=(288, 384),
-            device="cuda" if device.startswith("cuda") else "cpu",
+            device="cuda" if gpu else "cpu",
         )
 
     def detect(self, image: np.ndarray) -> list[Face]:
@@ -203,7 +203,7 @@ class DwposeDetector:
 
 
 def create_detector(folder: Path, device: str = "cpu") -> Detector:
-    """DWPose where its files lie in the weights' folder, libfacedetection otherwise."""
-    if (folder / DETECTOR).is_file() and (folder / POSE).is_file():
+    """DWPose where its files lie in the weights' folder and what runs them is installed, else libfacedetection."""
+    if has_dwpose(folder) and can_run_dwpose():
         return DwposeDetector(folder, device)
     return LibFaceDetector()

@@ -1,4 +1,8 @@
-"""Where a lip-sync checkpoint keeps its files: the layout that MuseTalk's own download script makes. No torch."""
+"""Where a lip-sync checkpoint keeps its files: the layout that MuseTalk's own download script makes. No torch.
+
+Of what that script fetches three are not read here. ResNet-18's own file is overwritten by 79999_iter.pth; SyncNet
+only serves training; DWPose as a `.pth` needs mmpose. Its ONNX form is an option (faces.py says what it takes).
+"""
 
 from pathlib import Path
 
@@ -16,6 +20,26 @@ NETWORKS = {
 }
 PARSER = "face-parse-bisent/79999_iter.pth"
 DETECTOR, POSE = "dwpose/yolox_l.onnx", "dwpose/dw-ll_ucoco_384.onnx"
+
+# place -> repository, file, bytes: from the repository's page or from the number of float32 values; 0: not known
+SOURCES = {
+    "musetalkV15/musetalk.json": ("TMElyralab/MuseTalk", "musetalkV15/musetalk.json", 0),
+    "musetalkV15/unet.pth": ("TMElyralab/MuseTalk", "musetalkV15/unet.pth", 3_400_000_000),
+    "sd-vae/config.json": ("stabilityai/sd-vae-ft-mse", "config.json", 0),
+    "sd-vae/diffusion_pytorch_model.safetensors": (
+        "stabilityai/sd-vae-ft-mse",
+        "diffusion_pytorch_model.safetensors",
+        335_000_000,
+    ),
+    "whisper/config.json": ("openai/whisper-tiny", "config.json", 0),
+    "whisper/preprocessor_config.json": ("openai/whisper-tiny", "preprocessor_config.json", 0),
+    "whisper/model.safetensors": ("openai/whisper-tiny", "model.safetensors", 151_000_000),
+    PARSER: ("ManyOtherFunctions/face-parse-bisent", "79999_iter.pth", 53_000_000),
+}
+DWPOSE_SOURCES = {
+    DETECTOR: ("yzd-v/DWPose", "yolox_l.onnx", 0),
+    POSE: ("yzd-v/DWPose", "dw-ll_ucoco_384.onnx", 0),
+}
 
 
 def find_weights(folder: Path) -> tuple[dict[str, Path], list[str]]:

@@ -11,6 +11,7 @@ import gradio as gr
 
 from wan_ui.catalog import Model
 from wan_ui.errors import UserError
+from wan_ui.lipsync.choice import shortcoming
 from wan_ui.settings import Settings
 from wan_ui.speech_intake import look_for_face, look_for_face_in_clip, voice_trouble
 from wan_ui.ui.markup import text
@@ -55,13 +56,17 @@ def voice_note(audio: str, picture: str, clip: Path | None, size: str, model: Mo
             usable, words = look_for_face_in_clip(clip)
             after = "It will speak this." if usable else "It cannot be given speech."
             lines.append((usable, "The clip that is shown: ", words, after))
-    return "".join(
-        _note(usable, f"{where}{words if where else words[:1].upper() + words[1:]}. {after}")
-        for usable, where, words, after in lines
-    )
+    notes = [_note(usable, f"{_sentence(where + words)}. {after}") for usable, where, words, after in lines]
+    if words := shortcoming(settings):
+        notes.append(f'<p class="w-note" role="status">{text(_sentence(words))}.</p>')
+    return "".join(notes)
+
+
+def _sentence(words: str) -> str:
+    return words[:1].upper() + words[1:]
 
 
 def _note(good: bool, words: str) -> str:
     if good:
         return f'<p class="w-quiet" role="status">{text(words)}</p>'
-    return f'<p class="w-note bad" role="alert">{text(words[:1].upper() + words[1:])}</p>'
+    return f'<p class="w-note bad" role="alert">{text(_sentence(words))}</p>'
