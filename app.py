@@ -6,32 +6,39 @@ it must not spend seconds and memory on a page that it never shows.
 
 import errno
 import logging
-import signal
 import socket
 import sys
+import threading
 
 from wan_ui.errors import UserError
 from wan_ui.pipeline import PIPELINE
 from wan_ui.settings import Settings, default_environment, settings
+from wan_ui.signals import Stop, stoppable
 from wan_ui.worker import ENGINE_FACTORY
 
 
 def serve(values: Settings, engine_factory: str = ENGINE_FACTORY) -> None:
-    """Run until interrupted. Raises UserError when the port or the outputs folder is taken."""
-    _check_port(values)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # `docker stop` then ends like Ctrl-C
-    PIPELINE.open(values, engine_factory=engine_factory, warm=False)
-    try:
-        default_environment({"GRADIO_ANALYTICS_ENABLED": "False"})
-        from wan_ui.ui import build_ui, launch
+    """Run until stopped with Ctrl-C or SIGTERM. Raises UserError when the port or the outputs folder is taken."""
+    page = None
+    with stoppable():
+        try:
+            _check_port(values)
+            PIPELINE.open(values, engine_factory=engine_factory, warm=False)
+            default_environment({"GRADIO_ANALYTICS_ENABLED": "False"})
+            from wan_ui.ui import build_ui, launch
 
-        page = build_ui(values)
-        launch(page, values, str(PIPELINE.clips))
-        # Now, not before: loading takes both cores of a small machine, and the page must be there first.
-        PIPELINE.load(values.model, values.scheme, values.engine)
-        page.block_thread()
-    finally:
-        PIPELINE.close()
+            page = build_ui(values)
+            launch(page, values, str(PIPELINE.clips))
+            # Now, not before: loading takes both cores of a small machine, and the page must be there first.
+            PIPELINE.load(values.model, values.scheme, values.engine)
+            threading.Event().wait()
+        except Stop:
+            print("Wan UI: stopping", flush=True)
+        finally:
+            PIPELINE.close()
+            if page is not None and page.server is not None:
+                page.server.should_exit = True
+                page.server.thread.join(2)  # open pages would hold it for longer: they find it again when it is back
 
 
 def _check_port(values: Settings) -> None:

@@ -27,6 +27,7 @@ fps = 16
 default_scheme = "bf16"
 schemes.bf16 = {{ title = "bf16", kind = "bf16" }}
 schemes.fp8 = {{ title = "fp8", kind = "fp8" }}
+schemes.slow = {{ title = "slow", kind = "bf16" }}
 """
 
 

@@ -41,14 +41,20 @@ def act(command: str) -> None:
             # What a full disk does to every writer, ffmpeg included: no file may grow beyond this.
             resource.setrlimit(resource.RLIMIT_FSIZE, (int(value), int(value)))
         case "break-ffmpeg":
-            with tempfile.NamedTemporaryFile("w", suffix="-ffmpeg", delete=False) as script:
-                script.write("#!/bin/sh\necho 'encoder on strike' >&2\nexit 7\n")
-            os.chmod(script.name, 0o755)
-            os.environ["IMAGEIO_FFMPEG_EXE"] = script.name
+            replace_ffmpeg("echo 'encoder on strike' >&2; exit 7")
+        case "slow-ffmpeg":
+            replace_ffmpeg('for word; do case "$word" in *.part.mp4) touch "$word";; esac; done; exec sleep 20')
         case "refuse":
             raise UserError("prompt: the scripted engine refuses this")
         case "bug":
             raise ZeroDivisionError("a bug in the engine")
+
+
+def replace_ffmpeg(words: str) -> None:
+    with tempfile.NamedTemporaryFile("w", suffix="-ffmpeg", delete=False) as script:
+        script.write(f"#!/bin/sh\n{words}\n")
+    os.chmod(script.name, 0o755)
+    os.environ["IMAGEIO_FFMPEG_EXE"] = script.name
 
 
 class ScriptedEngine:
@@ -61,6 +67,8 @@ class ScriptedEngine:
     def load(self, model, scheme, report) -> None:
         for step in (1, 2):
             report(Progress("load", step, 2, f"part {step}"))
+        if scheme.name == "slow":
+            time.sleep(3600)
         if scheme.name == "fp8":
             raise UserError("scheme: the fp8 file is damaged")
         ScriptedEngine.loads += 1

@@ -7,6 +7,7 @@ import sys
 from wan_ui import __version__
 from wan_ui.commands import bench, compare, doctor, download, generate, lipsync, loras, patches, probe, serve, stages
 from wan_ui.errors import UserError
+from wan_ui.signals import Stop, stoppable
 
 COMMANDS = (serve, generate, lipsync, download, loras, patches, bench, stages, probe, compare, doctor)
 
@@ -19,7 +20,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Exit code: 0 done, 1 failed, 2 bad usage, 130 cancelled with Ctrl-C."""
+    """Exit code: 0 done, 1 failed, 2 bad usage, 130 and 143 cancelled with Ctrl-C and SIGTERM."""
     parser = Parser(prog="python -m wan_ui", description="Wan2.2 image-to-video.")
     parser.add_argument("--version", action="version", version=__version__)
     parser.add_argument("-v", "--verbose", action="store_true", help="log what the app decides and why")
@@ -31,13 +32,14 @@ def main(argv: list[str] | None = None) -> int:
         level=logging.INFO if args.verbose else logging.WARNING, format="%(levelname)s %(name)s: %(message)s"
     )
     try:
-        return args.run(args)
+        with stoppable():
+            return args.run(args)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
+    except Stop as stop:
         print("cancelled", file=sys.stderr)
-        return 130
+        return stop.code
 
 
 if __name__ == "__main__":

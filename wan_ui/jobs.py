@@ -3,45 +3,87 @@
 A job is queued, then running, then done, failed, cancelled or interrupted (the app went away). Any
 process may add, cancel and look; only the process that owns the worker claims. Every call opens its
 own short transaction, so threads and processes need no lock of their own.
+
+Whose turn it is: each owner with waiting jobs stands in line once, and goes to its end when a job of
+theirs has ended (round-robin; `turn` is the place). The order of rows is that of their insertion
+(`rowid`), not of `created`: clocks are set back. `began`, `stage_started` and `step_started` are seconds of
+the monotonic clock, which all processes of a machine share; they mean something while the job runs.
+
+Rows of other versions, and damaged ones, are read as far as possible: see wan_ui.stored.
 """
 
 import json
+import logging
+import re
 import secrets
 import sqlite3
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import astuple, dataclass, field
 from pathlib import Path
 
+from wan_ui import stored
+from wan_ui.errors import UserError
 from wan_ui.request import Progress, Request
 from wan_ui.valid_text import valid_text, valid_values
 
+log = logging.getLogger(__name__)
+
 ACTIVE = ("queued", "running")
 ENDED = ("done", "failed", "cancelled", "interrupted")
+PATIENCE = 10.0  # seconds that a call waits for a table that another program has locked
+SHORT = 0.2  # the same, for calls that come again anyway
 
-SCHEMA = """
-CREATE TABLE IF NOT EXISTS jobs (
-    id TEXT PRIMARY KEY, owner TEXT NOT NULL, state TEXT NOT NULL, request TEXT NOT NULL,
-    created REAL NOT NULL, started REAL, finished REAL,
-    stage TEXT NOT NULL DEFAULT '', step INTEGER NOT NULL DEFAULT 0, total INTEGER NOT NULL DEFAULT 0,
-    detail TEXT NOT NULL DEFAULT '', preview TEXT NOT NULL DEFAULT '', stage_started REAL, step_started REAL,
-    cancel INTEGER NOT NULL DEFAULT 0, error TEXT NOT NULL DEFAULT '', result TEXT NOT NULL DEFAULT '{}'
-);
-CREATE INDEX IF NOT EXISTS jobs_by_state ON jobs (state, created);
-CREATE INDEX IF NOT EXISTS jobs_by_owner ON jobs (owner, created);
-"""
+COLUMNS = {
+    "id": "TEXT PRIMARY KEY",
+    "owner": "TEXT NOT NULL DEFAULT ''",
+    "state": "TEXT NOT NULL DEFAULT ''",
+    "request": "TEXT NOT NULL DEFAULT '{}'",
+    "created": "REAL NOT NULL DEFAULT 0",
+    "started": "REAL",
+    "finished": "REAL",
+    "stage": "TEXT NOT NULL DEFAULT ''",
+    "step": "INTEGER NOT NULL DEFAULT 0",
+    "total": "INTEGER NOT NULL DEFAULT 0",
+    "detail": "TEXT NOT NULL DEFAULT ''",
+    "preview": "TEXT NOT NULL DEFAULT ''",
+    "stage_started": "REAL",
+    "step_started": "REAL",
+    "cancel": "INTEGER NOT NULL DEFAULT 0",
+    "error": "TEXT NOT NULL DEFAULT ''",
+    "result": "TEXT NOT NULL DEFAULT '{}'",
+    "turn": "INTEGER NOT NULL DEFAULT 0",
+    "began": "REAL",
+}
+INDEXES = ("jobs_in_line ON jobs (state, turn)", "jobs_of_owner ON jobs (owner)")
+NEXT_TURN = "(SELECT COALESCE(MAX(turn), 0) + 1 FROM jobs)"
+ID = re.compile(r"[0-9A-Za-z][0-9A-Za-z_-]{0,99}")  # the name of a folder: never a path
 
 
 NOT_STARTED = Progress("")
 
 
+class TableError(UserError):
+    """The job table cannot be read or written now; says why."""
+
+
+class TableLocked(TableError):
+    """Another program has locked the job table: the same call may succeed later."""
+
+
+class QueueFull(UserError):
+    """Too many jobs are waiting already, of all people or of this one."""
+
+
 @dataclass(frozen=True)
 class Job:
-    """One row. Times are seconds since the epoch.
+    """One row. Times are seconds since the epoch, but began, stage_started and step_started (see above).
 
-    result  what the worker found out: clip and poster (file names in the job's folder), seconds per
-            stage, engine facts, sha256 of the latents; empty until the job is done
+    result   what the worker found out: clip and poster (file names in the job's folder), seconds per
+             stage, engine facts, sha256 of the latents; empty until the job is done
+    skipped  what of the row could not be read
     """
 
     id: str
@@ -57,10 +99,19 @@ class Job:
     cancel: bool = False
     error: str = ""
     result: dict = field(default_factory=dict)
+    began: float | None = None
+    skipped: tuple[str, ...] = ()
 
     @property
     def active(self) -> bool:
         return self.state in ACTIVE
+
+    @property
+    def unread(self) -> str:
+        """What of this entry is not understood, in words; "" when all is."""
+        words = [f"cannot be read: {', '.join(self.skipped)}"] if self.skipped else []
+        words += [f"not known to this version: {', '.join(self.request.other)}"] if self.request.other else []
+        return f"Of this entry {'; '.join(words)}." if words else ""
 
 
 def new_job_id() -> str:
@@ -69,31 +120,83 @@ def new_job_id() -> str:
 
 
 class Jobs:
+    """Every method raises TableLocked while another program has locked the table, TableError when it is damaged."""
+
     def __init__(self, path: Path):
         self.path = path
         path.parent.mkdir(parents=True, exist_ok=True)
         with self._connect() as db:
-            db.execute("PRAGMA journal_mode = WAL")
-            db.executescript(SCHEMA)
+            try:
+                db.execute("PRAGMA journal_mode = WAL")
+            except sqlite3.OperationalError as error:
+                if _locked(error):
+                    raise
+                log.info("the job table is kept without a write-ahead log (%s)", error)  # some network file systems
+            there = {row["name"] for row in db.execute("PRAGMA table_info(jobs)")}
+            if not there >= set(COLUMNS):
+                self._complete(db)
+
+    def _complete(self, db: sqlite3.Connection) -> None:
+        """Create the table, or add the columns that an older version did not have."""
+        db.execute("BEGIN IMMEDIATE")
+        db.execute(f"CREATE TABLE IF NOT EXISTS jobs ({', '.join(map(' '.join, COLUMNS.items()))})")
+        there = {row["name"] for row in db.execute("PRAGMA table_info(jobs)")}
+        for name in (name for name in COLUMNS if name not in there):
+            db.execute(f"ALTER TABLE jobs ADD COLUMN {name} {COLUMNS[name]}")
+        for index in INDEXES:
+            db.execute(f"CREATE INDEX IF NOT EXISTS {index}")
+        db.execute("COMMIT")
 
     @contextmanager
-    def _connect(self) -> Iterator[sqlite3.Connection]:
-        db = sqlite3.connect(self.path, timeout=30, isolation_level=None)
-        db.row_factory = sqlite3.Row
+    def _connect(self, patience: float = PATIENCE) -> Iterator[sqlite3.Connection]:
         try:
-            yield db
-        finally:
-            db.close()
+            db = sqlite3.connect(self.path, timeout=patience, isolation_level=None)
+            db.row_factory = sqlite3.Row
+            db.text_factory = lambda content: content.decode("utf-8", "replace")
+            try:
+                yield db
+            finally:
+                db.close()  # what is not committed is rolled back
+        except sqlite3.Error as error:
+            if _locked(error):
+                raise TableLocked(
+                    f"outputs: another program has locked the job table {self.path.name}; try again when it is done"
+                ) from None
+            raise TableError(
+                f"outputs: the job table {self.path} cannot be used ({error}). With a full disk make room; a damaged "
+                "table can be moved away: a new one is made at the next start, the clips stay where they are"
+            ) from None
 
-    def add(self, job_id: str, owner: str, request: Request) -> None:
+    def add(self, job_id: str, owner: str, request: Request, most: int | None = None, each: int | None = None) -> None:
+        """Put a job in line. Raises QueueFull when `most` jobs are waiting, or `each` of this owner."""
         with self._connect() as db:
+            db.execute("BEGIN IMMEDIATE")  # counted and added in one: many may ask at the same moment
+            self._check_room(db, owner, most, each)
+            mine = db.execute("SELECT MAX(turn) FROM jobs WHERE state = 'queued' AND owner = ?", (owner,)).fetchone()[0]
+            turn = db.execute(f"SELECT {NEXT_TURN}").fetchone()[0] if mine is None else mine
             db.execute(
-                "INSERT INTO jobs (id, owner, state, request, created) VALUES (?, ?, 'queued', ?, ?)",
-                (job_id, owner, json.dumps(request.to_dict()), time.time()),
+                "INSERT INTO jobs (id, owner, state, request, created, turn) VALUES (?, ?, 'queued', ?, ?, ?)",
+                (job_id, owner, json.dumps(request.to_dict()), time.time(), turn),
             )
+            db.execute("COMMIT")
 
-    def get(self, job_id: str) -> Job | None:
+    def check_room(self, owner: str, most: int, each: int) -> None:
+        """As `add` will: before anything is stored for it."""
         with self._connect() as db:
+            self._check_room(db, owner, most, each)
+
+    def _check_room(self, db: sqlite3.Connection, owner: str, most: int | None, each: int | None) -> None:
+        total, mine = db.execute(
+            "SELECT COUNT(*), COALESCE(SUM(owner = ?), 0) FROM jobs WHERE state = 'queued'", (owner,)
+        ).fetchone()
+        if most is not None and total >= most:
+            raise QueueFull(f"{total} jobs are waiting already; try again when some have finished")
+        if each is not None and mine >= each:
+            jobs = "job of yours is" if mine == 1 else "jobs of yours are"
+            raise QueueFull(f"{mine} {jobs} waiting already; try again when one has finished")
+
+    def get(self, job_id: str, patience: float = PATIENCE) -> Job | None:
+        with self._connect(patience) as db:
             row = db.execute("SELECT * FROM jobs WHERE id = ?", (job_id,)).fetchone()
         return _job(row) if row else None
 
@@ -101,35 +204,65 @@ class Jobs:
         """Newest first."""
         with self._connect() as db:
             rows = db.execute(
-                "SELECT * FROM jobs WHERE owner = ? ORDER BY created DESC, rowid DESC LIMIT ?", (owner, limit)
+                "SELECT * FROM jobs WHERE owner = ? ORDER BY rowid DESC LIMIT ?", (owner, limit)
             ).fetchall()
-        return [_job(row) for row in rows]
+        return _jobs(rows)
 
     def in_state(self, *states: str) -> list[Job]:
         """Oldest first."""
         marks = ", ".join("?" for _ in states)
         with self._connect() as db:
-            rows = db.execute(f"SELECT * FROM jobs WHERE state IN ({marks}) ORDER BY created, rowid", states).fetchall()
-        return [_job(row) for row in rows]
+            rows = db.execute(f"SELECT * FROM jobs WHERE state IN ({marks}) ORDER BY rowid", states).fetchall()
+        return _jobs(rows)
 
-    def claim(self) -> Job | None:
-        """The oldest queued job, now running; None when the queue is empty."""
+    def all(self) -> list[Job]:
+        """Oldest first, of every owner and in every state."""
         with self._connect() as db:
-            row = db.execute(
-                "UPDATE jobs SET state = 'running', started = ? WHERE id = "
-                "(SELECT id FROM jobs WHERE state = 'queued' ORDER BY created, rowid LIMIT 1) RETURNING *",
-                (time.time(),),
-            ).fetchone()
-        return _job(row) if row else None
+            rows = db.execute("SELECT * FROM jobs ORDER BY rowid").fetchall()
+        return _jobs(rows)
 
-    def mark(self, job_id: str, progress: Progress) -> None:
+    def line(self) -> list[str]:
+        """Ids of the waiting jobs in the order in which they will run, if nobody comes or goes."""
+        with self._connect() as db:
+            rows = db.execute("SELECT id, owner, turn FROM jobs WHERE state = 'queued' ORDER BY turn, rowid").fetchall()
+        before, places = Counter(), []
+        for place, row in enumerate(rows):
+            places.append((before[row["owner"]], row["turn"], place, row["id"]))
+            before[row["owner"]] += 1
+        return [job_id for *_, job_id in sorted(places)]
+
+    def claim(self, patience: float = PATIENCE) -> Job | None:
+        """The job whose turn it is, now running; None when nobody waits."""
+        with self._connect(patience) as db:
+            while True:
+                row = db.execute(
+                    "UPDATE jobs SET state = 'running', started = ?, began = ? WHERE rowid = "
+                    "(SELECT rowid FROM jobs WHERE state = 'queued' ORDER BY turn, rowid LIMIT 1) RETURNING rowid, *",
+                    (time.time(), time.monotonic()),
+                ).fetchone()
+                job = _job(row) if row else None
+                if row is None or job is not None:
+                    return job
+                db.execute("UPDATE jobs SET state = 'failed' WHERE rowid = ?", (row["rowid"],))
+
+    def requeue(self, job_id: str) -> None:
+        """A claimed job that was not run goes back to its place in line."""
+        with self._connect() as db:
+            db.execute(
+                "UPDATE jobs SET state = 'queued', started = NULL, began = NULL, stage = '', step = 0, total = 0, "
+                "detail = '', preview = '', stage_started = NULL, step_started = NULL "
+                "WHERE id = ? AND state = 'running'",
+                (job_id,),
+            )
+
+    def mark(self, job_id: str, progress: Progress, patience: float = PATIENCE) -> None:
         """Record the step that is being entered. The last preview stays until there is a newer one."""
-        now = time.time()
-        with self._connect() as db:
+        now, values = time.monotonic(), valid_values(astuple(progress))
+        with self._connect(patience) as db:
             db.execute(
                 "UPDATE jobs SET stage_started = CASE WHEN stage = ? THEN stage_started ELSE ? END, step_started = ?, "
                 "stage = ?, step = ?, total = ?, detail = ?, preview = COALESCE(NULLIF(?, ''), preview) WHERE id = ?",
-                (progress.stage, now, now, *valid_values(astuple(progress)), job_id),
+                (progress.stage, now, now, *values, job_id),
             )
 
     def cancel(self, job_id: str) -> None:
@@ -142,12 +275,26 @@ class Jobs:
                 (time.time(), job_id),
             )
 
+    def cancelled(self, job_id: str, patience: float = PATIENCE) -> bool:
+        """Whether a running job has been asked to stop."""
+        with self._connect(patience) as db:
+            row = db.execute("SELECT cancel FROM jobs WHERE id = ?", (job_id,)).fetchone()
+        return bool(row and row["cancel"])
+
     def finish(self, job_id: str, state: str, *, error: str = "", result: dict | None = None) -> None:
+        """End a job; the others of its owner go to the end of the line."""
         with self._connect() as db:
+            db.execute("BEGIN IMMEDIATE")
             db.execute(
                 "UPDATE jobs SET state = ?, finished = ?, error = ?, result = ?, preview = '' WHERE id = ?",
                 (state, time.time(), valid_text(error), json.dumps(result or {}), job_id),
             )
+            db.execute(
+                f"UPDATE jobs SET turn = {NEXT_TURN} "
+                "WHERE state = 'queued' AND owner = (SELECT owner FROM jobs WHERE id = ?)",
+                (job_id,),
+            )
+            db.execute("COMMIT")
 
     def interrupt_running(self) -> int:
         """At start: whatever still says running belonged to an app that is gone."""
@@ -163,19 +310,52 @@ class Jobs:
             db.execute("DELETE FROM jobs WHERE id = ? AND state NOT IN ('queued', 'running')", (job_id,))
 
 
-def _job(row: sqlite3.Row) -> Job:
+def _locked(error: sqlite3.Error) -> bool:
+    code = getattr(error, "sqlite_errorcode", None)  # None: raised by Python's module, not by SQLite
+    return code is not None and code & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+
+
+def _jobs(rows: list[sqlite3.Row]) -> list[Job]:
+    return [job for job in map(_job, rows) if job is not None]
+
+
+def _job(row: sqlite3.Row) -> Job | None:
+    """A row as far as it can be read; None when not even its id can."""
+    if not isinstance(row["id"], str) or not ID.fullmatch(row["id"]):
+        log.warning("an entry of the job table is skipped: its id %r is none", row["id"])
+        return None
+    request, unread = stored.read_request(row["request"])
+    result, lost = stored.read_result(row["result"])
+    skipped, state = [*unread, *lost], row["state"]
+    if state not in (*ACTIVE, *ENDED):
+        skipped.append("state")
+        state = "interrupted"
+    created, started, finished, began, stage_started, step_started = (
+        stored.number(row[name])
+        for name in ("created", "started", "finished", "began", "stage_started", "step_started")
+    )
+    if created is None:
+        skipped.append("created")
+    if state == "running" and (started is None or began is None):
+        started, began = started or time.time(), began or time.monotonic()
+    if state == "done" and not result:
+        result = {"seconds": {}, "facts": {}, "loras": []}
+    words = {name: valid_text(str(row[name] or "")) for name in ("owner", "stage", "detail", "preview", "error")}
+    step, total = (int(stored.number(row[name]) or 0) for name in ("step", "total"))
     return Job(
         id=row["id"],
-        owner=row["owner"],
-        state=row["state"],
-        request=Request.from_dict(valid_values(json.loads(row["request"]))),
-        created=row["created"],
-        started=row["started"],
-        finished=row["finished"],
-        progress=Progress(row["stage"], row["step"], row["total"], row["detail"], row["preview"]),
-        stage_started=row["stage_started"],
-        step_started=row["step_started"],
+        owner=words["owner"],
+        state=state,
+        request=request,
+        created=created or 0.0,
+        started=started,
+        finished=finished,
+        progress=Progress(words["stage"], step, total, words["detail"], words["preview"]),
+        stage_started=stage_started,
+        step_started=step_started,
         cancel=bool(row["cancel"]),
-        error=row["error"],
-        result=valid_values(json.loads(row["result"])),
+        error=words["error"],
+        result=result,
+        began=began,
+        skipped=tuple(skipped),
     )

@@ -1,34 +1,131 @@
-"""Keeping the outputs folder within its quota: the oldest ended jobs go first, never an active one."""
+"""Keeping the outputs folder in order: each owner within the quota, and no leftovers.
 
+The oldest ended jobs of an owner go first; the newest clip of each, and jobs that wait or run, never do.
+Folders that no job belongs to (strays: a table that was lost, a deletion that was cut short) count against
+nobody. Those without a clip are removed; those with one are an owner of their own, the oldest going first.
+"""
+
+import contextlib
 import logging
 import shutil
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
-from wan_ui.jobs import ENDED, Jobs
+from wan_ui.jobs import ID, Jobs
 from wan_ui.settings import Settings
 
 log = logging.getLogger(__name__)
 
+BEGUN = ".begun"  # in a folder whose job is not in the table yet
+ABANDONED = 3600.0  # seconds after which it never will be
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """A folder of an ended job or a stray. age: seconds; has_clip: whether it holds a finished MP4."""
+
+    name: str
+    age: float
+    size: int
+    has_clip: bool
+
+
+def begin(folder: Path) -> None:
+    """Make the folder of a job that is about to be stored: it is no stray."""
+    part = folder.with_name(f".{folder.name}.part")  # under its own name it is never without the mark
+    part.mkdir(parents=True)
+    (part / BEGUN).touch()
+    part.rename(folder)
+
+
+def settle(folder: Path) -> None:
+    """Its job is in the table now."""
+    (folder / BEGUN).unlink(missing_ok=True)
+
 
 def folder_bytes(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    total = 0
+    for path in folder.rglob("*"):
+        with contextlib.suppress(OSError):  # gone meanwhile
+            total += path.lstat().st_size
+    return total
 
 
-def prune(clips: Path, jobs: Jobs, settings: Settings) -> list[str]:
-    """Delete ended jobs beyond max_outputs_gb or older than max_output_days; the ids that went."""
-    total = folder_bytes(clips) if clips.is_dir() else 0
-    oldest_allowed = time.time() - settings.max_output_days * 86400 if settings.max_output_days else 0.0
-    gone = []
-    for job in jobs.in_state(*ENDED):
-        too_much = total > settings.max_outputs_gb * 1e9
-        if not too_much and job.created >= oldest_allowed:
-            break  # oldest first: all the others are younger
-        size = folder_bytes(clips / job.id)
-        shutil.rmtree(clips / job.id, ignore_errors=True)
-        jobs.delete(job.id)
-        total -= size
-        gone.append(job.id)
+def prune(clips: Path, jobs: Jobs, settings: Settings, announce: bool = False) -> list[str]:
+    """Delete what is beyond max_outputs_gb or older than max_output_days (0: no limit), half-written files of
+    ended jobs, and strays without a clip; the names of the folders that went. announce: name the strays that stay."""
+    # In this order: a folder that has not begun has its row already, or is a stray.
+    folders = [path for path in clips.iterdir() if path.is_dir() and not path.is_symlink() and not _begun(path)]
+    rows = jobs.all()
+    known, now = {job.id for job in rows}, time.time()
+    entries: dict[str, list[_Entry]] = {}
+    held: dict[str, int] = {}  # bytes of jobs that wait or run
+    for job in rows:
+        if job.active:
+            held[job.owner] = held.get(job.owner, 0) + folder_bytes(clips / job.id)
+        else:
+            _sweep(clips / job.id)
+            entry = _entry(clips / job.id, now - (job.finished or job.created))
+            entries.setdefault(job.owner, []).append(entry)
+    strays, gone = [], []
+    for path in sorted((path for path in folders if path.name not in known), key=_changed):
+        _sweep(path)
+        stray = _entry(path, now - _changed(path))
+        if stray.has_clip or not ID.fullmatch(stray.name):
+            strays.append(stray)
+        else:
+            shutil.rmtree(path, ignore_errors=True)
+            gone.append(stray.name)
+    if gone:
+        log.warning("%d folder(s) in %s belonged to no job and held no clip: removed", len(gone), clips)
+    for owner, mine in entries.items():
+        newest = next((entry.name for entry in reversed(mine) if entry.has_clip), "")
+        gone += _prune_owner(clips, jobs, settings, mine, held.get(owner, 0), newest)
+    gone += _prune_owner(clips, jobs, settings, strays, 0, "")
+    left = [stray for stray in strays if stray.name not in gone]
+    if left and announce:
+        names, size = ", ".join(stray.name for stray in left), sum(stray.size for stray in left) / 1e6
+        log.warning("%d folder(s) in %s belong to no job (%.1f MB): %s", len(left), clips, size, names)
+    return gone
+
+
+def _prune_owner(
+    clips: Path, jobs: Jobs, settings: Settings, entries: list[_Entry], held: int, newest: str
+) -> list[str]:
+    """`entries`: oldest first; `newest`: the one that the quota leaves alone."""
+    most = settings.max_outputs_gb * 1e9 or float("inf")
+    oldest = settings.max_output_days * 86400 or float("inf")
+    total, gone = held + sum(entry.size for entry in entries), []
+    for entry in entries:
+        if entry.age > oldest or (total > most and entry.name != newest):
+            jobs.delete(entry.name)
+            shutil.rmtree(clips / entry.name, ignore_errors=True)
+            total -= entry.size
+            gone.append(entry.name)
     if gone:
         log.info("quota: removed %d old job(s)", len(gone))
     return gone
+
+
+def _entry(folder: Path, age: float) -> _Entry:
+    return _Entry(folder.name, age, folder_bytes(folder), any(folder.glob("*.mp4")))
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what a writer that was killed has left half-written."""
+    for path in folder.glob(".*.part*"):
+        with contextlib.suppress(OSError):
+            path.unlink()
+
+
+def _changed(folder: Path) -> float:
+    try:
+        return folder.stat().st_mtime
+    except OSError:
+        return 0.0
+
+
+def _begun(folder: Path) -> bool:
+    marker = folder / BEGUN
+    return marker.exists() and abs(time.time() - _changed(folder)) < ABANDONED

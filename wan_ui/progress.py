@@ -2,7 +2,7 @@
 
 Inside a stage with steps, the steps done so far give the pace, the more so the more there are. Later
 stages are taken from the seconds per stage that the last finished job stored, scaled by its pixels.
-With neither, there is no estimate, and none is shown.
+With neither, there is no estimate, and none is shown. All times are of the monotonic clock (see wan_ui.jobs).
 """
 
 import time
@@ -26,18 +26,19 @@ def reference(history: list[Job], request: Request) -> dict[str, float]:
         if job.state == "done" and (job.request.kind, job.request.model, job.request.scheme) == asked:
             seconds = job.result["seconds"]
             known = [stage for stage in seconds if stage == "load" or stage in request.stages()]
+            known = [stage for stage in known if work(job.request, stage)]  # an entry that is read in part has zeros
             return {stage: seconds[stage] * work(request, stage) / work(job.request, stage) for stage in known}
     return {}
 
 
 def eta(job: Job, expected: dict[str, float], now: float | None = None) -> float | None:
     """Seconds left of a running job; None when nothing is known to base it on."""
-    now = time.time() if now is None else now
+    now = time.monotonic() if now is None else now
     progress = job.progress
     stages = job.request.stages()
-    if job.state != "running" or progress.stage not in stages or job.stage_started is None:
+    if job.state != "running" or progress.stage not in stages or job.stage_started is None or job.step_started is None:
         return None
-    in_stage = now - job.stage_started
+    in_stage = max(now - job.stage_started, 0.0)
     done = progress.step - 1
     if progress.total and done > 0:
         # The step being entered began at step_started: only the time before that is finished steps.
@@ -64,8 +65,8 @@ def fraction(job: Job, expected: dict[str, float], now: float | None = None) -> 
     if job.state == "done":
         return 1.0
     left = eta(job, expected, now)
-    if left is not None and job.started is not None:
-        spent = (time.time() if now is None else now) - job.started
+    if left is not None and job.began is not None:
+        spent = max((time.monotonic() if now is None else now) - job.began, 0.0)
         return min(spent / max(spent + left, 1e-6), 0.99)
     progress, stages = job.progress, job.request.stages()
     if progress.stage not in stages:

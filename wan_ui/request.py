@@ -5,7 +5,7 @@ engine answers with a `Clip`. Nothing here imports torch, gradio or an engine.
 """
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 
 import numpy as np
 
@@ -59,6 +59,7 @@ class Request:
     understood  how that was said to the person; see wan_ui.words
     kind    generate, or lipsync: add `audio` to the existing clip `video`. Such a job has no steps, and
             prompt, model, scheme and seed are those that the clip was made with, empty if unknown
+    other   fields that another version has stored and this one does not know: kept, not used
     """
 
     image: str
@@ -78,6 +79,7 @@ class Request:
     understood: str = ""
     kind: str = "generate"
     video: str = ""
+    other: dict = field(default_factory=dict)
 
     @property
     def text(self) -> str:
@@ -85,11 +87,12 @@ class Request:
         return self.given or self.prompt
 
     def to_dict(self) -> dict:
-        return asdict(self)
+        values = asdict(self)
+        return {**values.pop("other"), **values}
 
     def public(self) -> dict:
-        """As `to_dict`, without this machine's paths: for metadata and answers."""
-        return {key: value for key, value in asdict(self).items() if key not in PATHS}
+        """As `to_dict`, without this machine's paths and what is not known: for metadata and answers."""
+        return {key: value for key, value in asdict(self).items() if key not in (*PATHS, "other")}
 
     def stages(self) -> tuple[str, ...]:
         """Those of STAGES that this job goes through."""
@@ -99,8 +102,11 @@ class Request:
 
     @classmethod
     def from_dict(cls, values: dict) -> "Request":
+        """Of what `to_dict` gave. What lies on disk is read by wan_ui.stored, which bears everything."""
+        known = {name: value for name, value in values.items() if name in {f.name for f in fields(cls)}}
+        other = {name: value for name, value in values.items() if name not in known}
         loras = tuple(LoraSpec(**lora) for lora in values.get("loras", ()))
-        return cls(**{**values, "loras": loras})
+        return cls(**{**known, "loras": loras, "other": other})
 
 
 @dataclass(frozen=True)

@@ -86,6 +86,8 @@ class Settings:
     gpu_gib: float = setting(0.0, rules.number(1, 10_000, "0 (all), or GiB from 1 to 10000", zero=True))
     stage_timeout: int = setting(900, rules.whole(1))  # seconds without progress until the worker is killed
     max_queue: int = setting(20, rules.whole(1))  # jobs waiting; one more is refused
+    # of them, of one visitor on a shared address; 0: no limit of their own
+    max_queue_per_visitor: int = setting(5, rules.whole(0))
     max_prompt: int = setting(2000, rules.whole(1))  # characters
     max_upload_mb: int = setting(32, rules.whole(1, 100_000))
     # of speech; longer audio is refused

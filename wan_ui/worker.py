@@ -3,14 +3,17 @@
 Why a process: a kernel that segfaults, an out-of-memory kill or a hang must cost one job, not the
 page. Why spawned: a forked child inherits CUDA and thread state that is not usable.
 
-Messages are JSON texts over a pipe. Parent to child: load, generate, lipsync, cancel. Child to parent:
+Messages are JSON texts over a pipe. Parent to child: load, generate, lipsync, stages, cancel. Child to parent:
 progress (sent before a step is entered), partial (a result that is worth keeping whatever comes), then
-one of done, cancelled, error. When the pipe closes, the other side is gone: the child then ends at once,
-the parent reports the signal and the stage.
+one of done, cancelled, user_error, error. Each message has a number and every answer carries it: an answer to
+another message is dropped. Whatever goes wrong between question and answer ends the child, so that nothing of
+this job is left for the next. When the pipe closes, the other side is gone: the child then ends at once, the
+parent reports the signal and the stage.
 """
 
 import faulthandler
 import importlib
+import itertools
 import json
 import logging
 import multiprocessing
@@ -34,6 +37,7 @@ log = logging.getLogger(__name__)
 ENGINE_FACTORY = "wan_ui.engines.base:create_engine"
 POLL = 0.1  # seconds between looks at the cancel flag
 CANCEL_GRACE = 60.0  # a step that does not end within this after a cancel is killed
+SIGNALS = (signal.SIGINT, signal.SIGTERM)  # are the parent's to handle
 
 
 class WorkerError(Exception):
@@ -56,6 +60,8 @@ class Worker:
         self.process: multiprocessing.process.BaseProcess | None = None
         self.partial: dict | None = None
         self.loaded: tuple[str, ...] = ()
+        self.numbers = itertools.count(1)
+        self.ending = threading.Event()
 
     def alive(self) -> bool:
         return self.process is not None and self.process.is_alive()
@@ -63,21 +69,26 @@ class Worker:
     def start(self) -> None:
         self.stop()
         context = multiprocessing.get_context("spawn")
-        self.pipe, child_pipe = context.Pipe()
+        pipe, child_pipe = context.Pipe()
         # faulthandler writes the Python stack of a fatal signal here; it goes into the log.
         self.stderr = tempfile.NamedTemporaryFile(prefix="wan-ui-worker-", suffix=".log")  # noqa: SIM115
         settings = {
             name: str(value) if isinstance(value, Path) else value for name, value in asdict(self.settings).items()
         }
-        self.process = context.Process(
+        process = context.Process(
             target=worker_main,
             args=(child_pipe, self.engine_factory, json.dumps(settings), self.stderr.name),
             name="wan-ui-worker",
             daemon=True,
         )
-        self.process.start()
-        self.loaded = ()
-        child_pipe.close()
+        # A Ctrl-C at the terminal reaches the child too: it must not end while it still imports.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+        try:
+            process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            child_pipe.close()
+        self.process, self.pipe, self.loaded = process, pipe, ()
 
     def stop(self) -> None:
         if self.process is None:
@@ -89,6 +100,10 @@ class Worker:
             self.process.join()
         self.stderr.close()
         self.process = None
+
+    def end(self) -> None:
+        """From any thread: whatever is being done is ended at once, and raises Cancelled there."""
+        self.ending.set()
 
     def load(self, model: str, scheme: str, engine: str, on_progress: Callable[[Progress], None]) -> dict:
         """Load a model; {"engine": chosen engine and reason, "seconds": ...}."""
@@ -115,37 +130,60 @@ class Worker:
         return self._ask(message | {"reference": reference, "folder": str(folder)}, on_progress, lambda: False)
 
     def _ask(self, message: dict, on_progress: Callable[[Progress], None], cancelled: Callable[[], bool]) -> dict:
-        """Send, then follow progress. Raises UserError, Cancelled, WorkerDied or WorkerError."""
+        """Send, then follow progress. Raises UserError, Cancelled, WorkerDied or WorkerError, and what the callbacks
+        raise; of these only an answer of the child's leaves it alive."""
         self.partial = None
         if not self.alive():
             self.start()
+        number = next(self.numbers)
+        try:
+            answer = self._follow(message | {"number": number}, on_progress, cancelled)
+        except BaseException:
+            self.kill()
+            raise
+        self.loaded = tuple(answer["loaded"] or ())
+        return _result(answer)
+
+    def _follow(self, message: dict, on_progress: Callable[[Progress], None], cancelled: Callable[[], bool]) -> dict:
+        """The answer that ends the message."""
         progress, deadline, cancel_sent = Progress("start"), self._deadline(), False
+        self._send(message, progress)
+        while True:
+            answer = self._receive(progress)
+            if answer is not None and answer.get("number") != message["number"]:
+                log.warning("an answer of the worker to another message is dropped: %s", answer.get("kind"))
+            elif answer is not None and answer["kind"] == "partial":
+                self.partial = answer["result"]
+            elif answer is not None and answer["kind"] != "progress":
+                return answer
+            elif answer is not None:
+                progress = Progress(**answer["progress"])
+                on_progress(progress)
+                if not cancel_sent:
+                    deadline = self._deadline()
+            if self.ending.is_set():
+                raise Cancelled
+            if not cancel_sent and cancelled():
+                cancel_sent, deadline = True, time.monotonic() + CANCEL_GRACE
+                self._send({"kind": "cancel", "number": message["number"]}, progress)
+            if time.monotonic() > deadline:
+                if cancel_sent:
+                    raise Cancelled
+                raise WorkerDied(
+                    f"{describe(progress)} made no progress for {self.settings.stage_timeout} s, so the worker was "
+                    "stopped. WAN_UI_STAGE_TIMEOUT allows more time."
+                )
+
+    def _send(self, message: dict, progress: Progress) -> None:
         try:
             self.pipe.send_bytes(json.dumps(message).encode())
-            while True:
-                if self.pipe.poll(POLL):
-                    answer = json.loads(self.pipe.recv_bytes())
-                    if answer["kind"] == "partial":
-                        self.partial = answer["result"]
-                        continue
-                    if answer["kind"] != "progress":
-                        self.loaded = tuple(answer["loaded"] or ())
-                        return _result(answer)
-                    progress = Progress(**answer["progress"])
-                    on_progress(progress)
-                    if not cancel_sent:
-                        deadline = self._deadline()
-                if not cancel_sent and cancelled():
-                    cancel_sent, deadline = True, time.monotonic() + CANCEL_GRACE
-                    self.pipe.send_bytes(b'{"kind": "cancel"}')
-                if time.monotonic() > deadline:
-                    self.kill()
-                    if cancel_sent:
-                        raise Cancelled
-                    raise WorkerDied(
-                        f"{describe(progress)} made no progress for {self.settings.stage_timeout} s, so the worker was "
-                        "stopped. WAN_UI_STAGE_TIMEOUT allows more time."
-                    )
+        except (BrokenPipeError, ConnectionResetError):
+            raise WorkerDied(self._epitaph(progress)) from None
+
+    def _receive(self, progress: Progress) -> dict | None:
+        """The next answer; None when there is none for a moment."""
+        try:
+            return json.loads(self.pipe.recv_bytes()) if self.pipe.poll(POLL) else None
         except (EOFError, BrokenPipeError, ConnectionResetError):
             raise WorkerDied(self._epitaph(progress)) from None
 
@@ -153,6 +191,7 @@ class Worker:
         return time.monotonic() + self.settings.stage_timeout
 
     def kill(self) -> None:
+        self.loaded = ()
         if self.process is not None:
             self.process.kill()
             self.process.join()
@@ -164,7 +203,7 @@ class Worker:
         if stack:
             log.error("worker's last words:\n%s", stack)
         if code is not None and code < 0:
-            cause = f"was ended by {signal.Signals(-code).name}"
+            cause = f"was ended by {_signal(-code)}"
             if -code == signal.SIGKILL:
                 cause += " (often the system running out of memory: try a smaller size or fewer frames)"
         else:
@@ -172,6 +211,10 @@ class Worker:
         return (
             f"The worker {cause} during {describe(progress)}. It has been started again; other jobs are not affected."
         )
+
+
+def _signal(number: int) -> str:
+    return signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"
 
 
 def describe(progress: Progress) -> str:
@@ -201,7 +244,9 @@ def worker_main(pipe, engine_factory: str, settings_json: str, stderr_path: str)
     """Entry point of the child: answer messages until the pipe closes."""
     stack_file = open(stderr_path, "w")  # noqa: SIM115 - must stay open for faulthandler
     faulthandler.enable(stack_file)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     from wan_ui import settings as settings_module
 
     values = json.loads(settings_json)
@@ -214,16 +259,20 @@ def worker_main(pipe, engine_factory: str, settings_json: str, stderr_path: str)
     inbox: list[dict] = []
     arrived = threading.Condition()
     cancel = threading.Event()
+    newest = 0  # number of the last message; a cancel is for one message alone
 
     def listen() -> None:
+        nonlocal newest
         while True:
             try:
                 message = json.loads(pipe.recv_bytes())
             except (EOFError, OSError):
                 os._exit(0)  # the parent is gone: do not outlive it holding a GPU
             if message["kind"] == "cancel":
-                cancel.set()
+                if message["number"] == newest:
+                    cancel.set()
                 continue
+            newest = message["number"]
             cancel.clear()  # here, not when the work begins: a cancel may already be right behind it
             with arrived:
                 inbox.append(message)
@@ -236,6 +285,7 @@ def worker_main(pipe, engine_factory: str, settings_json: str, stderr_path: str)
         with arrived:
             arrived.wait_for(lambda: inbox)
             message = inbox.pop(0)
+        desk.number = message["number"]
         try:
             work = {"load": desk.load, "generate": desk.generate, "lipsync": desk.lipsync, "stages": desk.stages}
             result = work[message["kind"]](message)
@@ -261,13 +311,14 @@ class _Desk:
 
     def __init__(self, pipe, settings: Settings, create_engine: Callable, cancel: threading.Event):
         self.pipe, self.settings, self.create_engine, self.cancel = pipe, settings, create_engine, cancel
+        self.number = 0  # of the message that is being worked on
         self.engine = None
         self.loaded: tuple[str, str, str] | None = None
         self.chosen = ""
         self.mouth, self.mouth_folder, self.mouth_facts = None, None, {}
 
     def send(self, message: dict) -> None:
-        self.pipe.send_bytes(json.dumps(message).encode())
+        self.pipe.send_bytes(json.dumps(message | {"number": self.number}).encode())
 
     def load(self, message: dict) -> dict:
         from wan_ui.catalog import find_model, load_catalog

@@ -6,6 +6,7 @@ import subprocess
 from playwright.sync_api import expect
 
 from tests.ui.conftest import App, card_says, generate, shoot, wait_for_playing
+from wan_ui.jobs import Jobs
 
 
 def test_a_failed_job_says_why_and_is_kept(open_page, app, picture):
@@ -58,9 +59,14 @@ def test_kill_and_restart_keep_the_history(open_page, scripted, picture):
     expect(page.locator("#result")).to_contain_text("The app ended while this job was running")
     shoot(page, "12-after-restart")
 
+    page.fill("#prompt textarea", "stopped in a long step, denoise:1=sleep:300")
+    page.click("#generate")
+    card_says(page, "denoise step 1")
     app.stop(signal.SIGTERM)
     assert app.process.returncode == 0, app.log()
     assert "Traceback" not in app.log()
+    newest = Jobs(app.folder / "outputs" / "wan_ui.sqlite").all()[-1]
+    assert (newest.state, newest.error) == ("interrupted", "The app was stopped.")
 
 
 def test_a_second_app_is_told_what_is_wrong(app):

@@ -11,7 +11,7 @@ EXPECTED = {"text": 1.0, "image": 2.0, "denoise": 8.0, "decode": 5.0, "encode": 
 
 
 def job(state="running", request=REQUEST, **fields) -> Job:
-    return Job("id", "local", state, request, created=0.0, started=0.0, **fields)
+    return Job("id", "local", state, request, created=0.0, began=0.0, **fields)
 
 
 def test_the_pace_of_the_steps_done_and_the_expected_later_stages():

@@ -3,19 +3,27 @@
 The worker is the real spawned process and the faults are real: SIGSEGV, SIGKILL, a hang.
 """
 
+import errno
+import fcntl
+import json
 import os
 import re
 import signal
+import sqlite3
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from wan_ui import locks
 from wan_ui.errors import UserError
 from wan_ui.intake import Draft
+from wan_ui.jobs import TableError, TableLocked
 from wan_ui.pipeline import Pipeline
 from wan_ui.request import STAGES
+from wan_ui.worker import Worker
 
 FACTORY = "tests.scripted_engine:create_engine"
 
@@ -150,7 +158,7 @@ def test_the_queue_has_a_limit(scripted_settings, picture):
         pipeline.close()
 
 
-def test_the_quota_removes_the_oldest_clips_first(scripted_settings, picture):
+def test_the_quota_removes_the_oldest_clips_first_and_never_the_newest(scripted_settings, picture):
     pipeline = Pipeline().open(scripted_settings, engine_factory=FACTORY)
     try:
         first, second = run(pipeline, picture), run(pipeline, picture)
@@ -159,8 +167,28 @@ def test_the_quota_removes_the_oldest_clips_first(scripted_settings, picture):
         third = run(pipeline, picture)
         until(lambda: pipeline.job(first.id) is None)
         assert pipeline.clip(second) and pipeline.clip(third) and not (pipeline.clips / first.id).exists()
+        pipeline.settings = replace(scripted_settings, max_outputs_gb=1e-9)  # less than any clip
+        last = run(pipeline, picture)
+        until(lambda: [job.id for job in pipeline.history()] == [last.id])
+        pipeline.settings = replace(scripted_settings, max_outputs_gb=0)  # no limit
+        run(pipeline, picture)
+        time.sleep(0.3)
+        assert pipeline.clip(last) and len(pipeline.history()) == 2
     finally:
         pipeline.close()
+
+
+def test_a_kill_while_encoding_leaves_no_part_of_a_file(pipeline, picture):
+    done = run(pipeline, picture)
+    part = pipeline.clips / done.id / ".clip.part.mp4"
+    part.write_bytes(b"left by one that was killed")
+    job_id = pipeline.submit(Draft(image=str(picture), prompt="decode:2=slow-ffmpeg", frames=9))
+    until(lambda: list((pipeline.clips / job_id).glob(".*.part.mp4")))
+    os.kill(pipeline._worker.process.pid, signal.SIGKILL)
+    job = pipeline.wait(job_id)
+    assert job.state == "failed" and "SIGKILL" in job.error and "during encode" in job.error
+    run(pipeline, picture)
+    assert [path.name for path in (pipeline.clips / job_id).iterdir()] == ["input.png"] and not part.exists()
 
 
 def test_a_full_disk_fails_the_job_and_nothing_half_written_stays(pipeline, picture):
@@ -200,3 +228,202 @@ def test_a_load_that_fails_later_says_that_no_model_is_loaded_now(pipeline, pict
     assert re.search(r"the fp8 file is damaged\. .* bf16 was closed for it: no model is loaded now", job.error)
     again = run(pipeline, picture)
     assert again.state == "done" and int(again.result["facts"]["loads"]) == int(first.result["facts"]["loads"]) + 1
+
+
+# ---------------------------------------------------------------- a job's result is its own
+
+
+def shade(pipeline, job) -> int:
+    """The frames are the picture, tinted by the seed."""
+    from wan_ui import muxer
+
+    return round(float(muxer.read_frames(pipeline.clip(job))[0].mean()))
+
+
+@pytest.mark.parametrize(
+    "trouble, words",
+    [
+        (TableError("outputs: the job table cannot be used (database or disk is full)"), "database or disk is full"),
+        (OSError(24, "Too many open files"), "Unexpected error: [Errno 24] Too many open files"),
+        (EOFError("not the pipe's"), "Unexpected error: not the pipe's"),
+    ],
+)
+def test_when_marking_fails_the_job_does_and_the_next_gets_its_own_clip(pipeline, picture, monkeypatch, trouble, words):
+    expected = [shade(pipeline, run(pipeline, picture, seed=seed)) for seed in (1, 30)]
+    mark, broken = pipeline.jobs.mark, [trouble]
+
+    def failing(job_id, progress, patience=0.0):
+        if progress.stage == "denoise" and broken:
+            raise broken.pop()
+        mark(job_id, progress, patience)
+
+    monkeypatch.setattr(pipeline.jobs, "mark", failing)
+    jobs = [pipeline.submit(Draft(image=str(picture), prompt="calm", seed=seed)) for seed in (7, 1, 30)]
+    failed, second, third = map(pipeline.wait, jobs)
+    assert failed.state == "failed" and words in failed.error and pipeline.clip(failed) is None
+    assert [job.state for job in (second, third)] == ["done", "done"]
+    assert [shade(pipeline, job) for job in (second, third)] == expected
+
+
+def test_a_locked_table_delays_what_is_written_and_nothing_else(pipeline, picture):
+    """Another program holds it from the first step on, until long after the clip is made."""
+    until(lambda: pipeline.model.state == "ready")
+    job_id = pipeline.submit(Draft(image=str(picture), prompt="denoise:1=sleep:0.5"))
+    until(lambda: pipeline.job(job_id).progress.step == 1)
+    with sqlite3.connect(pipeline.jobs.path, isolation_level=None) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        until(lambda: (pipeline.clips / job_id / "poster.jpg").exists())
+        time.sleep(2)
+        assert pipeline.history()[0].state == "running"
+        other.execute("ROLLBACK")
+    assert pipeline.wait(job_id).state == "done"
+    assert run(pipeline, picture).state == "done"
+
+
+def test_a_write_that_must_not_be_lost_is_tried_again(pipeline, picture, monkeypatch):
+    finish, locked = pipeline.jobs.finish, [TableLocked("locked"), TableError("no descriptors left"), TableLocked("")]
+
+    def stubborn(*args, **values):
+        if locked:
+            raise locked.pop()
+        finish(*args, **values)
+
+    monkeypatch.setattr(pipeline.jobs, "finish", stubborn)
+    assert run(pipeline, picture).state == "done" and not locked
+
+
+def test_answers_to_another_message_are_dropped(scripted_settings):
+    """As an older child, or one that answers twice, would give them."""
+
+    class Pipe:
+        def __init__(self):
+            self.answers = []
+
+        def send_bytes(self, content):
+            number = json.loads(content)["number"]
+            for stranger in (number - 1, None, number + 1):
+                self.answers.append({"kind": "done", "result": "a stranger's", "loaded": None, "number": stranger})
+            self.answers.append({"kind": "done", "result": "its own", "loaded": ["m", "s", "e"], "number": number})
+
+        def poll(self, seconds):
+            return True
+
+        def recv_bytes(self):
+            return json.dumps(self.answers.pop(0)).encode()
+
+    worker = Worker(scripted_settings)
+    worker.pipe, worker.alive = Pipe(), lambda: True
+    assert worker.load("m", "s", "e", print) == "its own" and worker.loaded == ("m", "s", "e")
+    assert worker.pipe.answers == []
+
+
+# ---------------------------------------------------------------- stop
+
+
+@pytest.mark.parametrize("prompt, scheme", [("denoise:2=sleep:3000", "bf16"), ("calm", "slow")])
+def test_stop_ends_a_long_step_and_a_long_load_at_once(scripted_settings, picture, prompt, scheme, caplog):
+    pipeline = Pipeline().open(scripted_settings, warm=False, engine_factory=FACTORY)
+    job_id = pipeline.submit(Draft(image=str(picture), prompt=prompt, scheme=scheme))
+    waiting = pipeline.submit(Draft(image=str(picture), prompt="calm"))
+    place = ("denoise", 2) if scheme == "bf16" else ("load", 2)
+    until(lambda: (pipeline.job(job_id).progress.stage, pipeline.job(job_id).progress.step) == place)
+    with ThreadPoolExecutor() as threads:
+        waiter = threads.submit(pipeline.wait, waiting)
+        started = time.monotonic()
+        pipeline.close()
+        assert time.monotonic() - started < 9, "the thread was given up on"
+        with pytest.raises(UserError, match="Wan UI was stopped; a job that waits in line runs"):
+            waiter.result()
+    assert not pipeline._thread.is_alive()
+    job = pipeline.job(job_id)
+    assert (job.state, job.error) == ("interrupted", "The app was stopped.")
+    assert pipeline.job(waiting).state == "queued"
+    assert "Traceback" not in caplog.text and not [r for r in caplog.records if r.exc_info]
+
+
+def test_stop_during_the_load_at_start_is_quiet(scripted_settings, caplog):
+    pipeline = Pipeline().open(replace(scripted_settings, scheme="slow"), engine_factory=FACTORY)
+    until(lambda: pipeline.model.progress.step == 2)
+    pipeline.close()
+    assert not pipeline._thread.is_alive() and not [r for r in caplog.records if r.exc_info]
+
+
+def test_an_owner_that_is_closing_claims_nothing(pipeline, picture, monkeypatch):
+    until(lambda: pipeline.model.state == "ready")
+    claim = pipeline.jobs.claim
+
+    def late():
+        job = claim()
+        if job:
+            pipeline._stopping.set()
+        return job
+
+    monkeypatch.setattr(pipeline.jobs, "claim", late)
+    job_id = pipeline.submit(Draft(image=str(picture), prompt="calm"))
+    pipeline._thread.join(60)
+    assert pipeline.job(job_id).state == "queued"
+
+
+# ---------------------------------------------------------------- rows of others, clocks, file systems
+
+
+def test_a_damaged_job_in_line_is_refused_and_a_damaged_row_costs_nothing_else(pipeline, picture):
+    """Two jobs behind a slow one are spoilt while they wait."""
+    done = run(pipeline, picture)
+    pipeline.submit(Draft(image=str(picture), prompt="text=sleep:1"))
+    spoilt = [pipeline.submit(Draft(image=str(picture), prompt="calm")) for _ in range(2)]
+    last = pipeline.submit(Draft(image=str(picture), prompt="calm"))
+    with sqlite3.connect(pipeline.jobs.path) as db:
+        values = json.loads(db.execute("SELECT request FROM jobs WHERE id = ?", spoilt[:1]).fetchone()[0])
+        row = (json.dumps(values | {"seed": "many"}), spoilt[0])
+        db.execute("UPDATE jobs SET request = ? WHERE id = ?", row)
+        db.execute("UPDATE jobs SET request = '{' WHERE id = ?", spoilt[1:])
+        db.execute("UPDATE jobs SET result = '[' WHERE id = ?", (done.id,))
+    first, second = map(pipeline.wait, spoilt)
+    assert first.error == "Of this entry cannot be read: seed. It was not run; generate it again."
+    assert second.state == "failed" and "cannot be read: request" in second.error
+    assert pipeline.wait(last).state == "done"
+    assert len(pipeline.history()) == 5 and pipeline.job(done.id).skipped == ("result",)
+
+
+def test_without_a_readable_table_the_history_is_empty_and_a_new_job_is_told_why(pipeline, picture, monkeypatch):
+    run(pipeline, picture)
+    pipeline.jobs.path.write_bytes(b"spoilt" * 4096)
+    for suffix in ("-wal", "-shm"):
+        pipeline.jobs.path.with_name(pipeline.jobs.path.name + suffix).unlink(missing_ok=True)
+    assert pipeline.history() == []
+    with pytest.raises(UserError, match=r"the job table .* cannot be used"):
+        pipeline.submit(Draft(image=str(picture), prompt="calm"))
+    assert len(list(pipeline.clips.iterdir())) == 1
+
+
+def test_a_job_that_is_deleted_while_somebody_waits(pipeline, picture):
+    pipeline.submit(Draft(image=str(picture), prompt="text=sleep:1"))
+    job_id = pipeline.submit(Draft(image=str(picture), prompt="calm"))
+    pipeline.cancel(job_id)
+    pipeline.delete(job_id)
+    with pytest.raises(UserError, match="not there any more"):
+        pipeline.wait(job_id)
+
+
+def test_a_file_system_without_locks(scripted_settings, picture, tmp_path, monkeypatch):
+    """The outputs folder's has none, that of the temporary folder has."""
+    flock = fcntl.flock
+
+    def partly(file, how):
+        if str(scripted_settings.outputs) in os.readlink(f"/proc/self/fd/{file.fileno()}"):
+            raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+        flock(file, how)
+
+    monkeypatch.setattr(fcntl, "flock", partly)
+    first = Pipeline().open(scripted_settings, warm=False, engine_factory=FACTORY)
+    try:
+        with pytest.raises(UserError, match="another Wan UI is using"):
+            Pipeline().open(scripted_settings, engine_factory=FACTORY)
+        assert run(first, picture).state == "done"
+    finally:
+        first.close()
+    Pipeline().open(scripted_settings, warm=False, engine_factory=FACTORY).close()
+    monkeypatch.setattr(locks, "_take", lambda *args: (_ for _ in ()).throw(OSError(errno.ENOSYS, "no locks")))
+    with pytest.raises(UserError, match=r"cannot be locked .*set WAN_UI_OUTPUTS to a folder on a local disk"):
+        Pipeline().open(scripted_settings, engine_factory=FACTORY)

@@ -1,5 +1,6 @@
 """What the commands that make one file share: submit a job, follow its progress, copy its clip out."""
 
+import contextlib
 import os
 import shutil
 import sys
@@ -35,15 +36,20 @@ def run_job(draft: Draft | SpeechDraft, out: Path, quiet: bool) -> Job:
         try:
             job = follow(pipeline, job_id, quiet=quiet and not watched())
         except KeyboardInterrupt:
-            pipeline.cancel(job_id)
-            pipeline.wait(job_id)
+            pipeline.cancel(job_id)  # an app stops it within a step; here `close` does, at once
             raise
         if job.state != "done":
             raise UserError(job.error or f"the job was {job.state}")
         # Beside the destination first: nothing half-written is ever visible under its name.
-        part = out.with_name(f".{out.name}.part")
-        shutil.copyfile(pipeline.clip(job), part)
-        os.replace(part, out)
+        part = out.with_name(f".{out.name}.{os.getpid()}.part")
+        try:
+            shutil.copyfile(pipeline.clip(job), part)
+            os.replace(part, out)
+        except OSError as error:
+            raise UserError(f"--out: {out} could not be written ({error}); the clip is kept as job {job_id}") from None
+        finally:
+            with contextlib.suppress(OSError):
+                part.unlink(missing_ok=True)
     finally:
         pipeline.close()
     return job

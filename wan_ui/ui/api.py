@@ -1,10 +1,11 @@
 """The one public endpoint, `generate`: for gradio_client, curl, and other programs.
 
-Unlike the page it waits for its job. The job itself does not depend on the caller: it is a row in the
-queue like any other and goes on if the caller leaves.
+Unlike the page it waits for its job, without a thread of its own: however many wait, the page answers. The
+job itself does not depend on the caller: it is a row in the queue like any other and goes on if the caller leaves.
 """
 
 import argparse
+import asyncio
 import secrets
 
 import gradio as gr
@@ -14,11 +15,12 @@ from wan_ui.errors import UserError
 from wan_ui.intake import Draft
 from wan_ui.pipeline import PIPELINE
 from wan_ui.request import LoraSpec
-from wan_ui.ui.handlers import guard
+from wan_ui.ui.handlers import failed
 from wan_ui.ui.security import uploaded
 from wan_ui.ui.session import is_local
 from wan_ui.ui.values import as_text
 
+RUNNING, WAITING = 0.2, 0.5  # seconds between looks at a job
 DESCRIPTION = (
     "Make a clip from a picture and a prompt, and wait for it. Empty texts and null choose the default, seed -1 "
     "draws a random one; loras: one FILE:STRENGTH:TARGET a line; audio: a voice that the face speaks. Answers with "
@@ -53,8 +55,9 @@ def build_api(waiting: int) -> None:
         )
 
 
-@guard
-def generate(image, prompt, model="", scheme="", size="auto", frames=None, steps=None, seed=-1, loras="", audio=None):
+async def generate(
+    image, prompt, model="", scheme="", size="auto", frames=None, steps=None, seed=-1, loras="", audio=None
+):
     owner = "local" if is_local(PIPELINE.settings) else f"api-{secrets.token_hex(16)}"
     try:
         draft = Draft(
@@ -69,11 +72,20 @@ def generate(image, prompt, model="", scheme="", size="auto", frames=None, steps
             loras=_loras(loras),
             audio=uploaded(audio, "audio"),
         )
-        job = PIPELINE.wait(PIPELINE.submit(draft, owner), owner)
+        job_id = await asyncio.to_thread(PIPELINE.submit, draft, owner)
+        while True:
+            job = await asyncio.to_thread(PIPELINE.look, job_id, owner)
+            if job is not None and not job.active:
+                break
+            await asyncio.sleep(RUNNING if job is not None and job.state == "running" else WAITING)
     except UserError as error:
         raise gr.Error(str(error), print_exception=False) from None
+    except Exception as error:
+        raise failed("generate", error) from None
     if job.state != "done":
         raise gr.Error(job.error or f"the job was {job.state}", print_exception=False)
+    if PIPELINE.clip(job) is None:
+        raise gr.Error("The clip was made, but its file is not there any more.", print_exception=False)
     warning = {"warning": job.error} if job.error else {}  # the clip is there, but it does not speak
     return str(PIPELINE.clip(job)), {"job": job.id, **job.request.public(), **job.result, **warning}
 

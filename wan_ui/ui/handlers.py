@@ -61,15 +61,19 @@ def guard(handler):
         try:
             return handler(*args, **kwargs)
         except Exception as error:
-            if isinstance(error, gr.Error):
-                raise
-            if isinstance(error, UserError):
-                raise gr.Error(text(error), print_exception=False) from None
-            log.exception("%s failed", handler.__name__)
-            words = "That did not work because of an error in Wan UI; its log says more."
-            raise gr.Error(words, print_exception=False) from None
+            raise failed(handler.__name__, error) from None
 
     return guarded
+
+
+def failed(name: str, error: Exception) -> gr.Error:
+    """What the page shows of an error that a handler did not expect."""
+    if isinstance(error, gr.Error):
+        return error
+    if isinstance(error, UserError):  # the job table is locked, or the like
+        return gr.Error(text(error), print_exception=False)
+    log.error("%s failed", name, exc_info=error)
+    return gr.Error("That did not work because of an error in Wan UI; its log says more.", print_exception=False)
 
 
 # ---------------------------------------------------------------- observe

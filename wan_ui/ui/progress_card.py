@@ -79,7 +79,7 @@ def job_card(
 
 
 def _waiting(job: Job, position: int, status: ModelStatus, catalog: dict[str, Model]) -> str:
-    since = f"waiting {seconds(time.time() - job.created)}"
+    since = f"waiting {seconds(max(time.time() - job.created, 0.0))}"  # a clock may have been set back
     if position:
         ahead = "1 clip is" if position == 1 else f"{position} clips are"
         return _card("work", f"In line: {ahead} ahead of yours", since, _bar(None))
@@ -90,10 +90,10 @@ def _waiting(job: Job, position: int, status: ModelStatus, catalog: dict[str, Mo
 
 
 def _running(job: Job, history: list[Job], queued: int) -> str:
-    now = time.time()
+    now = time.monotonic()
     expected = progress.reference(history, job.request)
     left = progress.eta(job, expected, now)
-    timing = seconds(now - job.started)
+    timing = seconds(max(now - job.began, 0.0))
     if left is not None:
         timing += f" · about {seconds(left) if left >= 1 else 'a moment'} left"
     step = job.progress

@@ -1,0 +1,143 @@
+"""Reading what another version, or a damaged disk, has stored: rows of the job table and settings in an MP4.
+
+Nothing here raises. Every value is taken as far as it has the right type; what is not is left at its
+neutral value and named, so that the page can say what was skipped. Fields that this version does not know
+are kept (`Request.other`, and beside the known ones in a result).
+"""
+
+import json
+import math
+from dataclasses import MISSING, asdict, fields
+from pathlib import Path
+
+from wan_ui.request import LoraMatch, LoraSpec, Request
+from wan_ui.valid_text import valid_values
+
+KINDS = ("generate", "lipsync")
+TARGETS = ("high_noise", "low_noise", "both")
+NEUTRAL = {str: "", int: 0, float: 0.0}
+LARGEST = 2**63 - 1  # of a whole number; more does not go into the table, nor into a browser
+
+
+def parse(text: str) -> dict | None:
+    """The JSON object in `text`, its texts valid Unicode; None when it holds none."""
+    try:
+        values = json.loads(text)
+    except (ValueError, RecursionError, TypeError):
+        return None
+    return valid_values(values) if isinstance(values, dict) else None
+
+
+def read_request(text: str) -> tuple[Request, tuple[str, ...]]:
+    """A request as far as it can be read, and the names of its fields that cannot."""
+    values = parse(text)
+    if values is None:
+        empty = {f.name: NEUTRAL[f.type] for f in fields(Request) if f.default is f.default_factory is MISSING}
+        return Request(**empty), ("request",)
+    taken, skipped = {}, []
+    for field in fields(Request):
+        if field.name in ("loras", "other"):
+            continue
+        value = _of_type(field.type, values[field.name]) if field.name in values else None
+        if value is None or (field.name == "kind" and value not in KINDS):
+            if field.name in values or field.default is MISSING:  # an older version did not have the optional ones
+                skipped.append(field.name)
+            value = NEUTRAL[field.type] if field.default is MISSING else field.default
+        taken[field.name] = value
+    loras, unread = _specs(values.get("loras", ()))
+    known = {field.name for field in fields(Request)}
+    other = {name: value for name, value in values.items() if name not in known}
+    return Request(**taken, loras=loras, other=other), (*skipped, *unread)
+
+
+def read_result(text: str) -> tuple[dict, tuple[str, ...]]:
+    """What the worker found out; `seconds`, `facts` and `loras` are always there unless it is empty."""
+    values = parse(text)
+    if values is None:
+        return {"seconds": {}, "facts": {}, "loras": []}, ("result",)
+    if not values:
+        return {}, ()
+    taken, skipped = {}, []
+    for name, value in values.items():
+        reader = _RESULT.get(name)
+        read = value if reader is None else reader(value)
+        if read is None:
+            skipped.append(name)
+        else:
+            taken[name] = read
+    return {"seconds": {}, "facts": {}, "loras": [], **taken}, tuple(skipped)
+
+
+def number(value) -> float | None:
+    """A finite number, else None."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return value if abs(value) <= LARGEST and math.isfinite(value) else None
+
+
+def _of_type(kind: type, value):
+    """`value` as a non-negative number or a text, None when it is something else."""
+    if kind is str:
+        return value if isinstance(value, str) else None
+    found = number(value)
+    if found is None or found < 0 or (kind is int and found != int(found)):
+        return None
+    return kind(found)
+
+
+def _specs(values) -> tuple[tuple[LoraSpec, ...], tuple[str, ...]]:
+    if not isinstance(values, list | tuple):
+        return (), ("loras",)
+    specs, skipped = [], []
+    for place, value in enumerate(values, start=1):
+        value = value if isinstance(value, dict) else {}
+        file, strength = value.get("file"), number(value.get("strength", 1.0))
+        target = value.get("target", "both")
+        if isinstance(file, str) and strength is not None and target in TARGETS:
+            specs.append(LoraSpec(file, float(strength), target))
+        else:
+            skipped.append(f"LoRA {place}")
+    return tuple(specs), tuple(skipped)
+
+
+def _name(value) -> str | None:
+    """Of a file in the job's folder: a path out of it is none."""
+    if not isinstance(value, str) or value in ("", ".", "..") or "\0" in value or Path(value).name != value:
+        return None
+    return value
+
+
+def _seconds(value) -> dict | None:
+    if not isinstance(value, dict):
+        return None
+    return {stage: spent for stage, spent in value.items() if number(spent) is not None and spent >= 0}
+
+
+def _facts(value) -> dict | None:
+    return {key: str(words) for key, words in value.items()} if isinstance(value, dict) else None
+
+
+def _matches(value) -> list | None:
+    if not isinstance(value, list):
+        return None
+    found = []
+    for match in value:
+        specs, _ = _specs([match])
+        matched, unmatched = (match.get("matched"), match.get("unmatched", ())) if specs else (None, ())
+        if isinstance(matched, dict) and isinstance(unmatched, list | tuple):
+            words = {side: str(count) for side, count in matched.items()}
+            names = tuple(str(name) for name in unmatched)
+            found.append(asdict(LoraMatch(specs[0].file, specs[0].strength, specs[0].target, words, names)))
+    return found
+
+
+_RESULT = {
+    "clip": _name,
+    "poster": _name,
+    "silent": _name,
+    "frames": lambda value: _of_type(int, value),
+    "fps": lambda value: _of_type(float, value) or None,
+    "seconds": _seconds,
+    "facts": _facts,
+    "loras": _matches,
+}
