@@ -182,6 +182,33 @@ def read_frames(path: Path, limit: int = 0) -> tuple[np.ndarray, float]:
     return frames, fps
 
 
+def iterate(path: Path, size: tuple[int, int], fps: float) -> Iterator[np.ndarray]:
+    """The frames (H, W, 3) of `read_frames`, one at a time. size, fps: as `probe` says. Raises UserError."""
+    output = ffmpeg.output(_even(_input(path).video, fps), "pipe:", format="rawvideo", pix_fmt="rgb24")
+    width, height = size
+    count = 0
+    with tempfile.TemporaryFile() as stderr:
+        process = subprocess.Popen(
+            _command(output), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=stderr, bufsize=0
+        )
+        try:
+            while True:
+                frame = np.empty((height, width, 3), np.uint8)
+                rest = memoryview(frame).cast("B")
+                while rest and (taken := process.stdout.readinto(rest)):
+                    rest = rest[taken:]
+                if rest:
+                    break
+                count += 1
+                yield frame
+        finally:
+            process.kill()
+            process.stdout.close()
+            process.wait()
+        if not count:
+            raise UserError(f"video: {path.name} has no frames", field="video")
+
+
 def _even(video: "ffmpeg.nodes.FilterableStream", fps: float) -> "ffmpeg.nodes.FilterableStream":
     return video.filter("fps", f"{fps:.6f}").filter("crop", "trunc(iw/2)*2", "trunc(ih/2)*2", 0, 0)
 

@@ -1,13 +1,15 @@
 """Clips side by side: PSNR and SSIM frame by frame, where they differ, and what was set differently.
 
 The first clip is what the others are held against. Two clips are comparable when they have the same size;
-of different lengths the common part is compared. Nothing here imports torch.
+of different lengths the common part is compared. Clips are read frame by frame, so that any number of any length take
+a few frames of memory. Nothing here imports torch.
 """
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice, zip_longest
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +17,12 @@ from PIL import Image, ImageDraw, ImageFont
 
 from wan_ui import muxer
 from wan_ui.errors import UserError
+from wan_ui.request import PATHS
 
 SAME = 100.0  # dB that stand for equal frames: JSON has no infinity
 SHEET_FRAMES = 5
 LABEL = 22  # pixels
+MAX_WIDTH = 3840  # pixels of the comparison's video
 # Differences of 0, 8, 32, 72 and 128 or more of 255: black, violet, red, orange, white. A square root between them:
 # two schemes differ by 1 to 4, which has to be seen as well as a broken one's 100. wan_ui/ui/compare.js has the same.
 HEAT = np.array([[0, 0, 0], [90, 20, 130], [210, 50, 60], [255, 170, 40], [255, 255, 230]], np.float32)
@@ -26,16 +30,27 @@ HEAT = np.array([[0, 0, 0], [90, 20, 130], [210, 50, 60], [255, 170, 40], [255, 
 
 @dataclass(frozen=True)
 class Item:
-    """A finished clip: frames (T, H, W, 3) uint8; settings as in its metadata, facts flattened into them."""
+    """A finished clip: frames (H, W, 3) uint8, again at each iteration; settings as in its metadata, facts flattened
+    into them."""
 
     name: str
-    frames: np.ndarray
+    frames: Iterable[np.ndarray]
     fps: float
     settings: dict
 
     @property
     def size(self) -> tuple[int, int]:
         return self.frames.shape[2], self.frames.shape[1]
+
+
+class Stored:
+    """The frames of a file, decoded anew at each iteration. shape: as of an array, but for the unknown length."""
+
+    def __init__(self, path: Path, size: tuple[int, int], fps: float):
+        self.path, self.fps, self.shape = path, fps, (-1, size[1], size[0], 3)
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        return muxer.iterate(self.path, (self.shape[2], self.shape[1]), self.fps)
 
 
 @dataclass(frozen=True)
@@ -54,18 +69,18 @@ def read_item(path: Path, name: str = "", settings: dict | None = None) -> Item:
     """A clip with its settings, from the file's own metadata unless given. Raises UserError."""
     if not path.is_file():
         raise UserError(f"compare: {path} {'is not a file' if path.exists() else 'does not exist'}")
-    frames, fps = muxer.read_frames(path)
+    width, height, fps = muxer.probe(path)
     if settings is None:
         try:
             settings = muxer.read_metadata(path)
         except UserError:
             settings = {}
-    return Item(name or path.stem, frames, fps, flatten(settings))
+    return Item(name or path.stem, Stored(path, (width, height), fps), fps, flatten(settings))
 
 
 def flatten(settings: dict) -> dict[str, str]:
     """{"scheme": "fp8", "facts": {"dtype": ...}} -> {"scheme": "fp8", "dtype": ...}; values in words."""
-    flat = {key: value for key, value in settings.items() if key not in ("facts", "image")}
+    flat = {key: value for key, value in settings.items() if key not in ("facts", *PATHS)}
     facts = {(f"used {key}" if key in flat else key): value for key, value in settings.get("facts", {}).items()}
     return {key: _words(value) for key, value in (flat | facts).items()}
 
@@ -74,7 +89,7 @@ def _words(value) -> str:
     """A stored value as a person reads it; "" for none."""
     if isinstance(value, dict) and "file" in value:  # a LoRA
         target = str(value.get("target", "")).replace("_", " ")
-        return f"{value['file']} x{_words(value.get('strength', 1.0))}{f', {target}' if target else ''}"
+        return f"{Path(str(value['file'])).name} x{_words(value.get('strength', 1.0))}{f', {target}' if target else ''}"
     if isinstance(value, dict):
         return "; ".join(f"{str(key).replace('_', ' ')} {_words(entry)}" for key, entry in value.items())
     if isinstance(value, list | tuple):
@@ -87,23 +102,31 @@ def _words(value) -> str:
     return "" if value is None else str(value)
 
 
-def measure(items: Sequence[Item]) -> list[Pair]:
-    """Every other clip against the first. Raises UserError when one has another size."""
+def measure(items: Sequence[Item], on_frame: Callable[[int], None] = lambda count: None) -> list[Pair]:
+    """Every other clip against the first; on_frame hears how many frames are done. Raises UserError when one has
+    another size."""
     first, *others = items
-    return [_pair(first, other) for other in others]
+    for other in others:
+        if first.size != other.size:
+            sizes = " and ".join(f"{width}x{height}" for width, height in (first.size, other.size))
+            raise UserError(f"compare: {first.name} and {other.name} have different sizes ({sizes})")
+    errors: list[list[float]] = [[] for _ in others]
+    likeness: list[list[float]] = [[] for _ in others]
+    # A longer clip than the shortest is measured against those that are as long.
+    for done, (a, *rest) in enumerate(zip_longest(*(item.frames for item in items))):
+        if a is None or all(b is None for b in rest):
+            break
+        for k, b in enumerate(rest):
+            if b is not None:
+                errors[k].append(float(np.mean((a.astype(np.float32) - b) ** 2)))
+                likeness[k].append(ssim(a, b))
+        on_frame(done + 1)
+    return [_pair(other.name, errors[k], likeness[k]) for k, other in enumerate(others)]
 
 
-def _pair(first: Item, other: Item) -> Pair:
-    if first.size != other.size:
-        sizes = " and ".join(f"{width}x{height}" for width, height in (first.size, other.size))
-        raise UserError(f"compare: {first.name} and {other.name} have different sizes ({sizes})")
-    count = min(len(first.frames), len(other.frames))
-    errors, likeness = [], []
-    for a, b in zip(first.frames[:count], other.frames[:count], strict=True):
-        errors.append(float(np.mean((a.astype(np.float32) - b) ** 2)))
-        likeness.append(ssim(a, b))
+def _pair(name: str, errors: list[float], likeness: list[float]) -> Pair:
     return Pair(
-        other.name,
+        name,
         [round(_decibels(error), 2) for error in errors],
         [round(value, 4) for value in likeness],
         round(_decibels(float(np.mean(errors))), 2),
@@ -124,15 +147,11 @@ def _decibels(error: float) -> float:
 
 
 def heat_map(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Where two clips (T, H, W, 3) differ: the largest channel's difference as a colour, (T, H, W, 3) uint8."""
-    count = min(len(a), len(b))
-    out = np.empty((count, *a.shape[1:]), np.uint8)
-    for k in range(count):
-        level = np.sqrt(np.abs(a[k].astype(np.int16) - b[k]).max(-1) / 8).clip(0, 4)
-        below = level.astype(np.int8)
-        part = (level - below)[..., None]
-        out[k] = HEAT[below] * (1 - part) + HEAT[np.minimum(below + 1, 4)] * part
-    return out
+    """Where two pictures (..., H, W, 3) differ: the largest channel's difference as a colour, in that shape, uint8."""
+    level = np.sqrt(np.abs(a.astype(np.int16) - b).max(-1) / 8).clip(0, 4)
+    below = level.astype(np.int8)
+    part = (level - below)[..., None]
+    return (HEAT[below] * (1 - part) + HEAT[np.minimum(below + 1, 4)] * part).astype(np.uint8)
 
 
 def differences(items: Sequence[Item]) -> dict[str, list[str]]:
@@ -150,7 +169,7 @@ def contact_sheet(items: Sequence[Item], pairs: Sequence[Pair]) -> Image.Image:
     width, height = items[0].size
     scale = min(1.0, 256 / max(width, height))
     tile = (round(width * scale), round(height * scale))
-    count = min(len(item.frames) for item in items)
+    count = min(len(pair.psnr) for pair in pairs)
     chosen = sorted({round(k * (count - 1) / (SHEET_FRAMES - 1)) for k in range(SHEET_FRAMES)})
     sheet = Image.new("RGB", (len(chosen) * tile[0], len(items) * (tile[1] + LABEL)), "#16161a")
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(13)
@@ -158,18 +177,26 @@ def contact_sheet(items: Sequence[Item], pairs: Sequence[Pair]) -> Image.Image:
     for row, item in enumerate(items):
         top = row * (tile[1] + LABEL)
         draw.text((6, top + 3), item.name + figures.get(item.name, ""), "#ededf0", font)
-        for column, frame in enumerate(chosen):
-            picture = Image.fromarray(item.frames[frame]).resize(tile, Image.Resampling.LANCZOS)
-            sheet.paste(picture, (column * tile[0], top + LABEL))
+        for frame, pixels in enumerate(islice(item.frames, count)):
+            if frame in chosen:
+                picture = Image.fromarray(pixels).resize(tile, Image.Resampling.LANCZOS)
+                sheet.paste(picture, (chosen.index(frame) * tile[0], top + LABEL))
     return sheet
 
 
-def side_by_side(items: Sequence[Item]):
-    """Frames (H, W, 3) uint8 of all clips beside each other, then the heat map of each against the first."""
-    count = min(len(item.frames) for item in items)
-    maps = [heat_map(items[0].frames, item.frames) for item in items[1:]]
-    for k in range(count):
-        yield np.concatenate([*(item.frames[k] for item in items), *(heat[k] for heat in maps)], axis=1)
+def side_by_side(items: Sequence[Item]) -> Iterator[np.ndarray]:
+    """Frames (H, W, 3) uint8 of all clips beside each other, then the heat map of each against the first.
+
+    Scaled down together to at most MAX_WIDTH: an encoder keeps dozens of them.
+    """
+    width, height = items[0].size
+    scale = min(1.0, MAX_WIDTH / (width * (2 * len(items) - 1)))
+    tile = (max(2, int(width * scale) // 2 * 2), max(2, int(height * scale) // 2 * 2))
+    for first, *others in zip(*(item.frames for item in items), strict=False):
+        row = [first, *others, *(heat_map(first, other) for other in others)]
+        if scale < 1:
+            row = [np.asarray(Image.fromarray(part).resize(tile, Image.Resampling.BOX)) for part in row]
+        yield np.concatenate(row, axis=1)
 
 
 def report(items: Sequence[Item], pairs: Sequence[Pair]) -> dict:

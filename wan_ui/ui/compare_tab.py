@@ -5,7 +5,6 @@ differently, puts jobs for a grid into the queue and writes the files of an expo
 nothing outside the tab takes part.
 """
 
-import functools
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from wan_ui.intake import Draft
 from wan_ui.jobs import Job
 from wan_ui.pipeline import PIPELINE
 from wan_ui.qa import compare
+from wan_ui.ui.comparisons import COMPARISONS, Comparison
 from wan_ui.ui.handlers import complaint, guard
 from wan_ui.ui.history import LIMIT
 from wan_ui.ui.markup import file_url, speaks, spent, text, title, wide_table
@@ -31,9 +31,11 @@ watch('value', () => { if (element.querySelector('a, [role=alert]')) wanUi.bring
 """
 MOST = 6  # clips at once
 COLOURS = ("#6b6be0", "#d9772b", "#1f8a54", "#c0408a", "#2a8fb8")
-# Per page. shown: ids of the jobs that are compared; waiting: of the grid that is being made
-NOTHING = {"shown": [], "waiting": []}
-WAIT = 1.0  # seconds between looks at a grid's jobs
+# Per page. shown: ids of the jobs that are compared; waiting: of the grid that is being made; wanted: "show" or
+# "export" while the comparison is being made
+NOTHING = {"shown": [], "waiting": [], "wanted": ""}
+WAIT = 1.0  # seconds between looks at a grid's jobs or a comparison
+AT_ONCE = 0.7  # seconds that a short comparison is waited for
 
 
 def build_compare_tab(browser: gr.BrowserState) -> Callable[[gr.Tab, dict], None]:
@@ -51,7 +53,7 @@ def build_compare_tab(browser: gr.BrowserState) -> Callable[[gr.Tab, dict], None
         picker.picked(lambda: "", None, message, **plain)
         picker.grid(run_grid, [browser, state], shown, **plain)
         timer.tick(observe_grid, [browser, state], [*shown, picker], **{**plain, "trigger_mode": "once"})
-        player.export(export, [browser, state], message, **plain)
+        player.export(export, [browser, state], shown, **plain)
 
     return wire
 
@@ -60,7 +62,7 @@ def build_compare_tab(browser: gr.BrowserState) -> Callable[[gr.Tab, dict], None
 def choices(browser: dict, state: dict) -> list:
     """Updates: picker, timer."""
     _, owner = identify(browser, PIPELINE.settings)
-    return [picker_html(owner, state["shown"]), gr.Timer(WAIT, active=bool(state["waiting"]))]
+    return [picker_html(owner, state["shown"]), gr.Timer(WAIT, active=bool(state["waiting"] or state["wanted"]))]
 
 
 @guard
@@ -71,12 +73,34 @@ def show(browser: dict, state: dict, event: gr.EventData) -> list:
 
 
 def _shown(jobs: list[str], owner: str, state: dict) -> list:
-    state["shown"], state["waiting"] = jobs[:MOST], []
+    state["shown"], state["waiting"], state["wanted"] = jobs[:MOST], [], "show"
+    return _look(owner, state)
+
+
+def _look(owner: str, state: dict) -> list:
+    """Ask for what is wanted. Updates: player, message, timer, state. While it is made the timer asks again."""
+    export = state["wanted"] == "export"
     try:
-        player, words = player_html(_finished(state["shown"], owner)), ""
+        jobs = _finished(state["shown"], owner)
+        folder = PIPELINE.clips / jobs[0].id / "compare" if export else None
+        comparison = COMPARISONS.ask(owner, _clips(jobs), folder)
+        comparison.ended.wait(AT_ONCE)
+        if comparison.active:
+            return [gr.skip() if export else "", _measuring(comparison), gr.Timer(WAIT, active=True), state]
+        if comparison.state != "done":
+            raise UserError(comparison.words or "compare: it was given up; press the button again")
     except UserError as error:
-        player, words = "", complaint(error)
-    return [player, words, gr.Timer(active=False), state]
+        state["wanted"] = ""
+        return [gr.skip() if export else "", complaint(error), gr.Timer(active=False), state]
+    state["wanted"] = ""
+    player = gr.skip() if export else player_html(jobs, comparison.result)
+    return [player, _links(comparison.result["files"]), gr.Timer(active=False), state]
+
+
+def _measuring(comparison: Comparison) -> str:
+    words = "Waiting for another comparison" if comparison.state == "waiting" else "Measuring"
+    words += f": {comparison.frames} frames" if comparison.frames else ""
+    return f'<p class="w-note" role="status">{words} …</p>'
 
 
 @guard
@@ -121,6 +145,8 @@ def _again(job: Job, scheme: str) -> Draft:
 def observe_grid(browser: dict, state: dict) -> list:
     """Updates: player, message, timer, state, picker. When all jobs have ended, those that are done are compared."""
     _, owner = identify(browser, PIPELINE.settings)
+    if not state["waiting"]:
+        return [*_look(owner, state), gr.skip()]
     jobs = [job for job in (PIPELINE.job(job_id, owner) for job_id in state["waiting"]) if job]
     if any(job.active for job in jobs):
         return [gr.skip(), _progress(state, owner), gr.skip(), state, gr.skip()]
@@ -140,21 +166,19 @@ def _progress(state: dict, owner: str) -> str:
 
 
 @guard
-def export(browser: dict, state: dict) -> str:
-    """The message with links to the files; they lie in the first clip's own folder."""
+def export(browser: dict, state: dict) -> list:
+    """Updates: player, message with links to the files, timer, state. They lie in the first clip's own folder."""
     _, owner = identify(browser, PIPELINE.settings)
-    try:
-        jobs = _finished(state["shown"], owner)
-        items = list(_items(tuple(job.id for job in jobs)))
-        folder = PIPELINE.clips / jobs[0].id / "compare"
-        paths = compare.export(items, compare.measure(items), folder)
-    except UserError as error:
-        return complaint(error)
-    links = [
-        f'<a class="w-button" href="{text(file_url(path))}" download="{text(name)}">{text(name)}</a>'
-        for name, path in paths.items()
-    ]
-    return f'<div class="w-buttons">{"".join(links)}</div>'
+    state["wanted"] = "export"
+    return _look(owner, state)
+
+
+def _links(files: dict[str, str]) -> str:
+    links = "".join(
+        f'<a class="w-button" href="{text(file_url(Path(path)))}" download="{text(name)}">{text(name)}</a>'
+        for name, path in files.items()
+    )
+    return f'<div class="w-buttons">{links}</div>' if links else ""
 
 
 # ---------------------------------------------------------------- what is compared
@@ -167,19 +191,21 @@ def _finished(ids: list[str], owner: str, least: int = 2) -> list[Job]:
     return jobs
 
 
-@functools.lru_cache(4)
-def _items(ids: tuple[str, ...]) -> tuple[compare.Item, ...]:
-    """Frames and settings; kept, since export and a second look want them again. A finished clip never changes."""
-    jobs = [PIPELINE.jobs.get(job_id) for job_id in ids]
+def _clips(jobs: list[Job]) -> list[dict]:
+    """Path, name and settings of each, as the child is given them."""
     names = [_name(job) for job in jobs]
-    return tuple(
-        compare.read_item(
-            PIPELINE.clip(job),
-            f"{name} ({k + 1})" if names.count(name) > 1 else name,
-            {**job.request.to_dict(), "facts": job.result["facts"], "seconds": round(spent(job), 2)},
-        )
+    return [
+        {
+            "path": str(PIPELINE.clip(job)),
+            "name": f"{name} ({k + 1})" if names.count(name) > 1 else name,
+            "settings": {
+                **job.request.public(),
+                "facts": job.result.get("facts", {}),
+                "seconds": round(spent(job), 2),
+            },
+        }
         for k, (job, name) in enumerate(zip(jobs, names, strict=True))
-    )
+    ]
 
 
 def _name(job: Job) -> str:
@@ -226,27 +252,27 @@ def picker_html(owner: str, picked: list[str]) -> str:
     )
 
 
-def player_html(jobs: list[Job]) -> str:
-    items = _items(tuple(job.id for job in jobs))
-    pairs = compare.measure(items)
-    frames = min(len(item.frames) for item in items)
-    width, height = items[0].size
+def player_html(jobs: list[Job], result: dict) -> str:
+    names = [clip["name"] for clip in result["clips"]]
+    pairs = [compare.Pair(**values) for values in result["pairs"]]
+    frames = min(len(pair.psnr) for pair in pairs)
+    (width, height), fps = result["size"], result["fps"]
     clips = "".join(
         f'<figure class="w-cmp-clip"><video src="{text(file_url(PIPELINE.clip(job)))}" muted playsinline '
-        f'preload="auto" style="aspect-ratio:{width}/{height}" aria-label="{text(item.name)}"></video>'
-        f"<figcaption>{text(item.name)}</figcaption></figure>"
-        for job, item in zip(jobs, items, strict=True)
+        f'preload="auto" style="aspect-ratio:{width}/{height}" aria-label="{text(name)}"></video>'
+        f"<figcaption>{text(name)}</figcaption></figure>"
+        for job, name in zip(jobs, names, strict=True)
     )
     modes = "".join(
         f'<button type="button" class="w-button" data-mode-is="{mode}" aria-pressed="false">{words}</button>'
         for mode, words in (("side", "Side by side"), ("wipe", "Wipe"), ("difference", "Difference"))
     )
     others = "".join(
-        f'<button type="button" class="w-button" data-other="{k}" aria-pressed="false">{text(item.name)}</button>'
-        for k, item in enumerate(items[1:], start=1)
+        f'<button type="button" class="w-button" data-other="{k}" aria-pressed="false">{text(name)}</button>'
+        for k, name in enumerate(names[1:], start=1)
     )
     return (
-        f'<div class="w-cmp" data-frames="{frames}" data-fps="{items[0].fps:g}" data-mode="side">'
+        f'<div class="w-cmp" data-frames="{frames}" data-fps="{fps:g}" data-mode="side">'
         f'<div class="w-buttons">{modes}<button type="button" class="w-button w-cmp-export" data-cmp="export">'
         "Export MP4, PNG and JSON</button></div>"
         f'<div class="w-buttons w-cmp-others">{others}</div>'
@@ -259,7 +285,7 @@ def player_html(jobs: list[Job]) -> str:
         f'<input type="range" class="w-cmp-frame" min="0" max="{frames - 1}" value="0" aria-label="Frame">'
         '<span class="w-cmp-label">frame 1</span></div>'
         f"{_plot('PSNR', 'dB', [pair.psnr for pair in pairs], pairs)}"
-        f"{_plot('SSIM', '', [pair.ssim for pair in pairs], pairs)}{_table(items, pairs)}</div>"
+        f"{_plot('SSIM', '', [pair.ssim for pair in pairs], pairs)}{_table(result, pairs)}</div>"
     )
 
 
@@ -293,7 +319,7 @@ def _plot(title: str, unit: str, series: list[list[float]], pairs) -> str:
     )
 
 
-def _table(items, pairs) -> str:
+def _table(result: dict, pairs: list[compare.Pair]) -> str:
     rows = "".join(
         f'<tr><td><span class="w-cmp-key" style="background:{COLOURS[k % len(COLOURS)]}"></span>{text(pair.name)}</td>'
         f"<td>{pair.psnr_total:.2f} dB</td><td>{pair.ssim_total:.4f}</td><td>{pair.worst_frame + 1}</td></tr>"
@@ -303,7 +329,7 @@ def _table(items, pairs) -> str:
         f"<tr><td>{text(key.replace('_', ' '))}</td>"
         + "".join(f"<td>{text(value or '–')}</td>" for value in values)
         + "</tr>"
-        for key, values in compare.differences(items).items()
+        for key, values in result["differences"].items()
     )
-    figures = wide_table("Figures", (f"Against {items[0].name}", "PSNR", "SSIM", "Worst frame"), rows)
-    return figures + wide_table("Settings", ("Different", *(item.name for item in items)), different)
+    figures = wide_table("Figures", (f"Against {result['reference']}", "PSNR", "SSIM", "Worst frame"), rows)
+    return figures + wide_table("Settings", ("Different", *(clip["name"] for clip in result["clips"])), different)
