@@ -4,27 +4,27 @@ Gradio is imported only inside `serve`: the worker is a spawned child, which imp
 it must not spend seconds and memory on a page that it never shows.
 """
 
-import errno
 import logging
-import socket
 import sys
 import threading
 
 from wan_ui.errors import UserError
 from wan_ui.pipeline import PIPELINE
-from wan_ui.settings import Settings, default_environment, settings
+from wan_ui.preflight import check_folder, check_folders, check_port, say_anything
+from wan_ui.settings import Settings, page_environment, settings
 from wan_ui.signals import Stop, stoppable
 from wan_ui.worker import ENGINE_FACTORY
 
 
 def serve(values: Settings, engine_factory: str = ENGINE_FACTORY) -> None:
-    """Run until stopped with Ctrl-C or SIGTERM. Raises UserError when the port or the outputs folder is taken."""
+    """Run until stopped with Ctrl-C or SIGTERM. Raises UserError when the port or a folder is taken or cannot be used."""
     page = None
     with stoppable():
         try:
-            _check_port(values)
+            check_port(values)
+            check_folders(values)
+            check_folder(page_environment(values), "uploads", "GRADIO_TEMP_DIR")
             PIPELINE.open(values, engine_factory=engine_factory, warm=False)
-            default_environment({"GRADIO_ANALYTICS_ENABLED": "False"})
             from wan_ui.ui import build_ui, launch
 
             page = build_ui(values)
@@ -41,23 +41,9 @@ def serve(values: Settings, engine_factory: str = ENGINE_FACTORY) -> None:
                 page.server.thread.join(2)  # open pages would hold it for longer: they find it again when it is back
 
 
-def _check_port(values: Settings) -> None:
-    host = values.host.strip("[]")
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, values.port))
-        except OSError as error:
-            if error.errno == errno.EADDRINUSE:
-                words = f"port: {values.port} is in use by another program; stop it, or choose another with WAN_UI_PORT"
-            else:
-                words = f"host: cannot listen on {values.host}:{values.port} ({error.strerror}); see WAN_UI_HOST"
-            raise UserError(words) from None
-
-
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    say_anything()
     try:
         serve(settings())
     except UserError as error:

@@ -97,7 +97,9 @@ def finish(process, log: Path, case, limit: float) -> list[dict]:
         process.kill()
         output, _ = process.communicate()
     else:
-        words = (LAST_WORD.findall(log.read_text(errors="replace")) or [f"exit code {process.returncode}"])[-1]
+        words = (
+            LAST_WORD.findall(log.read_text(encoding="utf-8", errors="replace")) or [f"exit code {process.returncode}"]
+        )[-1]
     rows = [json.loads(line) for line in output.splitlines() if line.startswith("{")]
     for width, height in sizes[len(rows) :]:
         rows.append({"model": model, "scheme": scheme, "who": who, "size": f"{width}x{height}", "error": words})

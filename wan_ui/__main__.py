@@ -7,6 +7,7 @@ import sys
 from wan_ui import __version__
 from wan_ui.commands import bench, compare, doctor, download, generate, lipsync, loras, patches, probe, serve, stages
 from wan_ui.errors import UserError
+from wan_ui.preflight import say_anything
 from wan_ui.signals import Stop, stoppable
 
 COMMANDS = (serve, generate, lipsync, download, loras, patches, bench, stages, probe, compare, doctor)
@@ -27,6 +28,7 @@ def main(argv: list[str] | None = None) -> int:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for command in COMMANDS:
         command.add(commands)
+    say_anything()
     args = parser.parse_args(argv)
     logging.basicConfig(
         level=logging.INFO if args.verbose else logging.WARNING, format="%(levelname)s %(name)s: %(message)s"

@@ -178,7 +178,7 @@ def _model(name: str, values: dict, repositories: dict[str, Repository]) -> Mode
 def load_catalog(path: Path) -> dict[str, Model]:
     """All models by name. Raises UserError naming the file and entry that is wrong."""
     try:
-        entries = tomllib.loads(path.read_text())
+        entries = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, tomllib.TOMLDecodeError) as error:
         raise UserError(f"catalog {path}: {error}") from None
     repositories = {}

@@ -135,7 +135,7 @@ def own_tensors(header: Header) -> dict[str, tuple[str, TensorInfo]]:
 def read_parameters(config: Path) -> dict[str, tuple[int, ...]]:
     """`parameters` of an official config.json. Raises UserError."""
     try:
-        return parameters(json.loads(config.read_text()))
+        return parameters(json.loads(config.read_text(encoding="utf-8")))
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(f"{config}: not a WanModel config: {type(error).__name__}: {error}") from error
 

@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 from wan_ui import __version__, weights
 from wan_ui.catalog import Model, Scheme
 from wan_ui.errors import UserError
-from wan_ui.settings import Settings
+from wan_ui.settings import Settings, proxies
 
 CHUNK = 1 << 20  # bytes
 ATTEMPTS = 5  # per file; each goes on where the last one broke off
@@ -127,11 +127,24 @@ class _StayHere(urllib.request.HTTPRedirectHandler):
         return super().redirect_request(request, file, code, message, headers, url) if here == there else None
 
 
+def _opener(request: urllib.request.Request, *handlers) -> urllib.request.OpenerDirector:
+    """Through the host's proxy, if there is one for this address. Raises UserError for a SOCKS proxy."""
+    chosen = proxies()
+    proxy = "" if urllib.request.proxy_bypass(request.host) else chosen.get(request.type, "")
+    if proxy.lower().startswith("socks"):
+        name = f"{request.type.upper()}_PROXY"
+        raise UserError(
+            f"{request.full_url}: downloads cannot go through the SOCKS proxy {proxy}; set {name} to an HTTP proxy, or "
+            f"to nothing along with ALL_PROXY"
+        )
+    return urllib.request.build_opener(urllib.request.ProxyHandler(chosen), *handlers)
+
+
 def describe(repo: str, file: str, target: Path, url: str) -> Item:
     """Size, checksum and revision of one file at the hub. OSError without a network, UserError if it is gone."""
     request = urllib.request.Request(url, method="HEAD", headers=HEADERS)
     try:
-        with urllib.request.build_opener(_StayHere).open(request, timeout=TIMEOUT) as answer:
+        with _opener(request, _StayHere).open(request, timeout=TIMEOUT) as answer:
             headers = answer.headers
     except urllib.error.HTTPError as error:
         if not 300 <= error.code < 400:
@@ -204,7 +217,8 @@ def _receive(item: Item) -> Iterator[int]:
         yield have
         return
     headers = HEADERS | ({"Range": f"bytes={have}-"} if have else {})
-    with urllib.request.urlopen(urllib.request.Request(item.url, headers=headers), timeout=TIMEOUT) as answer:
+    request = urllib.request.Request(item.url, headers=headers)
+    with _opener(request).open(request, timeout=TIMEOUT) as answer:
         resumed = answer.status == 206
         have = have if resumed else 0
         with _open_part(item, "ab" if resumed else "wb") as file:

@@ -122,7 +122,7 @@ def memory() -> dict[str, float]:
     """GiB of this process: host_peak, and with a GPU gpu_resident, gpu_peak (both as reserved from the driver)
     and gpu_context, which every process on a GPU pays beside them."""
     status = Path("/proc/self/status")
-    lines = status.read_text().splitlines() if status.is_file() else []
+    lines = status.read_text(encoding="utf-8").splitlines() if status.is_file() else []
     figures = {"host_peak": next((int(x.split()[1]) for x in lines if x.startswith("VmHWM")), 0) * 1024}
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_initialized():

@@ -5,8 +5,10 @@ bad value is an error that names the variable and what is allowed. There are no 
 beside this. A new setting is one line of Settings, its rule (wan_ui/rules.py) and a row of the README's table.
 """
 
+import getpass
 import os
 import re
+import urllib.request
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -34,14 +36,14 @@ def setting(default: Any, rule: Rule) -> Any:
     return field(default=default, metadata={"rule": rule})
 
 
-def _default_cache() -> Path:
-    """~/.cache/wan-ui, or for those who have no home or none that can be written, a folder beside the clips."""
+def _home_cache() -> Path | None:
+    """~/.cache/wan-ui; None for those who have no home, or none that can be written."""
     try:
         folder = Path.home() / ".cache" / "wan-ui"
         there = next(path for path in (folder, *folder.parents) if path.exists())
     except (RuntimeError, OSError):  # no HOME, and a user id without an entry in the list of users
-        return Path("outputs/cache")
-    return folder if os.access(there, os.W_OK | os.X_OK) else Path("outputs/cache")
+        return None
+    return folder if os.access(there, os.W_OK | os.X_OK) else None
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,8 @@ class Settings:
     # LoRA files, in subfolders too; those of assets/loras are listed beside them
     loras: Path = setting(Path("loras"), rules.folder())
     hub: str = setting("https://huggingface.co", rules.URL)  # or a mirror; HF_ENDPOINT is honoured
-    cache: Path = setting(_default_cache(), rules.folder())  # files derived from shipped ones; safe to delete
+    # files derived from shipped ones; safe to delete
+    cache: Path = setting(_home_cache() or Path("outputs/cache"), rules.folder())
     catalog: Path = setting(ROOT / "configs" / "catalog.toml", rules.file())
     model: str = setting("wan-tiny", rules.text("a model of the catalog"))  # loaded when the app starts
     scheme: str = setting("", rules.text("a scheme of the model"))  # empty: the model's default
@@ -144,6 +147,8 @@ def load_settings(environ: dict[str, str]) -> Settings:
         source = next((source for source in sources if source in set_here), "")
         if source:
             values[name] = read(name, set_here[source], source)
+    if "cache" not in values and not _home_cache():
+        values["cache"] = values.get("outputs", Path("outputs")) / "cache"
     settings = Settings(**values)
     _check_names(settings)
     return settings
@@ -183,6 +188,7 @@ def settings() -> Settings:
     """The settings of this process. Raises UserError when the environment has a bad value."""
     if _current is None:
         use(load_settings(dict(os.environ)))
+        _stand_in_home(_current)
     return _current
 
 
@@ -190,6 +196,46 @@ def default_environment(values: dict[str, str]) -> None:
     """Set variables that a library reads at its import, where the host has not set them itself."""
     for name, value in values.items():
         os.environ.setdefault(name, value)
+
+
+def _stand_in_home(values: Settings) -> None:
+    """Libraries (triton, torch, the hub's) look for a home and a user's name at import or later, and raise without."""
+    try:
+        Path.home()
+    except RuntimeError:
+        os.environ["HOME"] = str(values.cache)
+    try:
+        getpass.getuser()
+    except (KeyError, OSError):  # a user id that is in no list of users
+        os.environ["USER"] = "wan-ui"
+
+
+def page_environment(values: Settings) -> Path:
+    """What Gradio reads at its import, to be called before; the folder of uploads.
+
+    /tmp/gradio, its own choice, may be another user's. The self-test that it makes over HTTP must not go through a
+    proxy, and it raises at import for a SOCKS proxy; the page fetches nothing but downloads, which ask `proxies`.
+    Before it listens it tries the port on an IPv4 socket, whatever the address.
+    """
+    default_environment({"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_TEMP_DIR": str(values.outputs / "uploads")})
+    os.environ.update({"GRADIO_SERVER_NAME": "127.0.0.1", "GRADIO_SERVER_PORT": str(values.port)})
+    global _proxies
+    _proxies = proxies()
+    for name in list(os.environ):
+        if re.fullmatch(r"(?i)(http|https|all|ws|wss|ftp)_proxy", name):
+            del os.environ[name]
+    return Path(os.environ["GRADIO_TEMP_DIR"])
+
+
+_proxies: dict[str, str] | None = None
+
+
+def proxies() -> dict[str, str]:
+    """Scheme -> proxy, as the host has set them; NO_PROXY stays in the environment."""
+    if _proxies is not None:
+        return _proxies
+    found = urllib.request.getproxies()
+    return {scheme: found[name] for scheme in ("http", "https") for name in ("all", scheme) if name in found}
 
 
 def child_environment(values: dict[str, str]) -> dict[str, str]:

@@ -199,7 +199,7 @@ class Worker:
     def _epitaph(self, progress: Progress) -> str:
         self.process.join(5)
         code = self.process.exitcode
-        stack = Path(self.stderr.name).read_text(errors="replace").strip()
+        stack = Path(self.stderr.name).read_text(encoding="utf-8", errors="replace").strip()
         if stack:
             log.error("worker's last words:\n%s", stack)
         if code is not None and code < 0:
@@ -242,7 +242,7 @@ def _result(answer: dict) -> dict:
 
 def worker_main(pipe, engine_factory: str, settings_json: str, stderr_path: str) -> None:
     """Entry point of the child: answer messages until the pipe closes."""
-    stack_file = open(stderr_path, "w")  # noqa: SIM115 - must stay open for faulthandler
+    stack_file = open(stderr_path, "w", encoding="utf-8")  # noqa: SIM115 - must stay open for faulthandler
     faulthandler.enable(stack_file)
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)

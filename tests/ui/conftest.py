@@ -46,7 +46,6 @@ class App:
             **kept,
             "WAN_UI_PORT": str(self.port),
             "WAN_UI_OUTPUTS": str(folder / "outputs"),
-            "GRADIO_TEMP_DIR": str(folder / "uploads"),
             "PYTHONUNBUFFERED": "1",
             **environ,
         }
@@ -136,10 +135,25 @@ def scripted(scripted_catalog, examples, tmp_path_factory):
         app.stop(signal.SIGKILL)
 
 
+# What other people's machines have: proxies that loopback must not go through, a Kubernetes Service of the app's name,
+# a language that is not written in UTF-8.
+HOSTILE = {
+    "HTTP_PROXY": "http://127.0.0.1:9",
+    "https_proxy": "http://127.0.0.1:9",
+    "ALL_PROXY": "socks5://127.0.0.1:9",
+    "WAN_UI_SERVICE_HOST": "10.43.0.7",
+    "WAN_UI_PORT_7860_TCP": "tcp://10.43.0.7:7860",
+    "GRADIO_SERVER_PORT": "tcp://10.43.0.7:7860",
+    "LC_ALL": "C",
+    "PYTHONUTF8": "0",
+    "PYTHONCOERCECLOCALE": "0",
+}
+
+
 @pytest.fixture(scope="session")
 def app(scripted) -> App:
-    """One app that most tests share."""
-    return scripted()
+    """One app that most tests share, on a machine as machines are."""
+    return scripted(**HOSTILE)
 
 
 @pytest.fixture

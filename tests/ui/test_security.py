@@ -230,7 +230,7 @@ def test_a_broken_upload_leaves_nothing(web, app):
     head = b"POST /gradio_api/upload HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=x\r\n"
 
     def halves() -> list:
-        return list((app.folder / "uploads").glob("tmp*"))
+        return list((app.folder / "outputs" / "uploads").glob("tmp*"))
 
     def until(done) -> None:
         deadline = time.monotonic() + PATIENCE
@@ -271,7 +271,7 @@ def test_uploads_are_bounded_and_junk_does_no_harm(open_page, scripted, tmp_path
             assert web.post("/gradio_api/upload", content=body, headers=junk).status_code < 600
         named = web.post("/gradio_api/upload", files={"files": ("../../../evil.png", b"x")})
         if named.status_code == 200:
-            assert Path(named.json()[0]).is_relative_to(app.folder / "uploads")
+            assert Path(named.json()[0]).is_relative_to(app.folder / "outputs" / "uploads")
         assert web.get("/config").status_code == 200
 
 

@@ -151,6 +151,14 @@ def test_no_network_says_which_file_from_where_and_where_to_put_it(hub):
     assert len(text.splitlines()) == 2 + len(hub.files)
 
 
+def test_a_socks_proxy_is_refused_in_words_and_not_used_for_what_is_exempt(hub, monkeypatch):
+    monkeypatch.setattr(download, "proxies", lambda: {"http": "socks5://127.0.0.1:9"})
+    with pytest.raises(UserError, match=r"SOCKS proxy socks5://127.0.0.1:9; set HTTP_PROXY to an HTTP proxy"):
+        plan(hub)
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    assert plan(hub)
+
+
 def test_a_file_that_is_gone_and_a_full_disk(hub, monkeypatch):
     items = plan(hub)
     monkeypatch.setattr(download.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 100}))

@@ -1,5 +1,7 @@
 """Settings come from the environment, and a mistake there is said at once."""
 
+import getpass
+import os
 import re
 import subprocess
 import sys
@@ -8,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from wan_ui import settings as settings_module
 from wan_ui.errors import UserError
 from wan_ui.settings import ROOT, RULES, Settings, load_settings
 
@@ -139,7 +142,8 @@ def test_the_readme_lists_every_setting_with_its_default():
 
 
 def test_the_choices_are_those_that_lightx2v_is_configured_with():
-    from wan_ui.engines.lightx2v_config import ATTENTION, OFFLOADS
+    from wan_ui.engines.kernel_choice import ATTENTION
+    from wan_ui.engines.lightx2v_config import OFFLOADS
 
     for name, known in (("lightx2v_attention", ATTENTION), ("lightx2v_offload", OFFLOADS)):
         assert RULES[name].allowed == f"one of auto, {', '.join(known)}"
@@ -184,3 +188,60 @@ def test_settings_is_frozen():
 )
 def test_a_root_path_has_its_slash(given, kept):
     assert load_settings({"WAN_UI_ROOT_PATH": given}).root_path == kept
+
+
+@pytest.fixture
+def environ(monkeypatch):
+    """The environment, to be changed by what is tested."""
+    monkeypatch.setattr(os, "environ", dict(os.environ))
+
+
+@pytest.fixture
+def nobody(environ, monkeypatch):
+    """A user id without a name, and no HOME."""
+
+    def unknown(*_):
+        raise KeyError("getpwuid(): uid not found: 4242")
+
+    import pwd
+
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    for name in ("HOME", "USER", "LOGNAME", "LNAME", "USERNAME"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def test_without_a_home_the_cache_is_beside_the_clips(nobody, tmp_path):
+    assert load_settings({"WAN_UI_OUTPUTS": str(tmp_path)}).cache == tmp_path / "cache"
+    assert load_settings({"WAN_UI_CACHE": str(tmp_path / "own")}).cache == tmp_path / "own"
+
+
+def test_a_home_that_cannot_be_written_is_none(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", "/proc/1")
+    monkeypatch.setattr(os, "access", lambda path, mode: not str(path).startswith("/proc"))
+    assert load_settings({"WAN_UI_OUTPUTS": str(tmp_path)}).cache == tmp_path / "cache"
+
+
+def test_libraries_find_a_home_and_a_name(nobody, monkeypatch, tmp_path):
+    monkeypatch.setattr(settings_module, "_current", None)
+    monkeypatch.setenv("WAN_UI_OUTPUTS", str(tmp_path))
+    settings_module.settings()
+    assert Path.home() == tmp_path / "cache" and getpass.getuser() == "wan-ui"
+
+
+def test_the_page_is_started_without_proxies_but_downloads_keep_them(environ, monkeypatch, tmp_path):
+    monkeypatch.setattr(settings_module, "_proxies", None)
+    monkeypatch.delenv("GRADIO_TEMP_DIR", raising=False)
+    for name in ("http_proxy", "https_proxy", "HTTPS_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HTTP_PROXY", "http://proxy:3128")
+    monkeypatch.setenv("all_proxy", "socks5://proxy:1080")
+    monkeypatch.setenv("NO_PROXY", "hub.lan")
+    monkeypatch.setenv("GRADIO_SERVER_PORT", "tcp://10.43.0.7:80")  # of a Kubernetes Service
+    monkeypatch.setenv("GRADIO_SERVER_NAME", "::")
+    given = {"http": "http://proxy:3128", "https": "socks5://proxy:1080"}
+    assert settings_module.proxies() == given
+    assert settings_module.page_environment(Settings(outputs=tmp_path)) == tmp_path / "uploads"
+    assert not [name for name in os.environ if name.lower() in ("http_proxy", "https_proxy", "all_proxy")]
+    assert os.environ["NO_PROXY"] == "hub.lan" and os.environ["GRADIO_TEMP_DIR"] == str(tmp_path / "uploads")
+    assert (os.environ["GRADIO_SERVER_NAME"], os.environ["GRADIO_SERVER_PORT"]) == ("127.0.0.1", "7860")
+    assert settings_module.proxies() == given

@@ -78,7 +78,7 @@ def read_exr(path):
 
 def read_packed_exr(path):
     """A JavaScript module whose default export is a base64 data URI of an EXR file."""
-    source = Path(path).read_text()
+    source = Path(path).read_text(encoding="utf-8")
     start = source.index("base64,") + 7
     end = min(k for k in (source.find(q, start) for q in "\"'`") if k > 0)
     with tempfile.NamedTemporaryFile(suffix=".exr") as file:

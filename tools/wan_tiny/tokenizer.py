@@ -43,7 +43,7 @@ def train(words, seed=0):
 def main(words_file, target):
     target = Path(target)
     target.mkdir(parents=True, exist_ok=True)
-    tokenizer = train(Path(words_file).read_text().split())
+    tokenizer = train(Path(words_file).read_text(encoding="utf-8").split())
     tokenizer.save(str(target / "tokenizer.json"))
     (target / "tokenizer_config.json").write_text(
         json.dumps(

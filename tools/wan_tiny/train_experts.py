@@ -210,7 +210,7 @@ def main(args):
     out.mkdir(parents=True, exist_ok=True)
     if args.tiny:
         EXPERT["num_layers"] = 2
-    words = Path(args.photos, "words.txt").read_text().split()
+    words = Path(args.photos, "words.txt").read_text(encoding="utf-8").split()
     _, photos = images.load_photos(f"{args.photos}/train", device)
     _, held_out = images.load_photos(f"{args.photos}/eval", device)
     pool = images.make_pool(photos, 40 if args.tiny else 9000, 48 if args.tiny else 320, device, 50 + world.rank, 0.65)

@@ -14,6 +14,7 @@ from wan_ui.errors import UserError
 from wan_ui.intake import Draft
 from wan_ui.jobs import Job
 from wan_ui.pipeline import PIPELINE
+from wan_ui.preflight import check_folders
 from wan_ui.settings import settings
 from wan_ui.speech_intake import SpeechDraft
 from wan_ui.worker import describe
@@ -28,6 +29,7 @@ def run_job(draft: Draft | SpeechDraft, out: Path, quiet: bool) -> Job:
         raise UserError(f"--out: {out} must end in .mp4")
     if not out.parent.is_dir():
         raise UserError(f"--out: the folder {out.parent} does not exist")
+    check_folders(settings())
     pipeline = PIPELINE.open(settings(), client_ok=True, warm=False)
     try:
         job_id = pipeline.submit(draft)

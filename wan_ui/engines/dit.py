@@ -97,7 +97,7 @@ def read_config(path: Path) -> tuple[dict, int]:
     Raises UserError.
     """
     try:
-        config = json.loads(path.read_text())
+        config = json.loads(path.read_text(encoding="utf-8"))
         arguments = {
             "patch_size": tuple(config.get("patch_size", (1, 2, 2))),
             "num_attention_heads": config["num_heads"],

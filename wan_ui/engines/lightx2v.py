@@ -455,7 +455,7 @@ def start_runner(model_class: str, root, values: dict):
     from lightx2v.infer import init_runner
     from lightx2v.utils.set_config import set_config
 
-    with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
+    with tempfile.NamedTemporaryFile("w", encoding="utf-8", suffix=".json") as file:
         json.dump(values, file)
         file.flush()
         arguments = argparse.Namespace(

@@ -78,7 +78,7 @@ def check_weights(path: Path, stored: dict[str, Stored], scheme: Scheme) -> None
 def read_config(path: Path) -> dict:
     """A JSON of configs/lightx2v. Raises UserError naming the file and the key that is unknown or missing."""
     try:
-        values = json.loads(path.read_text())
+        values = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: {error}", field="scheme") from None
     unknown, missing = sorted(set(values) - KEYS), sorted(KEYS - set(values))

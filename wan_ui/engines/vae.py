@@ -27,7 +27,7 @@ def load_vae(path: Path, *, dtype: torch.dtype, device: torch.device) -> Autoenc
         file = path / "diffusion_pytorch_model.safetensors"
         tensors = {name: read_tensor(file, info) for name, info in read_header(file).tensors.items()}
         try:
-            config = json.loads((path / "config.json").read_text())
+            config = json.loads((path / "config.json").read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise UserError(f"{path / 'config.json'}: {error}") from error
         config = {key: value for key, value in config.items() if not key.startswith("_")}

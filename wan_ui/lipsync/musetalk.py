@@ -66,7 +66,7 @@ def fill(module: torch.nn.Module, tensors: dict[str, torch.Tensor], path: Path) 
 
 def _read_json(path: Path) -> dict:
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: is not readable JSON ({error}); fetch it again") from None
 

@@ -21,7 +21,7 @@ def base(model: Model) -> str:
         return model.family
     config = ROOT / model.root.removeprefix("embedded:") / "high_noise_model" / "config.json"
     try:
-        return BASES.get(json.loads(config.read_text())["dim"], "other")
+        return BASES.get(json.loads(config.read_text(encoding="utf-8"))["dim"], "other")
     except (OSError, ValueError, KeyError, TypeError):  # said when the model is loaded, with the file's name
         return "other"
 

@@ -132,7 +132,7 @@ def in_source(patch: Patch, checkout: Path) -> str:
         base = checkout.joinpath(*module.split("."))
         file = base / "__init__.py" if base.is_dir() else base.with_suffix(".py")
         try:
-            nodes = ast.parse(file.read_text()).body
+            nodes = ast.parse(file.read_text(encoding="utf-8")).body
         except (OSError, SyntaxError) as error:
             return f"{file}: {error}"
         for part in qualified.split("."):

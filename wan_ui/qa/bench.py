@@ -33,7 +33,7 @@ def machine() -> str:
     name = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.is_file():
-        lines = (line for line in info.read_text().splitlines() if line.startswith("model name"))
+        lines = (line for line in info.read_text(encoding="utf-8").splitlines() if line.startswith("model name"))
         name = next(lines, f":{name}").partition(":")[2].strip()
     return f"{name}, {allowed_cpus()} cores"
 
@@ -41,7 +41,7 @@ def machine() -> str:
 def import_seconds(module: str = "wan_ui.ui") -> tuple[float, bool]:
     """Seconds that a fresh interpreter needs to import the page, and whether torch came along."""
     code = f"import sys, time; t = time.time(); import {module}; print(time.time() - t, 'torch' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, encoding="utf-8", check=True)
     seconds, torch_loaded = done.stdout.split()
     return float(seconds), torch_loaded == "True"
 

@@ -215,5 +215,5 @@ def export(items: Sequence[Item], pairs: Sequence[Pair], folder: Path) -> dict[s
     paths = {name: folder / name for name in ("comparison.mp4", "contact-sheet.png", "comparison.json")}
     muxer.write_mp4(side_by_side(items), paths["comparison.mp4"], items[0].fps, {"comparison": [i.name for i in items]})
     contact_sheet(items, pairs).save(paths["contact-sheet.png"])
-    paths["comparison.json"].write_text(json.dumps(report(items, pairs), indent=1))
+    paths["comparison.json"].write_text(json.dumps(report(items, pairs), indent=1), encoding="utf-8")
     return paths

@@ -145,7 +145,7 @@ def patches(settings: Settings) -> list[dict]:
 
 def last_stages(settings: Settings) -> dict | None:
     try:
-        return json.loads((folder(settings) / "stages.json").read_text())
+        return json.loads((folder(settings) / "stages.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
 
@@ -282,8 +282,8 @@ def write(report: dict, place: Path) -> tuple[Path, Path]:
     try:
         place.mkdir(parents=True, exist_ok=True)
         paths = place / "report.md", place / "report.json"
-        paths[0].write_text(markdown(report))
-        paths[1].write_text(json.dumps(report, indent=1))
+        paths[0].write_text(markdown(report), encoding="utf-8")
+        paths[1].write_text(json.dumps(report, indent=1), encoding="utf-8")
     except OSError as error:
         raise UserError(f"doctor: the report cannot be written to {place} ({error})") from None
     return paths

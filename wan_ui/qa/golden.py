@@ -78,7 +78,7 @@ def load_golden(folder: Path) -> Golden:
     """Raises UserError where there is none."""
     path = folder / "golden.json"
     try:
-        values = json.loads(path.read_text())
+        values = json.loads(path.read_text(encoding="utf-8"))
         return Golden(folder, values["model"], tuple(values["clips"]), values["thresholds"])
     except FileNotFoundError:
         raise UserError(f"golden: {folder} holds no golden.json; --update renders a new set into it") from None
@@ -91,7 +91,7 @@ def start_golden(folder: Path, model: Model, scheme: str) -> Golden:
     folder.mkdir(parents=True, exist_ok=True)
     clips = [{**clip, "frames": min(model.frames)} for clip in CLIPS]
     values = {"model": model.name, "clips": clips, "thresholds": {scheme: AGAIN}}
-    (folder / "golden.json").write_text(json.dumps(values, indent=1) + "\n")
+    (folder / "golden.json").write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
     return load_golden(folder)
 
 

@@ -96,5 +96,5 @@ def block_plot(blocks, folder: Path) -> str:
             name = "in" if index == 0 else str(index - 1)
             parts.append(f'<text x="{x(index):.1f}" y="{height - 12}" text-anchor="middle" fill="#888">{name}</text>')
     name = f"{blocks.stage.replace(' ', '-')}-blocks.svg"
-    (folder / name).write_text("\n".join([*parts, "</svg>"]))
+    (folder / name).write_text("\n".join([*parts, "</svg>"]), encoding="utf-8")
     return name

@@ -64,7 +64,9 @@ def shape_of(model: Model, width: int, height: int, frames: int) -> Shape:
     """What the transformer blocks of `model` work on at that size. Raises UserError for a damaged config."""
     heads, head_dim, ffn = SIZES[model.family]
     if model.embedded:
-        config = json.loads((ROOT / model.root.removeprefix("embedded:") / "high_noise_model/config.json").read_text())
+        config = json.loads(
+            (ROOT / model.root.removeprefix("embedded:") / "high_noise_model/config.json").read_text(encoding="utf-8")
+        )
         heads, ffn = config["num_heads"], config["ffn_dim"]
         head_dim = config["dim"] // heads
     patch = 32 if model.family == "5b" else 16  # pixels per token: the VAE's stride times 2
@@ -90,7 +92,7 @@ def gpus() -> list[dict[str, str]]:
     """{"name", "driver", "memory"} of every GPU by nvidia-smi."""
     command = ["nvidia-smi", "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader"]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=20)
+        done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", timeout=20)
     except (OSError, subprocess.TimeoutExpired):
         return []
     rows = [[part.strip() for part in line.split(",")] for line in done.stdout.strip().splitlines()]
@@ -259,7 +261,7 @@ def _key(probe: Probe, shape: Shape, versions: str) -> str:
 
 def _read(settings: Settings) -> dict[str, dict]:
     try:
-        return json.loads(_file(settings).read_text())
+        return json.loads(_file(settings).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
 
@@ -268,7 +270,7 @@ def _write(settings: Settings, known: dict[str, dict]) -> None:
     path = _file(settings)
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(".part")
-    part.write_text(json.dumps(known, indent=1))
+    part.write_text(json.dumps(known, indent=1), encoding="utf-8")
     os.replace(part, path)
 
 

@@ -134,7 +134,7 @@ def examine(engine, model: Model, scheme: Scheme, wish: str, report: Report, fol
     values["when"] = time.strftime("%Y-%m-%d %H:%M:%S")
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "stages.json").write_text(json.dumps(values, indent=1))
+        (folder / "stages.json").write_text(json.dumps(values, indent=1), encoding="utf-8")
     return values
 
 
@@ -354,7 +354,7 @@ def measured():
         torch.cuda.reset_peak_memory_stats()
     else:
         with contextlib.suppress(OSError):
-            Path("/proc/self/clear_refs").write_text("5")  # start the process's high-water mark again
+            Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # start the process's high-water mark again
     started = time.perf_counter()
     yield cost
     if gpu:
@@ -364,7 +364,7 @@ def measured():
 
 def _peak_resident() -> int:
     try:
-        lines = Path("/proc/self/status").read_text().splitlines()
+        lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
         return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
     except (OSError, StopIteration):
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

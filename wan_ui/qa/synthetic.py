@@ -57,7 +57,7 @@ def write(model: Model, scheme: Scheme, settings: Settings, engine: str) -> None
         if file in weights.TOKENIZER_FILES:
             shutil.copyfile(TOKENIZER / file, path)
         elif file in weights.CONFIGS[model.family]:
-            path.write_text(json.dumps(config))
+            path.write_text(json.dumps(config), encoding="utf-8")
         elif ref in experts:
             name = f"{model.name} {experts[ref] if scheme.low else ''}".strip()
             write_hole(path, layouts.dit(config, scheme), name)

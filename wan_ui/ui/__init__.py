@@ -206,7 +206,7 @@ def launch(page: gr.Blocks, settings: Settings, clips: str) -> None:
     server.install(settings, lambda app: Guard(app, settings))
     page.queue(max_size=None)
     page.launch(
-        server_name=settings.host,
+        server_name=f"[{settings.host}]" if ":" in settings.host else settings.host,
         server_port=settings.port,
         auth=tuple(settings.auth.split(":", 1)) if settings.auth else None,
         allowed_paths=[clips],  # every clip lies under an id that cannot be guessed
@@ -214,7 +214,7 @@ def launch(page: gr.Blocks, settings: Settings, clips: str) -> None:
         root_path=settings.root_path,
         theme=build_theme(),
         css_paths=CSS,
-        head=f"<script>{SCRIPT.read_text()}</script>",
+        head=f"<script>{SCRIPT.read_text(encoding='utf-8')}</script>",
         favicon_path=FAVICON,
         footer_links=["api"],
         share=False,

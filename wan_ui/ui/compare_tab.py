@@ -24,7 +24,7 @@ from wan_ui.ui.markup import file_url, speaks, spent, text, title, wide_table
 from wan_ui.ui.session import identify
 from wan_ui.ui.values import texts_of_event
 
-SCRIPT = (Path(__file__).parent / "compare.js").read_text()
+SCRIPT = (Path(__file__).parent / "compare.js").read_text(encoding="utf-8")
 # It stands between the buttons that it is about; files and complaints come into view, progress leaves the page alone.
 MESSAGE = """
 watch('value', () => { if (element.querySelector('a, [role=alert]')) wanUi.bring(element); });

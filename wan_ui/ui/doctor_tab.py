@@ -54,9 +54,10 @@ class Child:
                     "WAN_UI_OUTPUTS": str(settings.outputs),
                     "WAN_UI_CACHE": str(settings.cache),
                     "WAN_UI_LIGHTX2V_PATCHES_OFF": settings.lightx2v_patches_off,
+                    "PYTHONIOENCODING": "utf-8",  # whatever the terminal's is
                 }
             )
-            self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 - read while the child writes
+            self.errors = tempfile.TemporaryFile("w+", encoding="utf-8")  # noqa: SIM115 - read while the child writes
             command = [sys.executable, "-m", "wan_ui", *self.command]
             self.process = subprocess.Popen(
                 command, cwd=ROOT, env=environ, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=self.errors
@@ -258,7 +259,7 @@ def _patches(report: dict | None, settings: Settings, allowed: bool) -> str:
 
 def _last_report(settings: Settings) -> dict:
     try:
-        return json.loads((doctor.folder(settings) / "report.json").read_text())
+        return json.loads((doctor.folder(settings) / "report.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
 

@@ -32,7 +32,7 @@ class Example:
 
 def load_examples() -> list[Example]:
     try:
-        entries = json.loads((FOLDER / "examples.json").read_text())
+        entries = json.loads((FOLDER / "examples.json").read_text(encoding="utf-8"))
     except FileNotFoundError:
         return []
     examples = [
