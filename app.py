@@ -17,7 +17,7 @@ from wan_ui.worker import ENGINE_FACTORY
 
 
 def serve(values: Settings, engine_factory: str = ENGINE_FACTORY) -> None:
-    """Run until stopped with Ctrl-C or SIGTERM. Raises UserError when the port or a folder is taken or cannot be used."""
+    """Run until stopped with Ctrl-C or SIGTERM. Raises UserError for a port or a folder that cannot be used."""
     page = None
     with stoppable():
         try:
