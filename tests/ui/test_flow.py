@@ -1,12 +1,16 @@
 """A person at the page: from a picture to a playing clip, and everything around it."""
 
+import io
+import json
 import re
+import sqlite3
 
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.ui.conftest import card_says, generate, shoot, wait_for_playing
+from tests.ui.conftest import card_says, draw_scene, generate, shoot, wait_for_playing
 from wan_ui import muxer
+from wan_ui.ui.markup import data_url
 
 
 def test_picture_to_clip_to_history(page: Page, picture, tmp_path):
@@ -195,3 +199,153 @@ def test_choosing_weights_loads_them_and_says_so(page: Page, picture):
     card_says(page, "Ready: Wan-Tiny, bf16")
     generate(page, picture, "after a failed load")
     wait_for_playing(page)
+
+
+def jobs_of(app) -> list[dict]:
+    """Requests of all jobs, oldest first."""
+    with sqlite3.connect(app.folder / "outputs" / "wan_ui.sqlite") as database:
+        return [json.loads(row) for (row,) in database.execute("SELECT request FROM jobs ORDER BY created, rowid")]
+
+
+def test_a_reload_keeps_the_whole_form_and_it_says_what_it_will_use(page: Page, app, picture):
+    page.set_input_files("#picture input[type=file]", picture)
+    page.locator("#crop img").wait_for()
+    page.get_by_role("radio", name="256 × 256").check()
+    page.get_by_role("radio", name="17 · 1.1 s").check()
+    page.fill("#seed input", "77")
+    page.locator("#lora-add input").click()
+    page.get_by_role("option", name="teal").click()
+    page.locator(".w-lora").wait_for()
+    page.locator("#steps input[type=number]").fill("3")
+    page.keyboard.press("Tab")
+    words = "Wan-Tiny, bf16, with the LoRA .*teal.*×1 · 256 × 256 · 17 frames · 3 steps · seed 77$"
+    words = re.compile(words.replace(" ", r"\s"))
+    expect(page.locator("#using p")).to_have_text(words)
+    expect(page.locator("#examples-note")).to_contain_text("teal")  # an example is made with it as well
+    page.wait_for_timeout(300)
+    page.reload(wait_until="domcontentloaded")
+    page.locator("#crop img").wait_for()
+    expect(page.locator("#using p")).to_have_text(words)
+    expect(page.locator("#seed input")).to_have_value("77")
+    page.fill("#prompt textarea", "after a reload")
+    page.click("#generate")
+    card_says(page, "Done in")
+    made = jobs_of(app)[-1]
+    assert (made["width"], made["frames"], made["steps"], made["seed"], len(made["loras"])) == (256, 17, 3, 77, 1)
+    page.locator(".w-lora").get_by_role("button", name="Remove").click()
+    expect(page.locator("#examples-note")).not_to_contain_text("teal")
+
+
+def test_complaints_go_when_the_fault_is_mended(page: Page, picture):
+    message = page.locator("#message [role=alert]")
+    page.click("#generate")
+    expect(message).to_contain_text("Prompt: say what should happen")
+    page.fill("#prompt textarea", "zoom in")
+    expect(message).to_be_hidden()
+    page.click("#generate")
+    expect(message).to_contain_text("choose a picture first")
+    expect(page.locator("#picture-note [role=alert]")).to_contain_text("choose a picture first")
+    page.set_input_files("#picture input[type=file]", picture)
+    expect(message).to_have_count(0)
+    page.fill("#seed input", "-7")
+    page.click("#generate")
+    expect(message).to_contain_text("-7 is not between")
+    page.get_by_role("radio", name="256 × 256").check()  # something else
+    page.wait_for_timeout(300)
+    expect(message).to_be_visible()
+    page.fill("#seed input", "7")
+    expect(message).to_have_count(0)
+    for words in ("", "zoom in", ""):  # the same complaint again is seen again
+        page.fill("#prompt textarea", words)
+        if not words:
+            page.click("#generate")
+            expect(message).to_be_visible()
+
+
+def test_a_double_click_makes_one_job_and_two_presses_two(page: Page, app, picture):
+    before = len(jobs_of(app))
+    page.set_input_files("#picture input[type=file]", picture)
+    page.locator("#crop img").wait_for()
+    page.fill("#prompt textarea", "once")
+    page.locator("#generate").dblclick()
+    card_says(page, "Done in")
+    page.locator("[data-example='0']").dblclick()
+    expect(page.locator(".w-prompt")).to_have_text("zoom in, sunset light")
+    page.keyboard.down("Control")
+    for _ in range(4):  # a key that is held down repeats
+        page.keyboard.down("Enter")
+    page.keyboard.up("Control")
+    page.fill("#prompt textarea", "another at once")
+    page.click("#generate")
+    expect(page.locator(".w-prompt")).to_have_text("another at once")
+    assert len(jobs_of(app)) == before + 4
+
+
+PASTE = """async (address) => {
+  const blob = await (await fetch(address)).blob(), data = new DataTransfer();
+  data.items.add(new File([blob], 'image.png', { type: 'image/png' }));
+  const how = { clipboardData: data, bubbles: true, cancelable: true };
+  document.activeElement.dispatchEvent(new ClipboardEvent('paste', how));
+}"""
+
+
+def test_a_picture_is_pasted_wherever_the_focus_is(page: Page, picture):
+
+    page.evaluate(PASTE, data_url(picture.read_bytes(), "image/png"))
+    expect(page.locator("#picture-note")).to_contain_text("320 × 192")
+    upright = io.BytesIO()
+    draw_scene(90).rotate(90, expand=True).save(upright, "PNG")
+    page.locator("#prompt textarea").focus()
+    page.evaluate(PASTE, data_url(upright.getvalue(), "image/png"))  # over the one that is there
+    expect(page.locator("#picture-note")).to_contain_text("192 × 320")
+
+
+def test_lists_that_are_passed_close_and_choose_nothing(page: Page, app, picture):
+    page.set_input_files("#picture input[type=file]", picture)
+    page.locator("#crop img").wait_for()
+    page.fill("#prompt textarea", "keys alone")
+    page.fill("#seed input", "-7")
+    page.click("#generate")
+    message = page.locator("#message [role=alert]")
+    expect(message).to_contain_text("-7 is not between")
+    for part in ("#model", "#scheme", "#lora-add"):
+        box = page.locator(f"{part} input")
+        for leave in ("Tab", "Shift+Tab", "Escape", "click"):
+            box.click()
+            expect(box).to_have_attribute("aria-expanded", "true")
+            page.keyboard.press("Control")
+            page.locator("h1").click() if leave == "click" else page.keyboard.press(leave)
+            expect(box).to_have_attribute("aria-expanded", "false")
+            if leave == "Escape":
+                page.keyboard.press("Enter")  # in a closed list
+    page.wait_for_timeout(500)
+    expect(page.locator(".w-lora")).to_have_count(0)
+    expect(page.locator("#lora-message [role=alert]")).to_have_count(0)
+    expect(message).to_contain_text("-7 is not between")  # a true complaint stays
+    expect(page.locator("#scheme input")).to_have_value("bf16")
+    page.fill("#seed input", "5")
+    page.locator("#lora-add input").focus()
+    page.keyboard.press("Control+Enter")
+    expect(page.locator(".w-prompt")).to_have_text("keys alone")
+    made = jobs_of(app)[-1]
+    assert (made["prompt"], made["loras"], made["scheme"], made["seed"]) == ("keys alone", [], "bf16", 5)
+
+
+def test_a_clip_that_is_watched_stays_and_the_new_one_is_offered(page: Page, open_page, app, picture):
+    generate(page, picture, "watched")
+    expect(page.locator(".w-prompt")).to_have_text("watched")
+    elsewhere = open_page(app.url)
+    generate(elsewhere, picture, "from another tab")
+    expect(elsewhere.locator(".w-prompt")).to_have_text("from another tab")
+    page.locator("#history .w-tile", has_text="from another tab").wait_for()
+    expect(page.locator(".w-prompt")).to_have_text("watched")
+
+    page.fill("#prompt textarea", "asked for here, denoise=sleep:0.5")
+    page.click("#generate")
+    card_says(page, "denoise")
+    page.locator("#history .w-tile", has_text="watched").click()
+    card_says(page, "Done in")
+    expect(page.locator(".w-prompt")).to_have_text("watched")
+    page.locator("#card").get_by_role("button", name="Show it").click()
+    expect(page.locator(".w-prompt")).to_contain_text("asked for here")
+    expect(page.locator("#card").get_by_role("button", name="Show it")).to_have_count(0)

@@ -68,6 +68,50 @@ def test_a_phone_needs_no_sideways_scrolling(open_page, gallery_app, picture):
     card_says(page, "Done in")
 
 
+LAPTOP = (1280, 720)
+
+
+def test_what_an_action_makes_comes_into_view(open_page, gallery_app, picture):
+    """The clip, the row, the field; or the complaint: wherever the page was scrolled to."""
+
+    def seen(*parts: str) -> None:
+        for part in parts:
+            expect(page.locator(part)).to_be_in_viewport(ratio=0.99)
+
+    for size in (PHONE, LAPTOP):
+        page = open_page(gallery_app.url, *size)
+        wait_for_playing(page)
+        page.set_input_files("#picture input[type=file]", picture)
+        page.locator("#crop img").wait_for()
+        page.click("#generate")
+        seen("#message [role=alert]", "#generate")
+        page.fill("#prompt textarea", "in view")
+        page.click("#generate")
+        expect(page.locator(".w-prompt")).to_have_text("in view")
+        seen("#card", "#result video")
+        page.locator("[data-example='1']").click()
+        expect(page.locator(".w-prompt")).to_have_text("pan left")
+        seen("#card", "#result video")
+        page.locator("#history .w-tile.failed").click()
+        seen("#card", "#result .w-stage")
+        page.locator("#history .w-tile", has_text="pan left").first.click()
+        seen("#result video")
+        page.get_by_role("button", name="Add speech").click()
+        seen("#result-message [role=alert]")
+        page.get_by_role("button", name="Load settings", exact=True).click()
+        seen("#prompt")
+        page.get_by_role("button", name="Reuse seed").click()
+        seen("#seed")
+        page.locator("#lora-add input").click()
+        page.get_by_role("option").first.click()
+        seen("#lora-rows li")
+        page.locator("#lora-add input").click()
+        page.get_by_role("option").first.click()
+        seen("#lora-message [role=alert]")
+        page.get_by_role("button", name="Remove", exact=False).last.click()
+        expect(page.locator("#lora-message [role=alert]")).to_have_count(0)
+
+
 PARTS = [
     "picture",
     "prompt",

@@ -153,6 +153,12 @@ window.wanUi = (() => {
     }
   }, true);
 
+  // A list that Escape has closed opens again with a click.
+  document.addEventListener("mousedown", (event) => {
+    const list = event.target.closest("[role=combobox]");
+    if (list && list === document.activeElement && list.ariaExpanded !== "true") list.blur();
+  }, true);
+
   document.addEventListener("paste", (event) => {
     const picture = [...(event.clipboardData?.files ?? [])].find((file) => file.type.startsWith("image/"));
     const target = find("#picture .upload-container");
