@@ -18,7 +18,9 @@ ENV HOME=/home/user \
     WAN_UI_HOST=0.0.0.0 \
     WAN_UI_PORT=7860 \
     WAN_UI_OUTPUTS=/home/user/data/outputs \
-    WAN_UI_MODELS=/home/user/data/models
+    WAN_UI_MODELS=/home/user/data/models \
+    WAN_UI_LORAS=/home/user/data/loras \
+    WAN_UI_CACHE=/home/user/data/cache
 WORKDIR /home/user/app
 
 COPY --chown=user requirements.txt requirements-lightx2v.txt ./
@@ -29,8 +31,10 @@ RUN if [ "$CUDA" = 0 ]; then \
     pip install --no-cache-dir -r requirements.txt && \
     if [ "$CUDA" = 1 ]; then pip install --no-cache-dir --no-deps -r requirements-lightx2v.txt; fi
 COPY --chown=user . .
-RUN mkdir -p /home/user/data
+RUN mkdir -p /home/user/data/loras
 
 EXPOSE 7860
 VOLUME /home/user/data
+# The first start on a slow machine takes a minute.
+HEALTHCHECK --interval=30s --timeout=10s --start-period=120s CMD ["python", "tools/healthcheck.py"]
 CMD ["python", "app.py"]
