@@ -12,6 +12,7 @@ class Hub(ThreadingHTTPServer):
     """Serves `files` {"/owner/repo/resolve/main/path": bytes} as huggingface.co does.
 
     cut, spoil  how many answers break off half way, or have the wrong bytes; pause: seconds before each megabyte
+    refuse      the status of every answer to GET, once it is set
     """
 
     daemon_threads = True
@@ -19,6 +20,7 @@ class Hub(ThreadingHTTPServer):
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)
         self.files, self.requests, self.cut, self.spoil, self.pause = {}, [], 0, 0, 0.0
+        self.refuse = 0
 
     def start(self) -> "Hub":
         threading.Thread(target=self.serve_forever, daemon=True).start()
@@ -48,8 +50,9 @@ class Handler(BaseHTTPRequestHandler):
         start = int(self.headers.get("Range", "bytes=0-").removeprefix("bytes=").removesuffix("-"))
         hub.requests.append((self.command, self.path, start))
         content = hub.files.get(self.path)
-        if content is None:
-            self.send_response(404)
+        refused = hub.refuse if self.command == "GET" else 0
+        if content is None or refused:
+            self.send_response(refused or 404)
             self.send_header("X-Error-Code", "EntryNotFound")
             self.send_header("Content-Length", "0")
             self.end_headers()

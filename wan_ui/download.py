@@ -5,8 +5,10 @@ repositories' own DIT shards, tens of gigabytes that the scheme's files replace,
 the experts' config.json are. A file is written as `.NAME.<etag>.part` beside its place and gets its name
 once size and checksum are right: a file under its own name is whole. LFS files are checked by sha256,
 small ones by git's blob hash; both are the ETag that the hub sends, and must agree with what the catalog knows.
+Who writes a file holds a lock beside it: a second download of it, by another process, waits and finds it there.
 """
 
+import contextlib
 import hashlib
 import os
 import shutil
@@ -19,7 +21,7 @@ from http.client import HTTPException
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from wan_ui import __version__, weights
+from wan_ui import __version__, locks, weights
 from wan_ui.catalog import Model, Scheme
 from wan_ui.errors import UserError
 from wan_ui.settings import Settings, proxies
@@ -27,6 +29,8 @@ from wan_ui.settings import Settings, proxies
 CHUNK = 1 << 20  # bytes
 ATTEMPTS = 5  # per file; each goes on where the last one broke off
 PAUSE = 2.0  # seconds before the second attempt, doubled with each further one
+LOOK = 0.2  # seconds between reports while nothing arrives: whoever listens may end the download
+PASSING = (408, 425, 429)  # answers in the 400s after which another attempt makes sense
 TIMEOUT = 30.0  # seconds without a byte
 HEADERS = {"User-Agent": f"wan-ui/{__version__}", "Accept-Encoding": "identity"}
 
@@ -54,7 +58,7 @@ class Item:
         return 0 if self.present else self.size - self.have
 
 
-# Called with (item, bytes of this file that are there) while it arrives.
+# Called with (item, bytes of this file that are there) while it arrives, and again and again while nothing does.
 OnBytes = Callable[[Item, int], None]
 
 
@@ -147,8 +151,10 @@ def describe(repo: str, file: str, target: Path, url: str) -> Item:
         with _opener(request, _StayHere).open(request, timeout=TIMEOUT) as answer:
             headers = answer.headers
     except urllib.error.HTTPError as error:
-        if not 300 <= error.code < 400:
-            raise UserError(f"{url}: HTTP {error.code}; has the repository been changed?") from None
+        if error.code >= 500 or error.code in PASSING:
+            raise OSError(f"HTTP {error.code}") from None
+        if error.code >= 400:
+            raise _refused(url, error) from None
         headers = error.headers  # the redirect itself says what waits behind it
     size = headers.get("X-Linked-Size") or headers.get("Content-Length") or ""
     etag = (headers.get("X-Linked-Etag") or headers.get("ETag") or "").removeprefix("W/").strip('"')
@@ -186,25 +192,67 @@ def fetch(items: list[Item], on_bytes: OnBytes = lambda item, done: None) -> Non
 
 
 def _fetch(item: Item, on_bytes: OnBytes) -> None:
-    reason = ""
-    for attempt in range(ATTEMPTS):
-        if attempt:
-            time.sleep(PAUSE * 2 ** (attempt - 1))
-        try:
-            for done in _receive(item):
-                on_bytes(item, done)
-        except (OSError, HTTPException) as error:  # URLError and timeouts are OSErrors
-            reason = str(error) or type(error).__name__
-            continue
-        if _matches(item, item.part):
-            os.replace(item.part, item.target)
+    with _only_here(item, on_bytes) as to_do:
+        if not to_do:
+            on_bytes(item, item.size)
             return
-        reason = "the checksum is wrong"
-        item.part.unlink()
+        reason = ""
+        for attempt in range(ATTEMPTS):
+            if attempt:
+                _pause(PAUSE * 2 ** (attempt - 1), item, on_bytes)
+            try:
+                for done in _receive(item):
+                    on_bytes(item, done)
+            except urllib.error.HTTPError as error:
+                if error.code == 416:  # the part is not the beginning of this file
+                    item.part.unlink(missing_ok=True)
+                elif 400 <= error.code < 500 and error.code not in PASSING:
+                    raise _refused(item.url, error) from None
+                reason = str(error)
+                continue
+            except (OSError, HTTPException) as error:  # URLError and timeouts are OSErrors
+                reason = str(error) or type(error).__name__
+                continue
+            if _matches(item, item.part):
+                os.replace(item.part, item.target)
+                return
+            reason = "the checksum is wrong"
+            item.part.unlink()
     raise UserError(
         f"{item.url}: not complete after {ATTEMPTS} attempts ({reason}). "
         f"Run the command again to go on, or put the file at {item.target}"
     )
+
+
+@contextlib.contextmanager
+def _only_here(item: Item, on_bytes: OnBytes) -> Iterator[bool]:
+    """Hold the file's lock; False when another process has fetched it meanwhile."""
+    path = item.target.with_name(f".{item.target.name}.lock")
+    try:
+        while (lock := locks.take(path)) is None:
+            _pause(LOOK, item, on_bytes)
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}; set WAN_UI_MODELS to a folder that can be written") from None
+    try:
+        yield not (item.target.is_file() and _matches(item, item.target))
+    finally:
+        locks.release(path, lock)
+
+
+def _pause(seconds: float, item: Item, on_bytes: OnBytes) -> None:
+    end = time.monotonic() + seconds
+    while True:
+        on_bytes(item, item.part.stat().st_size if item.part.is_file() else 0)
+        left = end - time.monotonic()
+        if left <= 0:
+            return
+        time.sleep(min(LOOK, left))
+
+
+def _refused(url: str, error: urllib.error.HTTPError) -> UserError:
+    if error.code in (401, 403):
+        return UserError(f"{url}: HTTP {error.code}; the hub does not give it to everybody (a gated repository?)")
+    return UserError(f"{url}: HTTP {error.code}; has the repository been changed?")
 
 
 def _receive(item: Item) -> Iterator[int]:
@@ -222,7 +270,7 @@ def _receive(item: Item) -> Iterator[int]:
         resumed = answer.status == 206
         have = have if resumed else 0
         with _open_part(item, "ab" if resumed else "wb") as file:
-            while chunk := answer.read(CHUNK):
+            while chunk := answer.read1(CHUNK):  # what is there: a slow line is heard of, too
                 try:
                     file.write(chunk)
                     file.flush()

@@ -21,8 +21,8 @@ import ffmpeg
 import imageio_ffmpeg
 import numpy as np
 
+from wan_ui import stored
 from wan_ui.errors import UserError
-from wan_ui.valid_text import valid_values
 
 TAG = "wan_ui"
 FORMATS = "wav,w64,aiff,caf,mp3,aac,flac,ogg,mov,mp4,m4a,3gp,matroska,webm,avi,mpegts,amr,asf,gif"
@@ -146,16 +146,13 @@ def read_metadata(path: Path) -> dict:
     """The settings stored by `write_mp4`. Raises UserError when the file carries none."""
     source = ffmpeg.input(f"file:{path.resolve()}", format="mp4", protocol_whitelist="file,pipe")
     text = _run(ffmpeg.output(source, "pipe:", format="ffmetadata")).decode(errors="replace")
-    match = re.search(rf"^{TAG}=((?:\\.|[^\n])*)$", text, re.MULTILINE)
+    match = re.search(rf"^{TAG}=((?:\\(?s:.)|[^\n])*)$", text, re.MULTILINE)
     if not match:
-        raise UserError(f"{path.name} carries no Wan UI settings")
-    try:
-        values = json.loads(re.sub(r"\\(.)", r"\1", match.group(1)))
-    except (ValueError, RecursionError):
-        values = None
-    if not isinstance(values, dict):
+        raise UserError(f"{path.name} carries no Wan UI settings", field="video")
+    values = stored.parse(re.sub(r"(?s)\\(.)", r"\1", match.group(1)))
+    if values is None:
         raise UserError(f"{path.name} carries Wan UI settings that are damaged", field="video")
-    return valid_values(values)
+    return values
 
 
 def read_frames(path: Path, limit: int = 0) -> tuple[np.ndarray, float]:

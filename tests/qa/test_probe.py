@@ -65,6 +65,34 @@ def test_an_interrupted_run_goes_on_where_it_was_and_kinds_can_be_chosen(setting
 
 
 @pytest.mark.parametrize(
+    "content", ["", "{", "[1, 2]", "null", b"\xff\xfe", "[" * 5000, '{"a": null, "b": [], "c": {"kind": 1}, "d": {}}']
+)
+def test_a_damaged_file_of_results_is_as_good_as_none(settings, content):
+    settings.cache.mkdir()
+    path = settings.cache / "probes.json"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    assert probe.remembered(settings) == [] and probe.best("attention", settings)[0] == ""
+    assert only(probe.run(settings, [SMALL], probes=(made("no", packages=("none_such",)),))).status == "absent"
+
+
+def test_results_of_another_version_are_read_and_what_it_added_is_kept(settings, monkeypatch):
+    monkeypatch.setattr(probe, "_child", lambda *args: [{"status": "ran", "error": 0.0, "seconds": 1.0}])
+    first = made("wrong")
+    probe.run(settings, [SMALL], probes=(first,))
+    path = settings.cache / "probes.json"
+    known = json.loads(path.read_text())
+    for entry in known.values():
+        entry["bandwidth"] = 3.0
+        del entry["choice"]
+    path.write_text(json.dumps({**known, "of tomorrow": {"kernels": []}}))
+    probe.run(settings, [SMALL], probes=(made("chatty"),))
+    after = json.loads(path.read_text())
+    assert known.items() <= after.items() and "of tomorrow" in after and len(after) == 3
+    monkeypatch.setattr(probe, "_child", lambda *args: 1 / 0)
+    assert only(probe.run(settings, [SMALL], probes=(first,))).status == "ok", "it was probed again"
+
+
+@pytest.mark.parametrize(
     "name, status, words",
     [
         ("wrong", "wrong", "relative error 0.7, allowed 0.01"),

@@ -1,6 +1,7 @@
 """What goes wrong behind the page: failing jobs, a crashing worker, a killed app, two apps at once."""
 
 import signal
+import sqlite3
 import subprocess
 
 from playwright.sync_api import expect
@@ -50,14 +51,26 @@ def test_kill_and_restart_keep_the_history(open_page, scripted, picture):
     expect(toast).to_contain_text("Connection to the server was lost")
     shoot(page, "11-server-gone")
 
+    with sqlite3.connect(app.folder / "outputs" / "wan_ui.sqlite") as table:
+        damaged = (
+            "damaged",
+            "local",
+            "done",
+            '{"prompt": "by another version", "seed": [], "end_image": "x.png"}',
+            "[",
+        )
+        table.execute("INSERT INTO jobs (id, owner, state, request, result) VALUES (?, ?, ?, ?, ?)", damaged)
     app.start()  # the open page finds it by itself
-    expect(page.locator("#history .w-tile")).to_have_count(3)
+    expect(page.locator("#history .w-tile")).to_have_count(4)
     expect(page.locator("#history .w-tile.interrupted")).to_contain_text("running then")
     expect(page.locator(".w-prompt")).to_have_text("queued then")
     wait_for_playing(page)
     page.locator("#history .w-tile.interrupted").click()
     expect(page.locator("#result")).to_contain_text("The app ended while this job was running")
     shoot(page, "12-after-restart")
+    page.locator("#history .w-tile", has_text="by another version").click()
+    expect(page.locator("#result")).to_contain_text("cannot be read: image, model, scheme, engine, width, height")
+    expect(page.locator("#result")).to_contain_text("not known to this version: end_image")
 
     page.fill("#prompt textarea", "stopped in a long step, denoise:1=sleep:300")
     page.click("#generate")

@@ -1,17 +1,20 @@
 """The download command against a small hub on loopback: plan, resume, checksums, broken connections, no network."""
 
+import json
+import subprocess
+import sys
 import threading
 import time
 from dataclasses import replace
 
 import pytest
 
-from tests.hub import Hub
+from tests.hub import PIECE, Hub
 from wan_ui import download, weights
 from wan_ui.__main__ import main
 from wan_ui.catalog import KnownFile, Repository, load_catalog
-from wan_ui.errors import UserError
-from wan_ui.settings import load_settings, settings, use
+from wan_ui.errors import Cancelled, UserError
+from wan_ui.settings import ROOT, load_settings, settings, use
 from wan_ui.staging import DownloadStatus, Staging
 
 SHIPPED = load_catalog(load_settings({}).catalog)["ti2v-5b"]
@@ -167,6 +170,74 @@ def test_a_file_that_is_gone_and_a_full_disk(hub, monkeypatch):
     del hub.files[items[0].url.removeprefix(hub.url)]
     with pytest.raises(UserError, match=r"config\.json: .*404"):
         plan(hub)
+
+
+@pytest.mark.parametrize("status, attempts", [(404, 1), (401, 1), (403, 1), (410, 1), (429, 5), (503, 5)])
+def test_what_will_not_get_better_is_not_tried_again(hub, status, attempts):
+    items = plan(hub)[:1]
+    hub.refuse = status
+    hub.requests.clear()
+    with pytest.raises(UserError, match=rf"config\.json: .*{status}"):
+        download.fetch(items)
+    assert len(hub.requests) == attempts
+
+
+def test_a_part_that_is_longer_than_the_hub_thinks_starts_again(hub):
+    items = plan(hub)[:1]
+    items[0].target.parent.mkdir(parents=True)
+    items[0].part.write_bytes(bytes(10))
+    hub.refuse = 416
+    with pytest.raises(UserError, match="not complete"):
+        download.fetch(items)
+    assert not items[0].part.exists()
+
+
+def test_an_end_is_heard_during_a_pause(hub, monkeypatch):
+    monkeypatch.setattr(download, "PAUSE", 3600.0)
+    hub.refuse = 503
+    asked = []
+
+    def listen(item, done):
+        asked.append(done)
+        if len(asked) == 3:
+            raise Cancelled
+
+    started = time.monotonic()
+    with pytest.raises(Cancelled):
+        download.fetch(plan(hub)[:1], listen)
+    assert time.monotonic() - started < 30
+
+
+FETCH = """
+import json, sys
+from pathlib import Path
+from wan_ui import download
+repo, file, url, target, size, etag = json.loads(sys.argv[1])
+print("ready", flush=True)
+sys.stdin.readline()
+item = download.Item(repo, file, url, Path(target), size, etag, "")
+download.fetch([item])
+"""
+
+
+def test_two_processes_that_fetch_one_file_get_it_once(hub):
+    item = plan(hub)[0]
+    hub.files[item.url.removeprefix(hub.url)] = content = bytes(3 * PIECE)
+    item = plan(hub)[0]
+    hub.pause = 0.2
+    values = json.dumps([item.repo, item.file, item.url, str(item.target), item.size, item.etag])
+    command = [sys.executable, "-c", FETCH, values]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    both = [subprocess.Popen(command, cwd=ROOT, **pipes) for _ in range(2)]
+    assert [process.stdout.readline() for process in both] == ["ready\n"] * 2
+    hub.requests.clear()
+    for process in both:
+        process.stdin.write("\n")
+        process.stdin.flush()
+    errors = [process.communicate(timeout=120)[1] for process in both]
+    assert [process.returncode for process in both] == [0, 0], errors
+    assert len(hub.requests) == 1 and item.target.read_bytes() == content
+    assert [path.name for path in item.target.parent.iterdir()] == [item.target.name], "neither part nor lock stays"
 
 
 @pytest.fixture

@@ -75,6 +75,22 @@ def test_a_video_of_someone_else_has_no_settings(tmp_path, frames):
         muxer.read_metadata(text)
 
 
+@pytest.mark.parametrize("stored", ["{", "[1]", "7", '"text"', "null", "[" * 3000, '{"seed": ' + "1" * 5000 + "}"])
+def test_settings_that_are_damaged_are_said_to_be(tmp_path, frames, stored, monkeypatch):
+    with monkeypatch.context() as patched:
+        patched.setattr(muxer.json, "dumps", lambda *args, **options: stored)
+        muxer.write_mp4(frames, tmp_path / "clip.mp4", 16, {})
+    with pytest.raises(UserError, match=r"clip\.mp4 carries Wan UI settings that are damaged"):
+        muxer.read_metadata(tmp_path / "clip.mp4")
+
+
+def test_settings_of_another_version_are_read_with_what_is_not_known(tmp_path, frames):
+    values = {**SETTINGS, "end_image": "half \ud800", "facts": {"line": "a\nb = c; d\\e"}, "huge": 2**70}
+    muxer.write_mp4(frames, tmp_path / "clip.mp4", 16, values)
+    read = muxer.read_metadata(tmp_path / "clip.mp4")
+    assert read == {**values, "end_image": "half \N{REPLACEMENT CHARACTER}", "huge": None}
+
+
 def tone(path, seconds, rate=16000, channels=1, offset=0.0, codec=()):
     """A file with sound: quiet, then a 440 Hz beep in its last quarter."""
     expression = f"0.5*sin(2*PI*440*t)*gt(t\\,{seconds * 0.75})"

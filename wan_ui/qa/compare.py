@@ -81,7 +81,9 @@ def read_item(path: Path, name: str = "", settings: dict | None = None) -> Item:
 def flatten(settings: dict) -> dict[str, str]:
     """{"scheme": "fp8", "facts": {"dtype": ...}} -> {"scheme": "fp8", "dtype": ...}; values in words."""
     flat = {key: value for key, value in settings.items() if key not in ("facts", *PATHS)}
-    facts = {(f"used {key}" if key in flat else key): value for key, value in settings.get("facts", {}).items()}
+    facts = settings.get("facts")
+    facts = facts if isinstance(facts, dict) else {}  # of an uploaded file: it may hold anything
+    facts = {(f"used {key}" if key in flat else key): value for key, value in facts.items()}
     return {key: _words(value) for key, value in (flat | facts).items()}
 
 

@@ -16,6 +16,7 @@ import contextlib
 import hashlib
 import importlib.metadata
 import json
+import logging
 import math
 import os
 import platform
@@ -25,13 +26,15 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from wan_ui.catalog import Model, load_catalog
 from wan_ui.hardware import installed, lightx2v_missing
 from wan_ui.qa.probes import PROBES, Probe, Shape
 from wan_ui.settings import ROOT, Settings, child_environment
+
+log = logging.getLogger(__name__)
 
 LIMIT = 90.0  # seconds for one kernel on all its shapes; imports and compiling are most of it
 # Heads, head width and feed-forward width of the released models; embedded ones are read from their config.
@@ -155,14 +158,14 @@ def run(
     keys = {probe: versions(probe, machine, settings) for probe in probes}
     for number, probe in enumerate(sorted(probes, key=lambda probe: "triton" in probe.packages), start=1):
         key = keys[probe]
-        wanted = [shape for shape in shapes if again or _key(probe, shape, key) not in known]
+        wanted = [shape for shape in shapes if again or _result(known.get(_key(probe, shape, key))) is None]
         if wanted:
             report(f"{number}/{len(probes)} {probe.kind}: {probe.name}")
             for shape, answer in zip(wanted, _try(probe, wanted, settings, machine, limit), strict=True):
                 known[_key(probe, shape, key)] = asdict(judge(probe, shape, answer, key))
             # What did not fit beside something else may fit the next time.
-            _write(settings, {key: entry for key, entry in known.items() if "OutOfMemoryError" not in entry["why"]})
-    return [Result(**known[_key(probe, shape, keys[probe])]) for probe in probes for shape in shapes]
+            _write(settings, {key: entry for key, entry in known.items() if "OutOfMemoryError" not in str(entry)})
+    return [_result(known[_key(probe, shape, keys[probe])]) for probe in probes for shape in shapes]
 
 
 def judge(probe: Probe, shape: Shape, answer: dict, key: str) -> Result:
@@ -259,17 +262,33 @@ def _key(probe: Probe, shape: Shape, versions: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:24]
 
 
-def _read(settings: Settings) -> dict[str, dict]:
+def _read(settings: Settings) -> dict:
+    """The file's entries as they are; what `_result` cannot read stays there and is probed again."""
     try:
-        return json.loads(_file(settings).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        entries = json.loads(_file(settings).read_text(encoding="utf-8"))
+    except FileNotFoundError:
         return {}
+    except (OSError, ValueError, RecursionError) as error:
+        log.warning("%s cannot be read (%s): nothing is known of the kernels", _file(settings), error)
+        return {}
+    return entries if isinstance(entries, dict) else {}
+
+
+def _result(entry) -> Result | None:
+    """An entry of the file, which another version may have written or a full disk cut off; None if it is none."""
+    if not isinstance(entry, dict):
+        return None
+    values = {field.name: entry[field.name] for field in fields(Result) if field.name in entry}
+    right = {str: str, float: (int, float)}
+    if not all(isinstance(values.get(field.name, field.default), right[field.type]) for field in fields(Result)):
+        return None
+    return Result(**values)
 
 
 def _write(settings: Settings, known: dict[str, dict]) -> None:
     path = _file(settings)
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
+    part = path.with_suffix(f".{os.getpid()}.part")
     part.write_text(json.dumps(known, indent=1), encoding="utf-8")
     os.replace(part, path)
 
@@ -280,7 +299,7 @@ def remembered(settings: Settings, card: str = "") -> list[Result]:
     if card and not machine:
         return []
     now = {(probe.kind, probe.name): versions(probe, machine, settings) for probe in PROBES}
-    results = [Result(**entry) for entry in _read(settings).values()]
+    results = filter(None, map(_result, _read(settings).values()))
     return [result for result in results if now.get((result.kind, result.name)) == result.versions]
 
 

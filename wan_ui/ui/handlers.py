@@ -424,9 +424,11 @@ def restore_from_video(browser: dict, view: dict, video) -> list:
         with path.open("rb") as file:
             if file.read(12)[4:8] != b"ftyp":
                 raise UserError("video: this is not an MP4 file", field="video")
-        filled = _settings(view, muxer.read_metadata(path))
+        values = muxer.read_metadata(path)
+        filled = _settings(view, values)
         name = text(as_text(video.get("orig_name"), "video", "the video"))
-        words = f'<p class="w-quiet" role="status">Settings loaded from {name}. A video does not carry its picture.</p>'
+        words = f"Settings loaded from {name}. A video does not carry its picture. {text(_left_out(values))}"
+        words = f'<p class="w-quiet" role="status">{words}</p>'
         _show(view, "form")
     except UserError as error:
         words, filled = complaint(error), [gr.skip()] * (1 + FILLED)
@@ -436,7 +438,7 @@ def restore_from_video(browser: dict, view: dict, video) -> list:
 
 def _settings(view: dict, values: dict) -> list:
     """Updates for the seed and `_fill`'s; the LoRAs go into `view`. Raises UserError when the model cannot run here."""
-    usable, name = models_panel.usable(PIPELINE.settings), values.get("model")
+    usable, name = models_panel.usable(PIPELINE.settings), str(values.get("model") or "")
     if not name:
         raise UserError("model: no model made this clip, so it has no settings to load", field="model")
     if name not in usable:
@@ -446,6 +448,25 @@ def _settings(view: dict, values: dict) -> list:
     seed = values["seed"] if _is_whole(values.get("seed")) else -1
     prompt = str(values.get("prompt", ""))
     return [seed, *_fill(view, name, str(values.get("scheme")), prompt=prompt, **_offered(values))]
+
+
+def _left_out(values: dict) -> str:
+    """Which settings of a video of another version, or a damaged one, the form does not take over."""
+    name = str(values.get("model"))
+    model, schemes = load_catalog(PIPELINE.settings.catalog)[name], models_panel.usable(PIPELINE.settings)[name]
+    size, fewest, most = f"{values.get('width')}x{values.get('height')}", *model.steps
+    loras = values.get("loras", [])
+    taken = {
+        "scheme": values.get("scheme") in [scheme.name for scheme in schemes],
+        "size": size in [f"{width}x{height}" for width, height in model.sizes],
+        "frames": _is_whole(values.get("frames")) and values["frames"] in model.frames,
+        "steps": _is_whole(values.get("steps")) and fewest <= values["steps"] <= most,
+        "seed": _is_whole(values.get("seed")),
+        "prompt": isinstance(values.get("prompt"), str),
+        "loras": len(lora_picker.from_values(loras)) == (len(loras) if isinstance(loras, list) else 0),
+    }
+    left = ", ".join(part for part, good in taken.items() if not good)
+    return f"Not taken over, since this version or model does not offer it: {left}." if left else ""
 
 
 def _offered(values: dict) -> dict:

@@ -91,6 +91,7 @@ def _about(job: Job, catalog: dict[str, Model]) -> str:
     choices.pop("Loras", None)  # said above
     how = f'<details class="w-how"><summary>How it was made</summary>{_list(choices)}</details>' if choices else ""
     trouble = f'<p class="w-note bad">{text(job.error)}</p>' if job.state == "done" and job.error else ""
+    trouble += f'<p class="w-note">{text(job.unread)}</p>' if job.unread else ""
     understood = f'<p class="w-quiet">{text(_sentence(request.understood))}</p>' if request.understood else ""
     return f'<p class="w-prompt">{text(title(request))}</p>{understood}{trouble}{_list(facts)}{how}'
 
