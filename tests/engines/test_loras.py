@@ -1,5 +1,7 @@
 """LoRAs in the diffusers engine, on random experts in float32: against weights with the difference merged in."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -8,6 +10,7 @@ from safetensors.torch import save_file
 from tests import lora_files
 from tests.engines.random_models import make_engine
 from wan_ui.dit_file import read_dit, read_parameters
+from wan_ui.engines.checkpoints import dit_names
 from wan_ui.errors import UserError
 from wan_ui.request import LoraSpec
 from wan_ui.settings import settings
@@ -286,3 +289,148 @@ def test_the_models_own_pair_stays(a14b, shapes, inputs, tmp_path):
     assert all(map(torch.equal, forward(engine, inputs), base))
     engine.set_loras([])
     assert all(map(torch.equal, forward(engine, inputs), base))
+
+
+# ---------------------------------------------------------------- one change in the formats of many trainers
+
+RANK = 4
+THEIRS = dit_names(2)
+DOWN_UP, A_B = ("lora_down.weight", "lora_up.weight"), ("lora_A.weight", "lora_B.weight")
+
+
+def pairs(layers, name, leaves=A_B, scale=1.0, **beside):
+    """`name(module)` before each leaf; `scale` of up; beside: leaf -> tensor or function of the module."""
+    found = {}
+    for module, (down, up) in layers.items():
+        found[f"{name(module)}.{leaves[0]}"], found[f"{name(module)}.{leaves[1]}"] = down.clone(), up * scale
+        for leaf, value in beside.items():
+            found[f"{name(module)}.{leaf}"] = value(module) if callable(value) else value.clone()
+    return found
+
+
+def flat(module):
+    return module.replace(".", "_")
+
+
+def comfy(module):
+    return f"diffusion_model.{module}"
+
+
+def peft(module):
+    return f"transformer.{THEIRS[module]}"
+
+
+def told(**values):
+    return {"lora_adapter_metadata": json.dumps({f"transformer.{key}": value for key, value in values.items()})}
+
+
+def patterned(layers):
+    pattern = {THEIRS[module]: 4 * RANK for module in layers if ".ffn." in module}
+    tensors = pairs(layers, peft)
+    for name in tensors:
+        if ".ffn." in name and "lora_B" in name:
+            tensors[name] = tensors[name] * 0.25
+    return tensors, told(r=RANK, lora_alpha=RANK, alpha_pattern=pattern, rank_pattern={})
+
+
+def alpha(kind):
+    return torch.tensor(4 * RANK, dtype=kind)
+
+
+SAME = {
+    "alpha float64": lambda s: pairs(s, lambda m: f"lora_unet_{flat(m)}", DOWN_UP, 0.25, alpha=alpha(torch.float64)),
+    "alpha int64": lambda s: pairs(s, lambda m: f"lora_unet_{flat(m)}", DOWN_UP, 0.25, alpha=alpha(torch.int64)),
+    "alpha int32": lambda s: pairs(s, comfy, DOWN_UP, 0.25, alpha=alpha(torch.int32)),
+    "alpha uint8": lambda s: pairs(s, comfy, A_B, 0.25, alpha=alpha(torch.uint8).reshape(1, 1)),
+    "dots kept": lambda s: pairs(s, lambda m: f"lora_unet_{m.replace('blocks.', 'blocks_', 1)}", DOWN_UP),
+    "lycoris": lambda s: pairs(s, lambda m: f"lycoris_{flat(THEIRS[m])}", DOWN_UP),
+    "onetrainer": lambda s: pairs(s, lambda m: f"lora_transformer_{flat(THEIRS[m])}", DOWN_UP),
+    "compiled": lambda s: pairs(s, lambda m: f"_orig_mod.{m}", ("lora_A.mine.weight", "lora_B.mine.weight")),
+    "1x1 convolutions": lambda s: {k: v[:, :, None, None] for k, v in pairs(s, comfy).items()},
+    "peft alpha": lambda s: (pairs(s, peft, scale=0.25), told(r=RANK, lora_alpha=4 * RANK)),
+    "peft pattern": patterned,
+    "rank-stabilised": lambda s: (
+        pairs(s, peft, scale=RANK**-0.5), told(r=RANK, lora_alpha=RANK, use_rslora=True, init_lora_weights=True)
+    ),
+    "single entries": lambda s: (pairs(s, comfy, scale=0.25), {"lora_alpha": str(4 * RANK), "rank": str(RANK)}),
+    "flat peft": lambda s: (pairs(s, peft, scale=0.25), {"transformer.r": "4", "transformer.lora_alpha": "16"}),
+    "no prefix": lambda s: (
+        pairs(s, peft, scale=0.25), {"lora_adapter_metadata": json.dumps({"r": RANK, "lora_alpha": 16})}
+    ),
+    "the text encoder's alpha": lambda s: (pairs(s, peft), {"text_encoder.lora_alpha": "64", "text_encoder.r": "1"}),
+    "kohya's note, converted": lambda s: (pairs(s, comfy), {"ss_network_alpha": "16", "ss_network_dim": "32"}),
+    "whole differences": lambda s: {f"{comfy(m)}.diff": up @ down for m, (down, up) in s.items()},
+    "norm bias": lambda s: pairs(s, comfy) | {"diffusion_model.blocks.0.self_attn.norm_q.diff_b": torch.ones(128)},
+    "another task": lambda s: pairs(s, comfy) | {"diffusion_model.patch_embedding.diff": torch.ones(128, 16, 1, 2, 2)},
+    "its low rank": lambda s: pairs(s, comfy) | {
+        "diffusion_model.patch_embedding.lora_A.weight": torch.ones(2, 16, 1, 2, 2),
+        "diffusion_model.patch_embedding.lora_B.weight": torch.ones(128, 2, 1, 1, 1),
+    },
+    "image attention": lambda s: pairs(s, comfy) | {
+        f"diffusion_model.blocks.0.cross_attn.k_img.{leaf}": torch.ones(size)
+        for leaf, size in zip(A_B, ((2, 128), (128, 2)), strict=True)
+    },
+}  # fmt: skip
+
+
+def layers_of(shapes) -> dict:
+    """module -> (down, up) of every linear layer in the blocks."""
+    generator = torch.Generator().manual_seed(11)
+    found = {}
+    for name, shape in shapes.items():
+        if name.startswith("blocks.") and len(shape) == 2:
+            down = torch.randn(RANK, shape[1], generator=generator) / shape[1] ** 0.5
+            found[name.removesuffix(".weight")] = down, torch.randn(shape[0], RANK, generator=generator)
+    return found
+
+
+def changed(engine, inputs, folder, made):
+    """Both experts' outputs with a LoRA of these tensors, or (tensors, metadata)."""
+    tensors, metadata = made if isinstance(made, tuple) else (made, None)
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, folder / "x.safetensors", metadata)
+    engine.set_loras([LoraSpec(str(folder / "x.safetensors"), 0.5, "both")])
+    return forward(engine, inputs)
+
+
+def test_the_same_change_in_every_form(engine, shapes, inputs, tmp_path):
+    base, layers = forward(engine, inputs), layers_of(shapes)
+    expected = changed(engine, inputs, tmp_path, pairs(layers, comfy))
+    for name, make in SAME.items():
+        got = changed(engine, inputs, tmp_path, make(layers))
+        for one, wanted, without in zip(got, expected, base, strict=True):
+            assert (one - wanted).norm() < 1e-3 * (wanted - without).norm(), name
+
+
+def test_biases_and_the_patch_embedding(engine, shapes, inputs, tmp_path):
+    """PEFT's lora_bias is scaled like the product; a convolution's low-rank pair is a difference of its weight."""
+    layers, generator = layers_of(shapes), torch.Generator().manual_seed(2)
+    bias = {module: torch.randn(len(up), generator=generator) for module, (_, up) in layers.items()}
+    base = forward(engine, inputs)
+    conv = torch.randn(2, 36, 1, 2, 2, generator=generator), torch.randn(128, 2, 1, 1, 1, generator=generator)
+    whole = (conv[1].flatten(1) @ conv[0].flatten(1)).reshape(128, 36, 1, 2, 2)
+    patch = "diffusion_model.patch_embedding."
+    for wanted, *others in (
+        (
+            pairs(layers, comfy) | {f"{comfy(module)}.diff_b": value for module, value in bias.items()},
+            pairs(layers, peft) | {f"{peft(module)}.lora_B.bias": value for module, value in bias.items()},
+            (
+                pairs(layers, peft, ("lora_A.default.weight", "lora_B.default.weight"), 0.5)
+                | {f"{peft(module)}.lora_B.default.bias": 0.5 * value for module, value in bias.items()},
+                told(r=RANK, lora_alpha=2 * RANK),
+            ),
+        ),
+        (
+            {patch + "diff": whole},
+            {patch + "lora_A.weight": conv[0], patch + "lora_B.weight": conv[1]},
+            {
+                patch + "lora_down.weight": conv[0],
+                patch + "lora_up.weight": conv[1] / 3,
+                patch + "alpha": torch.tensor(6),
+            },
+            {patch + "lora_A.weight": conv[0].flatten(1), patch + "lora_B.weight": conv[1].flatten(1)},
+        ),
+    ):
+        expected = changed(engine, inputs, tmp_path, wanted)
+        for other in others:
+            got = changed(engine, inputs, tmp_path, other)
+            assert close(got[0], expected[0], base[0]) and close(got[1], expected[1], base[1])

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import struct
 import time
 from dataclasses import replace
@@ -15,6 +16,8 @@ from wan_ui.catalog import load_catalog
 from wan_ui.commands.options import lora_spec
 from wan_ui.errors import UserError
 from wan_ui.loras import folder as folder_module
+from wan_ui.loras import keys
+from wan_ui.loras.folder import lora_header
 from wan_ui.loras.keys import parse
 from wan_ui.request import LoraSpec
 from wan_ui.settings import Settings
@@ -26,7 +29,7 @@ PAIR = "diffusion_model.blocks.{}.self_attn.q.lora_{}.weight"
 
 def write(path: Path, tensors: dict[str, tuple[str, tuple[int, ...]]], metadata: dict | None = None) -> None:
     """A safetensors file of zeros, name -> (dtype, shape); sparse, so that large ones cost nothing."""
-    sizes = {"F32": 4, "F16": 2, "BF16": 2}
+    sizes = {"F32": 4, "F16": 2, "BF16": 2, "I64": 8, "U16": 2, "I8": 1}
     entries, offset = {"__metadata__": metadata} if metadata else {}, 0
     for name, (dtype, shape) in tensors.items():
         size = sizes[dtype]
@@ -93,6 +96,13 @@ def entry(folder, name="a.safetensors", **options):
             "base_model.model.transformer.condition_embedder.time_proj.lora_B.weight",
             ("peft", "time_projection.1", "up"),
         ),
+        ("lora_unet_blocks_0.cross_attn.k.lora_down.weight", ("kohya", "blocks.0.cross_attn.k", "down")),
+        ("lycoris_blocks_0_attn1_to_k.alpha", ("kohya", "blocks.0.self_attn.k", "alpha")),
+        ("lora_transformer_blocks_0_ffn_net_2.lora_up.weight", ("kohya", "blocks.0.ffn.2", "up")),
+        ("transformer.blocks.0.attn1.to_k.lora_B.bias", ("peft", "blocks.0.self_attn.k", "up_bias")),
+        ("blocks.0.cross_attn.k.lora_B.default.bias", ("lightx2v", "blocks.0.cross_attn.k", "up_bias")),
+        ("lycoris_blocks_0_norm2.w_norm", ("kohya", "blocks.0.norm3", "diff")),
+        ("_orig_mod.blocks.0.ffn.0.lora_A.weight", ("lightx2v", "blocks.0.ffn.0", "down")),
         ("lora_te1_text_model_encoder_layers_0_mlp_fc1.lora_down.weight", None),
         ("diffusion_model.blocks.0.self_attn.z.lora_A.weight", None),
         ("diffusion_model.double_blocks.0.img_attn.qkv.lora_A.weight", None),
@@ -215,6 +225,69 @@ def test_shipped_ones_are_listed_beside_the_folder(folder):
     assert found["same.safetensors"].ranks == (4,)
 
 
+@pytest.mark.parametrize(
+    ("high", "low", "joined"),
+    [
+        ("style_hinoise.safetensors", "style_lonoise.safetensors", True),
+        ("style-HiNoise-v2.safetensors", "style-LoNoise-v2.safetensors", True),
+        ("风格_高噪声.safetensors", "风格_低噪声.safetensors", True),
+        ("Wan22-I2V-H-e20.safetensors", "Wan22-I2V-L-e20.safetensors", True),
+        ("wan2.2_dance_high_14B_v1.1.safetensors", "wan2.2_dance_low_14B_v1.1.safetensors", True),
+        ("camera_high_angle.safetensors", "camera_low_angle.safetensors", False),
+        ("Wan22_High_Angle.safetensors", "Wan22_Low_Angle.safetensors", False),
+        ("high key.safetensors", "low key.safetensors", False),
+        ("wan22 light high key.safetensors", "wan22 light low key.safetensors", False),
+        ("dress-H.safetensors", "dress-L.safetensors", False),
+        ("contrast_high.safetensors", "contrast_low.safetensors", False),
+        ("high_noise_of_low_poly.safetensors", "low_noise_of_low_poly.safetensors", True),
+        ("a_HIGH_v1.safetensors", "b_LOW_v1.safetensors", False),
+    ],
+)
+def test_only_what_is_certain_is_paired(folder, high, low, joined):
+    lora(folder / high)
+    lora(folder / low)
+    assert [found.paired for found in loras.scan(folder)] == ([True] if joined else [False, False])
+    if not joined and "HIGH" not in high:
+        assert {found.made_for for found in loras.scan(folder)} == {"unknown"}
+
+
+def test_metadata_pair_and_part(folder):
+    high, low = {"ss_min_timestep": "875"}, {"ss_max_timestep": "875"}
+    lora(folder / "dance-H-e20.safetensors", metadata=high)
+    lora(folder / "dance-L-e20.safetensors", metadata=low)
+    lora(folder / "x_high_noise.safetensors", metadata=low)  # says one thing and is another
+    lora(folder / "x_low_noise.safetensors", metadata=low)
+    lora(folder / "wide_high_noise.safetensors", width=5120)
+    lora(folder / "wide_low_noise.safetensors")
+    lora(folder / "two_high_noise.safetensors")
+    lora(folder / "two_HN.safetensors")
+    lora(folder / "two_LN.safetensors")
+    assert [found.name for found in loras.scan(folder) if found.paired] == ["dance_e20 (high + low)"]
+
+
+def test_names_that_are_not_unicode(folder, settings):
+    """Files out of archives from Windows: bytes of GBK and Latin-1."""
+    for raw in (
+        b"\xb7\xe7\xb8\xf1.safetensors",
+        b"gem\xfctlich_high_noise.safetensors",
+        b"gem\xfctlich_low_noise.safetensors",
+    ):
+        lora(folder / os.fsdecode(raw), metadata={"trigger_words": "\ud800"})
+    (folder / os.fsdecode(b"\xfc.safetensors")).write_bytes(b"x")
+    found = {entry.name: entry for entry in loras.scan(folder)}
+    assert set(found) == {r"\xb7\xe7\xb8\xf1.safetensors", r"gem\xfctlich (high + low)", r"\xfc.safetensors"}
+    for entry in found.values():
+        json.dumps(entry.to_dict() | {"files": ""}, ensure_ascii=False).encode()
+        " ".join((entry.title, entry.problem, entry.made_for_why)).encode()
+    specs = loras.check([LoraSpec(r"\xb7\xe7\xb8\xf1.safetensors", 1.0, "both")], TINY, settings)
+    assert loras.locate(specs[0], settings)["high_noise"].is_file()
+    (one,) = loras.check([LoraSpec(r"gem\xfctlich_low_noise.safetensors")], TINY, settings)
+    assert loras.locate(one, settings)["low_noise"] == folder / os.fsdecode(b"gem\xfctlich_low_noise.safetensors")
+    with pytest.raises(UserError, match="not in the LoRA folder") as error:
+        loras.check([LoraSpec("\udcfc.safetensors")], TINY, settings)
+    str(error.value).encode()
+
+
 # ---------------------------------------------------------------- targets
 
 
@@ -299,6 +372,94 @@ def test_accepted(folder, settings):
         loras.check([specs[0]] * 9, TINY, settings)
     with pytest.raises(UserError, match="one expert"):
         loras.check([LoraSpec("low_noise_a.safetensors", 1.0, "low_noise")], TI2V, settings)
+
+
+# ---------------------------------------------------------------- scales, and what is left out
+
+ADAPTER = "lora_adapter_metadata"
+PEFT_KEYS = "transformer.blocks.{}.attn1.to_q.lora_{}.weight"
+UNKNOWN_SCALES = {
+    "another rank": ({"lora_alpha": "16", "rank": "4"}, "rank 8, and the metadata.* say 4"),
+    "a pattern's rank": ({ADAPTER: json.dumps({"r": 8, "lora_alpha": 8, "rank_pattern": {"attn1.to_q": 2}})}, "say 2"),
+    "no number": ({ADAPTER: json.dumps({"r": 8, "lora_alpha": "much"})}, "'much' where a number"),
+    "NaN": ({ADAPTER: '{"r": 8, "lora_alpha": NaN}'}, "'nan' where a number"),
+    "true": ({ADAPTER: json.dumps({"lora_alpha": True})}, "'True' where a number"),
+    "damaged": ({ADAPTER: '{"lora_alpha": 16'}, "cannot be read"),
+    "nested": ({ADAPTER: '{"lora_alpha": ' + "[" * 100_000}, "cannot be read"),
+    "5,000 digits": ({ADAPTER: '{"lora_alpha": ' + "9" * 5000 + "}"}, "cannot be read"),
+    "4,000 digits": ({ADAPTER: '{"lora_alpha": ' + "9" * 4000 + "}"}, "where a number"),
+    "an expression": ({ADAPTER: json.dumps({"alpha_pattern": {r"(a+)+$": 4}})}, "pattern"),
+    "a list": ({ADAPTER: json.dumps({"alpha_pattern": [4]})}, "no table"),
+    "stabilised without alpha": ({"use_rslora": "True"}, "rank-stabilised, but no alpha"),
+    "two that differ": ({"lora_alpha": "16", "transformer.lora_alpha": "32"}, "different scales"),
+    "DoRA": ({ADAPTER: json.dumps({"transformer.use_dora": True})}, "DoRA"),
+    "PiSSA": ({ADAPTER: json.dumps({"transformer.init_lora_weights": "pissa_niter_4"})}, "changed base weights"),
+}
+
+
+@pytest.mark.parametrize("name", UNKNOWN_SCALES)
+def test_a_scale_that_cannot_be_known_is_refused(folder, name):
+    metadata, words = UNKNOWN_SCALES[name]
+    assert re.search(words, entry(folder, metadata=metadata, keys=PEFT_KEYS).problem)
+
+
+def test_scales_beside_the_file_and_alphas_that_are_gone(folder):
+    lora(folder / "peft/adapter_model.safetensors", keys=PEFT_KEYS)
+    config = folder / "peft/adapter_config.json"
+    for text, problem in (("{", "adapter_config.json"), (json.dumps({"r": 8, "lora_alpha": 16}), "")):
+        config.write_text(text)
+        (found,) = loras.scan(folder)
+        assert problem in found.problem if problem else not found.problem
+    assert keys.read_layout(lora_header(folder / "peft/adapter_model.safetensors"), config.read_text()).scales.of(
+        ("blocks.0.attn1.to_q",), 8, False
+    ) == (2.0, "")
+    kohya = {"ss_network_alpha": "4", "ss_network_dim": "8"}
+    assert (
+        "alpha is missing"
+        in entry(folder, "k.safetensors", metadata=kohya, keys="lora_unet_blocks_{}_ffn_0.lora_{}").problem
+    )
+    converted = entry(folder, "c.safetensors", metadata=kohya)
+    assert not converted.problem and "alpha 4 of rank 8" in loras.warnings(LoraSpec(converted.name), converted)[0]
+
+
+def test_what_is_left_out_is_said_before(folder):
+    good = {PAIR.format(0, "A"): ("F32", (4, 256)), PAIR.format(0, "B"): ("F32", (256, 4))}
+    more = {
+        "diffusion_model.blocks.0.cross_attn.k_img.diff": ("F32", (256, 256)),
+        "diffusion_model.blocks.0.self_attn.norm_q.diff_b": ("F32", (256,)),
+        "diffusion_model.patch_embedding.diff": ("F32", (256, 16, 1, 2, 2)),
+        "text_encoders.t5.q.lora_A.weight": ("F32", (4, 4)),
+    }
+    write(folder / "a.safetensors", good | more)
+    found = loras.find("a.safetensors", loras.scan(folder))
+    (words,) = loras.warnings(LoraSpec(found.name), found)
+    for part in ("image attention", "biases of norms", "another task", "1 tensors that are not of Wan"):
+        assert part in words
+    assert loras.lora_warnings([LoraSpec(found.name)], replace(Settings(), loras=folder)) == [words]
+    write(folder / "a.safetensors", good)
+    found = loras.find("a.safetensors", loras.scan(folder))
+    assert loras.warnings(LoraSpec(found.name), found) == []
+
+
+@pytest.mark.parametrize(
+    ("tensors", "words"),
+    [
+        ({PAIR.format(0, "A"): ("I8", (4, 256)), PAIR.format(0, "B"): ("I8", (256, 4))}, "stored as I8"),
+        ({"diffusion_model.blocks.0.ffn.0.lora_A.weight_scale": ("F32", (1,))}, "quantised file with scales"),
+        ({"diffusion_model.blocks.0.ffn.0.a1.weight": ("F32", (1,))}, "GLoRA"),
+        ({"base_model.model.blocks.0.ffn.0.lora_E.default": ("F32", (4, 1))}, "AdaLoRA"),
+        ({"diffusion_model.blocks.0.ffn.0.set_weight": ("F32", (4, 1))}, "replaces whole weights"),
+        ({"base_model.model.blocks.0.attn1.to_q.modules_to_save.weight": ("F32", (4, 1))}, "replaces whole weights"),
+        ({"blocks.0.ffn.0.weight": ("F32", (4, 1)), "blocks.0.ffn.0.bias": ("F32", (4,))}, "a whole model, not a LoRA"),
+        (
+            {"diffusion_model.blocks.0.ffn.0.alpha": ("I64", (2,)), PAIR.format(0, "A"): ("F32", (4, 4))},
+            "its other half",
+        ),
+    ],
+)
+def test_other_kinds_of_files(folder, tensors, words):
+    write(folder / "a.safetensors", tensors)
+    assert words in loras.find("a.safetensors", loras.scan(folder)).problem
 
 
 # ---------------------------------------------------------------- hostile files

@@ -13,6 +13,7 @@ from wan_ui.commands.progress import Lines, watched
 from wan_ui.errors import UserError
 from wan_ui.intake import Draft
 from wan_ui.jobs import Job
+from wan_ui.loras import lora_warnings
 from wan_ui.pipeline import PIPELINE
 from wan_ui.preflight import check_folders
 from wan_ui.settings import settings
@@ -35,6 +36,8 @@ def run_job(draft: Draft | SpeechDraft, out: Path, quiet: bool) -> Job:
         job_id = pipeline.submit(draft)
         if understood := pipeline.job(job_id).request.understood:
             print(f"prompt: {understood}", file=sys.stderr)
+        for words in lora_warnings(pipeline.job(job_id).request.loras, settings()):
+            print(f"LoRA: {words}", file=sys.stderr)
         try:
             job = follow(pipeline, job_id, quiet=quiet and not watched())
         except KeyboardInterrupt:

@@ -32,6 +32,9 @@ def run(args: argparse.Namespace) -> int:
         print(f"  for {BASE_TITLES[entry.fits]}: {entry.fits_why}")
         print(f"  rank {ranks}, {layers}, {entry.key_format} keys, {entry.size / 1e6:.1f} MB")
         print(f"  expert: {entry.made_for.replace('_', ' ')} ({entry.made_for_why})")
+        for line in (*entry.left_out, entry.strength_note):
+            if line:
+                print(f"  not used: {line}" if line in entry.left_out else f"  {line}")
         if entry.trigger_words:
             print(f"  trigger words: {', '.join(entry.trigger_words)}")
         if entry.notes:

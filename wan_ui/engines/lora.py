@@ -13,6 +13,7 @@ cleared, attached and probed. A failure on any expert clears all of them: never 
 """
 
 import logging
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -23,13 +24,15 @@ from typing import Protocol
 import torch
 import torch.nn.functional as F
 
+from wan_ui.dit_file import unfolds
 from wan_ui.errors import UserError
 from wan_ui.loras import locate
-from wan_ui.loras.folder import lora_header
+from wan_ui.loras.folder import beside, lora_header
 from wan_ui.loras.keys import read_layout
 from wan_ui.request import LoraMatch, LoraSpec
 from wan_ui.settings import Settings
 from wan_ui.tensors import read_tensor
+from wan_ui.valid_text import valid_name
 
 log = logging.getLogger(__name__)
 
@@ -232,7 +235,7 @@ def _stamp(item: tuple[Path, float, int]) -> tuple:
 def plan_file(path: Path, strength: float, index: int, expert: Expert, device) -> Plan:
     """Read a file and match it with an expert. Raises UserError naming the file."""
     header = lora_header(path)
-    layout = read_layout(header)
+    layout = read_layout(header, beside(path))
     if layout.problem:
         raise _refused(path, layout.problem)
 
@@ -247,22 +250,44 @@ def plan_file(path: Path, strength: float, index: int, expert: Expert, device) -
             continue
         change = Change(strength=strength)
         if layer.down:
-            down, up = read(layer.down), read(layer.up)
-            _fits(path, module, (up.shape[0], down.shape[1]), weight)
-            rank = down.shape[0]
-            alpha = float(read(layer.alpha)) if layer.alpha else rank if layout.alpha is None else layout.alpha
-            change.down, change.up, change.scale = down, up, strength * alpha / rank
-            # NaN and infinity come through
-            largest[module] = largest_value(up) * largest_value(down) * abs(alpha / rank)
+            down, up = read(layer.down).flatten(1), read(layer.up).flatten(1)
+            rank = len(down)
+            scale, why = layout.scales.of((layer.named, module), rank, bool(layer.alpha))
+            if why:
+                raise _refused(path, f"{module}: {why}")
+            if layer.alpha:
+                scale = read(layer.alpha).double().item() / rank
+            if _fits(path, module, (len(up), down.shape[1]), (weight[0], math.prod(weight[1:]))):
+                # NaN and infinity come through
+                largest[module] = largest_value(up) * largest_value(down) * abs(scale)
+                if len(weight) == 2:
+                    change.down, change.up, change.scale = down, up, strength * scale
+                else:  # the patch embedding, a convolution
+                    change.diff = (scale * up.float() @ down.float()).reshape(weight)
+            else:
+                unmatched.append(module)
+            if layer.up_bias:
+                change.diff_b = scale * read(layer.up_bias).float()
         if layer.diff:
-            change.diff = read(layer.diff)
-            _fits(path, f"{module}.diff", tuple(change.diff.shape), weight)
-            largest[f"{module}.diff"] = largest_value(change.diff)
+            diff = read(layer.diff)
+            if unfolds(tuple(diff.shape), weight) or _fits(path, module, tuple(diff.shape), weight):
+                diff = diff.reshape(weight)
+                change.diff = diff if change.diff is None else change.diff + diff.float()
+                largest[f"{module}.diff"] = largest_value(diff)
+            else:
+                unmatched.append(f"{module}.diff")
         if layer.diff_b:
-            change.diff_b = read(layer.diff_b)
-            _fits(path, f"{module}.diff_b", tuple(change.diff_b.shape), (weight[0],))
-            largest[f"{module}.diff_b"] = largest_value(change.diff_b)
-        changes[module] = change
+            diff_b = read(layer.diff_b)
+            change.diff_b = diff_b if change.diff_b is None else change.diff_b + diff_b.float()
+        if change.diff_b is not None:
+            if f"{module}.bias" in expert.shapes:
+                _fits(path, f"{module}.bias", tuple(change.diff_b.shape), weight[:1])
+                largest[f"{module}.bias"] = largest_value(change.diff_b)
+            else:  # Wan's RMS norms have none
+                unmatched.append(f"{module}.diff_b")
+                change.diff_b = None
+        if (change.down, change.diff, change.diff_b) != (None, None, None):
+            changes[module] = change
     if not changes:
         raise _refused(path, f"none of its {len(layout.layers)} layers is in this model")
     sizes = torch.stack(list(largest.values())).cpu()  # one wait for the device, not one per layer
@@ -282,12 +307,16 @@ def largest_value(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def _refused(path: Path, why: str) -> UserError:
-    return UserError(f"loras: {path.name} cannot be used: {why}", field="loras")
+    return UserError(f"loras: {valid_name(path.name)} cannot be used: {why}", field="loras")
 
 
-def _fits(path: Path, name: str, got: tuple[int, ...], expected: tuple[int, ...]) -> None:
-    if tuple(got) != tuple(expected):
+def _fits(path: Path, name: str, got: tuple[int, ...], expected: tuple[int, ...]) -> bool:
+    """Whether the shapes are the same. False for a patch embedding, which depends on the task and is then left out;
+    raises UserError for any other layer.
+    """
+    if tuple(got) != tuple(expected) and name != "patch_embedding":
         raise _refused(path, f"{name} is for a layer of shape {tuple(got)}, and the model's has {tuple(expected)}")
+    return tuple(got) == tuple(expected)
 
 
 def attach(expert: Expert, plans: list[Plan]) -> None:

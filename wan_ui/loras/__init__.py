@@ -6,17 +6,19 @@
     specs = check(specs, model, settings)          # the server's check: UserError(field="loras")
 
 keys.py    tensor names of every trainer -> one canonical form
+scales.py  what the metadata say of a LoRA's strength
 folder.py  the scan, and LoraEntry
+pairs.py   which two files are one LoRA
 choice.py  targets, warnings, the check of what a person chose, and where its files are
 
 The engines apply what is chosen (wan_ui/engines/lora.py) and answer with what was matched:
 clip.facts["loras"] is text such as "sepia.safetensors x1 -> low noise 80/80".
 """
 
-from wan_ui.loras.choice import base, check, fits, locate, suggest, trigger_words, warnings
+from wan_ui.loras.choice import base, check, fits, locate, lora_warnings, suggest, trigger_words, warnings
 from wan_ui.loras.folder import BASE_TITLES, TARGETS, LoraEntry, find, scan
 
 __all__ = [
-    "BASE_TITLES", "TARGETS", "LoraEntry", "base", "check", "find", "fits", "locate", "scan", "suggest",
-    "trigger_words", "warnings",
+    "BASE_TITLES", "TARGETS", "LoraEntry", "base", "check", "find", "fits", "locate", "lora_warnings", "scan",
+    "suggest", "trigger_words", "warnings",
 ]  # fmt: skip

@@ -51,9 +51,25 @@ def warnings(spec: LoraSpec, entry: LoraEntry) -> list[str]:
         found.append(f"{entry.name} has a file for each expert; only the one for {WORDS[target]} is used.")
     if entry.fits == "wan2.1":
         found.append(f"{entry.name} was made for Wan2.1 ({entry.fits_why}); on Wan2.2 its effect may differ.")
+    if entry.left_out:
+        found.append(f"Not used of {entry.name}: {'; '.join(entry.left_out)}.")
+    if entry.strength_note:
+        found.append(f"{entry.name}: {entry.strength_note}.")
     if spec.strength == 0:
         found.append(f"{entry.name} has strength 0 and changes nothing.")
     return found
+
+
+def lora_warnings(specs, settings: Settings) -> list[str]:
+    """`warnings` of all of a job's checked specs."""
+    entries = scan(settings.loras) if specs else []
+    return [words for spec in specs for words in warnings(spec, _entry(spec, entries))]
+
+
+def _entry(spec: LoraSpec, entries: list[LoraEntry]) -> LoraEntry:
+    """Of a checked spec. Raises UserError when the file has gone since."""
+    path = Path(spec.file)
+    return read_file(path, path.name) if path.is_absolute() else find(spec.file, entries)
 
 
 def fits(entry: LoraEntry, model: Model) -> str:
@@ -115,11 +131,7 @@ def locate(spec: LoraSpec, settings: Settings) -> dict[str, Path]:
 
     A model with a single expert takes the file under either name. Raises UserError when the file has gone since.
     """
-    path = Path(spec.file)
-    if path.is_absolute():
-        entry = read_file(path, path.name)
-    else:
-        entry = find(spec.file, scan(settings.loras))
+    entry = _entry(spec, scan(settings.loras))
     if entry.problem:
         raise UserError(f"loras: {entry.name} cannot be used: {entry.problem}", field="loras")
     sides = ("high_noise", "low_noise") if spec.target == "both" else (spec.target,)

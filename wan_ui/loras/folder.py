@@ -5,10 +5,10 @@ MAX_HEADER bytes of it, at most MAX_FILES files are looked at, links that lead o
 followed, and no tensor is read. What a client sends is looked up among the entries found here and never
 joined to a path, so `..`, absolute paths, other cases and links lead nowhere.
 
-The high- and the low-noise file of one LoRA become one entry: same folder, same name but for the marker
-(`high_noise`/`low_noise`, `HighNoise`, `HIGH`, `HN`, ...).
+The high- and the low-noise file of one LoRA become one entry where that is certain: see pairs.py.
 """
 
+import math
 import os
 import re
 from collections import Counter
@@ -20,11 +20,12 @@ from pathlib import Path
 from wan_ui.errors import UserError
 from wan_ui.headers import Header, safetensors_header
 from wan_ui.loras.keys import Layout, read_layout
+from wan_ui.loras.pairs import pair, side
 from wan_ui.settings import ROOT
 from wan_ui.valid_text import valid_name, valid_text
 
 SHIPPED = ROOT / "assets" / "loras"  # Wan-Tiny's own, listed beside the user's folder
-MAX_HEADER = 16_000_000  # bytes; a LoRA of every layer of A14B has 0.2 MB, with a training log in it a few
+MAX_HEADER = 8_000_000  # bytes; a LoRA of every layer of A14B has 0.2 MB, with a training log in it a few
 MAX_FILES = 2000
 MAX_DEPTH = 6  # folders below the LoRA folder
 PICKLES = (".pt", ".pth", ".ckpt", ".bin", ".pkl")
@@ -34,12 +35,6 @@ BASES = {5120: "a14b", 3072: "5b", 1536: "wan2.1", 256: "wan-tiny"}
 BASE_TITLES = {
     "a14b": "Wan2.2 A14B", "5b": "Wan2.2 5B", "wan2.1": "Wan2.1", "wan-tiny": "Wan-Tiny", "other": "another model",
 }  # fmt: skip
-
-NOISE_MARK = re.compile(r"(?i)(?<![a-z])(high|low)[-_ ]?noise(?![a-z])")
-MARK = re.compile(
-    r"(?i)(?<![a-z])(high|low)[-_ ]?noise(?![a-z])"  # high_noise, HighNoise
-    r"|(?<![a-zA-Z])(HIGH|LOW|High|Low|high|low|HN|LN)(?![a-zA-Z])"  # style_HIGH, HN
-)
 
 
 @dataclass(frozen=True)
@@ -54,6 +49,8 @@ class LoraEntry:
     ranks      distinct ranks of its layers, ascending
     key_format from wan_ui.loras.keys.FORMATS; "+" joins several
     layers     modules that it changes, for each file of `files`
+    left_out   tensors and modules of it that are not applied, a line each
+    strength_note  where its strength is not told in so many words
     trigger_words, notes  from the metadata; plain text, may be anything a stranger wrote
     made_for   high_noise | low_noise | both | unknown
     made_for_why  which name or metadata says so
@@ -69,6 +66,8 @@ class LoraEntry:
     ranks: tuple[int, ...] = ()
     key_format: str = ""
     layers: dict[str, int] = field(default_factory=dict)
+    left_out: tuple[str, ...] = ()
+    strength_note: str = ""
     trigger_words: tuple[str, ...] = ()
     notes: str = ""
     made_for: str = "unknown"
@@ -106,7 +105,7 @@ def scan(folder: Path) -> list[LoraEntry]:
     for root, shipped in ((folder, False), (SHIPPED, True)):
         if shipped and folder.resolve() == SHIPPED.resolve():
             continue
-        entries += _pair([replace(entry, shipped=shipped) for entry in _files(root)])
+        entries += pair([replace(entry, shipped=shipped) for entry in _files(root)])
     taken: set[str] = set()
     unique = []
     for entry in entries:  # the user's folder comes first and wins a name
@@ -126,7 +125,8 @@ def find(name: str, entries: list[LoraEntry]) -> LoraEntry:
                 if name == _sibling(entry, path):
                     return read_file(path, name, made_for=target)
     raise UserError(
-        f"loras: {name!r} is not in the LoRA folder; `python -m wan_ui loras` lists what is there", field="loras"
+        f"loras: {valid_name(name)!r} is not in the LoRA folder; `python -m wan_ui loras` lists what is there",
+        field="loras",
     )
 
 
@@ -164,7 +164,7 @@ def read_file(path: Path, name: str, made_for: str = "") -> LoraEntry:
     """The entry of one file, from its header. `made_for` overrides what the name says. Never raises."""
     try:
         status = path.stat()
-        entry = _read(path, status.st_size, status.st_mtime_ns)
+        entry = _read(path, status.st_size, status.st_mtime_ns, beside(path))
     except OSError as error:
         return LoraEntry(name, {"both": path}, problem=f"it cannot be read ({error.strerror})")
     if made_for and entry.made_for == "unknown":
@@ -177,29 +177,40 @@ def lora_header(path: Path) -> Header:
     with path.open("rb") as file:
         start = file.read(8)
     if start[:2] == b"PK" or (start[:1] == b"\x80" and start[1:2] <= b"\x05"):
-        raise UserError(f"{path.name}: it is a Python pickle, which can run code when opened; use a .safetensors file")
-    length = int.from_bytes(start, "little")
-    if len(start) == 8 and MAX_HEADER < length <= path.stat().st_size:
         raise UserError(
-            f"{path.name}: its header has {length / 1e6:.0f} MB; a LoRA's has at most {MAX_HEADER // 10**6}"
+            f"{valid_name(path.name)}: it is a Python pickle, which can run code when opened; use a .safetensors file"
         )
-    return safetensors_header(path)
+    return safetensors_header(path, MAX_HEADER)
+
+
+def beside(path: Path) -> str:
+    """The text of PEFT's adapter_config.json next to an adapter_model.safetensors; "" without one."""
+    if path.name != "adapter_model.safetensors":
+        return ""
+    try:
+        with (path.parent / "adapter_config.json").open("rb") as file:
+            return file.read(1_000_000).decode("utf-8", "replace")
+    except OSError:
+        return ""
 
 
 @lru_cache(maxsize=2 * MAX_FILES)
-def _read(path: Path, size: int, mtime: int) -> LoraEntry:
+def _read(path: Path, size: int, mtime: int, config: str) -> LoraEntry:
     files = {"both": path}
     if path.suffix.lower() in PICKLES:
         problem = "only .safetensors files are read: a pickle can run code when opened"
-        return LoraEntry(path.name, files, problem=problem, size=size)
+        return LoraEntry(valid_name(path.name), files, problem=problem, size=size)
     try:
         header = lora_header(path)
     except UserError as error:
-        problem = str(error).removeprefix(f"{path}: ").removeprefix(f"{path.name}: ")
-        return LoraEntry(path.name, files, problem=problem, size=size)
-    layout = read_layout(header)
+        shown = valid_name(str(path))
+        problem = str(error).removeprefix(f"{shown}: ").removeprefix(f"{valid_name(path.name)}: ")
+        return LoraEntry(valid_name(path.name), files, problem=problem, size=size)
+    layout = read_layout(header, config)
     if layout.problem:
-        return LoraEntry(path.name, files, key_format="+".join(layout.formats), problem=layout.problem, size=size)
+        return LoraEntry(
+            valid_name(path.name), files, key_format="+".join(layout.formats), problem=layout.problem, size=size
+        )
     texts = {
         valid_text(key): valid_text(value)
         for key, value in header.metadata.items()
@@ -208,13 +219,15 @@ def _read(path: Path, size: int, mtime: int) -> LoraEntry:
     fits, why = _base(path, header, layout, texts)
     made_for, made_for_why = _made_for(path, layout, texts)
     return LoraEntry(
-        name=path.name,
+        name=valid_name(path.name),
         files=files,
         fits=fits,
         fits_why=why,
         ranks=layout.ranks,
         key_format="+".join(layout.formats),
         layers={"both": len(layout.layers)},
+        left_out=_left_out(header, layout, fits),
+        strength_note="" if all(layer.alpha for layer in layout.layers.values()) else layout.scales.note,
         trigger_words=_trigger_words(texts),
         notes=_notes(texts),
         made_for=made_for,
@@ -223,22 +236,44 @@ def _read(path: Path, size: int, mtime: int) -> LoraEntry:
     )
 
 
+def _left_out(header: Header, layout: Layout, fits: str) -> tuple[str, ...]:
+    """What no engine will apply, by names and shapes alone, a line each."""
+    image, norms, others = [], [], []
+    channels = {"a14b": 36, "wan2.1": 36, "wan-tiny": 36, "5b": 48}.get(fits)
+    for module, layer in layout.layers.items():
+        if module.startswith("img_emb") or module.endswith("_img"):
+            image.append(module)
+        elif layer.diff_b and (re.search(r"\.norm_[qk]$", module) or module.endswith("modulation")):
+            norms.append(module)
+        elif module == "patch_embedding" and channels and (layer.down or layer.diff):
+            shape = header.tensors[layer.down or layer.diff].shape
+            if math.prod(shape[1:]) != 4 * channels:
+                others.append(f"its patch embedding, made for another task (shape {shape})")
+    lines = [f"{len(found)} layers {words} ({found[0]})" for found, words in (
+        (image, "of Wan2.1's image attention"), (norms, "that are biases of norms, which have none here"),
+    ) if found]  # fmt: skip
+    lines += others
+    if layout.unknown:
+        lines.append(f"{len(layout.unknown)} tensors that are not of Wan's transformer ({layout.unknown[0][:120]})")
+    return tuple(lines)
+
+
 def width(header: Header, layout: Layout) -> int:
     """Width of the model that the LoRA was made for: what most square attention layers take. 0: cannot tell."""
     found = Counter()
     for module, layer in layout.layers.items():
         if re.search(r"attn\.([qkvo]|[kv]_img)$", module):
             if layer.down:
-                found[header.tensors[layer.down].shape[-1]] += 1
+                found[header.tensors[layer.down].shape[1]] += 1
                 found[header.tensors[layer.up].shape[0]] += 1
-            elif layer.diff:
+            elif layer.diff and header.tensors[layer.diff].shape:
                 found[header.tensors[layer.diff].shape[0]] += 2
-        elif layer.diff and re.search(r"\.norm(3|_[qk])$", module):
+        elif layer.diff and header.tensors[layer.diff].shape and re.search(r"\.norm(3|_[qk])$", module):
             found[header.tensors[layer.diff].shape[-1]] += 1
         elif layer.up and module.endswith(".ffn.2"):
             found[header.tensors[layer.up].shape[0]] += 2
         elif layer.down and module.endswith(".ffn.0"):
-            found[header.tensors[layer.down].shape[-1]] += 2
+            found[header.tensors[layer.down].shape[1]] += 2
     return found.most_common(1)[0][0] if found else 0
 
 
@@ -281,13 +316,10 @@ def _made_for(path: Path, layout: Layout, texts: dict[str, str]) -> tuple[str, s
             return "low_noise", f"it was trained on timesteps up to {highest}"
     except ValueError:
         pass
-    for text, words in ((path.stem, "its name"), (texts.get("ss_output_name", ""), "its metadata")):
-        found = {match[1].lower() for match in NOISE_MARK.finditer(text)}
-        if not found and (match := re.search(r"(?i)[-_ ](high|low)$", text)):
-            found = {match[1].lower()}
-        if len(found) == 1:
-            side = found.pop()
-            return f"{side}_noise", f"{words} says {side}-noise"
+    for text, words in ((valid_name(path.stem), "its name"), (texts.get("ss_output_name", ""), "its metadata")):
+        found = side(text)
+        if found:
+            return found, f"{words} says {found.replace('_', '-')}"
     return "unknown", "neither its name nor its metadata says"
 
 
@@ -307,46 +339,3 @@ def _notes(texts: dict[str, str]) -> str:
         if text and text != "None":
             return text[:500]
     return ""
-
-
-def _pair(entries: list[LoraEntry]) -> list[LoraEntry]:
-    """Join each high file with its low one."""
-    sides: dict[str, dict[str, LoraEntry]] = {}
-    for entry in entries:
-        mark = _mark(Path(entry.name).stem)
-        if mark and not entry.problem:
-            side, key = mark
-            sides.setdefault(str(Path(entry.name).parent / key), {}).setdefault(side, entry)
-    paired, names = [], set()
-    for key, found in sides.items():
-        if len(found) == 2:
-            high, low = found["high_noise"], found["low_noise"]
-            names |= {high.name, low.name}
-            paired.append(
-                LoraEntry(
-                    name=f"{key} (high + low)",
-                    files={"high_noise": high.files["both"], "low_noise": low.files["both"]},
-                    fits=high.fits if high.fits == low.fits else "other",
-                    fits_why=high.fits_why if high.fits == low.fits else "its two files are for different models",
-                    ranks=tuple(sorted({*high.ranks, *low.ranks})),
-                    key_format=high.key_format if high.key_format == low.key_format else "mixed",
-                    layers={"high_noise": high.layers["both"], "low_noise": low.layers["both"]},
-                    trigger_words=tuple(dict.fromkeys((*high.trigger_words, *low.trigger_words))),
-                    notes=high.notes or low.notes,
-                    made_for="both",
-                    made_for_why="a file for each expert",
-                    size=high.size + low.size,
-                    shipped=high.shipped,
-                )
-            )
-    return [entry for entry in entries if entry.name not in names] + paired
-
-
-def _mark(stem: str) -> tuple[str, str] | None:
-    """(side, the name without its marker); None without a marker or with two different ones."""
-    matches = list(MARK.finditer(stem))
-    sides = {{"h": "high_noise", "l": "low_noise"}[match[0][0].lower()] for match in matches}
-    if len(sides) != 1:
-        return None
-    key = re.sub(r"[-_. ]*\0[-_. ]*", "_", MARK.sub("\0", stem)).strip("_")
-    return sides.pop(), key or "lora"

@@ -3,27 +3,32 @@
 Canonical: the module's name in the original Wan checkpoint ("blocks.0.self_attn.q", "head.head",
 "blocks.0.modulation"), and what the tensor is to that module:
 
-down    (rank, in)    x -> x @ down.T
-up      (out, rank)     -> ... @ up.T, times alpha / rank
-alpha   scalar        absent: alpha = rank, or what the PEFT metadata says
-diff    the weight's shape   added to the weight (linear layers, norms, modulation tables, patch embedding)
-diff_b  (out,)        added to the bias
+down     (rank, in)    x -> x @ down.T; of the patch embedding (rank, channels, 1, 2, 2)
+up       (out, rank)     -> ... @ up.T, times the layer's scale
+up_bias  (out,)        added to the bias, times the layer's scale (PEFT's lora_bias)
+alpha    scalar        the layer's scale is alpha / rank
+diff     the weight's shape   added to the weight (linear layers, norms, modulation tables, patch embedding)
+diff_b   (out,)        added to the bias
+
+Trailing dimensions of 1 (layers stored as 1x1 convolutions) do not count. Scales that only the metadata tell are
+read in scales.py.
 
 Formats seen in the wild, with the tools that write them:
 
 lightx2v        blocks.0.self_attn.q.lora_down.weight            LightX2V's extraction
 kijai           diffusion_model.blocks.0.self_attn.q.lora_A.weight   ComfyUI, diffusion-pipe, ai-toolkit
 model-prefix    model.diffusion_model.blocks.0...                full ComfyUI checkpoints
-kohya           lora_unet_blocks_0_self_attn_q.lora_down.weight  musubi-tuner, sd-scripts
+kohya           lora_unet_blocks_0_self_attn_q.lora_down.weight  musubi-tuner, sd-scripts; the same with
+                lycoris_ and lora_transformer_: LyCORIS, SimpleTuner, OneTrainer, old ai-toolkit
 peft            transformer.blocks.0.attn1.to_q.lora_A.weight, lora_A.default, base_model.model...  diffusers, PEFT
 """
 
-import json
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from wan_ui.headers import Header, TensorInfo
+from wan_ui.loras.scales import Scales, read_scales
 
 MAX_RANK = 2048  # above this a file is damaged or hostile; trainers stop at 512
 
@@ -39,7 +44,11 @@ PREFIXES = (
     ("pipe.dit.", "peft"),
     ("dit.", "peft"),
     ("unet.", "peft"),
+    ("model.", "model-prefix"),
+    ("module.", "peft"),
 )
+FLAT_PREFIXES = ("lora_unet_", "lora_prior_unet_", "lora_transformer_", "lycoris_")  # dots are underscores behind these
+WRAPPERS = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")  # torch's own, anywhere in a name
 LEAVES = {
     "lora_down.weight": "down",
     "lora_up.weight": "up",
@@ -51,23 +60,38 @@ LEAVES = {
     "lora_up": "up",
     "lora_A": "down",
     "lora_B": "up",
+    "lora_linear_layer.down.weight": "down",
+    "lora_linear_layer.up.weight": "up",
+    "lora_up.bias": "up_bias",
+    "lora_B.bias": "up_bias",
     "alpha": "alpha",
     "lora_alpha": "alpha",
     "diff": "diff",
     "diff_b": "diff_b",
     "diff_m": "diff_m",
+    "w_norm": "diff",
+    "b_norm": "diff_b",
 }
 # Methods that are not a low-rank product or a difference: refused by their name, never half-applied.
 OTHER_METHODS = {
-    "dora_scale": "DoRA",
-    "lora_magnitude_vector": "DoRA",
-    "lokr_": "LoKr",
-    "hada_": "LoHa",
-    "oft_": "OFT",
-    "boft_": "BOFT",
-    "lora_mid": "LoCon with a middle layer",
-    "glora_": "GLoRA",
-    "on_input": "IA3",
+    r"dora_scale\w*|lora_magnitude_vector|magnitude": "a DoRA",
+    r"lokr_\w+": "a LoKr",
+    r"hada_\w+": "a LoHa",
+    r"oft_\w+": "an OFT",
+    r"boft_\w+": "a BOFT",
+    r"lora_mid": "a LoCon with a middle layer",
+    r"glora_\w+|(?:a1|a2|b1|b2|bm)\.weight": "a GLoRA",
+    r"on_input|ia3_l": "an IA3",
+    r"vera_lambda_[bd]": "a VeRA",
+    r"lora_E|ranknum": "an AdaLoRA",
+    r"lora_embedding_[AB]": "a LoRA of an embedding",
+    r"hra_u|fourierft_spectrum|miss_block|bone_block|shira_weight|c3a_kernel|randlora_\w+|vblora_\w+": (
+        "made by another method than LoRA"
+    ),
+    r"set_weight|modules_to_save(?:\.\w+)?\.(?:weight|bias)|base_layer\.(?:weight|bias)": (
+        "one that replaces whole weights"
+    ),
+    r"weight_scale|scale_weight|input_scale|comfy_quant|scaled_fp8|absmax|quant_map": "a quantised file with scales",
 }
 # diffusers' names of the modules -> the original's; the inverse of wan_ui.engines.checkpoints.dit_names.
 BLOCK_NAMES = {
@@ -104,7 +128,9 @@ _OTHER_MODULES += [f"img_emb.proj.{i}" for i in (0, 1, 3, 4)]
 _FLAT_BLOCK = {name.replace(".", "_"): name for name in _BLOCK_MODULES} | {
     theirs.replace(".", "_"): ours for theirs, ours in BLOCK_NAMES.items()
 }
-_OTHER_METHOD = re.compile(r"(?:^|[._])(" + "|".join(OTHER_METHODS) + ")")
+_OTHER_METHOD = re.compile(r"(?:^|\.)(?:" + "|".join(f"({word})" for word in OTHER_METHODS) + r")(?:\.|$)")
+NUMBERS = ("F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2")
+WHOLE_NUMBERS = ("I64", "I32", "I16", "I8", "U8")  # an alpha may be one
 _FLAT_OTHER = {name.replace(".", "_"): name for name in _OTHER_MODULES} | {
     theirs.replace(".", "_"): ours for theirs, ours in OTHER_NAMES.items()
 }
@@ -116,9 +142,11 @@ class Layer:
 
     down: str = ""
     up: str = ""
+    up_bias: str = ""
     alpha: str = ""
     diff: str = ""
     diff_b: str = ""
+    named: str = ""  # the module as the file calls it, without prefixes: alpha patterns use these names
 
 
 @dataclass(frozen=True)
@@ -130,7 +158,7 @@ class Layout:
     ranks    distinct ranks, ascending
     unknown  tensor names that no rule explains
     problem  why the file cannot be used at all; "" when it can
-    alpha    alpha of layers that store none: None means alpha = rank
+    scales   what the metadata say of layers' scales
     second   diffusers' `transformer_2.`: the file says that it is for the low-noise expert
     """
 
@@ -139,19 +167,38 @@ class Layout:
     ranks: tuple[int, ...]
     unknown: tuple[str, ...]
     problem: str = ""
-    alpha: float | None = None
+    scales: Scales = field(default_factory=Scales)
     second: bool = False
 
 
 def parse(name: str) -> tuple[str, str, str] | None:
     """Tensor name -> (format, canonical module, leaf), or None when no rule explains it."""
-    if name.startswith("lora_unet_"):
-        stem, _, leaf = name.partition(".")
-        module = _unflatten(stem.removeprefix("lora_unet_").removeprefix("_"))
-        if module is None or leaf not in LEAVES:
-            return None
-        return "kohya", *_place(module, LEAVES[leaf])
-    written, found = name, "lightx2v"
+    found, written, kind = _split(name)
+    if not kind:
+        return None
+    flat = found == "kohya"
+    module = _unflatten(written.replace(".", "_")) if flat else _module(written, kind)
+    if module is None:
+        return None
+    if found in ("lightx2v", "kijai") and _module(written, kind) != written and kind != "diff_m":
+        found = "peft"
+    return (found, *_place(module, kind))
+
+
+def _split(name: str) -> tuple[str, str, str]:
+    """(format, the module as the file calls it, without prefixes, leaf); leaf "" when there is none that is known."""
+    for wrapper in WRAPPERS:
+        name = name.replace(wrapper, "")
+    # lora_A.<adapter>.weight
+    name = re.sub(r"\.(lora_[AB]|lora_down|lora_up)\.(?!weight$|bias$)[^.]+\.(weight|bias)$", r".\1.\2", name)
+    leaf = next((leaf for leaf in LEAVES if name.endswith("." + leaf)), None)
+    if leaf is None:
+        return "", name, ""
+    written, found = name.removesuffix("." + leaf), "lightx2v"
+    flat = next((prefix for prefix in FLAT_PREFIXES if written.startswith(prefix)), None)
+    if flat:
+        written = re.sub(r"^_?(?:(?:model_)?diffusion_model_|transformer_)?", "", written.removeprefix(flat))
+        return "kohya", written, LEAVES[leaf]
     stripped = True
     while stripped:
         stripped = False
@@ -159,23 +206,18 @@ def parse(name: str) -> tuple[str, str, str] | None:
             if written.startswith(prefix):
                 written, stripped = written.removeprefix(prefix), True
                 found = label if found == "lightx2v" else found
-    written = re.sub(r"\.(lora_[AB])\.[^.]+\.weight$", r".\1.weight", written)  # lora_A.<adapter>.weight
-    leaf = next((leaf for leaf in LEAVES if written.endswith("." + leaf)), None)
-    if leaf is None:
-        return None
-    module, kind = written.removesuffix("." + leaf), LEAVES[leaf]
-    match = re.fullmatch(r"blocks\.(\d{1,4})(?:\.(.+))?", module)
+    return found, written, LEAVES[leaf]
+
+
+def _module(written: str, kind: str) -> str | None:
+    """The canonical name of a module with a dotted name."""
+    match = re.fullmatch(r"blocks\.(\d{1,4})(?:\.(.+))?", written)
     if match:
-        inner = match[2] or ""
-        if inner in BLOCK_NAMES:
-            found = "peft" if found in ("lightx2v", "kijai") else found
-            inner = BLOCK_NAMES[inner]
-        module = f"blocks.{int(match[1])}" + (f".{inner}" if inner else "")
+        inner = BLOCK_NAMES.get(match[2] or "", match[2] or "")
         known = inner in _BLOCK_MODULES or (not inner and kind == "diff_m")
-    else:
-        module = OTHER_NAMES.get(module, module)
-        known = module in _OTHER_MODULES or (module == "head" and kind == "diff_m")
-    return (found, *_place(module, kind)) if known else None
+        return f"blocks.{int(match[1])}" + (f".{inner}" if inner else "") if known else None
+    module = OTHER_NAMES.get(written, written)
+    return module if module in _OTHER_MODULES or (module == "head" and kind == "diff_m") else None
 
 
 def _place(module: str, leaf: str) -> tuple[str, str]:
@@ -193,27 +235,29 @@ def _unflatten(stem: str) -> str | None:
     return _FLAT_OTHER.get(stem)
 
 
-def read_layout(header: Header) -> Layout:
-    """Sort a file's tensors by module. Never raises: what is wrong stands in `problem`."""
+def read_layout(header: Header, beside: str = "") -> Layout:
+    """Sort a file's tensors by module. Never raises: what is wrong stands in `problem`.
+
+    beside  the text of PEFT's adapter_config.json in the same folder, "" without one
+    """
     layers: dict[str, Layer] = {}
     formats: dict[str, int] = {}
     unknown, problem = [], ""
     for name, info in header.tensors.items():
         method = _OTHER_METHOD.search(name)
         if method:
-            words = OTHER_METHODS[method[1]]
-            problem = problem or f"it is a {words}, which is not supported (first such key: {name}); use a plain LoRA"
-            continue
-        if info.dtype not in ("F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2"):
-            unknown.append(name)
+            words = list(OTHER_METHODS.values())[method.lastindex - 1]
+            problem = problem or f"it is {words}, which is not supported (first such key: {name}); use a plain LoRA"
             continue
         parsed = parse(name)
         if parsed is None:
             unknown.append(name)
             continue
         found, module, leaf = parsed
+        if info.dtype not in NUMBERS and not (leaf == "alpha" and info.dtype in WHOLE_NUMBERS):
+            problem = problem or f"{name} is stored as {info.dtype}, which is not supported; use a plain LoRA"
         formats[found] = formats.get(found, 0) + 1
-        layer = layers.setdefault(module, Layer())
+        layer = layers.setdefault(module, Layer(named=_split(name)[1]))
         if getattr(layer, leaf):
             problem = problem or f"{name} and {getattr(layer, leaf)} are both for {module}"
         setattr(layer, leaf, name)
@@ -224,7 +268,7 @@ def read_layout(header: Header) -> Layout:
         formats["peft"] = formats.get("peft", 0) + second
     ranks = set()
     for module, layer in list(layers.items()):
-        if not (layer.down or layer.up or layer.diff or layer.diff_b):
+        if not (layer.down or layer.up or layer.up_bias or layer.diff or layer.diff_b):
             unknown.append(layer.alpha)
             del layers[module]
             continue
@@ -232,37 +276,59 @@ def read_layout(header: Header) -> Layout:
         problem = problem or why
         if rank:
             ranks.add(rank)
+    problem = problem or _whole_weights(unknown, bool(layers))
     if not layers and not problem:
         first = ", ".join(list(header.tensors)[:2])
         problem = f"none of its {len(header.tensors)} keys is known to be of a Wan LoRA" + (f" ({first})" * bool(first))
     order = tuple(sorted(formats, key=lambda key: -formats[key]))
-    alpha = _peft_alpha(header.metadata)
-    return Layout(layers, order, tuple(sorted(ranks)), tuple(unknown), problem, alpha, second > 0)
+    scales = read_scales(header.metadata, beside, second > 0, "kohya" in formats)
+    layout = Layout(layers, order, tuple(sorted(ranks)), tuple(unknown), "", scales, second > 0)
+    return replace(layout, problem=problem or scale_problem(layout, header.tensors))
+
+
+def scale_problem(layout: Layout, tensors: dict[str, TensorInfo]) -> str:
+    """Why the scale of some layer cannot be known; "" when all are."""
+    if layout.scales.problem:
+        return layout.scales.problem
+    for module, layer in layout.layers.items():
+        if layer.down:
+            _, why = layout.scales.of((layer.named, module), tensors[layer.down].shape[0], bool(layer.alpha))
+            if why:
+                return f"{module}: {why}"
+    return ""
+
+
+def _whole_weights(unknown: list[str], any_layers: bool) -> str:
+    """A whole parameter where a difference is expected: nothing says what it is to be added to."""
+    modules = {module for name in unknown if (module := _parameter(name))}
+    if not modules:
+        return ""
+    if not any_layers:
+        return "it is a whole model, not a LoRA"
+    return f"it holds whole weights, not differences ({min(modules)}), which is not supported; use a plain LoRA"
+
+
+def _parameter(name: str) -> str:
+    """The canonical name of a whole parameter, "" for any other tensor."""
+    module, _, leaf = name.rpartition(".")
+    parsed = parse(f"{module}.diff") if leaf in ("weight", "bias") else None
+    return f"{parsed[1]}.{leaf}" if parsed else ""
 
 
 def _rank(module: str, layer: Layer, tensors: dict[str, TensorInfo]) -> tuple[int, str]:
     """The layer's rank (0: no low-rank part) and what is wrong with its shapes."""
+    if layer.alpha and math.prod(tensors[layer.alpha].shape) != 1:
+        return 0, f"{layer.alpha} has shape {tensors[layer.alpha].shape}, expected one number"
     if not layer.down and not layer.up:
-        return 0, ""
+        return 0, f"{module} has only {layer.up_bias}, the rest is missing" if layer.up_bias else ""
     if not (layer.down and layer.up):
         return 0, f"{module} has only {layer.down or layer.up}, its other half is missing"
     down, up = tensors[layer.down].shape, tensors[layer.up].shape
-    if len(down) != 2 or len(up) != 2:
+    kernel = down[2:] if module == "patch_embedding" else ()
+    if len(down) < 2 or len(up) < 2 or math.prod(down[2:]) != math.prod(kernel) or math.prod(up[2:]) != 1:
         return 0, f"{module}: shapes {down} and {up}; expected two dimensions each"
     if down[0] != up[1] or 0 in (*down, *up):
         return 0, f"{module}: down is {down} and up is {up}; their ranks differ"
     if down[0] > MAX_RANK:
         return 0, f"{module} has rank {down[0]:,}; at most {MAX_RANK:,} can be right"
-    if layer.alpha and math.prod(tensors[layer.alpha].shape) != 1:
-        return 0, f"{layer.alpha} has shape {tensors[layer.alpha].shape}, expected one number"
     return down[0], ""
-
-
-def _peft_alpha(metadata: dict) -> float | None:
-    """lora_alpha of PEFT's configuration, which diffusers stores as JSON in the metadata. None: alpha = rank."""
-    try:
-        config = json.loads(metadata["lora_adapter_metadata"])
-        values = {float(value) for key, value in config.items() if key.rpartition(".")[2] == "lora_alpha"}
-    except (KeyError, TypeError, ValueError, AttributeError):
-        return None
-    return values.pop() if len(values) == 1 else None
