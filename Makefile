@@ -5,8 +5,13 @@ RIGHT := import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))
 PYTHON ?= $(shell for p in python3 python3.12 python3.11; do $$p -c '$(RIGHT)' 2>/dev/null && echo $$p && break; done)
 VENV := .venv
 BIN := $(VENV)/bin
-# Debian splits venv from Python; install it where we may.
-APT := $(if $(filter 0,$(shell id -u)),,sudo -n) apt-get install -y -qq
+# Debian splits venv from Python; install the one of this interpreter where we may.
+APT := $(if $(filter 0,$(shell id -u)),,sudo -n) env DEBIAN_FRONTEND=noninteractive apt-get -qq
+PIP := $(BIN)/python -m pip install --disable-pip-version-check
+
+# Settings of the shell that would put other packages into the environment, or ours somewhere else.
+unexport PYTHONPATH PYTHONHOME PIP_TARGET PIP_PREFIX
+export PIP_USER := 0
 
 .PHONY: run test test-upstream lightx2v dwpose lint clean
 
@@ -15,8 +20,8 @@ run: $(VENV)/.installed
 
 test: $(VENV)/.installed-dev
 	$(BIN)/python tools/install_chromium.py
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
+	$(BIN)/python -m ruff check .
+	$(BIN)/python -m ruff format --check .
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup
 
 # make test-upstream LIGHTX2V=/path/to/LightX2V MUSETALK=/path/to/MuseTalk: our code against theirs, on the CPU.
@@ -29,31 +34,34 @@ test-upstream: $(VENV)/.installed-upstream
 lightx2v: $(VENV)/.installed
 	@$(BIN)/python -c 'import sys, torch; sys.exit(None if torch.version.cuda else "LightX2V needs a CUDA build of torch; \
 this one is for the CPU. A checkout can still be tried: WAN_UI_LIGHTX2V_PATH")'
-	$(BIN)/python -m pip install --disable-pip-version-check --no-deps -r requirements-lightx2v.txt
+	$(PIP) --no-deps -r requirements-lightx2v.txt
 
 dwpose: $(VENV)/.installed
-	$(BIN)/python -m pip install --disable-pip-version-check --no-deps -r requirements-dwpose.txt
+	$(PIP) --no-deps -r requirements-dwpose.txt
 
 lint: $(VENV)/.installed-dev
-	$(BIN)/ruff check --fix .
-	$(BIN)/ruff format .
+	$(BIN)/python -m ruff check --fix .
+	$(BIN)/python -m ruff format .
 
 $(BIN)/python:
 	@$(or $(PYTHON),false) -c '$(RIGHT)' || \
 		{ echo "Wan UI needs Python 3.11 or 3.12; say which with: make run PYTHON=/path/to/python3.12"; exit 1; }
-	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); $(APT) python3-venv && $(PYTHON) -m venv $(VENV); } || \
-		{ echo "Python's venv module is missing: sudo apt-get install python3-venv"; rm -rf $(VENV); exit 1; }
+	@rm -rf $(VENV)  # of an interpreter that is gone, with the packages of its version
+	@$(PYTHON) -m venv $(VENV) >/dev/null 2>&1 || \
+		{ rm -rf $(VENV); $(APT) update; $(APT) install -y $(notdir $(PYTHON))-venv && $(PYTHON) -m venv $(VENV); } || \
+		{ echo "Python's venv module is missing: sudo apt-get install $(notdir $(PYTHON))-venv"; rm -rf $(VENV); exit 1; }
 
 $(VENV)/.installed: requirements.txt | $(BIN)/python
-	$(BIN)/python -m pip install --disable-pip-version-check --quiet -r requirements.txt
+	@echo "Installing what Wan UI needs into $(VENV): a gigabyte or more, once"
+	@$(PIP) -qq -r requirements.txt
 	@touch $@
 
 $(VENV)/.installed-dev: requirements-dev.txt $(VENV)/.installed
-	$(BIN)/python -m pip install --disable-pip-version-check --quiet -r requirements-dev.txt
+	@$(PIP) -qq -r requirements-dev.txt
 	@touch $@
 
 $(VENV)/.installed-upstream: requirements-upstream.txt $(VENV)/.installed-dev
-	$(BIN)/python -m pip install --disable-pip-version-check --quiet -r requirements-upstream.txt
+	@$(PIP) -qq -r requirements-upstream.txt
 	@touch $@
 
 clean:

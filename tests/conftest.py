@@ -1,5 +1,6 @@
 """Shared fixtures: settings in a temporary folder, a catalog entry for the scripted engine, a picture."""
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,6 +10,19 @@ from PIL import Image
 
 from wan_ui import weights
 from wan_ui.settings import ROOT, Settings
+
+# What a shell may have set must not change what is tested: settings of another Wan UI or of Gradio, and proxies,
+# through which requests to this machine would go. `make run` in a clone gets the proxies back.
+OUTSIDE = {
+    name: os.environ.pop(name)
+    for name in list(os.environ)
+    if name.lower().endswith(("http_proxy", "https_proxy", "all_proxy"))
+    or name.startswith("GRADIO_")
+    or name == "HF_ENDPOINT"
+    or (name.startswith("WAN_UI_") and name not in ("WAN_UI_LIGHTX2V_PATH", "WAN_UI_MUSETALK_PATH"))
+}
+
+SHARED = ("engines", "golden", "lightx2v", "lipsync", "qa", "patches", "gpu")
 
 SCRIPTED = """
 [scripted]
@@ -36,11 +50,18 @@ def pytest_addoption(parser):
 
 
 def pytest_collection_modifyitems(config, items):
-    """With two processes (pytest -n 2 --dist loadgroup) one has the browser, which waits a lot, the other the rest."""
+    """With several processes (pytest -n 2 --dist loadgroup) each takes one group after the other, large ones first.
+
+    A group is what shares costly fixtures: the models of a folder, the app and the browser of tests/ui. The browser's
+    tests are two groups: they are half of the whole, and a second app costs less than a process without work.
+    """
     if config.pluginmanager.hasplugin("xdist"):
         for item in items:
-            folder = item.path.relative_to(ROOT / "tests").parts[0]
-            item.add_marker(pytest.mark.xdist_group("browser" if folder in ("ui", "cold") else "rest"))
+            folder, *_, file = item.path.relative_to(ROOT / "tests").parts
+            group = folder if folder in SHARED else f"{folder}/{file}"
+            if folder == "ui":
+                group = "ui, second half" if file > "test_m" else "ui"
+            item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.fixture

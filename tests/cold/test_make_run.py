@@ -12,6 +12,7 @@ import urllib.request
 
 import pytest
 
+from tests.conftest import OUTSIDE
 from wan_ui.settings import ROOT
 
 
@@ -28,8 +29,13 @@ def test_make_run_in_a_fresh_clone_serves_the_page(tmp_path):
     clone = tmp_path / "clone"
     subprocess.run(["git", "clone", "--quiet", "--no-hardlinks", ROOT, clone], check=True)
     port = free_port()
-    environ = {name: value for name, value in os.environ.items() if name not in ("VIRTUAL_ENV", "PYTHONPATH")}
+    environ = {name: value for name, value in os.environ.items() if name != "VIRTUAL_ENV"}
+    # Pip goes through the machine's proxy, if it has one. The rest is what a shell may have set.
+    environ |= {name: value for name, value in OUTSIDE.items() if name.lower().endswith("_proxy")}
+    environ |= {"PYTHONPATH": str(tmp_path / "other"), "PIP_USER": "1"}
     environ |= {"WAN_UI_PORT": str(port), "WAN_UI_CACHE": str(tmp_path / "cache")}
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "numpy.py").write_text("raise ImportError('of another program')")
     log = tmp_path / "make-run.log"
     with log.open("w") as output:
         process = subprocess.Popen(
