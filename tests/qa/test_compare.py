@@ -62,11 +62,11 @@ def test_only_settings_that_differ_are_listed():
 
 
 def test_stored_values_are_told_in_words():
-    lora = {"file": "styles/sepia.safetensors", "strength": 0.8, "target": "high_noise"}
+    lora = {"file": "/data/loras/styles/sepia.safetensors", "strength": 0.8, "target": "high_noise"}
     seconds = {"text": 0.5, "decode": 2.0}
     told = compare.flatten({"loras": (lora,), "none": (), "left": None, "seconds": seconds, "sizes": [1, 2], "x": True})
     assert told == {
-        "loras": "styles/sepia.safetensors x0.8, high noise",
+        "loras": "sepia.safetensors x0.8, high noise",
         "none": "",
         "left": "",
         "seconds": "text 0.5; decode 2",
