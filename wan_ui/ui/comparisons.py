@@ -103,7 +103,7 @@ class Comparisons:
 
 def run(comparison: Comparison) -> None:
     """In a child, until it answers, takes too long, or nobody asks any more."""
-    with tempfile.TemporaryFile("w+") as errors:
+    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as errors:
         process = subprocess.Popen(
             [sys.executable, *CHILD],
             cwd=ROOT,
@@ -111,7 +111,7 @@ def run(comparison: Comparison) -> None:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=errors,
-            text=True,
+            encoding="utf-8",
             start_new_session=True,
         )
         watcher = threading.Thread(target=_watch, args=(comparison, process), daemon=True)
