@@ -21,6 +21,7 @@ from wan_ui.errors import Cancelled, UserError
 from wan_ui.intake import Draft, resolve
 from wan_ui.jobs import NOT_STARTED, SHORT, Job, Jobs, TableError, TableLocked, new_job_id
 from wan_ui.request import Progress
+from wan_ui.scrub import clean
 from wan_ui.settings import Settings
 from wan_ui.speech_intake import SpeechDraft, resolve_speech
 from wan_ui.staging import Staging
@@ -186,12 +187,16 @@ class Pipeline:
 
     def job(self, job_id: str, owner: str = "local") -> Job | None:
         job = self.jobs.get(job_id)
-        return job if job is not None and job.owner == owner else None
+        return self._shown(job) if job is not None and job.owner == owner else None
+
+    def _shown(self, job: Job) -> Job:
+        """As its owner may see it: where files lie is for the person at this machine alone."""
+        return replace(job, error=clean(job.error, self.settings)) if job.error and job.owner != "local" else job
 
     def history(self, owner: str = "local", limit: int = 50) -> list[Job]:
         """Newest first, in any state. Never raises: without a table there is nothing to show."""
         try:
-            return self.jobs.of_owner(owner, limit)
+            return [self._shown(job) for job in self.jobs.of_owner(owner, limit)]
         except TableError as error:
             self._say(error)
             return []

@@ -1,10 +1,12 @@
 """On a public address every browser is a person of its own; on this machine all are one, who also has the terminal."""
 
 import json
+import re
 import sqlite3
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import httpx
 import pytest
@@ -69,6 +71,33 @@ def test_twenty_people_at_once(public_app, picture):
     assert len({owner for owner, _, _ in rows}) == 20
     by_arrival = [started for _, _, started in sorted(rows, key=lambda row: row[1])]
     assert by_arrival == sorted(by_arrival)
+
+
+def test_a_shared_visitor_sees_no_folder_of_the_server(public_app, open_page, picture):
+    """In nothing that is drawn or sent: panels, addresses of clips, refusals, a job's error."""
+    page = open_page(public_app.url)
+    generate(page, picture, "denoise=refuse")
+    card_says(page, "refuses this")
+    page.fill("#prompt textarea", "a clip, please")
+    page.click("#generate")
+    wait_for_playing(page)
+    for name in ("Compare", "Doctor"):
+        page.get_by_role("tab", name=name).click()
+        page.locator(f"h2:has-text('{name}')").wait_for()
+    shown = page.content() + httpx.get(f"{public_app.url}/config").text
+    for place in (
+        public_app.folder / "outputs",
+        ROOT,
+        Path.home(),
+        Settings().models,
+        Settings().loras,
+        Settings().cache,
+    ):
+        assert str(place) not in shown, place
+    address = page.locator("#clip").get_attribute("src")
+    assert re.fullmatch(r"gradio_api/file=clips/[^/]+/clip.mp4", address)
+    for outside in ("clips/../wan_ui.sqlite", "clips/..%2fwan_ui.sqlite", "clips//etc/passwd", "clips/", "clips"):
+        assert httpx.get(f"{public_app.url}/gradio_api/file={outside}").status_code == 403, outside
 
 
 def test_a_forged_owner_sees_nothing(public_app, open_page, picture):

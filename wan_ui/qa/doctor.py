@@ -4,13 +4,10 @@ No personal paths, names or tokens: home, the repository, the settings' folders,
 replaced, and what looks like a token or a login is cut out. Prompts and pictures are never in it.
 """
 
-import getpass
 import importlib.metadata
 import json
 import os
 import platform
-import re
-import socket
 import time
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -22,7 +19,8 @@ from wan_ui.hardware import KERNELS, installed, lightx2v_missing
 from wan_ui.jobs import Jobs
 from wan_ui.qa import probe
 from wan_ui.qa.bench import machine as processor
-from wan_ui.settings import ROOT, Settings, load_settings
+from wan_ui.scrub import clean_files, scrub
+from wan_ui.settings import Settings, load_settings
 
 PACKAGES = (
     "torch", "triton", "diffusers", "transformers", "tokenizers", "accelerate", "gguf", "safetensors", "numpy",
@@ -31,12 +29,6 @@ PACKAGES = (
     "flash-attn-3", "sgl-kernel", "flashinfer-python", "torchao", "vllm", "xformers",
 )  # fmt: skip
 ERRORS = 5
-SECRETS = (
-    (re.compile(r"\b(hf_|sk-|ghp_|gho_|github_pat_|glpat-)[A-Za-z0-9_\-]{8,}"), "<token>"),
-    (re.compile(r"(?i)\b(bearer|token|password|passwd|secret|api[_-]?key)(\s*[=:]\s*|\s+)\S{4,}"), r"\1 <cut>"),
-    (re.compile(r"://[^/\s:@]+:[^/\s@]+@"), "://<login>@"),
-    (re.compile(r"[\w.+-]+@[\w-]+\.[\w.]+"), "<address>"),
-)
 
 
 def folder(settings: Settings) -> Path:
@@ -164,54 +156,10 @@ def errors(settings: Settings) -> list[dict]:
             else "speech for a clip",
             "clip": f"{job.request.width}x{job.request.height}, {job.request.frames} frames, {job.request.steps} steps",
             "during": job.progress.stage + (f" {job.progress.step}/{job.progress.total}" if job.progress.total else ""),
-            "error": job.error[:600],
+            "error": clean_files(job.error[:600], settings),
         }
         for job in failed
     ]
-
-
-# ---------------------------------------------------------------- nothing personal
-
-
-def scrub(value, settings: Settings):
-    """`value` with every string cleaned."""
-    if isinstance(value, dict):
-        return {key: scrub(entry, settings) for key, entry in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [scrub(entry, settings) for entry in value]
-    return clean(value, settings) if isinstance(value, str) else value
-
-
-def clean(text: str, settings: Settings) -> str:
-    """Without the folders of this machine, names of person and host, tokens and logins."""
-    places = {
-        str(settings.outputs.resolve()): "<outputs>",
-        str(settings.models.resolve()): "<models>",
-        str(settings.cache.resolve()): "<cache>",
-        settings.lightx2v_path.rstrip("/"): "<lightx2v>",
-        str(ROOT): "<wan-ui>",
-        str(Path.home()): "~",
-    }
-    for place, name in sorted(places.items(), key=lambda entry: -len(entry[0])):
-        if len(place) > 1:
-            text = text.replace(place, name)
-    if settings.auth:
-        for part in (settings.auth, settings.auth.partition(":")[2]):
-            text = text.replace(part, "<login>") if len(part) > 3 else text
-    for pattern, words in SECRETS:
-        text = pattern.sub(words, text)
-    text = re.sub(r"(/(?:home|Users|mnt|media|root|tmp|var|data|srv)/)[^\s'\",:;)]*|~/[^\s'\",:;)]+", r"<path>", text)
-    for name in (_user(), socket.gethostname()):
-        if len(name) > 3:
-            text = re.sub(rf"\b{re.escape(name)}\b", "<name>", text)
-    return text
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return ""
 
 
 # ---------------------------------------------------------------- for people

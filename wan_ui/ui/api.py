@@ -17,7 +17,7 @@ from wan_ui.pipeline import PIPELINE
 from wan_ui.request import LoraSpec
 from wan_ui.ui.handlers import failed
 from wan_ui.ui.security import uploaded
-from wan_ui.ui.session import is_local
+from wan_ui.ui.session import for_visitor, is_local
 from wan_ui.ui.values import as_text
 
 RUNNING, WAITING = 0.2, 0.5  # seconds between looks at a job
@@ -79,7 +79,7 @@ async def generate(
                 break
             await asyncio.sleep(RUNNING if job is not None and job.state == "running" else WAITING)
     except UserError as error:
-        raise gr.Error(str(error), print_exception=False) from None
+        raise gr.Error(for_visitor(str(error), PIPELINE.settings), print_exception=False) from None
     except Exception as error:
         raise failed("generate", error) from None
     if job.state != "done":

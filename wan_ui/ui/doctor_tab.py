@@ -18,10 +18,11 @@ from wan_ui.errors import UserError
 from wan_ui.patches import PATCHES
 from wan_ui.pipeline import PIPELINE
 from wan_ui.qa import doctor, probe
+from wan_ui.scrub import scrub
 from wan_ui.settings import ROOT, Settings, child_environment
 from wan_ui.ui.handlers import complaint, guard
 from wan_ui.ui.markup import data_url, text, wide_table
-from wan_ui.ui.session import identify
+from wan_ui.ui.session import for_visitor, identify
 from wan_ui.ui.values import text_of_event, texts_of_event
 
 LOOK = 1.0  # seconds between looks while something runs
@@ -131,6 +132,7 @@ def ask(browser: dict, event: gr.EventData) -> list:
 def board_html(allowed: bool) -> str:
     settings = PIPELINE.settings
     stages = doctor.last_stages(settings)
+    stages = stages if allowed else scrub(stages, settings)
     parts = [_head(stages, allowed), _stages(stages, allowed), _patches(stages, settings, allowed), _probes(allowed)]
     return "".join(parts)
 
@@ -141,7 +143,7 @@ def _button(what: str, words: str, allowed: bool, running: bool = False) -> str:
 
 
 def _status(words: str) -> str:
-    return f'<p class="w-note" role="status">{text(words)}</p>' if words else ""
+    return f'<p class="w-note" role="status">{text(for_visitor(words, PIPELINE.settings))}</p>' if words else ""
 
 
 def _head(stages: dict | None, allowed: bool) -> str:
@@ -240,6 +242,7 @@ def _patches(report: dict | None, settings: Settings, allowed: bool) -> str:
         state, why = entry["state"], entry["why"]
         if PIPELINE.model.state == "failed" and f"patch {patch.name}:" in PIPELINE.model.words:
             state, why = "failed", PIPELINE.model.words
+        why = for_visitor(why, settings)
         checked = "" if patch.name in off else " checked"
         disabled = "" if allowed else " disabled"
         rows.append(
@@ -277,7 +280,7 @@ def _probes(allowed: bool) -> str:
                 if result.seconds >= 0
                 else "<td></td><td></td>"
             )
-            + f"<td>{text(result.why)}</td></tr>"
+            + f"<td>{text(for_visitor(result.why, PIPELINE.settings))}</td></tr>"
             for result in results
         )
         body += wide_table("Kernels", ("Kernel", "Kind", "Shape", "Result", "Time", "Error", "Why"), rows)

@@ -12,6 +12,7 @@ from wan_ui.errors import UserError
 from wan_ui.settings import Settings
 from wan_ui.ui import lora_picker, models_panel
 from wan_ui.ui.markup import text
+from wan_ui.ui.session import for_visitor
 
 FIELDS = ("picture", "prompt", "size", "frames", "steps", "seed", "voice")  # model, scheme and loras: in the view
 PLACES = ("message", "loras_message", "examples_message", "result_message")  # each beside the buttons it is about
@@ -124,7 +125,10 @@ def complaint_html(view: dict, place: str, settings: Settings) -> str:
     complaint = view["complaint"]
     if complaint is None or complaint["place"] != place:
         return NO_MODEL if place == "message" and not models_panel.usable(settings) else ""
-    return note(complaint["words"], f' data-field="{text(complaint["field"])}" data-turn="{complaint["turn"]}"')
+    return note(
+        for_visitor(complaint["words"], settings),
+        f' data-field="{text(complaint["field"])}" data-turn="{complaint["turn"]}"',
+    )
 
 
 def note(words: str, more: str = "") -> str:

@@ -7,6 +7,7 @@ Handlers run without Gradio's preprocessing: values arrive as the browser sent t
 import functools
 import logging
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import gradio as gr
@@ -23,7 +24,7 @@ from wan_ui.ui import examples, form, history, in_view, inputs, lora_picker, mod
 from wan_ui.ui import voice as voice_part
 from wan_ui.ui.markup import text
 from wan_ui.ui.security import uploaded
-from wan_ui.ui.session import identify
+from wan_ui.ui.session import for_visitor, identify
 from wan_ui.ui.values import as_text, number_of_event, of_event, text_of_event
 from wan_ui.words import read_for
 
@@ -71,7 +72,7 @@ def failed(name: str, error: Exception) -> gr.Error:
     if isinstance(error, gr.Error):
         return error
     if isinstance(error, UserError):  # the job table is locked, or the like
-        return gr.Error(text(error), print_exception=False)
+        return gr.Error(text(for_visitor(str(error), PIPELINE.settings)), print_exception=False)
     log.error("%s failed", name, exc_info=error)
     return gr.Error("That did not work because of an error in Wan UI; its log says more.", print_exception=False)
 
@@ -99,6 +100,9 @@ def _observe(browser: dict, view: dict) -> list:
     """Updates for `observed` in __init__.py, in its order; only what differs from what the page shows is sent."""
     browser, owner = identify(browser, PIPELINE.settings)
     catalog = load_catalog(PIPELINE.settings.catalog)
+    status = replace(PIPELINE.model, words=for_visitor(PIPELINE.model.words, PIPELINE.settings))
+    download = PIPELINE.staging.status
+    download = replace(download, words=for_visitor(download.words, PIPELINE.settings))
     jobs = PIPELINE.history(owner, history.LIMIT)
     by_id = {job.id: job for job in jobs}
     # Running first, then the queue; the newest is first in `jobs`.
@@ -117,14 +121,13 @@ def _observe(browser: dict, view: dict) -> list:
 
     if active:
         position = PIPELINE.position(active[0])
-        card = progress_card.job_card(active[0], position, PIPELINE.model, jobs, catalog, len(active) - 1, last)
+        card = progress_card.job_card(active[0], position, status, jobs, catalog, len(active) - 1, last)
     elif last is not None:
         unseen = view["selected"] != last.id and PIPELINE.clip(last) is not None
-        card = progress_card.job_card(last, 0, PIPELINE.model, jobs, catalog, unseen=unseen)
+        card = progress_card.job_card(last, 0, status, jobs, catalog, unseen=unseen)
     else:
-        card = progress_card.model_card(PIPELINE.model, catalog)
+        card = progress_card.model_card(status, catalog)
     selected = by_id.get(view["selected"]) or PIPELINE.job(view["selected"], owner)
-    status, download = PIPELINE.model, PIPELINE.staging.status
     form_model = _form_model(view)
     form.forget_what_is_mended(view, form_model, PIPELINE.settings)
     busy = (
@@ -343,7 +346,7 @@ def _follow(view: dict, job_id: str) -> None:
 
 
 def complaint(error: UserError) -> str:
-    return form.note(str(error))
+    return form.note(for_visitor(str(error), PIPELINE.settings))
 
 
 # ---------------------------------------------------------------- history
@@ -600,7 +603,7 @@ def download_model(browser: dict, view: dict, event: gr.EventData) -> list:
     try:
         PIPELINE.staging.start(text_of_event(event, "model"), text_of_event(event, "scheme"), PIPELINE.settings.engine)
     except UserError as error:
-        raise gr.Error(text(error), print_exception=False) from None
+        raise gr.Error(text(for_visitor(str(error), PIPELINE.settings)), print_exception=False) from None
     return observe(browser, view)
 
 
@@ -629,7 +632,7 @@ def _load(browser: dict, view: dict, name: str, scheme: str) -> None:
         try:
             PIPELINE.load(name, scheme, PIPELINE.settings.engine)
         except UserError as error:
-            raise gr.Error(text(error), print_exception=False) from None
+            raise gr.Error(text(for_visitor(str(error), PIPELINE.settings)), print_exception=False) from None
         view["last"] = ""  # the card is free for the loading
         view["watch"] = time.time() + IDLE
 

@@ -17,6 +17,7 @@ from wan_ui.loras.choice import MAX_LORAS, MAX_STRENGTH
 from wan_ui.request import LoraMatch, LoraSpec
 from wan_ui.settings import Settings
 from wan_ui.ui.markup import text
+from wan_ui.ui.session import for_visitor, is_local
 
 TARGET_WORDS = {"high_noise": "High noise", "low_noise": "Low noise", "both": "Both"}
 # Each control has a data-key, by which the focus finds it again when the rows are drawn anew.
@@ -164,11 +165,12 @@ def _others(entries: list[loras.LoraEntry], model: Model, settings: Settings) ->
     reasons = [reason for entry in entries if not entry.shipped and (reason := refused(entry, model))]
     hint = ""
     if all(entry.shipped or refused(entry, model) for entry in entries):
-        hint = f"For LoRAs of your own, put .safetensors files into {settings.loras} and press Refresh."
+        place = settings.loras if is_local(settings) else "the LoRA folder of the machine where this runs"
+        hint = f"For LoRAs of your own, put .safetensors files into {place} and press Refresh."
         hint = f'<p class="w-quiet">{text(hint)}</p>'
     if not reasons:
         return hint
-    items = "".join(f"<li>{text(reason)}</li>" for reason in reasons)
+    items = "".join(f"<li>{text(for_visitor(reason, settings))}</li>" for reason in reasons)
     files = "1 file does" if len(reasons) == 1 else f"{len(reasons)} files do"
     return f'{hint}<details class="w-lora-others"><summary>{files} not fit</summary><ul>{items}</ul></details>'
 

@@ -18,6 +18,7 @@ from wan_ui.pipeline import ModelStatus
 from wan_ui.settings import Settings
 from wan_ui.staging import DownloadStatus
 from wan_ui.ui.markup import model_name, seconds, text
+from wan_ui.ui.session import for_visitor
 
 SCRIPT = """
 const events = ['load_model', 'download_model', 'stop_download'];
@@ -130,7 +131,7 @@ def _row(
 ) -> str:
     model, scheme = offer.model, offer.scheme
     here = (status.model, status.scheme) == (model.name, scheme.name)
-    kind, words = ("idle", offer.reason) if offer.reason else ("good", "can run here")
+    kind, words = ("idle", for_visitor(offer.reason, settings)) if offer.reason else ("good", "can run here")
     trouble = ""
     buttons = [] if offer.reason or not own else [_button("load_model", "Load", model, scheme)]
     if (here and status.state == "ready") or (model.name, scheme.name) == status.kept[:2]:
@@ -143,7 +144,7 @@ def _row(
         kind, words = "work", "is being downloaded"
     elif offer.missing and not model.embedded and fetch:
         size = weights.gigabytes(model, offer.missing)
-        question = f"Download {size} into {settings.models}?"
+        question = f"Download {size} into {settings.models if own else 'the models folder'}?"
         if offer.reason == "needs a CUDA GPU":
             question = f"This machine has no CUDA GPU that could run it. {question}"
         buttons.append(_button("download_model", f"Download {size}", model, scheme, question, download.active))
@@ -154,7 +155,7 @@ def _row(
         f'<li class="w-scheme" data-scheme="{text(f"{model.name} {scheme.name}")}">'
         f'<div class="w-scheme-name"><b>{text(scheme.title)}</b>{"".join(about)}</div>'
         f'<div class="w-scheme-state"><span class="w-dot {kind}"></span><span>{text(words)}</span></div>'
-        f'<div class="w-scheme-do">{"".join(buttons)}</div>{_files(offer, settings)}</li>'
+        f'<div class="w-scheme-do">{"".join(buttons)}</div>{_files(offer, settings, own)}</li>'
     )
 
 
@@ -179,7 +180,7 @@ def _about(model: Model, scheme: Scheme, settings: Settings) -> str:
     return f'<span class="w-quiet">{text("; ".join(words))}</span>' if words else ""
 
 
-def _files(offer: Offer, settings: Settings) -> str:
+def _files(offer: Offer, settings: Settings, own: bool) -> str:
     model, scheme = offer.model, offer.scheme
     roles = {scheme.lora_high: "distill LoRA for the high-noise expert", scheme.lora_low: "for the low-noise expert"}
     roles = {ref: words for ref, words in roles.items() if ref}
@@ -187,7 +188,7 @@ def _files(offer: Offer, settings: Settings) -> str:
     for ref, path in offer.files.items():
         repo, file = weights.split(ref)
         if path is not None:
-            state, size, place = "here", _size(path.stat().st_size), str(path)
+            state, size, place = "here", _size(path.stat().st_size), str(path) if own else ""
         else:
             known = model.known(repo, file)
             state, size = "missing", ("" if known.size else "about ") + _size(known.shown) if known.shown else "small"

@@ -37,6 +37,7 @@ from starlette.responses import PlainTextResponse
 from wan_ui.errors import UserError
 from wan_ui.settings import Settings
 from wan_ui.ui import body
+from wan_ui.ui.markup import CLIPS
 from wan_ui.ui.visitor import is_cross_site, is_known_host, origin_host, split_host, visitor
 
 log = logging.getLogger(__name__)
@@ -174,7 +175,10 @@ class Guard:
 
     async def _checked(self, scope, receive):
         settings, headers = self.settings, Headers(scope=scope)
-        scope = {**scope, "path": self._path(scope["path"])}
+        path = self._path(scope["path"])
+        if path.startswith(f"/gradio_api/file={CLIPS}"):
+            path = path.replace(CLIPS, f"{settings.outputs / 'clips'}/", 1)
+        scope = {**scope, "path": path}
         host = headers.get("host", "")
         for name in (*headers.getlist("host"), *headers.getlist("x-forwarded-host")):
             if not is_known_host(name.partition(",")[0], settings):

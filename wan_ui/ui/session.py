@@ -12,6 +12,7 @@ import secrets
 import gradio as gr
 from gradio.context import LocalContext
 
+from wan_ui.scrub import clean
 from wan_ui.settings import Settings
 from wan_ui.ui.visitor import is_loopback
 
@@ -31,6 +32,11 @@ def is_local(settings: Settings) -> bool:
     request = LocalContext.request.get(None)
     said = request.headers.get("wan-ui-visitor") if request is not None else None
     return is_loopback(settings.host) and said in (None, "local")
+
+
+def for_visitor(words: str, settings: Settings) -> str:
+    """Words as whoever asks may read them: where files lie is for the person at this machine alone."""
+    return words if is_local(settings) else clean(words, settings)
 
 
 def identify(browser: dict | None, settings: Settings) -> tuple[dict, str]:
