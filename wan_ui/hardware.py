@@ -6,8 +6,10 @@ is for the worker: it asks torch, which is exact and knows how much memory is fr
 
 import importlib.util
 import shutil
+import subprocess
 import sys
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 
 from wan_ui.errors import UserError
@@ -60,6 +62,21 @@ def nvidia_gpu() -> bool:
     )
 
 
+@lru_cache
+def driver_fault() -> str:
+    """ "" unless nvidia-smi is here and says that the driver does not answer, then its own words. Asked once."""
+    if not shutil.which("nvidia-smi"):
+        return ""
+    try:
+        done = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=20)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return f"nvidia-smi gave no answer ({type(error).__name__})"
+    if done.returncode == 0:
+        return ""
+    words = " ".join((done.stdout or done.stderr).split())
+    return words[:200] or f"nvidia-smi ended with exit code {done.returncode}"
+
+
 def lightx2v_missing(settings: Settings) -> str:
     """ "" when LightX2V can be used here, else what is missing. Imports neither torch nor LightX2V."""
     if settings.lightx2v_path:
@@ -69,6 +86,8 @@ def lightx2v_missing(settings: Settings) -> str:
         return "LightX2V is not installed (make lightx2v), and WAN_UI_LIGHTX2V_PATH is not set"
     if not nvidia_gpu():
         return "no CUDA GPU for LightX2V"
+    if driver_fault():
+        return f"the GPU's driver does not answer: {driver_fault()}"
     return ""
 
 

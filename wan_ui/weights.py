@@ -15,7 +15,7 @@ from pathlib import Path
 
 from wan_ui.catalog import Model, Scheme
 from wan_ui.errors import UserError
-from wan_ui.hardware import engine_name, nvidia_gpu
+from wan_ui.hardware import driver_fault, engine_name, nvidia_gpu
 from wan_ui.quantise import quantise_file, suffix
 from wan_ui.settings import ROOT, Settings
 
@@ -28,7 +28,10 @@ CONFIGS = {"a14b": ("high_noise_model/config.json", "low_noise_model/config.json
 SIDES = {"a14b": ("high_noise", "low_noise"), "5b": ("dit",)}
 SHIPPED = "{}/*-Q8_0.gguf"
 SHIPPED_FOLDERS = {"high_noise": "HighNoise", "low_noise": "LowNoise"}
-RESERVE = 6 * 2**30  # bytes left for activations, the VAE's feature maps and fragmentation at 480x832x81
+# Bytes that the work itself takes beside the weights, as measured on an H100 with 81 frames of either model: the
+# transformer's activations and the VAE's feature maps grow with the picture (2.3 to 2.5 GiB at 480x480, 4.0 to 4.5 at
+# 832x480, 9.1 to 9.9 at 1280x720); the rest is the CUDA context and memory in pieces that are too small.
+WORK_PER_PIXEL, WORK_BESIDE = 11 * 2**30 / 1e6, 1.75 * 2**30
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,8 @@ def availability(model: Model, scheme: Scheme, settings: Settings, engine: str =
     """ "" when the model can be used with the scheme, else the reason in a few words. Cheap; derives nothing."""
     if model.needs_gpu and not nvidia_gpu():
         return "needs a CUDA GPU"
+    if model.needs_gpu and driver_fault():
+        return f"the GPU's driver does not answer: {driver_fault()}"
     found = files(model, scheme, settings, engine_name(engine, settings))
     missing = [ref for ref, path in found.items() if path is None]
     if not missing:
@@ -67,19 +72,25 @@ def gigabytes(model: Model, refs: list[str]) -> str:
     return ("" if all(file.size for file in known) else "about ") + f"{total / 1e9:.1f} GB"
 
 
-def memory(model: Model, scheme: Scheme, engine: str) -> tuple[float, float]:
+def work(width: int, height: int) -> float:
+    """Bytes of GPU memory that making a clip of that size takes beside the weights."""
+    return WORK_BESIDE + WORK_PER_PIXEL * width * height
+
+
+def memory(model: Model, scheme: Scheme, engine: str, size: tuple[int, int] = (0, 0)) -> tuple[float, float]:
     """GPU memory in GiB that a full-size model takes: (everything resident, one expert at a time).
 
-    The rule: the files that become weights as large as they are on disk, and 6 GiB for the work itself
-    (RESERVE). It is the one by which the LightX2V engine decides what to offload.
+    The rule: the files that become weights as large as they are on disk, and `work` for a clip of `size` (default:
+    the model's). It is the one by which the LightX2V engine decides what to offload.
     """
 
-    def size(ref: str) -> int:
+    def bytes_of(ref: str) -> int:
         return model.known(*split(ref)).shown if ref else 0
 
-    experts = [size(scheme.high), size(scheme.low)]
-    everything = sum(size(ref) for ref in needed_files(model, scheme, engine) if not ref.endswith(".json"))
-    return (everything + RESERVE) / 2**30, (max(experts) + RESERVE) / 2**30
+    experts = [bytes_of(scheme.high), bytes_of(scheme.low)]
+    everything = sum(bytes_of(ref) for ref in needed_files(model, scheme, engine) if not ref.endswith(".json"))
+    beside = work(*(size if size[0] else model.sizes[0]))
+    return (everything + beside) / 2**30, (max(experts) + beside) / 2**30
 
 
 def split(ref: str) -> tuple[str, str]:

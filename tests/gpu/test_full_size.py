@@ -14,10 +14,10 @@ from wan_ui.qa.bench import peak_gib
 from wan_ui.settings import settings as current
 
 CASES = [
-    ("ti2v-5b", "gguf-Q8_0"),
-    ("ti2v-5b", "gguf-Q4_K_M"),
-    ("i2v-a14b", "fp8"),
-    ("i2v-a14b", "gguf-Q4_K_M"),
+    ("ti2v-5b", "gguf-Q8_0", [(1280, 704)]),
+    ("ti2v-5b", "gguf-Q4_K_M", []),
+    ("i2v-a14b", "fp8", [(1280, 720)]),
+    ("i2v-a14b", "gguf-Q4_K_M", [(1280, 720)]),
 ]
 
 
@@ -37,7 +37,6 @@ def full_size(cuda, configured, unpatched, tmp_path):
         engine, _ = synthetic.create_engine("lightx2v")
         engines.append(engine)
         engine.load(model, model.scheme(scheme), quiet)
-        hardware.forget_peak()
         return engine, model
 
     yield make
@@ -51,9 +50,9 @@ def needs(gib: float) -> None:
         pytest.skip(f"needs {gib:.0f} GiB of GPU memory")
 
 
-def clip_of(engine, model, scheme, tmp_path):
+def clip_of(engine, model, scheme, tmp_path, size=()):
     """The default clip in two steps: one of either expert where there are two."""
-    width, height = model.sizes[0]
+    width, height = size or model.sizes[0]
     request = make_request(tmp_path, model, scheme, width=width, height=height, frames=model.default_frames, steps=2)
     experts = []
     clip = engine.generate(request, lambda p: experts.append(p.detail) if p.stage == "denoise" else None)
@@ -63,16 +62,22 @@ def clip_of(engine, model, scheme, tmp_path):
     return clip
 
 
-@pytest.mark.parametrize(("name", "scheme"), CASES)
-def test_finite_numbers_in_the_memory_that_the_catalog_promises(full_size, tmp_path, name, scheme):
+@pytest.mark.parametrize(("name", "scheme", "sizes"), CASES)
+def test_finite_numbers_in_the_memory_that_the_catalog_promises(full_size, tmp_path, name, scheme, sizes):
+    """No more of the GPU can be had than is promised for a clip of that size, with everything resident."""
     model = load_catalog(current().catalog)[name]
-    everything, _ = weights.memory(model, model.scheme(scheme), "lightx2v")
-    needs(everything)
-    engine, model = full_size(name, scheme)
-    assert engine.offload == "none"
-    clip = clip_of(engine, model, scheme, tmp_path)
-    assert ("distill LoRA" in clip.facts) == bool(model.scheme(scheme).lora_high)
-    assert peak_gib(hardware.memory()) < everything
+    sizes = [model.sizes[0], *sizes]
+    promises = [weights.memory(model, model.scheme(scheme), "lightx2v", size)[0] for size in sizes]
+    needs(max(promises))
+    engine, model = full_size(name, scheme, lightx2v_offload="none")
+    for size, promise in zip(sizes, promises, strict=True):
+        hardware.limit_gpu(promise)
+        hardware.forget_peak()
+        clip = clip_of(engine, model, scheme, tmp_path, size)
+        assert ("distill LoRA" in clip.facts) == bool(model.scheme(scheme).lora_high)
+        print(f"{name} {scheme} {size}: {peak_gib(hardware.memory()):.1f} GiB, promised {promise:.1f}")
+        assert peak_gib(hardware.memory()) < promise
+        torch.cuda.empty_cache()
 
 
 @pytest.mark.parametrize(
@@ -83,6 +88,7 @@ def test_finite_numbers_in_the_memory_that_the_catalog_promises(full_size, tmp_p
 def test_a_card_that_is_too_small_for_everything(full_size, tmp_path, name, scheme, gib, offload):
     needs(gib)
     engine, model = full_size(name, scheme, gpu_gib=gib)
+    hardware.forget_peak()
     assert engine.offload == offload
     clip_of(engine, model, scheme, tmp_path)
     assert peak_gib(hardware.memory()) < gib

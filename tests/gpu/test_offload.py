@@ -28,10 +28,7 @@ def test_the_same_clip_wherever_the_weights_wait(load, offload, device, model, t
         engine.close()
     for mode, (latents, again) in clips.items():
         assert np.array_equal(latents, again), mode
-    stays, *waits = (clips[mode][0] for mode in sorted(modes, key="none".__ne__))
+    first, *others = (latents for latents, _ in clips.values())
+    assert all(np.array_equal(latents, first) for latents in others), "weights only move"
     if "none" in modes:
-        # A text encoder that waits in host memory is another class of upstream's, with its own order of operations.
-        assert np.linalg.norm(waits[0] - stays) < 0.02 * np.linalg.norm(stays)
         assert all(held[mode] < held["none"] for mode in modes if mode != "none")
-        stays = waits[0]
-    assert all(np.array_equal(latents, stays) for latents in waits), "weights only move"

@@ -2,12 +2,14 @@
 
 import json
 import re
+import sys
 from dataclasses import replace
 
 import pytest
 
 from tests.patches.test_records import CATALOG, H200, RTX3060, TINY
-from wan_ui import hardware
+from wan_ui import hardware, weights
+from wan_ui import settings as settings_module
 from wan_ui.catalog import FP8_KERNELS
 from wan_ui.engines import base, schedule
 from wan_ui.engines import lightx2v_config as config
@@ -15,7 +17,7 @@ from wan_ui.errors import UserError
 from wan_ui.hardware import GIB
 from wan_ui.qa import synthetic
 from wan_ui.settings import load_settings
-from wan_ui.weights import Paths, locate
+from wan_ui.weights import Paths, locate, work
 
 SETTINGS = load_settings({})
 SCHEMES = [(model, scheme) for model in CATALOG.values() for scheme in model.schemes.values()]
@@ -106,9 +108,32 @@ def test_the_5b_model_in_12_gib(tmp_path, monkeypatch, gib, expected):
     # brings its embedding table (bf16) while it works, before the transformer and the VAE do.
     stays = files.experts[0].stat().st_size + files.vae.stat().st_size / 2
     table = 2 * 256384 * 4096
-    assert table < config.RESERVES["5b"]
-    assert stays + config.RESERVES["5b"] + hardware.CONTEXT < 12 * GIB
-    assert stays + files.t5.stat().st_size + config.RESERVES["5b"] > 16 * GIB - hardware.CONTEXT
+    needed = work(*model.sizes[0])
+    assert table < needed
+    assert stays + needed < 12 * GIB - hardware.CONTEXT
+    assert stays + files.t5.stat().st_size + needed > 16 * GIB - hardware.CONTEXT
+
+
+ROOM = [
+    (57, "none", "1280x720"),
+    (47, "text", "1280x720"),
+    (30, "model", "1280x720"),
+    (22, "model", "480x480"),
+    (15, "block", ""),
+]
+
+
+@pytest.mark.parametrize(("free", "mode", "size"), ROOM)
+def test_room_is_left_for_the_largest_clip_where_that_can_be(tmp_path, free, mode, size):
+    """A14B in fp8, files of the released sizes: at 720p the work takes 7.7 GiB more than at 480x480."""
+    model = CATALOG["i2v-a14b"]
+    scheme = model.scheme("fp8")
+    settings = replace(SETTINGS, models=tmp_path)
+    synthetic.write(model, scheme, settings, "lightx2v")
+    hardware = replace(H200, free=free * GIB)
+    choices = config.choose(model, scheme, locate(model, scheme, settings, "lightx2v"), hardware, settings)
+    assert (choices.facts.offload == mode and f" at {size}," in choices.reasons["offload"]) or not size
+    assert work(1280, 720) - work(480, 480) == pytest.approx(7.6 * GIB, rel=0.02)
 
 
 def test_wishes_and_what_cannot_be_met(paths):
@@ -180,3 +205,90 @@ def test_the_choice_of_engine_and_its_reason(tmp_path, monkeypatch):
     assert hardware.engine_name("diffusers", here) == "diffusers"
     with pytest.raises(UserError, match="'tensorrt' is not known"):
         base.create_engine("tensorrt")
+
+
+@pytest.fixture
+def checkout(tmp_path, monkeypatch):
+    """checkout("raise ...") -> settings with a LightX2V whose lightx2v/infer.py says that, on a machine with a GPU."""
+
+    def make(code=""):
+        package = tmp_path / "checkout" / "lightx2v"
+        package.mkdir(parents=True, exist_ok=True)
+        (package / "__init__.py").touch()
+        (package / "infer.py").write_text(code)
+        settings = replace(SETTINGS, lightx2v_path=str(package.parent))
+        settings_module.use(settings)
+        return settings
+
+    monkeypatch.setattr(hardware, "nvidia_gpu", lambda: True)
+    monkeypatch.setattr(hardware, "driver_fault", lambda: "")
+    monkeypatch.setattr(settings_module, "_current", None)
+    path, modules = list(sys.path), set(sys.modules)
+    yield make
+    sys.path[:] = path
+    for name in [name for name in sys.modules if name.partition(".")[0] == "lightx2v" and name not in modules]:
+        del sys.modules[name]
+
+
+def test_auto_falls_back_when_torch_cannot_use_the_gpu(checkout, monkeypatch):
+    import torch
+
+    checkout()
+
+    def broken(*args, **kwargs):
+        raise RuntimeError("CUDA driver initialization failed, you might not have a CUDA gpu.\nmore")
+
+    monkeypatch.setattr(torch, "zeros", broken)
+    engine, reason = base.create_engine("auto")
+    assert type(engine).__name__ == "DiffusersEngine"
+    assert (
+        reason == f"diffusers (auto: torch {torch.__version__} cannot use the GPU: CUDA driver initialization "
+        "failed, you might not have a CUDA gpu.)"
+    )
+    assert base.create_engine("lightx2v")[1] == "lightx2v (asked for)"
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        ("import a_package_that_is_not_there", "LightX2V cannot be imported (No module named 'a_package_that"),
+        ("raise RuntimeError('AI device for platform cuda is not available')", "(AI device for platform cuda is not"),
+        ("raise KeyError('torch')", "LightX2V cannot be imported (KeyError: 'torch')"),
+        ("", "lightx2v.utils"),
+    ],
+)
+def test_auto_falls_back_when_lightx2v_cannot_be_loaded(checkout, monkeypatch, code, words):
+    import torch
+
+    checkout(code)
+    monkeypatch.setattr(torch, "zeros", lambda *args, **kwargs: None)
+    engine, reason = base.create_engine("auto")
+    assert type(engine).__name__ == "DiffusersEngine"
+    assert reason.startswith("diffusers (auto: ") and words in reason
+
+
+def test_a_driver_that_does_not_answer_is_told_without_torch(tmp_path, monkeypatch):
+    """As after an update of the driver: the device's file is there, and nvidia-smi fails."""
+    words = "NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver."
+    script = tmp_path / "bin" / "nvidia-smi"
+    script.parent.mkdir()
+    script.write_text(f'#!/bin/sh\necho "{words}"\nexit 9\n')
+    script.chmod(0o755)
+    monkeypatch.setenv("PATH", str(script.parent), prepend=":")
+    monkeypatch.setattr(hardware, "nvidia_gpu", lambda: True)
+    hardware.driver_fault.cache_clear()
+    try:
+        assert hardware.driver_fault() == words
+        (tmp_path / "lightx2v").mkdir()
+        (tmp_path / "lightx2v" / "infer.py").touch()
+        here = replace(SETTINGS, lightx2v_path=str(tmp_path))
+        assert words in hardware.lightx2v_missing(here)
+        assert hardware.engine_name("auto", here) == "diffusers"
+        monkeypatch.setattr(weights, "nvidia_gpu", lambda: True)
+        model = CATALOG["i2v-a14b"]
+        assert words in weights.availability(model, model.scheme(""), here)
+        script.write_text("#!/bin/sh\necho GPU 0\n")
+        hardware.driver_fault.cache_clear()
+        assert hardware.lightx2v_missing(here) == ""
+    finally:
+        hardware.driver_fault.cache_clear()

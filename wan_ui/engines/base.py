@@ -94,8 +94,10 @@ def create_engine(name: str) -> tuple[Engine, str]:
     if name not in ENGINES:
         raise UserError(f"engine: {name!r} is not known; choose one of {', '.join(ENGINES)}", field="engine")
     missing = lightx2v_missing(settings())
-    if name == "lightx2v" and missing and not missing.startswith("no CUDA"):
+    if name == "lightx2v" and missing and not missing.startswith(("no CUDA", "the GPU's driver")):
         raise UserError(f"engine: LightX2V cannot be used: {missing}", field="engine")
+    if name == "auto" and not missing:
+        missing = _unusable()
     if name == "lightx2v" or (name == "auto" and not missing):
         from wan_ui.engines.lightx2v import LightX2VEngine
 
@@ -105,6 +107,35 @@ def create_engine(name: str) -> tuple[Engine, str]:
 
     reason = "asked for" if name == "diffusers" else f"auto: {missing}"
     return DiffusersEngine(), f"diffusers ({reason})"
+
+
+def _unusable() -> str:
+    """ "" when LightX2V works in this process, else why not: of that every job would fail."""
+    import torch
+
+    try:
+        torch.zeros(1, device="cuda")
+    except Exception as error:  # RuntimeError, AssertionError of a build without CUDA, torch.AcceleratorError ...
+        return f"torch {torch.__version__} cannot use the GPU: {_first_line(error)}"
+    from wan_ui import patches
+    from wan_ui.engines import lightx2v_config
+    from wan_ui.hardware import measure
+
+    try:
+        from wan_ui.engines.lightx2v import import_lightx2v
+
+        import_lightx2v(lightx2v_config.environment(settings(), measure()))
+        for patch in patches.PATCHES:
+            patches.resolve(patch)
+    except UserError as error:
+        return _first_line(error).removeprefix("engine: ")
+    except Exception as error:  # upstream's modules run code of their own at import
+        return f"LightX2V cannot be imported ({type(error).__name__}: {_first_line(error)})"
+    return ""
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
 
 
 def remember(cache: OrderedDict, key, value, limit: int) -> None:

@@ -21,7 +21,7 @@ from wan_ui.headers import is_gguf
 from wan_ui.patches.record import Facts
 from wan_ui.quantise import QUANTISED
 from wan_ui.settings import ROOT, Settings
-from wan_ui.weights import RESERVE, Paths, locate
+from wan_ui.weights import Paths, locate, work
 
 FOLDER = ROOT / "configs" / "lightx2v"
 KEYS = frozenset(
@@ -34,8 +34,6 @@ MODEL_CLASSES = {"a14b": "wan2.2_moe_distill", "5b": "wan2.2"}
 # What upstream's GGUF class dequantises
 GGML = ("Q8_0", "Q6_K", "Q5_K", "Q5_1", "Q5_0", "Q4_K", "Q4_1", "Q4_0", "Q3_K", "Q2_K")
 OFFLOADS = ("none", "text", "model", "block")
-# Bytes left for the work itself at 480x832x81; the 5B model's clips have a quarter of the tokens.
-RESERVES = {"a14b": RESERVE, "5b": 4 * GIB}
 
 
 @dataclass(frozen=True)
@@ -178,25 +176,31 @@ def environment(settings: Settings, hardware: Hardware) -> dict[str, str]:
 
 
 def _offload(wish: str, model: Model, scheme: Scheme, paths: Paths, hardware: Hardware) -> tuple[str, str]:
+    """What makes room for the largest clip that the model is offered with, or if nothing does, for its default one."""
     if hardware.device != "cuda":
         return "model", "no GPU: upstream keeps weights in host memory only when offloading"
-    experts = [path.stat().st_size for path in paths.experts]
-    loras, t5 = sum(path.stat().st_size for path in paths.loras), paths.t5.stat().st_size
-    others = paths.vae.stat().st_size // 2 + loras + RESERVES[model.family]  # the VAE is stored in float32
-    needed = {"text": sum(experts) + others, "model": max(experts) + others}
-    needed["none"] = needed["text"] + t5
-    gib = f"{needed['none'] / GIB:.1f} GiB wanted, {hardware.free / GIB:.1f} GiB free"
     if wish != "auto":
         if wish not in OFFLOADS:
             raise UserError(f"offload: {wish!r} is not known; choose auto, {', '.join(OFFLOADS)}")
         if wish == "block" and scheme.kind == "gguf":
             raise UserError("offload: GGUF weights can be offloaded by whole models only; choose model or none")
         return wish, "asked for"
-    if needed["none"] <= hardware.free:
-        return "none", f"auto: all fits, {gib}"
-    if needed["text"] <= hardware.free:
-        return "text", f"auto: the text encoder waits in host memory, {gib}"
-    if needed["model"] <= hardware.free or scheme.kind == "gguf":
+    experts = [path.stat().st_size for path in paths.experts]
+    beside = paths.vae.stat().st_size // 2 + sum(path.stat().st_size for path in paths.loras)  # the VAE is float32
+    weights = {
+        "none": sum(experts) + beside + paths.t5.stat().st_size,
+        "text": sum(experts) + beside,
+        "model": max(experts) + beside,
+    }
+    words = {"none": "all fits", "text": "the text encoder waits in host memory", "model": "one expert at a time"}
+    largest = max(model.sizes, key=lambda size: size[0] * size[1])
+    for size in (largest, model.sizes[0]):
+        room = hardware.free - work(*size)
+        gib = f"{(weights['none'] + work(*size)) / GIB:.1f} GiB wanted, {hardware.free / GIB:.1f} GiB free"
+        for mode, needed in weights.items():
+            if needed <= room:
+                return mode, f"auto: {words[mode]} at {size[0]}x{size[1]}, {gib}"
+    if scheme.kind == "gguf":
         return "model", f"auto: one expert at a time, {gib}"
     return "block", f"auto: block by block, {gib}"
 

@@ -6,12 +6,14 @@ for a fraction of the work; the rest of the 512 rows is zero either way.
 """
 
 import html
+import json
 import re
 from pathlib import Path
 
 import ftfy
 import torch
 from tokenizers import Tokenizer
+from tokenizers.models import Unigram
 from transformers import UMT5Config, UMT5EncoderModel
 
 from wan_ui.engines.checkpoints import count, load_strict, rename, t5_names
@@ -62,15 +64,30 @@ def load_text_encoder(path: Path, *, dtype: torch.dtype, device: torch.device) -
 
 
 def load_tokenizer(folder: Path, length: int) -> Tokenizer:
-    """The tokenizer, cutting prompts at `length` tokens. Raises UserError."""
+    """The tokenizer, cutting prompts at `length` tokens; its ids are the original's. Raises UserError."""
     path = folder / "tokenizer.json"
     try:
         tokenizer = Tokenizer.from_file(str(path))
+        model = json.loads(path.read_text(encoding="utf-8"))["model"]
     except Exception as error:  # tokenizers raises bare Exception
         raise damaged(path, f"not a tokenizer ({error})") from error
+    if model["type"] == "Unigram":
+        _as_trained(tokenizer, model)
     tokenizer.no_padding()
     tokenizer.enable_truncation(length)
     return tokenizer
+
+
+def _as_trained(tokenizer: Tokenizer, model: dict) -> None:
+    """Unknown characters as sentencepiece, the original's slow tokenizer, writes them.
+
+    Converters have lost the id of <unk> and the byte fallback on the way to tokenizer.json; both can be read off the
+    vocabulary: a piece has its place, and pieces for the 256 bytes are only there when they are fallen back to.
+    """
+    places = {piece: place for place, (piece, _) in enumerate(model["vocab"])}
+    unknown, in_bytes = places.get("<unk>"), all(f"<0x{byte:02X}>" in places for byte in range(256))
+    if (model.get("unk_id"), bool(model.get("byte_fallback"))) != (unknown, in_bytes):
+        tokenizer.model = Unigram([tuple(entry) for entry in model["vocab"]], unknown, in_bytes)
 
 
 def clean(prompt: str) -> str:

@@ -22,6 +22,7 @@ from wan_ui.patches import (
     gguf_pinned,
     post_weight,
     t5_offload,
+    t5_tokenizer,
 )
 from wan_ui.patches.record import COMMIT, Facts, Patch, PatchError, in_source, resolve
 
@@ -34,6 +35,7 @@ PATCHES: tuple[Patch, ...] = (
     fp8_sgl.PATCH,
     copy_back.PATCH,
     post_weight.PATCH,
+    t5_tokenizer.PATCH,
     t5_offload.PATCH,
     gc_freeze.PATCH,
 )
