@@ -3,7 +3,6 @@
 Files are copied, so that a job survives the upload's folder, a deleted history entry and a restart.
 """
 
-import re
 import shutil
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -22,6 +21,14 @@ from wan_ui.request import Request
 from wan_ui.settings import Settings
 
 LOOKED_AT = 48  # frames of a clip, for words about it; the pass itself judges all of them
+
+
+# Of the copies in a job's folder, which are served: any other name is not kept.
+SUFFIXES = (
+    ".wav", ".w64", ".aif", ".aiff", ".caf", ".mp3", ".m4a", ".aac", ".flac", ".ogg", ".oga", ".opus", ".amr", ".ac3",
+    ".eac3", ".au", ".wma", ".mka", ".mp4", ".m4v", ".mov", ".3gp", ".mkv", ".webm", ".avi", ".ts", ".mpg", ".mpeg",
+    ".asf", ".wmv", ".gif", ".webp",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -99,6 +106,6 @@ def resolve_speech(draft: SpeechDraft, settings: Settings, folder: Path, job: Jo
 def _copy(source: Path, folder: Path, name: str) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     suffix = source.suffix.lower()
-    target = folder / f"{name}{suffix if re.fullmatch(r'[.][a-z0-9]{1,5}', suffix) else ''}"
+    target = folder / (name + (suffix if suffix in SUFFIXES else ""))
     shutil.copyfile(source, target)
     return target

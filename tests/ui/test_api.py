@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import httpx
 import pytest
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
@@ -34,6 +35,16 @@ def test_what_is_left_out_is_chosen(client, picture):
     assert (settings["width"], settings["height"]) == (320, 192)
     assert (settings["frames"], settings["steps"]) == (model.default_frames, model.default_steps)
     assert 0 <= settings["seed"] < 2**32
+
+
+def test_the_example_that_the_page_shows_can_be_called(client):
+    """The API drawer makes its snippets of these values."""
+    (known,) = client.view_api(return_format="dict")["named_endpoints"].values()
+    shown = {value["parameter_name"]: value["example_input"] for value in known["parameters"]}
+    assert shown["image"]["path"].startswith(client.src) and "github" not in str(shown["audio"])
+    assert httpx.get(shown["image"]["path"]).headers["content-type"] == "image/jpeg"
+    _, settings = client.predict(image=shown["image"], prompt=shown["prompt"], api_name="/generate")
+    assert settings["prompt"] == shown["prompt"]
 
 
 def test_it_is_the_only_documented_endpoint(client):

@@ -6,12 +6,14 @@ reload, a second tab or a restart of the app all find their job again.
 """
 
 import logging
+from pathlib import Path
 
 import gradio as gr
+from gradio.utils import get_upload_folder
 
 from wan_ui.catalog import find_model, load_catalog
 from wan_ui.settings import Settings
-from wan_ui.ui import handlers, server
+from wan_ui.ui import examples, handlers, server, uploads
 from wan_ui.ui.api import build_api
 from wan_ui.ui.compare_tab import build_compare_tab
 from wan_ui.ui.doctor_tab import build_doctor_tab
@@ -63,7 +65,7 @@ def build_ui(settings: Settings) -> gr.Blocks:
                 wire_compare = build_compare_tab(browser)
             with gr.Tab("Doctor") as doctor_tab:
                 wire_doctor = build_doctor_tab(browser)
-        build_api(settings.max_queue)
+        build_api(settings.max_queue, server.address_of(settings.host, settings.port))
 
         observed = [
             card,
@@ -203,13 +205,15 @@ def launch(page: gr.Blocks, settings: Settings, clips: str) -> None:
     """Serve in a thread, and say where."""
     logging.getLogger("httpx").setLevel(logging.WARNING)  # Gradio asks itself whether it is up
     harden()
+    uploads.keep_clean(Path(get_upload_folder()))
     server.install(settings, lambda app: Guard(app, settings))
     page.queue(max_size=None)
     page.launch(
         server_name=f"[{settings.host}]" if ":" in settings.host else settings.host,
         server_port=settings.port,
         auth=tuple(settings.auth.split(":", 1)) if settings.auth else None,
-        allowed_paths=[clips],  # every clip lies under an id that cannot be guessed
+        # Every clip lies under an id that cannot be guessed; the examples are everybody's.
+        allowed_paths=[clips, str(examples.FOLDER)],
         max_file_size=f"{settings.max_upload_mb}mb",
         root_path=settings.root_path,
         theme=build_theme(),

@@ -9,14 +9,16 @@ import asyncio
 import secrets
 
 import gradio as gr
+from gradio_client import handle_file
 
 from wan_ui.commands.options import lora_spec
 from wan_ui.errors import UserError
 from wan_ui.intake import Draft
 from wan_ui.pipeline import PIPELINE
 from wan_ui.request import LoraSpec
+from wan_ui.ui.examples import load_examples
 from wan_ui.ui.handlers import failed
-from wan_ui.ui.security import uploaded
+from wan_ui.ui.security import EXAMPLES, uploaded
 from wan_ui.ui.session import for_visitor, is_local
 from wan_ui.ui.values import as_text
 
@@ -28,8 +30,8 @@ DESCRIPTION = (
 )
 
 
-def build_api(waiting: int) -> None:
-    """`waiting`: how many calls may wait for their jobs at once."""
+def build_api(waiting: int, address: str) -> None:
+    """`waiting`: how many calls may wait for their jobs at once. address: of the page, for the drawer's example."""
     with gr.Row(visible=False):
         inputs = [
             gr.Image(type="filepath", image_mode=None, label="image"),
@@ -44,6 +46,13 @@ def build_api(waiting: int) -> None:
             gr.Audio(None, type="filepath", label="audio"),
         ]
         outputs = [gr.Video(label="video"), gr.JSON(label="settings")]
+        shown = load_examples()
+        if shown:  # Gradio's own examples are addresses, which are refused here; ours are files that it serves itself
+            place = f"{address}gradio_api/file={EXAMPLES}"
+            voice = next((example.audio for example in shown if example.audio), None)
+            inputs[0].example_payload = lambda: handle_file(f"{place}{shown[0].image.name}")
+            inputs[1].example_payload = lambda: shown[0].prompt
+            inputs[-1].example_payload = lambda: handle_file(f"{place}{voice.name}") if voice else None
         gr.Button().click(
             generate,
             inputs,

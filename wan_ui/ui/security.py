@@ -24,6 +24,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 import gradio as gr
+import httpx
 from fastapi import HTTPException
 from gradio import processing_utils, route_utils, routes
 from gradio.exceptions import InvalidPathError
@@ -36,12 +37,14 @@ from starlette.responses import PlainTextResponse
 
 from wan_ui.errors import UserError
 from wan_ui.settings import Settings
-from wan_ui.ui import body
+from wan_ui.ui import body, examples
+from wan_ui.ui.examples import load_examples
 from wan_ui.ui.markup import CLIPS
 from wan_ui.ui.visitor import is_cross_site, is_known_host, origin_host, split_host, visitor
 
 log = logging.getLogger(__name__)
 
+EXAMPLES = "examples/"  # stands for the folder of the examples in addresses
 VISITOR = b"wan-ui-visitor"  # the header by which `Guard` tells handlers who asks: "local" or "shared"
 # All that the page and programs need; the rest of Gradio (screen recordings, component functions, streams, proxying,
 # monitoring, run history ...) is not there. After API_PREFIX or at the root.
@@ -70,6 +73,12 @@ SPACES = " https://huggingface.co https://*.hf.space"  # which show a Space in a
 
 
 async def _refuse_fetch(url: str):
+    """The one address that is taken is that of an example, which is read from the disk and not fetched."""
+    name = url.partition(f"/gradio_api/file={EXAMPLES}")[2]
+    for example in load_examples():
+        for file in filter(None, (example.image, example.audio)):
+            if file.name == name:
+                return httpx.Response(200, content=file.read_bytes())
     raise gr.Error("Only uploaded files are accepted, not addresses.", print_exception=False)
 
 
@@ -178,6 +187,8 @@ class Guard:
         path = self._path(scope["path"])
         if path.startswith(f"/gradio_api/file={CLIPS}"):
             path = path.replace(CLIPS, f"{settings.outputs / 'clips'}/", 1)
+        if path.startswith(f"/gradio_api/file={EXAMPLES}"):
+            path = path.replace(EXAMPLES, f"{examples.FOLDER}/", 1)
         scope = {**scope, "path": path}
         host = headers.get("host", "")
         for name in (*headers.getlist("host"), *headers.getlist("x-forwarded-host")):
