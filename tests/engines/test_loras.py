@@ -294,7 +294,7 @@ def test_the_models_own_pair_stays(a14b, shapes, inputs, tmp_path):
 # ---------------------------------------------------------------- one change in the formats of many trainers
 
 RANK = 4
-THEIRS = dit_names(2)
+THEIRS = dit_names(8)  # Wan-Tiny has 8 blocks
 DOWN_UP, A_B = ("lora_down.weight", "lora_up.weight"), ("lora_A.weight", "lora_B.weight")
 
 

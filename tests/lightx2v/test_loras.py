@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from tests import lora_files
+from tests.engines import test_loras
 from tests.lightx2v.jobs import make_request, quiet
 from wan_ui.dit_file import read_parameters
 from wan_ui.errors import UserError
@@ -124,3 +126,22 @@ def test_clip_with_loras_equals_the_other_engine(load, reference, model, shapes,
         assert np.abs(clip.latents - base.latents).max() > 0.1
         clips.append(clip)
     assert np.abs(clips[0].latents - clips[1].latents).max() < 2e-3
+
+
+def test_the_same_change_in_every_form(load, predict, shapes, tmp_path):
+    """Alphas, patterns, prefixes, convolution shapes and what is left out: as in the other engine."""
+    engine = load("bf16")
+    base, layers = predict(engine), test_loras.layers_of(shapes)
+
+    def changed(made):
+        tensors, metadata = made if isinstance(made, tuple) else (made, None)
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, tmp_path / "x.safetensors", metadata)
+        engine.set_loras([LoraSpec(str(tmp_path / "x.safetensors"), 0.2, "both")])
+        return predict(engine)
+
+    expected = changed(test_loras.pairs(layers, test_loras.comfy))
+    for name, make in test_loras.SAME.items():
+        for got, wanted, without in zip(changed(make(layers)), expected, base, strict=True):
+            assert (got - wanted).norm() < 1e-3 * (wanted - without).norm(), name
+    engine.set_loras([])
+    assert all(map(torch.equal, predict(engine), base))

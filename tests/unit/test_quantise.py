@@ -89,9 +89,32 @@ def test_errors(source, tmp_path):
     save_file({"x": torch.zeros(2)}, tmp_path / "other.safetensors")
     with pytest.raises(UserError, match=r"other\.safetensors: no Wan DIT in original names"):
         quantise_file(tmp_path / "other.safetensors", tmp_path / "x.gguf", "Q8_0")
+    quantised = dit_files.weights() | {"blocks.0.self_attn.q.weight": torch.zeros(64, 64, dtype=torch.int8)}
+    dit_files.save(tmp_path / "int8.safetensors", quantised)
+    with pytest.raises(UserError, match=r"int8\.safetensors: blocks\.0\.self_attn\.q\.weight is stored as I8"):
+        quantise_file(tmp_path / "int8.safetensors", tmp_path / "x.gguf", "Q8_0")
+    half = {name: tensor for name, tensor in dit_files.weights().items() if not name.startswith("blocks.0.")}
+    dit_files.save_gguf(tmp_path / "half.gguf", half)
+    with pytest.raises(UserError, match=r"half\.gguf: .*missing .*blocks\.0"):
+        quantise_file(tmp_path / "half.gguf", tmp_path / "x.gguf", "Q8_0")
+    dit_files.save_gguf(tmp_path / "a.gguf", half, metadata=lambda writer: writer.add_uint16("split.count", 2))
+    with pytest.raises(UserError, match=r"a\.gguf: it is one part of a split file"):
+        quantise_file(tmp_path / "a.gguf", tmp_path / "x.gguf", "Q8_0")
+    assert not (tmp_path / "x.gguf").exists()
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="cannot be written"):
         quantise_file(source[0], tmp_path / "file" / "x.gguf", "Q8_0")
+
+
+def test_only_the_dit_of_an_all_in_one_file_is_written(tmp_path):
+    rest = {"vae.conv1.weight": torch.zeros(4, 4), "text_encoders.t5.spiece_model": torch.zeros(9, dtype=torch.uint8)}
+    scaled = dit_files.scaled_fp8(dit_files.weights(), comfy_quant=dit_files.said("float8_e4m3fn"))
+    path = dit_files.save(tmp_path / "all.safetensors", dit_files.prefixed(scaled) | rest)
+    quantise_file(path, tmp_path / "x.gguf", "Q8_0")
+    got = float_tensors(tmp_path / "x.gguf", read_dit(tmp_path / "x.gguf"))
+    assert read_header(tmp_path / "x.gguf").tensors.keys() == dit_files.weights().keys()
+    for name, tensor in dit_files.weights().items():
+        assert (got[name] - tensor).norm() <= 0.04 * tensor.norm(), name
 
 
 def test_command_line(source, tmp_path):

@@ -20,12 +20,18 @@ from wan_ui.engines.checkpoints import count, load_strict, rename, t5_names
 from wan_ui.errors import UserError
 from wan_ui.headers import check_pth, damaged
 
+MAPPED = 2**32  # bytes; larger files are mapped
+
 
 def read_pth(path: Path) -> dict[str, torch.Tensor]:
-    """A checkpoint of tensors only (weights_only=True: nothing in it is executed). Raises UserError."""
+    """A checkpoint of tensors only (weights_only=True: nothing in it is executed). Raises UserError.
+
+    A mapped file that is cut off meanwhile ends the process with SIGBUS, so that it is copied. Only UMT5-XXL's 11 GB
+    are mapped: they need not fit into memory beside everything else.
+    """
     check_pth(path)
     try:
-        tensors = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        tensors = torch.load(path, map_location="cpu", weights_only=True, mmap=path.stat().st_size > MAPPED)
     except Exception as error:  # torch raises RuntimeError, UnpicklingError, EOFError ... for damaged files
         raise damaged(path, f"torch cannot read it ({type(error).__name__})") from error
     if not isinstance(tensors, dict) or not all(isinstance(value, torch.Tensor) for value in tensors.values()):
