@@ -37,7 +37,7 @@ VIDEO_FORMATS = (
 FORMATS = f"{SOUND_FORMATS},{VIDEO_FORMATS}"
 MAX_PIXELS = 64_000_000  # of one frame
 MAX_ALLOC = 2_000_000_000  # bytes that ffmpeg may ask for at once
-BASE_SECONDS = 8.0  # of CPU, before anything has to have come out
+BASE_SECONDS = 4.0  # of CPU, before anything has to have come out
 
 
 class DecodeError(Exception):
@@ -105,22 +105,45 @@ _STREAM = re.compile(
 )
 
 
-def read(arguments: list[str], chunk: int, allowance: Callable[[int], float]) -> Iterator[bytes]:
+def frame_times(path: Path, stream: Stream, most: int) -> list[float]:
+    """When each of the first `most` frames of a stream is shown, in seconds."""
+    times: list[float] = []
+
+    def note(line: str) -> None:
+        if match := re.search(r"showinfo.* pts_time:([\d.]+)", line):
+            times.append(float(match[1]))
+
+    command = [*input_arguments(path), "-map", f"0:{stream.index}", "-vf", "showinfo", "-frames:v", str(most)]
+    command += ["-fps_mode", "passthrough", "-f", "null", "-"]
+    with contextlib.suppress(DecodeError):  # what was shown until then counts
+        list(_run(["-loglevel", "info", *command], 1, lambda given: 5 * BASE_SECONDS, note))
+    return times
+
+
+def read(
+    arguments: list[str], chunk: int, allowance: Callable[[int], float], folder: Path | None = None
+) -> Iterator[bytes]:
     """What ffmpeg with these arguments writes to its output, in parts of `chunk` bytes; the last may be shorter.
 
     allowance  bytes that have come out -> seconds of CPU that may have been used
+    folder     where relative names in the arguments are
 
     Raises DecodeError after the last part.
     """
-    return _run(["-loglevel", "error", *arguments], chunk, allowance, None)
+    return _run(["-loglevel", "error", *arguments], chunk, allowance, None, folder)
 
 
 def _run(
-    arguments: list[str], chunk: int, allowance: Callable[[int], float], note: Callable[[str], None] | None
+    arguments: list[str],
+    chunk: int,
+    allowance: Callable[[int], float],
+    note: Callable[[str], None] | None,
+    folder: Path | None = None,
 ) -> Iterator[bytes]:
     command = [executable(), "-nostdin", "-hide_banner", "-max_alloc", str(MAX_ALLOC), *arguments]
     try:
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        pipe = subprocess.PIPE
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, cwd=folder)
     except OSError as error:
         raise UserError(f"ffmpeg could not be started: {error}; reinstall imageio-ffmpeg") from None
     last = deque(maxlen=4)
@@ -161,4 +184,5 @@ def _allow(process: int, seconds: float) -> None:
     """At so many seconds of CPU the system sends SIGXCPU, at which ffmpeg ends itself, and again every second."""
     with contextlib.suppress(ProcessLookupError):  # it has ended already
         _, most = resource.prlimit(process, resource.RLIMIT_CPU)
-        resource.prlimit(process, resource.RLIMIT_CPU, (math.ceil(seconds), most))
+        seconds = math.ceil(seconds) if most == resource.RLIM_INFINITY else min(math.ceil(seconds), most)
+        resource.prlimit(process, resource.RLIMIT_CPU, (seconds, most))

@@ -4,8 +4,8 @@ PQ and HLG (ITU-R BT.2100) store light up to 10,000 and 1,000 cd/m2. Read as if 
 too dark. Here they become light again; the light of a sheet of white paper becomes white; what is brighter (sky, lamps)
 is pressed into the last fifth below it, so that everything up to a bright skin tone keeps its value exactly.
 
-Where is white? ITU-R BT.2408 says 203 cd/m2, but much is graded with white at 100. So it is the brightest that the
-material holds, within 100 to 203.
+Where is white? ITU-R BT.2408 says 203 cd/m2, but much is graded with white at 100. So it is what is brightest in
+the material (but for its lamps), within 100 to 203.
 
 One function, `to_srgb`, serves pictures directly and videos as a table that ffmpeg looks up (`cube`).
 """
@@ -14,7 +14,7 @@ import numpy as np
 
 WHITE = (100.0, 203.0)  # cd/m2
 KNEE = 0.8  # of white, in light: below it nothing is changed
-CUBE_SIDE = 33
+CUBE_SIDE = 49
 
 # Numbers of ITU-T H.273 and ffmpeg's names for them.
 HDR = {16: "pq", "smpte2084": "pq", 18: "hlg", "arib-std-b67": "hlg"}
@@ -44,16 +44,19 @@ def to_light(codes: np.ndarray, primaries: int | str, transfer: int | str) -> np
     return light @ np.array(WIDE[primaries]).T if primaries in WIDE else light
 
 
-def brightest(codes: np.ndarray, primaries: int | str, transfer: int | str) -> float:
-    """cd/m2 of the brightest thing in HDR material; give a small copy, where a single pixel is no white."""
-    return float(np.percentile(to_light(codes, primaries, transfer).max(-1), 99.9))
+def measure(codes: np.ndarray, primaries: int | str, transfer: int | str) -> tuple[float, float]:
+    """(white, peak) of HDR material in cd/m2; give a small copy, where a single pixel is no white."""
+    light = to_light(codes, primaries, transfer).max(-1)
+    white, peak = np.percentile(light, [98, 99.9])
+    return min(max(float(white), WHITE[0]), WHITE[1]), float(peak)
 
 
-def to_srgb(codes: np.ndarray, primaries: int | str, transfer: int | str, peak: float = 0.0) -> np.ndarray:
-    """(..., 3) coded RGB in 0..1 -> sRGB in 0..1. `peak`: what `brightest` found, for HDR."""
+def to_srgb(
+    codes: np.ndarray, primaries: int | str, transfer: int | str, white: float = 0.0, peak: float = 0.0
+) -> np.ndarray:
+    """(..., 3) coded RGB in 0..1 -> sRGB in 0..1. `white` and `peak`: what `measure` found, for HDR."""
     light = to_light(codes, primaries, transfer)
     if transfer in HDR:
-        white = min(max(peak, WHITE[0]), WHITE[1])
         light = light / white
         top = light.max(-1, keepdims=True)
         light = light * (_press(top, max(peak / white, 1.0)) / np.maximum(top, 1e-6))  # all three alike: the hue stays
@@ -62,29 +65,33 @@ def to_srgb(codes: np.ndarray, primaries: int | str, transfer: int | str, peak: 
 
 
 def _press(light: np.ndarray, highest: float) -> np.ndarray:
-    """Unchanged below KNEE; above, a curve with the same slope there that reaches 1 at `highest`."""
-    if highest <= 1.02:
+    """Unchanged below KNEE; above, by its logarithm, with the same slope there, to 1 at `highest`."""
+    room, width = 1 - KNEE, highest - KNEE
+    if width <= 1.02 * room:
         return light
-    above, room, width = np.maximum(light - KNEE, 0), 1 - KNEE, highest - KNEE
-    # x / (1 + x * s) has slope 1 at 0; s makes it end at `room`.
-    return np.where(light > KNEE, KNEE + above / (1 + above * (1 / room - 1 / width)), light)
+    low, high = 1e-6, 1e6  # of `bend`, for which the slope room * bend / log(1 + width * bend) is 1
+    for _ in range(60):
+        bend = (low * high) ** 0.5
+        low, high = (bend, high) if room * bend < np.log1p(width * bend) else (low, bend)
+    above = np.maximum(light - KNEE, 0)
+    return np.where(light > KNEE, KNEE + room * np.log1p(bend * above) / np.log1p(bend * width), light)
 
 
 def picture_to_srgb(pixels: np.ndarray, primaries: int, transfer: int) -> np.ndarray:
     """(H, W, 3) uint8 -> (H, W, 3) uint8 sRGB."""
     step = max(1, max(pixels.shape) // 160)
     small = pixels[::step, ::step] / 255.0
-    peak = brightest(small, primaries, transfer) if transfer in HDR else 0.0
+    found = measure(small, primaries, transfer) if transfer in HDR else ()
     out = np.empty_like(pixels)
     for row in range(0, len(pixels), 64):  # a large picture as floats would take gigabytes
         part = pixels[row : row + 64].astype(np.float32) / 255
-        out[row : row + 64] = (255 * to_srgb(part, primaries, transfer, peak)).round()
+        out[row : row + 64] = (255 * to_srgb(part, primaries, transfer, *found)).round()
     return out
 
 
-def cube(primaries: str, transfer: str, peak: float) -> str:
+def cube(primaries: str, transfer: str, *measured: float) -> str:
     """`to_srgb` as the text of a .cube file, for ffmpeg's lut3d."""
     side = np.linspace(0, 1, CUBE_SIDE)
     blue, green, red = np.meshgrid(side, side, side, indexing="ij")  # red changes fastest
-    values = to_srgb(np.stack([red, green, blue], -1).reshape(-1, 3), primaries, transfer, peak)
+    values = to_srgb(np.stack([red, green, blue], -1).reshape(-1, 3), primaries, transfer, *measured)
     return f"LUT_3D_SIZE {CUBE_SIDE}\n" + "\n".join(f"{r:.5f} {g:.5f} {b:.5f}" for r, g, b in values.tolist()) + "\n"

@@ -256,13 +256,18 @@ class Jobs:
             )
 
     def mark(self, job_id: str, progress: Progress, patience: float = PATIENCE) -> None:
-        """Record the step that is being entered. The last preview stays until there is a newer one."""
+        """Record the step that is being entered. The last preview stays until there is a newer one.
+
+        `stage_started` begins anew with a stage's first step: what was before it (loading, preparing) says nothing of
+        how long a step takes.
+        """
         now, values = time.monotonic(), valid_values(astuple(progress))
         with self._connect(patience) as db:
             db.execute(
-                "UPDATE jobs SET stage_started = CASE WHEN stage = ? THEN stage_started ELSE ? END, step_started = ?, "
+                "UPDATE jobs SET step_started = ?, stage_started = "
+                "CASE WHEN stage = ? AND (total > 0) = ? THEN stage_started ELSE ? END, "
                 "stage = ?, step = ?, total = ?, detail = ?, preview = COALESCE(NULLIF(?, ''), preview) WHERE id = ?",
-                (progress.stage, now, now, *values, job_id),
+                (now, progress.stage, progress.total > 0, now, *values, job_id),
             )
 
     def cancel(self, job_id: str) -> None:

@@ -4,9 +4,7 @@ H.264 in yuv420p with the index in front (faststart), so that every browser play
 loads; sound is AAC. The file is written beside its destination and renamed when it is whole. The
 settings of the job travel in the file as the metadata tag "wan_ui" (JSON).
 
-Files come from strangers: every input is named as `file:/absolute/path`, with the protocols "file" and
-"pipe" alone and a list of formats in which playlists and scripts (HLS, concat) are not, so that no
-upload makes ffmpeg open another file or address.
+Files of strangers are read as `wan_ui.decoder` and `wan_ui.video` say.
 """
 
 import json
@@ -21,17 +19,15 @@ import ffmpeg
 import imageio_ffmpeg
 import numpy as np
 
-from wan_ui import stored
+from wan_ui import decoder, stored, video
 from wan_ui.errors import UserError
 
 TAG = "wan_ui"
-FORMATS = "wav,w64,aiff,caf,mp3,aac,flac,ogg,mov,mp4,m4a,3gp,matroska,webm,avi,mpegts,amr,asf,gif"
-MAX_FPS = 60  # of a video that is read; a faster one is thinned out
 MAX_VIDEO_BYTES = 2_000_000_000  # of the frames of a video that is read, uncompressed
 
 
 def _input(path: Path) -> "ffmpeg.nodes.FilterableStream":
-    return ffmpeg.input(f"file:{path.resolve()}", protocol_whitelist="file,pipe", format_whitelist=FORMATS)
+    return ffmpeg.input(f"file:{path.resolve()}", protocol_whitelist="file", format_whitelist=decoder.FORMATS)
 
 
 def _command(stream: "ffmpeg.nodes.OutputStream") -> list[str]:
@@ -94,7 +90,7 @@ def write_mp4(
 
     frames  an array (T, H, W, 3), or an iterator: only one frame is held in memory at a time
     audio   any file with a sound track: all of it from its first sample, at its own pace, as AAC; the
-            caller gives as many frames as it lasts
+            caller gives at least as many frames as it lasts, and after it there is silence
 
     Raises UserError, and whatever the iterator raises.
     """
@@ -156,74 +152,34 @@ def read_metadata(path: Path) -> dict:
 
 
 def read_frames(path: Path, limit: int = 0) -> tuple[np.ndarray, float]:
-    """The frames (T, H, W, 3) uint8 RGB at a constant rate, and that rate; at most the first `limit` if given.
+    """The frames (T, H, W, 3) uint8 RGB as `wan_ui.video` gives them, and their rate; only the first `limit` if given.
 
-    Turned upright as the file says, sides made even. Raises UserError (field "video") for a file without
-    pictures, and before reading when the frames would not fit into MAX_VIDEO_BYTES.
+    Raises UserError (field "video") for a file without pictures, and as soon as the frames do not fit into
+    MAX_VIDEO_BYTES.
     """
-    width, height, fps = probe(path)
-    most = MAX_VIDEO_BYTES // (width * height * 3)
-    wanted = min(limit, most + 1) if limit else most + 1
-    source = _even(_input(path).video, fps)
-    output = ffmpeg.output(source, "pipe:", format="rawvideo", pix_fmt="rgb24", vframes=wanted)
-    content = _run(output)
-    frames = np.frombuffer(content, np.uint8).reshape(-1, height, width, 3)
-    if len(frames) > most:
-        raise UserError(
-            f"video: {path.name} ({width}x{height}) has too many frames; at this size at most {most} "
-            f"({most / fps:.0f} s) can be used: cut it",
-            field="video",
-        )
-    if not len(frames):
-        raise UserError(f"video: {path.name} has no frames", field="video")
-    return frames, fps
+    source = video.look(path)
+    size = source.width * source.height * 3
+    most = MAX_VIDEO_BYTES // size
+    content = bytearray()
+    for frame in video.frames(source):
+        if len(content) == most * size:
+            raise UserError(
+                f"video: {path.name} ({source.width}x{source.height}) has too many frames; at this size at most {most} "
+                f"({most / source.fps:.0f} s) can be used: cut it",
+                field="video",
+            )
+        content += memoryview(np.ascontiguousarray(frame)).cast("B")
+        if limit and len(content) == limit * size:
+            break
+    return np.frombuffer(content, np.uint8).reshape(-1, source.height, source.width, 3), source.fps
 
 
-def iterate(path: Path, size: tuple[int, int], fps: float) -> Iterator[np.ndarray]:
-    """The frames (H, W, 3) of `read_frames`, one at a time. size, fps: as `probe` says. Raises UserError."""
-    output = ffmpeg.output(_even(_input(path).video, fps), "pipe:", format="rawvideo", pix_fmt="rgb24")
-    width, height = size
-    count = 0
-    with tempfile.TemporaryFile() as stderr:
-        process = subprocess.Popen(
-            _command(output), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=stderr, bufsize=0
-        )
-        try:
-            while True:
-                frame = np.empty((height, width, 3), np.uint8)
-                rest = memoryview(frame).cast("B")
-                while rest and (taken := process.stdout.readinto(rest)):
-                    rest = rest[taken:]
-                if rest:
-                    break
-                count += 1
-                yield frame
-        finally:
-            process.kill()
-            process.stdout.close()
-            process.wait()
-        if not count:
-            raise UserError(f"video: {path.name} has no frames", field="video")
-
-
-def _even(video: "ffmpeg.nodes.FilterableStream", fps: float) -> "ffmpeg.nodes.FilterableStream":
-    return video.filter("fps", f"{fps:.6f}").filter("crop", "trunc(iw/2)*2", "trunc(ih/2)*2", 0, 0)
+def iterate(path: Path) -> Iterator[np.ndarray]:
+    """The frames (H, W, 3) of `read_frames`, one at a time, however many. Raises UserError (field "video")."""
+    return video.frames(video.look(path))
 
 
 def probe(path: Path) -> tuple[int, int, float]:
-    """Even width and height of the upright picture, and the frame rate (at most MAX_FPS).
-
-    Raises UserError (field "video") for a file without pictures.
-    """
-    refused = UserError(f"video: {path.name} cannot be read as a video; use MP4, MOV or WebM", field="video")
-    first = ffmpeg.output(_input(path).video, "pipe:", format="yuv4mpegpipe", pix_fmt="yuv444p", vframes=1, strict=-1)
-    try:
-        header = _run(first).split(b"\n", 1)[0].decode(errors="replace")
-    except UserError:
-        raise refused from None
-    found = re.match(r"YUV4MPEG2 W(\d+) H(\d+) F(\d+):(\d+)", header)
-    if not found:
-        raise refused
-    width, height, rate, per = map(int, found.groups())
-    fps = rate / per if per and rate else 25.0
-    return width // 2 * 2, height // 2 * 2, min(fps, float(MAX_FPS))
+    """Even width and height of the upright picture, and the frame rate. Raises UserError (field "video")."""
+    source = video.look(path)
+    return source.width, source.height, source.fps

@@ -60,7 +60,7 @@ def foreign(name: str, content: bytes) -> str:
 
 def claimed(content: bytes) -> str:
     """Which of the formats that are read here a file begins as: "a HEIC picture"; empty for none."""
-    if content[4:8] == b"ftyp":
+    if content[4:8] == b"ftyp" and content[8:11] in (b"avi", b"hei", b"hev", b"mif", b"msf"):
         return "an AVIF picture" if content[8:11] == b"avi" else "a HEIC picture"
     if content[:4] == b"RIFF" and content[8:12] == b"WEBP":
         return "a WebP picture"

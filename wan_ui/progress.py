@@ -16,16 +16,26 @@ def work(request: Request, stage: str) -> float:
     if stage == "lipsync":
         return request.audio_seconds
     pixels = request.width * request.height * request.frames
-    return {"load": 1.0, "text": 1.0, "denoise": pixels * request.steps}.get(stage, float(pixels))
+    return {"load": 1.0, "text": 1.0, "before lipsync": 1.0, "denoise": pixels * request.steps}.get(
+        stage, float(pixels)
+    )
 
 
 def reference(history: list[Job], request: Request) -> dict[str, float]:
-    """Expected seconds of each stage, from the newest finished job of this kind with the same model and scheme."""
+    """Expected seconds of each stage, from the newest finished job of this kind with the same model and scheme.
+
+    "before lipsync" is what speech takes before its first frame (loading, finding the face) however long the voice is;
+    "lipsync" is then its frames alone.
+    """
     asked = (request.kind, request.model, request.scheme)
     for job in history:
         if job.state == "done" and (job.request.kind, job.request.model, job.request.scheme) == asked:
-            seconds = job.result["seconds"]
-            known = [stage for stage in seconds if stage == "load" or stage in request.stages()]
+            seconds = dict(job.result["seconds"])
+            if "lipsync" in seconds and "lipsync" in request.stages():
+                before = min(job.result.get("before_lipsync", 0.0), seconds["lipsync"])
+                seconds |= {"lipsync": seconds["lipsync"] - before, "before lipsync": before}
+            wanted = ("load", "before lipsync", *request.stages())
+            known = [stage for stage in seconds if stage in wanted]
             known = [stage for stage in known if work(job.request, stage)]  # an entry that is read in part has zeros
             return {stage: seconds[stage] * work(request, stage) / work(job.request, stage) for stage in known}
     return {}
@@ -49,7 +59,8 @@ def eta(job: Job, expected: dict[str, float], now: float | None = None) -> float
             settled = done / progress.total
             left = settled * left + (1 - settled) * max(expected[progress.stage] - in_stage, 0.0)
     elif progress.stage in expected:
-        left = expected[progress.stage] - in_stage
+        before = 0.0 if progress.total else expected.get(f"before {progress.stage}", 0.0)
+        left = before + expected[progress.stage] - in_stage
     elif progress.stage == "load":
         left = 0.0
     else:
@@ -57,7 +68,7 @@ def eta(job: Job, expected: dict[str, float], now: float | None = None) -> float
     later = stages[stages.index(progress.stage) + 1 :]
     if not expected and later:
         return None
-    return max(left, 0.0) + sum(expected.get(stage, 0.0) for stage in later)
+    return max(left, 0.0) + sum(expected.get(stage, 0.0) + expected.get(f"before {stage}", 0.0) for stage in later)
 
 
 def fraction(job: Job, expected: dict[str, float], now: float | None = None) -> float:

@@ -41,10 +41,15 @@ class SpeechDraft:
 
 
 def take_audio(path: str, settings: Settings, folder: Path) -> tuple[str, float]:
-    """Check that a file has sound, at most settings.max_audio_seconds of it; its copy in `folder` and its seconds."""
-    source = Path(path)
-    seconds = len(sound.decode(source, settings.max_audio_seconds)) / sound.SAMPLE_RATE
-    return str(_copy(source, folder, "voice")), round(seconds, 3)
+    """The voice in a file, at most settings.max_audio_seconds, as a WAV in `folder`; its seconds. Raises UserError.
+
+    A stranger's file is decoded here alone: page, worker and clip have the WAV.
+    """
+    voice = sound.read_voice(Path(path), settings.max_audio_seconds)
+    folder.mkdir(parents=True, exist_ok=True)
+    target = folder / "voice.wav"
+    sound.store_wav(Path(path), voice, target, settings.max_audio_seconds)
+    return str(target), round(len(voice.samples) / sound.SAMPLE_RATE, 3)
 
 
 def look_for_face(path: str, size: str, model: Model) -> tuple[bool, str]:

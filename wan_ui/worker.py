@@ -23,7 +23,7 @@ import tempfile
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -396,18 +396,28 @@ class _Desk:
 
     def lipsync(self, message: dict) -> dict:
         """Result: clip, poster (file names), frames, fps, seconds by stage, facts, silent (the clip it was given)."""
-        from wan_ui import muxer
+        from wan_ui import muxer, video
+        from wan_ui.lipsync import sound
 
         request = Request.from_dict(message["request"])
-        folder, video = Path(message["folder"]), Path(request.video)
+        folder, path = Path(message["folder"]), Path(request.video)
         clock = StageClock(self.send, self.cancel)
         clock.report(Progress("lipsync", detail="reading the clip"))
-        # Of a long clip only as much is read as the voice lasts.
-        frames, fps = muxer.read_frames(video, limit=request.frames)
-        return {"poster": "poster.jpg", "silent": video.name} | self._speak(frames, fps, request, folder, clock, {})
+        # Of a long clip only as much is kept in memory as the voice lasts; the rest follows as it is.
+        source = video.look(path)
+        limit = request.frames + sound.closing_frames(source.fps)
+        frames, fps = muxer.read_frames(path, limit)
+        rest = itertools.islice(video.frames(source), limit, None) if len(frames) == limit else ()
+        spoken = self._speak(frames, fps, request, folder, clock, {}, rest)
+        return {"poster": "poster.jpg", "silent": path.name} | spoken
 
-    def _speak(self, frames, fps: float, request: Request, folder: Path, clock: "StageClock", facts: dict) -> dict:
-        """Write clip.mp4 with the voice, frame by frame; the part of the result that speech changes."""
+    def _speak(
+        self, frames, fps: float, request: Request, folder: Path, clock: "StageClock", facts: dict, rest: Iterable = ()
+    ) -> dict:
+        """Write clip.mp4 with the voice, frame by frame; the part of the result that speech changes.
+
+        rest  frames of the clip after `frames`, in which nobody speaks
+        """
         from PIL import Image
 
         from wan_ui import __version__, muxer
@@ -415,14 +425,16 @@ class _Desk:
 
         clock.report(Progress("lipsync", detail="loading the lip-sync model"))
         mouth = self._load_mouth()
-        samples = sound.decode(Path(request.audio), self.settings.max_audio_seconds)
+        # A second more than was allowed: the limit was held when the voice was taken.
+        samples = sound.decode(Path(request.audio), self.settings.max_audio_seconds + 1)
         facts = facts | mouth.facts() | self.mouth_facts | {"lipsync_voice": sound.describe(samples)}
         metadata = {**request.public(), "facts": facts, "wan_ui": __version__}
-        spoken = mouth.speak(frames, fps, samples, clock.report)
+        spoken = itertools.chain(mouth.speak(frames, fps, samples, clock.report), rest)
         count = muxer.write_mp4(spoken, folder / "clip.mp4", fps, metadata, Path(request.audio))
         if not (folder / "poster.jpg").exists():
             Image.fromarray(frames[len(frames) // 2]).save(folder / "poster.jpg", quality=88)
-        return {"clip": "clip.mp4", "frames": count, "fps": fps, "seconds": clock.seconds(), "facts": facts}
+        result = {"clip": "clip.mp4", "frames": count, "fps": fps, "facts": facts}
+        return result | {"seconds": clock.seconds(), "before_lipsync": clock.before.get("lipsync", 0.0)}
 
     def _load_mouth(self):
         """The lip-sync pass, loaded once; again when other weights have become the right ones."""
@@ -474,12 +486,15 @@ class StageClock:
         self._spent: dict[str, float] = {}
         self._stage, self._since = "", time.monotonic()
         self.steps: list[float] = []  # seconds of each denoise step
+        self.before: dict[str, float] = {}  # seconds of a stage before its first step
         self._step, self._step_since = 0, 0.0
 
     def report(self, progress: Progress) -> None:
         now = time.monotonic()
         if self._stage:
             self._spent[self._stage] = self._spent.get(self._stage, 0.0) + now - self._since
+        if progress.total and progress.stage not in self.before:
+            self.before[progress.stage] = round(self._spent.get(progress.stage, 0.0), 3)
         self._stage, self._since = progress.stage, now
         step = progress.step if progress.stage == "denoise" else 0
         if step != self._step:

@@ -1,8 +1,10 @@
 """The estimate: from the steps done, from the last job of the kind, or none at all."""
 
+from dataclasses import replace
+
 import pytest
 
-from wan_ui.jobs import Job
+from wan_ui.jobs import Job, Jobs
 from wan_ui.progress import eta, fraction, reference
 from wan_ui.request import Progress, Request
 
@@ -52,3 +54,32 @@ def test_the_fraction_grows_and_ends_at_one():
     ]
     assert marks == sorted(marks) and 0 < marks[0] < marks[-1] < 1
     assert fraction(job(state="done"), {}) == 1.0
+
+
+def test_what_speech_takes_before_its_first_frame_is_not_scaled_by_the_voice():
+    """1 s of voice took 2 s of loading and 1 s of frames; 10 s of voice take 12 s, not 30."""
+    spoken = replace(REQUEST, audio="a.wav", audio_seconds=1.0, kind="lipsync")
+    done = job(state="done", request=spoken, result={"seconds": {"lipsync": 3.0}, "before_lipsync": 2.0})
+    longer = replace(spoken, audio_seconds=10.0)
+    expected = reference([done], longer)
+    assert expected == {"lipsync": 10.0, "before lipsync": 2.0}
+    loading = job(request=longer, progress=Progress("lipsync"), stage_started=0.0, step_started=0.0)
+    assert eta(loading, expected, now=0.5) == 11.5
+    drawing = job(request=longer, progress=Progress("lipsync", 1, 160), stage_started=2.0, step_started=2.0)
+    assert eta(drawing, expected, now=3.0) == 9.0
+
+
+def test_a_stage_begins_anew_with_its_first_step(tmp_path, monkeypatch):
+    jobs, now = Jobs(tmp_path / "jobs.sqlite"), iter((1.0, 5.0, 7.0, 9.0))
+    monkeypatch.setattr("wan_ui.jobs.time.monotonic", lambda: next(now))
+    jobs.add("a", "local", REQUEST)
+    began = []
+    for progress in (
+        Progress("lipsync"),
+        Progress("lipsync", 1, 8),
+        Progress("lipsync", 4, 8),
+        Progress("lipsync", 8, 8),
+    ):
+        jobs.mark("a", progress)
+        began.append(jobs.get("a").stage_started)
+    assert began == [1.0, 5.0, 5.0, 5.0]

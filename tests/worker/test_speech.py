@@ -143,6 +143,21 @@ def test_speech_is_added_to_a_file_and_the_model_is_left_alone(pipeline, files, 
     assert pipeline.model == before
 
 
+def test_a_voice_shorter_than_the_clip_leaves_the_clip_its_length(pipeline, files, spoken, tmp_path):
+    short = write_wav(tmp_path / "word.wav", tone(0.3))
+    video = tmp_path / "long.mp4"
+    base = np.stack(list(muxer.back_and_forth(muxer.read_frames(pipeline.silent_clip(spoken))[0], 40)))
+    muxer.write_mp4(base, video, 25)
+    job = pipeline.wait(pipeline.submit(SpeechDraft(audio=str(short), video=str(video))))
+    assert job.state == "done" and job.error == "", job.error
+    frames, fps = muxer.read_frames(pipeline.clip(job))
+    assert len(frames) == job.result["frames"] == 40 and fps == 25
+    face = (slice(110, 180), slice(90, 160))
+    moved = [np.abs(one[face].astype(int) - was[face]).mean() for one, was in zip(frames, base, strict=True)]
+    assert min(moved[2:6]) > 3 and max(moved[16:]) < 2, "it speaks 8 frames, then it is the clip as it was"
+    assert 0 < job.result["before_lipsync"] <= job.result["seconds"]["lipsync"]
+
+
 def test_someone_elses_clip_cannot_be_named(pipeline, files, spoken):
     with pytest.raises(UserError, match="not there any more"):
         pipeline.submit(SpeechDraft(audio=str(files / "voice.wav"), job=spoken.id), owner="mallory")

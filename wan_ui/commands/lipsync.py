@@ -14,7 +14,12 @@ from wan_ui.speech_intake import SpeechDraft, look_for_face_in_clip, voice_troub
 def add(commands) -> None:
     parser = commands.add_parser("lipsync", help="make the face in a clip speak")
     parser.add_argument("--video", required=True, metavar="FILE", help="a clip with a face; it plays forth and back")
-    parser.add_argument("--audio", required=True, metavar="FILE", help="the voice; the new clip lasts as long")
+    parser.add_argument(
+        "--audio",
+        required=True,
+        metavar="FILE",
+        help="the voice; the new clip lasts as long, or as the clip does if it is longer",
+    )
     parser.add_argument("--out", required=True, metavar="FILE.mp4", type=Path)
     parser.add_argument("--json", action="store_true", help="print the result as JSON, the last line of output")
     parser.set_defaults(run=run)

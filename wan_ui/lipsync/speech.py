@@ -3,9 +3,10 @@
     lipsync = LipSync.load(folder, device)
     for frame in lipsync.speak(frames, fps, samples, report): ...
 
-Base frames go forth and back until the audio ends. Nothing grows with the length of the audio but its samples (64 kB a
-second): frames leave one by one, features are computed in segments of 30 s, and what is kept (latents, boxes,
-masks) is per base frame. A frame is passed through untouched where it has no face and where the voice is silent.
+Base frames go forth and back until the audio ends; where there are more of them, the rest follows silent. Nothing grows
+with the length of the audio but its samples (64 kB a second): frames leave one by one, features are computed in
+segments of 30 s, and what is kept (latents, boxes, masks) is per base frame. A frame is passed through untouched where
+it has no face and where the voice is silent.
 """
 
 from collections import deque
@@ -156,7 +157,7 @@ class LipSync:
         report: Report,
         faces: Faces | None = None,
     ) -> Iterator[np.ndarray]:
-        """Frames (H, W, 3) uint8 RGB, as many as `sound.frame_count` says, at `fps`.
+        """Frames (H, W, 3) uint8 RGB at `fps`: as many as `sound.frame_count` says, but never fewer than were given.
 
         frames   (n, H, W, 3) uint8 RGB base frames
         samples  (m,) float32 at 16 kHz, from `sound.decode`
@@ -164,10 +165,12 @@ class LipSync:
         faces    what `prepare` gave; None: prepared now
         """
         total = sound.frame_count(len(samples), fps, self._compat)
+        if not self._compat:
+            total = max(total, len(frames))
         gains = np.ones(total) if self._compat else sound.speech_gate(samples, fps, total)
         if faces is None and gains.any():  # a silent voice needs no face
             faces = self.prepare(frames, report)
-        features = AudioFeatures(self.musetalk, samples)
+        features = AudioFeatures(self.musetalk, samples if self._compat else sound.for_network(samples))
         waiting: deque[tuple[range, dict[int, int], _Fetch | None]] = deque()
         ahead = 1 if self.musetalk.device.type == "cuda" else 0  # the GPU draws the next batch while this one is pasted
         for first in range(0, total, self.batch):

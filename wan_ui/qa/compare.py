@@ -50,7 +50,7 @@ class Stored:
         self.path, self.fps, self.shape = path, fps, (-1, size[1], size[0], 3)
 
     def __iter__(self) -> Iterator[np.ndarray]:
-        return muxer.iterate(self.path, (self.shape[2], self.shape[1]), self.fps)
+        return muxer.iterate(self.path)
 
 
 @dataclass(frozen=True)
