@@ -22,7 +22,7 @@ from wan_ui.ui.security import EXAMPLES, uploaded
 from wan_ui.ui.session import for_visitor, is_local
 from wan_ui.ui.values import as_text
 
-RUNNING, WAITING = 0.2, 0.5  # seconds between looks at a job
+RUNNING, WAITING = 0.3, 1.0  # seconds between looks at a job
 DESCRIPTION = (
     "Make a clip from a picture and a prompt, and wait for it. Empty texts and null choose the default, seed -1 "
     "draws a random one; loras: one FILE:STRENGTH:TARGET a line; audio: a voice that the face speaks. Answers with "

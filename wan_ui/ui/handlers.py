@@ -84,7 +84,7 @@ def failed(name: str, error: Exception) -> gr.Error:
 def look(browser: dict, view: dict) -> list:
     """The timer's. Answers may overtake each other: for a while after an event all is sent again, so that an older
     answer that came in last does not stay. The browser leaves alone what is the same."""
-    if time.time() < view["unsure"]:
+    if time.monotonic() < view["unsure"]:
         view["sent"] = {}
     return _observe(browser, view)
 
@@ -92,7 +92,7 @@ def look(browser: dict, view: dict) -> list:
 @guard
 def observe(browser: dict, view: dict) -> list:
     """With the answer to any other event than the timer's."""
-    view["unsure"] = time.time() + UNSURE
+    view["unsure"] = time.monotonic() + UNSURE
     return _observe(browser, view)
 
 
@@ -131,7 +131,10 @@ def _observe(browser: dict, view: dict) -> list:
     form_model = _form_model(view)
     form.forget_what_is_mended(view, form_model, PIPELINE.settings)
     busy = (
-        bool(active) or status.state == "loading" or download.active or time.time() < max(view["watch"], view["unsure"])
+        bool(active)
+        or status.state == "loading"
+        or download.active
+        or time.monotonic() < max(view["watch"], view["unsure"])
     )
     rights = {"own": owner == "local", "fetch": _may_download(owner)}
     return [
@@ -611,7 +614,7 @@ def download_model(browser: dict, view: dict, event: gr.EventData) -> list:
 def stop_download(browser: dict, view: dict) -> list:
     _check_download(browser)
     PIPELINE.staging.cancel()
-    view["watch"] = time.time() + IDLE
+    view["watch"] = time.monotonic() + IDLE
     return observe(browser, view)
 
 
@@ -634,7 +637,7 @@ def _load(browser: dict, view: dict, name: str, scheme: str) -> None:
         except UserError as error:
             raise gr.Error(text(for_visitor(str(error), PIPELINE.settings)), print_exception=False) from None
         view["last"] = ""  # the card is free for the loading
-        view["watch"] = time.time() + IDLE
+        view["watch"] = time.monotonic() + IDLE
 
 
 @guard
