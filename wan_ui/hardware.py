@@ -130,6 +130,15 @@ def limit_gpu(gib: float) -> None:
         torch.cuda.set_per_process_memory_fraction(min(1.0, (gib * GIB - CONTEXT) / total) if gib else 1.0)
 
 
+def let_memory_grow() -> None:
+    """Have torch's GPU memory in segments that grow. In pieces of fixed sizes what one stage has freed does not fit the
+    next, and a clip needs 2 to 10 GiB more than its tensors (A14B at 480x480 and 720p)."""
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.memory._set_allocator_settings("expandable_segments:True")
+
+
 def forget_peak() -> None:
     """Start `memory` anew. Does nothing in a process that has not used a GPU."""
     torch = sys.modules.get("torch")

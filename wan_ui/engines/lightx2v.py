@@ -36,7 +36,7 @@ from wan_ui.engines.lightx2v_compile import CompiledBlocks
 from wan_ui.engines.lora import LoraSet
 from wan_ui.engines.text import clean
 from wan_ui.errors import UserError
-from wan_ui.hardware import Hardware, limit_gpu, measure
+from wan_ui.hardware import Hardware, let_memory_grow, limit_gpu, measure
 from wan_ui.images import read_pixels
 from wan_ui.qa import probe
 from wan_ui.request import Clip, LoraMatch, LoraSpec, Progress, Report, Request
@@ -67,6 +67,7 @@ class LightX2VEngine:
         self.close()
         report(Progress("load", 1, 4, "checking files"))
         config = settings()
+        let_memory_grow()
         limit_gpu(config.gpu_gib)
         self._try_kernels(model, scheme, report)
         paths, hardware, choices = self.decide(model, scheme)
