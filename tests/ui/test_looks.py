@@ -1,10 +1,14 @@
 """Light and dark, desk and phone, mouse and keyboard; axe-core finds no serious fault in any of them."""
 
+from dataclasses import replace
+
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
 from tests.ui.conftest import card_says, generate, shoot, wait_for_playing
+from wan_ui.jobs import Jobs
+from wan_ui.request import Request
 
 DESK, PHONE = (1360, 900), (390, 844)
 
@@ -21,8 +25,13 @@ def faults(page: Page) -> list[str]:
 
 @pytest.fixture(scope="module")
 def gallery_app(scripted, chromium, picture):
-    """An app with a clip and a failure in its history."""
+    """An app with a clip and a failure in its history, before them speech for a video from elsewhere."""
     app = scripted()
+    jobs = Jobs(app.folder / "outputs" / "wan_ui.sqlite")
+    speech = {"prompt": "", "model": "", "scheme": "", "seed": 0, "steps": 0, "audio": "voice.wav", "kind": "lipsync"}
+    base = Request("", "", "", "", "auto", 256, 256, 17, 4, 0)
+    jobs.add("20200101-000000-0123456789abcdef", "local", replace(base, **speech))
+    jobs.finish("20200101-000000-0123456789abcdef", "done", result={"clip": "clip.mp4", "seconds": {}, "facts": {}})
     context = chromium.new_context()
     page = context.new_page()
     page.goto(app.url, wait_until="domcontentloaded")
@@ -112,6 +121,15 @@ def test_what_an_action_makes_comes_into_view(open_page, gallery_app, picture):
         expect(page.locator("#lora-message [role=alert]")).to_have_count(0)
 
 
+def test_speech_for_a_video_has_a_title_and_offers_no_settings(open_page, gallery_app):
+    page = open_page(gallery_app.url)
+    tile = page.locator("#history .w-tile").last
+    expect(tile).to_contain_text("Speech for a video")
+    tile.click()
+    expect(page.locator(".w-prompt")).to_have_text("Speech for a video")
+    expect(page.locator("#result .w-button")).to_have_text(["Delete"])
+
+
 PARTS = [
     "picture",
     "prompt",
@@ -142,6 +160,6 @@ def test_the_keyboard_is_enough(open_page, gallery_app, picture):
         )
     order = list(dict.fromkeys(part for part in reached if part))
     assert order == PARTS
-    page.locator("#history .w-tile").last.focus()
+    page.locator("#history .w-tile.failed").focus()
     page.keyboard.press("Enter")
     expect(page.locator(".w-prompt")).to_contain_text("a failure")

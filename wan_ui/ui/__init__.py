@@ -125,11 +125,10 @@ def build_ui(settings: Settings) -> gr.Blocks:
         gr.on(
             [inputs.picture.change, inputs.size.change, inputs.model.change],
             handlers.show_crop,
-            [inputs.picture, inputs.size, inputs.model],
+            [view, inputs.picture, inputs.size, inputs.model],
             cropped,
             **latest,
         )
-        inputs.picture.clear(lambda: "", None, inputs.picture_note, **light)
         gr.on(
             [inputs.voice.audio.change, inputs.picture.change, inputs.size.change, inputs.model.change, result.change],
             handlers.check_face,

@@ -168,6 +168,8 @@ def _head(stages: dict | None, allowed: bool) -> str:
             for name, kind in (("report.md", "text/markdown"), ("report.json", "application/json"))
         )
     note = "Collecting the report …" if running else ""
+    if REPORTING.process is not None and not running and REPORTING.process.returncode:
+        note = f"The report ended with exit code {REPORTING.process.returncode}: {REPORTING.words}"
     return (
         f'<h2>Doctor</h2><p class="w-doctor-verdict"><span class="w-dot {dot}"></span> <b>{text(words)}</b> '
         f'<span class="w-quiet">{text(about)}</span></p>'

@@ -36,7 +36,7 @@ UNSURE = 2.0  # seconds after an event in which its answer may still be under wa
 # the page was open; selected: the clip on the stage; follow: jobs asked for here whose clips take the stage when
 # they are done; watch: look often until then, something was asked for; unsure: see `look`; sent: what the page
 # shows already; show: what comes into view, see in_view.py; loras: those that are chosen; model, scheme: those in
-# the form; form, complaint: see form.py.
+# the form; form, complaint: see form.py; refused: the picture just taken away was.
 NEW_VIEW = {
     "active": [],
     "last": "",
@@ -51,6 +51,7 @@ NEW_VIEW = {
     "scheme": "",
     "form": {},
     "complaint": None,
+    "refused": False,
 }
 
 
@@ -101,21 +102,21 @@ def _observe(browser: dict, view: dict) -> list:
     browser, owner = identify(browser, PIPELINE.settings)
     catalog = load_catalog(PIPELINE.settings.catalog)
     status = replace(PIPELINE.model, words=for_visitor(PIPELINE.model.words, PIPELINE.settings))
-    download = PIPELINE.staging.status
+    download = models_panel.still_true(PIPELINE.staging.status, PIPELINE.settings)
     download = replace(download, words=for_visitor(download.words, PIPELINE.settings))
     jobs = PIPELINE.history(owner, history.LIMIT)
     by_id = {job.id: job for job in jobs}
     # Running first, then the queue; the newest is first in `jobs`.
     active = sorted((job for job in reversed(jobs) if job.active), key=lambda job: job.state != "running")
 
-    for job_id in view["active"]:
+    for job_id in dict.fromkeys([*view["active"], *view["follow"]]):  # an answer under way may have taken one away
         ended = by_id.get(job_id)
         if ended is not None and not ended.active:
             _ended(view, ended)
     view["active"] = [job.id for job in active]
     last = by_id.get(view["last"])
     browser["job"] = active[0].id if active else view["last"]
-    browser["follow"] = view["follow"]
+    browser["follow"] = list(view["follow"])
     browser["loras"] = view["loras"]
     browser["form"] = form.to_keep(view)
 
@@ -179,7 +180,8 @@ def _ended(view: dict, job: Job) -> None:
     """A clip that was asked for here takes the stage; one from elsewhere only an empty one."""
     view["last"] = job.id
     followed = job.id in view["follow"]
-    view["follow"] = [job_id for job_id in view["follow"] if job_id != job.id]
+    if followed:
+        view["follow"].remove(job.id)
     clip = PIPELINE.clip(job) is not None
     if clip and (followed or not view["selected"]):
         view["selected"] = job.id
@@ -365,7 +367,7 @@ def select(browser: dict, view: dict, event: gr.EventData) -> list:
     _, owner = identify(browser, PIPELINE.settings)
     if PIPELINE.job(_job_id(event), owner):
         view["selected"] = _job_id(event)
-        view["follow"] = [job for job in view["follow"] if job == view["selected"]]
+        _follow_only(view, view["selected"])
         if view["complaint"] and view["complaint"]["place"] == "result_message":  # it was about the clip before
             view["complaint"] = None
         _show(view, "result")
@@ -376,8 +378,12 @@ def select(browser: dict, view: dict, event: gr.EventData) -> list:
 def hold(browser: dict, view: dict, event: gr.EventData) -> list:
     """The clip on the stage is being watched: no other takes its place."""
     if _job_id(event) == view["selected"]:
-        view["follow"] = [job for job in view["follow"] if job == view["selected"]]
+        _follow_only(view, view["selected"])
     return observe(browser, view)
+
+
+def _follow_only(view: dict, job_id: str) -> None:
+    view["follow"][:] = [job for job in view["follow"] if job == job_id]
 
 
 @guard
@@ -607,6 +613,7 @@ def download_model(browser: dict, view: dict, event: gr.EventData) -> list:
         PIPELINE.staging.start(text_of_event(event, "model"), text_of_event(event, "scheme"), PIPELINE.settings.engine)
     except UserError as error:
         raise gr.Error(text(for_visitor(str(error), PIPELINE.settings)), print_exception=False) from None
+    _show(view, "download")
     return observe(browser, view)
 
 
@@ -715,13 +722,16 @@ def remove_lora(browser: dict, view: dict, event: gr.EventData) -> list:
 
 
 @guard
-def show_crop(picture, size: str, name: str) -> list:
-    """Updates: picture, crop, note."""
+def show_crop(view: dict, picture, size: str, name: str) -> list:
+    """Updates: picture, crop, note. A picture that is refused is taken away, which is a change as well: the reason
+    stays."""
     if not picture:
-        return [gr.skip(), "", gr.skip()]
+        refused, view["refused"] = view["refused"], False
+        return [gr.skip(), "", gr.skip() if refused else ""]
     catalog = load_catalog(PIPELINE.settings.catalog)
     model = catalog.get(as_text(name, "model")) or next(iter(catalog.values()))
     try:
         return [gr.skip(), *inputs.crop_preview(uploaded(picture), as_text(size, "size", "auto"), model)]
     except UserError as error:
+        view["refused"] = True
         return [None, "", complaint(error)]

@@ -232,6 +232,16 @@ def _button(event: str, words: str, model: Model, scheme: Scheme, confirm: str =
     )
 
 
+def still_true(status: DownloadStatus, settings: Settings) -> DownloadStatus:
+    """Without an end that is history: what could not be downloaded is there now."""
+    if status.state not in ("failed", "cancelled"):
+        return status
+    for offer in offers(settings):
+        if (offer.model.name, offer.scheme.name) == (status.model, status.scheme) and offer.missing:
+            return status
+    return DownloadStatus()
+
+
 def download_html(status: DownloadStatus, catalog: dict[str, Model], *, fetch: bool) -> str:
     """The download that runs, or how the last one ended; "" when there was none."""
     if status.state == "none":

@@ -77,12 +77,14 @@ window.wanUi = (() => {
   // ---- what was chosen, and when
 
   const opened = {};
+  let sent = -1000; // when a LoRA was last changed: those are kept by the server, not sent with the form
   let turn = 0;
 
   // A list says that there was input whenever it closes. null: nothing else was chosen than when it was opened.
   const chosen = (list, value) => {
     if (value === opened[list]) return null;
     opened[list] = value;
+    if (list === "lora") sent = performance.now();
     return value;
   };
 
@@ -97,6 +99,14 @@ window.wanUi = (() => {
 
   document.addEventListener("click", (event) => {
     const button = event.target.closest(makers);
+    if (button?.id === "generate" && performance.now() - sent < 250) {
+      event.preventDefault();
+      event.stopImmediatePropagation();
+      sent = -1000;
+      setTimeout(() => button.click(), 250); // the change is there first
+      return;
+    }
+    if (event.target.closest("[data-do=remove_lora]")) sent = performance.now();
     if (!button) {
       pressed = "";
       return;
@@ -110,6 +120,10 @@ window.wanUi = (() => {
     }
     [pressed, written] = [name, false];
     until = performance.now() + (button.id === "generate" ? 10000 : patience); // the answer to Generate shortens it
+  }, true);
+
+  document.addEventListener("change", (event) => {
+    if (event.target.closest("#lora-rows")) sent = performance.now();
   }, true);
 
   document.addEventListener("input", (event) => {
