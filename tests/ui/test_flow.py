@@ -342,7 +342,7 @@ def test_a_clip_that_is_watched_stays_and_the_new_one_is_offered(page: Page, ope
 
     page.fill("#prompt textarea", "asked for here, denoise=sleep:0.5")
     page.click("#generate")
-    card_says(page, "denoise")
+    card_says(page, "denoise step")
     page.locator("#history .w-tile", has_text="watched").click()
     card_says(page, "Done in")
     expect(page.locator(".w-prompt")).to_have_text("watched")
