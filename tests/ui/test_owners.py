@@ -96,7 +96,28 @@ def test_a_shared_visitor_sees_no_folder_of_the_server(public_app, open_page, pi
         assert str(place) not in shown, place
     address = page.locator("#clip").get_attribute("src")
     assert re.fullmatch(r"gradio_api/file=clips/[^/]+/clip.mp4", address)
-    for outside in ("clips/../wan_ui.sqlite", "clips/..%2fwan_ui.sqlite", "clips//etc/passwd", "clips/", "clips"):
+    with httpx.Client(base_url=public_app.url, timeout=60) as web:
+        path = web.post("/gradio_api/upload", files={"files": ("hills.png", picture.read_bytes())}).json()[0]
+        assert re.fullmatch(r"/uploads/[0-9a-f]{64}/hills.png", path)
+        assert web.get(f"/gradio_api/file={path}").content == picture.read_bytes()
+        image = {"path": path, "meta": {"_type": "gradio.FileData"}}
+        body = {"data": [image, "/uploads/x stays", "", "", "256x256", 17, 1, 5, "", None]}
+        event = web.post("/gradio_api/call/generate", json=body).json()["event_id"]
+        answer = web.get(f"/gradio_api/call/generate/{event}").text
+        assert str(public_app.folder) not in answer
+        clip, settings = json.loads(answer.split("data: ")[-1])
+        assert settings["prompt"] == "/uploads/x stays"
+        assert clip["path"].startswith("/uploads/") and web.get(clip["url"]).headers["content-type"] == "video/mp4"
+    for outside in (
+    ):
+        "/uploads/../wan_ui.sqlite",
+        "/uploads/",
+        "clips/../wan_ui.sqlite",
+        "clips/..%2fwan_ui.sqlite",
+        "clips//etc/passwd",
+        "clips/",
+        "clips",
+    ):
         assert httpx.get(f"{public_app.url}/gradio_api/file={outside}").status_code == 403, outside
 
 

@@ -10,10 +10,12 @@ from pathlib import Path
 
 import gradio as gr
 from gradio.utils import get_upload_folder
+from starlette.middleware import Middleware
 
 from wan_ui.catalog import find_model, load_catalog
 from wan_ui.settings import Settings
 from wan_ui.ui import examples, handlers, server, uploads
+from wan_ui.ui.aliases import Aliases
 from wan_ui.ui.api import build_api
 from wan_ui.ui.compare_tab import build_compare_tab
 from wan_ui.ui.doctor_tab import build_doctor_tab
@@ -25,7 +27,7 @@ from wan_ui.ui.inputs import build_inputs
 from wan_ui.ui.models_panel import build_models_panel, usable
 from wan_ui.ui.progress_card import build_progress_card
 from wan_ui.ui.result import build_result
-from wan_ui.ui.security import CheckedBlocks, Guard, harden
+from wan_ui.ui.security import VISITOR, CheckedBlocks, Guard, harden
 from wan_ui.ui.session import browser_state
 from wan_ui.ui.theme import CSS, FAVICON, SCRIPT, build_theme
 
@@ -204,7 +206,8 @@ def launch(page: gr.Blocks, settings: Settings, clips: str) -> None:
     """Serve in a thread, and say where."""
     logging.getLogger("httpx").setLevel(logging.WARNING)  # Gradio asks itself whether it is up
     harden()
-    uploads.keep_clean(Path(get_upload_folder()))
+    folder = Path(get_upload_folder())
+    uploads.keep_clean(folder, ours=folder.is_relative_to(settings.outputs))
     server.install(settings, lambda app: Guard(app, settings))
     page.queue(max_size=None)
     page.launch(
@@ -214,6 +217,7 @@ def launch(page: gr.Blocks, settings: Settings, clips: str) -> None:
         # Every clip lies under an id that cannot be guessed; the examples are everybody's.
         allowed_paths=[clips, str(examples.FOLDER)],
         max_file_size=f"{settings.max_upload_mb}mb",
+        app_kwargs={"middleware": [Middleware(Aliases, folder=folder, header=VISITOR.decode())]},
         root_path=settings.root_path,
         theme=build_theme(),
         css_paths=CSS,

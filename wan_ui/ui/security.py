@@ -38,6 +38,7 @@ from starlette.responses import PlainTextResponse
 from wan_ui.errors import UserError
 from wan_ui.settings import Settings
 from wan_ui.ui import body, examples
+from wan_ui.ui.aliases import path_to_real, to_real
 from wan_ui.ui.examples import load_examples
 from wan_ui.ui.markup import CLIPS
 from wan_ui.ui.visitor import is_cross_site, is_known_host, origin_host, split_host, visitor
@@ -189,6 +190,7 @@ class Guard:
             path = path.replace(CLIPS, f"{settings.outputs / 'clips'}/", 1)
         if path.startswith(f"/gradio_api/file={EXAMPLES}"):
             path = path.replace(EXAMPLES, f"{examples.FOLDER}/", 1)
+        path = path_to_real(path, Path(get_upload_folder()))
         scope = {**scope, "path": path}
         host = headers.get("host", "")
         for name in (*headers.getlist("host"), *headers.getlist("x-forwarded-host")):
@@ -237,7 +239,7 @@ class Guard:
         else:
             content = await body.read_body(receive, body.MAX_BYTES, length, "json")
             if content:  # what was checked is what is parsed
-                content = json.dumps(body.check_json(content)).encode()
+                content = json.dumps(to_real(body.check_json(content), Path(get_upload_folder()))).encode()
         kept = [pair for pair in scope["headers"] if pair[0] not in (b"content-length", b"transfer-encoding")]
         scope = {**scope, "headers": [*kept, (b"content-length", str(len(content)).encode())]}
         parts = [{"type": "http.request", "body": content, "more_body": False}]

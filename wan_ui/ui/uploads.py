@@ -20,8 +20,11 @@ EVERY = 60.0  # seconds between looks
 HASH = 64  # letters of a folder's name
 
 
-def collect(folder: Path, now: float) -> int:
-    """Delete what belongs to nobody; how many files and folders went. Never raises."""
+def collect(folder: Path, now: float, idle: float = IDLE) -> int:
+    """Delete what belongs to nobody; how many files and folders went. Never raises.
+
+    idle  seconds without a byte after which a part is a leftover
+    """
     gone = 0
     try:
         entries = list(folder.iterdir())
@@ -30,7 +33,7 @@ def collect(folder: Path, now: float) -> int:
     for entry in entries:
         with contextlib.suppress(OSError):
             age = now - entry.lstat().st_mtime
-            if entry.name.startswith("tmp") and entry.is_file() and not entry.is_symlink() and age > IDLE:
+            if entry.name.startswith("tmp") and entry.is_file() and not entry.is_symlink() and age > idle:
                 entry.unlink()
                 gone += 1
             elif len(entry.name) == HASH and entry.is_dir() and not entry.is_symlink() and age > DAY:
@@ -41,13 +44,13 @@ def collect(folder: Path, now: float) -> int:
     return gone
 
 
-def keep_clean(folder: Path) -> None:
-    """Collect now and from time to time, as long as this process lives."""
+def keep_clean(folder: Path, ours: bool) -> None:
+    """Collect now and from time to time, as long as this process lives. ours: no other app uploads into this folder."""
 
     def run() -> None:
         while True:
             time.sleep(EVERY)
             collect(folder, time.time())
 
-    collect(folder, time.time())
+    collect(folder, time.time(), idle=-1.0 if ours else IDLE)
     threading.Thread(target=run, name="wan-ui-uploads", daemon=True).start()
