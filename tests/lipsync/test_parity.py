@@ -12,12 +12,14 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import safetensors.numpy
 import torch
 from PIL import Image
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from transformers import WhisperConfig, WhisperFeatureExtractor, WhisperModel
 
 from tests.lipsync import upstream as upstream_code
+from tests.lipsync.make_references import STORED, theirs
 from tests.lipsync.random_musetalk import WHISPER, write_musetalk
 from wan_ui.lipsync import sound
 from wan_ui.lipsync.blend import blend_mask, crop_square, paste
@@ -72,9 +74,7 @@ def parser_pair(folder, upstream, tmp_path_factory):
     torch.manual_seed(2)
     path = folder / PARSER
     path.parent.mkdir(exist_ok=True)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(upstream.model, "Resnet18", lambda path: _without_file(upstream))
-        net = upstream.model.BiSeNet("none")
+    net = upstream_code.bisenet(upstream)
     state = net.state_dict()
     for name, tensor in state.items():
         if name.endswith("running_mean"):
@@ -104,14 +104,6 @@ def drawn_pair(parser_pair):
     theirs.net = lambda image: (scores,)
     ours._net = lambda image: scores
     return theirs, ours
-
-
-def _without_file(upstream):
-    import musetalk.utils.face_parsing.resnet as resnet
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(resnet.Resnet18, "init_weight", lambda self, path: None)
-        return resnet.Resnet18("none")
 
 
 @pytest.fixture(scope="module")
@@ -300,8 +292,6 @@ def test_whole_pass(upstream, ours, folder, drawn_pair, landmarks, clip, voice, 
 
 def test_weights_under_either_prefix(folder, ours, tmp_path):
     """transformers has written Whisper's encoder as encoder.* and, in the official file, as model.encoder.*"""
-    from safetensors.torch import load_file
-
     from wan_ui.lipsync.musetalk import load_encoder
 
     state = load_file(folder / "whisper/model.safetensors")
@@ -310,3 +300,13 @@ def test_weights_under_either_prefix(folder, ours, tmp_path):
     one = load_encoder({**config, "whisper": folder / "whisper/model.safetensors"}).state_dict()
     other = load_encoder({**config, "whisper": tmp_path / "official.safetensors"}).state_dict()
     assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_the_stored_numbers_are_what_this_checkout_gives(upstream, landmarks, tmp_path):
+    """Those that test_references.py holds our code to where no checkout is."""
+    stored = safetensors.numpy.load_file(STORED)
+    found = theirs(upstream, landmarks, tmp_path)
+    assert set(found) == set(stored)
+    for name, values in found.items():
+        tolerance = 1 if values.dtype == np.uint8 else 1e-4 * float(np.abs(stored[name]).max())
+        assert np.abs(values.astype(np.float64) - stored[name]).max() <= tolerance, name

@@ -79,8 +79,20 @@ def _stubs(landmarks: dict) -> dict[str, types.ModuleType]:
     return modules
 
 
+def bisenet(upstream: types.SimpleNamespace) -> torch.nn.Module:
+    """Upstream's face parser without weights: it reads ResNet-18's from a file as it is made."""
+    resnet = importlib.import_module("musetalk.utils.face_parsing.resnet").Resnet18
+    init_weight, resnet.init_weight = resnet.init_weight, lambda self, path: None
+    try:
+        return upstream.model.BiSeNet("none")
+    finally:
+        resnet.init_weight = init_weight
+
+
 def load(checkout: Path, landmarks: dict) -> types.SimpleNamespace:
-    """Upstream's modules, by short name."""
+    """Upstream's modules, by short name. Raises ImportError for a folder that is no checkout: nothing is skipped."""
+    if not (checkout / "musetalk" / "models" / "unet.py").is_file():
+        raise ImportError(f"WAN_UI_MUSETALK_PATH={checkout} is no checkout of TMElyralab/MuseTalk")
     stubs = _stubs(landmarks)
     before = {name: sys.modules.get(name) for name in stubs}
     sys.modules.update(stubs)
