@@ -266,7 +266,7 @@ def _numbers_are_known(path: Path, name: str, stored: Stored) -> None:
     if stored.blocks and scale is not None:
         raise UserError(_unreadable(path, f"{name} is stored as {info.dtype} with a scale"))
     if scale is None:
-        if info.dtype in FP8 and _sample_rms(path, info) > UNSCALED_RMS:
+        if info.dtype in FP8 and len(stored.shape) == 2 and _sample_rms(path, info) > UNSCALED_RMS:
             raise UserError(
                 f"{path}: the scale of {name} is missing: its fp8 numbers are far too large for a weight. "
                 "The file is damaged or was converted wrongly; fetch it again."

@@ -117,7 +117,8 @@ def test_what_lightx2v_takes(name, folder):
             lightx2v_config.check_weights(path, stored, scheme)
         assert error.value.field == "scheme"
         return
-    lightx2v_config.check_weights(path, stored, scheme)
+    finer = lightx2v_config.check_weights(path, stored, scheme)
+    assert finer == (2 if name == "partly scaled" else 0)
     with pytest.raises(UserError, match="the catalog says"):
         lightx2v_config.check_weights(path, stored, Scheme("x", "x", "fp8" if kind == "gguf" else "gguf"))
     for key in filter(files.LINEAR.match, stored if kind == "fp8" else ()):

@@ -102,6 +102,10 @@ def entry(folder, name="a.safetensors", **options):
         ("transformer.blocks.0.attn1.to_k.lora_B.bias", ("peft", "blocks.0.self_attn.k", "up_bias")),
         ("blocks.0.cross_attn.k.lora_B.default.bias", ("lightx2v", "blocks.0.cross_attn.k", "up_bias")),
         ("lycoris_blocks_0_norm2.w_norm", ("kohya", "blocks.0.norm3", "diff")),
+        (
+            "transformer.condition_embedder.image_embedder.ff.net.2.lora_A.weight",
+            ("peft", "img_emb.proj.3", "down"),
+        ),
         ("_orig_mod.blocks.0.ffn.0.lora_A.weight", ("lightx2v", "blocks.0.ffn.0", "down")),
         ("lora_te1_text_model_encoder_layers_0_mlp_fc1.lora_down.weight", None),
         ("diffusion_model.blocks.0.self_attn.z.lora_A.weight", None),

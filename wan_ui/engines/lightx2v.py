@@ -111,11 +111,16 @@ class LightX2VEngine:
         """All that can be decided without reading weights. Raises UserError for files, kernels, configuration."""
         config = settings()
         paths = locate(model, scheme, config, engine="lightx2v")
+        finer = 0
         for side, path, file in zip(SIDES[model.family], paths.experts, paths.configs, strict=True):
-            lightx2v_config.check_weights(path, read_dit(path, side, file), scheme)
+            finer += lightx2v_config.check_weights(path, read_dit(path, side, file), scheme)
         device = import_lightx2v(lightx2v_config.environment(config, measure()))
         hardware = lightx2v_config.with_hardware(measure(config.gpu_gib), device)
-        return paths, hardware, lightx2v_config.choose(model, scheme, paths, hardware, config)
+        choices = lightx2v_config.choose(model, scheme, paths, hardware, config)
+        if finer:
+            words = f"{finer} layers that the files keep in a finer type are rounded to fp8"
+            choices = replace(choices, reasons=choices.reasons | {"weights": words})
+        return paths, hardware, choices
 
     def _try_kernels(self, model: Model, scheme: Scheme, report: Report) -> None:
         """Find out, each in a child process, which of the kernels that this load would take are right on this card."""

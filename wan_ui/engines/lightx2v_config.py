@@ -12,7 +12,7 @@ from pathlib import Path
 
 from wan_ui import patches
 from wan_ui.catalog import Model, Scheme
-from wan_ui.dit_file import Stored
+from wan_ui.dit_file import FP8, Stored
 from wan_ui.engines.kernel_choice import Chooser
 from wan_ui.engines.schedule import expert_index, sigmas
 from wan_ui.errors import UserError
@@ -52,8 +52,11 @@ def config_file(model: Model, scheme: Scheme) -> Path:
     return path if path.is_file() else FOLDER / "default.json"
 
 
-def check_weights(path: Path, stored: dict[str, Stored], scheme: Scheme) -> None:
-    """Raise UserError for a file whose numbers LightX2V's kernels cannot take, saying what can."""
+def check_weights(path: Path, stored: dict[str, Stored], scheme: Scheme) -> int:
+    """How many layers an fp8 file keeps in a finer type, which are rounded to fp8 as well: one kernel takes them all.
+
+    Raises UserError for a file whose numbers LightX2V's kernels cannot take, saying what can.
+    """
     found = is_gguf(path)
     if found != (scheme.kind == "gguf"):
         raise UserError(
@@ -71,6 +74,8 @@ def check_weights(path: Path, stored: dict[str, Stored], scheme: Scheme) -> None
             why = "has a scale for every block of its input, and LightX2V's fp8 kernels take one per output channel"
         if why:
             raise UserError(f"{path}: {name} {why}; --engine diffusers takes this file", field="scheme")
+    finer = [name for name in filter(QUANTISED.match, stored) if stored[name].info.dtype not in FP8]
+    return len(finer) if scheme.kind == "fp8" else 0
 
 
 def read_config(path: Path) -> dict:
