@@ -1,6 +1,7 @@
 """An engine that does in the worker what the prompt tells it to: crash, hang, fail, take its time.
 
-"denoise:2=segfault" does so when step 2 of denoise is entered; a comma separates several. The frames
+"denoise:2=segfault" does so when step 2 of denoise is entered; a comma separates several. "hold" and "stay" wait
+in the step until the test lets it go on (`go_on`), however slow the machine is; "stay" hears of no cancel. The frames
 are the input picture, tinted by the seed, so that two jobs can be told apart.
 """
 
@@ -10,6 +11,9 @@ import resource
 import signal
 import tempfile
 import time
+from collections.abc import Callable, Iterable
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -22,6 +26,18 @@ STEPS = {"text": 0, "image": 0, "denoise": None, "decode": 2}
 
 def create_engine(name: str):
     return ScriptedEngine(), f"scripted ({name})"
+
+
+def go_on(folders: Iterable[Path]) -> None:
+    """Release the jobs of these folders, those that hold now and those that would."""
+    for folder in folders:
+        (folder / "go").touch()
+
+
+def hold(image: str, look: Callable[[], None]) -> None:
+    while not Path(image).with_name("go").exists():
+        time.sleep(0.02)
+        look()
 
 
 def act(command: str) -> None:
@@ -89,9 +105,12 @@ class ScriptedEngine:
             steps = request.steps if steps is None else steps
             for step in range(1, steps + 1) if steps else [0]:
                 expert = "high-noise expert" if step <= steps / 2 else "low-noise expert"
-                report(Progress(stage, step, steps, expert if stage == "denoise" else ""))
-                act(script.get(f"{stage}:{step}", ""))
-                act(script.get(stage, ""))
+                progress = Progress(stage, step, steps, expert if stage == "denoise" else "")
+                report(progress)
+                for command in (script.get(f"{stage}:{step}", ""), script.get(stage, "")):
+                    if command in ("hold", "stay"):
+                        hold(request.image, partial(report, progress) if command == "hold" else lambda: None)
+                    act(command)
         picture = np.asarray(Image.open(request.image)).astype(int)
         frames = np.stack([np.clip(picture + (request.seed + 3 * t) % 40, 0, 255) for t in range(request.frames)])
         latents = np.random.default_rng(request.seed).standard_normal((16, 2, 8, 8), np.float32)

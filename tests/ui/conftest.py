@@ -73,6 +73,10 @@ class App:
             self.process.send_signal(how)
         self.process.wait(20)
 
+    def jobs(self) -> list[Path]:
+        """The folders of the jobs that were submitted."""
+        return list((self.folder / "outputs" / "clips").iterdir())
+
     def log(self) -> str:
         return self.log_file.read_text()
 

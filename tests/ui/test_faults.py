@@ -6,6 +6,7 @@ import subprocess
 
 from playwright.sync_api import expect
 
+from tests.scripted_engine import go_on
 from tests.ui.conftest import App, card_says, generate, shoot, wait_for_playing
 from wan_ui.jobs import Jobs
 
@@ -25,11 +26,16 @@ def test_a_failed_job_says_why_and_is_kept(open_page, app, picture):
 
 def test_a_crash_of_the_worker_costs_one_job(open_page, app, picture):
     page = open_page(app.url)
-    generate(page, picture, "crash, denoise:1=sleep:6, denoise:2=segfault")  # after the next one was asked for
-    page.fill("#prompt textarea", "the next one, denoise=sleep:1")
+    generate(page, picture, "crash, denoise:1=hold, denoise:2=segfault")
+    card_says(page, "denoise step 1")
+    crashing = app.jobs()
+    page.fill("#prompt textarea", "the next one, denoise:2=hold")
     page.click("#generate")
+    card_says(page, "1 more of yours in line")
+    go_on(crashing)
     card_says(page, "The clip before it failed. The worker was ended by SIGSEGV during denoise step 2/4")
     shoot(page, "10-after-a-crash")
+    go_on(app.jobs())
     card_says(page, "Done in")
     expect(page.locator(".w-prompt")).to_contain_text("the next one")
     wait_for_playing(page)
@@ -40,7 +46,7 @@ def test_kill_and_restart_keep_the_history(open_page, scripted, picture):
     page = open_page(app.url)
     generate(page, picture, "finished before")
     card_says(page, "Done in")
-    page.fill("#prompt textarea", "running then, denoise=sleep:5")
+    page.fill("#prompt textarea", "running then, denoise:1=hold")
     page.click("#generate")
     card_says(page, "denoise step 1")
     page.fill("#prompt textarea", "queued then")

@@ -8,12 +8,13 @@ import sqlite3
 import pytest
 from playwright.sync_api import Page, expect
 
+from tests.scripted_engine import go_on
 from tests.ui.conftest import card_says, draw_scene, generate, shoot, wait_for_playing
 from wan_ui import muxer
 from wan_ui.ui.markup import data_url
 
 
-def test_picture_to_clip_to_history(page: Page, picture, tmp_path):
+def test_picture_to_clip_to_history(page: Page, app, picture, tmp_path):
     card_says(page, "Ready: Wan-Tiny, bf16")
     shoot(page, "01-empty")
     page.set_input_files("#picture input[type=file]", picture)
@@ -29,7 +30,7 @@ def test_picture_to_clip_to_history(page: Page, picture, tmp_path):
     expect(page.locator("#reading")).to_have_text("Understood: zoom in, sunset")
     page.fill("#prompt textarea", "slowly zoom in, sunset light, a dragon")
     expect(page.locator("#reading")).to_have_text("Understood: slow zoom in, sunset; not: dragon")
-    page.fill("#prompt textarea", "slowly zoom in, sunset light, denoise=sleep:0.6")
+    page.fill("#prompt textarea", "slowly zoom in, sunset light, denoise:3=hold")
     shoot(page, "02-form-filled")
 
     page.keyboard.press("Control+Enter")
@@ -37,6 +38,7 @@ def test_picture_to_clip_to_history(page: Page, picture, tmp_path):
     expect(page.locator(".w-stages .now")).to_have_text("Denoise 3/4")
     expect(page.locator("#cancel")).to_be_visible()
     shoot(page, "03-denoising")
+    go_on(app.jobs())
     wait_for_playing(page)
     card_says(page, "Done in")
     expect(page.locator("#cancel")).to_be_hidden()
@@ -82,22 +84,23 @@ def test_picture_to_clip_to_history(page: Page, picture, tmp_path):
     expect(page.locator("#seed input")).to_have_value(seed)
 
 
-def test_reload_in_the_middle_finds_the_job_again(page: Page, picture):
-    generate(page, picture, "reload me, denoise=sleep:0.8")
+def test_reload_in_the_middle_finds_the_job_again(page: Page, app, picture):
+    generate(page, picture, "reload me, denoise:2=hold")
     card_says(page, "denoise step 2 of 4")
     page.reload(wait_until="domcontentloaded")
-    card_says(page, "denoise step")
+    card_says(page, "denoise step 2 of 4")
+    go_on(app.jobs())
     card_says(page, "Done in")
     wait_for_playing(page)
     expect(page.locator(".w-prompt")).to_contain_text("reload me")
     page.reload(wait_until="domcontentloaded")
     wait_for_playing(page)
     expect(page.locator(".w-prompt")).to_contain_text("reload me")
-    expect(page.locator("#prompt textarea")).to_have_value("reload me, denoise=sleep:0.8")
+    expect(page.locator("#prompt textarea")).to_have_value("reload me, denoise:2=hold")
 
 
-def test_cancel_running_and_queued(page: Page, picture):
-    generate(page, picture, "cancel me, denoise=sleep:1.5")
+def test_cancel_running_and_queued(page: Page, app, picture):
+    generate(page, picture, "cancel me, denoise:1=stay, denoise:2=hang")
     card_says(page, "denoise step 1")
     page.fill("#prompt textarea", "and me")
     page.click("#generate")
@@ -108,14 +111,15 @@ def test_cancel_running_and_queued(page: Page, picture):
     expect(page.locator("#result")).to_contain_text("Cancelled before it was finished")
     card_says(page, "denoise step")
     page.locator("#cancel").click()
-    card_says(page, "Cancelling", 3)
+    card_says(page, "Cancelling")
     shoot(page, "05-cancelling")
-    card_says(page, "Cancelled", 5)
+    go_on(app.jobs())
+    card_says(page, "Cancelled")
     expect(page.locator("#history .w-tile.cancelled")).to_have_count(2)
     expect(page.locator("#cancel")).to_be_hidden()
 
 
-def test_polling_leaves_a_playing_video_alone(page: Page, picture):
+def test_polling_leaves_a_playing_video_alone(page: Page, app, picture):
     generate(page, picture, "watch me")
     expect(page.locator(".w-prompt")).to_have_text("watch me")
     wait_for_playing(page)
@@ -123,9 +127,10 @@ def test_polling_leaves_a_playing_video_alone(page: Page, picture):
         "() => { const v = document.querySelector('#clip'); window.video = v; window.reloads = 0;"
         " for (const name of ['loadstart', 'emptied']) v.addEventListener(name, () => window.reloads++) }"
     )
-    generate(page, picture, "another, denoise=sleep:0.5")
+    generate(page, picture, "another, denoise:4=hold")
     card_says(page, "denoise step 4")
     assert page.evaluate("[document.querySelector('#clip') === window.video, window.reloads]") == [True, 0]
+    go_on(app.jobs())
     card_says(page, "Done in")
     expect(page.locator(".w-prompt")).to_contain_text("another")
 
@@ -340,10 +345,11 @@ def test_a_clip_that_is_watched_stays_and_the_new_one_is_offered(page: Page, ope
     page.locator("#history .w-tile", has_text="from another tab").wait_for()
     expect(page.locator(".w-prompt")).to_have_text("watched")
 
-    page.fill("#prompt textarea", "asked for here, denoise=sleep:0.5")
+    page.fill("#prompt textarea", "asked for here, denoise:2=hold")
     page.click("#generate")
     card_says(page, "denoise step")
     page.locator("#history .w-tile", has_text="watched").click()
+    go_on(app.jobs())
     card_says(page, "Done in")
     expect(page.locator(".w-prompt")).to_have_text("watched")
     page.locator("#card").get_by_role("button", name="Show it").click()

@@ -6,6 +6,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
+from tests.scripted_engine import go_on
 from tests.ui.conftest import card_says, generate, shoot, wait_for_playing
 from wan_ui.jobs import Jobs
 from wan_ui.request import Request
@@ -68,12 +69,13 @@ def test_a_phone_needs_no_sideways_scrolling(open_page, gallery_app, picture):
     page = open_page(gallery_app.url, *PHONE)
     wait_for_playing(page)
     assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
-    generate(page, picture, "on the phone, denoise=sleep:0.7")
+    generate(page, picture, "on the phone, denoise:2=hold")
     card_says(page, "denoise step")
     page.wait_for_timeout(700)
     expect(page.locator("#card")).to_be_in_viewport()
     assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
     shoot(page, "22-phone-running")
+    go_on(gallery_app.jobs())
     card_says(page, "Done in")
 
 

@@ -12,6 +12,7 @@ import httpx
 import pytest
 from playwright.sync_api import expect
 
+from tests.scripted_engine import go_on
 from tests.ui.conftest import card_says, generate, shoot, wait_for_playing
 from wan_ui.settings import ROOT, Settings
 from wan_ui.ui.session import identify
@@ -24,11 +25,12 @@ def public_app(scripted):
 
 def test_two_people_share_the_queue_and_nothing_else(open_page, public_app, picture):
     first, second = open_page(public_app.url), open_page(public_app.url)
-    generate(first, picture, "mine alone, denoise=sleep:1")
+    generate(first, picture, "mine alone, denoise:2=hold")
     card_says(first, "denoise step")
     generate(second, picture, "yours alone")
     card_says(second, "In line: 1 clip is ahead of yours")
     shoot(second, "13-in-line")
+    go_on(public_app.jobs())
     card_says(first, "Done in")
     card_says(second, "Done in")
     wait_for_playing(second)

@@ -64,7 +64,7 @@ def test_bad_gguf(case, tmp_path):
     with pytest.raises(UserError, match=r"bad\.gguf.*damaged") as error:
         read_header(path)
     assert words in str(error.value)
-    assert time.perf_counter() - started < 1
+    assert time.perf_counter() - started < 20  # not the minutes and gigabytes that its counts promise
 
 
 def safetensors(header, data=b"", length=None) -> bytes:
