@@ -46,7 +46,7 @@ def test_kill_and_restart_keep_the_history(open_page, scripted, picture):
     page = open_page(app.url)
     generate(page, picture, "finished before")
     card_says(page, "Done in")
-    page.fill("#prompt textarea", "running then, denoise:1=hold")
+    page.fill("#prompt textarea", "running then, denoise:1=stay")
     page.click("#generate")
     card_says(page, "denoise step 1")
     page.fill("#prompt textarea", "queued then")
