@@ -68,7 +68,7 @@ def driver_fault() -> str:
     if not shutil.which("nvidia-smi"):
         return ""
     try:
-        done = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=20)
+        done = subprocess.run(["nvidia-smi", "-L"], capture_output=True, encoding="utf-8", errors="replace", timeout=20)
     except (OSError, subprocess.TimeoutExpired) as error:
         return f"nvidia-smi gave no answer ({type(error).__name__})"
     if done.returncode == 0:

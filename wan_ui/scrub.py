@@ -88,7 +88,7 @@ def scrub(value, settings: Settings):
 @lru_cache(maxsize=4)
 def _catalog(path: Path) -> str:
     try:
-        return path.read_text()
+        return path.read_text(encoding="utf-8")
     except OSError:
         return ""
 

@@ -89,7 +89,7 @@ def frames(video: Video) -> Iterator[np.ndarray]:
         filters = [_geometry(video), f"scale={video.width}:{video.height}:{EXACT}{_matrix(video)}"]
         if video.colours:
             measured = _measure(video) if video.colours[1] in hdr.HDR else ()
-            (Path(folder) / "colours.cube").write_text(hdr.cube(*video.colours, *measured))
+            (Path(folder) / "colours.cube").write_text(hdr.cube(*video.colours, *measured), encoding="utf-8")
             filters += ["format=gbrp16le", "lut3d=file=colours.cube:interp=tetrahedral"]
         output = ["-f", "rawvideo", "-pix_fmt", "rgba" if video.alpha else "rgb24", "pipe:1"]
         command = [*_command(video), "-vf", ",".join(filters), "-fps_mode", "passthrough", *output]
