@@ -72,7 +72,7 @@ def prune(clips: Path, jobs: Jobs, settings: Settings, announce: bool = False) -
     for path in sorted((path for path in folders if path.name not in known), key=_changed):
         _sweep(path)
         stray = _entry(path, now - _changed(path))
-        if stray.has_clip or not ID.fullmatch(stray.name):
+        if stray.has_clip or not ID.fullmatch(stray.name.removeprefix(".").removesuffix(".part")):
             strays.append(stray)
         else:
             shutil.rmtree(path, ignore_errors=True)
@@ -127,5 +127,5 @@ def _changed(folder: Path) -> float:
 
 
 def _begun(folder: Path) -> bool:
-    marker = folder / BEGUN
-    return marker.exists() and abs(time.time() - _changed(folder)) < ABANDONED
+    named = folder.name.startswith(".") and folder.name.endswith(".part")  # see `begin`
+    return (named or (folder / BEGUN).exists()) and abs(time.time() - _changed(folder)) < ABANDONED

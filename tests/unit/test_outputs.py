@@ -106,9 +106,13 @@ def test_a_job_that_is_being_submitted_is_no_stray(table):
     outputs.begin(folder)
     (folder / "input.png").write_bytes(bytes(100))
     assert prune(table, UNLIMITED) == [] and folder.exists()
+    beginning = folder.with_name(".20260102-000000-0123456789abcdef.part")
+    beginning.mkdir()
+    assert prune(table, UNLIMITED) == [] and beginning.exists()
     past = time.time() - 2 * outputs.ABANDONED
-    os.utime(folder, (past, past))
-    assert prune(table, UNLIMITED) == [folder.name]
+    for path in (folder, beginning):
+        os.utime(path, (past, past))
+    assert sorted(prune(table, UNLIMITED)) == [beginning.name, folder.name]
 
 
 def test_half_written_files_of_ended_jobs_go_and_those_of_a_running_one_stay(table):
