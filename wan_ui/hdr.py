@@ -4,15 +4,16 @@ PQ and HLG (ITU-R BT.2100) store light up to 10,000 and 1,000 cd/m2. Read as if 
 too dark. Here they become light again; the light of a sheet of white paper becomes white; what is brighter (sky, lamps)
 is pressed into the last fifth below it, so that everything up to a bright skin tone keeps its value exactly.
 
-Where is white? ITU-R BT.2408 says 203 cd/m2, but much is graded with white at 100. So it is what is brightest in
-the material (but for its lamps), within 100 to 203.
+Where is white? ITU-R BT.2408 says 203 cd/m2, but what is converted from ordinary video often has it at 100: it is taken
+to be there where nothing in the material is clearly brighter.
 
 One function, `to_srgb`, serves pictures directly and videos as a table that ffmpeg looks up (`cube`).
 """
 
 import numpy as np
 
-WHITE = (100.0, 203.0)  # cd/m2
+WHITES = (100.0, 203.0)  # cd/m2
+OVERSHOOT = 1.12  # of white: what compression and sharpening make of its edges is no light of its own
 KNEE = 0.8  # of white, in light: below it nothing is changed
 CUBE_SIDE = 49
 
@@ -46,9 +47,9 @@ def to_light(codes: np.ndarray, primaries: int | str, transfer: int | str) -> np
 
 def measure(codes: np.ndarray, primaries: int | str, transfer: int | str) -> tuple[float, float]:
     """(white, peak) of HDR material in cd/m2; give a small copy, where a single pixel is no white."""
-    light = to_light(codes, primaries, transfer).max(-1)
-    white, peak = np.percentile(light, [98, 99.9])
-    return min(max(float(white), WHITE[0]), WHITE[1]), float(peak)
+    bright, peak = np.percentile(to_light(codes, primaries, transfer).max(-1), [99.5, 99.9])
+    white = next((one for one in WHITES if bright <= OVERSHOOT * one), WHITES[-1])
+    return white, white if bright <= OVERSHOOT * white else float(peak)
 
 
 def to_srgb(

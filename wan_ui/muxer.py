@@ -105,16 +105,14 @@ def write_mp4(
 
     source = ffmpeg.input("pipe:", format="rawvideo", pix_fmt="rgb24", s=f"{width}x{height}", framerate=fps)
     # Without an explicit matrix ffmpeg converts with BT.601 and leaves the file untagged: browsers guess.
-    streams = [source.filter("scale", out_color_matrix="bt709", out_range="tv")]
+    picture = source.filter("scale", out_color_matrix="bt709", out_range="tv")
+    streams = [picture.filter("setparams", color_primaries="bt709", color_trc="bt709")]
     part = path.with_name(f".{path.stem}.part.mp4")
     options = {
         "vcodec": "libx264",
         "pix_fmt": "yuv420p",
         "crf": 14,
         "preset": "medium",
-        "colorspace": "bt709",
-        "color_primaries": "bt709",
-        "color_trc": "bt709",
         "movflags": "use_metadata_tags+faststart",
         "metadata": f"{TAG}={json.dumps(metadata or {}, ensure_ascii=True)}",
     }

@@ -44,7 +44,7 @@ def test_frames_and_settings_survive_the_round_trip(tmp_path, frames):
 def test_every_browser_can_play_it(tmp_path, frames):
     path = tmp_path / "clip.mp4"
     muxer.write_mp4(frames, path, 16)
-    assert re.search(r"h264.*yuv420p\(tv, bt709", probe(path))
+    assert re.search(r"h264.*yuv420p\(tv, bt709[,)]", probe(path)), "matrix, primaries and curve are all said"
     content = path.read_bytes()
     assert content.index(b"moov") < content.index(b"mdat"), "faststart: the index comes first"
 
