@@ -175,7 +175,7 @@ def _about(model: Model, scheme: Scheme, settings: Settings) -> str:
     elif not model.embedded:
         words.append("distilled")
     if not model.embedded:
-        words.append("GPU memory: " + ", ".join(_memory(model, scheme, size, settings) for size in _ends(model)))
+        words.append(", ".join(_memory(model, scheme, size, settings) for size in _ends(model)))
     return f'<span class="w-quiet">{text("; ".join(words))}</span>' if words else ""
 
 
@@ -187,7 +187,7 @@ def _ends(model: Model) -> list[tuple[int, int]]:
 
 def _memory(model: Model, scheme: Scheme, size: tuple[int, int], settings: Settings) -> str:
     everything, least = weights.memory(model, scheme, engine_name(settings.engine, settings), size)
-    return f"{everything:.0f} GiB at {size[0]}x{size[1]} ({least:.0f} with offload)"
+    return f"{everything:.0f} GiB of GPU memory at {size[0]}x{size[1]} ({least:.0f} with offload)"
 
 
 def _files(offer: Offer, settings: Settings, own: bool) -> str:
