@@ -1,6 +1,8 @@
 """The public endpoint `generate`, called as programs call it; and that there is no other."""
 
+import asyncio
 import re
+import threading
 from pathlib import Path
 
 import httpx
@@ -10,7 +12,12 @@ from gradio_client.exceptions import AppError
 
 from wan_ui import muxer
 from wan_ui.catalog import load_catalog
+from wan_ui.jobs import Job
+from wan_ui.request import Request
 from wan_ui.settings import Settings
+from wan_ui.ui import api
+
+REQUEST = Request("x.png", "x", "wan-tiny", "bf16", "auto", 256, 256, 17, 4, 1)
 
 
 @pytest.fixture(scope="module")
@@ -82,3 +89,32 @@ def test_forged_values_meet_a_clear_error(client, picture, values, words):
 def test_a_failed_job_is_an_error(client, picture):
     with pytest.raises(AppError, match="the scripted engine refuses this"):
         client.predict(image=handle_file(picture), prompt="denoise=refuse", api_name="/generate")
+
+
+def test_callers_that_wait_hold_no_thread(monkeypatch):
+    """Three times as many as the page has threads."""
+
+    class Waiting:
+        settings, ended = Settings(), False
+
+        def submit(self, draft, owner):
+            return "a-job"
+
+        def look(self, job_id, owner):
+            return Job(job_id, owner, "done" if self.ended else "queued", REQUEST, 0.0)
+
+        def clip(self, job):
+            return Path("clip.mp4")
+
+    async def everybody() -> list:
+        callers = [asyncio.create_task(api.generate(None, "x")) for _ in range(120)]
+        await asyncio.sleep(1)
+        threads = threading.active_count()
+        assert await asyncio.wait_for(asyncio.to_thread(lambda: "the page"), 30) == "the page"
+        assert threads - before < 40 and not any(caller.done() for caller in callers)
+        pipeline.ended = True
+        return await asyncio.gather(*callers)
+
+    pipeline, before = Waiting(), threading.active_count()
+    monkeypatch.setattr(api, "PIPELINE", pipeline)
+    assert [video for video, _ in asyncio.run(everybody())] == ["clip.mp4"] * 120
