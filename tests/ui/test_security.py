@@ -367,3 +367,13 @@ def test_the_refusal_names_the_field(web, picture, place, value, words):
     values[place] = value
     answer = call(web, "generate", values)
     assert "event: error" in answer and words in html.unescape(json.loads(answer.split("data: ")[-1])["error"])
+
+
+def test_a_call_by_names_is_checked_too(web):
+    unknown = {"image": None, "prompt": "x", "y": 1}
+    for values, words in (({}, "image: it is missing"), ([], "expected an object"), (unknown, "'y' is not a value")):
+        answer = web.post("/gradio_api/call/v2/generate", json=values)
+        assert answer.status_code == 400 and words in answer.text
+    event = web.post("/gradio_api/call/v2/generate", json={"image": None, "prompt": 5}).json()["event_id"]
+    assert "prompt: 5 is not text" in web.get(f"/gradio_api/call/v2/generate/{event}").text
+    assert web.post("/gradio_api/call/v2/x", json={}).status_code == 403

@@ -46,6 +46,8 @@ from wan_ui.ui.visitor import is_cross_site, is_known_host, origin_host, split_h
 log = logging.getLogger(__name__)
 
 EXAMPLES = "examples/"  # stands for the folder of the examples in addresses
+NEEDED = ("image", "prompt")  # values of the endpoint `generate`, see api.py
+OPTIONAL = ("model", "scheme", "size", "frames", "steps", "seed", "loras", "audio")
 VISITOR = b"wan-ui-visitor"  # the header by which `Guard` tells handlers who asks: "local" or "shared"
 # All that the page and programs need; the rest of Gradio (screen recordings, component functions, streams, proxying,
 # monitoring, run history ...) is not there. After API_PREFIX or at the root.
@@ -53,7 +55,8 @@ PAGES = re.compile(
     r"/|/(config|login|logout|favicon\.ico|theme\.css|robots\.txt|manifest\.json)/?|/(static|assets|svelte)/.+"
     r"|/gradio_api/(info|openapi\.json|user|login_check|app_id|upload|upload_progress|startup-events|theme\.css)/?"
     r"|/gradio_api/(queue/(join|data)|cancel|reset)/?|/gradio_api/heartbeat/[^/]+"
-    r"|/gradio_api/(run|api|call(/v2)?)/[^/]+/?|/gradio_api/call(/v2)?/[^/]+/[^/]+|/gradio_api/file[=/].+"
+    r"|/gradio_api/(run|api|call)/[^/]+/?|/gradio_api/call/(?!v2/)[^/]+/[^/]+|/gradio_api/call/v2/generate(/[^/]+|/)?"
+    r"|/gradio_api/file[=/].+"
 )
 # What files may be shown as. Anything else is bytes: it is never run by a browser, whatever its name says.
 TYPES = {
@@ -163,6 +166,20 @@ class Refused(Exception):
         self.status = status
 
 
+def _check_names(values) -> None:
+    """Of a call that names its values; Gradio itself breaks on a wrong one. Raises Refused."""
+    if not isinstance(values, dict):
+        raise Refused(400, f"json: expected an object with {', '.join(NEEDED)} and what else is wanted.")
+    for name in NEEDED:
+        if name not in values:
+            raise Refused(400, f"{name}: it is missing.")
+    for name in values:
+        if name not in (*NEEDED, *OPTIONAL):
+            raise Refused(
+                400, f"{name[:80]!r} is not a value of generate; known are {', '.join((*NEEDED, *OPTIONAL))}."
+            )
+
+
 class Guard:
     """ASGI application in front of Gradio's."""
 
@@ -239,7 +256,10 @@ class Guard:
         else:
             content = await body.read_body(receive, body.MAX_BYTES, length, "json")
             if content:  # what was checked is what is parsed
-                content = json.dumps(to_real(body.check_json(content), Path(get_upload_folder()))).encode()
+                values = body.check_json(content)
+                if scope["path"].startswith("/gradio_api/call/v2/"):
+                    _check_names(values)
+                content = json.dumps(to_real(values, Path(get_upload_folder()))).encode()
         kept = [pair for pair in scope["headers"] if pair[0] not in (b"content-length", b"transfer-encoding")]
         scope = {**scope, "headers": [*kept, (b"content-length", str(len(content)).encode())]}
         parts = [{"type": "http.request", "body": content, "more_body": False}]
