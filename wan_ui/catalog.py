@@ -52,6 +52,7 @@ class Scheme:
 
     kind   bf16 | fp8 (e4m3 with a scale per output channel) | gguf
     distilled  the files run in a few steps without guidance; otherwise lora_high and lora_low make them do so
+    float32  the files hold float32 numbers: the weights take half of their bytes
     qtype  GGUF type such as Q8_0; empty for the others
     high   "owner/repo:file" of the high-noise expert (or of the only DIT); empty when derived
     low    the same for the low-noise expert
@@ -63,6 +64,7 @@ class Scheme:
     kind: str
     distilled: bool = True
     qtype: str = ""
+    float32: bool = False
     high: str = ""
     low: str = ""
     lora_high: str = ""
@@ -78,6 +80,7 @@ class Model:
     frames    clip lengths in frames, each 4k+1
     steps     (fewest, most) denoise steps
     shift     flow-matching timestep shift
+    fps       frames per second that the model was trained for: the default of what `rates` offers
     boundary  the high-noise expert takes timesteps >= boundary * 1000; 0 for a single DIT
     vae       "owner/repo:folder" of a VAE in Diffusers format, for the diffusers engine
     t5        text encoder for LightX2V, if not the one below root
@@ -103,6 +106,7 @@ class Model:
     default_scheme: str
     schemes: dict[str, Scheme]
     face: int = 0
+    rates: tuple[int, ...] = (12, 16, 24, 30)
     hint: str = ""
     words: Path | None = None
     vae: str = ""
@@ -161,10 +165,15 @@ def _model(name: str, values: dict, repositories: dict[str, Repository]) -> Mode
     values["sizes"] = tuple(parse_size(size) for size in values["sizes"])
     values["frames"] = tuple(values["frames"])
     values["steps"] = tuple(values["steps"])
+    if "rates" in values:
+        values["rates"] = tuple(values["rates"])
     values["words"] = CONFIGS / values["words"] if values.get("words") else None
     model = Model(name=name, schemes=schemes, repositories=repositories, **values)
     stride = {"a14b": 16, "5b": 32}[model.family]  # VAE stride times DIT patch size
     assert all(w % stride == 0 and h % stride == 0 for w, h in model.sizes), f"{name}: sizes"
+    assert model.fps in model.rates and all(type(rate) is int and 1 <= rate <= 60 for rate in model.rates), (
+        f"{name}: rates are whole numbers from 1 to 60, fps among them"
+    )
     assert all(frames % 4 == 1 for frames in model.frames), f"{name}: frames must be 4k+1"
     assert model.default_frames in model.frames and model.default_scheme in schemes, f"{name}: defaults"
     assert all(scheme.kind in KINDS for scheme in schemes.values()), f"{name}: kinds"

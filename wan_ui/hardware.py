@@ -136,7 +136,7 @@ def let_memory_grow() -> None:
     import torch
 
     if torch.cuda.is_available():
-        torch.cuda.memory._set_allocator_settings("expandable_segments:True")
+        torch._C._accelerator_setAllocatorSettings("expandable_segments:True")
 
 
 def forget_peak() -> None:

@@ -34,6 +34,7 @@ class Draft:
     size: str = "auto"
     frames: int | None = None
     steps: int | None = None
+    fps: int | None = None
     seed: int = -1
     loras: tuple[LoraSpec, ...] = ()
     audio: str = ""  # a sound file: the face in the clip is to speak it
@@ -59,6 +60,9 @@ def resolve(draft: Draft, settings: Settings, folder: Path) -> Request:
     fewest, most = model.steps
     if not fewest <= steps <= most:
         raise UserError(f"steps: {model.name} takes {fewest} to {most} steps, not {steps}", field="steps")
+    fps = _whole("fps", model.fps if draft.fps is None else draft.fps)
+    if fps not in model.rates:
+        raise UserError(f"fps: {model.name} plays at {_list(model.rates)} frames a second, not {fps}", field="fps")
     seed = _seed(draft.seed)
     chosen = loras.check(draft.loras, model, settings, paths=draft.lora_paths)
     reading = words.read_for(model, prompt, chosen, settings)
@@ -80,6 +84,7 @@ def resolve(draft: Draft, settings: Settings, folder: Path) -> Request:
         frames=frames,
         steps=steps,
         seed=seed,
+        fps=fps,
         loras=chosen,
         audio=audio,
         audio_seconds=seconds,

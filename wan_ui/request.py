@@ -53,6 +53,7 @@ class Request:
     image   path of an RGB picture that already has exactly `width` x `height` pixels
     seed    0 .. 2**32 - 1; the noise is drawn on the CPU, so a seed means the same everywhere
     engine  auto | diffusers | lightx2v
+    fps     frames per second that the clip is played at; 0, in jobs of older versions: the model's
     audio   path of the speech that the face is to speak, in the job's folder; empty: a silent clip
     audio_seconds  how long it lasts
     given   what the model is given in place of the prompt, where it does not take any prompt; else empty
@@ -79,6 +80,7 @@ class Request:
     understood: str = ""
     kind: str = "generate"
     video: str = ""
+    fps: int = 0
     other: dict = field(default_factory=dict)
 
     @property

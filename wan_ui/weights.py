@@ -87,8 +87,9 @@ def memory(model: Model, scheme: Scheme, engine: str, size: tuple[int, int] = (0
     def bytes_of(ref: str) -> int:
         return model.known(*split(ref)).shown if ref else 0
 
-    experts = [bytes_of(scheme.high), bytes_of(scheme.low)]
-    everything = sum(bytes_of(ref) for ref in needed_files(model, scheme, engine) if not ref.endswith(".json"))
+    experts = [bytes_of(ref) // (2 if scheme.float32 else 1) for ref in (scheme.high, scheme.low)]
+    refs = [ref for ref in needed_files(model, scheme, engine) if not ref.endswith(".json")]
+    everything = sum(experts) + sum(bytes_of(ref) for ref in refs if ref not in (scheme.high, scheme.low))
     beside = work(*(size if size[0] else model.sizes[0]))
     return (everything + beside) / 2**30, (max(experts) + beside) / 2**30
 

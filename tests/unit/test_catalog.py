@@ -31,6 +31,9 @@ def test_every_download_is_known(catalog):
                 assert repo in model.repositories, ref
                 assert file.endswith(".json") or model.known(repo, file).shown > 1e8, ref
     assert catalog["i2v-a14b"].revision("lightx2v/Encoders") == "main", "no commit is known"
+    followed = [name for name, repository in catalog["i2v-a14b"].repositories.items() if not repository.revision]
+    for name in followed:  # what cannot be pinned by its commit is by its checksum
+        assert all(file.sha256 for file in catalog["i2v-a14b"].repositories[name].files.values()), name
     assert len(catalog["i2v-a14b"].revision("Wan-AI/Wan2.2-I2V-A14B")) == 40
 
 
@@ -69,6 +72,7 @@ def test_sizes_are_parsed():
         ("frames = [17, 25, 33]", "frames = [17, 24]", r"\[wan-tiny\]: wan-tiny: frames must be 4k\+1"),
         ('"256x256", ', '"250x250", ', "wan-tiny: sizes"),
         ("shift = 5.0", "shfit = 5.0", "shfit"),
+        ("fps = 16", "fps = 17", "wan-tiny: rates are whole numbers"),
         ("[wan-tiny]", "[wan-tiny", "catalog"),
         ('lora_low = "', 'lora_later = "', "lora_later"),
         ('lora_low = "lightx2v/', '# "lightx2v/', "gguf-Q4_K_M is not distilled and names no distill LoRA"),
@@ -85,3 +89,24 @@ def test_a_broken_catalog_is_refused_by_entry(tmp_path, old, new, words):
     path.write_text(Settings().catalog.read_text().replace(old, new, 1))
     with pytest.raises(UserError, match=words):
         load_catalog(path)
+
+
+def test_the_newest_version_has_the_plain_name(catalog):
+    schemes = catalog["i2v-a14b"].schemes
+    assert "720p_260412" in schemes["bf16"].high and "720p_260412" in schemes["bf16"].low
+    assert "_1030" in schemes["fp8"].high and "_1030" in schemes["bf16-1030"].high
+    assert all("_1030" not in schemes[name].high for name in ("bf16-first", "fp8-first"))
+    for kind in ("Q4_K_M", "Q5_K_M", "Q6_K"):
+        newest = schemes[f"gguf-{kind}-260412"]
+        assert newest.distilled and newest.qtype == kind and "260412" in newest.high and "260412" in newest.low
+
+
+def test_float32_files_take_half_of_their_bytes(catalog):
+    model = catalog["i2v-a14b"]
+    newest, older = (weights.memory(model, model.scheme(name), "lightx2v")[0] for name in ("bf16", "bf16-1030"))
+    assert newest == pytest.approx(older, abs=0.1)
+
+
+def test_frames_per_second_are_those_that_the_model_was_made_for(catalog):
+    assert {name: model.fps for name, model in catalog.items()} == {"wan-tiny": 16, "i2v-a14b": 16, "ti2v-5b": 24}
+    assert all(model.fps in model.rates and len(model.rates) > 1 for model in catalog.values())

@@ -4,7 +4,7 @@ import argparse
 
 from tqdm import tqdm
 
-from wan_ui import download
+from wan_ui import download, pinning
 from wan_ui.catalog import find_model, load_catalog
 from wan_ui.commands import options
 from wan_ui.commands.progress import Lines, watched
@@ -31,6 +31,11 @@ def add(commands) -> None:
     )
     parser.add_argument("--dry-run", action="store_true", help="only show files and sizes")
     parser.add_argument("--check", action="store_true", help="compare files that are there with the hub's checksums")
+    parser.add_argument(
+        "--pin",
+        action="store_true",
+        help="ask the hub for the newest commit, sizes and checksums of these files, and write them into the catalog",
+    )
     parser.set_defaults(run=run)
 
 
@@ -41,6 +46,12 @@ def run(args: argparse.Namespace) -> int:
     model = find_model(load_catalog(config.catalog), args.model)
     scheme = model.scheme(args.scheme)
     engine = engine_name(args.engine, config)
+    if args.pin:
+        changes = pinning.pin(model, scheme, config, engine, write=not args.dry_run)
+        print("\n".join(changes) or "the catalog says what the hub says")
+        if changes:
+            print(f"{config.catalog}: {'not changed (--dry-run)' if args.dry_run else 'written'}")
+        return 0
     items = download.plan(model, scheme, config, engine, check=args.check)
     _list(items, {scheme.lora_high: "distill LoRA, high noise", scheme.lora_low: "distill LoRA, low noise"})
     for repo in dict.fromkeys(item.repo for item in items):

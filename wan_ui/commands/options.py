@@ -62,6 +62,9 @@ def add_model_options(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument("--frames", type=positive, metavar="N")
     command.add_argument("--steps", type=positive, metavar="N", help="denoise steps (default: the model's)")
+    command.add_argument(
+        "--fps", type=positive, metavar="N", help="frames per second of the clip (default: what the model was made for)"
+    )
 
 
 def add_lora_option(command: argparse.ArgumentParser) -> None:
@@ -88,6 +91,6 @@ def lora_spec(text: str) -> LoraSpec:
 
 
 def draft(args: argparse.Namespace, **more) -> Draft:
-    names = ("image", "prompt", "model", "scheme", "engine", "size", "frames", "steps")
+    names = ("image", "prompt", "model", "scheme", "engine", "size", "frames", "steps", "fps")
     chosen = tuple(getattr(args, "lora", ()))
     return Draft(**{name: getattr(args, name) for name in names}, loras=chosen, lora_paths=True, **more)

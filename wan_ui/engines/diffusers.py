@@ -146,7 +146,7 @@ class DiffusersEngine:
         )
         return Clip(
             frames=frames.numpy(),
-            fps=float(self.model.fps),
+            fps=float(request.fps or self.model.fps),
             latents=latents.cpu().numpy(),
             facts=self.facts | self.loras.facts(),
         )

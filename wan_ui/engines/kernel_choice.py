@@ -70,8 +70,8 @@ class Chooser:
             return "Default", "bf16 weights"
         if scheme.kind == "gguf":
             # Upstream has one class for all types, under the names of some mixes.
-            known = scheme.name.removeprefix("gguf-") in GGUF_MIXES
-            return scheme.name if known else "gguf-Q8_0", "the file's own types; dequantised at every use"
+            known = scheme.qtype in GGUF_MIXES
+            return f"gguf-{scheme.qtype}" if known else "gguf-Q8_0", "the file's own types; dequantised at every use"
         if hardware.device == "cuda" and not hardware.fp8:
             raise UserError(
                 f"scheme: {scheme.name} needs a GPU that multiplies fp8 (Ada, Hopper, Blackwell), and {hardware.name} "

@@ -244,7 +244,7 @@ class LightX2VEngine:
         if self.compiled is not None and self.compiled.reason:
             facts["compile"] = f"off (failed: {self.compiled.reason})"
         frames, self.pictures = self.pictures.numpy(), None
-        return Clip(frames=frames, fps=float(model.fps), latents=self.latents.numpy(), facts=facts)
+        return Clip(frames=frames, fps=float(request.fps or model.fps), latents=self.latents.numpy(), facts=facts)
 
     def _recover(self) -> None:
         """After a failure: no latents, no inputs, no half-moved expert, and the next job's seed counts."""

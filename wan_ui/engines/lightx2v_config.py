@@ -7,6 +7,7 @@ boundary, strides) and from the files (paths) is added here, so that it cannot c
 
 import importlib.util
 import json
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from wan_ui.engines.kernel_choice import Chooser
 from wan_ui.engines.schedule import expert_index, sigmas
 from wan_ui.errors import UserError
 from wan_ui.hardware import GIB, Hardware, measure
-from wan_ui.headers import is_gguf
+from wan_ui.headers import is_gguf, read_header
 from wan_ui.patches.record import Facts
 from wan_ui.quantise import QUANTISED
 from wan_ui.settings import ROOT, Settings
@@ -48,7 +49,7 @@ class Choices:
 
 def config_file(model: Model, scheme: Scheme) -> Path:
     """An alias such as fp8-sgl shares the JSON of its scheme; models of one's own catalog take default.json."""
-    path = FOLDER / f"{model.name}-{'fp8' if scheme.kind == 'fp8' else scheme.name}.json"
+    path = FOLDER / f"{model.name}-{f'gguf-{scheme.qtype}' if scheme.kind == 'gguf' else scheme.kind}.json"
     return path if path.is_file() else FOLDER / "default.json"
 
 
@@ -155,7 +156,7 @@ def patch_report(model: Model, scheme: Scheme, settings: Settings) -> list[dict]
         paths = locate(model, scheme, settings, engine="lightx2v")
         facts = choose(model, scheme, paths, hardware, settings).facts
     except UserError:  # files or a kernel are missing: tell what can be told without them
-        kernel = {"bf16": "Default", "fp8": "fp8-torchao"}.get(scheme.kind, scheme.name)
+        kernel = {"bf16": "Default", "fp8": "fp8-torchao"}.get(scheme.kind, f"gguf-{scheme.qtype}")
         facts = Facts(hardware, model.family, model.embedded, kernel, "none" if hardware.device == "cuda" else "model")
     return patches.report(facts, scheme, checkout(settings))
 
@@ -190,7 +191,7 @@ def _offload(wish: str, model: Model, scheme: Scheme, paths: Paths, hardware: Ha
         if wish == "block" and scheme.kind == "gguf":
             raise UserError("offload: GGUF weights can be offloaded by whole models only; choose model or none")
         return wish, "asked for"
-    experts = [path.stat().st_size for path in paths.experts]
+    experts = [_resident(path, scheme) for path in paths.experts]
     beside = paths.vae.stat().st_size // 2 + sum(path.stat().st_size for path in paths.loras)  # the VAE is float32
     weights = {
         "none": sum(experts) + beside + paths.t5.stat().st_size,
@@ -208,6 +209,16 @@ def _offload(wish: str, model: Model, scheme: Scheme, paths: Paths, hardware: Ha
     if scheme.kind == "gguf":
         return "model", f"auto: one expert at a time, {gib}"
     return "block", f"auto: block by block, {gib}"
+
+
+def _resident(expert: Path, scheme: Scheme) -> int:
+    """Bytes of an expert on the GPU: as in its file, but two a number where the file holds plain ones."""
+    if scheme.kind != "bf16":
+        return expert.stat().st_size
+    try:
+        return 2 * sum(math.prod(info.shape) for info in read_header(expert).tensors.values())
+    except UserError:  # said when the file is read
+        return expert.stat().st_size
 
 
 def _dtype(settings: Settings, hardware: Hardware) -> tuple[str, str]:

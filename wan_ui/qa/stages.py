@@ -249,7 +249,7 @@ def tolerance(name: str, scheme: Scheme, reference: Reference | None, engine, ou
         return encoders, f"{encoders:g} for {compute_dtype}"
     allowed, parts = step, [f"{step:g} for {compute_dtype}"]
     if stored:
-        weights = WEIGHTS.get("fp8" if scheme.kind == "fp8" else scheme.name, OTHER_WEIGHTS)
+        weights = WEIGHTS.get(f"gguf-{scheme.qtype}" if scheme.kind == "gguf" else scheme.kind, OTHER_WEIGHTS)
         if weights:
             allowed, parts = allowed + weights, [*parts, f"{weights:g} for {scheme.name} weights"]
     if scheme.kind == "fp8" and engine.facts.get("engine") == "lightx2v":

@@ -123,6 +123,8 @@ def build_ui(settings: Settings) -> gr.Blocks:
             **latest,
         )
 
+        inputs.fps.change(handlers.show_lengths, [inputs.model, inputs.fps], inputs.frames, **latest)
+
         cropped = [inputs.picture, inputs.crop, inputs.picture_note]
         gr.on(
             [inputs.picture.change, inputs.size.change, inputs.model.change],

@@ -44,6 +44,7 @@ def build_api(waiting: int, address: str) -> None:
             gr.Number(-1, label="seed"),
             gr.Textbox("", label="loras"),
             gr.Audio(None, type="filepath", label="audio"),
+            gr.Number(None, label="fps"),
         ]
         outputs = [gr.Video(label="video"), gr.JSON(label="settings")]
         shown = load_examples()
@@ -65,7 +66,7 @@ def build_api(waiting: int, address: str) -> None:
 
 
 async def generate(
-    image, prompt, model="", scheme="", size="auto", frames=None, steps=None, seed=-1, loras="", audio=None
+    image, prompt, model="", scheme="", size="auto", frames=None, steps=None, seed=-1, loras="", audio=None, fps=None
 ):
     owner = "local" if is_local(PIPELINE.settings) else f"api-{secrets.token_hex(16)}"
     try:
@@ -77,6 +78,7 @@ async def generate(
             size=as_text(size, "size", "auto"),
             frames=frames,
             steps=steps,
+            fps=fps,
             seed=seed,
             loras=_loras(loras),
             audio=uploaded(audio, "audio"),

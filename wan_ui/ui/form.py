@@ -14,15 +14,24 @@ from wan_ui.ui import lora_picker, models_panel
 from wan_ui.ui.markup import text
 from wan_ui.ui.session import for_visitor
 
-FIELDS = ("picture", "prompt", "size", "frames", "steps", "seed", "voice")  # model, scheme and loras: in the view
+FIELDS = (
+    "picture",
+    "prompt",
+    "size",
+    "frames",
+    "steps",
+    "fps",
+    "seed",
+    "voice",
+)  # model, scheme and loras: in the view
 PLACES = ("message", "loras_message", "examples_message", "result_message")  # each beside the buttons it is about
 NO_MODEL = '<p class="w-note bad" role="alert">No model can run here yet; “Models” below says what is missing.</p>'
 NAMES = {"image": "picture", "audio": "voice"}  # a UserError's field -> ours, where they differ
 
 
-def read(picture, prompt, size, frames, steps, seed, voice) -> dict:
+def read(picture, prompt, size, frames, steps, fps, seed, voice) -> dict:
     """The fields as the browser sent them; of a file its record, of what is no value nothing."""
-    values = dict(zip(FIELDS, (picture, prompt, size, frames, steps, seed, voice), strict=True))
+    values = dict(zip(FIELDS, (picture, prompt, size, frames, steps, fps, seed, voice), strict=True))
     kinds = {"picture": dict, "voice": dict, "prompt": str, "size": str}
     fitting = {name: value for name, value in values.items() if isinstance(value, kinds.get(name, int | float))}
     return {name: fitting.get(name) if name in kinds or abs(fitting.get(name, 0)) < 2**53 else None for name in FIELDS}
@@ -54,11 +63,12 @@ def with_words(view: dict, model: Model) -> str:
 def using_html(view: dict, model: Model) -> str:
     """The line above Generate: everything that the next clip is made with."""
     held = view["form"]
-    size, seed, frames, steps = (held.get(name) for name in ("size", "seed", "frames", "steps"))
+    size, seed, frames, steps, fps = (held.get(name) for name in ("size", "seed", "frames", "steps", "fps"))
     parts = [
         with_words(view, model),
         "the picture’s shape" if size in (None, "auto") else size.replace("x", " × "),
         f"{frames or model.default_frames:g} frames",
+        *([f"{fps:g} a second"] if fps and fps != model.fps else []),
         f"{steps or model.default_steps:g} steps",
         "random seed" if seed in (None, -1) else f"seed {seed:.0f}",
     ]

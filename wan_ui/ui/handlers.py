@@ -257,10 +257,12 @@ def _kept_file(path) -> str:
 
 
 @guard
-def submit(browser: dict, view: dict, model, scheme, picture, prompt, size, frames, steps, seed, voice, turn) -> list:
+def submit(
+    browser: dict, view: dict, model, scheme, picture, prompt, size, frames, steps, fps, seed, voice, turn
+) -> list:
     """Updates: picture note, voice note, then `Observed`."""
     browser, owner = identify(browser, PIPELINE.settings)
-    held = form.read(picture, prompt, size, frames, steps, seed, voice)
+    held = form.read(picture, prompt, size, frames, steps, fps, seed, voice)
     try:
         draft = Draft(
             image=uploaded(picture),
@@ -270,6 +272,7 @@ def submit(browser: dict, view: dict, model, scheme, picture, prompt, size, fram
             size=as_text(size, "size", "auto"),
             frames=None if frames in (None, "") else frames,
             steps=None if steps in (None, "") else steps,
+            fps=None if fps in (None, "") else fps,
             seed=-1 if seed in (None, "") else seed,
             loras=lora_picker.specs(view["loras"]),
             audio=uploaded(voice, "audio"),
@@ -473,6 +476,7 @@ def _left_out(values: dict) -> str:
         "size": size in [f"{width}x{height}" for width, height in model.sizes],
         "frames": _is_whole(values.get("frames")) and values["frames"] in model.frames,
         "steps": _is_whole(values.get("steps")) and fewest <= values["steps"] <= most,
+        "fps": not values.get("fps") or values["fps"] in model.rates,
         "seed": _is_whole(values.get("seed")),
         "prompt": isinstance(values.get("prompt"), str),
         "loras": len(lora_picker.from_values(loras)) == (len(loras) if isinstance(loras, list) else 0),
@@ -482,8 +486,8 @@ def _left_out(values: dict) -> str:
 
 
 def _offered(values: dict) -> dict:
-    """Size, frames and steps of a stored form or request, which may hold anything; `_fill` takes what is offered."""
-    whole = {name: values[name] for name in ("frames", "steps") if _is_whole(values.get(name))}
+    """Size, frames, steps and fps of a stored form or request, which may hold anything; `_fill` takes what it may."""
+    whole = {name: values[name] for name in ("frames", "steps", "fps") if _is_whole(values.get(name))}
     return {"size": str(values.get("size")), **whole}
 
 
@@ -494,7 +498,7 @@ def _is_whole(value) -> bool:
 # ---------------------------------------------------------------- the form
 
 
-FILLED = 8  # model, `Inputs.of_model`, the list of LoRAs
+FILLED = 9  # model, `Inputs.of_model`, the list of LoRAs
 
 
 def _fill(
@@ -505,6 +509,7 @@ def _fill(
     size: str = "auto",
     frames: int = 0,
     steps: int = 0,
+    fps: int = 0,
     prompt: str | None = None,
 ) -> list:
     """The form has this model now, with these settings as far as it offers them: updates for the model,
@@ -514,7 +519,8 @@ def _fill(
     size = size if size in [f"{width}x{height}" for width, height in model.sizes] else "auto"
     frames = frames if frames in model.frames else 0
     steps = steps if model.steps[0] <= steps <= model.steps[1] else 0
-    updates = inputs.model_updates(model, schemes, scheme, size, frames, steps)
+    fps = fps if fps in model.rates else 0
+    updates = inputs.model_updates(model, schemes, scheme, size, frames, steps, fps)
     view["scheme"] = inputs.scheme_choices(model, schemes, scheme)["value"] or ""
     if prompt is not None:
         updates[0] = gr.update(info=model.hint or None, value=prompt)
@@ -541,10 +547,16 @@ def read_prompt(view: dict, prompt: str, name: str) -> str:
     return inputs.reading_html(read_for(model, prompt, lora_picker.specs(view["loras"]), PIPELINE.settings))
 
 
+def show_lengths(name: str, fps: int) -> dict:
+    """The lengths in seconds follow the frames per second."""
+    model = load_catalog(PIPELINE.settings.catalog).get(name) if isinstance(name, str) else None
+    return gr.update(choices=inputs.lengths(model, fps)) if model and fps in model.rates else gr.skip()
+
+
 @guard
-def remember(browser: dict, view: dict, picture, prompt, size, frames, steps, seed, voice, turn) -> list:
+def remember(browser: dict, view: dict, picture, prompt, size, frames, steps, fps, seed, voice, turn) -> list:
     """Something in the form has changed."""
-    form.changed(view, form.read(picture, prompt, size, frames, steps, seed, voice), turn)
+    form.changed(view, form.read(picture, prompt, size, frames, steps, fps, seed, voice), turn)
     return observe(browser, view)
 
 

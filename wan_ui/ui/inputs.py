@@ -31,6 +31,7 @@ class Inputs:
     size: gr.Radio
     frames: gr.Radio
     steps: gr.Slider
+    fps: gr.Radio
     seed: gr.Number
     loras: LoraPicker
     voice: Voice
@@ -42,11 +43,11 @@ class Inputs:
 
     def held(self) -> list:
         """The form's values, in the order of `form.FIELDS`."""
-        return [self.picture, self.prompt, self.size, self.frames, self.steps, self.seed, self.voice.audio]
+        return [self.picture, self.prompt, self.size, self.frames, self.steps, self.fps, self.seed, self.voice.audio]
 
     def of_model(self) -> list:
         """What changes with the model, in the order of `model_updates`."""
-        return [self.prompt, self.phrases, self.scheme, self.size, self.frames, self.steps]
+        return [self.prompt, self.phrases, self.scheme, self.size, self.frames, self.steps, self.fps]
 
 
 def build_inputs(
@@ -92,9 +93,16 @@ def build_inputs(
     size = gr.Radio(label="Size", choices=_sizes(model), value="auto", elem_id="size", elem_classes="w-segments")
     frames = gr.Radio(
         label="Frames",
-        choices=_lengths(model),
+        choices=lengths(model, model.fps),
         value=model.default_frames,
         elem_id="frames",
+        elem_classes="w-segments",
+    )
+    fps = gr.Radio(
+        label="Frames per second",
+        choices=_rates(model),
+        value=model.fps,
+        elem_id="fps",
         elem_classes="w-segments",
     )
     with gr.Row(elem_classes="w-pair"):
@@ -137,6 +145,7 @@ def build_inputs(
         size,
         frames,
         steps,
+        fps,
         seed,
         loras,
         voice,
@@ -149,7 +158,13 @@ def build_inputs(
 
 
 def model_updates(
-    model: Model, schemes: list[Scheme], scheme: str = "", size: str = "auto", frames: int = 0, steps: int = 0
+    model: Model,
+    schemes: list[Scheme],
+    scheme: str = "",
+    size: str = "auto",
+    frames: int = 0,
+    steps: int = 0,
+    fps: int = 0,
 ) -> list:
     """Updates for `Inputs.of_model`: offers of this model, with its defaults where nothing is given."""
     return [
@@ -157,8 +172,9 @@ def model_updates(
         phrases_html(model),
         gr.update(**scheme_choices(model, schemes, scheme)),
         gr.update(choices=_sizes(model), value=size),
-        gr.update(choices=_lengths(model), value=frames or model.default_frames),
+        gr.update(choices=lengths(model, fps or model.fps), value=frames or model.default_frames),
         gr.update(minimum=model.steps[0], maximum=model.steps[1], value=steps or model.default_steps),
+        gr.update(choices=_rates(model), value=fps or model.fps),
     ]
 
 
@@ -218,5 +234,9 @@ def _sizes(model: Model) -> list[tuple[str, str]]:
     return [("auto", "auto"), *((f"{width} × {height}", f"{width}x{height}") for width, height in model.sizes)]
 
 
-def _lengths(model: Model) -> list[tuple[str, int]]:
-    return [(f"{frames} · {frames / model.fps:.1f} s", frames) for frames in model.frames]
+def lengths(model: Model, fps: int) -> list[tuple[str, int]]:
+    return [(f"{frames} · {frames / fps:.1f} s", frames) for frames in model.frames]
+
+
+def _rates(model: Model) -> list[tuple[str, int]]:
+    return [(f"{rate}", rate) for rate in model.rates]
