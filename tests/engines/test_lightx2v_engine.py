@@ -77,8 +77,8 @@ def test_quantised_files_go_under_their_own_keys(calls, model, scheme):
 
 def test_a_job_goes_through_its_stages(engine, calls, model, tmp_path):
     seen = []
-    clip = engine.generate(make_request(tmp_path, model, "bf16"), seen.append)
-    assert clip.frames.shape == (9, 64, 96, 3) and clip.frames.dtype == np.uint8 and clip.fps == model.fps
+    clip = engine.generate(make_request(tmp_path, model, "bf16", fps=24), seen.append)
+    assert clip.frames.shape == (9, 64, 96, 3) and clip.frames.dtype == np.uint8 and clip.fps == 24 != model.fps
     assert clip.latents.shape == (16, 3, 8, 12) and clip.latents.dtype == np.float32
     assert list(dict.fromkeys(p.stage for p in seen)) == ["text", "image", "denoise", "decode"]
     steps = [(p.step, p.total, p.detail) for p in seen if p.stage == "denoise"]

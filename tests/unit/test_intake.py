@@ -21,6 +21,11 @@ def test_zeros_mean_choose_for_me(draft, scripted_settings, tmp_path):
     assert Image.open(request.image).size == (96, 64)
 
 
+def test_frames_per_second_are_the_models_or_chosen(draft, scripted_settings, tmp_path):
+    assert resolve(draft, scripted_settings, tmp_path).fps == 16
+    assert resolve(replace(draft, fps=24), scripted_settings, tmp_path).public()["fps"] == 24
+
+
 def test_a_random_seed_is_drawn_once_and_differs(draft, scripted_settings, tmp_path):
     seeds = {resolve(replace(draft, seed=-1), scripted_settings, tmp_path).seed for _ in range(5)}
     assert len(seeds) == 5 and all(0 <= seed <= MAX_SEED for seed in seeds)
@@ -49,6 +54,9 @@ def test_the_prompt_is_cleaned_of_nul_and_line_breaks(draft, scripted_settings, 
         ({"steps": 0}, "steps", "1 to 8 steps, not 0"),
         ({"frames": 0}, "frames", "5 or 9 frames, not 0"),
         ({"steps": True}, "steps", "True is not a whole number"),
+        ({"fps": 25}, "fps", "plays at 12, 16, 24 or 30 frames a second, not 25"),
+        ({"fps": 0}, "fps", "frames a second, not 0"),
+        ({"fps": "24"}, "fps", "'24' is not a whole number"),
         ({"seed": True}, "seed", "True is not a whole number"),
         ({"seed": "5"}, "seed", "'5' is not a whole number"),
         ({"seed": float("nan")}, "seed", "nan is not a whole number"),

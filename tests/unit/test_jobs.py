@@ -60,14 +60,14 @@ def test_a_table_of_an_older_version_is_completed_and_its_jobs_are_there(tmp_pat
 
 def test_what_another_version_has_added_is_kept_and_named(table):
     lora = {"file": "x.safetensors", "strength": 0.5, "target": "both", "schedule": [1, 2]}
-    values = {**REQUEST.to_dict(), "end_image": "y.png", "fps": 24, "loras": [lora]}
+    values = {**REQUEST.to_dict(), "end_image": "y.png", "mood": 24, "loras": [lora]}
     table.add("a", "ann", REQUEST)
     change(table, "a", request=json.dumps(values))
     (job,) = table.of_owner("ann")
     assert job.request == replace(
-        REQUEST, other={"end_image": "y.png", "fps": 24}, loras=(LoraSpec(lora["file"], 0.5),)
+        REQUEST, other={"end_image": "y.png", "mood": 24}, loras=(LoraSpec(lora["file"], 0.5),)
     )
-    assert job.skipped == () and job.unread == "Of this entry not known to this version: end_image, fps."
+    assert job.skipped == () and job.unread == "Of this entry not known to this version: end_image, mood."
     assert job.request.to_dict()["end_image"] == "y.png" and "end_image" not in job.request.public()
     assert Request.from_dict(job.request.to_dict()) == job.request
 
