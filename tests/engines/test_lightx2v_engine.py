@@ -181,9 +181,10 @@ def test_llama_cpp_is_refused(model, monkeypatch):
 
 
 def test_an_import_that_fails_says_so(model, monkeypatch):
-    monkeypatch.setitem(sys.modules, "lightx2v.infer", None)
-    with pytest.raises(UserError, match="LightX2V cannot be imported"):
-        LightX2VEngine().load(model, model.scheme("bf16"), quiet)
+    with monkeypatch.context() as patch:  # ends before the stand-in is taken out
+        patch.setitem(sys.modules, "lightx2v.infer", None)
+        with pytest.raises(UserError, match="LightX2V cannot be imported"):
+            LightX2VEngine().load(model, model.scheme("bf16"), quiet)
 
 
 def lora(path, size: float) -> None:
