@@ -95,6 +95,11 @@ def read_dit(path: Path, side: str = "", config: Path | None = None) -> dict[str
 def _match(path: Path, header: Header, wanted: dict[str, tuple[int, ...]], whose: str) -> dict[str, Stored]:
     """The tensors of `header` for the parameters of `wanted`, each with its scale. Raises UserError."""
     tensors = own_tensors(header)
+    taken = {name for name, _ in tensors.values()}
+    twice = next((name for name in header.tensors if name not in taken and strip_prefix(name) in tensors), "")
+    if twice:
+        first = tensors[strip_prefix(twice)][0]
+        raise UserError(f"{path}: {first} and {twice} are the same parameter; use a file that holds one model")
     _known_formats(path, header, tensors)
     if not wanted.keys() <= tensors.keys():
         _say_what_is_missing(path, header, tensors, wanted, whose)
@@ -110,6 +115,8 @@ def _match(path: Path, header: Header, wanted: dict[str, tuple[int, ...]], whose
             )
         module = name.removesuffix(".weight")
         scales = [tensors.pop(f"{module}.{leaf}", None) for leaf in SCALE_LEAVES]
+        if all(scales):
+            raise UserError(_unreadable(path, f"{name} has two scales ({' and '.join(one for one, _ in scales)})"))
         scale = next((entry[1] for entry in scales if entry), None) if name.endswith(".weight") else None
         stored[name] = Stored(file_name, info, shape, scale)
         _numbers_are_known(path, name, stored[name])
@@ -225,6 +232,8 @@ def _say_what_is_missing(path: Path, header: Header, tensors: dict, wanted: dict
     layers = len({name.split(".")[1] for name in wanted if name.startswith("blocks.")})
     if any(re.match(r"blocks\.\d+\.attn1\.to_q\.", name) for name in tensors):
         why = "a Wan DIT in diffusers' names; use one in original names (the official release's, ComfyUI's)"
+    elif any(re.search(r"\.(lora_(down|up|[AB])|lokr_w\d|hada_w\d)", name) for name in tensors):
+        why = "a LoRA, not a model; put it into the LoRA folder"
     elif not blocks or "patch_embedding.weight" not in tensors:
         architecture = valid_name(str(header.metadata.get("general.architecture", ""))[:40])
         words = f"; it says that its architecture is {architecture!r}" if architecture else ""
@@ -282,7 +291,7 @@ def _numbers_are_known(path: Path, name: str, stored: Stored) -> None:
     if info.dtype not in FP8 and stored.scale_blocks > 1:
         raise UserError(_unreadable(path, f"{name} is stored as {info.dtype} with block scales"))
     values = _read_scale(path, scale)
-    if not np.isfinite(values).all() or (values < 0).any():
+    if not np.isfinite(values).all() or (values < 0).any() or not values.any():
         raise UserError(f"{path}: the scale of {name} is not a number above 0. The file is damaged; fetch it again.")
 
 

@@ -185,7 +185,17 @@ def gguf_header(path: Path) -> Header:
         if name in tensors:
             raise damaged(path, f"tensor {name!r} appears twice")
         tensors[name] = TensorInfo(qtype.name, shape, start + offset, nbytes)
+    _refuse_wrong_places(path, tensors, start, alignment)
     return Header(metadata, tensors)
+
+
+def _refuse_wrong_places(path: Path, tensors: dict[str, TensorInfo], start: int, alignment: int) -> None:
+    """GGUF tensors lie one after another, each at a multiple of the alignment; a wrong type or offset breaks that."""
+    end = start
+    for name, info in sorted(tensors.items(), key=lambda item: (item[1].offset, item[1].nbytes)):
+        if (info.offset - start) % alignment or not 0 <= info.offset - end < alignment:
+            raise damaged(path, f"tensor {name!r}: its offset does not fit the tensor before it")
+        end = info.offset + info.nbytes
 
 
 def safetensors_header(path: Path, limit: int = MAX_HEADER) -> Header:
@@ -204,6 +214,8 @@ def safetensors_header(path: Path, limit: int = MAX_HEADER) -> Header:
     with path.open("rb") as file:
         prefix = file.read(8)
         length = int.from_bytes(prefix, "little")
+        if prefix == b"version ":
+            raise damaged(path, "only the Git LFS pointer to a file, not the file itself")
         if len(prefix) < 8 or length > size - 8:
             raise damaged(path, f"not a safetensors file (header of {length} bytes in a file of {size})")
         if length > limit:

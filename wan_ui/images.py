@@ -102,6 +102,9 @@ def _upright(image: Image.Image | None, content: bytes, tags: dict) -> Image.Ima
     """The decoded picture, turned as its file says. Raises whatever a decoder does."""
     if image is None:
         return _decode_tiff(content, tags)
+    depth = picture_files.jpeg2000_bits(content)
+    if depth > 8 and image.mode in ("RGB", "RGBA"):
+        return _decode_jpeg2000(content, depth) or image
     orientation = _orientation(image)
     try:
         image.load()  # Pillow turns a TIFF itself
@@ -135,16 +138,17 @@ def _mend_end(image: Image.Image, content: bytes) -> Image.Image | None:
 
     Pillow decodes row by row, and leaves at zero what it did not come to.
     """
-    if image.format not in ("JPEG", "PNG") or image.info.get("interlace"):
+    if image.format not in ("JPEG", "MPO", "PNG") or image.info.get("interlace"):
         return None
     image.tile = []  # what is decoded stays, nothing more is tried
     pixels = np.asarray(image)
     rows = np.flatnonzero(pixels.reshape(len(pixels), -1).any(axis=1))
     missing = len(pixels) - 1 - rows[-1] if len(rows) else len(pixels)
     few = missing <= max(MISSING_PART * len(pixels), MISSING_ROWS)
-    if image.format == "JPEG" and (few or _finest_scan(content)):
+    if image.format != "PNG" and (few or _finest_scan(content)):
         # The decoder waits for the mark of the end before it gives its last rows.
-        mended = Image.open(io.BytesIO(content + b"\xff\xd9"), formats=("JPEG",))
+        mended = Image.open(io.BytesIO(picture_files.without_metadata(content) + b"\xff\xd9"), formats=("JPEG",))
+        mended.info |= image.info
         mended.load()
         return mended
     if not few:
@@ -176,6 +180,18 @@ def _decode_tiff(content: bytes, tags: dict) -> Image.Image:
     image = Image.fromarray(values)
     image.info["icc_profile"] = tags.get(34675, b"")
     return image
+
+
+def _decode_jpeg2000(content: bytes, depth: int) -> Image.Image | None:
+    """Colours of more than 8 bits by OpenCV: Pillow makes black of the brightest ones. None: OpenCV can't read it."""
+    import cv2
+
+    values = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
+    if values is None or values.dtype != np.uint16 or values.ndim != 3:
+        return None
+    white = 2**depth - 1 if values.max() < 2**depth else 65535
+    values = (values.astype(np.float32) * (255 / white) + 0.5).astype(np.uint8)
+    return Image.fromarray(values[..., [2, 1, 0, 3][: values.shape[2]]])  # OpenCV's order is BGR
 
 
 def read_pixels(request: Request) -> np.ndarray:

@@ -24,7 +24,9 @@ def to_rgb(image: Image.Image, found: dict) -> Image.Image:
         alpha = None
         if isinstance(transparency, int):
             alpha = Image.fromarray(np.where(values == transparency, 0, 255).astype(np.uint8))
+        said = {name: image.info[name] for name in ("icc_profile", "gamma", "srgb") if name in image.info}
         image = Image.fromarray(_invert_if_ink(image, eight_bit(values)))
+        image.info |= said
     else:
         alpha = None
         if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or transparency is not None:

@@ -46,7 +46,12 @@ _RAW_ENDINGS = (".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf", 
 def foreign(name: str, content: bytes) -> str:
     """What a file is that is no picture of ours: "a PDF"; empty when that is not known."""
     head = content[:1024]
-    if name.lower().endswith(_RAW_ENDINGS) or head[8:10] == b"CR":
+    ours = claimed(content)
+    if ours == "a TIFF picture" and (name.lower().endswith(_RAW_ENDINGS) or head[8:10] == b"CR"):
+        return _RAW
+    if ours:  # what else stands in it, a comment, a drawing's name, is no matter
+        return ""
+    if name.lower().endswith(_RAW_ENDINGS):
         return _RAW
     if head[4:8] == b"ftyp":
         return _BRANDS.get(head[8:12], "")
@@ -144,6 +149,14 @@ def tiff_tags(content: bytes) -> dict:
     except Exception:  # Pillow's readers raise whatever the damage leads to
         return {}
     return found if all(isinstance(found.get(side), int) for side in (256, 257)) else {}
+
+
+def jpeg2000_bits(content: bytes) -> int:
+    """Bits of the first component of a JPEG 2000 picture; 0 for any other."""
+    place = content.find(b"\xff\x4f\xff\x51", 0, 1 << 20)  # the codestream's beginning and its sizes
+    if content[:8] != b"\0\0\0\x0cjP  " and place != 0:
+        return 0
+    return (content[place + 42] & 0x7F) + 1 if 0 <= place < len(content) - 42 else 0
 
 
 def icon_size(content: bytes) -> tuple[int, int]:

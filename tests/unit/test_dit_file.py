@@ -162,6 +162,16 @@ REFUSED = {
     ),
     "a short scale": (lambda t: files.scaled_fp8(t) | {FIRST + "_scale": torch.ones(5)}, "expected 1 or 64"),
     "a scale of NaN": (lambda t: files.scaled_fp8(t) | {FIRST + "_scale": torch.tensor(float("nan"))}, "above 0"),
+    "a scale of 0": (lambda t: files.scaled_fp8(t) | {FIRST + "_scale": torch.tensor(0.0)}, "above 0"),
+    "two scales": (
+        lambda t: files.scaled_fp8(t) | {"blocks.0.self_attn.q.scale_weight": torch.tensor(0.5)},
+        "has two scales",
+    ),
+    "two models": (
+        lambda t: files.prefixed(t) | files.prefixed(files.weights(1), "diffusion_model."),
+        "are the same parameter",
+    ),
+    "a LoRA": (lambda t: {"diffusion_model.blocks.0.self_attn.q.lora_A.weight": t[FIRST]}, "a LoRA, not a model"),
     "transposed": (lambda t: t | {"blocks.1.ffn.0.weight": torch.zeros(64, 96)}, r"has shape \(64, 96\)"),
     "no patch embedding": (lambda t: {k: v for k, v in t.items() if k != "patch_embedding.weight"}, "no patch_emb"),
     "one bias missing": (lambda t: {k: v for k, v in t.items() if k != "head.head.bias"}, r"1 tensors.*head.head.bias"),

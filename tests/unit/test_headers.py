@@ -45,6 +45,9 @@ BAD_GGUF = {
     "data missing": (gguf(tensors=1, body=tensor()), "truncated"),
     "huge dims": (gguf(tensors=1, body=tensor(dims=(2**40, 2**40))), "truncated"),
     "twice": (gguf(tensors=2, body=tensor(dims=(0,)) * 2 + bytes(64)), "appears twice"),
+    "overlapping": (gguf(tensors=2, body=tensor(b"x") + tensor(b"y") + bytes(200)), "does not fit the tensor before"),
+    "not aligned": (gguf(tensors=1, body=tensor(offset=4) + bytes(200)), "does not fit the tensor before"),
+    "a hole": (gguf(tensors=1, body=tensor(offset=64) + bytes(400)), "does not fit the tensor before"),
     "a dimension of 2^60": (gguf(tensors=1, body=tensor(dims=(0, 2**60))), "dimension"),
     "alignment true": (
         gguf(metadata=1, body=string(b"general.alignment") + struct.pack("<I?", 7, True)),
@@ -81,6 +84,7 @@ BAD_SAFETENSORS = {
     "short": (b"\0\0", "not a safetensors file"),
     "header of 100 MB": (safetensors(b"{}", length=10**8), "header of 100000000 bytes"),
     "header of 2^63": (safetensors(b"{}", length=2**63), "not a safetensors file"),
+    "Git LFS": (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", "Git LFS pointer"),
     "pickle": (b"PK\x03\x04" + bytes(200), "not a safetensors file"),
     "not JSON": (safetensors(b"{nope}"), "is not JSON"),
     "deep JSON": (safetensors(b"[" * 200_000), "is not JSON"),

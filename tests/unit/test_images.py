@@ -4,6 +4,7 @@ import io
 import struct
 import zlib
 
+import cv2
 import numpy as np
 import pillow_heif
 import pytest
@@ -226,11 +227,30 @@ def test_a_file_that_lacks_a_few_bytes_is_a_picture_and_half_a_file_is_none(tmp_
     for progressive in (False, True):
         content = stored(Image.fromarray(RAMP), "JPEG", quality=95, progressive=progressive)
         assert np.abs(read(tmp_path, content[:-20]) - RAMP).mean() < 3
+    pictures = {"save_all": True, "append_images": [Image.fromarray(RAMP[::2, ::2])]}
+    phone = stored(Image.fromarray(RAMP), "MPO", quality=95, **pictures)
+    assert np.abs(read(tmp_path, phone[: phone.find(b"\xff\xd9") - 20]) - RAMP).mean() < 3
     whole = png(b"")
     assert np.array_equal(read(tmp_path, whole[:-12]), RAMP)
     for half in (whole[: len(whole) // 2], stored(Image.fromarray(RAMP), "JPEG")[:900]):
         with pytest.raises(UserError, match="is damaged"):
             read(tmp_path, half)
+
+
+@pytest.mark.parametrize("words", ["<svg> by a person", "<!DOCTYPE html>", "xxCR"])
+def test_a_comment_does_not_make_another_file_of_a_picture(tmp_path, words):
+    content = stored(Image.fromarray(RAMP), "JPEG", quality=95)
+    comment = b"\xff\xfe" + struct.pack(">H", 2 + len(words)) + words.encode()
+    assert np.abs(read(tmp_path, content[:2] + comment + content[2:]) - RAMP).mean() < 3
+    assert np.array_equal(read(tmp_path, png(chunk(b"tEXt", b"Comment\0" + words.encode()))), RAMP)
+    assert np.array_equal(read(tmp_path, png(b""), "IMG_1.dng"), RAMP)
+
+
+def test_bright_colours_of_a_deep_jpeg_2000_stay_bright(tmp_path):
+    _, content = cv2.imencode(
+        ".jp2", RAMP[..., ::-1].astype(np.uint16) * 257, [cv2.IMWRITE_JPEG2000_COMPRESSION_X1000, 1000]
+    )
+    assert RAMP.max() == 255 and np.abs(read(tmp_path, content.tobytes()) - RAMP).max() <= 1
 
 
 SHARE = np.where(Y + X > 0, X / 159, 0)
@@ -349,6 +369,12 @@ def test_a_png_that_says_its_colours_in_its_own_chunks(tmp_path):
     linear = (255 * light(RAMP, BT709)).round().astype(np.uint8)
     assert np.abs(read(tmp_path, png(chunk(b"gAMA", struct.pack(">I", 100_000)), linear)) - RAMP)[RAMP > 40].max() <= 3
     assert np.array_equal(read(tmp_path, png(chunk(b"gAMA", struct.pack(">I", 45_455)))), RAMP)
+    deep = stored(
+        Image.fromarray((65535 * light(np.repeat(GREY[..., None], 3, 2), BT709)[..., 0]).round().astype(np.uint16)),
+        "PNG",
+    )
+    deep = deep[:33] + chunk(b"gAMA", struct.pack(">I", 100_000)) + deep[33:]
+    assert np.abs(read(tmp_path, deep) - GREY[..., None]).max() <= 3
 
 
 @pytest.mark.parametrize("white", [100, 203])

@@ -396,6 +396,9 @@ UNKNOWN_SCALES = {
     "a list": ({ADAPTER: json.dumps({"alpha_pattern": [4]})}, "no table"),
     "stabilised without alpha": ({"use_rslora": "True"}, "rank-stabilised, but no alpha"),
     "two that differ": ({"lora_alpha": "16", "transformer.lora_alpha": "32"}, "different scales"),
+    "a table of adapters": ({ADAPTER: json.dumps({"r": 8, "lora_alpha": {"default": 4}})}, "where a number"),
+    "in a list": ({"config": json.dumps([{"lora_alpha": "much"}])}, "where a number"),
+    "far inside": ({"config": json.dumps({"a": {"b": {"c": {"d": {"e": {"lora_alpha": "x"}}}}}})}, "where a number"),
     "DoRA": ({ADAPTER: json.dumps({"transformer.use_dora": True})}, "DoRA"),
     "PiSSA": ({ADAPTER: json.dumps({"transformer.init_lora_weights": "pissa_niter_4"})}, "changed base weights"),
 }
@@ -464,6 +467,52 @@ def test_what_is_left_out_is_said_before(folder):
 def test_other_kinds_of_files(folder, tensors, words):
     write(folder / "a.safetensors", tensors)
     assert words in loras.find("a.safetensors", loras.scan(folder)).problem
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        *(
+            (f"diffusion_model.blocks.0.self_attn.q.{leaf}", "may change its strength")
+            for leaf in ("scale", "scaling", "scalar", "network_alpha", "alpha.default", "gate", "weight_m_wdecomp")
+        ),
+        ("lora_alpha", "may change its strength"),
+        *(
+            (f"{prefix}blocks.1.self_attn.q.lora_A.weight", "its other half|both experts")
+            for prefix in (
+                "transformer_2.",
+                "pipe.dit2.",
+                "dit2.",
+                "low_noise_model.",
+                "lora_transformer_2_",
+                "model_2.",
+            )
+        ),
+    ],
+)
+def test_tensors_without_which_the_rest_is_wrong(folder, name, words):
+    good = {PAIR.format(0, "A"): ("F32", (4, 256)), PAIR.format(0, "B"): ("F32", (256, 4))}
+    write(folder / "a.safetensors", good | {name: ("F32", (1,))})
+    assert re.search(words, loras.find("a.safetensors", loras.scan(folder)).problem)
+
+
+def test_the_second_experts_other_names(folder):
+    for number, prefix in enumerate(("pipe.dit2.", "low_noise_model.", "transformer2.")):
+        found = entry(folder, f"{number}.safetensors", keys=prefix + "blocks.{}.self_attn.q.lora_{}.weight")
+        assert not found.problem and found.made_for == "low_noise"
+
+
+def test_a_part_of_a_split_file_is_no_lora(folder):
+    assert "one part of a split file" in entry(folder, "style-00001-of-00002.safetensors").problem
+
+
+def test_a_header_that_is_as_long_as_a_pickle_begins(folder):
+    for length in (0x0480, 0x4B50):  # b"\x80\x04", b"PK"
+        path = lora(folder / "a.safetensors", metadata={"x": ""})
+        short = int.from_bytes(path.read_bytes()[:8], "little")
+        lora(path, metadata={"x": "x" * (length - short)})
+        assert int.from_bytes(path.read_bytes()[:8], "little") == length
+        assert not loras.find("a.safetensors", loras.scan(folder)).problem
 
 
 # ---------------------------------------------------------------- hostile files

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 
+from wan_ui.dit_file import refuse_parts
 from wan_ui.errors import UserError
 from wan_ui.headers import Header, safetensors_header
 from wan_ui.loras.keys import Layout, read_layout
@@ -175,12 +176,15 @@ def read_file(path: Path, name: str, made_for: str = "") -> LoraEntry:
 def lora_header(path: Path) -> Header:
     """Bounded header of a LoRA. Raises UserError: not safetensors (a pickle is told by content), too long, damaged."""
     with path.open("rb") as file:
-        start = file.read(8)
-    if start[:2] == b"PK" or (start[:1] == b"\x80" and start[1:2] <= b"\x05"):
+        start = file.read(9)
+    # A safetensors file begins with the length of its header, which may have the bytes of a pickle's beginning.
+    if start[8:9] != b"{" and (start[:2] == b"PK" or (start[:1] == b"\x80" and start[1:2] <= b"\x05")):
         raise UserError(
             f"{valid_name(path.name)}: it is a Python pickle, which can run code when opened; use a .safetensors file"
         )
-    return safetensors_header(path, MAX_HEADER)
+    header = safetensors_header(path, MAX_HEADER)
+    refuse_parts(path, header)
+    return header
 
 
 def beside(path: Path) -> str:
@@ -189,7 +193,7 @@ def beside(path: Path) -> str:
         return ""
     try:
         with (path.parent / "adapter_config.json").open("rb") as file:
-            return file.read(1_000_000).decode("utf-8", "replace")
+            return file.read(1_000_000).decode("utf-8-sig", "replace")
     except OSError:
         return ""
 

@@ -40,6 +40,11 @@ PREFIXES = (
     ("model.diffusion_model.", "model-prefix"),
     ("diffusion_model.", "kijai"),
     ("transformer_2.", "transformer_2"),
+    ("transformer2.", "transformer_2"),
+    ("pipe.dit2.", "transformer_2"),
+    ("dit2.", "transformer_2"),
+    ("low_noise_model.", "transformer_2"),
+    ("low_noise.", "transformer_2"),
     ("transformer.", "peft"),
     ("pipe.dit.", "peft"),
     ("dit.", "peft"),
@@ -93,6 +98,13 @@ OTHER_METHODS = {
     ),
     r"weight_scale|scale_weight|input_scale|comfy_quant|scaled_fp8|absmax|quant_map": "a quantised file with scales",
 }
+# Tensors by other names that change a layer's strength, beside a layer or for the whole file.
+OTHER_SCALES = re.compile(
+    r"(?:^|[._])(?:alphas?|scal(?:e|es|ar|ars|ing)|gates?|strength|multiplier|weight_m\w*|m)(?:\.\w+)?$", re.IGNORECASE
+)
+OTHER_EXPERT = re.compile(
+    r"(?:transformer|dit|model|unet)_?2[._]|(?:low|high)_noise|(?:^|\.)(?:low|high)\.", re.IGNORECASE
+)
 # diffusers' names of the modules -> the original's; the inverse of wan_ui.engines.checkpoints.dit_names.
 BLOCK_NAMES = {
     "norm2": "norm3",
@@ -280,7 +292,7 @@ def read_layout(header: Header, beside: str = "") -> Layout:
         problem = problem or why
         if rank:
             ranks.add(rank)
-    problem = problem or _whole_weights(unknown, bool(layers))
+    problem = problem or _whole_weights(unknown, bool(layers)) or (_decisive(unknown) if layers else "")
     if not layers and not problem:
         first = ", ".join(list(header.tensors)[:2])
         problem = f"none of its {len(header.tensors)} keys is known to be of a Wan LoRA" + (f" ({first})" * bool(first))
@@ -310,6 +322,16 @@ def _whole_weights(unknown: list[str], any_layers: bool) -> str:
     if not any_layers:
         return "it is a whole model, not a LoRA"
     return f"it holds whole weights, not differences ({min(modules)}), which is not supported; use a plain LoRA"
+
+
+def _decisive(unknown: list[str]) -> str:
+    """Tensors without which the rest of the file is not what its maker meant."""
+    for name in unknown:
+        if OTHER_SCALES.search(name):
+            return f"{name} may change its strength, and what it means is not known; use a plain LoRA"
+        if OTHER_EXPERT.search(name):
+            return f"it holds the LoRAs of both experts ({name}); split it into a high and a low file"
+    return ""
 
 
 def _parameter(name: str) -> str:

@@ -23,6 +23,7 @@ WORDS = (*ALPHA, *RANK, *STABILISED, *OTHERS)
 # Ways to begin training that change the base model's weights, which the file then does not fit.
 OTHER_BASE = re.compile(r"pissa|olora|corda|loftq|lora_ga", re.IGNORECASE)
 MAX_JSON = 1_000_000  # characters
+MAX_DEPTH = 20  # of tables inside each other
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ def read_scales(metadata: dict[str, str], beside: str, second: bool, flat: bool)
     for key, text in metadata.items():
         part, _, name = key.rpartition(".")
         _collect(found, part, {name: text})
-        if text.lstrip().startswith("{") and re.search(
+        if text.lstrip().startswith(("{", "[")) and re.search(
             r"lora_alpha|rs_?lora|alpha_pattern|use_dora|init_lora_weights", text[:MAX_JSON]
         ):
             config = _json(text)
@@ -106,8 +107,10 @@ def _collect(found: dict[str, dict], part: str, config: dict, depth: int = 0) ->
     for key, value in config.items():
         prefix, _, name = str(key).rpartition(".")
         place = prefix or part
-        if isinstance(value, dict) and name not in PATTERNS and depth < 3:
-            _collect(found, name if name in PARTS else place, value, depth + 1)
+        tables = [one for one in value if isinstance(one, dict)] if isinstance(value, list) else [value]
+        if isinstance(value, (dict, list)) and name not in WORDS:
+            for table in tables if depth < MAX_DEPTH else ():
+                _collect(found, name if name in PARTS else place, table, depth + 1)
         elif name in WORDS and place in PARTS and value not in (None, "", "None", "null"):
             found.setdefault(place, {})[name] = value
 
@@ -153,6 +156,8 @@ def _json(text: str) -> dict | None:
         config = json.loads(text)
     except (ValueError, RecursionError):
         return None
+    if isinstance(config, list):
+        config = {"": config}
     return config if isinstance(config, dict) else None
 
 
