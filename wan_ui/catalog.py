@@ -114,6 +114,11 @@ class Model:
     repositories: dict[str, Repository] = field(default_factory=dict)
 
     @property
+    def short_title(self) -> str:
+        """Without what its brackets add."""
+        return self.title.split(" (")[0]
+
+    @property
     def embedded(self) -> bool:
         return self.root.startswith("embedded:")
 

@@ -104,6 +104,9 @@ def resolve_speech(draft: SpeechDraft, settings: Settings, folder: Path, job: Jo
     made = {"audio": audio, "audio_seconds": seconds, "kind": "lipsync", "video": video, "image": ""}
     made |= {"width": width, "height": height, "frames": frames, "steps": 0}
     if job is not None:
+        picture = clip.parent / "input.png"
+        if picture.is_file():  # for "Load settings"
+            shutil.copyfile(picture, folder / "input.png")
         return replace(job.request, **made)
     return Request(prompt="", model="", scheme="", engine="auto", seed=0, **made)
 

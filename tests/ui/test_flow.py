@@ -141,6 +141,8 @@ def test_examples_run_with_one_click(page: Page):
     page.locator("#crop img").wait_for()
     wait_for_playing(page)
     expect(page.locator(".w-prompt")).to_have_text("pan left")
+    page.reload(wait_until="domcontentloaded")
+    expect(page.locator("#prompt textarea")).to_have_value("pan left")
 
 
 @pytest.mark.parametrize(
@@ -228,7 +230,9 @@ def test_a_reload_keeps_the_whole_form_and_it_says_what_it_will_use(page: Page, 
     expect(page.locator("#using p")).to_have_text(words)
     expect(page.locator("#examples-note")).to_contain_text("teal")  # an example is made with it as well
     page.wait_for_timeout(300)
-    page.reload(wait_until="domcontentloaded")
+    for _ in range(2):  # the second as soon as the first has been answered
+        page.reload(wait_until="domcontentloaded")
+        page.locator("#card", has_not_text="Connecting").wait_for()
     page.locator("#crop img").wait_for()
     expect(page.locator("#using p")).to_have_text(words)
     expect(page.locator("#seed input")).to_have_value("77")

@@ -114,6 +114,16 @@ def test_a_clip_that_speaks_and_speech_for_a_clip_that_is_there(open_page, speec
     page.get_by_role("button", name="Load settings", exact=True).click()
     page.locator("#voice .waveform-container").wait_for(state="attached")
 
+    # Settings of speech that was added are those of its clip, the picture as well.
+    page.get_by_role("radio", name="33 · 2.1 s").check()
+    page.get_by_role("button", name="Remove Image").click()
+    expect(page.locator("#crop img")).to_have_count(0)
+    page.locator("#history .w-tile").nth(1).click()
+    expect(page.locator(".w-prompt")).to_have_text("a silent one")
+    page.get_by_role("button", name="Load settings", exact=True).click()
+    page.locator("#crop img").wait_for()
+    expect(page.get_by_role("radio", name="17 · 1.1 s")).to_be_checked()
+
 
 def test_a_clip_whose_speech_fails_is_kept(open_page, speech_app, picture, voice):
     page = open_page(speech_app.url)

@@ -4,6 +4,7 @@ import contextlib
 import os
 import shutil
 import sys
+import tempfile
 from pathlib import Path
 
 from tqdm import tqdm
@@ -30,6 +31,10 @@ def run_job(draft: Draft | SpeechDraft, out: Path, quiet: bool) -> Job:
         raise UserError(f"--out: {out} must end in .mp4")
     if not out.parent.is_dir():
         raise UserError(f"--out: the folder {out.parent} does not exist")
+    try:
+        tempfile.TemporaryFile(dir=out.parent).close()
+    except OSError as error:
+        raise UserError(f"--out: the folder {out.parent} cannot be written ({error.strerror})") from None
     check_folders(settings())
     pipeline = PIPELINE.open(settings(), client_ok=True, warm=False)
     try:

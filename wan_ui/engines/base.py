@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from wan_ui.catalog import Model, Scheme
 from wan_ui.errors import UserError
-from wan_ui.hardware import lightx2v_missing
+from wan_ui.hardware import lightx2v_missing, nvidia_gpu
 from wan_ui.request import Clip, LoraMatch, LoraSpec, Report, Request
 from wan_ui.settings import ENGINES, settings
 
@@ -98,6 +98,8 @@ def create_engine(name: str) -> tuple[Engine, str]:
         raise UserError(f"engine: LightX2V cannot be used: {missing}", field="engine")
     if name == "auto" and not missing:
         missing = _unusable()
+    elif name == "auto" and not settings().lightx2v_path and not nvidia_gpu():
+        missing = "no CUDA GPU"  # LightX2V would not help, so nothing is said of how to get it
     if name == "lightx2v" or (name == "auto" and not missing):
         from wan_ui.engines.lightx2v import LightX2VEngine
 

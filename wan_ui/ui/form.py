@@ -47,13 +47,19 @@ def to_keep(view: dict) -> dict:
     return {**kept, "model": view["model"], "scheme": view["scheme"]}
 
 
+def kept_again(kept: dict, picture: str, voice: str) -> dict:
+    """The fields as they come back from the browser's storage, which may hold anything; "" where a file is gone."""
+    files = {name: {"path": path} for name, path in (("picture", picture), ("voice", voice)) if path}
+    return read(**{name: kept.get(name) for name in FIELDS} | {"picture": None, "voice": None} | files)
+
+
 # ---------------------------------------------------------------- what will be used
 
 
 def with_words(view: dict, model: Model) -> str:
     """ "Wan-Tiny, bf16, with the LoRA sepia ×0.8" """
     scheme = model.schemes.get(view["scheme"])
-    words = model.title.split(" (")[0] + (f", {scheme.title}" if scheme else "")
+    words = model.short_title + (f", {scheme.title}" if scheme else "")
     chosen = [f"{Path(spec['file']).stem} ×{spec['strength']:g}" for spec in view["loras"]]
     if chosen:
         words += f", with the LoRA{'s' if len(chosen) > 1 else ''} {', '.join(chosen)}"

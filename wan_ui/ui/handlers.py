@@ -225,6 +225,8 @@ def arrive(browser: dict, view: dict) -> list:
     filled = _fill(view, *chosen, **_offered(kept)) if chosen else [gr.skip()] * FILLED
     files = [_kept_file(kept.get(name)) for name in ("picture", "voice")]
     seed = kept["seed"] if _is_whole(kept.get("seed")) else -1
+    # The browser's storage gets it back with this answer: who reloads again at once loses nothing.
+    view["form"] = form.kept_again(kept, *files)
     jobs = PIPELINE.history(owner, history.LIMIT)
     followed = browser["job"] if isinstance(browser["job"], str) and PIPELINE.job(browser["job"], owner) else ""
     view["active"] = [*follow, *([followed] if followed else [])]  # what has ended meanwhile is shown
@@ -419,7 +421,7 @@ def restore(browser: dict, view: dict, turn, event: gr.EventData) -> list:
         return [*[gr.skip()] * (3 + FILLED), *observe(browser, view)]
     picture, voice = PIPELINE.clips / job.id / "input.png", Path(job.request.audio or "-")
     try:
-        filled = _settings(view, job.request.to_dict())
+        filled = _settings(view, {**job.request.to_dict(), **_of_base(job)})
     except UserError as error:
         form.complain(view, "result_message", error, turn)
         _show(view, "result_message")
@@ -427,6 +429,17 @@ def restore(browser: dict, view: dict, turn, event: gr.EventData) -> list:
     files = [str(picture) if picture.is_file() else gr.skip(), str(voice) if voice.is_file() else None]
     _show(view, "form")
     return [*files, *filled, *observe(browser, view)]
+
+
+def _of_base(job: Job) -> dict:
+    """What made the clip that speech was added to, as far as the speech has values of its own there."""
+    if job.request.kind != "lipsync":
+        return {}
+    try:
+        values = muxer.read_metadata(Path(job.request.video))
+    except UserError:
+        return {}
+    return {name: values[name] for name in ("frames", "steps") if name in values}
 
 
 @guard
@@ -608,7 +621,7 @@ def refresh_choices(view: dict) -> list:
     catalog, usable = load_catalog(PIPELINE.settings.catalog), models_panel.usable(PIPELINE.settings)
     if not usable:
         return [gr.skip(), gr.skip()]
-    models = [(catalog[found].title, found) for found in usable]
+    models = [(catalog[found].short_title, found) for found in usable]
     name = view["model"] if view["model"] in usable else next(iter(usable))
     schemes = inputs.scheme_choices(catalog[name], usable[name], view["scheme"])
     if (name, schemes["value"]) == (view["model"], view["scheme"]):

@@ -76,7 +76,7 @@ def build_inputs(
     with gr.Row(elem_classes="w-pair w-models"):
         model_box = gr.Dropdown(
             label="Model",
-            choices=[(catalog[name].title, name) for name in usable],
+            choices=[(catalog[name].short_title, name) for name in usable],
             value=chosen if usable else None,
             filterable=False,
             min_width=150,

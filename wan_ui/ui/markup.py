@@ -68,7 +68,7 @@ def model_name(catalog: dict[str, Model], name: str, scheme: str) -> str:
     model = catalog.get(name)
     if model is None:
         return f"{name}, {scheme}"
-    return f"{model.title.split(' (')[0]}, {model.schemes[scheme].title if scheme in model.schemes else scheme}"
+    return f"{model.short_title}, {model.schemes[scheme].title if scheme in model.schemes else scheme}"
 
 
 def title(request: Request) -> str:

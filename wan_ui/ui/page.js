@@ -18,13 +18,17 @@ window.wanUi = (() => {
     prompt().focus();
   };
 
-  // Gradio reloads the page by itself when the server comes back from a restart.
+  // Gradio reloads the page by itself when the server comes back from a restart. What is kept is what is there when the
+  // page goes, so that a prompt which an example or old settings brought is kept as well.
   const kept = sessionStorage.getItem("wan-ui-prompt");
-  const waiting = kept && setInterval(() => {
+  let waiting = kept && setInterval(() => {
     if (!prompt()) return;
-    clearInterval(waiting);
+    waiting = clearInterval(waiting);
     if (!prompt().value) write(kept);
   }, 100);
+  window.addEventListener("pagehide", () => {
+    if (prompt() && !waiting) sessionStorage.setItem("wan-ui-prompt", prompt().value);
+  });
 
   // ---- into view
 
@@ -129,7 +133,6 @@ window.wanUi = (() => {
   document.addEventListener("input", (event) => {
     written = true;
     if (event.target !== prompt()) return;
-    sessionStorage.setItem("wan-ui-prompt", event.target.value);
     find("#message [data-field=prompt]")?.setAttribute("hidden", ""); // the next complaint is drawn anew
   });
 
