@@ -34,11 +34,16 @@ SMALL = frozenset((  # noqa: SIM905 - a word list reads best as words
 ).split())
 IDLE = frozenset((  # noqa: SIM905
     "make makes making turn turns turning get gets getting look looks become becomes begin begins start starts keep "
-    "keeps continue continues go goes change changes outside everything"
+    "keeps continue continues go goes change changes outside everything too"
 ).split())
 # May stand between the words of a phrase.
 BETWEEN = frozenset("a an the to of into over is it its this that these very really just my your our".split())  # noqa: SIM905
-NOT = frozenset("no not without dont never doesnt avoid stop".split())  # noqa: SIM905
+NOT = frozenset("no not without dont never doesnt avoid stop cant shouldnt isnt wont".split())  # noqa: SIM905
+AFTER_NOT = frozenset("the a any to do be at in more too so".split())  # noqa: SIM905
+# What takes away something that is in the picture, before or after its name. No meaning of a table does.
+TAKEN_BEFORE = frozenset("remove less reduce".split())  # noqa: SIM905
+TAKEN_AFTER = frozenset("disappears disappear vanishes vanish lifts lift clears clear ends end dissolves".split())  # noqa: SIM905
+INSTEAD = re.compile(r"\b(?:instead of|rather than)\b", re.IGNORECASE)
 JOINS = frozenset("and then while as with but before after until when afterwards followed".split())  # noqa: SIM905
 IRREGULAR = {"colour": "color", "colours": "color", "colors": "color", "grey": "gray",
              "anticlockwise": "counterclockwise", "goes": "go", "going": "go", "does": "do", "coming": "come",
@@ -47,6 +52,20 @@ IRREGULAR = {"colour": "color", "colours": "color", "colors": "color", "grey": "
 BREAKS = re.compile(r"[,.;:!?\n–—()/|]+|[，。；：！？、（）]+")
 TOKEN = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
 OTHER_SCRIPT = re.compile(r"[^\x00-\u024f]")
+EMOJI = re.compile(r"[\u2190-\u21ff\u2300-\u23ff\u2600-\u27bf\u2b00-\u2bff\U0001f000-\U0001faff]")
+# In scripts without spaces: what says no before a phrase, what takes away before or after it, what may stand before one
+# that begins a clause ("^"), and what is not missed.
+NOT_BEFORE = re.compile(
+    r"(?:不要|不想|不能|不许|不准|请勿|別|别|勿|没有|沒有|没|無|无|停止|禁止|避免|不)(?:再|有|让|要)?$"
+)
+TAKEN_BEFORE_HERE = re.compile(r"(?:去掉|去除|消除|减少|減少)$")
+TAKEN_AFTER_HERE = re.compile(r"散去|散开|散開|消散|消失|退去|停止|结束|結束|消え|晴れ")
+_CAMERA_HERE = "镜头|鏡頭|相机|相機|摄像机|攝影機|画面|畫面|视角|視角"
+LEADS = re.compile(rf"(?:{_CAMERA_HERE}|请|請|让|讓|将|將|把|然后|然後|先|再|地|和|并)+")
+PARTICLES = re.compile(
+    rf"(?:{_CAMERA_HERE}|请|請|让|讓|将|將|把|然后|然後|并|再|先|的|地|得|了|着|著|在|中|里|裡|上|下|和|与|與|时分|時分|时|時"
+    "|移动|移動|平移|运动|運動|移|降临|降臨|来临|來臨|逐渐|逐漸|变成|變成|变得|變得|效果|光线|光線|氛围|色调|场景)+"
+)
 
 
 @dataclass(frozen=True)
@@ -82,6 +101,7 @@ class Table:
     default_name: str
     default_say: str
     ignored: tuple[str, ...]
+    lookalikes: tuple[str, ...] = ()
 
     def offers(self) -> dict[str, list[str]]:
         """Part -> phrases that a click adds to the prompt."""
@@ -141,7 +161,9 @@ def load_table(path: Path) -> Table:
         if wrong:
             raise UserError(f"words {path}, {wrong}: part must be one of {', '.join(PARTS)}")
         default = values["default"]
-        return Table(meanings, strengths, default["name"], default["say"], tuple(values["ignored"]))
+        return Table(
+            meanings, strengths, default["name"], default["say"], tuple(values["ignored"]), tuple(values["lookalikes"])
+        )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"words {path}: {error}") from None
 
@@ -248,23 +270,29 @@ def read(prompt: str, table: Table, keep: tuple[str, ...] = (), keep_rest: bool 
     keep       phrases that mean something beside the table, the trigger words of LoRAs: left in, never called missed
     keep_rest  the model is given what the table does not have as well, since something else may know it
     """
-    tokens = _tokens(prompt)
+    emojis = EMOJI.findall(prompt)
+    tokens = _tokens(INSTEAD.sub(" not ", EMOJI.sub(" ", prompt)))
     free = [token.stem != "|" for token in tokens]
     kept = _take_kept(keep, tokens, free)
     levels = {word: name for name, strength in table.strengths.items() for word in strength.words}
     between = BETWEEN | {word for word in levels if " " not in word and not OTHER_SCRIPT.search(word)}
+    lookalikes = _lookalikes(table, tokens, free, between)
     found = _take_meanings(table, tokens, free, between)
     for one in found:
         _read_strength(one, tokens, free, levels, between)
         _read_negation(one, tokens, free)
-    found += _other_scripts(table, tokens, free, levels)
+    for first, last in lookalikes:
+        free[first:last] = [True] * (last - first)
+    others, rest = _other_scripts(table, tokens, free, levels)
+    found += others
     found.sort(key=lambda one: one.first)
 
     chosen, left_out = _choose(found, table)
-    missed = _missed(table, tokens, free, between)
+    missed = list(dict.fromkeys(_missed(table, tokens, free, between) + rest))
     given = [*kept, *(_given(one, table) for one in chosen)] or [table.default_say]
     given += missed if keep_rest else []
     text = " ".join(", ".join(given).split()[:LONGEST])
+    missed += ["".join(dict.fromkeys(emojis))] if emojis else []
     return Reading(tuple(_say(one, table) for one in chosen), tuple(missed), tuple(left_out), table.default_name, text)
 
 
@@ -280,6 +308,23 @@ def _take_kept(keep: tuple[str, ...], tokens: list[_Token], free: list[bool]) ->
     return taken
 
 
+def _lookalikes(table: Table, tokens: list[_Token], free: list[bool], between) -> list[tuple[int, int]]:
+    """Spans that mean nothing of the table although their words are in it; they are kept from it."""
+    spans = []
+    for words in (words for words in table.lookalikes if not OTHER_SCRIPT.search(words)):
+        for first, last in _find(_phrase(words), tokens, free, between | {"his", "her", "their"}):
+            spans.append((first, last))
+            free[first:last] = [False] * (last - first)
+    return spans
+
+
+def _is_taken_away(tokens: list[_Token], first: int, last: int, between) -> bool:
+    before = first - 1
+    while before >= 0 and tokens[before].plain in between:
+        before -= 1
+    return tokens[last].plain in TAKEN_AFTER or (before >= 0 and tokens[before].plain in TAKEN_BEFORE)
+
+
 def _take_meanings(table: Table, tokens: list[_Token], free: list[bool], between: frozenset[str]) -> list[_Found]:
     phrases = [
         (_phrase(words), meaning)
@@ -291,7 +336,7 @@ def _take_meanings(table: Table, tokens: list[_Token], free: list[bool], between
     # The longest first: "fade to black and white" before "fade to black".
     for phrase, meaning in sorted(phrases, key=lambda one: -len(one[0].stems)):
         for first, last in _find(phrase, tokens, free, between):
-            if not all(free[first:last]):
+            if not all(free[first:last]) or _is_taken_away(tokens, first, last, between):
                 continue
             found.append(_Found(meaning, first, last))
             free[first:last] = [False] * (last - first)
@@ -318,29 +363,59 @@ def _read_strength(one: _Found, tokens: list[_Token], free: list[bool], levels: 
 
 def _read_negation(one: _Found, tokens: list[_Token], free: list[bool]) -> None:
     before = one.first - 1
-    while before >= 0 and tokens[before].plain in ("the", "a", "any", "to", "do"):
+    while before >= 0 and tokens[before].plain in AFTER_NOT:
         before -= 1
     if before >= 0 and free[before] and tokens[before].plain in NOT:
         one.negated = True
         free[before] = False
 
 
-def _other_scripts(table: Table, tokens: list[_Token], free: list[bool], levels: dict[str, str]) -> list[_Found]:
-    """Chinese and the like have no spaces: what the table has is looked for inside each run of letters."""
-    found = []
+def _other_scripts(
+    table: Table, tokens: list[_Token], free: list[bool], levels: dict[str, str]
+) -> tuple[list[_Found], list[str]]:
+    """Chinese and the like have no spaces: what the table has is looked for inside each run of letters.
+
+    Returns what was found, and what is left of those runs.
+    """
+    phrases = [(words, meaning) for meaning in table.meanings for words in meaning.words if OTHER_SCRIPT.search(words)]
+    phrases += [(words, None) for words in table.lookalikes if OTHER_SCRIPT.search(words)]
+    phrases.sort(key=lambda one: -len(one[0].strip("^")))
+    weights = [word for word in levels if OTHER_SCRIPT.search(word)]
+    found, left = [], []
     for at, token in enumerate(tokens):
         if not OTHER_SCRIPT.search(token.text):
             continue
-        rest = token.text
-        strength = next((name for word, name in levels.items() if word in rest and OTHER_SCRIPT.search(word)), "")
-        for meaning in table.meanings:
-            words = sorted((w for w in meaning.words if OTHER_SCRIPT.search(w) and w in rest), key=len, reverse=True)
-            if words:
-                found.append(_Found(meaning, at, at + 1, strength))
-                rest = rest.replace(words[0], "")
-        if rest != token.text:
-            free[at] = False
-    return found
+        rest, here = token.text, []  # what is understood becomes NULs, of the same length
+        for words, meaning in phrases:
+            place = rest.find(words.strip("^"))
+            if place < 0:
+                continue
+            end = place + len(words.strip("^"))
+            negation = NOT_BEFORE.search(rest[:place])
+            lead = rest[: negation.start() if negation else place]
+            for word in weights:
+                lead = lead.replace(word, "")
+            taken = TAKEN_BEFORE_HERE.search(rest[:place]) or TAKEN_AFTER_HERE.match(rest[end:])
+            if (words.startswith("^") and LEADS.sub("", lead).strip("\0")) or taken:
+                continue
+            if meaning is None:
+                left.append(words)
+            else:
+                here.append((place, meaning, bool(negation)))
+            begin = negation.start() if negation else place
+            rest = rest[:begin] + "\0" * (end - begin) + rest[end:]
+        if "\0" not in rest:
+            continue
+        strength = next((levels[word] for word in weights if word in rest), "")
+        found += [
+            _Found(meaning, at, at + 1, strength, negated)
+            for _, meaning, negated in sorted(here, key=lambda one: one[0])
+        ]
+        free[at] = False
+        for word in weights:
+            rest = rest.replace(word, "\0")
+        left += [part for part in PARTICLES.sub("\0", rest).split("\0") if part]
+    return found, left
 
 
 def _choose(found: list[_Found], table: Table) -> tuple[list[_Found], list[str]]:
@@ -395,7 +470,7 @@ def _missed(table: Table, tokens: list[_Token], free: list[bool], between: froze
             run = run[1:]
         while run and _small(tokens[run[-1]], between):
             run = run[:-1]
-        if any(not _small(tokens[at], between) and tokens[at].plain not in IDLE for at in run):
+        if any(not _small(tokens[at], between) and tokens[at].plain not in IDLE | NOT for at in run):
             missed.append(_span(tokens, run[0], run[-1] + 1))
     return list(dict.fromkeys(missed))
 

@@ -56,6 +56,29 @@ TABLE = load_table(ROOT / "configs" / "words" / "wan-tiny.toml")
             "understood: nothing, so it makes its gentle push-in; not: black, white cat on the left",
             "subtle motion",
         ),
+        # No, not any more, and instead.
+        ("instead of zooming in, pan left", "understood: pan left", "the camera pans left"),
+        ("not at night", "understood: a gentle push-in", "subtle motion"),
+        ("the camera should not move at all", "understood: no motion", "a static shot"),
+        ("the fog lifts", "understood: nothing, so it makes its gentle push-in; not: fog lifts", "subtle motion"),
+        ("remove the fog", "understood: nothing, so it makes its gentle push-in; not: remove the fog", "subtle motion"),
+        ("turn night into day", "understood: bright light", "the sun rises"),
+        ("zoom in but not too fast", "understood: zoom in", "zoom in"),
+        ("不要放大", "understood: no motion", "a static shot"),
+        ("大雾散去", "understood: nothing, so it makes its gentle push-in; not: 大雾散去", "subtle motion"),
+        # What only looks like one of its words.
+        (
+            "the dog shakes its head",
+            "understood: nothing, so it makes its gentle push-in; not: dog shakes its head",
+            "subtle motion",
+        ),
+        ("a frozen lake", "understood: nothing, so it makes its gentle push-in; not: frozen lake", "subtle motion"),
+        ("女孩向左看", "understood: nothing, so it makes its gentle push-in; not: 女孩向左看", "subtle motion"),
+        ("镜头缓慢向左移动", "understood: slow pan left", "the camera slowly pans left"),
+        ("放大镜", "understood: nothing, so it makes its gentle push-in; not: 放大镜", "subtle motion"),
+        # What is left of a text without spaces, and of pictures, is said as well.
+        ("一只龙飞过夕阳", "understood: sunset; not: 一只龙飞过", "sunset light"),
+        ("zoom in 🐉", "understood: zoom in; not: 🐉", "zoom in"),
         # One motion, one light.
         (
             "pan left then pan right",

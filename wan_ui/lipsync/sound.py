@@ -36,6 +36,8 @@ FILE_RATES = (
 )  # those that AAC has too; others become 48000
 CANCELS = 0.4  # of the loudest channel; two channels that have nothing in common add up to 0.7, one alone to 0.5
 
+CENTRE_BELOW_DB = 24.0  # how far below left and right a centre with the voice may be
+
 # When a face counts as speaking. Levels are RMS over 40 ms, in dB of full scale.
 LEVEL_WINDOW = 0.04
 QUIET_DB = -50.0  # never speech below this, unless the whole track is quiet
@@ -118,7 +120,7 @@ def _read_track(path: Path, track: decoder.Stream, max_seconds: float) -> Voice:
     blocks = [block for _, block in _blocks(path, track.index, ["-ar", str(SAMPLE_RATE)], SAMPLE_RATE, max_seconds)]
     channels = np.concatenate(blocks) if blocks else np.zeros((0, 1), np.float32)
     if len(channels) < MIN_SECONDS * SAMPLE_RATE:
-        raise _refused(path, f"lasts {len(channels) / SAMPLE_RATE:.2f} s; at least {MIN_SECONDS} s is needed")
+        raise _refused(path, f"lasts {len(channels) / SAMPLE_RATE:.3g} s; at least {MIN_SECONDS} s is needed")
     if len(channels) > max_seconds * SAMPLE_RATE:
         raise _refused(path, f"is longer than {max_seconds:g} s; cut it, or set WAN_UI_MAX_AUDIO_SECONDS higher")
     found = re.search(r"(\d+) Hz, ([^,]+)", track.words)
@@ -172,12 +174,13 @@ _NO_CENTRE = ("3.0(back)", "6.0(front)", "6.1(front)")
 def mix_weights(channels: np.ndarray, layout: str) -> np.ndarray:
     """How much of each channel, (c,) float32, makes the voice. `channels` is (n, c); `layout` as ffmpeg names it.
 
-    Films have speech in the centre. Elsewhere it is the mean, as upstream; if the channels cancel each other in it, the
-    loudest channel alone.
+    Films have speech in the centre; hiss far below the others is none. Elsewhere it is the mean, as upstream; if the
+    channels cancel each other in it, the loudest channel alone.
     """
     count = channels.shape[1]
     centred = layout.startswith(_WITH_CENTRE) and layout not in _NO_CENTRE and count > 2
-    if centred and is_loud(channels[:, 2]).any():
+    loudest = [_loudest(levels(channel)) for channel in channels[:, :3].T] if centred else []
+    if centred and is_loud(channels[:, 2]).any() and loudest[2] > max(loudest) - CENTRE_BELOW_DB:
         return np.eye(count, dtype=np.float32)[2]
     weights = np.ones(count, np.float32)
     if re.match(r"\d[.]1", layout) and count > 3:
@@ -245,13 +248,18 @@ def levels(samples: np.ndarray) -> np.ndarray:
     return (10 * np.log10(np.maximum(mean, 1e-10))).astype(np.float32)
 
 
+def _loudest(level: np.ndarray) -> float:
+    """The level, dB, that the loudest half second reaches."""
+    return float(np.sort(level)[-min(len(level), FEATURE_RATE // 2)])
+
+
 def loudness_gain(samples: np.ndarray) -> float:
     """dB by which a voice is raised before the network hears it: 0 unless it is quiet and sounds like a voice.
 
     Speech rises and falls by 20 dB and more from syllable to pause; hiss and hum, however quiet, stay where they are.
     """
     level = levels(samples)
-    loudest = float(np.sort(level)[-min(len(level), FEATURE_RATE // 2)])
+    loudest = _loudest(level)
     moves = loudest - float(np.percentile(level, 10)) >= MOVES_DB
     return USUAL_DB - loudest if FAINTEST_DB <= loudest < LOUD_DB and moves else 0.0
 
@@ -266,7 +274,7 @@ def is_loud(samples: np.ndarray) -> np.ndarray:
     """Where there is sound that may be speech, (n,) bool every 20 ms."""
     level = levels(samples)
     if loudness_gain(samples):
-        loudest = float(np.sort(level)[-min(len(level), FEATURE_RATE // 2)])
+        loudest = _loudest(level)
         floor = float(np.percentile(level, 10))  # the hiss that is raised with the voice is still no voice
         return level > max(loudest - BELOW_LOUD_DB, min(floor + 6, loudest - 12))
     return level > max(QUIET_DB, float(np.percentile(level, 95)) - BELOW_LOUD_DB)
