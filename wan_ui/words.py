@@ -11,6 +11,7 @@ they are. The table's first lines explain its format.
 
 import re
 import tomllib
+import unicodedata
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -39,10 +40,10 @@ IDLE = frozenset((  # noqa: SIM905
 # May stand between the words of a phrase.
 BETWEEN = frozenset("a an the to of into over is it its this that these very really just my your our".split())  # noqa: SIM905
 NOT = frozenset("no not without dont never doesnt avoid stop cant shouldnt isnt wont".split())  # noqa: SIM905
-AFTER_NOT = frozenset("the a any to do be at in more too so".split())  # noqa: SIM905
+AFTER_NOT = frozenset("the a any to do be at in more too so want need like see have".split())  # noqa: SIM905
 # What takes away something that is in the picture, before or after its name. No meaning of a table does.
 TAKEN_BEFORE = frozenset("remove less reduce".split())  # noqa: SIM905
-TAKEN_AFTER = frozenset("disappears disappear vanishes vanish lifts lift clears clear ends end dissolves".split())  # noqa: SIM905
+TAKEN_AFTER = frozenset("fades fade disappears disappear vanishes vanish lifts lift clears clear ends end".split())  # noqa: SIM905
 INSTEAD = re.compile(r"\b(?:instead of|rather than)\b", re.IGNORECASE)
 JOINS = frozenset("and then while as with but before after until when afterwards followed".split())  # noqa: SIM905
 IRREGULAR = {"colour": "color", "colours": "color", "colors": "color", "grey": "gray",
@@ -270,6 +271,7 @@ def read(prompt: str, table: Table, keep: tuple[str, ...] = (), keep_rest: bool 
     keep       phrases that mean something beside the table, the trigger words of LoRAs: left in, never called missed
     keep_rest  the model is given what the table does not have as well, since something else may know it
     """
+    prompt = unicodedata.normalize("NFKC", prompt)  # full-width letters are letters
     emojis = EMOJI.findall(prompt)
     tokens = _tokens(INSTEAD.sub(" not ", EMOJI.sub(" ", prompt)))
     free = [token.stem != "|" for token in tokens]
@@ -278,9 +280,10 @@ def read(prompt: str, table: Table, keep: tuple[str, ...] = (), keep_rest: bool 
     between = BETWEEN | {word for word in levels if " " not in word and not OTHER_SCRIPT.search(word)}
     lookalikes = _lookalikes(table, tokens, free, between)
     found = _take_meanings(table, tokens, free, between)
-    for one in found:
+    negated: set[int] = set()
+    for one in sorted(found, key=lambda one: one.first):
         _read_strength(one, tokens, free, levels, between)
-        _read_negation(one, tokens, free)
+        _read_negation(one, tokens, free, negated)
     for first, last in lookalikes:
         free[first:last] = [True] * (last - first)
     others, rest = _other_scripts(table, tokens, free, levels)
@@ -322,7 +325,8 @@ def _is_taken_away(tokens: list[_Token], first: int, last: int, between) -> bool
     before = first - 1
     while before >= 0 and tokens[before].plain in between:
         before -= 1
-    return tokens[last].plain in TAKEN_AFTER or (before >= 0 and tokens[before].plain in TAKEN_BEFORE)
+    away = tokens[last].plain in ("go", "goes") and tokens[last + 1].plain == "away"
+    return away or tokens[last].plain in TAKEN_AFTER or (before >= 0 and tokens[before].plain in TAKEN_BEFORE)
 
 
 def _take_meanings(table: Table, tokens: list[_Token], free: list[bool], between: frozenset[str]) -> list[_Found]:
@@ -361,13 +365,18 @@ def _read_strength(one: _Found, tokens: list[_Token], free: list[bool], levels: 
             free[at] = False
 
 
-def _read_negation(one: _Found, tokens: list[_Token], free: list[bool]) -> None:
+def _read_negation(one: _Found, tokens: list[_Token], free: list[bool], negated: set[int]) -> None:
+    """negated  ends of what was negated before: "no fog or night" means both"""
     before = one.first - 1
     while before >= 0 and tokens[before].plain in AFTER_NOT:
         before -= 1
     if before >= 0 and free[before] and tokens[before].plain in NOT:
         one.negated = True
-        free[before] = False
+        free[before : one.first] = [False] * (one.first - before)
+    elif before in negated and tokens[before].plain in ("or", "nor"):
+        one.negated, free[before] = True, False
+    if one.negated:
+        negated.add(one.last)
 
 
 def _other_scripts(

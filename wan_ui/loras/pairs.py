@@ -18,6 +18,12 @@ WORD = re.compile(
     r"|([高低])噪声?"
 )
 LETTER = re.compile(r"(?<![a-zA-Z0-9])(HIGH|LOW|High|Low|high|low|H|L)(?![a-zA-Z0-9])")
+# A degree of something, not the expert: camera_high, contrast_low. And both experts in one breath: high_low_noise.
+DEGREE = re.compile(
+    r"(?i)(?<![a-z])(camera|angle|angles|view|shot|pov|key|contrast|quality|details?|res|resolution|poly|speed|motion|"
+    r"saturation|light|lighting|exposure|fps|framerate|intensity|energy|tension|strength|volume|pitch|density)[-_. ]*$"
+)
+BOTH = re.compile(r"(?i)(?<![a-z])(?:high?([-_. +&,]|and)*low?|low?([-_. +&,]|and)*high?)[-_. ]?noise")
 WAN = re.compile(r"(?i)wan[-_ ]?2[._]?2|(?<![a-z0-9])w22(?![0-9])|(?<![a-z])a?14b(?![a-z])|(?<![a-z])[it]2v(?![a-z])")
 # What may follow such a letter or word: versions, sizes, numbers of steps, not another word of a title.
 COUNT = re.compile(
@@ -34,6 +40,8 @@ def side(name: str) -> str:
 
 def _marked(name: str) -> tuple[str, str]:
     """(side, the name without the mark); ("", name) where there is none or two that contradict each other."""
+    if BOTH.search(name):
+        return "", name
     matches = list(WORD.finditer(name))
     if not matches:
         found = [match for match in LETTER.finditer(name) if _stands_alone(name, match)]
@@ -49,6 +57,8 @@ def _marked(name: str) -> tuple[str, str]:
 
 def _stands_alone(name: str, match: re.Match) -> bool:
     """Whether HIGH, H ... can only mean the expert."""
+    if DEGREE.search(name[: match.start()]):
+        return False
     rest = name[match.end() :]
     while rest.strip("-_. ()[]"):
         count = COUNT.match(rest)
