@@ -29,7 +29,7 @@ from wan_ui.ui.progress_card import build_progress_card
 from wan_ui.ui.result import build_result
 from wan_ui.ui.security import VISITOR, CheckedBlocks, Guard, harden
 from wan_ui.ui.session import browser_state
-from wan_ui.ui.theme import CSS, FAVICON, SCRIPT, build_theme
+from wan_ui.ui.theme import CSS, FAVICON, SCRIPTS, build_theme
 
 HEADER = (
     '<header class="w-header"><svg viewBox="0 0 32 32" aria-hidden="true"><rect width="32" height="32" rx="9"/>'
@@ -223,7 +223,7 @@ def launch(page: gr.Blocks, settings: Settings, clips: str) -> None:
         root_path=settings.root_path,
         theme=build_theme(),
         css_paths=CSS,
-        head=f"<script>{SCRIPT.read_text(encoding='utf-8')}</script>",
+        head="".join(f"<script>{script.read_text(encoding='utf-8')}</script>" for script in SCRIPTS),
         favicon_path=FAVICON,
         footer_links=["api"],
         share=False,

@@ -30,7 +30,6 @@ def build_history() -> History:
             gr.HTML("<h2>Your clips</h2>", apply_default_css=False)
             from_video = gr.UploadButton(
                 "Load settings from a video",
-                file_types=[".mp4"],
                 size="sm",
                 scale=0,
                 min_width=200,

@@ -1,7 +1,7 @@
-// What needs no server: chips that write into the prompt, Ctrl+Enter, Ctrl+V, a prompt that survives a reload,
-// downloads with a telling name; and what only the browser knows: whether a list was chosen from or only closed,
-// in which order a person acted, whether a press was the second half of a double click, and where the page is
-// scrolled. Listeners sit on the document because Gradio redraws parts.
+// What needs no server: chips that write into the prompt, Ctrl+Enter, a prompt that survives a reload, downloads with
+// a telling name; and what only the browser knows: whether a list was chosen from or only closed, in which order a
+// person acted, whether a press was the second half of a double click, and where the page is scrolled. Listeners sit
+// on the document because Gradio redraws parts.
 window.wanUi = (() => {
   const find = (selector) => document.querySelector(selector);
   const prompt = () => find("#prompt textarea");
@@ -175,19 +175,6 @@ window.wanUi = (() => {
     const list = event.target.closest("[role=combobox]");
     if (list && list === document.activeElement && list.ariaExpanded !== "true") list.blur();
   }, true);
-
-  document.addEventListener("paste", (event) => {
-    const picture = [...(event.clipboardData?.files ?? [])].find((file) => file.type.startsWith("image/"));
-    const target = find("#picture .upload-container");
-    if (!picture || !target?.offsetParent) return;
-    // From a web page or an office program comes a text with its picture: in a field the text is meant.
-    if (event.target.closest("input, textarea") && event.clipboardData.getData("text/plain")) return;
-    event.preventDefault();
-    const files = new DataTransfer();
-    files.items.add(picture);
-    target.dispatchEvent(new DragEvent("drop", { dataTransfer: files, bubbles: true, cancelable: true }));
-    bring(find("#picture-part"));
-  });
 
   return { show, bring, asked, opened, chosen, stamp, answered };
 })();

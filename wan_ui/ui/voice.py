@@ -57,6 +57,8 @@ def voice_note(audio: str, picture: str, clip: Path | None, size: str, model: Mo
             after = "It will speak this." if usable else "It cannot be given speech."
             lines.append((usable, "The clip that is shown: ", words, after))
     notes = [_note(usable, f"{_sentence(where + words)}. {after}") for usable, where, words, after in lines]
+    if not picture and not clip:
+        notes.append(_note(True, "The sound can be read. A face in a picture or in a clip will speak it."))
     if words := shortcoming(settings):
         notes.append(f'<p class="w-note" role="status">{text(_sentence(words))}.</p>')
     return "".join(notes)

@@ -1,0 +1,128 @@
+// How a file gets into the page. Gradio's fields go by the type that the browser gives a file: many browsers have none
+// for what is read here (JPEG 2000, CAF, AC-3), and a voice may come in a video. What a file is, the server says, beside
+// the field: here every file gets through, chosen, dropped or pasted, with a type that its field takes. One that is
+// dropped or pasted beside the fields goes to the field of its kind. And what the browser cannot show is marked.
+(() => {
+  const sounds = "aac ac3 aif aiff amr asf au avi caf eac3 flac m4a m4v mka mkv mov mp3 mp4 mpeg mpg oga ogg opus " +
+    "3gp ts w64 wav webm wma wmv";
+  const pictures = "avif bmp gif heic heif ico j2k jp2 jpeg jpg pbm pgm png ppm tif tiff webp";
+  const endings = (names) => names.split(" ").map((name) => `.${name}`).join(",");
+  const fields = [
+    { part: "#picture-part", note: "#picture-note", type: "image/x-unknown", accept: `image/*,${endings(pictures)}` },
+    { part: "#voice-part", note: "#voice-note", type: "audio/x-unknown", accept: `audio/*,video/*,${endings(sounds)}` },
+    { part: "#history-part", note: "#from-video-message", type: "video/mp4", accept: "video/mp4,.mp4" },
+  ];
+  const [picture, voice] = fields;
+  const around = (element) => fields.find(({ part }) => element.closest?.(part));
+  const find = ({ part }, what) => document.querySelector(`${part} ${what}`);
+
+  const ofKind = (file) => {
+    const ending = file.name.split(".").pop().toLowerCase();
+    return /^(audio|video)\//.test(file.type) || sounds.split(" ").includes(ending) ? voice : picture;
+  };
+
+  // Only the type changes; with several files it is the first that is meant.
+  const typed = (file, { type }) => {
+    const kept = file.type.startsWith(type.split("/")[0] + "/");
+    const files = new DataTransfer();
+    files.items.add(kept ? file : new File([file], file.name, { type, lastModified: file.lastModified }));
+    return files.files;
+  };
+
+  // ---- what need not be sent at all: said beside the field, whose file stays
+
+  const clear = () => document.querySelectorAll(".w-file-note").forEach((note) => note.remove());
+
+  const isRefused = (field, file, folder = false) => {
+    clear();
+    const most = window.gradio_config?.max_file_size ?? Infinity, megabytes = (bytes) => (bytes / 2 ** 20).toFixed(1);
+    if (!folder && file.size <= most) return false;
+    const note = Object.assign(document.createElement("div"), { className: "w-file-note" });
+    const words = Object.assign(document.createElement("p"), { className: "w-note bad", role: "alert" });
+    words.textContent = folder
+      ? `${file.name} is a folder; choose a file`
+      : `${file.name} has ${megabytes(file.size)} MB; at most ${megabytes(most)} MB can be sent. Make it smaller first.`;
+    note.append(words);
+    document.querySelector(field.note).after(note);
+    wanUi.bring(note);
+    return true;
+  };
+
+  document.addEventListener("click", (event) => { if (event.isTrusted) clear(); }, true);
+
+  // ---- chosen
+
+  const give = (field, file, patience = 50) => {
+    const input = find(field, "input[type=file]");
+    if (input) {
+      input.files = typed(file, field);
+      input.dispatchEvent(new Event("change", { bubbles: true }));
+    } else if (patience) { // a sound is there already, or the microphone or the clipboard has been chosen
+      if (patience === 50) find(field, "[data-testid=source-select] button")?.click();
+      setTimeout(() => give(field, file, patience - 1), 100);
+    }
+  };
+
+  const isFile = (input) => input.matches?.("input[type=file]") && around(input);
+
+  document.addEventListener("click", (event) => {
+    if (isFile(event.target)) event.target.accept = around(event.target).accept;
+  }, true);
+
+  document.addEventListener("change", (event) => {
+    const field = isFile(event.target), file = event.target.files?.[0];
+    if (!field || !file) return;
+    if (isRefused(field, file)) {
+      event.stopImmediatePropagation();
+      event.target.value = "";
+    } else event.target.files = typed(file, field);
+  }, true);
+
+  // ---- dropped
+
+  let within = false; // a picture of the page itself is dragged
+
+  document.addEventListener("dragstart", () => { within = true; });
+  document.addEventListener("dragend", () => { within = false; });
+
+  // Without this a file that misses its field takes the place of the page.
+  document.addEventListener("dragover", (event) => {
+    if (event.dataTransfer?.types.includes("Files")) event.preventDefault();
+  });
+
+  document.addEventListener("drop", (event) => {
+    const file = event.dataTransfer?.files[0];
+    if (!file) return;
+    event.preventDefault();
+    event.stopImmediatePropagation();
+    for (const field of fields) find(field, "[aria-dropeffect]")?.dispatchEvent(new DragEvent("dragleave"));
+    const field = around(event.target) ?? (within ? null : ofKind(file));
+    if (!field || !document.querySelector(field.part)?.offsetParent) return;
+    const folder = event.dataTransfer.items[0]?.webkitGetAsEntry?.()?.isDirectory;
+    if (!isRefused(field, file, folder)) give(field, file);
+  }, true);
+
+  // ---- pasted
+
+  document.addEventListener("paste", (event) => {
+    const file = event.clipboardData?.files[0];
+    if (!file) return;
+    // From a web page or an office program comes a text with its picture: in a field the text is meant.
+    if (event.target.closest("input, textarea") && event.clipboardData.getData("text/plain")) return;
+    const field = around(event.target) ?? ofKind(file), part = document.querySelector(field.part);
+    if (!part?.offsetParent) return;
+    event.preventDefault();
+    if (isRefused(field, file)) return;
+    give(field, file);
+    wanUi.bring(part);
+  });
+
+  // ---- not shown by this browser, though it may well be read by the server
+
+  const shown = (event) => {
+    if (event.target.matches?.("#picture img, #voice audio")) {
+      event.target.toggleAttribute("data-unshown", event.type === "error");
+    }
+  };
+  for (const name of ["error", "load", "loadedmetadata"]) document.addEventListener(name, shown, true);
+})();
