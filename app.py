@@ -4,6 +4,7 @@ Gradio is imported only inside `serve`: the worker is a spawned child, which imp
 it must not spend seconds and memory on a page that it never shows.
 """
 
+import contextlib
 import logging
 import sys
 import threading
@@ -17,7 +18,10 @@ from wan_ui.worker import ENGINE_FACTORY
 
 
 def serve(values: Settings, engine_factory: str = ENGINE_FACTORY) -> None:
-    """Run until stopped with Ctrl-C or SIGTERM. Raises UserError for a port or a folder that cannot be used."""
+    """Run until stopped with Ctrl-C, SIGTERM or by the end of its terminal.
+
+    Raises UserError for a port or a folder that cannot be used.
+    """
     page = None
     with stoppable():
         try:
@@ -33,7 +37,8 @@ def serve(values: Settings, engine_factory: str = ENGINE_FACTORY) -> None:
             PIPELINE.load(values.model, values.scheme, values.engine)
             threading.Event().wait()
         except Stop:
-            print("Wan UI: stopping", flush=True)
+            with contextlib.suppress(OSError):  # the terminal is gone
+                print("Wan UI: stopping", flush=True)
         finally:
             PIPELINE.close()
             if page is not None and page.server is not None:

@@ -1,6 +1,7 @@
 """Command line: python -m wan_ui COMMAND. Each command is a module of wan_ui/commands."""
 
 import argparse
+import contextlib
 import logging
 import sys
 
@@ -21,7 +22,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Exit code: 0 done, 1 failed, 2 bad usage, 130 and 143 cancelled with Ctrl-C and SIGTERM."""
+    """Exit code: 0 done, 1 failed, 2 bad usage, 129, 130 and 143 cancelled with SIGHUP, Ctrl-C and SIGTERM."""
     parser = Parser(prog="python -m wan_ui", description="Wan2.2 image-to-video.")
     parser.add_argument("--version", action="version", version=__version__)
     parser.add_argument("-v", "--verbose", action="store_true", help="log what the app decides and why")
@@ -40,7 +41,8 @@ def main(argv: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except Stop as stop:
-        print("cancelled", file=sys.stderr)
+        with contextlib.suppress(OSError):  # the terminal is gone
+            print("cancelled", file=sys.stderr)
         return stop.code
 
 

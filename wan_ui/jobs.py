@@ -76,6 +76,9 @@ class TableLocked(TableError):
 class QueueFull(UserError):
     """Too many jobs are waiting already, of all people or of this one."""
 
+    def __init__(self, message: str):
+        super().__init__(message, field="queue")
+
 
 @dataclass(frozen=True)
 class Job:
@@ -343,8 +346,8 @@ def _job(row: sqlite3.Row) -> Job | None:
         skipped.append("created")
     if state == "running" and (started is None or began is None):
         started, began = started or time.time(), began or time.monotonic()
-    if state == "done" and not result:
-        result = {"seconds": {}, "facts": {}, "loras": []}
+    if state == "done":  # the clip may well be there, under the names that the worker gives
+        result = {"seconds": {}, "facts": {}, "loras": [], "clip": "clip.mp4", "poster": "poster.jpg", **result}
     words = {name: valid_text(str(row[name] or "")) for name in ("owner", "stage", "detail", "preview", "error")}
     step, total = (int(stored.number(row[name]) or 0) for name in ("step", "total"))
     return Job(

@@ -19,7 +19,7 @@ from wan_ui import locks, outputs
 from wan_ui.catalog import find_model, load_catalog
 from wan_ui.errors import Cancelled, UserError
 from wan_ui.intake import Draft, resolve
-from wan_ui.jobs import NOT_STARTED, SHORT, Job, Jobs, TableError, TableLocked, new_job_id
+from wan_ui.jobs import NOT_STARTED, SHORT, Job, Jobs, QueueFull, TableError, TableLocked, new_job_id
 from wan_ui.request import Progress
 from wan_ui.scrub import clean
 from wan_ui.settings import Settings
@@ -145,6 +145,14 @@ class Pipeline:
             self._lock.close()
 
     # ------------------------------------------------------------ what the page and the command line call
+
+    def has_room(self, owner: str) -> bool:
+        """Whether the queue would take a job of this person."""
+        try:
+            self.jobs.check_room(owner, *self._room(owner))
+        except QueueFull:
+            return False
+        return True
 
     def submit(self, draft: Draft | SpeechDraft, owner: str = "local") -> str:
         """Queue a job; its id. Raises UserError naming the field."""

@@ -1,4 +1,5 @@
-"""Ctrl-C and SIGTERM (`docker stop`) end a program alike: once, in order, without a traceback."""
+"""Ctrl-C, SIGTERM (`docker stop`) and SIGHUP (the terminal is closed) end a program alike: once, in order, without a
+traceback."""
 
 import contextlib
 import signal
@@ -16,8 +17,10 @@ class Stop(KeyboardInterrupt):
 
 @contextlib.contextmanager
 def stoppable() -> Iterator[None]:
-    """The first of both signals raises Stop; more of them do not disturb what is being put in order."""
-    numbers = (signal.SIGINT, signal.SIGTERM)
+    """The first signal raises Stop; more of them do not disturb what is being put in order."""
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # nohup: it is to go on
+        numbers.append(signal.SIGHUP)
     if threading.current_thread() is not threading.main_thread():  # only that one gets signals
         yield
         return

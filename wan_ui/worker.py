@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 ENGINE_FACTORY = "wan_ui.engines.base:create_engine"
 POLL = 0.1  # seconds between looks at the cancel flag
 CANCEL_GRACE = 60.0  # a step that does not end within this after a cancel is killed
-SIGNALS = (signal.SIGINT, signal.SIGTERM)  # are the parent's to handle
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # are the parent's to handle
 
 
 class WorkerError(Exception):

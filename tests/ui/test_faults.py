@@ -1,5 +1,6 @@
 """What goes wrong behind the page: failing jobs, a crashing worker, a killed app, two apps at once."""
 
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -57,6 +58,8 @@ def test_kill_and_restart_keep_the_history(open_page, scripted, picture):
     expect(toast).to_contain_text("Connection to the server was lost")
     shoot(page, "11-server-gone")
 
+    first = sorted(app.jobs())[0]
+    shutil.copytree(first, first.with_name("damaged"))
     with sqlite3.connect(app.folder / "outputs" / "wan_ui.sqlite") as table:
         damaged = (
             "damaged",
@@ -77,6 +80,8 @@ def test_kill_and_restart_keep_the_history(open_page, scripted, picture):
     page.locator("#history .w-tile", has_text="by another version").click()
     expect(page.locator("#result")).to_contain_text("cannot be read: image, model, scheme, engine, width, height")
     expect(page.locator("#result")).to_contain_text("not known to this version: end_image")
+    wait_for_playing(page)  # its clip is there
+    expect(page.locator("#result")).not_to_contain_text("0 frames")
 
     page.fill("#prompt textarea", "stopped in a long step, denoise:1=sleep:300")
     page.click("#generate")

@@ -9,6 +9,7 @@ from pathlib import Path
 from wan_ui import loras
 from wan_ui.catalog import Model
 from wan_ui.errors import UserError
+from wan_ui.pipeline import PIPELINE
 from wan_ui.settings import Settings
 from wan_ui.ui import lora_picker, models_panel
 from wan_ui.ui.markup import text
@@ -106,9 +107,9 @@ def changed(view: dict, held: dict, turn) -> None:
         view["complaint"] = None
 
 
-def forget_what_is_mended(view: dict, model: Model, settings: Settings) -> None:
-    """Models and LoRAs become right without the form: a file arrives, a row is removed."""
-    complaint = view["complaint"]
+def forget_what_is_mended(view: dict, model: Model, owner: str) -> None:
+    """Models, LoRAs and the queue become right without the form: a file arrives, a row is removed, a job begins."""
+    complaint, settings = view["complaint"], PIPELINE.settings
     if complaint is None:
         return
     match complaint["field"], complaint["place"]:
@@ -119,6 +120,8 @@ def forget_what_is_mended(view: dict, model: Model, settings: Settings) -> None:
             mended = view["loras"] != complaint["value"]
         case "loras", _:
             mended = _loras_are_right(view, model, settings)
+        case "queue", _:
+            mended = PIPELINE.has_room(owner)
         case _:
             return
     if mended:

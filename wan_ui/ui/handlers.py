@@ -130,7 +130,7 @@ def _observe(browser: dict, view: dict) -> list:
         card = progress_card.model_card(status, catalog)
     selected = by_id.get(view["selected"]) or PIPELINE.job(view["selected"], owner)
     form_model = _form_model(view)
-    form.forget_what_is_mended(view, form_model, PIPELINE.settings)
+    form.forget_what_is_mended(view, form_model, owner)
     busy = (
         bool(active)
         or status.state == "loading"

@@ -72,8 +72,9 @@ def model_name(catalog: dict[str, Model], name: str, scheme: str) -> str:
 
 
 def title(request: Request) -> str:
-    """What a clip is called: its prompt; of a video from elsewhere that was given speech there is none."""
-    return request.prompt or "Speech for a video"
+    """What a clip is called: its prompt; there is none of a video from elsewhere that was given speech, nor of a
+    damaged entry."""
+    return request.prompt or ("Speech for a video" if request.kind == "lipsync" else "A clip without its prompt")
 
 
 def spent(job: Job) -> float:

@@ -175,19 +175,19 @@ def _about(model: Model, scheme: Scheme, settings: Settings) -> str:
     elif not model.embedded:
         words.append("distilled")
     if not model.embedded:
-        words.append(", ".join(_memory(model, scheme, size, settings) for size in _ends(model)))
+        words.append(_memory(model, scheme, settings))
     return f'<span class="w-quiet">{text("; ".join(words))}</span>' if words else ""
 
 
-def _ends(model: Model) -> list[tuple[int, int]]:
-    """The smallest and the largest size that a model offers."""
+def _memory(model: Model, scheme: Scheme, settings: Settings) -> str:
+    """For the smallest and the largest size that a model offers: all on the GPU, and with offload."""
     sizes = sorted(model.sizes, key=lambda size: size[0] * size[1])
-    return [sizes[0], sizes[-1]]
-
-
-def _memory(model: Model, scheme: Scheme, size: tuple[int, int], settings: Settings) -> str:
-    everything, least = weights.memory(model, scheme, engine_name(settings.engine, settings), size)
-    return f"{everything:.0f} GiB of GPU memory at {size[0]}x{size[1]} ({least:.0f} with offload)"
+    ends, engine = [sizes[0], sizes[-1]], engine_name(settings.engine, settings)
+    everything, least = zip(*(weights.memory(model, scheme, engine, size) for size in ends), strict=True)
+    (low, high), (few, many) = everything, least
+    first, last = (f"{width} × {height}" for width, height in ends)
+    offload = f"; with offload {few:.0f} and {many:.0f}"
+    return f"{low:.0f} GiB of GPU memory at {first}, {high:.0f} at {last}{offload}"
 
 
 def _files(offer: Offer, settings: Settings, own: bool) -> str:

@@ -72,7 +72,8 @@ def job_card(
         trouble = _note(problem(job), bad=True)
         kind = "bad" if trouble else "good"
         see = f'<button type="button" class="w-button" data-see="{job.id}">Show it</button>' if unseen else ""
-        return _card(kind, f"Done in {seconds(spent(job))}", see, _note(" · ".join(parts) + " s") + trouble)
+        title, note = (f"Done in {seconds(spent(job))}", " · ".join(parts) + " s") if parts else ("Done", "")
+        return _card(kind, title, see, _note(note) + trouble)
     kind = "idle" if job.state == "cancelled" else "bad"
     title = {"failed": "This clip failed", "cancelled": "Cancelled", "interrupted": "Interrupted"}[job.state]
     return _card(kind, title, body=_note(problem(job), bad=kind == "bad"))

@@ -55,6 +55,7 @@ def _stage(job: Job) -> str:
     request, clip = job.request, PIPELINE.clip(job)
     # Small clips are not blown up to the whole stage: beyond this they only look soft.
     ratio = f"aspect-ratio:{request.width}/{request.height};max-height:{round(1.6 * request.height)}px"
+    ratio = ratio if request.width and request.height else ""  # a damaged entry
     if clip is not None:
         poster = PIPELINE.poster(job)
         still = f' poster="{text(file_url(poster))}"' if poster else ""
@@ -80,12 +81,12 @@ def _about(job: Job, catalog: dict[str, Model]) -> str:
     facts = {
         "Seed": f"{request.seed}" if request.model else "",
         "Model": model_name(catalog, request.model, request.scheme) if request.model else "",
-        "Size": f"{request.width} × {request.height}",
-        "Length": length,
+        "Size": f"{request.width} × {request.height}" if request.width and request.height else "",
+        "Length": length if frames else "",
         "Steps": f"{request.steps}" if request.steps else "",
         "LoRAs": _loras(job),
         "Speech": f"{request.audio_seconds:.1f} s" if request.audio and not job.error else "",
-        "Time": seconds(spent(job)) if result else "",
+        "Time": seconds(spent(job)) if result.get("seconds") else "",
     }
     choices = {key.replace("_", " ").capitalize(): value for key, value in result.get("facts", {}).items()}
     choices.pop("Loras", None)  # said above
