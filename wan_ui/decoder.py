@@ -99,8 +99,10 @@ def streams(path: Path) -> list[Stream]:
     return [stream for stream in found if stream.kind in ("video", "audio")]
 
 
+# Streams of a group (a camera's time code belongs to its pictures) stand further to the right. In parentheses is the
+# language, of any form: (eng), (pt-BR), (eng,fra).
 _STREAM = re.compile(
-    r"^  Stream #0:(?P<index>\d+)(?:\[0x[0-9a-f]+\])?(?:\(\w+\))?: (?P<kind>Video|Audio|Subtitle|Data|Attachment)"
+    r"^ {2,6}Stream #0:(?P<index>\d+)(?:\[0x[0-9a-f]+\])?(?:\([^)]*\))?: (?P<kind>Video|Audio|Subtitle|Data|Attachment)"
     r"(?:: (?P<words>.*))?$"
 )
 

@@ -229,7 +229,10 @@ def show_crop(image: Image.Image, width: int, height: int, longest: int = 480) -
     """The upload with everything dimmed that the crop to width x height leaves out."""
     view = image.copy()
     view.thumbnail((longest, longest))
-    box = tuple(round(edge) for edge in crop_box(view.size, (width, height)))
+    left, top, right, bottom = (round(edge) for edge in crop_box(view.size, (width, height)))
+    # Of a picture that is a hundred times as long as wide not a pixel would be left.
+    left, top = min(left, view.width - 1), min(top, view.height - 1)
+    box = (left, top, max(right, left + 1), max(bottom, top + 1))
     dimmed = Image.blend(view, Image.new("RGB", view.size, "black"), 0.65)
     dimmed.paste(view.crop(box), box[:2])
     ImageDraw.Draw(dimmed).rectangle((box[0], box[1], box[2] - 1, box[3] - 1), outline="white", width=2)

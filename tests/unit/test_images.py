@@ -118,6 +118,8 @@ def test_crop_is_centred_and_keeps_the_aspect_ratio():
 def test_the_preview_dims_what_is_cut_off():
     view = np.asarray(show_crop(Image.new("RGB", (400, 200), "white"), 64, 64))
     assert view[100, 200].tolist() == [255, 255, 255] and view[100, 20].max() < 100
+    for size in ((20_000, 20), (20, 20_000)):
+        assert max(show_crop(Image.new("RGB", size, "white"), 832, 480).size) == 480
 
 
 # ---------------------------------------------------------------- good pixels in odd files

@@ -245,6 +245,19 @@ def test_transparent_parts_are_white(tmp_path, name, codec):
     assert (frame[:, :72] >= 253).all() and np.abs(frame[CENTRES][[2, 3, 6, 7]] - COLOURS[[2, 3, 6, 7]]).max() <= 4
 
 
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("a.mkv", ("-metadata:s:v:0", "language=pt-BR")),
+        ("a.mkv", ("-metadata:s:v:0", "language=of no form")),
+        ("camera.mov", ("-timecode", "01:00:00:00")),  # ffmpeg lists the pictures and their time code as a group
+    ],
+)
+def test_streams_are_found_however_ffmpeg_lists_them(tmp_path, name, options):
+    frames, _ = muxer.read_frames(make(tmp_path / name, "-pix_fmt", "yuv420p", *X264, *options))
+    assert len(frames) == 6
+
+
 def test_what_is_refused_says_why(tmp_path, base):
     still = tmp_path / "still.png"
     Image.fromarray(PATCHES).save(still)
