@@ -400,6 +400,10 @@ UNKNOWN_SCALES = {
     "stabilised without alpha": ({"use_rslora": "True"}, "rank-stabilised, but no alpha"),
     "two that differ": ({"lora_alpha": "16", "transformer.lora_alpha": "32"}, "different scales"),
     "a table of adapters": ({ADAPTER: json.dumps({"r": 8, "lora_alpha": {"default": 4}})}, "where a number"),
+    "written as YAML": ({"config": "network:\n  lora_alpha: 16\n"}, "in a form that is not read"),
+    "JSON in JSON": ({"config": json.dumps(json.dumps({"lora_alpha": "much"}))}, "where a number"),
+    "with a mark": ({"config": "\ufeff" + json.dumps({"lora_alpha": "much"})}, "where a number"),
+    "in capitals": ({"Lora_Alpha": "much"}, "where a number"),
     "in a list": ({"config": json.dumps([{"lora_alpha": "much"}])}, "where a number"),
     "far inside": ({"config": json.dumps({"a": {"b": {"c": {"d": {"e": {"lora_alpha": "x"}}}}}})}, "where a number"),
     "DoRA": ({ADAPTER: json.dumps({"transformer.use_dora": True})}, "DoRA"),
@@ -411,6 +415,13 @@ UNKNOWN_SCALES = {
 def test_a_scale_that_cannot_be_known_is_refused(folder, name):
     metadata, words = UNKNOWN_SCALES[name]
     assert re.search(words, entry(folder, metadata=metadata, keys=PEFT_KEYS).problem)
+
+
+def test_words_about_pictures_are_no_scale(folder):
+    workflow = {"workflow": json.dumps({"nodes": [{"lora_alpha": 2, "r": 8}]})}
+    path = lora(folder / "w.safetensors", metadata=workflow)
+    scales = keys.read_layout(lora_header(path)).scales
+    assert scales.of(("blocks.0.self_attn.q",), 8, False) == (1.0, "")
 
 
 def test_scales_beside_the_file_and_alphas_that_are_gone(folder):

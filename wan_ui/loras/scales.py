@@ -18,10 +18,13 @@ STABILISED = ("use_rslora", "rslora", "rs_lora")
 PATTERNS = ("alpha_pattern", "rank_pattern")
 OTHERS = (*PATTERNS, "use_dora", "init_lora_weights")
 # Components that a key may begin with; a text encoder's own configuration is not the transformer's.
-PARTS = ("", "transformer", "transformer_2", "unet", "diffusion_model", "dit", "pipe.dit", "base_model.model")
+PARTS = ("", "transformer", "transformer_2", "unet", "diffusion_model", "dit", "pipe.dit", "base_model.model", "lora")
 WORDS = (*ALPHA, *RANK, *STABILISED, *OTHERS)
 # Ways to begin training that change the base model's weights, which the file then does not fit.
 OTHER_BASE = re.compile(r"pissa|olora|corda|loftq|lora_ga", re.IGNORECASE)
+# What a person or ComfyUI wrote about pictures; words of a configuration in it are not this file's.
+OTHER_TEXTS = ("workflow", "prompt", "ss_tag_frequency", "ss_datasets", "ss_dataset_dirs", "ss_bucket_info")
+WRITTEN = re.compile(r"""(?i)\blora_?alpha["']?\s*[:=]\s*[\d.]+""")
 MAX_JSON = 1_000_000  # characters
 MAX_DEPTH = 20  # of tables inside each other
 
@@ -79,12 +82,18 @@ def read_scales(metadata: dict[str, str], beside: str, second: bool, flat: bool)
     flat    kohya's key names
     """
     found: dict[str, dict] = {}
+    written = ""
     for key, text in metadata.items():
+        if key in OTHER_TEXTS:
+            continue
+        text = text.lstrip("\ufeff \n\r\t")
+        if text.startswith('"'):  # JSON in a text of JSON
+            text = _text(text)
         part, _, name = key.rpartition(".")
         _collect(found, part, {name: text})
-        if text.lstrip().startswith(("{", "[")) and re.search(
-            r"lora_alpha|rs_?lora|alpha_pattern|use_dora|init_lora_weights", text[:MAX_JSON]
-        ):
+        if not text.startswith(("{", "[")):
+            written = written or (key if WRITTEN.search(text[:MAX_JSON]) else "")
+        elif re.search(r"lora_alpha|rs_?lora|alpha_pattern|use_dora|init_lora_weights", text[:MAX_JSON]):
             config = _json(text)
             if config is None:
                 return Scales(problem=f"its metadata ({key[:40]}) cannot be read, so that its strength is not known")
@@ -99,13 +108,18 @@ def read_scales(metadata: dict[str, str], beside: str, second: bool, flat: bool)
         return Scales(
             problem=f"its metadata hold different scales ({', '.join(parts)}); which is meant cannot be known"
         )
-    return _of(found[parts[0]] if parts else {}, metadata, flat)
+    scales = _of(found[parts[0]] if parts else {}, metadata, flat)
+    if written and not scales.problem and scales.alpha is None and not scales.alphas:
+        lost = f"its metadata ({written[:40]}) hold a lora_alpha in a form that is not read"
+        return replace(scales, lost=lost)
+    return scales
 
 
 def _collect(found: dict[str, dict], part: str, config: dict, depth: int = 0) -> None:
     """Sort WORDS by component: "transformer.lora_alpha" and {"transformer": {"lora_alpha": ...}} are the same."""
     for key, value in config.items():
         prefix, _, name = str(key).rpartition(".")
+        name = name.lower()
         place = prefix or part
         tables = [one for one in value if isinstance(one, dict)] if isinstance(value, list) else [value]
         if isinstance(value, (dict, list)) and name not in WORDS:
@@ -159,6 +173,14 @@ def _json(text: str) -> dict | None:
     if isinstance(config, list):
         config = {"": config}
     return config if isinstance(config, dict) else None
+
+
+def _text(text: str) -> str:
+    try:
+        inner = json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+    return inner if isinstance(inner, str) else text
 
 
 def _number(value) -> float:
