@@ -254,6 +254,12 @@ def test_hiss_and_hum_are_never_raised():
         assert sound.loudness_gain(noise) == 0 and not sound.is_loud(noise).any()
 
 
+def test_an_offset_that_changes_is_no_sound():
+    offset = np.where(np.arange(len(VOICE)) < len(VOICE) // 2, -0.1, 0.5).astype(np.float32)
+    same = sound.is_loud(0.2 * VOICE + offset) == sound.is_loud(0.2 * VOICE)
+    assert same.mean() > 0.95, "but for the step itself"
+
+
 CODECS = {
     "a.ac3": ("-c:a", "ac3"),
     "a.eac3": ("-c:a", "eac3"),

@@ -237,14 +237,16 @@ def window_start(frame: int, fps: float, compat: bool = False) -> int:
 def levels(samples: np.ndarray) -> np.ndarray:
     """RMS level every 20 ms over the 40 ms around it, dB of full scale, (n,) float32 with n >= 1.
 
-    A constant offset, as cheap recorders add it, is no sound.
+    An offset, as cheap recorders add it, is no sound, also where it changes: each window's own mean does not count.
     """
     hop, half = SAMPLE_RATE // FEATURE_RATE, int(LEVEL_WINDOW * SAMPLE_RATE / 2)
     offset = samples.mean(dtype=np.float64) if len(samples) else 0.0
-    power = np.concatenate([[0.0], np.cumsum((samples.astype(np.float64) - offset) ** 2)])
+    values = samples.astype(np.float64) - offset
+    power, sums = (np.concatenate([[0.0], np.cumsum(one)]) for one in (values**2, values))
     centres = np.arange(max(1, len(samples) // hop)) * hop + hop // 2
     first, last = np.clip(centres - half, 0, len(samples)), np.clip(centres + half, 0, len(samples))
-    mean = (power[last] - power[first]) / np.maximum(1, last - first)
+    count = np.maximum(1, last - first)
+    mean = (power[last] - power[first]) / count - ((sums[last] - sums[first]) / count) ** 2
     return (10 * np.log10(np.maximum(mean, 1e-10))).astype(np.float32)
 
 
