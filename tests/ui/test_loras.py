@@ -90,6 +90,7 @@ def test_add_change_generate_and_load_back(open_page, lora_app, picture, tmp_pat
     expect(grain).to_contain_text("Low noise is suggested")
     shoot(page, "50-loras", full=True)
     set_strength(page, "sepia", "0.35")
+    set_strength(page, "sepia", "")  # emptied: it stays as it was
     expect(sepia.locator("input[type=range]")).to_have_value("0.35")
     row(page, "whirl").get_by_role("button", name="Remove").click()
     expect(page.locator(".w-lora")).to_have_count(2)

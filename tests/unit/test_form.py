@@ -1,9 +1,11 @@
 """What the page's form keeps over a reload, and when a complaint is over."""
 
+import gradio as gr
+
 from wan_ui.catalog import load_catalog
 from wan_ui.pipeline import PIPELINE
-from wan_ui.settings import Settings
-from wan_ui.ui import form
+from wan_ui.settings import ROOT, Settings
+from wan_ui.ui import form, handlers
 
 KEPT = {"size": "256x256", "frames": 17, "steps": 2, "fps": 16, "seed": 7, "model": "wan-tiny", "picture": "/gone.png"}
 
@@ -25,3 +27,16 @@ def test_a_full_queue_is_no_complaint_any_more_when_there_is_room(monkeypatch):
         monkeypatch.setattr(PIPELINE, "has_room", lambda owner, room=room: room)
         form.forget_what_is_mended(view, model, "local")
         assert (view["complaint"] is None) == room
+
+
+def test_why_a_picture_was_refused_stays_however_often_its_removal_is_told(monkeypatch, tmp_path):
+    monkeypatch.setattr(PIPELINE, "settings", Settings(), raising=False)
+    monkeypatch.setattr(handlers, "uploaded", lambda value: value["path"])
+    bad, view = tmp_path / "bad.png", {"refused": False}
+    bad.write_bytes(b"not a picture")
+    assert "bad.png is not a picture" in handlers.show_crop(view, {"path": str(bad)}, "auto", "wan-tiny")[2]
+    for _ in range(3):
+        assert handlers.show_crop(view, None, "auto", "wan-tiny")[2] == gr.skip()
+    good = {"path": str(ROOT / "assets" / "examples" / "cat.jpg")}
+    assert "Used at" in handlers.show_crop(view, good, "auto", "wan-tiny")[2]
+    assert handlers.show_crop(view, None, "auto", "wan-tiny")[2] == ""

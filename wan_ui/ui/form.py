@@ -82,7 +82,8 @@ def using_html(view: dict, model: Model) -> str:
     parts += ["the voice above"] if held.get("voice") else []
     parts += [] if held.get("picture") else ["no picture yet"]
     parts = [part if len(part) > 24 else part.replace(" ", "\u00a0") for part in parts]  # lines break between parts
-    return f'<p class="w-quiet">{text(" · ".join(parts))}</p>'
+    words = text(" · ".join(parts))
+    return f'<p class="w-quiet" title="{words}">{words}</p>'
 
 
 # ---------------------------------------------------------------- what is wrong

@@ -748,15 +748,16 @@ def remove_lora(browser: dict, view: dict, event: gr.EventData) -> list:
 
 @guard
 def show_crop(view: dict, picture, size: str, name: str) -> list:
-    """Updates: picture, crop, note. A picture that is refused is taken away, which is a change as well: the reason
-    stays."""
+    """Updates: picture, crop, note. A picture that is refused is taken away, which is a change as well, and the browser
+    may tell of it more than once: the reason stays until there is another picture."""
     if not picture:
-        refused, view["refused"] = view["refused"], False
-        return [gr.skip(), "", gr.skip() if refused else ""]
+        return [gr.skip(), "", gr.skip() if view["refused"] else ""]
     catalog = load_catalog(PIPELINE.settings.catalog)
     model = catalog.get(as_text(name, "model")) or next(iter(catalog.values()))
     try:
-        return [gr.skip(), *inputs.crop_preview(uploaded(picture), as_text(size, "size", "auto"), model)]
+        preview = inputs.crop_preview(uploaded(picture), as_text(size, "size", "auto"), model)
+        view["refused"] = False
+        return [gr.skip(), *preview]
     except UserError as error:
         view["refused"] = True
         return [None, "", complaint(error)]

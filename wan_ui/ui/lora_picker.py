@@ -30,7 +30,8 @@ element.addEventListener('click', (event) => {
 });
 element.addEventListener('change', (event) => {
   const control = event.target.closest('input[data-do], select[data-do]');
-  if (control && events.includes(control.dataset.do)) send(control, { value: control.value });
+  if (control && !control.value) control.value = control.defaultValue; // emptied: it is as it was
+  else if (control && events.includes(control.dataset.do)) send(control, { value: control.value });
 });
 element.addEventListener('input', (event) => {
   const slider = event.target.closest('input[type=range]');
