@@ -25,5 +25,8 @@ def test_the_stored_numbers_are_upstreams(load, lightx2v, model, scheme, request
         kept.save(path, f"LightX2V {commit.stdout.strip()}, {scheme}, float32 on a CPU")
     again = references.load_reference(path)
     assert again.source.startswith(f"LightX2V {COMMIT}")
+    # fp8: activations are rounded to e4m3, and the last digit of a sum decides, which the number of threads changes.
+    step = 0.03 if scheme == "fp8" else 1e-3
+    allowed = {"text": 1e-3, "image": 1e-3, "dit high": step, "dit low": step, "decode": 0.01 + step}
     for name, output in again.outputs.items():
-        assert relative_error(found.outputs[name], output) < (0.01 if name == "decode" else 1e-3), name
+        assert relative_error(found.outputs[name], output) < allowed[name], name
