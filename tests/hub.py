@@ -21,6 +21,7 @@ class Hub(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.files, self.requests, self.cut, self.spoil, self.pause = {}, [], 0, 0, 0.0
         self.refuse = 0
+        self.sent = {}  # path -> bytes of its newest answer that are on their way
 
     def start(self) -> "Hub":
         threading.Thread(target=self.serve_forever, daemon=True).start()
@@ -74,5 +75,6 @@ class Handler(BaseHTTPRequestHandler):
                 time.sleep(hub.pause)
                 try:
                     self.wfile.write(content[at : at + PIECE])
+                    hub.sent[self.path] = at + PIECE
                 except (BrokenPipeError, ConnectionResetError):
                     return

@@ -342,7 +342,8 @@ def test_forged_values_through_every_handler(web, app):
             answer = send(handler, [value] * count, event)
             silent = '"success":false' in answer and '"error":null' in answer
             assert "error in Wan UI" not in answer and not silent, (handler["api_name"], value, answer[-500:])
-        assert not count or handler["js"] or "values, not" in send(handler, [None] * (count - 1), None)
+        fewer = 1 if handler["api_name"] == "generate" else count - 1  # the last ones of that have defaults
+        assert not count or handler["js"] or "values, not" in send(handler, [None] * fewer, None)
     assert "Traceback" not in app.log()[seen:]
     assert web.get("/").status_code == 200
 

@@ -49,6 +49,7 @@ def add(commands) -> None:
     parser.add_argument("--size", type=options.size, default="auto", metavar="WxH")
     parser.add_argument("--frames", type=options.positive, metavar="N")
     parser.add_argument("--steps", type=options.positive, metavar="N")
+    parser.add_argument("--fps", type=options.positive, metavar="N")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="comparison.mp4, contact-sheet.png, comparison.json")
     parser.add_argument("--json", action="store_true", help="print the result as JSON, the last line of output")
     parser.set_defaults(run=run)

@@ -51,9 +51,10 @@ def build_api(waiting: int, address: str) -> None:
         if shown:  # Gradio's own examples are addresses, which are refused here; ours are files that it serves itself
             place = f"{address}gradio_api/file={EXAMPLES}"
             voice = next((example.audio for example in shown if example.audio), None)
-            inputs[0].example_payload = lambda: handle_file(f"{place}{shown[0].image.name}")
-            inputs[1].example_payload = lambda: shown[0].prompt
-            inputs[-1].example_payload = lambda: handle_file(f"{place}{voice.name}") if voice else None
+            named = {component.label: component for component in inputs}
+            named["image"].example_payload = lambda: handle_file(f"{place}{shown[0].image.name}")
+            named["prompt"].example_payload = lambda: shown[0].prompt
+            named["audio"].example_payload = lambda: handle_file(f"{place}{voice.name}") if voice else None
         gr.Button().click(
             generate,
             inputs,

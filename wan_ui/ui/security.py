@@ -15,6 +15,7 @@ pages of strangers (see visitor.py), bounds what a request may bring (body.py) a
 the answer.
 """
 
+import inspect
 import json
 import logging
 import os
@@ -127,6 +128,10 @@ class CheckedBlocks(gr.Blocks):
     async def preprocess_data(self, block_fn, inputs, state, explicit_call=False):
         if block_fn.fn is None:
             raise gr.Error("This event is answered in the browser.", print_exception=False)
+        # A caller who knows an older version sends fewer values: the last ones have defaults.
+        parameters = list(inspect.signature(block_fn.fn).parameters.values())[len(inputs) : len(block_fn.inputs)]
+        if all(parameter.default is not parameter.empty for parameter in parameters):
+            inputs = [*inputs, *(parameter.default for parameter in parameters)]
         if len(inputs) < len(block_fn.inputs):
             name, needed = block_fn.api_name or block_fn.name, len(block_fn.inputs)
             words = f"data: {name} takes {needed} values, not {len(inputs)}"
