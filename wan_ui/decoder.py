@@ -14,6 +14,7 @@ import math
 import os
 import re
 import resource
+import signal
 import subprocess
 import threading
 from collections import deque
@@ -170,8 +171,8 @@ def _run(
             yield part
         ended = True
     finally:
-        if not ended:  # nobody wants the rest
-            process.kill()
+        if not ended:  # nobody wants the rest; not Popen.kill, which asks for the exit status of one that has ended
+            os.kill(process.pid, signal.SIGKILL)
         process.stdout.close()
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
