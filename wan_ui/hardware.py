@@ -48,7 +48,8 @@ def installed(names: tuple[str, ...] = KERNELS) -> frozenset[str]:
 
     def found(name: str) -> bool:
         try:
-            return importlib.util.find_spec(name) is not None
+            spec = importlib.util.find_spec(name)
+            return spec is not None and spec.origin is not None  # a folder of that name is no package
         except (ImportError, ValueError):
             return False
 

@@ -29,7 +29,8 @@ from wan_ui.worker import ENGINE_FACTORY, Worker, WorkerError
 
 log = logging.getLogger(__name__)
 
-POLL = 0.2  # seconds between looks at the queue; other processes add to it too
+POLL = 0.2  # seconds between looks at a job
+IDLE = 0.5  # and at an empty queue: other processes add to it too, this one wakes its thread
 MIN_FREE_MB = 200  # below this a job is refused rather than started
 TRY_AGAIN = 1.0  # seconds between attempts at a write that must not be lost
 LAST_TRIES = 4.0  # seconds for such writes once the app is to stop
@@ -297,7 +298,7 @@ class Pipeline:
                 log.exception("the queue stumbled; it goes on")
                 worked = False
             if not worked:
-                self._wake.wait(POLL)
+                self._wake.wait(IDLE)
                 self._wake.clear()
 
     def _examine_wanted(self) -> bool:

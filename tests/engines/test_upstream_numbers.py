@@ -17,7 +17,7 @@ SCHEMES = ("bf16", "fp8", "gguf-Q8_0", "gguf-Q5_0", "gguf-Q4_0")
 
 
 def stored(scheme: str):
-    return ROOT / "tests" / "golden" / "lightx2v" / f"{scheme}.safetensors"
+    return ROOT / "tests" / "golden" / "of-lightx2v" / f"{scheme}.safetensors"
 
 
 @pytest.fixture(scope="module")

@@ -127,17 +127,39 @@ def examples(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def scripted(scripted_catalog, examples, tmp_path_factory):
-    """Start apps with the scripted engine: scripted(folder, WAN_UI_...=...). All are stopped at the end."""
-    apps = []
+    """Start apps with the scripted engine: scripted(folder, WAN_UI_...=...).
+
+    Each is stopped with the test or the file that started it: a dozen idle apps take a core from the others.
+    """
 
     def start(folder: Path | None = None, **environ: str) -> App:
         defaults = {"WAN_UI_CATALOG": str(scripted_catalog), "TEST_EXAMPLES": str(examples)}
-        apps.append(App(folder or tmp_path_factory.mktemp("app"), **{**defaults, **environ}))
-        return apps[-1].start()
+        start.apps.append(App(folder or tmp_path_factory.mktemp("app"), **{**defaults, **environ}))
+        return start.apps[-1].start()
 
+    start.apps, start.kept = [], []
     yield start
-    for app in apps:
-        app.stop(signal.SIGKILL)
+    stop_apps(start, 0, kept=True)
+
+
+def stop_apps(scripted, first: int, kept: bool = False) -> None:
+    for app in scripted.apps[first:]:
+        if kept or app not in scripted.kept:
+            app.stop(signal.SIGKILL)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def apps_of_this_file(scripted):
+    first = len(scripted.apps)
+    yield
+    stop_apps(scripted, first)
+
+
+@pytest.fixture(autouse=True)
+def apps_of_this_test(scripted):
+    first = len(scripted.apps)  # those of the file are there already: fixtures of a file come before
+    yield
+    stop_apps(scripted, first)
 
 
 # What other people's machines have: proxies that loopback must not go through, a Kubernetes Service of the app's name,
@@ -158,7 +180,8 @@ HOSTILE = {
 @pytest.fixture(scope="session")
 def app(scripted) -> App:
     """One app that most tests share, on a machine as machines are."""
-    return scripted(**HOSTILE)
+    scripted.kept.append(scripted(**HOSTILE))
+    return scripted.kept[-1]
 
 
 @pytest.fixture

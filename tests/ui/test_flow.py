@@ -225,11 +225,11 @@ def test_a_reload_keeps_the_whole_form_and_it_says_what_it_will_use(page: Page, 
     expect(page.locator("#using p")).to_have_text(words)
     expect(page.locator("#examples-note")).to_contain_text("teal")  # an example is made with it as well
     page.wait_for_timeout(300)
-    for _ in range(2):  # the second as soon as the first has been answered
+    for _ in range(2):  # the second as soon as the first is there
         page.reload(wait_until="domcontentloaded")
         page.locator("#card", has_not_text="Connecting").wait_for()
+        expect(page.locator("#using p")).to_have_text(words)
     page.locator("#crop img").wait_for()
-    expect(page.locator("#using p")).to_have_text(words)
     expect(page.locator("#seed input")).to_have_value("77")
     page.fill("#prompt textarea", "after a reload")
     page.click("#generate")
