@@ -57,12 +57,16 @@ class App:
 
     def start(self) -> "App":
         self.started = time.monotonic()
+        before = len(self.log()) if self.log_file.exists() else 0
         with self.log_file.open("a") as log:
             self.process = self.popen(stdout=log, stderr=subprocess.STDOUT)
         while True:
             # A bare socket: asking with httpx every time takes half a core from the app that is starting.
             try:
+                # Its port answers a moment before its events do: it says when it is ready.
                 socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
+                if "Wan UI: http" not in self.log()[before:]:
+                    raise ConnectionError
                 return self
             except OSError:
                 assert self.process.poll() is None, self.log()
