@@ -39,13 +39,14 @@ def pin(model: Model, scheme: Scheme, settings: Settings, engine: str, *, write:
             raise UserError(f"{settings.hub}/{repo}: commit {commit[:7]} has no {missing[0]}; correct the catalog")
         if model.revision(repo) != commit:
             changes.append(f"{repo}: revision {commit} (was {model.revision(repo)})")
-            text = _with_revision(text, repo, commit)
+            text = _with_line(text, f'[repositories."{repo}"]', "revision", f'"{commit}"')
         for file in files:
             size, sha256 = known[file]
             before = model.known(repo, file)
             if sha256 and (before.size, before.sha256) != (size, sha256):
                 changes.append(f"{repo}/{file}: {size:,} bytes, sha256 {sha256[:12]}")
-                text = _with_file(text, repo, file, f'{{ size = {size}, sha256 = "{sha256}" }}')
+                facts = f'{{ size = {size}, sha256 = "{sha256}" }}'
+                text = _with_line(text, f'[repositories."{repo}".files]', f'"{file}"', facts)
     if changes and write:
         _replace(settings.catalog, text)
     return changes
@@ -79,23 +80,14 @@ def _facts(entry: dict) -> tuple[int, str]:
     return int(lfs.get("size") or entry.get("size") or 0), sha256
 
 
-def _with_revision(text: str, repo: str, commit: str) -> str:
-    header, line = f'[repositories."{repo}"]', f'revision = "{commit}"'
+def _with_line(text: str, header: str, key: str, value: str) -> str:
+    """The catalog with `key = value` in the table `header`, in place of the line that is there or as a new one."""
+    line = f"{key} = {value}"
     start = re.search(rf"^{re.escape(header)}[^\n]*\n", text, re.MULTILINE)
     if start is None:
         return f"{text.rstrip()}\n\n{header}\n{line}\n"
     end = _end(text, start.end())
-    part, count = re.subn(r"^revision *=[^\n]*", line, text[start.end() : end], flags=re.MULTILINE)
-    return text[: start.end()] + (part if count else f"{line}\n{part}") + text[end:]
-
-
-def _with_file(text: str, repo: str, file: str, facts: str) -> str:
-    header, line = f'[repositories."{repo}".files]', f'"{file}" = {facts}'
-    start = re.search(rf"^{re.escape(header)}[^\n]*\n", text, re.MULTILINE)
-    if start is None:
-        return f"{text.rstrip()}\n\n{header}\n{line}\n"
-    end = _end(text, start.end())
-    part, count = re.subn(rf'^"{re.escape(file)}" *=[^\n]*', line, text[start.end() : end], flags=re.MULTILINE)
+    part, count = re.subn(rf"^{re.escape(key)} *=[^\n]*", line, text[start.end() : end], flags=re.MULTILINE)
     return text[: start.end()] + (part if count else f"{line}\n{part}") + text[end:]
 
 

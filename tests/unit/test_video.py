@@ -96,6 +96,14 @@ def hlg(nits: np.ndarray) -> np.ndarray:
 CURVES = {"smpte2084": pq, "arib-std-b67": hlg}
 
 
+def make_hdr(path, codes, curve):
+    """A 10-bit BT.2020 video of `codes` (H, W, 3), 0 to 1, tagged with the transfer curve."""
+    tags = f"color_primaries=bt2020:color_trc={curve}:colorspace=bt2020nc:range=tv"
+    filters = f"scale=out_color_matrix=bt2020nc:out_range=tv,format=yuv420p10le,setparams={tags}"
+    coded = ("-c:v", "libx265", "-crf", "8", "-x265-params", "log-level=error")
+    return make(path, "-vf", filters, *coded, pixels=(65535 * codes).round().astype(np.uint16))
+
+
 @pytest.mark.parametrize("curve", CURVES)
 @pytest.mark.parametrize("white", [100, 203])
 def test_hdr_is_as_bright_as_its_ordinary_self(tmp_path, curve, white):
@@ -103,21 +111,7 @@ def test_hdr_is_as_bright_as_its_ordinary_self(tmp_path, curve, white):
     light = np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
     codes = CURVES[curve](light @ (np.linalg.inv(BT2020) @ BT709).T * white)
     assert np.abs(to_light(codes, "bt2020", curve) - light * white).max() < 0.1
-    tags = f"color_primaries=bt2020:color_trc={curve}:colorspace=bt2020nc:range=tv"
-    filters = f"scale=out_color_matrix=bt2020nc:out_range=tv,format=yuv420p10le,setparams={tags}"
-    pixels = (65535 * codes).round().astype(np.uint16)
-    path = make(
-        tmp_path / "hdr.mp4",
-        "-vf",
-        filters,
-        "-c:v",
-        "libx265",
-        "-crf",
-        "8",
-        "-x265-params",
-        "log-level=error",
-        pixels=pixels,
-    )
+    path = make_hdr(tmp_path / "hdr.mp4", codes, curve)
     flat = convert(
         path, tmp_path / "flat.mkv", "-vf", "setparams=color_trc=bt709:color_primaries=bt709", "-c:v", "ffv1"
     )
@@ -130,21 +124,7 @@ def test_hdr_is_as_bright_as_its_ordinary_self(tmp_path, curve, white):
 def test_what_is_brighter_than_white_is_pressed_not_cut(tmp_path):
     steps = np.array([50, 203, 400, 700, 1000])
     codes = pq(np.repeat(steps, 32)[None, :, None] * np.ones((64, 1, 3)))
-    tags = "color_primaries=bt2020:color_trc=smpte2084:colorspace=bt2020nc:range=tv"
-    filters = f"scale=out_color_matrix=bt2020nc:out_range=tv,format=yuv420p10le,setparams={tags}"
-    pixels = (65535 * codes).round().astype(np.uint16)
-    path = make(
-        tmp_path / "sky.mp4",
-        "-vf",
-        filters,
-        "-c:v",
-        "libx265",
-        "-crf",
-        "8",
-        "-x265-params",
-        "log-level=error",
-        pixels=pixels,
-    )
+    path = make_hdr(tmp_path / "sky.mp4", codes, "smpte2084")
     levels = muxer.read_frames(path)[0][0][32, 16::32, 1].astype(int)
     assert abs(levels[0] - 137) <= 2 and (np.diff(levels) >= 1).all() and 236 <= levels[1] <= 244 and levels[4] >= 253
 
