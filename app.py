@@ -10,11 +10,11 @@ import sys
 import threading
 
 from wan_ui.errors import UserError
-from wan_ui.pipeline import PIPELINE
-from wan_ui.preflight import check_folder, check_folders, check_port, say_anything
+from wan_ui.machine.preflight import check_folder, check_folders, check_port, say_anything
+from wan_ui.queue.pipeline import PIPELINE
+from wan_ui.queue.worker import ENGINE_FACTORY
 from wan_ui.settings import Settings, page_environment, settings
 from wan_ui.signals import Stop, stoppable
-from wan_ui.worker import ENGINE_FACTORY
 
 
 def serve(values: Settings, engine_factory: str = ENGINE_FACTORY) -> None:

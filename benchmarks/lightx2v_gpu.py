@@ -174,7 +174,7 @@ class Timed:
 class Ours(Timed):
     def __init__(self, model, scheme, config):
         from wan_ui.engines import lightx2v, lightx2v_config
-        from wan_ui.hardware import measure
+        from wan_ui.machine.hardware import measure
 
         self.model, self.scheme, self.folder = model, scheme, config.models.parent
         lightx2v.import_lightx2v(lightx2v_config.environment(config, measure()))
@@ -227,8 +227,8 @@ class Stock(Timed):
 
     def load(self) -> None:
         from wan_ui.engines import lightx2v, lightx2v_config
+        from wan_ui.files.places import locate
         from wan_ui.patches import gguf_loader
-        from wan_ui.weights import locate
 
         paths = locate(self.model, self.scheme, self.config, "lightx2v")
         kernel = {"bf16": "Default", "fp8": "fp8-torchao"}.get(self.scheme.kind, self.scheme.name)

@@ -27,8 +27,8 @@ sys.path.insert(0, str(ROOT))
 from wan_ui.lipsync.faces import MEAN_FIVE, Face, landmarks_from_five  # noqa: E402
 from wan_ui.lipsync.musetalk import WINDOW, MuseTalk  # noqa: E402
 from wan_ui.lipsync.parsing import BiSeNet, BiSeNetParser, LandmarkParser  # noqa: E402
-from wan_ui.lipsync.sound import SAMPLE_RATE  # noqa: E402
 from wan_ui.lipsync.speech import LipSync  # noqa: E402
+from wan_ui.media.sound import SAMPLE_RATE  # noqa: E402
 
 UNET = {
     "in_channels": 8, "out_channels": 4, "sample_size": 64, "layers_per_block": 2,

@@ -39,11 +39,11 @@ def measure(model, scheme, arguments, folder: Path) -> list[dict]:
     import torch
 
     from wan_ui.catalog import parse_size
-    from wan_ui.dit_file import read_parameters
+    from wan_ui.files.dit_file import read_parameters
+    from wan_ui.files.places import locate
     from wan_ui.qa import synthetic
     from wan_ui.request import LoraSpec
     from wan_ui.settings import settings
-    from wan_ui.weights import locate
 
     size, _, frames = arguments.size.rpartition("x")
     (width, height), frames = parse_size(size), int(frames)

@@ -26,11 +26,10 @@ from PIL import Image
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from wan_ui import muxer  # noqa: E402
 from wan_ui.engines.device import choose_dtype  # noqa: E402
-from wan_ui.lipsync import sound  # noqa: E402
 from wan_ui.lipsync.choice import EMBEDDED  # noqa: E402
 from wan_ui.lipsync.speech import LipSync  # noqa: E402
+from wan_ui.media import muxer, sound  # noqa: E402
 from wan_ui.qa.bench import machine  # noqa: E402
 
 RATES = (12, 16, 24, 25, 30000 / 1001, 30)

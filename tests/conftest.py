@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from wan_ui import weights
+from wan_ui.files import places
 from wan_ui.settings import ROOT, Settings
 
 # What a shell may have set must not change what is tested: settings of another Wan UI or of Gradio, and proxies,
@@ -68,8 +68,8 @@ def pytest_collection_modifyitems(config, items):
 def scripted_settings(tmp_path) -> Settings:
     """Settings whose only model is the scripted one; everything lives in tmp_path."""
     root = tmp_path / "scripted-model"
-    names = ["high_noise_model/config.json", "low_noise_model/config.json", weights.T5_FILE, weights.VAE_FILE]
-    names += [*weights.TOKENIZER_FILES, "HighNoise/x-Q8_0.gguf", "LowNoise/x-Q8_0.gguf"]
+    names = ["high_noise_model/config.json", "low_noise_model/config.json", places.T5_FILE, places.VAE_FILE]
+    names += [*places.TOKENIZER_FILES, "HighNoise/x-Q8_0.gguf", "LowNoise/x-Q8_0.gguf"]
     for name in names:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).touch()

@@ -6,7 +6,7 @@ import re
 import torch
 from safetensors.torch import save_file
 
-from wan_ui.dit_file import parameters
+from wan_ui.files.dit_file import parameters
 
 CONFIG = {
     "dim": 64, "ffn_dim": 96, "num_layers": 2, "num_heads": 2, "in_dim": 36, "out_dim": 16, "text_dim": 32,

@@ -3,7 +3,7 @@
 import torch
 from safetensors.torch import save_file
 
-from wan_ui.engines.checkpoints import dit_names
+from wan_ui.files.names import dit_names
 
 FORMATS = ("lightx2v", "kijai", "model-prefix", "kohya", "peft", "peft-base-model")
 

@@ -11,7 +11,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from wan_ui.errors import UserError
-from wan_ui.quantise import TYPES, quantise_file, suffix
+from wan_ui.files.quantise import TYPES, quantise_file, suffix
 
 
 def main() -> int:

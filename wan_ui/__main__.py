@@ -8,7 +8,7 @@ import sys
 from wan_ui import __version__
 from wan_ui.commands import bench, compare, doctor, download, generate, lipsync, loras, patches, probe, serve, stages
 from wan_ui.errors import UserError
-from wan_ui.preflight import say_anything
+from wan_ui.machine.preflight import say_anything
 from wan_ui.signals import Stop, stoppable
 
 COMMANDS = (serve, generate, lipsync, download, loras, patches, bench, stages, probe, compare, doctor)

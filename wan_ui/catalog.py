@@ -1,7 +1,7 @@
 """Models and quantisation schemes as data, read from configs/catalog.toml.
 
 An entry says what a model is and what it can do (sizes, frames, steps); which files it needs is
-resolved by `wan_ui.weights`. Every value a request carries is checked here, on the server, whatever
+resolved by `wan_ui.files.places`. Every value a request carries is checked here, on the server, whatever
 the page has offered. [repositories] says which commit of a repository is meant and what is known of its files.
 """
 
@@ -87,7 +87,7 @@ class Model:
     repositories  "owner/repo" -> Repository, the same for all models of a catalog
     face      pixels of the width of a face that the model's clips still show well enough to speak; 0: not measured
     hint      what to write in a prompt
-    words     table of the phrases that a small model understands, see wan_ui.words; None: it takes any prompt
+    words     table of the phrases that a small model understands, see wan_ui.queue.words; None: it takes any prompt
     """
 
     name: str

@@ -57,7 +57,7 @@ class Request:
     audio   path of the speech that the face is to speak, in the job's folder; empty: a silent clip
     audio_seconds  how long it lasts
     given   what the model is given in place of the prompt, where it does not take any prompt; else empty
-    understood  how that was said to the person; see wan_ui.words
+    understood  how that was said to the person; see wan_ui.queue.words
     kind    generate, or lipsync: add `audio` to the existing clip `video`. Such a job has no steps, and
             prompt, model, scheme and seed are those that the clip was made with, empty if unknown
     other   fields that another version has stored and this one does not know: kept, not used

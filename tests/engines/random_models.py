@@ -15,10 +15,10 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import UMT5Config, UMT5EncoderModel
 
 from wan_ui.catalog import Model
-from wan_ui.engines.checkpoints import dit_names, inverse, rename, t5_names, vae_names
 from wan_ui.engines.device import Choice
 from wan_ui.engines.diffusers import DiffusersEngine
-from wan_ui.quantise import quantise_file
+from wan_ui.files.names import dit_names, inverse, rename, t5_names, vae_names
+from wan_ui.files.quantise import quantise_file
 
 TEXT_LENGTH = 64
 WORDS = "zoom in out pan left right the camera slowly sunset night fog waves rotate a cat"

@@ -8,9 +8,9 @@ from diffusers.loaders.single_file_utils import convert_wan_transformer_to_diffu
 
 from tests.engines.random_models import randomised, write_text_encoder
 from wan_ui.engines import text
-from wan_ui.engines.checkpoints import count, dit_names, inverse, load_strict, rename, strip_prefix, vae_names
 from wan_ui.engines.vae import vae_layout
 from wan_ui.errors import UserError
+from wan_ui.files.names import count, dit_names, inverse, load_strict, rename, strip_prefix, vae_names
 
 DIT = {"num_attention_heads": 2, "attention_head_dim": 12, "text_dim": 8, "freq_dim": 8, "ffn_dim": 16}
 

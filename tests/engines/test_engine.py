@@ -11,11 +11,11 @@ import torch
 from PIL import Image
 
 from tests.engines.random_models import make_engine, quiet
-from wan_ui import weights
 from wan_ui.engines.device import Choice, Residence, choose_device, choose_dtype, choose_residence
 from wan_ui.engines.diffusers import DiffusersEngine
 from wan_ui.errors import Cancelled, UserError
-from wan_ui.hardware import Hardware
+from wan_ui.files import places
+from wan_ui.machine.hardware import Hardware
 from wan_ui.request import STAGES
 
 
@@ -241,8 +241,8 @@ def test_choices_have_reasons(a14b, monkeypatch):
 def test_missing_and_damaged_files_are_named(a14b, tmp_path, isolated_settings):
     root = Path(a14b.root.removeprefix("embedded:"))
     damage = {
-        weights.T5_FILE: lambda p: p.write_bytes(p.read_bytes()[:2000]),
-        weights.VAE_FILE: lambda p: p.write_bytes(b"PK\x03\x04" + bytes(500)),
+        places.T5_FILE: lambda p: p.write_bytes(p.read_bytes()[:2000]),
+        places.VAE_FILE: lambda p: p.write_bytes(b"PK\x03\x04" + bytes(500)),
         "HighNoise/random-HighNoise-Q8_0.gguf": lambda p: p.write_bytes(p.read_bytes()[:-100]),
         "google/umt5-xxl/tokenizer.json": lambda p: p.write_text("{"),
         "high_noise_model/config.json": lambda p: p.write_text("[1]"),

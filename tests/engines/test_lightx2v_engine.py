@@ -10,12 +10,13 @@ from safetensors.torch import load_file, save_file
 
 from tests.engines.lightx2v_standin import installed
 from tests.lightx2v.jobs import make_request, quiet, stop_at
-from wan_ui import patches, weights
+from wan_ui import patches
 from wan_ui import settings as settings_module
 from wan_ui.catalog import load_catalog
 from wan_ui.engines import lightx2v, schedule
 from wan_ui.engines.lightx2v import LightX2VEngine
 from wan_ui.errors import Cancelled, UserError
+from wan_ui.files import places
 from wan_ui.patches import Outcome
 from wan_ui.request import LoraSpec
 from wan_ui.settings import load_settings
@@ -36,7 +37,7 @@ def calls(tmp_path, monkeypatch):
 @pytest.fixture
 def model(calls):
     model = load_catalog(settings_module.settings().catalog)["wan-tiny"]
-    missing = weights.availability(model, model.scheme("bf16"), settings_module.settings())
+    missing = places.availability(model, model.scheme("bf16"), settings_module.settings())
     if missing:
         pytest.skip(f"Wan-Tiny: {missing}")
     return model
@@ -56,7 +57,7 @@ def configuration(calls) -> dict:
 
 def test_a_load_hands_over_files_and_schedule(engine, calls, model):
     values = configuration(calls)
-    paths = weights.locate(model, model.scheme("bf16"), settings_module.settings(), engine="lightx2v")
+    paths = places.locate(model, model.scheme("bf16"), settings_module.settings(), engine="lightx2v")
     assert values["model_cls"] == "wan2.2_moe_distill" and values["model_path"].endswith("wan-tiny")
     assert values["high_noise_original_ckpt"] == str(paths.experts[0])
     assert values["low_noise_original_ckpt"] == str(paths.experts[1])

@@ -9,13 +9,13 @@ from safetensors.torch import save_file
 
 from tests import lora_files
 from tests.engines.random_models import make_engine
-from wan_ui.dit_file import read_dit, read_parameters
-from wan_ui.engines.checkpoints import dit_names
 from wan_ui.errors import UserError
+from wan_ui.files.dit_file import read_dit, read_parameters
+from wan_ui.files.names import dit_names
+from wan_ui.files.places import locate
+from wan_ui.files.tensors import float_tensors
 from wan_ui.request import LoraSpec
 from wan_ui.settings import settings
-from wan_ui.tensors import float_tensors
-from wan_ui.weights import locate
 
 SIDES = {"high_noise": 0, "low_noise": 1}
 EVERY = "blocks.0.self_attn.q"  # a layer that every LoRA of these tests has
@@ -59,7 +59,7 @@ def forward(engine, inputs) -> list[torch.Tensor]:
 def merged(engine, experts, index, differences, inputs, strength=1.0) -> torch.Tensor:
     """The expert's output with the differences added to its weights: the reference."""
     from wan_ui.engines import dit
-    from wan_ui.engines.checkpoints import dit_names, rename
+    from wan_ui.files.names import dit_names, rename
 
     path = experts[index]
     tensors = float_tensors(path, read_dit(path))

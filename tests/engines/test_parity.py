@@ -8,7 +8,7 @@ from PIL import Image
 from transformers import PreTrainedTokenizerFast
 
 from tests.engines.random_models import make_engine, quiet
-from wan_ui.weights import locate
+from wan_ui.files.places import locate
 
 
 class DistilledScheduler(FlowMatchEulerDiscreteScheduler):

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from tests.engines.random_models import make_engine, quiet, write_dit
 from wan_ui.engines import dit
 from wan_ui.errors import UserError
-from wan_ui.quantise import TYPES, quantise_file, suffix
+from wan_ui.files.quantise import TYPES, quantise_file, suffix
 
 CPU = torch.device("cpu")
 # Relative error of one forward in float32 arithmetic: of the stored numbers alone.

@@ -5,8 +5,8 @@ Made by tests/lightx2v/test_upstream_numbers.py, on Wan-Tiny at 64x64, 5 frames,
 
 import pytest
 
-from wan_ui import weights
 from wan_ui.catalog import load_catalog
+from wan_ui.files import places
 from wan_ui.patches.record import COMMIT
 from wan_ui.qa import reference as references
 from wan_ui.qa.blocks import relative_error
@@ -23,7 +23,7 @@ def stored(scheme: str):
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     found = load_catalog(settings().catalog)["wan-tiny"]
-    missing = weights.availability(found, found.scheme("bf16"), settings())
+    missing = places.availability(found, found.scheme("bf16"), settings())
     if missing:
         pytest.skip(f"Wan-Tiny: {missing}")
     return found

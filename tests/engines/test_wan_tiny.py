@@ -11,9 +11,9 @@ from transformers import AutoTokenizer
 from tests.engines.random_models import make_engine, quiet
 from wan_ui.catalog import load_catalog
 from wan_ui.engines import text
+from wan_ui.files.places import locate
 from wan_ui.request import Request
 from wan_ui.settings import ROOT, settings
-from wan_ui.weights import locate
 
 FOLDER = ROOT / "assets" / "wan-tiny"
 pytestmark = pytest.mark.skipif(not list(FOLDER.glob("HighNoise/*.gguf")), reason=f"{FOLDER} holds no weights yet")

@@ -8,8 +8,8 @@ thresholds: room for another processor's rounding (bf16 here: SSIM 1.00) and for
 import numpy as np
 import pytest
 
-from wan_ui import muxer
 from wan_ui.errors import UserError
+from wan_ui.media import muxer
 from wan_ui.qa import golden
 from wan_ui.settings import ROOT, Settings
 

@@ -5,9 +5,10 @@ import pytest
 import torch
 
 from tests.lightx2v.jobs import make_request, quiet
-from wan_ui import hardware, weights
 from wan_ui.catalog import load_catalog
-from wan_ui.hardware import GIB
+from wan_ui.files import places
+from wan_ui.machine import hardware
+from wan_ui.machine.hardware import GIB
 from wan_ui.patches import embedded_sizes
 from wan_ui.qa import synthetic
 from wan_ui.qa.bench import peak_gib
@@ -67,7 +68,7 @@ def test_finite_numbers_in_the_memory_that_the_catalog_promises(full_size, tmp_p
     """No more of the GPU can be had than is promised for a clip of that size, with everything resident."""
     model = load_catalog(current().catalog)[name]
     sizes = [model.sizes[0], *sizes]
-    promises = [weights.memory(model, model.scheme(scheme), "lightx2v", size)[0] for size in sizes]
+    promises = [places.memory(model, model.scheme(scheme), "lightx2v", size)[0] for size in sizes]
     needs(max(promises))
     engine, model = full_size(name, scheme, lightx2v_offload="none")
     for size, promise in zip(sizes, promises, strict=True):

@@ -12,12 +12,12 @@ from tests.lightx2v.test_k_quants import (  # noqa: F401 - the same, on this dev
 from wan_ui.catalog import FP8_KERNELS
 from wan_ui.engines import lightx2v_kernels
 from wan_ui.engines.kernel_choice import ATTENTION
-from wan_ui.hardware import installed
+from wan_ui.files.tensors import dequantise_fp8, quantise_fp8
+from wan_ui.machine.hardware import installed
 from wan_ui.patches import fp8_sgl
 from wan_ui.patches.record import resolve
-from wan_ui.tensors import dequantise_fp8, quantise_fp8
 
-FP8, SAGE = 0.06, 0.08  # as in wan_ui.qa.probes
+FP8, SAGE = 0.06, 0.08  # as in wan_ui.machine.probes
 
 
 @pytest.fixture(params=FP8_KERNELS)

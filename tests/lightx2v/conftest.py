@@ -15,9 +15,10 @@ import pytest
 from tests.lightx2v.cpu import Absent, be_a_platform
 from tests.lightx2v.jobs import quiet
 from wan_ui import catalog as catalogs
-from wan_ui import patches, weights
+from wan_ui import patches
 from wan_ui import settings as settings_module
-from wan_ui.hardware import lightx2v_missing, measure
+from wan_ui.files import places
+from wan_ui.machine.hardware import lightx2v_missing, measure
 from wan_ui.patches.record import owner
 from wan_ui.settings import load_settings
 
@@ -45,7 +46,7 @@ def settings(tmp_path_factory):
 @pytest.fixture(scope="session")
 def model(settings):
     tiny = catalogs.load_catalog(settings.catalog)["wan-tiny"]
-    missing = weights.availability(tiny, tiny.scheme(""), settings)
+    missing = places.availability(tiny, tiny.scheme(""), settings)
     if missing:
         pytest.skip(f"Wan-Tiny: {missing}")
     return tiny

@@ -7,13 +7,13 @@ import torch
 
 from tests import dit_files
 from tests.lightx2v.test_loras import predict, shapes  # noqa: F401 - fixtures
-from wan_ui import weights
 from wan_ui.catalog import Scheme
-from wan_ui.dit_file import read_dit
 from wan_ui.engines import diffusers, lightx2v
 from wan_ui.errors import UserError
+from wan_ui.files import places
+from wan_ui.files.dit_file import read_dit
+from wan_ui.files.tensors import float_tensors
 from wan_ui.settings import settings
-from wan_ui.tensors import float_tensors
 
 QUANT = dit_files.said("float8_e4m3fn")
 
@@ -44,7 +44,7 @@ LAYOUTS = {
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_layouts(name, load, reference, model, predict, tmp_path, monkeypatch):  # noqa: F811
     kind, write, bound = LAYOUTS[name]
-    own = weights.locate(model, model.scheme("gguf-Q8_0"), settings(), "lightx2v")
+    own = places.locate(model, model.scheme("gguf-Q8_0"), settings(), "lightx2v")
     files = []
     for side, path in zip(("high", "low"), own.experts, strict=True):
         target = tmp_path / f"own_{side}_noise.{'gguf' if kind == 'gguf' else 'safetensors'}"
@@ -60,7 +60,7 @@ def test_layouts(name, load, reference, model, predict, tmp_path, monkeypatch): 
 def test_what_is_refused_leaves_the_loaded_model(load, model, predict, tmp_path, monkeypatch):  # noqa: F811
     engine = load("bf16")
     base = predict(engine)
-    own = weights.locate(model, model.scheme("gguf-Q8_0"), settings(), "lightx2v")
+    own = places.locate(model, model.scheme("gguf-Q8_0"), settings(), "lightx2v")
     target = tmp_path / "own_high_noise.gguf"
     dit_files.save_gguf(target, float_tensors(own.experts[0], read_dit(own.experts[0])), "IQ4_NL")
     monkeypatch.setattr(lightx2v, "locate", lambda *args, **options: replace(own, experts=(target, own.experts[1])))

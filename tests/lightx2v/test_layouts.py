@@ -8,10 +8,10 @@ import torch
 
 from tests.lightx2v.conftest import UPSTREAM
 from wan_ui.engines.lora_lightx2v import _leaves
+from wan_ui.files.places import locate
 from wan_ui.patches import embedded_sizes
 from wan_ui.qa import layouts
 from wan_ui.settings import settings
-from wan_ui.weights import locate
 
 
 def shapes(layout):

@@ -8,11 +8,11 @@ from safetensors.torch import save_file
 from tests import lora_files
 from tests.engines import test_loras
 from tests.lightx2v.jobs import make_request, quiet
-from wan_ui.dit_file import read_parameters
 from wan_ui.errors import UserError
+from wan_ui.files.dit_file import read_parameters
+from wan_ui.files.places import locate
 from wan_ui.request import LoraSpec
 from wan_ui.settings import settings
-from wan_ui.weights import locate
 
 SIDES = ("high_noise", "low_noise")
 

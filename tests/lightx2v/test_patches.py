@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from tests.lightx2v.jobs import make_request, quiet
-from wan_ui import patches, weights
+from wan_ui import patches
 from wan_ui.engines.lightx2v_config import checkout
-from wan_ui.hardware import Hardware
+from wan_ui.files import places
+from wan_ui.machine.hardware import Hardware
 from wan_ui.patches import copy_back, embedded_sizes, fp8_scales, fp8_sgl, gguf_pinned, post_weight, t5_offload
 from wan_ui.patches.record import Facts, in_source, resolve
 
@@ -21,7 +22,7 @@ WEIGHT = "blocks.0.self_attn.q.weight"
 @pytest.fixture
 def experts(model, settings):
     """experts("fp8") -> files of the high and low expert."""
-    return lambda scheme: weights.locate(model, model.scheme(scheme), settings).experts
+    return lambda scheme: places.locate(model, model.scheme(scheme), settings).experts
 
 
 def ggml(path, name=WEIGHT):
@@ -39,7 +40,7 @@ def test_target_stands_in_the_source(lightx2v, patch, settings):
 def test_embedded_sizes(lightx2v, model, settings, unpatched):
     from lightx2v.models.video_encoders.hf.wan import vae
 
-    path = str(weights.locate(model, model.scheme("bf16"), settings).vae)
+    path = str(places.locate(model, model.scheme("bf16"), settings).vae)
     unpatched(embedded_sizes.PATCH)
     with pytest.raises(RuntimeError, match=r"size mismatch for encoder\.conv1\.weight"):
         vae._video_vae(pretrained_path=path, z_dim=16, dtype=torch.float32)
@@ -110,8 +111,8 @@ def test_copy_back(lightx2v, experts, unpatched):
 
 
 def test_fp8_scales(lightx2v, load, experts):
-    from wan_ui.headers import read_header
-    from wan_ui.tensors import read_tensor
+    from wan_ui.files.headers import read_header
+    from wan_ui.files.tensors import read_tensor
 
     path = experts("fp8")[0]
     info = read_header(path).tensors[f"{WEIGHT}_scale"]
@@ -127,8 +128,8 @@ def test_fp8_scales(lightx2v, load, experts):
 def test_fp8_sgl(lightx2v, unpatched, experts):
     from lightx2v.utils.registry_factory import MM_WEIGHT_REGISTER
 
-    from wan_ui.headers import read_header
-    from wan_ui.tensors import dequantise_fp8, read_tensor
+    from wan_ui.files.headers import read_header
+    from wan_ui.files.tensors import dequantise_fp8, read_tensor
 
     infos = read_header(experts("fp8")[0]).tensors
     tensors = {name: read_tensor(experts("fp8")[0], infos[name]) for name in (WEIGHT, f"{WEIGHT}_scale")}

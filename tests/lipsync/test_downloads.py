@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 
 from tests.hub import Hub
-from wan_ui import download
 from wan_ui.__main__ import main
 from wan_ui.errors import UserError
+from wan_ui.files import download
 from wan_ui.lipsync import choice, downloads
 from wan_ui.lipsync.choice import EMBEDDED, OFFICIAL, choose_weights, shortcoming
 from wan_ui.lipsync.files import DETECTOR, DWPOSE_SOURCES, PARSER, POSE, SOURCES, find_weights

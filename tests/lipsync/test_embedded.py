@@ -13,10 +13,10 @@ import pytest
 import torch
 from PIL import Image
 
-from wan_ui.lipsync import sound
 from wan_ui.lipsync.choice import EMBEDDED, OFFICIAL, choose_weights
 from wan_ui.lipsync.files import NETWORKS
 from wan_ui.lipsync.speech import LipSync
+from wan_ui.media import sound
 from wan_ui.settings import ROOT, Settings
 
 FPS = 16

@@ -20,8 +20,8 @@ from wan_ui.lipsync.faces import (
 )
 from wan_ui.lipsync.files import DETECTOR, POSE
 from wan_ui.lipsync.tracks import face_box, follow
+from wan_ui.queue.speech_intake import look_for_face
 from wan_ui.settings import ROOT, Settings
-from wan_ui.speech_intake import look_for_face
 
 
 def at(x: float, y: float, size: float = 60.0) -> Face:
@@ -46,7 +46,7 @@ def test_a_large_photo_gives_the_same_face(portrait):
 
 def test_no_torch_is_needed():
     """The page asks before a clip is made, and its process must stay small."""
-    modules = "wan_ui.lipsync.usable, wan_ui.lipsync.sound, wan_ui.lipsync.files"
+    modules = "wan_ui.lipsync.usable, wan_ui.media.sound, wan_ui.lipsync.files"
     code = f"import sys, {modules}; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
 

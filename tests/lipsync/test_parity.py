@@ -21,7 +21,6 @@ from transformers import WhisperConfig, WhisperFeatureExtractor, WhisperModel
 from tests.lipsync import upstream as upstream_code
 from tests.lipsync.make_references import STORED, theirs
 from tests.lipsync.random_musetalk import WHISPER, write_musetalk
-from wan_ui.lipsync import sound
 from wan_ui.lipsync.blend import blend_mask, crop_square, paste
 from wan_ui.lipsync.faces import Face, LibFaceDetector
 from wan_ui.lipsync.features import AudioFeatures
@@ -29,6 +28,7 @@ from wan_ui.lipsync.files import PARSER
 from wan_ui.lipsync.parsing import SIDE, BiSeNet, load_parser
 from wan_ui.lipsync.speech import LipSync
 from wan_ui.lipsync.tracks import follow_upstream
+from wan_ui.media import sound
 
 # Taken out of the environment: it is the tests' own, and the app refuses settings that it does not know.
 CHECKOUT = os.environ.pop("WAN_UI_MUSETALK_PATH", "")

@@ -17,13 +17,13 @@ from tests.lipsync import reference_inputs as inputs
 from tests.lipsync import upstream
 from tests.lipsync.make_references import STORED
 from tests.lipsync.reference_inputs import BOXES, MODES, RATES, SPOKEN, keep
-from wan_ui.lipsync import sound
 from wan_ui.lipsync.blend import blend_mask, crop_square, paste
 from wan_ui.lipsync.faces import Face
 from wan_ui.lipsync.features import AudioFeatures
 from wan_ui.lipsync.musetalk import load_musetalk
 from wan_ui.lipsync.parsing import BiSeNet, BiSeNetParser
 from wan_ui.lipsync.tracks import follow_upstream
+from wan_ui.media import sound
 
 CPU = torch.device("cpu")
 NO_LANDMARKS = np.zeros((68, 2), np.float32)

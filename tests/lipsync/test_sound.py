@@ -10,10 +10,9 @@ import pytest
 import torch
 
 from tests.lipsync.conftest import tone
-from wan_ui import decoder
 from wan_ui.errors import UserError
-from wan_ui.lipsync import sound
 from wan_ui.lipsync.features import AudioFeatures
+from wan_ui.media import decoder, sound
 
 
 def write_wave(path, samples, rate=16_000, channels=1, width=2):

@@ -8,16 +8,17 @@ from dataclasses import replace
 import pytest
 
 from tests.patches.test_records import CATALOG, H200, RTX3060, TINY
-from wan_ui import hardware, weights
 from wan_ui import settings as settings_module
 from wan_ui.catalog import FP8_KERNELS
 from wan_ui.engines import base, schedule
 from wan_ui.engines import lightx2v_config as config
 from wan_ui.errors import UserError
-from wan_ui.hardware import GIB
+from wan_ui.files import places
+from wan_ui.files.places import Paths, locate, work
+from wan_ui.machine import hardware
+from wan_ui.machine.hardware import GIB
 from wan_ui.qa import synthetic
 from wan_ui.settings import load_settings
-from wan_ui.weights import Paths, locate, work
 
 SETTINGS = load_settings({})
 SCHEMES = [(model, scheme) for model in CATALOG.values() for scheme in model.schemes.values()]
@@ -284,9 +285,9 @@ def test_a_driver_that_does_not_answer_is_told_without_torch(tmp_path, monkeypat
         here = replace(SETTINGS, lightx2v_path=str(tmp_path))
         assert words in hardware.lightx2v_missing(here)
         assert hardware.engine_name("auto", here) == "diffusers"
-        monkeypatch.setattr(weights, "nvidia_gpu", lambda: True)
+        monkeypatch.setattr(places, "nvidia_gpu", lambda: True)
         model = CATALOG["i2v-a14b"]
-        assert words in weights.availability(model, model.scheme(""), here)
+        assert words in places.availability(model, model.scheme(""), here)
         script.write_text("#!/bin/sh\necho GPU 0\n")
         hardware.driver_fault.cache_clear()
         assert hardware.lightx2v_missing(here) == ""

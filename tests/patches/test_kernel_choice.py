@@ -9,11 +9,11 @@ from wan_ui.catalog import FP8_KERNELS
 from wan_ui.engines import lightx2v_config as config
 from wan_ui.engines.kernel_choice import SAFE, Chooser
 from wan_ui.errors import UserError
-from wan_ui.hardware import GIB, KERNELS, Hardware
-from wan_ui.qa import probe
-from wan_ui.qa.probes import PROBES
+from wan_ui.files.places import Paths
+from wan_ui.machine import probe
+from wan_ui.machine.hardware import GIB, KERNELS, Hardware
+from wan_ui.machine.probes import PROBES
 from wan_ui.settings import load_settings
-from wan_ui.weights import Paths
 
 EVERYTHING = frozenset(KERNELS)
 CARDS = {

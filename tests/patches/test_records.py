@@ -13,7 +13,7 @@ from tests import dit_files
 from wan_ui import patches
 from wan_ui.__main__ import main
 from wan_ui.catalog import load_catalog
-from wan_ui.hardware import Hardware
+from wan_ui.machine.hardware import Hardware
 from wan_ui.patches import bf16_loader, copy_back, fp8_scales, gc_freeze, gguf_loader
 from wan_ui.patches.record import COMMIT, Facts, PatchError, in_source, is_ours, resolve
 from wan_ui.settings import ROOT, load_settings

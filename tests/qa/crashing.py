@@ -5,7 +5,7 @@ import subprocess
 import sys
 import time
 
-from wan_ui.qa.probes import Shape, Trial
+from wan_ui.machine.probes import Shape, Trial
 
 
 def segfault(shape: Shape) -> Trial:

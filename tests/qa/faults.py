@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 import torch
 
 from wan_ui.engines import schedule, text, vae
-from wan_ui.headers import read_header
+from wan_ui.files.headers import read_header
+from wan_ui.files.places import locate
+from wan_ui.files.tensors import read_tensor
 from wan_ui.settings import settings
-from wan_ui.tensors import read_tensor
-from wan_ui.weights import locate
 
 BEGIN, END = "<!-- faults -->", "<!-- /faults -->"
 

@@ -8,12 +8,12 @@ from PIL import Image
 from skimage.metrics import peak_signal_noise_ratio
 
 from tests.unit.test_command_line import wan_ui
-from wan_ui import muxer
 from wan_ui.commands.compare import vary
 from wan_ui.errors import UserError
-from wan_ui.intake import Draft
+from wan_ui.media import muxer
 from wan_ui.qa import compare
 from wan_ui.qa.compare import Item
+from wan_ui.queue.intake import Draft
 
 
 def clip(seed: int, count: int = 5, width: int = 64, height: int = 48) -> np.ndarray:

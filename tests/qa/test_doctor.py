@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from tests.unit.test_command_line import wan_ui
-from wan_ui.jobs import Jobs
-from wan_ui.pipeline import Pipeline
 from wan_ui.qa import doctor
+from wan_ui.queue.jobs import Jobs
+from wan_ui.queue.pipeline import Pipeline
 from wan_ui.request import Request
 from wan_ui.settings import ROOT, Settings
 
@@ -44,7 +44,7 @@ LEAKS = [
     f"{Path.home()}/pictures/aunt.png",
     "/home/marianne/models/x.gguf",
     "/Users/marianne/x",
-    f"{ROOT}/wan_ui/worker.py",
+    f"{ROOT}/wan_ui/queue/worker.py",
 ]
 
 
@@ -58,7 +58,7 @@ def test_nothing_personal_is_in_the_report(settings):
     words += [getpass.getuser()] if len(getpass.getuser()) > 4 else []
     assert [word for word in words if word in text] == []
     error = report["errors"][0]
-    assert "<wan-ui>/wan_ui/worker.py" in error["error"] and "<lightx2v>/lightx2v/infer.py" in error["error"]
+    assert "<wan-ui>/wan_ui/queue/worker.py" in error["error"] and "<lightx2v>/lightx2v/infer.py" in error["error"]
     assert error["model"] == "wan-tiny fp8, auto" and error["clip"] == "256x256, 17 frames, 4 steps"
     assert report["settings"]["auth"] == report["settings"]["lightx2v_path"] == "set"
 

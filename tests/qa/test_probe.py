@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from wan_ui.qa import probe
-from wan_ui.qa.probes import PROBES, Probe, Shape
+from wan_ui.machine import probe
+from wan_ui.machine.probes import PROBES, Probe, Shape
 from wan_ui.settings import Settings
 
 SMALL, LARGE = Shape("toy small", 16, 2, 8, 32), Shape("toy large", 64, 2, 8, 32)
@@ -165,7 +165,7 @@ def test_the_kernels_that_run_anywhere_are_right(settings):
 
 def test_a_kernel_that_forgets_the_last_rows_is_wrong():
     """The check looks at some rows only, the last among them."""
-    from wan_ui.qa import probes
+    from wan_ui.machine import probes
 
     def forgetful(x, scale, shift):
         result = x * (1 + scale) + shift
@@ -184,8 +184,8 @@ def test_the_engine_takes_what_was_found_right(settings, monkeypatch, tmp_path):
     """An attention that is faster and right is taken; an fp8 product that is wrong is left for another."""
     from wan_ui.catalog import load_catalog
     from wan_ui.engines import lightx2v_config
-    from wan_ui.hardware import Hardware
-    from wan_ui.weights import Paths
+    from wan_ui.files.places import Paths
+    from wan_ui.machine.hardware import Hardware
 
     monkeypatch.setattr(probe, "gpu", lambda: {"name": "GPU", "driver": "1", "memory": "1"})
     kernels = frozenset({"triton", "flash_attn", "sageattention"})

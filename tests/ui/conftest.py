@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw
 from playwright.sync_api import Error as PlaywrightError
 from playwright.sync_api import Page, expect, sync_playwright
 
-from wan_ui import weights
+from wan_ui.files import places
 from wan_ui.settings import ROOT
 
 # Seconds: what a right app needs even on a machine that is busy ten times over. Nothing here measures speed.
@@ -108,8 +108,8 @@ def chromium():
 def scripted_catalog(tmp_path_factory) -> Path:
     """The shipped catalog, whose Wan-Tiny has (empty) files: the scripted engine reads none of them."""
     folder = tmp_path_factory.mktemp("catalog")
-    names = ["high_noise_model/config.json", "low_noise_model/config.json", weights.T5_FILE, weights.VAE_FILE]
-    names += [*weights.TOKENIZER_FILES, "HighNoise/x-Q8_0.gguf", "LowNoise/x-Q8_0.gguf"]
+    names = ["high_noise_model/config.json", "low_noise_model/config.json", places.T5_FILE, places.VAE_FILE]
+    names += [*places.TOKENIZER_FILES, "HighNoise/x-Q8_0.gguf", "LowNoise/x-Q8_0.gguf"]
     for name in names:
         (folder / "model" / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / "model" / name).write_text('{"dim": 256}' if name.endswith("config.json") else "")

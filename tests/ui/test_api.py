@@ -10,9 +10,9 @@ import pytest
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 
-from wan_ui import muxer
 from wan_ui.catalog import load_catalog
-from wan_ui.jobs import Job
+from wan_ui.media import muxer
+from wan_ui.queue.jobs import Job
 from wan_ui.request import Request
 from wan_ui.settings import Settings
 from wan_ui.ui import api

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from tests.ui.conftest import PATIENCE
-from wan_ui import muxer
 from wan_ui.errors import UserError
+from wan_ui.media import muxer
 from wan_ui.qa import compare
 from wan_ui.ui import comparisons
 from wan_ui.ui.comparisons import Comparisons

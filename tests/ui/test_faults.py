@@ -9,7 +9,7 @@ from playwright.sync_api import expect
 
 from tests.scripted_engine import go_on
 from tests.ui.conftest import App, card_says, generate, shoot, wait_for_playing
-from wan_ui.jobs import Jobs
+from wan_ui.queue.jobs import Jobs
 
 
 def test_a_failed_job_says_why_and_is_kept(open_page, app, picture):

@@ -9,7 +9,7 @@ from playwright.sync_api import Page, expect
 
 from tests.scripted_engine import go_on
 from tests.ui.conftest import card_says, generate, shoot, wait_for_playing
-from wan_ui import muxer
+from wan_ui.media import muxer
 
 
 def test_picture_to_clip_to_history(page: Page, app, picture, tmp_path):

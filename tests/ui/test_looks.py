@@ -8,7 +8,7 @@ from playwright.sync_api import Page, expect
 
 from tests.scripted_engine import go_on
 from tests.ui.conftest import card_says, generate, shoot, wait_for_playing
-from wan_ui.jobs import Jobs
+from wan_ui.queue.jobs import Jobs
 from wan_ui.request import Request
 
 DESK, PHONE = (1360, 900), (390, 844)

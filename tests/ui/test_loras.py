@@ -11,7 +11,7 @@ from safetensors.numpy import save_file
 
 from tests.ui.conftest import card_says, generate, shoot, wait_for_playing
 from tests.ui.test_looks import PHONE, faults
-from wan_ui import muxer
+from wan_ui.media import muxer
 
 
 def write(path, width=256, layers=2, **metadata):

@@ -9,8 +9,8 @@ from playwright.sync_api import Page, expect
 
 from tests.hub import Hub
 from tests.ui.conftest import PATIENCE, card_says, generate, shoot, wait_for_playing
-from wan_ui import weights
 from wan_ui.catalog import load_catalog
+from wan_ui.files import places
 
 MEGABYTES = 6
 OTHER = """
@@ -53,8 +53,8 @@ def catalog(scripted_catalog, hub, tmp_path_factory):
     path = tmp_path_factory.mktemp("catalog") / "catalog.toml"
     path.write_text(scripted_catalog.read_text() + OTHER)
     model = load_catalog(path)["other"]
-    for number, ref in enumerate(weights.needed_files(model, model.scheme(""), "diffusers")):
-        repo, file = weights.split(ref)
+    for number, ref in enumerate(places.needed_files(model, model.scheme(""), "diffusers")):
+        repo, file = places.split(ref)
         hub.files[f"/{repo}/resolve/main/{file}"] = bytes([number]) * (MEGABYTES << 20 if "noise." in file else 999)
     return path
 

@@ -9,9 +9,10 @@ from playwright.sync_api import expect
 
 from tests import lora_files
 from tests.ui.conftest import App, card_says, generate, shoot, wait_for_playing
-from wan_ui import muxer, weights
 from wan_ui.catalog import load_catalog
-from wan_ui.dit_file import read_parameters
+from wan_ui.files import places
+from wan_ui.files.dit_file import read_parameters
+from wan_ui.media import muxer
 from wan_ui.settings import ROOT, Settings
 
 
@@ -19,13 +20,13 @@ from wan_ui.settings import ROOT, Settings
 def real_app(tmp_path_factory):
     folder = tmp_path_factory.mktemp("real")
     model = load_catalog(Settings().catalog)["wan-tiny"]
-    missing = weights.availability(model, model.scheme(""), Settings())
+    missing = places.availability(model, model.scheme(""), Settings())
     if missing:
         pytest.skip(f"Wan-Tiny cannot run here: {missing}")
     (folder / "loras").mkdir()
     lora_files.write(folder / "loras" / "odd.safetensors", shapes(model), rank=4, size=0.3)
-    places = {"WAN_UI_CACHE": str(ROOT / "build" / "test-cache"), "WAN_UI_LORAS": str(folder / "loras")}
-    app = App(folder, module=None, **places)
+    folders = {"WAN_UI_CACHE": str(ROOT / "build" / "test-cache"), "WAN_UI_LORAS": str(folder / "loras")}
+    app = App(folder, module=None, **folders)
     yield app.start()
     app.stop()
 

@@ -10,8 +10,8 @@ from tests.lipsync.conftest import tone
 from tests.lipsync.random_musetalk import write_musetalk
 from tests.ui.conftest import card_says, generate, shoot, wait_for_playing
 from tests.ui.test_looks import PHONE, faults
-from wan_ui import muxer
 from wan_ui.lipsync.choice import OFFICIAL
+from wan_ui.media import muxer
 from wan_ui.settings import ROOT
 
 PORTRAIT = ROOT / "assets" / "examples" / "portrait.jpg"

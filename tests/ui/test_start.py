@@ -23,6 +23,6 @@ def test_building_the_page_loads_no_torch():
 
 def test_the_worker_loads_no_gradio():
     """A spawned child imports app.py again; that must stay free of Gradio."""
-    code = "import sys, app, wan_ui.worker; print([name for name in ('gradio', 'torch') if name in sys.modules])"
+    code = "import sys, app, wan_ui.queue.worker; print([name for name in ('gradio', 'torch') if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -2,9 +2,9 @@
 
 import pytest
 
-from wan_ui import weights
 from wan_ui.catalog import find_model, load_catalog, parse_size
 from wan_ui.errors import UserError
+from wan_ui.files import places
 from wan_ui.settings import Settings
 
 
@@ -26,8 +26,8 @@ def test_every_download_is_known(catalog):
     """Each file of a full-size scheme lies in a repository of the catalog; all but config files have a size."""
     for model in catalog.values():
         for scheme in model.schemes.values():
-            for ref in () if model.embedded else weights.needed_files(model, scheme, "lightx2v"):
-                repo, file = weights.split(ref)
+            for ref in () if model.embedded else places.needed_files(model, scheme, "lightx2v"):
+                repo, file = places.split(ref)
                 assert repo in model.repositories, ref
                 assert file.endswith(".json") or model.known(repo, file).shown > 1e8, ref
     assert catalog["i2v-a14b"].revision("lightx2v/Encoders") == "main", "no commit is known"
@@ -103,7 +103,7 @@ def test_the_newest_version_has_the_plain_name(catalog):
 
 def test_float32_files_take_half_of_their_bytes(catalog):
     model = catalog["i2v-a14b"]
-    newest, older = (weights.memory(model, model.scheme(name), "lightx2v")[0] for name in ("bf16", "bf16-1030"))
+    newest, older = (places.memory(model, model.scheme(name), "lightx2v")[0] for name in ("bf16", "bf16-1030"))
     assert newest == pytest.approx(older, abs=0.1)
 
 

@@ -8,8 +8,8 @@ import sys
 
 import pytest
 
-from wan_ui import muxer
 from wan_ui.__main__ import main
+from wan_ui.media import muxer
 from wan_ui.settings import ROOT
 
 

@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from wan_ui.cpus import allowed_cpus, cpu_quota
+from wan_ui.machine.cpus import allowed_cpus, cpu_quota
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 import subprocess
 import time
 
-from wan_ui import decoder
+from wan_ui.media import decoder
 
 
 def test_what_nobody_reads_to_its_end_ends_quietly(monkeypatch):

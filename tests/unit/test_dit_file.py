@@ -10,11 +10,11 @@ pytest.importorskip("gguf")
 
 from tests import dit_files as files  # noqa: E402
 from wan_ui.catalog import Scheme  # noqa: E402
-from wan_ui.dit_file import parameters, read_dit, read_parameters, unfolds  # noqa: E402
 from wan_ui.engines import lightx2v_config  # noqa: E402
 from wan_ui.engines.dit import check_kept, dequantise_iq4_nl  # noqa: E402
 from wan_ui.errors import UserError  # noqa: E402
-from wan_ui.tensors import dequantise_fp8, float_tensors, read_blocks, read_fp8, read_tensor  # noqa: E402
+from wan_ui.files.dit_file import parameters, read_dit, read_parameters, unfolds  # noqa: E402
+from wan_ui.files.tensors import dequantise_fp8, float_tensors, read_blocks, read_fp8, read_tensor  # noqa: E402
 
 FIRST = "blocks.0.self_attn.q.weight"
 FORMAT = files.said("float8_e4m3fn", full_precision_matrix_mult=True)

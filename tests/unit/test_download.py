@@ -10,12 +10,12 @@ from dataclasses import replace
 import pytest
 
 from tests.hub import PIECE, Hub
-from wan_ui import download, weights
 from wan_ui.__main__ import main
 from wan_ui.catalog import KnownFile, Repository, load_catalog
 from wan_ui.errors import Cancelled, UserError
+from wan_ui.files import download, places
+from wan_ui.queue.fetching import DownloadStatus, Staging
 from wan_ui.settings import ROOT, load_settings, settings, use
-from wan_ui.staging import DownloadStatus, Staging
 
 SHIPPED = load_catalog(load_settings({}).catalog)["ti2v-5b"]
 SCHEME = SHIPPED.scheme("")
@@ -37,7 +37,7 @@ def hub(tmp_path, monkeypatch):
     monkeypatch.setattr(download, "PAUSE", 0.01)
     monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda repo, file, revision: None)
     server.settings = replace(load_settings({}), models=tmp_path / "models", hub=server.url)
-    for number, ref in enumerate(weights.needed_files(MODEL, SCHEME, "lightx2v")):
+    for number, ref in enumerate(places.needed_files(MODEL, SCHEME, "lightx2v")):
         repo, _, file = ref.partition(":")
         revision = PINNED if file == DIT else "main"
         size = 9_000 if file == DIT else 5_000 + 1_000 * number
@@ -92,7 +92,7 @@ def test_a_file_of_the_wrong_size_is_fetched_again_without_being_asked(hub):
 def test_fetch_then_everything_is_there(hub):
     seen = []
     download.fetch(plan(hub), lambda item, done: seen.append((item.file, done)))
-    paths = weights.locate(MODEL, SCHEME, hub.settings, "lightx2v")
+    paths = places.locate(MODEL, SCHEME, hub.settings, "lightx2v")
     assert paths.vae.name == "Wan2.2_VAE.pth" and paths.t5.name.endswith("fp8.pth")
     assert ("config.json", 5_000) in seen
     assert not list(hub.settings.models.rglob("*.part"))
@@ -211,7 +211,7 @@ def test_an_end_is_heard_during_a_pause(hub, monkeypatch):
 FETCH = """
 import json, sys
 from pathlib import Path
-from wan_ui import download
+from wan_ui.files import download
 repo, file, url, target, size, etag = json.loads(sys.argv[1])
 print("ready", flush=True)
 sys.stdin.readline()
@@ -267,8 +267,8 @@ def test_the_command(in_use, capsys):
 
 def test_the_command_shows_the_distill_pair_and_keeps_the_configs_of_the_experts(in_use, capsys):
     model = load_catalog(in_use.settings.catalog)["i2v-a14b"]
-    for ref in weights.needed_files(model, model.scheme("gguf-Q4_K_M"), "lightx2v"):
-        repo, file = weights.split(ref)
+    for ref in places.needed_files(model, model.scheme("gguf-Q4_K_M"), "lightx2v"):
+        repo, file = places.split(ref)
         in_use.files[f"/{repo}/resolve/main/{file}"] = bytes(1000)
     assert main(["download", "i2v-a14b", "gguf-Q4_K_M", "--engine", "lightx2v", "--dry-run"]) == 0
     shown = capsys.readouterr().out

@@ -3,7 +3,7 @@
 import gradio as gr
 
 from wan_ui.catalog import load_catalog
-from wan_ui.pipeline import PIPELINE
+from wan_ui.queue.pipeline import PIPELINE
 from wan_ui.settings import ROOT, Settings
 from wan_ui.ui import form, handlers
 

@@ -8,7 +8,7 @@ import tracemalloc
 import pytest
 
 from wan_ui.errors import UserError
-from wan_ui.headers import check_pth, expert_side, gguf_header, read_header, safetensors_header
+from wan_ui.files.headers import check_pth, expert_side, gguf_header, read_header, safetensors_header
 
 
 def string(text: bytes) -> bytes:

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from wan_ui.errors import UserError
-from wan_ui.images import crop_box, fit, open_image, show_crop
+from wan_ui.media.images import crop_box, fit, open_image, show_crop
 
 
 def save(tmp_path, image: Image.Image, name: str, **options):

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from wan_ui.errors import UserError
-from wan_ui.intake import MAX_SEED, Draft, resolve
+from wan_ui.queue.intake import MAX_SEED, Draft, resolve
 
 
 @pytest.fixture

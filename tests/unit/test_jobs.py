@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import pytest
 
-from wan_ui import jobs as jobs_module
 from wan_ui.errors import UserError
-from wan_ui.jobs import Jobs, QueueFull, TableError, TableLocked
-from wan_ui.progress import eta, fraction, reference
+from wan_ui.queue import jobs as jobs_module
+from wan_ui.queue.estimate import eta, fraction, reference
+from wan_ui.queue.jobs import Jobs, QueueFull, TableError, TableLocked
 from wan_ui.request import LoraSpec, Progress, Request
 
 REQUEST = Request("x.png", "a wave", "wan-tiny", "bf16", "auto", 256, 256, 17, 4, 1)

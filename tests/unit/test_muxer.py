@@ -7,8 +7,8 @@ import imageio_ffmpeg
 import numpy as np
 import pytest
 
-from wan_ui import muxer
 from wan_ui.errors import UserError
+from wan_ui.media import muxer
 
 SETTINGS = {
     "prompt": 'a=b; c#d \\ "quoted" é\nsecond line 猫',

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from wan_ui import outputs
-from wan_ui.jobs import Jobs
+from wan_ui.queue import quota
+from wan_ui.queue.jobs import Jobs
 from wan_ui.request import Request
 from wan_ui.settings import Settings
 
@@ -36,7 +36,7 @@ def put(table: Jobs, job_id: str, owner: str = "ann", state: str = "done", kilob
 
 
 def prune(table: Jobs, settings: Settings, **options) -> list[str]:
-    gone = outputs.prune(table.path.parent / "clips", table, settings, **options)
+    gone = quota.prune(table.path.parent / "clips", table, settings, **options)
     assert not any((table.path.parent / "clips" / name).exists() or table.get(name) for name in gone)
     return gone
 
@@ -91,25 +91,25 @@ def test_strays_count_against_nobody_are_listed_and_collected(table, caplog):
             (clips / name / file).write_bytes(bytes(big))
         moment = time.mktime(time.strptime(name[:8] if name[0] == "2" else "20260104", "%Y%m%d"))
         os.utime(clips / name, (moment, moment))
-    quota = replace(UNLIMITED, max_outputs_gb=1200 * KB)
+    allowed = replace(UNLIMITED, max_outputs_gb=1200 * KB)
     with caplog.at_level(logging.WARNING):
-        gone = prune(table, quota, announce=True)
+        gone = prune(table, allowed, announce=True)
     assert gone == ["20260101-000000-0123456789abcdef", "20260102-000000-0123456789abcdef"], "the oldest ones"
     assert "2 folder(s)" in caplog.text and "belong to no job (1.0 MB)" in caplog.text
     assert "20260103-000000-0123456789abcdef, My favourites" in caplog.text
     assert table.get("mine") and (clips / "mine" / "clip.mp4").exists()
-    assert prune(table, quota) == []
+    assert prune(table, allowed) == []
 
 
 def test_a_job_that_is_being_submitted_is_no_stray(table):
     folder = table.path.parent / "clips" / "20260101-000000-0123456789abcdef"
-    outputs.begin(folder)
+    quota.begin(folder)
     (folder / "input.png").write_bytes(bytes(100))
     assert prune(table, UNLIMITED) == [] and folder.exists()
     beginning = folder.with_name(".20260102-000000-0123456789abcdef.part")
     beginning.mkdir()
     assert prune(table, UNLIMITED) == [] and beginning.exists()
-    past = time.time() - 2 * outputs.ABANDONED
+    past = time.time() - 2 * quota.ABANDONED
     for path in (folder, beginning):
         os.utime(path, (past, past))
     assert sorted(prune(table, UNLIMITED)) == [beginning.name, folder.name]

@@ -6,10 +6,10 @@ from dataclasses import replace
 import pytest
 
 from tests.hub import Hub
-from wan_ui import pinning, weights
 from wan_ui.__main__ import main
 from wan_ui.catalog import load_catalog
 from wan_ui.errors import UserError
+from wan_ui.files import pinning, places
 from wan_ui.settings import load_settings, settings, use
 
 COMMIT, SHA = "ab" * 20, "cd" * 32
@@ -25,8 +25,8 @@ def hub(tmp_path, monkeypatch):
     server.settings = replace(load_settings({}), hub=server.url, catalog=catalog)
     model = load_catalog(catalog)["i2v-a14b"]
     files = {}
-    for ref in weights.needed_files(model, model.scheme("fp8"), "lightx2v"):
-        repo, file = weights.split(ref)
+    for ref in places.needed_files(model, model.scheme("fp8"), "lightx2v"):
+        repo, file = places.split(ref)
         entry = {"rfilename": file, "size": 1234}
         if not file.endswith(".json"):
             entry["lfs"] = {"size": 5_000_000_123, "sha256": SHA}
@@ -55,7 +55,7 @@ def test_what_the_hub_says_is_written_and_nothing_else_changes(hub):
     model = load_catalog(hub.settings.catalog)["i2v-a14b"]
     scheme = model.scheme("fp8")
     for ref in (scheme.high, scheme.low):
-        repo, file = weights.split(ref)
+        repo, file = places.split(ref)
         assert model.revision(repo) == COMMIT
         assert (model.known(repo, file).size, model.known(repo, file).sha256) == (5_000_000_123, SHA)
     hub.model = model

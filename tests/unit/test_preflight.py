@@ -10,8 +10,8 @@ from dataclasses import replace
 
 import pytest
 
-from wan_ui import preflight
 from wan_ui.errors import UserError
+from wan_ui.machine import preflight
 from wan_ui.settings import ROOT, Settings
 
 

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from wan_ui.jobs import Job, Jobs
-from wan_ui.progress import eta, fraction, reference
+from wan_ui.queue.estimate import eta, fraction, reference
+from wan_ui.queue.jobs import Job, Jobs
 from wan_ui.request import Progress, Request
 
 REQUEST = Request("x.png", "p", "m", "s", "auto", 100, 100, 10, 4, 1)
@@ -71,7 +71,7 @@ def test_what_speech_takes_before_its_first_frame_is_not_scaled_by_the_voice():
 
 def test_a_stage_begins_anew_with_its_first_step(tmp_path, monkeypatch):
     jobs, now = Jobs(tmp_path / "jobs.sqlite"), iter((1.0, 5.0, 7.0, 9.0))
-    monkeypatch.setattr("wan_ui.jobs.time.monotonic", lambda: next(now))
+    monkeypatch.setattr("wan_ui.queue.jobs.time.monotonic", lambda: next(now))
     jobs.add("a", "local", REQUEST)
     began = []
     for progress in (

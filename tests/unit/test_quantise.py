@@ -11,12 +11,12 @@ gguf = pytest.importorskip("gguf")
 from safetensors.torch import save_file  # noqa: E402
 
 from tests import dit_files  # noqa: E402
-from wan_ui.dit_file import read_dit  # noqa: E402
 from wan_ui.errors import UserError  # noqa: E402
-from wan_ui.headers import read_header  # noqa: E402
-from wan_ui.quantise import QUANTISED, TYPES, quantise_file, suffix  # noqa: E402
+from wan_ui.files.dit_file import read_dit  # noqa: E402
+from wan_ui.files.headers import read_header  # noqa: E402
+from wan_ui.files.quantise import QUANTISED, TYPES, quantise_file, suffix  # noqa: E402
+from wan_ui.files.tensors import dequantise_fp8, float_tensors, quantise_fp8  # noqa: E402
 from wan_ui.settings import ROOT  # noqa: E402
-from wan_ui.tensors import dequantise_fp8, float_tensors, quantise_fp8  # noqa: E402
 
 # Largest error of a weight, in units of the largest weight that shares its scale.
 STEP = {"bf16": 2**-8, "fp8": 2**-4, "Q8_0": 0.005, "Q5_0": 0.07, "Q4_0": 0.13}

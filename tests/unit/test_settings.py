@@ -173,7 +173,7 @@ def test_the_doors_between_the_rooms():
         )
         return eval(done.stdout.splitlines()[-1])
 
-    assert loaded("wan_ui.__main__", "wan_ui.pipeline", "wan_ui.worker", "wan_ui.weights") == []
+    assert loaded("wan_ui.__main__", "wan_ui.queue.pipeline", "wan_ui.queue.worker", "wan_ui.files.places") == []
     assert loaded("wan_ui.ui") == ["gradio"]
     assert "gradio" not in loaded("wan_ui.engines.diffusers")
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from wan_ui import muxer, video
 from wan_ui.errors import UserError
-from wan_ui.hdr import to_light
+from wan_ui.media import muxer, video
+from wan_ui.media.hdr import to_light
 
 COLOURS = np.array(
     [

@@ -8,9 +8,9 @@ import pytest
 from PIL import Image
 
 from tests.lipsync.conftest import tone
-from wan_ui import muxer
 from wan_ui.catalog import load_catalog
 from wan_ui.lipsync.choice import OFFICIAL
+from wan_ui.media import muxer
 from wan_ui.settings import ROOT, Settings
 from wan_ui.ui.voice import voice_note
 

@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import pytest
 
-from wan_ui import weights
 from wan_ui.catalog import Scheme, load_catalog
 from wan_ui.errors import UserError
+from wan_ui.files import places
 from wan_ui.settings import ROOT, Settings
 
 CATALOG = load_catalog(ROOT / "configs/catalog.toml")
@@ -32,7 +32,7 @@ def place(settings: Settings, refs) -> None:
 def test_the_page_needs_no_torch():
     code = (
         "import sys\nfrom wan_ui.catalog import load_catalog\nfrom wan_ui.settings import settings\n"
-        "from wan_ui.weights import availability\n"
+        "from wan_ui.files.places import availability\n"
         "for model in load_catalog(settings().catalog).values():\n"
         "    [availability(model, scheme, settings()) for scheme in model.schemes.values()]\n"
         "assert not {'torch', 'diffusers', 'transformers'} & set(sys.modules)"
@@ -44,7 +44,7 @@ def test_missing_files_are_listed_with_their_places(folders):
     model = CATALOG["i2v-a14b"]
     scheme = model.scheme("fp8")
     with pytest.raises(UserError) as error:
-        weights.locate(model, scheme, folders)
+        places.locate(model, scheme, folders)
     text = str(error.value)
     assert "8 of 8 files are missing" in text
     address = f"https://huggingface.co/{model.root}/resolve/{model.revision(model.root)}/Wan2.1_VAE.pth"
@@ -52,12 +52,12 @@ def test_missing_files_are_listed_with_their_places(folders):
     assert f"put it at {folders.models / model.root / 'Wan2.1_VAE.pth'}" in text
     assert scheme.high.partition(":")[2] in text
 
-    refs = weights.needed_files(model, scheme, "diffusers")
+    refs = places.needed_files(model, scheme, "diffusers")
     place(folders, refs[:-1])
     with pytest.raises(UserError, match="1 of 8 files are missing"):
-        weights.locate(model, scheme, folders)
+        places.locate(model, scheme, folders)
     place(folders, refs[-1:])
-    paths = weights.locate(model, scheme, folders)
+    paths = places.locate(model, scheme, folders)
     assert [path.parent.name for path in paths.configs] == ["high_noise_model", "low_noise_model"]
     assert paths.tokenizer == folders.models / model.root / "google/umt5-xxl"
     assert "high_noise" in paths.experts[0].name and "low_noise" in paths.experts[1].name
@@ -66,8 +66,8 @@ def test_missing_files_are_listed_with_their_places(folders):
 def test_single_dit_with_diffusers_vae(folders):
     model = CATALOG["ti2v-5b"]
     scheme = model.scheme("")
-    place(folders, weights.needed_files(model, scheme, "diffusers"))
-    paths = weights.locate(model, scheme, folders)
+    place(folders, places.needed_files(model, scheme, "diffusers"))
+    paths = places.locate(model, scheme, folders)
     assert len(paths.experts) == len(paths.configs) == 1
     assert paths.vae == folders.models / "Wan-AI/Wan2.2-TI2V-5B-Diffusers/vae"
 
@@ -76,52 +76,52 @@ def test_hub_cache_is_the_second_place(folders, tmp_path, monkeypatch):
     cached = tmp_path / "hub-file"
     monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda repo, file, revision: str(cached))
     model = CATALOG["i2v-a14b"]
-    assert weights.locate(model, model.scheme(""), folders).t5 == cached
-    place(folders, [f"{model.root}:{weights.T5_FILE}"])
-    assert weights.locate(model, model.scheme(""), folders).t5 == folders.models / model.root / weights.T5_FILE
+    assert places.locate(model, model.scheme(""), folders).t5 == cached
+    place(folders, [f"{model.root}:{places.T5_FILE}"])
+    assert places.locate(model, model.scheme(""), folders).t5 == folders.models / model.root / places.T5_FILE
 
 
 def test_availability(folders, monkeypatch):
     model = CATALOG["i2v-a14b"]
-    monkeypatch.setattr(weights, "nvidia_gpu", lambda: False)
-    assert weights.availability(model, model.scheme(""), folders) == "needs a CUDA GPU"
-    monkeypatch.setattr(weights, "nvidia_gpu", lambda: True)
+    monkeypatch.setattr(places, "nvidia_gpu", lambda: False)
+    assert places.availability(model, model.scheme(""), folders) == "needs a CUDA GPU"
+    monkeypatch.setattr(places, "nvidia_gpu", lambda: True)
     # 2 x 15 GB are known roughly, text encoder and VAE to the byte
-    assert weights.availability(model, model.scheme(""), folders) == "8 of 8 files missing, about 41.9 GB to download"
-    refs = weights.needed_files(model, model.scheme(""), "diffusers")
+    assert places.availability(model, model.scheme(""), folders) == "8 of 8 files missing, about 41.9 GB to download"
+    refs = places.needed_files(model, model.scheme(""), "diffusers")
     place(folders, [ref for ref in refs if "VAE" not in ref])
-    assert weights.availability(model, model.scheme(""), folders) == "1 of 8 files missing, 0.5 GB to download"
+    assert places.availability(model, model.scheme(""), folders) == "1 of 8 files missing, 0.5 GB to download"
     place(folders, refs)
-    assert weights.availability(model, model.scheme(""), folders) == ""
+    assert places.availability(model, model.scheme(""), folders) == ""
 
 
 def test_memory_follows_from_the_sizes():
     model = CATALOG["i2v-a14b"]
     scheme = model.scheme("gguf-Q4_K_M")
-    refs = [ref for ref in weights.needed_files(model, scheme, "lightx2v") if not ref.endswith(".json")]
-    files = [model.known(*weights.split(ref)).shown for ref in refs]
-    expert = max(model.known(*weights.split(ref)).shown for ref in (scheme.high, scheme.low))
+    refs = [ref for ref in places.needed_files(model, scheme, "lightx2v") if not ref.endswith(".json")]
+    files = [model.known(*places.split(ref)).shown for ref in refs]
+    expert = max(model.known(*places.split(ref)).shown for ref in (scheme.high, scheme.low))
     for size in ((), (1280, 720)):
-        work = weights.work(*(size or (480, 480)))
-        everything, one_expert = weights.memory(model, scheme, "lightx2v", *([size] if size else []))
+        work = places.work(*(size or (480, 480)))
+        everything, one_expert = places.memory(model, scheme, "lightx2v", *([size] if size else []))
         assert everything == pytest.approx((sum(files) + work) / 2**30, rel=1e-4)
         assert one_expert == pytest.approx((expert + work) / 2**30)
     # what the work was measured to take on an H100 in fp8, the context included: 2.9, 4.7 and 9.8 GiB
     measured = {(480, 480): 2.9, (832, 480): 4.7, (1280, 720): 9.8}
-    assert all(0.5 < weights.work(*size) / 2**30 - gib < 2.5 for size, gib in measured.items())
+    assert all(0.5 < places.work(*size) / 2**30 - gib < 2.5 for size, gib in measured.items())
 
 
 def test_the_cache_is_asked_for_the_pinned_revision_first(folders, tmp_path, monkeypatch):
     asked = []
     monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda repo, file, revision: asked.append(revision))
     model = CATALOG["i2v-a14b"]
-    assert weights.files(model, model.scheme("fp8"), folders, "lightx2v")[f"{model.root}:Wan2.1_VAE.pth"] is None
+    assert places.files(model, model.scheme("fp8"), folders, "lightx2v")[f"{model.root}:Wan2.1_VAE.pth"] is None
     assert asked[:2] == [model.revision(model.root), "main"]
 
 
 def embedded(tmp_path, content=b"GGUF"):
     root = tmp_path / "model"
-    for name in [*weights.CONFIGS["a14b"], weights.T5_FILE, weights.VAE_FILE, *weights.TOKENIZER_FILES]:
+    for name in [*places.CONFIGS["a14b"], places.T5_FILE, places.VAE_FILE, *places.TOKENIZER_FILES]:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).touch()
     for folder in ("HighNoise", "LowNoise"):
@@ -138,31 +138,31 @@ def test_embedded_model_derives_once_per_content(folders, tmp_path, monkeypatch)
         target.parent.mkdir(parents=True, exist_ok=True)
         target.touch()
 
-    monkeypatch.setattr(weights, "quantise_file", quantise)
+    monkeypatch.setattr(places, "quantise_file", quantise)
     model = embedded(tmp_path)
-    assert weights.availability(model, model.scheme("fp8"), folders) == "" and not made
+    assert places.availability(model, model.scheme("fp8"), folders) == "" and not made
 
-    shipped = weights.locate(model, model.scheme("gguf-Q8_0"), folders)
+    shipped = places.locate(model, model.scheme("gguf-Q8_0"), folders)
     assert [path.name for path in shipped.experts] == ["tiny-HighNoise-Q8_0.gguf", "tiny-LowNoise-Q8_0.gguf"]
     assert not made
 
-    first = weights.locate(model, model.scheme("gguf-Q5_0"), folders)
-    assert first == weights.locate(model, model.scheme("gguf-Q5_0"), folders)
+    first = places.locate(model, model.scheme("gguf-Q5_0"), folders)
+    assert first == places.locate(model, model.scheme("gguf-Q5_0"), folders)
     assert made == [
         ("tiny-HighNoise-Q8_0.gguf", "Q5_0", "wan-tiny high_noise"),
         ("tiny-LowNoise-Q8_0.gguf", "Q5_0", "wan-tiny low_noise"),
     ]
     assert first.experts[0].parent == first.experts[1].parent
 
-    changed = weights.locate(embedded(tmp_path, b"GGUF2"), model.scheme("gguf-Q5_0"), folders)
+    changed = places.locate(embedded(tmp_path, b"GGUF2"), model.scheme("gguf-Q5_0"), folders)
     assert changed.experts[0].parent != first.experts[0].parent and len(made) == 4
 
 
 def test_embedded_model_without_its_files(folders, tmp_path):
     model = replace(CATALOG["wan-tiny"], root=f"embedded:{tmp_path / 'nowhere'}")
-    assert weights.availability(model, model.scheme(""), folders) == "8 of 8 files missing"
+    assert places.availability(model, model.scheme(""), folders) == "8 of 8 files missing"
     with pytest.raises(UserError, match="ships with Wan UI"):
-        weights.locate(model, model.scheme(""), folders)
+        places.locate(model, model.scheme(""), folders)
 
 
 def test_two_at_once_derive_whole_files(folders, tmp_path):
@@ -176,7 +176,7 @@ def test_two_at_once_derive_whole_files(folders, tmp_path):
         dit_files.save_gguf(path, dit_files.weights())
     scheme = Scheme("fp8", "fp8", "fp8")
     with ThreadPoolExecutor(8) as pool:
-        results = list(pool.map(lambda _: weights.locate(model, scheme, folders), range(8)))
+        results = list(pool.map(lambda _: places.locate(model, scheme, folders), range(8)))
     assert len({result.experts for result in results}) == 1
     assert sorted(p.name for p in results[0].experts[0].parent.iterdir()) == [
         "wan-tiny-high_noise-fp8.safetensors",
@@ -190,6 +190,6 @@ def test_unwritable_cache_says_which_setting(folders, tmp_path, monkeypatch):
     def refuse(source, target, kind, *, name):
         raise UserError(f"{target}: cannot be written: Read-only file system") from OSError()
 
-    monkeypatch.setattr(weights, "quantise_file", refuse)
+    monkeypatch.setattr(places, "quantise_file", refuse)
     with pytest.raises(UserError, match=r"cannot be written.*WAN_UI_CACHE"):
-        weights.locate(model, model.scheme("bf16"), folders)
+        places.locate(model, model.scheme("bf16"), folders)

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from wan_ui.errors import UserError
-from wan_ui.intake import Draft
-from wan_ui.jobs import Jobs
-from wan_ui.pipeline import Pipeline
+from wan_ui.queue.intake import Draft
+from wan_ui.queue.jobs import Jobs
+from wan_ui.queue.pipeline import Pipeline
 from wan_ui.settings import ROOT
 
 FACTORY = "tests.scripted_engine:create_engine"
@@ -21,8 +21,8 @@ FACTORY = "tests.scripted_engine:create_engine"
 APP = """
 import sys, time
 from pathlib import Path
-from wan_ui.intake import Draft
-from wan_ui.pipeline import PIPELINE
+from wan_ui.queue.intake import Draft
+from wan_ui.queue.pipeline import PIPELINE
 from wan_ui.settings import load_settings
 
 if __name__ == "__main__":
@@ -112,8 +112,8 @@ def test_a_client_that_waits_takes_over_the_queue_of_an_app_that_is_gone(app, sc
 
 COMMAND = """
 import sys
-from wan_ui.intake import Draft
-from wan_ui.pipeline import PIPELINE
+from wan_ui.queue.intake import Draft
+from wan_ui.queue.pipeline import PIPELINE
 from wan_ui.settings import load_settings
 
 if __name__ == "__main__":

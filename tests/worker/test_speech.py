@@ -15,15 +15,16 @@ from PIL import Image
 from tests.conftest import SCRIPTED
 from tests.lipsync.conftest import tone
 from tests.lipsync.random_musetalk import write_musetalk
-from wan_ui import muxer, progress
 from wan_ui.engines.device import choose_dtype
 from wan_ui.errors import UserError
-from wan_ui.intake import Draft
 from wan_ui.lipsync.choice import OFFICIAL
-from wan_ui.pipeline import Pipeline
+from wan_ui.media import muxer
+from wan_ui.queue import estimate
+from wan_ui.queue.intake import Draft
+from wan_ui.queue.pipeline import Pipeline
+from wan_ui.queue.speech_intake import SpeechDraft
+from wan_ui.queue.worker import _Desk
 from wan_ui.settings import ROOT, Settings
-from wan_ui.speech_intake import SpeechDraft
-from wan_ui.worker import _Desk
 
 FACTORY = "tests.scripted_engine:create_engine"
 
@@ -185,7 +186,7 @@ def test_cancel_stops_within_a_batch_and_time_left_is_known(pipeline, files):
     until(lambda: pipeline.job(job_id).progress.stage == "lipsync" and pipeline.job(job_id).progress.step > 10)
     running = pipeline.job(job_id)
     assert running.progress.total == 304
-    left = progress.eta(running, progress.reference(pipeline.history(), running.request))
+    left = estimate.eta(running, estimate.reference(pipeline.history(), running.request))
     assert left is not None and left > 0
     pipeline.cancel(job_id)
     job = pipeline.wait(job_id)

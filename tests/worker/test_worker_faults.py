@@ -20,11 +20,11 @@ import pytest
 from tests.scripted_engine import go_on
 from wan_ui import locks
 from wan_ui.errors import UserError
-from wan_ui.intake import Draft
-from wan_ui.jobs import TableError, TableLocked
-from wan_ui.pipeline import Pipeline
+from wan_ui.queue.intake import Draft
+from wan_ui.queue.jobs import TableError, TableLocked
+from wan_ui.queue.pipeline import Pipeline
+from wan_ui.queue.worker import Worker
 from wan_ui.request import STAGES
-from wan_ui.worker import Worker
 
 FACTORY = "tests.scripted_engine:create_engine"
 
@@ -48,7 +48,7 @@ def until(condition, seconds=90.0):
 
 
 def test_a_job_runs_and_its_clip_carries_the_settings(pipeline, picture):
-    from wan_ui import muxer
+    from wan_ui.media import muxer
 
     job = run(pipeline, picture, seed=7, frames=9)
     assert job.state == "done" and job.error == ""
@@ -209,7 +209,7 @@ def test_a_failing_encoder_keeps_the_frames(pipeline, picture):
 
 
 def test_a_job_is_refused_while_the_disk_is_nearly_full(pipeline, picture, monkeypatch):
-    monkeypatch.setattr("wan_ui.pipeline.MIN_FREE_MB", 10**12)
+    monkeypatch.setattr("wan_ui.queue.pipeline.MIN_FREE_MB", 10**12)
     with pytest.raises(UserError, match=r"disk: only \d+ MB free in .*outputs; delete old clips first"):
         pipeline.submit(Draft(image=str(picture), prompt="calm"))
     assert pipeline.history() == [] and not list(pipeline.clips.iterdir())
@@ -238,7 +238,7 @@ def test_a_load_that_fails_later_says_that_no_model_is_loaded_now(pipeline, pict
 
 def shade(pipeline, job) -> int:
     """The frames are the picture, tinted by the seed."""
-    from wan_ui import muxer
+    from wan_ui.media import muxer
 
     return round(float(muxer.read_frames(pipeline.clip(job))[0].mean()))
 

@@ -8,14 +8,14 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
-from wan_ui import weights
 from wan_ui.catalog import find_model, load_catalog
 from wan_ui.commands import options
 from wan_ui.commands.options import add_lora_option, draft, lora_spec
 from wan_ui.errors import UserError
-from wan_ui.intake import MAX_SEED, Draft
-from wan_ui.pipeline import Pipeline
+from wan_ui.files import places
 from wan_ui.qa import compare, golden
+from wan_ui.queue.intake import MAX_SEED, Draft
+from wan_ui.queue.pipeline import Pipeline
 from wan_ui.settings import Settings, settings
 
 VARIED = ("model", "scheme", "engine", "steps", "seed", "lora", "patches_off")
@@ -86,7 +86,7 @@ def make(args: argparse.Namespace, config: Settings) -> list[compare.Item]:
     texts = list(args.variants)
     if args.all_schemes:
         fitting = [
-            s for s in model.schemes.values() if not weights.availability(model, s, config, args.engine or "auto")
+            s for s in model.schemes.values() if not places.availability(model, s, config, args.engine or "auto")
         ]
         texts += [f"scheme={scheme.name}" for scheme in fitting]
     if len(texts) < 2:

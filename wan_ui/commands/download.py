@@ -4,14 +4,14 @@ import argparse
 
 from tqdm import tqdm
 
-from wan_ui import download, pinning
 from wan_ui.catalog import find_model, load_catalog
 from wan_ui.commands import options
 from wan_ui.commands.progress import Lines, watched
 from wan_ui.errors import UserError
-from wan_ui.hardware import engine_name
+from wan_ui.files import download, pinning
 from wan_ui.lipsync import downloads
 from wan_ui.lipsync.choice import can_run_dwpose
+from wan_ui.machine.hardware import engine_name
 from wan_ui.settings import Settings, settings
 
 MUSETALK = "musetalk"

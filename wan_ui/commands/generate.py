@@ -12,8 +12,8 @@ from wan_ui.catalog import find_model, load_catalog
 from wan_ui.commands.job import run_job
 from wan_ui.commands.options import add_lora_option, add_model_options, draft, seed
 from wan_ui.lipsync.choice import shortcoming
+from wan_ui.queue.speech_intake import look_for_face, voice_trouble
 from wan_ui.settings import settings
-from wan_ui.speech_intake import look_for_face, voice_trouble
 
 
 def add(commands) -> None:

@@ -9,17 +9,17 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from wan_ui import progress
 from wan_ui.commands.progress import Lines, watched
 from wan_ui.errors import UserError
-from wan_ui.intake import Draft
-from wan_ui.jobs import Job
 from wan_ui.loras import lora_warnings
-from wan_ui.pipeline import PIPELINE
-from wan_ui.preflight import check_folders
+from wan_ui.machine.preflight import check_folders
+from wan_ui.queue import estimate
+from wan_ui.queue.intake import Draft
+from wan_ui.queue.jobs import Job
+from wan_ui.queue.pipeline import PIPELINE
+from wan_ui.queue.speech_intake import SpeechDraft
+from wan_ui.queue.worker import describe
 from wan_ui.settings import settings
-from wan_ui.speech_intake import SpeechDraft
-from wan_ui.worker import describe
 
 
 def run_job(draft: Draft | SpeechDraft, out: Path, quiet: bool) -> Job:
@@ -67,16 +67,16 @@ def run_job(draft: Draft | SpeechDraft, out: Path, quiet: bool) -> Job:
 
 def follow(pipeline, job_id: str, quiet: bool) -> Job:
     """Wait for a job and tell how far it is; not when `quiet`."""
-    expected = progress.reference(pipeline.history(), pipeline.job(job_id).request)
+    expected = estimate.reference(pipeline.history(), pipeline.job(job_id).request)
     bar = tqdm(total=100, disable=quiet or not watched(), bar_format="{desc} |{bar}| {n:3.0f}%{postfix}", leave=False)
     lines = Lines()
 
     def show(job) -> None:
-        left = progress.eta(job, expected)
+        left = estimate.eta(job, expected)
         words = describe(job.progress) if job.state == "running" else job.state
         time_left = f"about {left:.0f} s left" if left is not None else ""
         if not bar.disable:
-            bar.n = 100 * progress.fraction(job, expected)
+            bar.n = 100 * estimate.fraction(job, expected)
             bar.set_description_str(words, refresh=False)
             bar.set_postfix_str(time_left, refresh=False)
             bar.refresh()

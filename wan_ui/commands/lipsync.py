@@ -7,8 +7,8 @@ from pathlib import Path
 
 from wan_ui.commands.job import run_job
 from wan_ui.lipsync.choice import shortcoming
+from wan_ui.queue.speech_intake import SpeechDraft, look_for_face_in_clip, voice_trouble
 from wan_ui.settings import settings
-from wan_ui.speech_intake import SpeechDraft, look_for_face_in_clip, voice_trouble
 
 
 def add(commands) -> None:

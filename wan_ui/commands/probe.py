@@ -10,7 +10,7 @@ from wan_ui import rules
 from wan_ui.catalog import find_model, load_catalog
 from wan_ui.commands import options
 from wan_ui.errors import UserError
-from wan_ui.qa import probe
+from wan_ui.machine import probe
 from wan_ui.settings import settings
 
 KINDS = ("attention", "gemm", "modulate", "norm", "rope", "compile")

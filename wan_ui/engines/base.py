@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from wan_ui.catalog import Model, Scheme
 from wan_ui.errors import UserError
-from wan_ui.hardware import lightx2v_missing, nvidia_gpu
+from wan_ui.machine.hardware import lightx2v_missing, nvidia_gpu
 from wan_ui.request import Clip, LoraMatch, LoraSpec, Report, Request
 from wan_ui.settings import ENGINES, settings
 
@@ -121,7 +121,7 @@ def _unusable() -> str:
         return f"torch {torch.__version__} cannot use the GPU: {_first_line(error)}"
     from wan_ui import patches
     from wan_ui.engines import lightx2v_config
-    from wan_ui.hardware import measure
+    from wan_ui.machine.hardware import measure
 
     try:
         from wan_ui.engines.lightx2v import import_lightx2v

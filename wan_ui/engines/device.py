@@ -11,10 +11,10 @@ from typing import Any
 import torch
 
 from wan_ui.catalog import Model
-from wan_ui.cpus import allowed_cpus
 from wan_ui.errors import UserError
-from wan_ui.hardware import measure
-from wan_ui.headers import read_header
+from wan_ui.files.headers import read_header
+from wan_ui.machine.cpus import allowed_cpus
+from wan_ui.machine.hardware import measure
 from wan_ui.settings import settings
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h

@@ -18,7 +18,6 @@ import numpy as np
 import torch
 
 from wan_ui.catalog import Model, Scheme
-from wan_ui.dit_file import read_dit, read_parameters
 from wan_ui.engines import dit, lora_modules, preview, schedule, text, vae
 from wan_ui.engines.base import (
     CACHED_IMAGES,
@@ -32,11 +31,12 @@ from wan_ui.engines.base import (
 )
 from wan_ui.engines.device import Choice, choose_device, choose_dtype, choose_residence, use_threads
 from wan_ui.engines.lora import LoraSet
-from wan_ui.hardware import limit_gpu
-from wan_ui.images import read_pixels
+from wan_ui.files.dit_file import read_dit, read_parameters
+from wan_ui.files.places import Paths, locate
+from wan_ui.machine.hardware import limit_gpu
+from wan_ui.media.images import read_pixels
 from wan_ui.request import Clip, LoraMatch, LoraSpec, Progress, Report, Request
 from wan_ui.settings import settings
-from wan_ui.weights import Paths, locate
 
 
 class DiffusersEngine:

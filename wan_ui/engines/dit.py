@@ -19,11 +19,11 @@ import torch.nn.functional as F
 from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 from torch import nn
 
-from wan_ui.dit_file import FP8, Stored, read_dit
-from wan_ui.engines.checkpoints import dit_names, load_strict, rename
 from wan_ui.errors import UserError
-from wan_ui.quantise import QUANTISED
-from wan_ui.tensors import dequantise_fp8, read_blocks, read_plain, read_scale, read_tensor
+from wan_ui.files.dit_file import FP8, Stored, read_dit
+from wan_ui.files.names import dit_names, load_strict, rename
+from wan_ui.files.quantise import QUANTISED
+from wan_ui.files.tensors import dequantise_fp8, read_blocks, read_plain, read_scale, read_tensor
 
 FLOAT32_PARTS = ("time_embedder", "scale_shift_table", "norm2")
 # GGML types that a layer can stay in

@@ -2,7 +2,7 @@
 
 A kernel that was built for another card does not raise, it ends the process: Triton's modulate kernel on a GPU of
 compute capability 12.0, for one. So nothing but torch's own operations is taken on trust. Any other kernel must have
-passed on this very card, in a child process (wan_ui.qa.probe); what is not known is tried when a model is loaded
+passed on this very card, in a child process (wan_ui.machine.probe); what is not known is tried when a model is loaded
 that would take it, once per card, driver and version. Compiled blocks are Triton kernels as well.
 """
 
@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 from wan_ui.catalog import FP8_KERNELS, Model, Scheme
 from wan_ui.errors import UserError
-from wan_ui.hardware import Hardware
-from wan_ui.qa import probe
-from wan_ui.qa.probes import PROBES, Probe
+from wan_ui.machine import probe
+from wan_ui.machine.hardware import Hardware
+from wan_ui.machine.probes import PROBES, Probe
 from wan_ui.settings import Settings
 
 # Kernels of torch itself, the one for want of a better first: on a card that they are not for, they raise.

@@ -28,7 +28,6 @@ import torch
 
 from wan_ui import patches
 from wan_ui.catalog import Model, Scheme
-from wan_ui.dit_file import read_dit, read_parameters
 from wan_ui.engines import lightx2v_config, lora_lightx2v, preview, schedule
 from wan_ui.engines.base import CACHED_IMAGES, CACHED_PROMPTS, EXPERT_NAMES, SIDES, OnBlock, remember
 from wan_ui.engines.kernel_choice import Chooser
@@ -36,12 +35,13 @@ from wan_ui.engines.lightx2v_compile import CompiledBlocks
 from wan_ui.engines.lora import LoraSet
 from wan_ui.engines.text import clean
 from wan_ui.errors import UserError
-from wan_ui.hardware import Hardware, let_memory_grow, limit_gpu, measure
-from wan_ui.images import read_pixels
-from wan_ui.qa import probe
+from wan_ui.files.dit_file import read_dit, read_parameters
+from wan_ui.files.places import Paths, locate
+from wan_ui.machine import probe
+from wan_ui.machine.hardware import Hardware, let_memory_grow, limit_gpu, measure
+from wan_ui.media.images import read_pixels
 from wan_ui.request import Clip, LoraMatch, LoraSpec, Progress, Report, Request
 from wan_ui.settings import default_environment, settings
-from wan_ui.weights import Paths, locate
 
 log = logging.getLogger(__name__)
 

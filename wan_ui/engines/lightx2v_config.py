@@ -13,16 +13,16 @@ from pathlib import Path
 
 from wan_ui import patches
 from wan_ui.catalog import Model, Scheme
-from wan_ui.dit_file import FP8, Stored
 from wan_ui.engines.kernel_choice import Chooser
 from wan_ui.engines.schedule import expert_index, sigmas
 from wan_ui.errors import UserError
-from wan_ui.hardware import GIB, Hardware, measure
-from wan_ui.headers import is_gguf, read_header
+from wan_ui.files.dit_file import FP8, Stored
+from wan_ui.files.headers import is_gguf, read_header
+from wan_ui.files.places import Paths, locate, work
+from wan_ui.files.quantise import QUANTISED
+from wan_ui.machine.hardware import GIB, Hardware, measure
 from wan_ui.patches.record import Facts
-from wan_ui.quantise import QUANTISED
 from wan_ui.settings import ROOT, Settings
-from wan_ui.weights import Paths, locate, work
 
 FOLDER = ROOT / "configs" / "lightx2v"
 KEYS = frozenset(

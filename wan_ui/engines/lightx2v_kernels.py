@@ -1,10 +1,10 @@
-"""LightX2V's kernels one by one, as its models call them: for wan_ui.qa.probes, in a process of its own."""
+"""LightX2V's kernels one by one, as its models call them: for wan_ui.machine.probes, in a process of its own."""
 
 import torch
 
 from wan_ui.engines import lightx2v_config
 from wan_ui.engines.lightx2v import import_lightx2v
-from wan_ui.hardware import measure
+from wan_ui.machine.hardware import measure
 from wan_ui.settings import settings
 
 

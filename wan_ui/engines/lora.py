@@ -24,14 +24,14 @@ from typing import Protocol
 import torch
 import torch.nn.functional as F
 
-from wan_ui.dit_file import unfolds
 from wan_ui.errors import UserError
+from wan_ui.files.dit_file import unfolds
+from wan_ui.files.tensors import read_tensor
 from wan_ui.loras import locate
 from wan_ui.loras.folder import beside, lora_header
 from wan_ui.loras.keys import read_layout
 from wan_ui.request import LoraMatch, LoraSpec
 from wan_ui.settings import Settings
-from wan_ui.tensors import read_tensor
 from wan_ui.valid_text import valid_name
 
 log = logging.getLogger(__name__)

@@ -3,8 +3,8 @@
 import torch
 from torch import nn
 
-from wan_ui.engines.checkpoints import dit_names
 from wan_ui.engines.lora import Branch, Expert, with_branch
+from wan_ui.files.names import dit_names
 
 
 class LinearSlot:

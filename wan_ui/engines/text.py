@@ -16,9 +16,9 @@ from tokenizers import Tokenizer
 from tokenizers.models import Unigram
 from transformers import UMT5Config, UMT5EncoderModel
 
-from wan_ui.engines.checkpoints import count, load_strict, rename, t5_names
 from wan_ui.errors import UserError
-from wan_ui.headers import check_pth, damaged
+from wan_ui.files.headers import check_pth, damaged
+from wan_ui.files.names import count, load_strict, rename, t5_names
 
 MAPPED = 2**32  # bytes; larger files are mapped
 

@@ -14,11 +14,11 @@ import torch
 from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan, patchify, unpatchify
 
 from wan_ui.engines import vae_fast
-from wan_ui.engines.checkpoints import count, load_strict, rename, vae_names
 from wan_ui.engines.text import read_pth
 from wan_ui.errors import UserError
-from wan_ui.headers import read_header
-from wan_ui.tensors import read_tensor
+from wan_ui.files.headers import read_header
+from wan_ui.files.names import count, load_strict, rename, vae_names
+from wan_ui.files.tensors import read_tensor
 
 
 def load_vae(path: Path, *, dtype: torch.dtype, device: torch.device) -> AutoencoderKLWan:

@@ -1,7 +1,7 @@
 """What `download musetalk` fetches: the official weights, from four repositories into one folder."""
 
-from wan_ui import download
 from wan_ui.errors import UserError
+from wan_ui.files import download
 from wan_ui.lipsync.choice import OFFICIAL
 from wan_ui.lipsync.files import DWPOSE_SOURCES, NETWORKS, SOURCES
 from wan_ui.settings import Settings

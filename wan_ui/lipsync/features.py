@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from wan_ui.lipsync.musetalk import WINDOW, MuseTalk
-from wan_ui.lipsync.sound import FEATURE_RATE, SAMPLE_RATE
+from wan_ui.media.sound import FEATURE_RATE, SAMPLE_RATE
 
 
 class AudioFeatures:

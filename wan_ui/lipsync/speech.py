@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from wan_ui.errors import UserError
-from wan_ui.lipsync import cache, sound
+from wan_ui.lipsync import cache
 from wan_ui.lipsync.blend import BLUR, Mask, blend_mask, match_detail, match_tone, paste
 from wan_ui.lipsync.cache import Faces
 from wan_ui.lipsync.faces import Detector, create_detector
@@ -28,6 +28,7 @@ from wan_ui.lipsync.musetalk import MuseTalk, load_musetalk
 from wan_ui.lipsync.parsing import Parser, load_parser
 from wan_ui.lipsync.tracks import follow, follow_upstream, largest_track
 from wan_ui.lipsync.usable import clip_trouble, speaking, trouble
+from wan_ui.media import sound
 from wan_ui.request import Progress, Report
 
 STAGE = "lipsync"

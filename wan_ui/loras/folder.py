@@ -17,9 +17,9 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 
-from wan_ui.dit_file import refuse_parts
 from wan_ui.errors import UserError
-from wan_ui.headers import Header, safetensors_header
+from wan_ui.files.dit_file import refuse_parts
+from wan_ui.files.headers import Header, safetensors_header
 from wan_ui.loras.keys import Layout, read_layout
 from wan_ui.loras.pairs import pair, side
 from wan_ui.settings import ROOT

@@ -27,7 +27,7 @@ import math
 import re
 from dataclasses import dataclass, field, replace
 
-from wan_ui.headers import Header, TensorInfo
+from wan_ui.files.headers import Header, TensorInfo
 from wan_ui.loras.scales import Scales, read_scales
 
 MAX_RANK = 2048  # above this a file is damaged or hostile; trainers stop at 512
@@ -105,7 +105,7 @@ OTHER_SCALES = re.compile(
 OTHER_EXPERT = re.compile(
     r"(?:transformer|dit|model|unet)_?2[._]|(?:low|high)_noise|(?:^|\.)(?:low|high)\.", re.IGNORECASE
 )
-# diffusers' names of the modules -> the original's; the inverse of wan_ui.engines.checkpoints.dit_names.
+# diffusers' names of the modules -> the original's; the inverse of wan_ui.files.names.dit_names.
 BLOCK_NAMES = {
     "norm2": "norm3",
     "ffn.net.0.proj": "ffn.0",

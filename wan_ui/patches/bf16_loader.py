@@ -26,7 +26,7 @@ def apply(_runner) -> None:
     upstream = getattr(place, name)
 
     def load(self, unified_dtype, sensitive_layer) -> dict:
-        from wan_ui.dit_file import read_dit
+        from wan_ui.files.dit_file import read_dit
 
         path = Path(self.config.get("dit_original_ckpt") or self.model_path)
         if not path.is_file() or path.suffix != ".safetensors":
@@ -40,7 +40,7 @@ def plain(path: Path, stored: dict, device, sensitive_layer) -> dict:
     """Name -> tensor in the run's dtype; upstream's sensitive dtype where its own loader does that."""
     from lightx2v.utils.envs import GET_DTYPE, GET_SENSITIVE_DTYPE
 
-    from wan_ui.tensors import read_plain
+    from wan_ui.files.tensors import read_plain
 
     def dtype(name: str):
         return GET_SENSITIVE_DTYPE() if any(part in name for part in sensitive_layer) else GET_DTYPE()

@@ -28,8 +28,8 @@ def applies(facts, scheme) -> tuple[bool, str]:
 
 def t5_sizes(path: Path) -> dict:
     """Arguments of umt5_xxl for an encoder file in original names."""
-    from wan_ui.engines.checkpoints import count
     from wan_ui.engines.text import read_pth
+    from wan_ui.files.names import count
 
     tensors = read_pth(path)
     buckets, heads = tensors["blocks.0.pos_embedding.embedding.weight"].shape

@@ -40,10 +40,10 @@ def apply(_runner) -> None:
 
 def read(path: Path, device, sensitive_layer) -> dict:
     """Name -> tensor: e4m3 and `weight_scale` (out, 1) for the blocks' linear layers, the rest as plain numbers."""
-    from wan_ui.dit_file import read_dit
+    from wan_ui.files.dit_file import read_dit
+    from wan_ui.files.quantise import QUANTISED
+    from wan_ui.files.tensors import read_fp8
     from wan_ui.patches.bf16_loader import plain
-    from wan_ui.quantise import QUANTISED
-    from wan_ui.tensors import read_fp8
 
     tensors, stored = {}, read_dit(path)
     for name in filter(QUANTISED.match, stored):

@@ -31,10 +31,10 @@ def load(self, gguf_path) -> dict:
     from gguf import GGMLQuantizationType
     from lightx2v.utils.ggml_tensor import GGMLTensor
 
-    from wan_ui.dit_file import read_dit
+    from wan_ui.files.dit_file import read_dit
+    from wan_ui.files.quantise import QUANTISED
+    from wan_ui.files.tensors import read_blocks
     from wan_ui.patches.bf16_loader import plain
-    from wan_ui.quantise import QUANTISED
-    from wan_ui.tensors import read_blocks
 
     path = Path(gguf_path)
     tensors, stored = {}, read_dit(path)

@@ -16,7 +16,7 @@ from typing import Any
 
 from wan_ui.catalog import Scheme
 from wan_ui.errors import UserError
-from wan_ui.hardware import Hardware
+from wan_ui.machine.hardware import Hardware
 
 COMMIT = "f8aee98b5462"  # of ModelTC/LightX2V: what the patches were written for and tested with
 MARK = "wan_ui_patch"  # attribute of a replaced callable: the patch's name

@@ -16,16 +16,16 @@ from pathlib import Path
 from PIL import Image
 
 from wan_ui.catalog import find_model, load_catalog
-from wan_ui.cpus import allowed_cpus
 from wan_ui.errors import UserError
-from wan_ui.hardware import engine_name
-from wan_ui.intake import Draft
-from wan_ui.muxer import read_frames
-from wan_ui.pipeline import Pipeline
+from wan_ui.machine.cpus import allowed_cpus
+from wan_ui.machine.hardware import engine_name
+from wan_ui.media.muxer import read_frames
 from wan_ui.qa import synthetic
+from wan_ui.queue.intake import Draft
+from wan_ui.queue.pipeline import Pipeline
+from wan_ui.queue.worker import ENGINE_FACTORY
 from wan_ui.request import STAGES
 from wan_ui.settings import ROOT, Settings
-from wan_ui.worker import ENGINE_FACTORY
 
 
 def machine() -> str:

@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from wan_ui import muxer
 from wan_ui.errors import UserError
+from wan_ui.media import muxer
 from wan_ui.request import PATHS
 
 SAME = 100.0  # dB that stand for equal frames: JSON has no infinity

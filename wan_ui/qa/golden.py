@@ -17,12 +17,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from wan_ui import muxer
 from wan_ui.catalog import Model
 from wan_ui.errors import UserError
-from wan_ui.intake import Draft
-from wan_ui.pipeline import Pipeline
+from wan_ui.media import muxer
 from wan_ui.qa.compare import Item, measure
+from wan_ui.queue.intake import Draft
+from wan_ui.queue.pipeline import Pipeline
 from wan_ui.settings import ROOT, Settings
 
 OWN = ROOT / "tests" / "golden"

@@ -7,9 +7,9 @@ tests/lightx2v holds the DIT, T5 and VAE layouts against LightX2V's own modules.
 
 import itertools
 
-from wan_ui.dit_file import parameters
 from wan_ui.errors import UserError
-from wan_ui.quantise import QUANTISED
+from wan_ui.files.dit_file import parameters
+from wan_ui.files.quantise import QUANTISED
 
 Layout = dict[str, tuple[str, tuple[int, ...]]]
 

@@ -26,7 +26,7 @@ from wan_ui.engines import schedule
 from wan_ui.engines.base import SIDES, Stages
 from wan_ui.engines.device import Choice
 from wan_ui.errors import UserError
-from wan_ui.images import fit, open_image
+from wan_ui.media.images import fit, open_image
 from wan_ui.qa import blocks
 from wan_ui.qa.blocks import BlockTrial
 from wan_ui.settings import ROOT

@@ -18,10 +18,10 @@ import zlib
 from functools import lru_cache
 from pathlib import Path
 
-from wan_ui import weights
 from wan_ui.catalog import Model, Scheme
 from wan_ui.errors import UserError
-from wan_ui.headers import SAFETENSORS_BYTES, Header, TensorInfo, read_header, safetensors_header
+from wan_ui.files import places
+from wan_ui.files.headers import SAFETENSORS_BYTES, Header, TensorInfo, read_header, safetensors_header
 from wan_ui.qa import layouts
 from wan_ui.settings import ROOT, Settings
 
@@ -44,19 +44,19 @@ def write(model: Model, scheme: Scheme, settings: Settings, engine: str) -> None
         return
     config = layouts.dit_config(model.name)
     contents: dict[str, layouts.Layout] = {
-        weights.T5_FILE: layouts.t5(layouts.UMT5_XXL, fp8=False),
-        weights.VAE_FILES[model.family]: layouts.vae(model.family),
+        places.T5_FILE: layouts.t5(layouts.UMT5_XXL, fp8=False),
+        places.VAE_FILES[model.family]: layouts.vae(model.family),
     }
     if model.t5:
         contents[model.t5.partition(":")[2]] = layouts.t5(layouts.UMT5_XXL, fp8=True)
     experts = {scheme.high: "high_noise", scheme.low: "low_noise"}
-    for ref in weights.needed_files(model, scheme, engine):
+    for ref in places.needed_files(model, scheme, engine):
         repo, _, file = ref.partition(":")
         path = settings.models / repo / file
         path.parent.mkdir(parents=True, exist_ok=True)
-        if file in weights.TOKENIZER_FILES:
+        if file in places.TOKENIZER_FILES:
             shutil.copyfile(TOKENIZER / file, path)
-        elif file in weights.CONFIGS[model.family]:
+        elif file in places.CONFIGS[model.family]:
             path.write_text(json.dumps(config), encoding="utf-8")
         elif ref in experts:
             name = f"{model.name} {experts[ref] if scheme.low else ''}".strip()
@@ -130,7 +130,7 @@ def values(path: Path, name: str, info: TensorInfo, device):
     """The tensor `name` of a synthetic file as it is stored, on `device`; the same at every read on one device."""
     import torch
 
-    from wan_ui.tensors import DTYPES
+    from wan_ui.files.tensors import DTYPES
 
     generator = torch.Generator(device).manual_seed(zlib.crc32(f"{path.name}:{name}".encode()))
     header = header_of(str(path))
@@ -223,8 +223,8 @@ def read_all(path: Path, device=None) -> dict:
 
 def install() -> None:
     """Have this project's readers draw the values of synthetic files; other files are read as before."""
-    from wan_ui import tensors
     from wan_ui.engines import dit, lora, text, vae
+    from wan_ui.files import tensors
 
     stored_tensor, stored_blocks = tensors.read_tensor, tensors.read_blocks
 

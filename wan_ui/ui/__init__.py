@@ -88,7 +88,7 @@ def build_ui(settings: Settings) -> gr.Blocks:
             browser,
             view,
         ]
-        # Values arrive as the browser sent them and are checked by wan_ui.intake; see handlers.py.
+        # Values arrive as the browser sent them and are checked by wan_ui.queue.intake; see handlers.py.
         plain = {"api_visibility": "private", "preprocess": False, "show_progress": "hidden"}
         light = {**plain, "concurrency_limit": None, "trigger_mode": "multiple"}  # many people may look at once
         once = {**light, "trigger_mode": "once"}  # not again before the last answer is there

@@ -13,8 +13,8 @@ from gradio_client import handle_file
 
 from wan_ui.commands.options import lora_spec
 from wan_ui.errors import UserError
-from wan_ui.intake import Draft
-from wan_ui.pipeline import PIPELINE
+from wan_ui.queue.intake import Draft
+from wan_ui.queue.pipeline import PIPELINE
 from wan_ui.request import LoraSpec
 from wan_ui.ui.examples import load_examples
 from wan_ui.ui.handlers import failed

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import gradio as gr
 
-from wan_ui import weights
 from wan_ui.catalog import load_catalog
 from wan_ui.errors import UserError
-from wan_ui.intake import Draft
-from wan_ui.jobs import Job
-from wan_ui.pipeline import PIPELINE
+from wan_ui.files import places
 from wan_ui.qa import compare
+from wan_ui.queue.intake import Draft
+from wan_ui.queue.jobs import Job
+from wan_ui.queue.pipeline import PIPELINE
 from wan_ui.ui.comparisons import COMPARISONS, Comparison
 from wan_ui.ui.handlers import complaint, guard
 from wan_ui.ui.history import LIMIT
@@ -235,7 +235,7 @@ def picker_html(owner: str, picked: list[str]) -> str:
         )
     settings = PIPELINE.settings
     model = load_catalog(settings.catalog).get(jobs[0].request.model)
-    schemes = [s for s in model.schemes.values() if not weights.availability(model, s, settings)] if model else []
+    schemes = [s for s in model.schemes.values() if not places.availability(model, s, settings)] if model else []
     boxes = "".join(
         f'<label><input type="checkbox" value="{text(scheme.name)}" checked> {text(scheme.name)}</label>'
         for scheme in schemes

@@ -15,9 +15,10 @@ from collections.abc import Callable
 import gradio as gr
 
 from wan_ui.errors import UserError
+from wan_ui.machine import probe
 from wan_ui.patches import PATCHES
-from wan_ui.pipeline import PIPELINE
-from wan_ui.qa import doctor, probe
+from wan_ui.qa import doctor
+from wan_ui.queue.pipeline import PIPELINE
 from wan_ui.scrub import scrub
 from wan_ui.settings import ROOT, Settings, child_environment
 from wan_ui.ui.handlers import complaint, guard

@@ -9,7 +9,7 @@ from pathlib import Path
 from wan_ui import loras
 from wan_ui.catalog import Model
 from wan_ui.errors import UserError
-from wan_ui.pipeline import PIPELINE
+from wan_ui.queue.pipeline import PIPELINE
 from wan_ui.settings import Settings
 from wan_ui.ui import lora_picker, models_panel
 from wan_ui.ui.markup import text

@@ -1,7 +1,7 @@
 """What the page's events do: submit, observe, cancel, and filling in the form. Nothing here waits for a job.
 
 Handlers run without Gradio's preprocessing: values arrive as the browser sent them and are checked by
-`wan_ui.intake`, which also serves the command line, so that a forged value meets the same words.
+`wan_ui.queue.intake`, which also serves the command line, so that a forged value meets the same words.
 """
 
 import functools
@@ -12,21 +12,21 @@ from pathlib import Path
 
 import gradio as gr
 
-from wan_ui import muxer
 from wan_ui.catalog import Model, load_catalog
 from wan_ui.errors import UserError
-from wan_ui.intake import Draft
-from wan_ui.jobs import Job
 from wan_ui.loras import TARGETS
-from wan_ui.pipeline import PIPELINE
-from wan_ui.speech_intake import SpeechDraft
+from wan_ui.media import muxer
+from wan_ui.queue.intake import Draft
+from wan_ui.queue.jobs import Job
+from wan_ui.queue.pipeline import PIPELINE
+from wan_ui.queue.speech_intake import SpeechDraft
+from wan_ui.queue.words import read_for
 from wan_ui.ui import examples, form, history, in_view, inputs, lora_picker, models_panel, progress_card, result
 from wan_ui.ui import voice as voice_part
 from wan_ui.ui.markup import text
 from wan_ui.ui.security import uploaded
 from wan_ui.ui.session import for_visitor, identify
 from wan_ui.ui.values import as_text, number_of_event, of_event, text_of_event
-from wan_ui.words import read_for
 
 log = logging.getLogger(__name__)
 

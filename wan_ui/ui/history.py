@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import gradio as gr
 
-from wan_ui.jobs import Job
-from wan_ui.pipeline import PIPELINE
+from wan_ui.queue.jobs import Job
+from wan_ui.queue.pipeline import PIPELINE
 from wan_ui.ui.markup import SPEAKS, STATE_WORDS, file_url, speaks, text, title
 
 LIMIT = 60

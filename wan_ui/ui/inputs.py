@@ -6,14 +6,14 @@ from dataclasses import dataclass
 import gradio as gr
 
 from wan_ui.catalog import Model, Scheme, parse_size
-from wan_ui.images import crop_box, open_image, show_crop
-from wan_ui.intake import MAX_SEED
+from wan_ui.media.images import crop_box, open_image, show_crop
+from wan_ui.queue.intake import MAX_SEED
+from wan_ui.queue.words import Reading, load_table
 from wan_ui.settings import Settings
 from wan_ui.ui.form import NO_MODEL
 from wan_ui.ui.lora_picker import LoraPicker, build_lora_picker
 from wan_ui.ui.markup import data_url, text
 from wan_ui.ui.voice import Voice, build_voice
-from wan_ui.words import Reading, load_table
 
 PROMPT_PLACEHOLDER = "What should happen? For example: slowly zoom in, sunset light"
 

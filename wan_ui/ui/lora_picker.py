@@ -12,8 +12,8 @@ import gradio as gr
 from wan_ui import loras
 from wan_ui.catalog import Model
 from wan_ui.errors import UserError
-from wan_ui.jobs import Job
 from wan_ui.loras.choice import MAX_LORAS, MAX_STRENGTH
+from wan_ui.queue.jobs import Job
 from wan_ui.request import LoraMatch, LoraSpec
 from wan_ui.settings import Settings
 from wan_ui.ui.markup import text

@@ -10,7 +10,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from wan_ui.catalog import Model
-from wan_ui.jobs import Job
+from wan_ui.queue.jobs import Job
 from wan_ui.request import Request
 from wan_ui.valid_text import valid_text
 

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import gradio as gr
 
-from wan_ui import weights
 from wan_ui.catalog import Model, Scheme, load_catalog
-from wan_ui.hardware import engine_name
-from wan_ui.pipeline import ModelStatus
+from wan_ui.files import places
+from wan_ui.machine.hardware import engine_name
+from wan_ui.queue.fetching import DownloadStatus
+from wan_ui.queue.pipeline import ModelStatus
 from wan_ui.settings import Settings
-from wan_ui.staging import DownloadStatus
 from wan_ui.ui.markup import model_name, seconds, text
 from wan_ui.ui.session import for_visitor
 
@@ -76,8 +76,8 @@ def _offers(settings: Settings, _: int) -> list[Offer]:
         Offer(
             model,
             scheme,
-            weights.availability(model, scheme, settings, engine),
-            weights.files(model, scheme, settings, engine),
+            places.availability(model, scheme, settings, engine),
+            places.files(model, scheme, settings, engine),
         )
         for model in load_catalog(settings.catalog).values()
         for scheme in model.schemes.values()
@@ -102,9 +102,9 @@ def build_models_panel() -> ModelsPanel:
 
 def models_key(status: ModelStatus, download: DownloadStatus, settings: Settings) -> list:
     """Whatever the table shows: it is drawn again when this differs."""
-    places = [[offer.reason, len(offer.missing)] for offer in offers(settings)]
+    here = [[offer.reason, len(offer.missing)] for offer in offers(settings)]
     loaded = [status.model, status.scheme, status.state, status.kept, status.progress]
-    return [*loaded, download.active, download.scheme, places]
+    return [*loaded, download.active, download.scheme, here]
 
 
 def models_html(status: ModelStatus, download: DownloadStatus, settings: Settings, *, own: bool, fetch: bool) -> str:
@@ -143,7 +143,7 @@ def _row(
     if (download.model, download.scheme) == (model.name, scheme.name) and download.active:
         kind, words = "work", "is being downloaded"
     elif offer.missing and not model.embedded and fetch:
-        size = weights.gigabytes(model, offer.missing)
+        size = places.gigabytes(model, offer.missing)
         question = f"Download {size} into {settings.models if own else 'the models folder'}?"
         if offer.reason == "needs a CUDA GPU":
             question = f"This machine has no CUDA GPU that could run it. {question}"
@@ -183,7 +183,7 @@ def _memory(model: Model, scheme: Scheme, settings: Settings) -> str:
     """For the smallest and the largest size that a model offers: all on the GPU, and with offload."""
     sizes = sorted(model.sizes, key=lambda size: size[0] * size[1])
     ends, engine = [sizes[0], sizes[-1]], engine_name(settings.engine, settings)
-    everything, least = zip(*(weights.memory(model, scheme, engine, size) for size in ends), strict=True)
+    everything, least = zip(*(places.memory(model, scheme, engine, size) for size in ends), strict=True)
     (low, high), (few, many) = everything, least
     first, last = (f"{width} × {height}" for width, height in ends)
     offload = f"; with offload {few:.0f} and {many:.0f}"
@@ -196,13 +196,13 @@ def _files(offer: Offer, settings: Settings, own: bool) -> str:
     roles = {ref: words for ref, words in roles.items() if ref}
     items = []
     for ref, path in offer.files.items():
-        repo, file = weights.split(ref)
+        repo, file = places.split(ref)
         if path is not None:
             state, size, place = "here", _size(path.stat().st_size), str(path) if own else ""
         else:
             known = model.known(repo, file)
             state, size = "missing", ("" if known.size else "about ") + _size(known.shown) if known.shown else "small"
-            place = "ships with Wan UI" if model.embedded else f"from {weights.address(model, ref, settings)}"
+            place = "ships with Wan UI" if model.embedded else f"from {places.address(model, ref, settings)}"
         role = f" ({roles[ref]})" if ref in roles else ""
         items.append(
             f'<li class="{state}"><b>{text(Path(file).name)}{text(role)}</b>'

@@ -7,10 +7,10 @@ import time
 
 import gradio as gr
 
-from wan_ui import progress
 from wan_ui.catalog import Model
-from wan_ui.jobs import Job
-from wan_ui.pipeline import ModelStatus
+from wan_ui.queue import estimate
+from wan_ui.queue.jobs import Job
+from wan_ui.queue.pipeline import ModelStatus
 from wan_ui.ui.markup import model_name, problem, seconds, spent, text
 
 STAGE_WORDS = {
@@ -92,8 +92,8 @@ def _waiting(job: Job, position: int, status: ModelStatus, catalog: dict[str, Mo
 
 def _running(job: Job, history: list[Job], queued: int) -> str:
     now = time.monotonic()
-    expected = progress.reference(history, job.request)
-    left = progress.eta(job, expected, now)
+    expected = estimate.reference(history, job.request)
+    left = estimate.eta(job, expected, now)
     timing = seconds(max(now - job.began, 0.0))
     if left is not None:
         timing += f" · about {seconds(left) if left >= 1 else 'a moment'} left"
@@ -108,7 +108,7 @@ def _running(job: Job, history: list[Job], queued: int) -> str:
         detail.append(f"{queued} more of yours in line")
     if job.cancel:
         title, detail = "Cancelling", ["stops after this step"]
-    body = _bar(progress.fraction(job, expected, now)) + _stages(job) + _note(", ".join(detail))
+    body = _bar(estimate.fraction(job, expected, now)) + _stages(job) + _note(", ".join(detail))
     return _card("work", title, timing, _preview(job) + body)
 
 

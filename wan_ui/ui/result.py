@@ -5,8 +5,8 @@ import re
 import gradio as gr
 
 from wan_ui.catalog import Model
-from wan_ui.jobs import Job
-from wan_ui.pipeline import PIPELINE
+from wan_ui.queue.jobs import Job
+from wan_ui.queue.pipeline import PIPELINE
 from wan_ui.request import LoraMatch
 from wan_ui.ui.markup import STATE_WORDS, file_url, model_name, problem, seconds, speaks, spent, text, title
 

@@ -12,8 +12,8 @@ import gradio as gr
 from wan_ui.catalog import Model
 from wan_ui.errors import UserError
 from wan_ui.lipsync.choice import shortcoming
+from wan_ui.queue.speech_intake import look_for_face, look_for_face_in_clip, voice_trouble
 from wan_ui.settings import Settings
-from wan_ui.speech_intake import look_for_face, look_for_face_in_clip, voice_trouble
 from wan_ui.ui.markup import text
 
 

@@ -23,9 +23,9 @@ from pathlib import Path
 
 import numpy as np
 
-from wan_ui.engines.checkpoints import PREFIXES, strip_prefix
 from wan_ui.errors import UserError
-from wan_ui.headers import SAFETENSORS_BYTES, Header, TensorInfo, expert_side, read_header
+from wan_ui.files.headers import SAFETENSORS_BYTES, Header, TensorInfo, expert_side, read_header
+from wan_ui.files.names import PREFIXES, strip_prefix
 from wan_ui.valid_text import valid_name
 
 FLOATS = ("F64", "F32", "F16", "BF16")

@@ -1,6 +1,6 @@
 """Any audio file -> 16 kHz samples; when there is speech in it; which part of it a video frame hears. No torch.
 
-Files come from strangers, so `wan_ui.decoder` reads them. What phones, meetings and films give: several sound tracks
+Files come from strangers, so `media.decoder` reads them. What phones, meetings and films give: several sound tracks
 of which one has the voice, a voice in the centre of six channels or in one of two, two channels that cancel each other
 when they are added, a voice far too quiet. Each still moves the mouth; the finished clip keeps the sound as it was.
 """
@@ -14,8 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from wan_ui import decoder
 from wan_ui.errors import UserError
+from wan_ui.media import decoder
 
 SAMPLE_RATE = 16_000
 FEATURE_RATE = 50  # Whisper's answers a second

@@ -10,7 +10,7 @@ import io
 import numpy as np
 from PIL import Image, ImageCms
 
-from wan_ui import hdr
+from wan_ui.media import hdr
 
 _SPACES = {"RGB": "RGB", "L": "GRAY", "CMYK": "CMYK"}  # a mode, and the profiles that speak of it
 _TIFF_BITS, _TIFF_PHOTOMETRIC, _TIFF_SAMPLE_FORMAT = 258, 262, 339

@@ -15,8 +15,8 @@ from pathlib import Path
 
 from wan_ui.catalog import Model, Scheme
 from wan_ui.errors import UserError
-from wan_ui.hardware import driver_fault, engine_name, nvidia_gpu
-from wan_ui.quantise import quantise_file, suffix
+from wan_ui.files.quantise import quantise_file, suffix
+from wan_ui.machine.hardware import driver_fault, engine_name, nvidia_gpu
 from wan_ui.settings import ROOT, Settings
 
 T5_FILE = "models_t5_umt5-xxl-enc-bf16.pth"

@@ -27,8 +27,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from pathlib import Path
 
-from wan_ui.cpus import allowed_cpus
 from wan_ui.errors import Cancelled, UserError, WorkerDied
+from wan_ui.machine.cpus import allowed_cpus
 from wan_ui.request import Progress, Request
 from wan_ui.settings import Settings
 
@@ -357,7 +357,9 @@ class _Desk:
 
         from PIL import Image
 
-        from wan_ui import __version__, hardware, muxer
+        from wan_ui import __version__
+        from wan_ui.machine import hardware
+        from wan_ui.media import muxer
 
         request = Request.from_dict(message["request"])
         folder = Path(message["folder"])
@@ -396,8 +398,7 @@ class _Desk:
 
     def lipsync(self, message: dict) -> dict:
         """Result: clip, poster (file names), frames, fps, seconds by stage, facts, silent (the clip it was given)."""
-        from wan_ui import muxer, video
-        from wan_ui.lipsync import sound
+        from wan_ui.media import muxer, sound, video
 
         request = Request.from_dict(message["request"])
         folder, path = Path(message["folder"]), Path(request.video)
@@ -420,8 +421,8 @@ class _Desk:
         """
         from PIL import Image
 
-        from wan_ui import __version__, muxer
-        from wan_ui.lipsync import sound
+        from wan_ui import __version__
+        from wan_ui.media import muxer, sound
 
         clock.report(Progress("lipsync", detail="loading the lip-sync model"))
         mouth = self._load_mouth()

@@ -14,8 +14,8 @@ import numpy as np
 import pi_heif
 from PIL import Image, ImageDraw
 
-from wan_ui import picture_colour, picture_files
 from wan_ui.errors import UserError
+from wan_ui.media import picture_colour, picture_files
 from wan_ui.request import Request
 
 log = logging.getLogger(__name__)

@@ -12,7 +12,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from wan_ui.jobs import ID, Jobs
+from wan_ui.queue.jobs import ID, Jobs
 from wan_ui.settings import Settings
 
 log = logging.getLogger(__name__)

@@ -10,13 +10,12 @@ from pathlib import Path
 
 import numpy as np
 
-from wan_ui import muxer
 from wan_ui.catalog import Model, parse_size
 from wan_ui.errors import UserError
-from wan_ui.images import fit, open_image
-from wan_ui.jobs import Job
-from wan_ui.lipsync import sound
 from wan_ui.lipsync.usable import SMALLEST, usable_clip, usable_face
+from wan_ui.media import muxer, sound
+from wan_ui.media.images import fit, open_image
+from wan_ui.queue.jobs import Job
 from wan_ui.request import Request
 from wan_ui.settings import Settings
 

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from wan_ui import decoder, hdr, picture_files
 from wan_ui.errors import UserError
+from wan_ui.media import decoder, hdr, picture_files
 
 MAX_FPS = 60  # a faster one is thinned out
 MIN_SIDE = 16

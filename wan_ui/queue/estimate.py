@@ -2,12 +2,12 @@
 
 Inside a stage with steps, the steps done so far give the pace, the more so the more there are. Later
 stages are taken from the seconds per stage that the last finished job stored, scaled by its pixels.
-With neither, there is no estimate, and none is shown. All times are of the monotonic clock (see wan_ui.jobs).
+With neither, there is no estimate, and none is shown. All times are of the monotonic clock (see wan_ui.queue.jobs).
 """
 
 import time
 
-from wan_ui.jobs import Job
+from wan_ui.queue.jobs import Job
 from wan_ui.request import Request
 
 

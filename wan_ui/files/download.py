@@ -1,6 +1,6 @@
 """Staging: fetch what a model and scheme need, with sizes first, resumed and verified.
 
-Only the files that an engine reads are asked for (wan_ui.weights.needed_files), so the base
+Only the files that an engine reads are asked for (wan_ui.files.places.needed_files), so the base
 repositories' own DIT shards, tens of gigabytes that the scheme's files replace, are never fetched, while
 the experts' config.json are. A file is written as `.NAME.<etag>.part` beside its place and gets its name
 once size and checksum are right: a file under its own name is whole. LFS files are checked by sha256,
@@ -21,9 +21,10 @@ from http.client import HTTPException
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from wan_ui import __version__, locks, weights
+from wan_ui import __version__, locks
 from wan_ui.catalog import Model, Scheme
 from wan_ui.errors import UserError
+from wan_ui.files import places
 from wan_ui.settings import Settings, proxies
 
 CHUNK = 1 << 20  # bytes
@@ -70,19 +71,19 @@ def plan(model: Model, scheme: Scheme, settings: Settings, engine: str, *, check
     """
     if model.embedded:
         raise UserError(f"{model.name} ships with Wan UI; there is nothing to download")
-    found = weights.files(model, scheme, settings, engine)
+    found = places.files(model, scheme, settings, engine)
     # A file here whose size differs from the catalog's is not whole, whoever put it there.
     wrong = {ref for ref, path in found.items() if path is not None and _wrong_size(model, ref, path)}
     items, unreachable = [], ""
     for ref, path in found.items():
-        repo, file = weights.split(ref)
+        repo, file = places.split(ref)
         target = settings.models / repo / file
         if path is not None and ref not in wrong and not (check and path == target):
             revision = model.revision(repo)
             items.append(Item(repo, file, "", path, path.stat().st_size, "", revision, present=True))
             continue
         try:
-            item = describe(repo, file, target, weights.address(model, ref, settings))
+            item = describe(repo, file, target, places.address(model, ref, settings))
         except OSError as error:
             unreachable = str(getattr(error, "reason", "") or error)
             break
@@ -99,15 +100,15 @@ def by_hand(refs: list[str], model: Model, settings: Settings) -> list[str]:
     """Which file, from where, where to put it."""
     lines = ["Fetch these files on another machine and put them in place:"] if refs else []
     for ref in refs:
-        repo, file = weights.split(ref)
+        repo, file = places.split(ref)
         size = model.known(repo, file)
         words = f" ({'' if size.size else 'about '}{size.shown / 1e9:.2f} GB)" if size.shown else ""
-        lines.append(f"  {weights.address(model, ref, settings)}{words} -> {settings.models / repo / file}")
+        lines.append(f"  {places.address(model, ref, settings)}{words} -> {settings.models / repo / file}")
     return lines
 
 
 def _wrong_size(model: Model, ref: str, path: Path) -> bool:
-    size = model.known(*weights.split(ref)).size
+    size = model.known(*places.split(ref)).size
     return bool(size) and path.stat().st_size != size
 
 

@@ -12,10 +12,10 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-from wan_ui import weights
 from wan_ui.catalog import Model, Scheme, load_catalog
-from wan_ui.download import HEADERS, TIMEOUT
 from wan_ui.errors import UserError
+from wan_ui.files import places
+from wan_ui.files.download import HEADERS, TIMEOUT
 from wan_ui.settings import Settings
 
 
@@ -24,8 +24,8 @@ def pin(model: Model, scheme: Scheme, settings: Settings, engine: str, *, write:
     if model.embedded:
         raise UserError(f"{model.name} ships with Wan UI; there is nothing to pin")
     wanted: dict[str, list[str]] = {}
-    for ref in weights.needed_files(model, scheme, engine):
-        repo, file = weights.split(ref)
+    for ref in places.needed_files(model, scheme, engine):
+        repo, file = places.split(ref)
         wanted.setdefault(repo, []).append(file)
     try:
         text = settings.catalog.read_text(encoding="utf-8")

@@ -9,13 +9,15 @@ import secrets
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from wan_ui import loras, weights, words
+from wan_ui import loras
 from wan_ui.catalog import Model, find_model, load_catalog, parse_size
 from wan_ui.errors import UserError
-from wan_ui.images import fit, open_image
+from wan_ui.files import places
+from wan_ui.media.images import fit, open_image
+from wan_ui.queue import words
+from wan_ui.queue.speech_intake import take_audio
 from wan_ui.request import LoraSpec, Request
 from wan_ui.settings import ENGINES, Settings
-from wan_ui.speech_intake import take_audio
 from wan_ui.valid_text import valid_text
 
 MAX_SEED = 2**32 - 1
@@ -49,7 +51,7 @@ def resolve(draft: Draft, settings: Settings, folder: Path) -> Request:
     engine = draft.engine or settings.engine
     if engine not in ENGINES:
         raise UserError(f"engine: {engine!r} is not known; choose one of {', '.join(ENGINES)}", field="engine")
-    missing = weights.availability(model, scheme, settings, engine)
+    missing = places.availability(model, scheme, settings, engine)
     if missing:
         raise UserError(f"model: {model.name} with {scheme.name} cannot run here: {missing}", field="model")
     prompt = _prompt(draft.prompt, settings.max_prompt)

@@ -30,8 +30,8 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from wan_ui.catalog import Model, load_catalog
-from wan_ui.hardware import installed, lightx2v_missing
-from wan_ui.qa.probes import PROBES, Probe, Shape
+from wan_ui.machine.hardware import installed, lightx2v_missing
+from wan_ui.machine.probes import PROBES, Probe, Shape
 from wan_ui.settings import ROOT, Settings, child_environment
 
 log = logging.getLogger(__name__)
@@ -204,7 +204,7 @@ def _try(probe: Probe, shapes: list[Shape], settings: Settings, machine: dict, l
 
 def _child(function: str, shapes: list[Shape], settings: Settings, limit: float) -> list[dict]:
     """At least one answer: the last may be a crash, or that `limit` seconds were over."""
-    command = [sys.executable, "-m", "wan_ui.qa.probes", function, json.dumps([asdict(shape) for shape in shapes])]
+    command = [sys.executable, "-m", "wan_ui.machine.probes", function, json.dumps([asdict(shape) for shape in shapes])]
     environ = child_environment({"WAN_UI_LIGHTX2V_PATH": settings.lightx2v_path})
     # Files, not pipes, and a process group: compilers start processes that would keep a pipe open for ever.
     with tempfile.TemporaryFile() as stdout, tempfile.TemporaryFile() as stderr:

@@ -5,8 +5,8 @@ two of the feed-forward): that is where 97% of the weights are, and exactly the 
 and GGUF kernels consume. Biases, norms, `modulation`, the patch, text and time embeddings and the head
 are read at every token or scale whole channels; they stay bf16 (safetensors) or F32/F16 (GGUF).
 
-What is read is any file that the engines can read (wan_ui/dit_file.py); tensors that are not the DIT's (an all-in-one
-file's VAE and text encoder, markers) are left out, and a part of a split file is refused.
+What is read is any file that the engines can read (wan_ui/files/dit_file.py); tensors that are not the DIT's (an
+all-in-one file's VAE and text encoder, markers) are left out, and a part of a split file is refused.
 
 Names stay the original ones. GGUF files follow city96's conventions: `general.architecture = "wan"`,
 and `comfy.gguf.orig_shape.<name>` for a tensor whose dimensions had to be folded (patch_embedding has
@@ -19,9 +19,9 @@ import re
 import uuid
 from pathlib import Path
 
-from wan_ui.dit_file import read_dit
 from wan_ui.errors import UserError
-from wan_ui.headers import expert_side, read_header
+from wan_ui.files.dit_file import read_dit
+from wan_ui.files.headers import expert_side, read_header
 
 TYPES = ("bf16", "fp8", "Q8_0", "Q5_0", "Q4_0")
 QUANTISED = re.compile(r"^blocks\.\d+\.(self_attn\.[qkvo]|cross_attn\.[qkvo]|ffn\.[02])\.weight$")
@@ -39,7 +39,7 @@ def quantise_file(source: Path, target: Path, kind: str, *, name: str = "") -> N
     an exchanged pair of experts is noticed. The target appears whole or not at all, also when two
     processes write it at once. Raises UserError for a bad source, type or an unwritable target.
     """
-    from wan_ui.tensors import float_tensors
+    from wan_ui.files.tensors import float_tensors
 
     if kind not in TYPES:
         raise UserError(f"type: {kind!r} is not known; choose one of {', '.join(TYPES)}")
@@ -65,7 +65,7 @@ def _write_safetensors(tensors: dict, path: Path, kind: str, name: str) -> None:
     import torch
     from safetensors.torch import save_file
 
-    from wan_ui.tensors import quantise_fp8
+    from wan_ui.files.tensors import quantise_fp8
 
     out = {}
     for key, tensor in tensors.items():

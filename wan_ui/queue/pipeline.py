@@ -15,17 +15,18 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from wan_ui import locks, outputs
+from wan_ui import locks
 from wan_ui.catalog import find_model, load_catalog
 from wan_ui.errors import Cancelled, UserError
-from wan_ui.intake import Draft, resolve
-from wan_ui.jobs import NOT_STARTED, SHORT, Job, Jobs, QueueFull, TableError, TableLocked, new_job_id
+from wan_ui.queue import quota
+from wan_ui.queue.fetching import Staging
+from wan_ui.queue.intake import Draft, resolve
+from wan_ui.queue.jobs import NOT_STARTED, SHORT, Job, Jobs, QueueFull, TableError, TableLocked, new_job_id
+from wan_ui.queue.speech_intake import SpeechDraft, resolve_speech
+from wan_ui.queue.worker import ENGINE_FACTORY, Worker, WorkerError
 from wan_ui.request import Progress
 from wan_ui.scrub import clean
 from wan_ui.settings import Settings
-from wan_ui.speech_intake import SpeechDraft, resolve_speech
-from wan_ui.staging import Staging
-from wan_ui.worker import ENGINE_FACTORY, Worker, WorkerError
 
 log = logging.getLogger(__name__)
 
@@ -165,7 +166,7 @@ class Pipeline:
         job_id = new_job_id()
         folder = self.clips / job_id
         try:
-            outputs.begin(folder)
+            quota.begin(folder)
             if isinstance(draft, SpeechDraft):
                 source = self.job(draft.job, owner) if draft.job else None
                 clip = source and self.silent_clip(source)
@@ -180,7 +181,7 @@ class Pipeline:
             if isinstance(error, OSError):
                 raise UserError(f"disk: the files could not be stored in {folder.parent} ({error})") from None
             raise
-        outputs.settle(folder)
+        quota.settle(folder)
         self._wake.set()
         return job_id
 
@@ -469,7 +470,7 @@ class Pipeline:
 
     def _collect(self, announce: bool = False) -> None:
         try:
-            outputs.prune(self.clips, self.jobs, self.settings, announce)
+            quota.prune(self.clips, self.jobs, self.settings, announce)
         except (OSError, TableError) as error:
             log.error("the outputs folder was not tidied: %s", error)
 

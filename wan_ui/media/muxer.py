@@ -4,7 +4,7 @@ H.264 in yuv420p with the index in front (faststart), so that every browser play
 loads; sound is AAC. The file is written beside its destination and renamed when it is whole. The
 settings of the job travel in the file as the metadata tag "wan_ui" (JSON).
 
-Files of strangers are read as `wan_ui.decoder` and `wan_ui.video` say.
+Files of strangers are read as `wan_ui.media.decoder` and `wan_ui.media.video` say.
 """
 
 import json
@@ -19,8 +19,9 @@ import ffmpeg
 import imageio_ffmpeg
 import numpy as np
 
-from wan_ui import decoder, stored, video
+from wan_ui import stored
 from wan_ui.errors import UserError
+from wan_ui.media import decoder, video
 
 TAG = "wan_ui"
 MAX_VIDEO_BYTES = 2_000_000_000  # of the frames of a video that is read, uncompressed
@@ -150,7 +151,7 @@ def read_metadata(path: Path) -> dict:
 
 
 def read_frames(path: Path, limit: int = 0) -> tuple[np.ndarray, float]:
-    """The frames (T, H, W, 3) uint8 RGB as `wan_ui.video` gives them, and their rate; only the first `limit` if given.
+    """The frames (T, H, W, 3) uint8 RGB as `media.video` gives them, and their rate; only the first `limit` if given.
 
     Raises UserError (field "video") for a file without pictures, and as soon as the frames do not fit into
     MAX_VIDEO_BYTES.

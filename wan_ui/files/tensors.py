@@ -1,11 +1,11 @@
 """Tensors out of checked `.safetensors` and `.gguf` files, and the few numerics of stored weights.
 
-Both formats are a header (wan_ui/headers.py) and raw little-endian bytes, so one reader serves both,
+Both formats are a header (wan_ui/files/headers.py) and raw little-endian bytes, so one reader serves both,
 without mapping the file: a mapped file that is replaced or truncated meanwhile kills the process
 with SIGBUS.
 
 fp8 scaled, as we write it: `X.weight` is float8_e4m3fn (out, in), 448 at most; `X.weight_scale` is float32
-(out, 1); the weight is their product. Which other layouts there are is told in wan_ui/dit_file.py.
+(out, 1); the weight is their product. Which other layouts there are is told in wan_ui/files/dit_file.py.
 
 Imports torch: for the worker process and the tools, not for the page.
 """
@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from wan_ui.dit_file import FP8, Stored
-from wan_ui.headers import TensorInfo
+from wan_ui.files.dit_file import FP8, Stored
+from wan_ui.files.headers import TensorInfo
 
 DTYPES = {
     "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,

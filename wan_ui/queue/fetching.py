@@ -1,6 +1,6 @@
 """A download in the background, for the page: one at a time, observed and cancelled from any tab.
 
-The work is wan_ui.download's; here it gets a thread and a status. The thread belongs to the app, not to a
+The work is wan_ui.files.download's; here it gets a thread and a status. The thread belongs to the app, not to a
 page, so that closing the tab changes nothing. What has arrived when the app ends is kept: the next download
 goes on from there.
 """
@@ -11,10 +11,10 @@ import time
 from collections import deque
 from dataclasses import dataclass, replace
 
-from wan_ui import download
 from wan_ui.catalog import find_model, load_catalog
 from wan_ui.errors import Cancelled, UserError
-from wan_ui.hardware import engine_name
+from wan_ui.files import download
+from wan_ui.machine.hardware import engine_name
 from wan_ui.settings import Settings
 
 log = logging.getLogger(__name__)

@@ -1,11 +1,11 @@
-"""The kernels that can be probed, and the child process that tries one: python -m wan_ui.qa.probes.
+"""The kernels that can be probed, and the child process that tries one: python -m wan_ui.machine.probes.
 
 A probe prepares inputs of a model's shape and returns what to time and how far its result is from
-float32. It runs alone in its process (wan_ui.qa.probe starts it), since a kernel built for another GPU may
+float32. It runs alone in its process (wan_ui.machine.probe starts it), since a kernel built for another GPU may
 end the process instead of raising. Products are checked on some rows only: float32 attention over
 32,760 tokens would need 170 GB for its scores.
 
-    python -m wan_ui.qa.probes wan_ui.qa.probes:sdpa_flash '[{"name": "...", "tokens": 1280, ...}]'
+    python -m wan_ui.machine.probes wan_ui.machine.probes:sdpa_flash '[{"name": "...", "tokens": 1280, ...}]'
 
 prints one JSON object per shape: first {"shape", "entering": true}, then its result.
 """
@@ -66,7 +66,7 @@ class Probe:
     cuda: bool = True
 
 
-HERE = "wan_ui.qa.probes"
+HERE = "wan_ui.machine.probes"
 FP8, SAGE = 0.06, 0.08  # e4m3 on both sides costs 0.037; 8-bit scores and values about as much
 
 PROBES: tuple[Probe, ...] = (

@@ -1,0 +1,1 @@
+"""Strangers' pictures, videos and sound <-> arrays; everything that ffmpeg does."""
