@@ -173,11 +173,11 @@ class Timed:
 
 class Ours(Timed):
     def __init__(self, model, scheme, config):
-        from wan_ui.engines import lightx2v, lightx2v_config
+        from wan_ui.engines import lightx2v_config, lightx2v_upstream
         from wan_ui.machine.hardware import measure
 
         self.model, self.scheme, self.folder = model, scheme, config.models.parent
-        lightx2v.import_lightx2v(lightx2v_config.environment(config, measure()))
+        lightx2v_upstream.import_lightx2v(lightx2v_config.environment(config, measure()))
 
     def load(self) -> None:
         self.engine, _ = synthetic.create_engine("lightx2v")
@@ -226,7 +226,7 @@ class Stock(Timed):
         import wan_ui.engines.lightx2v  # noqa: F401 - while the GPU is not ours yet
 
     def load(self) -> None:
-        from wan_ui.engines import lightx2v, lightx2v_config
+        from wan_ui.engines import lightx2v_config, lightx2v_upstream
         from wan_ui.files.places import locate
         from wan_ui.patches import gguf_loader
 
@@ -253,7 +253,7 @@ class Stock(Timed):
             synthetic.install()
             gguf_loader.PATCH.apply(None)
         root = paths.configs[0].parent if self.model.family == "5b" else paths.configs[0].parent.parent
-        self.runner = lightx2v.start_runner(lightx2v_config.MODEL_CLASSES[self.model.family], root, values)
+        self.runner = lightx2v_upstream.start_runner(lightx2v_config.MODEL_CLASSES[self.model.family], root, values)
         self._watch(self.runner)
 
     def warm(self, width, height, number) -> None:
@@ -262,7 +262,7 @@ class Stock(Timed):
     def clip(self, width, height, frames, number):
         import torch
 
-        from wan_ui.engines.lightx2v import input_info
+        from wan_ui.engines.lightx2v_upstream import input_info
 
         self.runner.set_config(stock_size(width, height, frames))
         image = picture(self.config.models.parent, width, height, number)

@@ -71,7 +71,7 @@ def lightx2v(settings, model, device):
     import transformers  # noqa: F401
 
     from wan_ui.engines import lightx2v_config
-    from wan_ui.engines.lightx2v import import_lightx2v
+    from wan_ui.engines.lightx2v_upstream import import_lightx2v
 
     sys.meta_path.append(Absent())
     if settings.lightx2v_path:

@@ -124,7 +124,7 @@ def _unusable() -> str:
     from wan_ui.machine.hardware import measure
 
     try:
-        from wan_ui.engines.lightx2v import import_lightx2v
+        from wan_ui.engines.lightx2v_upstream import import_lightx2v
 
         import_lightx2v(lightx2v_config.environment(settings(), measure()))
         for patch in patches.PATCHES:

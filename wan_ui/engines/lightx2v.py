@@ -10,13 +10,9 @@ Cancelling: `report` raises Cancelled before a step or a latent frame is entered
 runner, as after any failure, and sets its stop signal back. Nothing of a failed job survives it.
 """
 
-import argparse
 import gc
 import hashlib
-import json
 import logging
-import sys
-import tempfile
 import traceback
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -28,10 +24,12 @@ import torch
 
 from wan_ui import patches
 from wan_ui.catalog import Model, Scheme
-from wan_ui.engines import lightx2v_config, lora_lightx2v, preview, schedule
+from wan_ui.engines import lightx2v_config, lora_lightx2v, preview
 from wan_ui.engines.base import CACHED_IMAGES, CACHED_PROMPTS, EXPERT_NAMES, SIDES, OnBlock, remember
 from wan_ui.engines.kernel_choice import Chooser
 from wan_ui.engines.lightx2v_compile import CompiledBlocks
+from wan_ui.engines.lightx2v_scheduler import flow_scheduler
+from wan_ui.engines.lightx2v_upstream import compute_dtype, device_name, import_lightx2v, input_info, start_runner
 from wan_ui.engines.lora import LoraSet
 from wan_ui.engines.text import clean
 from wan_ui.errors import UserError
@@ -41,7 +39,7 @@ from wan_ui.machine import probe
 from wan_ui.machine.hardware import Hardware, let_memory_grow, limit_gpu, measure
 from wan_ui.media.images import read_pixels
 from wan_ui.request import Clip, LoraMatch, LoraSpec, Progress, Report, Request
-from wan_ui.settings import default_environment, settings
+from wan_ui.settings import settings
 
 log = logging.getLogger(__name__)
 
@@ -398,30 +396,6 @@ def shown(infer, on_block: OnBlock):
         del infer.run_block  # the class's own is there again
 
 
-# ---------------------------------------------------------------- upstream
-
-
-def import_lightx2v(environ: dict[str, str]) -> str:
-    """Import LightX2V (from WAN_UI_LIGHTX2V_PATH if set); its device's name. Raises UserError."""
-    path = settings().lightx2v_path
-    if path and path not in sys.path:
-        sys.path.insert(0, path)
-    default_environment(environ)
-    try:
-        import lightx2v.infer  # noqa: F401 - registers the runners
-    except (ImportError, AttributeError, OSError, RuntimeError) as error:  # RuntimeError: no CUDA device
-        raise UserError(
-            f"engine: LightX2V cannot be imported ({error}); see README, or use --engine diffusers"
-        ) from error
-    from lightx2v.utils.ggml_tensor import dequantize_c
-
-    if dequantize_c is not None:
-        raise UserError(
-            "engine: LightX2V takes a CPU path for GGUF when llama_cpp is installed; uninstall llama-cpp-python"
-        )
-    return device_name()
-
-
 def release() -> None:
     """Give back what nothing refers to any more, to the driver too."""
     gc.collect()
@@ -429,116 +403,7 @@ def release() -> None:
         torch.cuda.empty_cache()
 
 
-def input_info(**values):
-    """Upstream's record of what is asked for."""
-    from lightx2v.utils.input_info import init_empty_input_info, update_input_info_from_dict
-
-    info = init_empty_input_info("i2v", [])
-    update_input_info_from_dict(info, values)
-    return info
-
-
 def to_pixels(images: torch.Tensor) -> torch.Tensor:
     """The VAE's (1, 3, T, H, W) in -1 .. 1 -> (T, H, W, 3) uint8 on the CPU, computed where the images are."""
     levels = images[0].float().add(1).mul(0.5).clamp(0, 1).mul(255).round().to(torch.uint8)
     return levels.permute(1, 2, 3, 0).contiguous().cpu()
-
-
-def compute_dtype() -> torch.dtype:
-    from lightx2v.utils.envs import GET_DTYPE
-
-    return GET_DTYPE()
-
-
-def device_name() -> str:
-    from lightx2v_platform.base import global_var
-
-    return global_var.AI_DEVICE
-
-
-def start_runner(model_class: str, root, values: dict):
-    """A loaded runner for a model in `root`. The JSON lives only as long as upstream reads it."""
-    from lightx2v.infer import init_runner
-    from lightx2v.utils.set_config import set_config
-
-    with tempfile.NamedTemporaryFile("w", encoding="utf-8", suffix=".json") as file:
-        json.dump(values, file)
-        file.flush()
-        arguments = argparse.Namespace(
-            model_cls=model_class,
-            task="i2v",
-            support_tasks=[],
-            model_path=str(root),
-            config_json=file.name,
-            use_prompt_enhancer=False,
-        )
-        return init_runner(set_config(arguments))
-
-
-def flow_scheduler(config: dict, model: Model):
-    """A scheduler for either model: our noise, our sigmas, Euler steps, float32 latents.
-
-    Upstream's draws the noise on the GPU (a seed then depends on the machine), rounds the distilled
-    timesteps to whole numbers, and rounds latents to bf16 at every step; for the 5B model it takes UniPC.
-    """
-    from lightx2v.models.schedulers.wan.scheduler import WanScheduler
-    from lightx2v.utils.envs import GET_DTYPE
-
-    class FlowScheduler(WanScheduler):
-        boundary_step_index = 0
-
-        def plan(self, steps: int) -> None:
-            self.infer_steps = steps
-            self.values = schedule.sigmas(steps, model.shift)
-            self.boundary_step_index = lightx2v_config.boundary_index(steps, model.shift, model.boundary)
-
-        def prepare(self, seed, latent_shape, image_encoder_output=None) -> None:
-            self.sigmas = torch.tensor(self.values)
-            self.timesteps = (self.sigmas[:-1] * 1000).to(device_name())
-            condition = image_encoder_output and image_encoder_output["vae_encoder_out"]
-            self._begin(schedule.noise(seed, tuple(latent_shape)), condition)
-
-        def at(self, latents, sigma, step_index, condition) -> None:
-            """Stand before one step, of whichever expert takes `step_index`."""
-            self._begin(latents.float(), condition)
-            self.infer_condition, self.step_index = True, step_index
-            self._inputs(torch.tensor([1000 * sigma], device=device_name()))
-
-        def _begin(self, latents, condition) -> None:
-            self.rope_request_id += 1
-            self.exact = latents.to(device_name())
-            self.given = self.straight = None
-            if model.family == "5b":  # the first latent frame is given, not denoised
-                self.given = condition.float()
-                self.is_first = torch.zeros_like(self.exact)
-                self.is_first[:, 0] = 1
-            self._paste()
-
-        def _paste(self) -> None:
-            if self.given is not None:
-                self.exact = torch.where(self.is_first.bool(), self.given, self.exact)
-            self.latents = self.exact
-
-        def step_pre(self, step_index) -> None:
-            self.entering(step_index)
-            self.step_index = step_index
-            self._inputs(self.timesteps[step_index : step_index + 1])
-
-        def _inputs(self, timestep) -> None:
-            self.latents = self.exact.to(GET_DTYPE())
-            self.timestep_input = timestep
-            if self.given is not None:  # timestep 0 for the tokens of the given frame
-                self.timestep_input = (self.timestep_input * (1 - self.is_first[0, :, ::2, ::2])).flatten()
-
-        def step_post(self) -> None:
-            index = self.step_index
-            # What the clip would be if the rest of the way were straight: for the preview.
-            self.straight = schedule.euler_step(self.exact, self.noise_pred, self.values[index], 0.0)
-            self.exact = schedule.euler_step(self.exact, self.noise_pred, self.values[index], self.values[index + 1])
-            self._paste()
-
-        def clear(self) -> None:
-            super().clear()
-            self.exact = self.given = self.is_first = self.straight = None
-
-    return FlowScheduler(config)

@@ -3,7 +3,7 @@
 import torch
 
 from wan_ui.engines import lightx2v_config
-from wan_ui.engines.lightx2v import import_lightx2v
+from wan_ui.engines.lightx2v_upstream import import_lightx2v
 from wan_ui.machine.hardware import measure
 from wan_ui.settings import settings
 

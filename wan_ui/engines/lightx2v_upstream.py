@@ -1,0 +1,72 @@
+"""LightX2V's entry points, called as its own command line calls them: import, configuration, runner, request."""
+
+import argparse
+import json
+import sys
+import tempfile
+
+import torch
+
+from wan_ui.errors import UserError
+from wan_ui.settings import default_environment, settings
+
+
+def import_lightx2v(environ: dict[str, str]) -> str:
+    """Import LightX2V (from WAN_UI_LIGHTX2V_PATH if set); its device's name. Raises UserError."""
+    path = settings().lightx2v_path
+    if path and path not in sys.path:
+        sys.path.insert(0, path)
+    default_environment(environ)
+    try:
+        import lightx2v.infer  # noqa: F401 - registers the runners
+    except (ImportError, AttributeError, OSError, RuntimeError) as error:  # RuntimeError: no CUDA device
+        raise UserError(
+            f"engine: LightX2V cannot be imported ({error}); see README, or use --engine diffusers"
+        ) from error
+    from lightx2v.utils.ggml_tensor import dequantize_c
+
+    if dequantize_c is not None:
+        raise UserError(
+            "engine: LightX2V takes a CPU path for GGUF when llama_cpp is installed; uninstall llama-cpp-python"
+        )
+    return device_name()
+
+
+def device_name() -> str:
+    from lightx2v_platform.base import global_var
+
+    return global_var.AI_DEVICE
+
+
+def compute_dtype() -> torch.dtype:
+    from lightx2v.utils.envs import GET_DTYPE
+
+    return GET_DTYPE()
+
+
+def start_runner(model_class: str, root, values: dict):
+    """A loaded runner for a model in `root`. The JSON lives only as long as upstream reads it."""
+    from lightx2v.infer import init_runner
+    from lightx2v.utils.set_config import set_config
+
+    with tempfile.NamedTemporaryFile("w", encoding="utf-8", suffix=".json") as file:
+        json.dump(values, file)
+        file.flush()
+        arguments = argparse.Namespace(
+            model_cls=model_class,
+            task="i2v",
+            support_tasks=[],
+            model_path=str(root),
+            config_json=file.name,
+            use_prompt_enhancer=False,
+        )
+        return init_runner(set_config(arguments))
+
+
+def input_info(**values):
+    """Upstream's record of what is asked for."""
+    from lightx2v.utils.input_info import init_empty_input_info, update_input_info_from_dict
+
+    info = init_empty_input_info("i2v", [])
+    update_input_info_from_dict(info, values)
+    return info
