@@ -30,7 +30,7 @@ from wan_ui.engines.device import choose_dtype  # noqa: E402
 from wan_ui.lipsync.choice import EMBEDDED  # noqa: E402
 from wan_ui.lipsync.speech import LipSync  # noqa: E402
 from wan_ui.media import muxer, sound  # noqa: E402
-from wan_ui.qa.bench import machine  # noqa: E402
+from wan_ui.reports.bench import machine  # noqa: E402
 
 RATES = (12, 16, 24, 25, 30000 / 1001, 30)
 LIPS = (slice(None), slice(136, 158), slice(108, 140))  # of assets/examples/portrait.jpg

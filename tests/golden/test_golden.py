@@ -10,7 +10,7 @@ import pytest
 
 from wan_ui.errors import UserError
 from wan_ui.media import muxer
-from wan_ui.qa import golden
+from wan_ui.reports import golden
 from wan_ui.settings import ROOT, Settings
 
 GOLDEN = golden.load_golden(golden.OWN)

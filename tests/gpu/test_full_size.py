@@ -11,7 +11,7 @@ from wan_ui.machine import hardware
 from wan_ui.machine.hardware import GIB
 from wan_ui.patches import embedded_sizes
 from wan_ui.qa import synthetic
-from wan_ui.qa.bench import peak_gib
+from wan_ui.reports.bench import peak_gib
 from wan_ui.settings import settings as current
 
 CASES = [

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 from skimage.metrics import peak_signal_noise_ratio
 
-from tests.unit.test_command_line import wan_ui
+from tests.commands.test_command_line import wan_ui
 from wan_ui.commands.compare import vary
 from wan_ui.errors import UserError
 from wan_ui.media import muxer

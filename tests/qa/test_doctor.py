@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.test_command_line import wan_ui
-from wan_ui.qa import doctor
+from tests.commands.test_command_line import wan_ui
 from wan_ui.queue.jobs import Jobs
 from wan_ui.queue.pipeline import Pipeline
+from wan_ui.reports import doctor
 from wan_ui.request import Request
 from wan_ui.settings import ROOT, Settings
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from wan_ui import rules
 from wan_ui.commands import options
 from wan_ui.commands.options import add_lora_option, add_model_options, draft
-from wan_ui.qa import bench
+from wan_ui.reports import bench
 from wan_ui.settings import ROOT, settings
 
 limit = options.by(rules.number(0, 1_000_000))

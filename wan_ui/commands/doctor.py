@@ -4,7 +4,7 @@ import argparse
 import json
 from pathlib import Path
 
-from wan_ui.qa import doctor
+from wan_ui.reports import doctor
 from wan_ui.settings import settings
 
 

@@ -17,8 +17,8 @@ import gradio as gr
 from wan_ui.errors import UserError
 from wan_ui.machine import probe
 from wan_ui.patches import PATCHES
-from wan_ui.qa import doctor
 from wan_ui.queue.pipeline import PIPELINE
+from wan_ui.reports import doctor
 from wan_ui.scrub import scrub
 from wan_ui.settings import ROOT, Settings, child_environment
 from wan_ui.ui.handlers import complaint, guard

@@ -19,7 +19,8 @@ def settings(tmp_path):
 
 
 def made(name: str, **more) -> Probe:
-    return Probe(**{"kind": "attention", "name": name, "function": f"tests.qa.crashing:{name}", "cuda": False} | more)
+    function = f"tests.machine.crashing:{name}"
+    return Probe(**{"kind": "attention", "name": name, "function": function, "cuda": False} | more)
 
 
 def only(results):

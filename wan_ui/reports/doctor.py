@@ -17,8 +17,8 @@ from wan_ui.catalog import find_model, load_catalog
 from wan_ui.errors import UserError
 from wan_ui.machine import probe
 from wan_ui.machine.hardware import KERNELS, installed, lightx2v_missing
-from wan_ui.qa.bench import machine as processor
 from wan_ui.queue.jobs import Jobs
+from wan_ui.reports.bench import machine as processor
 from wan_ui.scrub import clean_files, scrub
 from wan_ui.settings import Settings, load_settings
 
