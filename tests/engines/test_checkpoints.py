@@ -8,9 +8,10 @@ from diffusers.loaders.single_file_utils import convert_wan_transformer_to_diffu
 
 from tests.engines.random_models import randomised, write_text_encoder
 from wan_ui.engines import text
-from wan_ui.engines.vae import vae_layout
 from wan_ui.errors import UserError
 from wan_ui.files.names import count, dit_names, inverse, load_strict, rename, strip_prefix, vae_names
+from wan_ui.files.sizes import vae_layout
+from wan_ui.files.tensors import read_pth
 
 DIT = {"num_attention_heads": 2, "attention_head_dim": 12, "text_dim": 8, "freq_dim": 8, "ffn_dim": 16}
 
@@ -88,7 +89,7 @@ def test_t5_equals_the_original_forward(length, tmp_path):
     torch.manual_seed(0)
     write_text_encoder(tmp_path / "t5.pth", 50)
     model = text.load_text_encoder(tmp_path / "t5.pth", dtype=torch.float32, device=torch.device("cpu"))
-    tensors = {name: tensor.float() for name, tensor in text.read_pth(tmp_path / "t5.pth").items()}
+    tensors = {name: tensor.float() for name, tensor in read_pth(tmp_path / "t5.pth").items()}
     ids = torch.randint(0, 50, (length,))
     expected = original_t5(tensors, ids)
     got = model(input_ids=ids[None]).last_hidden_state[0]

@@ -28,7 +28,7 @@ def test_the_preview_resembles_the_clip_it_stands_for(model):
     mean, std = vae.latent_statistics(model)
     with torch.inference_mode():
         latents = (model.encode(clip).latent_dist.mode() - mean) / std
-    url = preview.animate(latents, preview.fit_colours(model))
+    url = preview.animate(latents, vae.fit_colours(model))
     assert url.startswith("data:image/webp;base64,") and len(url) < 8000
     shown = Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2])))
     assert shown.size == (8, 8) and shown.n_frames == latents.shape[2] == 3
@@ -41,4 +41,4 @@ def test_the_preview_resembles_the_clip_it_stands_for(model):
 
 
 def test_the_map_is_the_same_every_time(model):
-    torch.testing.assert_close(preview.fit_colours(model), preview.fit_colours(model), atol=1e-4, rtol=1e-3)
+    torch.testing.assert_close(vae.fit_colours(model), vae.fit_colours(model), atol=1e-4, rtol=1e-3)

@@ -6,7 +6,7 @@ import pytest
 import sentencepiece
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
-from wan_ui.engines.text import clean, load_tokenizer
+from wan_ui.files.tokenizer import clean, load_tokenizer
 from wan_ui.patches.t5_tokenizer import OriginalIds
 from wan_ui.settings import ROOT
 

@@ -10,8 +10,8 @@ from transformers import AutoTokenizer
 
 from tests.engines.random_models import make_engine, quiet
 from wan_ui.catalog import load_catalog
-from wan_ui.engines import text
 from wan_ui.files.places import locate
+from wan_ui.files.tokenizer import clean, load_tokenizer
 from wan_ui.request import Request
 from wan_ui.settings import ROOT, settings
 
@@ -62,8 +62,8 @@ def test_the_prompt_decides(model, job, expected):
 
 def test_tokenizer_equals_transformers(model):
     folder = locate(model, model.scheme("gguf-Q8_0"), settings()).tokenizer
-    ours, theirs = text.load_tokenizer(folder, 512), AutoTokenizer.from_pretrained(folder)
+    ours, theirs = load_tokenizer(folder, 512), AutoTokenizer.from_pretrained(folder)
     for prompt in ("", "zoom in", "A cat, the camera pans left slowly!", "naïve — «текст» \N{SNOWMAN}", "fog " * 900):
-        cleaned = text.clean(prompt)
+        cleaned = clean(prompt)
         expected = theirs(cleaned, max_length=512, truncation=True, add_special_tokens=True).input_ids
         assert ours.encode(cleaned).ids == expected

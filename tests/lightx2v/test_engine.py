@@ -104,8 +104,7 @@ def test_steps_and_sizes_change_between_jobs(load, model, tmp_path):
 def test_text_encoder_in_fp8(load, model, tmp_path, monkeypatch):
     """What TI2V-5B uses: linear layers as e4m3 with a scale per output channel, in upstream's own layer."""
     from wan_ui.engines import lightx2v
-    from wan_ui.engines.text import read_pth
-    from wan_ui.files.tensors import quantise_fp8
+    from wan_ui.files.tensors import quantise_fp8, read_pth
 
     locate, tensors = lightx2v.locate, {}
     for name, tensor in read_pth(locate(model, model.scheme("bf16"), settings()).t5).items():

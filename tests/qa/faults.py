@@ -12,6 +12,7 @@ from wan_ui.engines import schedule, text, vae
 from wan_ui.files.headers import read_header
 from wan_ui.files.places import locate
 from wan_ui.files.tensors import read_tensor
+from wan_ui.files.tokenizer import clean
 from wan_ui.settings import settings
 
 BEGIN, END = "<!-- faults -->", "<!-- /faults -->"
@@ -21,7 +22,7 @@ def prompt_padding_attended(engine, monkeypatch):
     """The prompt is padded before the text encoder, without a mask."""
 
     def encode(tokenizer, encoder, prompt, length):
-        ids = tokenizer.encode(text.clean(prompt)).ids
+        ids = tokenizer.encode(clean(prompt)).ids
         ids = torch.tensor([ids + [0] * (64 - len(ids))])
         hidden = encoder(input_ids=ids).last_hidden_state
         return torch.nn.functional.pad(hidden, (0, 0, 0, length - hidden.shape[1]))

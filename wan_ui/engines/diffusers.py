@@ -33,6 +33,7 @@ from wan_ui.engines.device import Choice, choose_device, choose_dtype, choose_re
 from wan_ui.engines.lora import LoraSet
 from wan_ui.files.dit_file import read_dit, read_parameters
 from wan_ui.files.places import Paths, locate
+from wan_ui.files.tokenizer import clean, load_tokenizer
 from wan_ui.machine.hardware import limit_gpu
 from wan_ui.media.images import read_pixels
 from wan_ui.request import Clip, LoraMatch, LoraSpec, Progress, Report, Request
@@ -70,11 +71,11 @@ class DiffusersEngine:
 
         entering(1)
         self.text_length = dit.read_config(paths.configs[0])[1]
-        self.tokenizer = text.load_tokenizer(paths.tokenizer, self.text_length)
+        self.tokenizer = load_tokenizer(paths.tokenizer, self.text_length)
         self.encoder = text.load_text_encoder(paths.t5, dtype=residence.text_dtype, device=residence.text)
         entering(2)
         self.vae = vae.load_vae(paths.vae, dtype=self.dtype, device=self.device)
-        self.colours = preview.fit_colours(self.vae)
+        self.colours = vae.fit_colours(self.vae)
         for step, (side, path, config) in enumerate(zip(sides, paths.experts, paths.configs, strict=True), start=3):
             entering(step)
             self.experts.append(
@@ -207,7 +208,7 @@ class DiffusersEngine:
 
     def _encode_prompt(self, prompt: str) -> torch.Tensor:
         """(text_length, text_dim) in the DIT's dtype."""
-        key = text.clean(prompt)
+        key = clean(prompt)
         if key not in self.prompts:
             remember(self.prompts, key, self.encode_text(prompt), CACHED_PROMPTS)
         self.prompts.move_to_end(key)

@@ -31,10 +31,10 @@ from wan_ui.engines.lightx2v_compile import CompiledBlocks
 from wan_ui.engines.lightx2v_scheduler import flow_scheduler
 from wan_ui.engines.lightx2v_upstream import compute_dtype, device_name, import_lightx2v, input_info, start_runner
 from wan_ui.engines.lora import LoraSet
-from wan_ui.engines.text import clean
 from wan_ui.errors import UserError
 from wan_ui.files.dit_file import read_dit, read_parameters
 from wan_ui.files.places import Paths, locate
+from wan_ui.files.tokenizer import clean
 from wan_ui.machine import probe
 from wan_ui.machine.hardware import Hardware, let_memory_grow, limit_gpu, measure
 from wan_ui.media.images import read_pixels

@@ -11,24 +11,10 @@ from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
-from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
 from PIL import Image
-
-from wan_ui.engines import vae
 
 LATENT_SIDE = 16  # latent pixels per side of the clip that the map is fitted on
 FRAMES = 5
-
-
-def fit_colours(model: AutoencoderKLWan) -> torch.Tensor:
-    """The map for a VAE of diffusers; see `fit`."""
-    mean, std = vae.latent_statistics(model)
-
-    def encode(clip: torch.Tensor) -> torch.Tensor:
-        moments = model.encode(clip.to(model.device, model.dtype)).latent_dist.mode().float()
-        return ((moments - mean) / std)[0]
-
-    return fit(encode, model.config.scale_factor_spatial)
 
 
 @torch.inference_mode()

@@ -13,12 +13,12 @@ from pathlib import Path
 import torch
 from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan, patchify, unpatchify
 
-from wan_ui.engines import vae_fast
-from wan_ui.engines.text import read_pth
+from wan_ui.engines import preview, vae_fast
 from wan_ui.errors import UserError
 from wan_ui.files.headers import read_header
-from wan_ui.files.names import count, load_strict, rename, vae_names
-from wan_ui.files.tensors import read_tensor
+from wan_ui.files.names import load_strict, rename
+from wan_ui.files.sizes import vae_layout
+from wan_ui.files.tensors import read_pth, read_tensor
 
 
 def load_vae(path: Path, *, dtype: torch.dtype, device: torch.device) -> AutoencoderKLWan:
@@ -44,45 +44,22 @@ def load_vae(path: Path, *, dtype: torch.dtype, device: torch.device) -> Autoenc
     return vae
 
 
-def vae_layout(path: Path, tensors: dict[str, torch.Tensor]) -> tuple[dict, dict[str, str]]:
-    """AutoencoderKLWan's arguments and the name map, read off an original Wan2.1 VAE's tensors."""
-    try:
-        base = tensors["encoder.conv1.weight"].shape[0]
-        z_dim = tensors["conv2.weight"].shape[0]
-        layers = count(tensors, r"encoder\.downsamples\.(\d+)\.")
-        widths, blocks, temporal = [], [], []
-        run = 0
-        for layer in range(layers):
-            prefix = f"encoder.downsamples.{layer}"
-            if f"{prefix}.residual.2.weight" in tensors:
-                run += 1
-                width = tensors[f"{prefix}.residual.2.weight"].shape[0]
-            else:
-                widths.append(width)
-                blocks.append(run)
-                temporal.append(f"{prefix}.time_conv.weight" in tensors)
-                run = 0
-        widths.append(width)
-        blocks.append(run)
-    except (KeyError, UnboundLocalError) as error:
-        raise UserError(f"{path}: no Wan2.1 VAE in original names ({error})") from None
-    if len(set(blocks)) != 1 or any(width % base for width in widths):
-        raise UserError(f"{path}: VAE stages of {blocks} blocks and {widths} channels are not a Wan2.1 VAE")
-    config = {
-        "base_dim": base,
-        "z_dim": z_dim,
-        "dim_mult": [width // base for width in widths],
-        "num_res_blocks": blocks[0],
-        "temperal_downsample": temporal,
-    }
-    return config, vae_names(len(widths), blocks[0])
-
-
 def latent_statistics(vae: AutoencoderKLWan) -> tuple[torch.Tensor, torch.Tensor]:
     """Mean and standard deviation per channel, each (1, z, 1, 1, 1) float32 on the VAE's device."""
     shape = (1, vae.config.z_dim, 1, 1, 1)
     mean = torch.tensor(vae.config.latents_mean, device=vae.device).view(shape)
     return mean, torch.tensor(vae.config.latents_std, device=vae.device).view(shape)
+
+
+def fit_colours(vae: AutoencoderKLWan) -> torch.Tensor:
+    """The colours of previews; see wan_ui.engines.preview.fit."""
+    mean, std = latent_statistics(vae)
+
+    def encode(clip: torch.Tensor) -> torch.Tensor:
+        moments = vae.encode(clip.to(vae.device, vae.dtype)).latent_dist.mode().float()
+        return ((moments - mean) / std)[0]
+
+    return preview.fit(encode, vae.config.scale_factor_spatial)
 
 
 @torch.inference_mode()

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from wan_ui.files.dit_file import FP8, Stored
-from wan_ui.files.headers import TensorInfo
+from wan_ui.files.headers import TensorInfo, check_pth, damaged
 
 DTYPES = {
     "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
@@ -24,6 +24,7 @@ DTYPES = {
     "BOOL": torch.bool, "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2,
 }  # fmt: skip
 FP8_MAX = 448.0  # the largest float8_e4m3fn
+MAPPED = 2**32  # bytes; larger `.pth` files are mapped
 
 
 def is_blocks(info: TensorInfo) -> bool:
@@ -97,3 +98,19 @@ def read_fp8(path: Path, stored: Stored) -> tuple[torch.Tensor, torch.Tensor]:
 def float_tensors(path: Path, stored: dict[str, Stored]) -> dict[str, torch.Tensor]:
     """All parameters of a DIT file in float32, by their original names."""
     return {name: read_plain(path, parameter).float() for name, parameter in stored.items()}
+
+
+def read_pth(path: Path) -> dict[str, torch.Tensor]:
+    """A checkpoint of tensors only (weights_only=True: nothing in it is executed). Raises UserError.
+
+    A mapped file that is cut off meanwhile ends the process with SIGBUS, so that it is copied. Only UMT5-XXL's 11 GB
+    are mapped: they need not fit into memory beside everything else.
+    """
+    check_pth(path)
+    try:
+        tensors = torch.load(path, map_location="cpu", weights_only=True, mmap=path.stat().st_size > MAPPED)
+    except Exception as error:  # torch raises RuntimeError, UnpicklingError, EOFError ... for damaged files
+        raise damaged(path, f"torch cannot read it ({type(error).__name__})") from error
+    if not isinstance(tensors, dict) or not all(isinstance(value, torch.Tensor) for value in tensors.values()):
+        raise damaged(path, "not a table of tensors")
+    return tensors

@@ -26,28 +26,10 @@ def applies(facts, scheme) -> tuple[bool, str]:
     return False, "the released sizes are upstream's own"
 
 
-def t5_sizes(path: Path) -> dict:
-    """Arguments of umt5_xxl for an encoder file in original names."""
-    from wan_ui.engines.text import read_pth
-    from wan_ui.files.names import count
-
-    tensors = read_pth(path)
-    buckets, heads = tensors["blocks.0.pos_embedding.embedding.weight"].shape
-    return {
-        "vocab_size": tensors["token_embedding.weight"].shape[0],
-        "dim": tensors["token_embedding.weight"].shape[1],
-        "dim_attn": tensors["blocks.0.attn.q.weight"].shape[0],
-        "dim_ffn": tensors["blocks.0.ffn.fc1.weight"].shape[0],
-        "num_heads": heads,
-        "num_buckets": buckets,
-        "encoder_layers": count(tensors, r"blocks\.(\d+)\."),
-    }
-
-
 def vae_sizes(path: Path) -> dict:
     """Arguments of _video_vae for a Wan2.1 VAE file."""
-    from wan_ui.engines.text import read_pth
-    from wan_ui.engines.vae import vae_layout
+    from wan_ui.files.sizes import vae_layout
+    from wan_ui.files.tensors import read_pth
 
     config, _ = vae_layout(path, read_pth(path))
     return {
@@ -63,7 +45,11 @@ def apply(_runner) -> None:
     upstream_t5 = getattr(place, name)
 
     def umt5(**kwargs):
-        return upstream_t5(**{**t5_sizes(Path(kwargs["lazy_load_path"])), **kwargs})
+        from wan_ui.files.sizes import t5_sizes
+        from wan_ui.files.tensors import read_pth
+
+        path = Path(kwargs["lazy_load_path"])
+        return upstream_t5(**{**t5_sizes(path, read_pth(path)), **kwargs})
 
     place, name = owner(VAE)
     upstream_vae = getattr(place, name)

@@ -5,7 +5,7 @@ clip than with the original: each such character becomes one id that means nothi
 
 Mechanism: the released tokenizer_config.json names T5Tokenizer, which transformers 5 builds anew from the vocabulary,
 with an unknown id of its own and without the byte fallback that the vocabulary was trained with. Here the runner's
-text encoder gets the tokenizer of wan_ui.engines.text, which both engines share.
+text encoder gets the tokenizer of wan_ui.files.tokenizer, which both engines share.
 
 Remove when: upstream's HuggingfaceTokenizer gives the ids of sentencepiece for characters beyond the vocabulary.
 """
@@ -26,7 +26,7 @@ class OriginalIds:
     """What upstream's text encoder calls: texts -> (ids, mask), (texts, length) each, padded."""
 
     def __init__(self, folder: Path, length: int):
-        from wan_ui.engines.text import load_tokenizer
+        from wan_ui.files.tokenizer import load_tokenizer
 
         self.tokenizer, self.length = load_tokenizer(folder, length), length
         self.tokenizer.enable_padding(length=length, pad_id=self.tokenizer.token_to_id("<pad>") or 0)
@@ -34,7 +34,7 @@ class OriginalIds:
     def __call__(self, texts, return_mask=False, **_):
         import torch
 
-        from wan_ui.engines.text import clean
+        from wan_ui.files.tokenizer import clean
 
         read = self.tokenizer.encode_batch([clean(text) for text in ([texts] if isinstance(texts, str) else texts)])
         ids = torch.tensor([entry.ids for entry in read])

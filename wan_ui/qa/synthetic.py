@@ -249,12 +249,12 @@ def install() -> None:
         module.read_tensor = read_tensor
     for module in (tensors, dit):
         module.read_blocks = read_blocks
-    original_pth = text.read_pth
+    stored_pth = tensors.read_pth
 
     def read_pth(path: Path) -> dict:
-        return original_pth(path) if header_of(str(path)) is None else read_all(path)
+        return stored_pth(path) if header_of(str(path)) is None else read_all(path)
 
-    text.read_pth = vae.read_pth = read_pth
+    tensors.read_pth = text.read_pth = vae.read_pth = read_pth
 
 
 @lru_cache(maxsize=16)
