@@ -18,7 +18,7 @@ from playwright.sync_api import expect
 
 from tests.ui.conftest import PATIENCE, App, generate, wait_for_playing
 from wan_ui.settings import ROOT
-from wan_ui.ui.handlers import guard
+from wan_ui.ui.refusals import guard
 
 # Of the endpoint `generate`, after image and prompt: model, scheme, size, frames, steps, seed, loras, audio.
 REST = ["", "", "auto", None, None, -1, "", None]

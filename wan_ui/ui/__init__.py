@@ -1,6 +1,6 @@
 """The page: its layout, then all of its wiring. Builders build, this file connects.
 
-Handlers (handlers.py) only submit, observe and cancel; the jobs live in the pipeline. A timer looks at
+Handlers (handlers/) only submit, observe and cancel; the jobs live in the pipeline. A timer looks at
 the job every half second while one is active, and a load event does so when the page is opened, so a
 reload, a second tab or a restart of the app all find their job again.
 """
@@ -14,13 +14,14 @@ from starlette.middleware import Middleware
 
 from wan_ui.catalog import find_model, load_catalog
 from wan_ui.settings import Settings
-from wan_ui.ui import examples, handlers, server, uploads
+from wan_ui.ui import examples, server, uploads
 from wan_ui.ui.aliases import Aliases
+from wan_ui.ui.answers import Options, connect, on
 from wan_ui.ui.api import build_api
 from wan_ui.ui.compare_tab import build_compare_tab
 from wan_ui.ui.doctor_tab import build_doctor_tab
 from wan_ui.ui.examples import build_examples, load_examples
-from wan_ui.ui.handlers import BUSY, NEW_VIEW
+from wan_ui.ui.handlers import changing, choosing, clips, loras, observe, restore, submit
 from wan_ui.ui.history import build_history
 from wan_ui.ui.in_view import build_in_view
 from wan_ui.ui.inputs import build_inputs
@@ -30,6 +31,7 @@ from wan_ui.ui.result import build_result
 from wan_ui.ui.security import VISITOR, CheckedBlocks, Guard, harden
 from wan_ui.ui.session import browser_state
 from wan_ui.ui.theme import CSS, FAVICON, SCRIPTS, build_theme
+from wan_ui.ui.view import View
 
 HEADER = (
     '<header class="w-header"><svg viewBox="0 0 32 32" aria-hidden="true"><rect width="32" height="32" rx="9"/>'
@@ -48,7 +50,7 @@ def build_ui(settings: Settings) -> gr.Blocks:
 
     # Uploads are deleted from Gradio's own cache when they are a day old; a job keeps its own copy.
     with CheckedBlocks(title="Wan UI", analytics_enabled=False, fill_width=True, delete_cache=(3600, 86400)) as page:
-        browser, view, timer = browser_state(), gr.State(NEW_VIEW), gr.Timer(BUSY, active=False)
+        browser, view, timer = browser_state(), gr.State(View()), gr.Timer(observe.BUSY, active=False)
         gr.HTML(HEADER, apply_default_css=False)
         in_view = build_in_view()
         with gr.Tabs(elem_id="tabs"):
@@ -69,142 +71,150 @@ def build_ui(settings: Settings) -> gr.Blocks:
                 wire_doctor = build_doctor_tab(browser)
         build_api(settings.max_queue, server.address_of(settings.host, settings.port))
 
-        observed = [
-            card,
-            result,
-            past.grid,
-            models.download,
-            models.table,
-            inputs.loras.rows,
-            inputs.message,
-            inputs.loras.message,
-            samples.message,
-            result_message,
-            inputs.using,
-            samples.note,
-            in_view,
-            inputs.cancel,
-            timer,
-            browser,
-            view,
-        ]
-        # Values arrive as the browser sent them and are checked by wan_ui.queue.intake; see handlers.py.
-        plain = {"api_visibility": "private", "preprocess": False, "show_progress": "hidden"}
-        light = {**plain, "concurrency_limit": None, "trigger_mode": "multiple"}  # many people may look at once
-        once = {**light, "trigger_mode": "once"}  # not again before the last answer is there
-        latest = {**light, "trigger_mode": "always_last"}
+        observed = {
+            "card": card,
+            "result": result,
+            "history": past.grid,
+            "download": models.download,
+            "models": models.table,
+            "loras": inputs.loras.rows,
+            "message": inputs.message,
+            "loras_message": inputs.loras.message,
+            "examples_message": samples.message,
+            "result_message": result_message,
+            "using": inputs.using,
+            "examples_note": samples.note,
+            "in_view": in_view,
+            "cancel": inputs.cancel,
+            "timer": timer,
+            "browser": browser,
+            "view": view,
+        }
+        of_model = inputs.of_model()  # what `filling.fill` fills in
+        seed = {"seed": inputs.seed}
+        filled = {"picture": inputs.picture, "voice": inputs.voice.audio, **seed, **of_model, **observed}
+        picture_note, voice_note = {"picture_note": inputs.picture_note}, {"voice_note": inputs.voice.note}
+
+        # Values arrive as the browser sent them and are checked by wan_ui.queue.intake; see handlers.
+        plain: Options = {"api_visibility": "private", "preprocess": False, "show_progress": "hidden"}
+        # Many people may look at once.
+        light: Options = {**plain, "concurrency_limit": None, "trigger_mode": "multiple"}
+        once: Options = {**light, "trigger_mode": "once"}  # not again before the last answer is there
+        latest: Options = {**light, "trigger_mode": "always_last"}
         # Whatever fills in model and weights: one after the other, so that the last answer is that to the last act.
-        in_order = {**plain, "concurrency_id": "form", "concurrency_limit": 1, "trigger_mode": "multiple"}
+        in_order: Options = {**plain, "concurrency_id": "form", "concurrency_limit": 1, "trigger_mode": "multiple"}
         stamp = "(...values) => wanUi.stamp(values)"  # see form.py
+        silent: Options = {"api_visibility": "private", "show_progress": "hidden"}  # answered in the browser
 
         wire_compare(compare_tab, light)
         wire_doctor(doctor_tab, light)
 
-        chosen = [inputs.model, *inputs.of_model(), inputs.loras.add]  # what `handlers._fill` fills in
-        filled = [inputs.picture, inputs.voice.audio, inputs.seed, *chosen, *observed]
+        connect(page.load, observe.arrive, [browser, view], filled, **in_order)  # starts the timer
+        connect(timer.tick, observe.look, [browser, view], observed, **once)
 
-        page.load(handlers.arrive, [browser, view], filled, **in_order)  # starts the timer
-        timer.tick(handlers.look, [browser, view], observed, **once)
-
-        sent = [inputs.picture_note, inputs.voice.note, *observed]
         form = [browser, view, inputs.model, inputs.scheme, *inputs.held(), inputs.turn]
-        pressed = inputs.generate.click(handlers.submit, form, sent, js=stamp, **light)
-        pressed.then(None, js="() => wanUi.answered()", api_visibility="private", show_progress="hidden")
-        inputs.cancel.click(handlers.cancel, [browser, view], observed, **light)
-        example = [browser, view, inputs.turn]
-        samples.cards.select(handlers.run_example, example, filled, js=stamp, **{**in_order, "trigger_mode": "once"})
+        sent = {**picture_note, **voice_note, **observed}
+        pressed = connect(inputs.generate.click, submit.submit, form, sent, js=stamp, **light)
+        pressed.then(None, js="() => wanUi.answered()", **silent)
+        connect(inputs.cancel.click, submit.cancel, [browser, view], observed, **light)
+        example: Options = {**in_order, "trigger_mode": "once", "js": stamp}
+        connect(samples.cards.select, submit.run_example, [browser, view, inputs.turn], filled, **example)
         # Not `prompt.change`, which every key is.
-        gr.on(
-            [part.change for part in inputs.held() if part is not inputs.prompt] + [inputs.prompt.blur],
-            handlers.remember,
+        connect(
+            on([part.change for part in inputs.held() if part is not inputs.prompt] + [inputs.prompt.blur]),
+            changing.remember,
             [browser, view, *inputs.held(), inputs.turn],
             observed,
             js=stamp,
             **latest,
         )
 
-        inputs.fps.change(handlers.show_lengths, [inputs.model, inputs.fps], inputs.frames, **latest)
-
-        cropped = [inputs.picture, inputs.crop, inputs.picture_note]
-        gr.on(
-            [inputs.picture.change, inputs.size.change, inputs.model.change],
-            handlers.show_crop,
+        fps = [inputs.model, inputs.fps]
+        connect(inputs.fps.change, changing.show_lengths, fps, {"frames": inputs.frames}, **latest)
+        connect(
+            on([inputs.picture.change, inputs.size.change, inputs.model.change]),
+            changing.show_crop,
             [view, inputs.picture, inputs.size, inputs.model],
-            cropped,
+            {"picture": inputs.picture, "crop": inputs.crop, **picture_note},
             **latest,
         )
-        gr.on(
-            [inputs.voice.audio.change, inputs.picture.change, inputs.size.change, inputs.model.change, result.change],
-            handlers.check_face,
+        changes = [inputs.voice.audio.change, inputs.picture.change, inputs.size.change, inputs.model.change]
+        connect(
+            on([*changes, result.change]),
+            changing.check_face,
             [browser, view, inputs.voice.audio, inputs.picture, inputs.size, inputs.model],
-            inputs.voice.note,
+            voice_note,
             **latest,
         )
-        gr.on(
-            [inputs.prompt.change, inputs.model.change, inputs.loras.rows.change],
-            handlers.read_prompt,
+        connect(
+            on([inputs.prompt.change, inputs.model.change, inputs.loras.rows.change]),
+            changing.read_prompt,
             [view, inputs.prompt, inputs.model],
-            inputs.reading,
+            {"reading": inputs.reading},
             **latest,
         )
         # `input`, not `change`: only a choice loads a model, not the filling in of old settings. Not `select`
         # either, which the keyboard does not fire. A list that is only opened and closed fires `input` as well:
         # page.js knows what it was when it was opened.
-        loras = inputs.loras
-        for name, part in (("model", inputs.model), ("scheme", inputs.scheme), ("lora", loras.add)):
-            opened = f"(value) => {{ wanUi.opened.{name} = value; }}"
-            part.focus(None, part, js=opened, api_visibility="private", show_progress="hidden", queue=False)
-        inputs.model.input(
-            handlers.choose_model,
+        added = {"lora_choices": inputs.loras.add, **observed}
+        for name, part in (("model", inputs.model), ("scheme", inputs.scheme), ("lora", inputs.loras.add)):
+            part.focus(None, part, js=f"(value) => {{ wanUi.opened.{name} = value; }}", queue=False, **silent)
+        connect(
+            inputs.model.input,
+            choosing.choose_model,
             [browser, view, inputs.model],
-            [*chosen, *observed],
+            {**of_model, **observed},
             js="(browser, view, name) => [browser, view, wanUi.chosen('model', name)]",
             **in_order,
         )
-        inputs.scheme.input(
-            handlers.choose_scheme,
+        connect(
+            inputs.scheme.input,
+            choosing.choose_scheme,
             [browser, view, inputs.model, inputs.scheme],
-            [*chosen, *observed],
+            {**of_model, **observed},
             js="(browser, view, name, scheme) => [browser, view, name, wanUi.chosen('scheme', scheme)]",
             **in_order,
         )
-        loras.add.input(
-            handlers.add_lora,
-            [browser, view, loras.add, inputs.turn],
-            [loras.add, *observed],
+        connect(
+            inputs.loras.add.input,
+            loras.add_lora,
+            [browser, view, inputs.loras.add, inputs.turn],
+            added,
             js="(browser, view, name, turn) => wanUi.stamp([browser, view, wanUi.chosen('lora', name), turn])",
             **light,
         )
 
-        models.table.change(handlers.refresh_choices, view, [inputs.model, inputs.scheme], **in_order)
-        models.table.load_model(handlers.load_model, [browser, view], [*chosen, *observed], **in_order)
-        models.table.download_model(handlers.download_model, [browser, view], observed, **once)
-        models.download.stop_download(handlers.stop_download, [browser, view], observed, **once)
+        boxes = {"model": inputs.model, "scheme": inputs.scheme}
+        connect(models.table.change, choosing.refresh_choices, [view], boxes, **in_order)
+        connect(models.table.load_model, choosing.load_model, [browser, view], {**of_model, **observed}, **in_order)
+        connect(models.table.download_model, choosing.download_model, [browser, view], observed, **once)
+        connect(models.download.stop_download, choosing.stop_download, [browser, view], observed, **once)
 
-        loras.refresh.click(handlers.refresh_loras, [browser, view], [loras.add, *observed], **light)
-        loras.rows.remove_lora(handlers.remove_lora, [browser, view], observed, **light)
-        loras.rows.target_lora(handlers.change_target, [browser, view], observed, **light)
-        loras.rows.strength_lora(handlers.change_strength, [browser, view], observed, **light)
+        connect(inputs.loras.refresh.click, loras.refresh_loras, [browser, view], added, **light)
+        connect(inputs.loras.rows.remove_lora, loras.remove_lora, [browser, view], observed, **light)
+        connect(inputs.loras.rows.target_lora, loras.change_target, [browser, view], observed, **light)
+        connect(inputs.loras.rows.strength_lora, loras.change_strength, [browser, view], observed, **light)
 
-        for part in (past.grid, card):
-            part.select(handlers.select, [browser, view], observed, **light)
-        result.hold(handlers.hold, [browser, view], observed, **light)
-        result.remove(handlers.remove, [browser, view], observed, **light)
-        result.stop(handlers.stop, [browser, view], observed, **light)
+        for clips_part in (past.grid, card):
+            connect(clips_part.select, clips.select, [browser, view], observed, **light)
+        connect(result.hold, clips.hold, [browser, view], observed, **light)
+        connect(result.remove, clips.remove, [browser, view], observed, **light)
+        connect(result.stop, submit.stop, [browser, view], observed, **light)
         speech = [browser, view, inputs.voice.audio, inputs.turn]
-        result.speak(handlers.add_speech, speech, [inputs.voice.note, *observed], js=stamp, **once)
-        result.reuse(handlers.reuse_seed, [browser, view], [inputs.seed, *observed], **light)
-        result.restore(handlers.restore, [browser, view, inputs.turn], filled, js=stamp, **in_order)
-        past.from_video.upload(
-            handlers.restore_from_video,
+        connect(result.speak, submit.add_speech, speech, {**voice_note, **observed}, js=stamp, **once)
+        connect(result.reuse, restore.reuse_seed, [browser, view], {**seed, **observed}, **light)
+        connect(result.restore, restore.restore, [browser, view, inputs.turn], filled, js=stamp, **in_order)
+        connect(
+            past.from_video.upload,
+            restore.restore_from_video,
             [browser, view, past.from_video],
-            [past.message, inputs.seed, *chosen, *observed],
+            {"from_video": past.message, **seed, **of_model, **observed},
             **in_order,
         )
     return page
 
 
-def launch(page: gr.Blocks, settings: Settings, clips: str) -> None:
+def launch(page: gr.Blocks, settings: Settings, clips_folder: str) -> None:
     """Serve in a thread, and say where."""
     logging.getLogger("httpx").setLevel(logging.WARNING)  # Gradio asks itself whether it is up
     harden()
@@ -217,7 +227,7 @@ def launch(page: gr.Blocks, settings: Settings, clips: str) -> None:
         server_port=settings.port,
         auth=tuple(settings.auth.split(":", 1)) if settings.auth else None,
         # Every clip lies under an id that cannot be guessed; the examples are everybody's.
-        allowed_paths=[clips, str(examples.FOLDER)],
+        allowed_paths=[clips_folder, str(examples.FOLDER)],
         max_file_size=f"{settings.max_upload_mb}mb",
         app_kwargs={"middleware": [Middleware(Aliases, folder=folder, header=VISITOR.decode())]},
         root_path=settings.root_path,

@@ -17,7 +17,7 @@ from wan_ui.queue.intake import Draft
 from wan_ui.queue.pipeline import PIPELINE
 from wan_ui.request import LoraSpec
 from wan_ui.ui.examples import load_examples
-from wan_ui.ui.handlers import failed
+from wan_ui.ui.refusals import failed
 from wan_ui.ui.security import EXAMPLES, uploaded
 from wan_ui.ui.session import for_visitor, is_local
 from wan_ui.ui.values import as_text

@@ -18,9 +18,9 @@ from wan_ui.queue.intake import Draft
 from wan_ui.queue.jobs import Job
 from wan_ui.queue.pipeline import PIPELINE
 from wan_ui.ui.comparisons import COMPARISONS, Comparison
-from wan_ui.ui.handlers import complaint, guard
 from wan_ui.ui.history import LIMIT
 from wan_ui.ui.markup import file_url, speaks, spent, text, title, wide_table
+from wan_ui.ui.refusals import complaint, guard
 from wan_ui.ui.session import identify
 from wan_ui.ui.values import texts_of_event
 

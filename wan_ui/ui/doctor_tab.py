@@ -21,8 +21,8 @@ from wan_ui.queue.pipeline import PIPELINE
 from wan_ui.reports import doctor
 from wan_ui.scrub import scrub
 from wan_ui.settings import ROOT, Settings, child_environment
-from wan_ui.ui.handlers import complaint, guard
 from wan_ui.ui.markup import data_url, text, wide_table
+from wan_ui.ui.refusals import complaint, guard
 from wan_ui.ui.session import for_visitor, identify
 from wan_ui.ui.values import text_of_event, texts_of_event
 

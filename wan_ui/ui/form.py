@@ -14,6 +14,7 @@ from wan_ui.settings import Settings
 from wan_ui.ui import lora_picker, models_panel
 from wan_ui.ui.markup import text
 from wan_ui.ui.session import for_visitor
+from wan_ui.ui.view import Complaint, View
 
 FIELDS = (
     "picture",
@@ -38,14 +39,14 @@ def read(picture, prompt, size, frames, steps, fps, seed, voice) -> dict:
     return {name: fitting.get(name) if name in kinds or abs(fitting.get(name, 0)) < 2**53 else None for name in FIELDS}
 
 
-def to_keep(view: dict) -> dict:
+def to_keep(view: View) -> dict:
     """For the browser's storage; files as their paths, which are checked when they come back. page.js keeps the
     prompt, which would else be sent at every key."""
-    kept = {name: value for name, value in view["form"].items() if value is not None and name != "prompt"}
+    kept = {name: value for name, value in view.form.items() if value is not None and name != "prompt"}
     for name in ("picture", "voice"):
         if name in kept:
             kept[name] = str(kept[name].get("path", ""))
-    return {**kept, "model": view["model"], "scheme": view["scheme"]}
+    return {**kept, "model": view.model, "scheme": view.scheme}
 
 
 def kept_again(kept: dict, picture: str, voice: str) -> dict:
@@ -54,22 +55,26 @@ def kept_again(kept: dict, picture: str, voice: str) -> dict:
     return read(**{name: kept.get(name) for name in FIELDS} | {"picture": None, "voice": None} | files)
 
 
+def model_of(view: View, catalog: dict[str, Model]) -> Model:
+    return catalog.get(view.model) or next(iter(catalog.values()))
+
+
 # ---------------------------------------------------------------- what will be used
 
 
-def with_words(view: dict, model: Model) -> str:
+def with_words(view: View, model: Model) -> str:
     """ "Wan-Tiny, bf16, with the LoRA sepia ×0.8" """
-    scheme = model.schemes.get(view["scheme"])
+    scheme = model.schemes.get(view.scheme)
     words = model.short_title + (f", {scheme.title}" if scheme else "")
-    chosen = [f"{Path(spec['file']).stem} ×{spec['strength']:g}" for spec in view["loras"]]
+    chosen = [f"{Path(spec['file']).stem} ×{spec['strength']:g}" for spec in view.loras]
     if chosen:
         words += f", with the LoRA{'s' if len(chosen) > 1 else ''} {', '.join(chosen)}"
     return words
 
 
-def using_html(view: dict, model: Model) -> str:
+def using_html(view: View, model: Model) -> str:
     """The line above Generate: everything that the next clip is made with."""
-    held = view["form"]
+    held = view.form
     size, seed, frames, steps, fps = (held.get(name) for name in ("size", "seed", "frames", "steps", "fps"))
     parts = [
         with_words(view, model),
@@ -89,36 +94,37 @@ def using_html(view: dict, model: Model) -> str:
 # ---------------------------------------------------------------- what is wrong
 
 
-def complain(view: dict, place: str, error: UserError, turn, held: dict | None = None) -> None:
-    """Say `error` at `place` until what it is about is mended. held: what the form held when it was sent."""
+def complain(view: View, place: str, error: UserError, turn, held: dict | None = None) -> None:
+    """Say `error` at `place`, in view, until what it is about is mended. held: what the form held when it was sent."""
     field = NAMES.get(error.field, error.field)
-    value = view["loras"] if field == "loras" else (held or {}).get(field)
-    view["complaint"] = {"place": place, "field": field, "words": str(error), "turn": _turn(turn), "value": value}
+    value = view.loras if field == "loras" else (held or {}).get(field)
+    view.complaint = Complaint(place, field, str(error), _turn(turn), value)
+    view.bring(place)
 
 
-def changed(view: dict, held: dict, turn) -> None:
+def changed(view: View, held: dict, turn) -> None:
     """The form holds these values since `turn`. A complaint about one of them is over when that is another now, one
     about none of them (the disk, the queue) with any change."""
-    complaint, before = view["complaint"], view["form"]
-    view["form"] = held
-    if complaint is None or _turn(turn) <= complaint["turn"] or complaint["field"] in ("model", "loras"):
+    complaint, before = view.complaint, view.form
+    view.form = held
+    if complaint is None or _turn(turn) <= complaint.turn or complaint.field in ("model", "loras"):
         return
-    field = complaint["field"]
-    if (held[field] != complaint["value"]) if field in held else (held != before):
-        view["complaint"] = None
+    field = complaint.field
+    if (held[field] != complaint.value) if field in held else (held != before):
+        view.complaint = None
 
 
-def forget_what_is_mended(view: dict, model: Model, owner: str) -> None:
+def forget_what_is_mended(view: View, model: Model, owner: str) -> None:
     """Models, LoRAs and the queue become right without the form: a file arrives, a row is removed, a job begins."""
-    complaint, settings = view["complaint"], PIPELINE.settings
+    complaint, settings = view.complaint, PIPELINE.settings
     if complaint is None:
         return
-    match complaint["field"], complaint["place"]:
+    match complaint.field, complaint.place:
         case "model", "message" | "examples_message":
-            schemes = models_panel.usable(settings).get(view["model"], [])
-            mended = view["scheme"] in [scheme.name for scheme in schemes]
+            schemes = models_panel.usable(settings).get(view.model, [])
+            mended = view.scheme in [scheme.name for scheme in schemes]
         case "loras", "loras_message":
-            mended = view["loras"] != complaint["value"]
+            mended = view.loras != complaint.value
         case "loras", _:
             mended = _loras_are_right(view, model, settings)
         case "queue", _:
@@ -126,12 +132,12 @@ def forget_what_is_mended(view: dict, model: Model, owner: str) -> None:
         case _:
             return
     if mended:
-        view["complaint"] = None
+        view.complaint = None
 
 
-def _loras_are_right(view: dict, model: Model, settings: Settings) -> bool:
+def _loras_are_right(view: View, model: Model, settings: Settings) -> bool:
     try:
-        loras.check(lora_picker.specs(view["loras"]), model, settings)
+        loras.check(lora_picker.specs(view.loras), model, settings)
     except UserError:
         return False
     return True
@@ -141,13 +147,13 @@ def _turn(turn) -> int:
     return turn if isinstance(turn, int) else 0
 
 
-def complaint_html(view: dict, place: str, settings: Settings) -> str:
-    complaint = view["complaint"]
-    if complaint is None or complaint["place"] != place:
+def complaint_html(view: View, place: str, settings: Settings) -> str:
+    complaint = view.complaint
+    if complaint is None or complaint.place != place:
         return NO_MODEL if place == "message" and not models_panel.usable(settings) else ""
     return note(
-        for_visitor(complaint["words"], settings),
-        f' data-field="{text(complaint["field"])}" data-turn="{complaint["turn"]}"',
+        for_visitor(complaint.words, settings),
+        f' data-field="{text(complaint.field)}" data-turn="{complaint.turn}"',
     )
 
 

@@ -15,6 +15,6 @@ def build_in_view() -> gr.HTML:
 
 
 def order(show: tuple[int, str, bool]) -> str:
-    """show: a number that grows, the part's name in page.js, and whether it only asks (see `handlers._show`)."""
+    """show: a number that grows, the part's name in page.js, and whether it only asks (see `View.bring`)."""
     number, part, gentle = show
     return f'<i data-number="{number}" data-part="{part}"{" data-gentle" if gentle else ""}></i>' if part else ""

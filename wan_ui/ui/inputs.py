@@ -10,6 +10,7 @@ from wan_ui.media.images import crop_box, open_image, show_crop
 from wan_ui.queue.intake import MAX_SEED
 from wan_ui.queue.words import Reading, load_table
 from wan_ui.settings import Settings
+from wan_ui.ui.answers import Answer
 from wan_ui.ui.form import NO_MODEL
 from wan_ui.ui.lora_picker import LoraPicker, build_lora_picker
 from wan_ui.ui.markup import data_url, text
@@ -45,9 +46,10 @@ class Inputs:
         """The form's values, in the order of `form.FIELDS`."""
         return [self.picture, self.prompt, self.size, self.frames, self.steps, self.fps, self.seed, self.voice.audio]
 
-    def of_model(self) -> list:
-        """What changes with the model, in the order of `model_updates`."""
-        return [self.prompt, self.phrases, self.scheme, self.size, self.frames, self.steps, self.fps]
+    def of_model(self) -> dict[str, gr.components.Component]:
+        """What changes with the model, by the names of `model_updates`; and what LoRAs are chosen from."""
+        names = ("model", "prompt", "phrases", "scheme", "size", "frames", "steps", "fps")
+        return {**{name: getattr(self, name) for name in names}, "lora_choices": self.loras.add}
 
 
 def build_inputs(
@@ -165,17 +167,17 @@ def model_updates(
     frames: int = 0,
     steps: int = 0,
     fps: int = 0,
-) -> list:
-    """Updates for `Inputs.of_model`: offers of this model, with its defaults where nothing is given."""
-    return [
-        gr.update(info=model.hint or None),
-        phrases_html(model),
-        gr.update(**scheme_choices(model, schemes, scheme)),
-        gr.update(choices=_sizes(model), value=size),
-        gr.update(choices=lengths(model, fps or model.fps), value=frames or model.default_frames),
-        gr.update(minimum=model.steps[0], maximum=model.steps[1], value=steps or model.default_steps),
-        gr.update(choices=_rates(model), value=fps or model.fps),
-    ]
+) -> Answer:
+    """Offers of this model, with its defaults where nothing is given."""
+    return {
+        "prompt": gr.update(info=model.hint or None),
+        "phrases": phrases_html(model),
+        "scheme": gr.update(**scheme_choices(model, schemes, scheme)),
+        "size": gr.update(choices=_sizes(model), value=size),
+        "frames": gr.update(choices=lengths(model, fps or model.fps), value=frames or model.default_frames),
+        "steps": gr.update(minimum=model.steps[0], maximum=model.steps[1], value=steps or model.default_steps),
+        "fps": gr.update(choices=_rates(model), value=fps or model.fps),
+    }
 
 
 def scheme_choices(model: Model, schemes: list[Scheme], scheme: str) -> dict:

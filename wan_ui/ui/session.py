@@ -34,6 +34,11 @@ def is_local(settings: Settings) -> bool:
     return is_loopback(settings.host) and said in (None, "local")
 
 
+def may_download(owner: str, settings: Settings) -> bool:
+    """On a shared address strangers could fill the disk: only where a setting allows it."""
+    return owner == "local" or bool(settings.shared_downloads)
+
+
 def for_visitor(words: str, settings: Settings) -> str:
     """Words as whoever asks may read them: where files lie is for the person at this machine alone."""
     return words if is_local(settings) else clean(words, settings)

@@ -1,6 +1,6 @@
 """Values as a browser or a program sent them -> of the type that they should have, or a refusal that names the field.
 
-Every handler is an address that anybody may call with anything, and Gradio's own conversion is off; see handlers.py.
+Every handler is an address that anybody may call with anything, and Gradio's own conversion is off; see ui/handlers.
 """
 
 import math

@@ -1,0 +1,53 @@
+"""Handlers answer with {name of a part: its update}; Gradio wants a list in the order of an event's outputs."""
+
+import functools
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, Literal, TypedDict, Unpack
+
+import gradio as gr
+from gradio.blocks import Block
+from gradio.events import Dependency
+
+Answer = dict[str, Any]  # name of a part of the page -> the update of its component, or its value
+
+
+class Options(TypedDict, total=False):
+    """How an event is answered, as Gradio's listeners take it."""
+
+    api_visibility: Literal["public", "private", "undocumented"]
+    preprocess: bool
+    show_progress: Literal["full", "minimal", "hidden"]
+    queue: bool
+    trigger_mode: Literal["once", "multiple", "always_last"] | None
+    concurrency_limit: int | None
+    concurrency_id: str
+    js: str
+
+
+def in_order(answer: Answer, parts: Collection[str]) -> list:
+    """The updates in the order of `parts`; what is not named stays as it is. Raises KeyError for an unknown name."""
+    if unknown := [name for name in answer if name not in parts]:
+        raise KeyError(f"the answer names {', '.join(unknown)}; the event's outputs are {', '.join(parts)}")
+    return [answer.get(name, gr.skip()) for name in parts]
+
+
+def connect(
+    listen: Callable[..., Dependency],
+    handler: Callable[..., Answer],
+    inputs: Sequence[Block],
+    parts: Mapping[str, Block],
+    **options: Unpack[Options],
+) -> Dependency:
+    """Let `handler` answer the event. listen: a component's listener, as `button.click`; parts: its outputs by name."""
+
+    @functools.wraps(handler)  # Gradio looks at what a handler takes
+    def listed(*args, **kwargs):
+        updates = in_order(handler(*args, **kwargs), parts)
+        return updates if len(updates) != 1 else updates[0]
+
+    return listen(listed, list(inputs), list(parts.values()), **options)
+
+
+def on(listeners: Sequence[Callable[..., Dependency]]) -> Callable[..., Dependency]:
+    """One listener for any of these events."""
+    return functools.partial(gr.on, listeners)

@@ -1,0 +1,75 @@
+"""A person changes the form: it is kept for a reload, and the page says what becomes of each part."""
+
+import gradio as gr
+
+from wan_ui.catalog import load_catalog
+from wan_ui.errors import UserError
+from wan_ui.queue.pipeline import PIPELINE
+from wan_ui.queue.words import read_for
+from wan_ui.ui import form, inputs, lora_picker
+from wan_ui.ui import voice as voice_part
+from wan_ui.ui.answers import Answer
+from wan_ui.ui.handlers.observe import observe
+from wan_ui.ui.refusals import complaint, guard
+from wan_ui.ui.security import uploaded
+from wan_ui.ui.session import identify
+from wan_ui.ui.values import as_text
+from wan_ui.ui.view import View
+
+
+@guard
+def remember(browser: dict, view: View, picture, prompt, size, frames, steps, fps, seed, voice, turn) -> Answer:
+    """Something in the form has changed."""
+    form.changed(view, form.read(picture, prompt, size, frames, steps, fps, seed, voice), turn)
+    return observe(browser, view)
+
+
+@guard
+def read_prompt(view: View, prompt: str, name: str) -> Answer:
+    """What the model will make of the prompt as it stands."""
+    model = load_catalog(PIPELINE.settings.catalog).get(name) if isinstance(name, str) else None
+    if model is None or not isinstance(prompt, str) or not prompt.strip():
+        return {"reading": ""}
+    prompt = prompt[: PIPELINE.settings.max_prompt]
+    reading = read_for(model, prompt, lora_picker.specs(view.loras), PIPELINE.settings)
+    return {"reading": inputs.reading_html(reading)}
+
+
+def show_lengths(name: str, fps: int) -> Answer:
+    """The lengths in seconds follow the frames per second."""
+    model = load_catalog(PIPELINE.settings.catalog).get(name) if isinstance(name, str) else None
+    return {"frames": gr.update(choices=inputs.lengths(model, fps))} if model and fps in model.rates else {}
+
+
+@guard
+def show_crop(view: View, picture, size: str, name: str) -> Answer:
+    """A picture that is refused is taken away, which is a change as well, and the browser may tell of it more than
+    once: the reason stays until there is another picture."""
+    if not picture:
+        return {"crop": ""} if view.refused else {"crop": "", "picture_note": ""}
+    catalog = load_catalog(PIPELINE.settings.catalog)
+    model = catalog.get(as_text(name, "model")) or next(iter(catalog.values()))
+    try:
+        crop, note = inputs.crop_preview(uploaded(picture), as_text(size, "size", "auto"), model)
+    except UserError as error:
+        view.refused = True
+        return {"picture": None, "crop": "", "picture_note": complaint(error)}
+    view.refused = False
+    return {"crop": crop, "picture_note": note}
+
+
+@guard
+def check_face(browser: dict, view: View, voice, picture, size: str, name: str) -> Answer:
+    """The voice's note: before minutes are spent, whether there is a face that can speak, and anything to be spoken."""
+    if not voice:
+        return {"voice_note": ""}
+    _, owner = identify(browser, PIPELINE.settings)
+    catalog = load_catalog(PIPELINE.settings.catalog)
+    model = catalog.get(as_text(name, "model")) or next(iter(catalog.values()))
+    job = PIPELINE.job(view.selected, owner)
+    clip = PIPELINE.silent_clip(job) if job else None
+    try:
+        audio, picture, size = uploaded(voice, "audio"), uploaded(picture), as_text(size, "size", "auto")
+        return {"voice_note": voice_part.voice_note(audio, picture, clip, size, model, PIPELINE.settings)}
+    except UserError as error:
+        return {"voice_note": complaint(error)}

@@ -1,0 +1,59 @@
+"""The LoRAs that are chosen: added, put on an expert, weakened, removed."""
+
+import gradio as gr
+
+from wan_ui.catalog import load_catalog
+from wan_ui.errors import UserError
+from wan_ui.loras import TARGETS
+from wan_ui.queue.pipeline import PIPELINE
+from wan_ui.ui import form, lora_picker
+from wan_ui.ui.answers import Answer
+from wan_ui.ui.handlers.filling import lora_choices
+from wan_ui.ui.handlers.observe import observe
+from wan_ui.ui.refusals import guard
+from wan_ui.ui.values import as_text, number_of_event, text_of_event
+from wan_ui.ui.view import View
+
+
+@guard
+def refresh_loras(browser: dict, view: View) -> Answer:
+    """The Refresh button: the folder is read again."""
+    view.sent.pop("loras", None)
+    choices = lora_choices(view, form.model_of(view, load_catalog(PIPELINE.settings.catalog)))
+    return {"lora_choices": choices, **observe(browser, view)}
+
+
+@guard
+def add_lora(browser: dict, view: View, name, turn) -> Answer:
+    """Chosen in the list, which is empty again then. None: it was only closed."""
+    if not name:
+        return observe(browser, view)
+    model = form.model_of(view, load_catalog(PIPELINE.settings.catalog))
+    try:
+        view.loras = lora_picker.add(view.loras, as_text(name, "loras"), model, PIPELINE.settings)
+        view.bring("lora")
+    except UserError as error:
+        form.complain(view, "loras_message", error, turn)
+    return {"lora_choices": gr.update(value=None), **observe(browser, view)}
+
+
+@guard
+def change_strength(browser: dict, view: View, event: gr.EventData) -> Answer:
+    file, value = text_of_event(event, "file"), number_of_event(event, "value")
+    view.loras = lora_picker.change(view.loras, file, strength=value)
+    return observe(browser, view)
+
+
+@guard
+def change_target(browser: dict, view: View, event: gr.EventData) -> Answer:
+    file, value = text_of_event(event, "file"), text_of_event(event, "value")
+    if value not in TARGETS:
+        raise UserError(f"target: {value!r} is not one of {', '.join(TARGETS)}", field="target")
+    view.loras = lora_picker.change(view.loras, file, target=value)
+    return observe(browser, view)
+
+
+@guard
+def remove_lora(browser: dict, view: View, event: gr.EventData) -> Answer:
+    view.loras = lora_picker.remove(view.loras, text_of_event(event, "file"))
+    return observe(browser, view)

@@ -1,0 +1,175 @@
+"""What the page shows of the jobs: at every look of its timer, with the answer to every event, when it is opened."""
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from wan_ui.catalog import load_catalog
+from wan_ui.errors import UserError
+from wan_ui.queue.jobs import Job
+from wan_ui.queue.pipeline import PIPELINE
+from wan_ui.ui import examples, form, history, in_view, lora_picker, models_panel, progress_card, result
+from wan_ui.ui.answers import Answer
+from wan_ui.ui.handlers.filling import fill, is_whole, offered
+from wan_ui.ui.refusals import guard
+from wan_ui.ui.security import uploaded
+from wan_ui.ui.session import for_visitor, identify, may_download
+from wan_ui.ui.view import View
+
+BUSY, IDLE = 0.5, 3.0  # seconds between looks
+UNSURE = 2.0  # seconds after an event in which its answer may still be under way
+
+
+@guard
+def look(browser: dict, view: View) -> Answer:
+    """The timer's. Answers may overtake each other: for a while after an event all is sent again, so that an older
+    answer that came in last does not stay. The browser leaves alone what is the same."""
+    if time.monotonic() < view.unsure:
+        view.sent = {}
+    return _observed(browser, view)
+
+
+@guard
+def observe(browser: dict, view: View) -> Answer:
+    """With the answer to any other event than the timer's."""
+    view.unsure = time.monotonic() + UNSURE
+    return _observed(browser, view)
+
+
+def _observed(browser: dict, view: View) -> Answer:
+    """Updates of what differs from what the page shows."""
+    browser, owner = identify(browser, PIPELINE.settings)
+    catalog = load_catalog(PIPELINE.settings.catalog)
+    status = replace(PIPELINE.model, words=for_visitor(PIPELINE.model.words, PIPELINE.settings))
+    download = models_panel.still_true(PIPELINE.staging.status, PIPELINE.settings)
+    download = replace(download, words=for_visitor(download.words, PIPELINE.settings))
+    jobs = PIPELINE.history(owner, history.LIMIT)
+    by_id = {job.id: job for job in jobs}
+    # Running first, then the queue; the newest is first in `jobs`.
+    active = sorted((job for job in reversed(jobs) if job.active), key=lambda job: job.state != "running")
+
+    for job_id in dict.fromkeys([*view.active, *view.follow]):  # an answer under way may have taken one away
+        ended = by_id.get(job_id)
+        if ended is not None and not ended.active:
+            _ended(view, ended)
+    view.active = [job.id for job in active]
+    last = by_id.get(view.last)
+    browser["job"] = active[0].id if active else view.last
+    browser["follow"] = list(view.follow)
+    browser["loras"] = view.loras
+    browser["form"] = form.to_keep(view)
+
+    if active:
+        position = PIPELINE.position(active[0])
+        card = progress_card.job_card(active[0], position, status, jobs, catalog, len(active) - 1, last)
+    elif last is not None:
+        unseen = view.selected != last.id and PIPELINE.clip(last) is not None
+        card = progress_card.job_card(last, 0, status, jobs, catalog, unseen=unseen)
+    else:
+        card = progress_card.model_card(status, catalog)
+    selected = by_id.get(view.selected) or PIPELINE.job(view.selected, owner)
+    model = form.model_of(view, catalog)
+    form.forget_what_is_mended(view, model, owner)
+    busy = (
+        bool(active) or status.state == "loading" or download.active or time.monotonic() < max(view.watch, view.unsure)
+    )
+    own, fetch = owner == "local", may_download(owner, PIPELINE.settings)
+
+    answer: Answer = {"view": view}
+
+    def draw(part: str, key: Any, update: Callable[[], Any]) -> None:
+        if part not in view.sent or view.sent[part] != key:
+            view.sent[part] = key
+            answer[part] = update()
+
+    def draw_html(part: str, html: str) -> None:
+        draw(part, html, lambda: html)
+
+    draw_html("card", card)
+    draw("result", _key(selected), lambda: result.result_html(selected, catalog))
+    draw("history", [view.selected, *map(_key, jobs)], lambda: history.history_html(jobs, view.selected))
+    draw("download", download, lambda: models_panel.download_html(download, catalog, fetch=fetch))
+    draw(
+        "models",
+        models_panel.models_key(status, download, PIPELINE.settings),
+        lambda: models_panel.models_html(status, download, PIPELINE.settings, own=own, fetch=fetch),
+    )
+    draw(
+        "loras",
+        lora_picker.rows_key(view.loras, model, jobs, PIPELINE.settings),
+        lambda: lora_picker.rows_html(view.loras, model, jobs, PIPELINE.settings),
+    )
+    for place in form.PLACES:
+        draw_html(place, form.complaint_html(view, place, PIPELINE.settings))
+    draw_html("using", form.using_html(view, model))
+    draw_html("examples_note", examples.note_html(form.with_words(view, model)))
+    draw_html("in_view", in_view.order(view.show))
+    draw("cancel", bool(active), lambda: gr.update(visible=bool(active)))
+    draw("timer", busy, lambda: gr.Timer(BUSY if busy else IDLE, active=True))
+    draw("browser", browser, lambda: browser)
+    return answer
+
+
+def _ended(view: View, job: Job) -> None:
+    """A clip that was asked for here takes the stage; one from elsewhere only an empty one."""
+    view.last = job.id
+    followed = job.id in view.follow
+    if followed:
+        view.follow.remove(job.id)
+    clip = PIPELINE.clip(job) is not None
+    if clip and (followed or not view.selected):
+        view.selected = job.id
+    if followed:
+        view.bring("result" if clip else "card", gently=True)
+
+
+def _key(job: Job | None) -> tuple | None:
+    return (job.id, job.state, PIPELINE.clip(job) is not None) if job else None
+
+
+@guard
+def arrive(browser: dict, view: View) -> Answer:
+    """A page was opened or reloaded: the form as it was, the job that this browser followed, else the newest clip."""
+    browser, owner = identify(browser, PIPELINE.settings)
+    follow = browser["follow"] if isinstance(browser["follow"], list) else []
+    follow = [job for job in follow[: history.LIMIT] if isinstance(job, str) and PIPELINE.job(job, owner)]
+    view.begin()
+    view.follow, view.loras = follow, lora_picker.from_values(browser["loras"])
+    kept = browser["form"] if isinstance(browser["form"], dict) else {}
+    chosen = _first_choice(kept, owner)
+    filled = fill(view, *chosen, **offered(kept)) if chosen else {}
+    files = {name: _kept_file(kept.get(name)) for name in ("picture", "voice")}
+    filled |= {name: path for name, path in files.items() if path}
+    filled["seed"] = kept["seed"] if is_whole(kept.get("seed")) else -1
+    # The browser's storage gets it back with this answer: who reloads again at once loses nothing.
+    view.form = form.kept_again(kept, **files)
+    jobs = PIPELINE.history(owner, history.LIMIT)
+    followed = browser["job"] if isinstance(browser["job"], str) and PIPELINE.job(browser["job"], owner) else ""
+    view.active = [*follow, *([followed] if followed else [])]  # what has ended meanwhile is shown
+    view.selected = next((job.id for job in jobs if PIPELINE.clip(job) is not None), "")
+    return {**filled, **observe(browser, view)}
+
+
+def _first_choice(kept: dict, owner: str) -> tuple[str, str] | None:
+    """Model and scheme of a new page: what was chosen in this browser, else what is loaded, else the default."""
+    usable, status = models_panel.usable(PIPELINE.settings), PIPELINE.model
+    loaded = status.kept[:2] or (status.model, status.scheme)
+    wishes = [(kept.get("model"), kept.get("scheme"))]
+    wishes += [loaded] if owner == "local" else []
+    wishes += [(PIPELINE.settings.model, PIPELINE.settings.scheme), *((name, "") for name in usable)]
+    return next(((name, str(scheme)) for name, scheme in wishes if isinstance(name, str) and name in usable), None)
+
+
+def _kept_file(path: Any) -> str:
+    """A picture or a voice that this browser had in its form, if it is still there."""
+    if not isinstance(path, str):
+        return ""
+    try:
+        path = uploaded({"path": path})
+    except UserError:
+        return ""
+    return path if path and Path(path).is_file() else ""

@@ -1,0 +1,118 @@
+"""Old settings come back into the form: those of a clip, or those that an MP4 carries."""
+
+from pathlib import Path
+
+import gradio as gr
+
+from wan_ui.catalog import load_catalog
+from wan_ui.errors import UserError
+from wan_ui.media import muxer
+from wan_ui.queue.jobs import Job
+from wan_ui.queue.pipeline import PIPELINE
+from wan_ui.ui import form, lora_picker, models_panel
+from wan_ui.ui.answers import Answer
+from wan_ui.ui.handlers.filling import fill, is_whole, offered
+from wan_ui.ui.handlers.observe import observe
+from wan_ui.ui.markup import text
+from wan_ui.ui.refusals import complaint, guard
+from wan_ui.ui.security import uploaded
+from wan_ui.ui.session import identify
+from wan_ui.ui.values import as_text, text_of_event
+from wan_ui.ui.view import View
+
+
+@guard
+def reuse_seed(browser: dict, view: View, event: gr.EventData) -> Answer:
+    browser, owner = identify(browser, PIPELINE.settings)
+    job = PIPELINE.job(text_of_event(event, "job"), owner)
+    if job is None:
+        return observe(browser, view)
+    view.bring("seed")
+    return {"seed": job.request.seed, **observe(browser, view)}
+
+
+@guard
+def restore(browser: dict, view: View, turn, event: gr.EventData) -> Answer:
+    """Load settings of a job."""
+    browser, owner = identify(browser, PIPELINE.settings)
+    job = PIPELINE.job(text_of_event(event, "job"), owner)
+    if job is None:
+        return observe(browser, view)
+    picture, voice = PIPELINE.clips / job.id / "input.png", Path(job.request.audio or "-")
+    try:
+        filled = _settings(view, {**job.request.to_dict(), **_of_base(job)})
+    except UserError as error:
+        form.complain(view, "result_message", error, turn)
+        return observe(browser, view)
+    if picture.is_file():
+        filled["picture"] = str(picture)
+    filled["voice"] = str(voice) if voice.is_file() else None
+    view.bring("form")
+    return {**filled, **observe(browser, view)}
+
+
+def _of_base(job: Job) -> dict:
+    """What made the clip that speech was added to, as far as the speech has values of its own there."""
+    if job.request.kind != "lipsync":
+        return {}
+    try:
+        values = muxer.read_metadata(Path(job.request.video))
+    except UserError:
+        return {}
+    return {name: values[name] for name in ("frames", "steps") if name in values}
+
+
+@guard
+def restore_from_video(browser: dict, view: View, video) -> Answer:
+    """Load settings out of an uploaded MP4, which says itself beside the button how that went."""
+    try:
+        path = Path(uploaded(video, "video"))
+        if not path.is_file():
+            raise UserError("video: choose an MP4 file first", field="video")
+        with path.open("rb") as file:
+            if file.read(12)[4:8] != b"ftyp":
+                raise UserError("video: this is not an MP4 file", field="video")
+        values = muxer.read_metadata(path)
+        filled = _settings(view, values)
+        name = text(as_text(video.get("orig_name"), "video", "the video"))
+        words = f"Settings loaded from {name}. A video does not carry its picture. {text(_left_out(values))}"
+        filled["from_video"] = f'<p class="w-quiet" role="status">{words}</p>'
+        view.bring("form")
+    except UserError as error:
+        filled = {"from_video": complaint(error)}
+        view.bring("from_video")
+    return {**filled, **observe(browser, view)}
+
+
+def _settings(view: View, values: dict) -> Answer:
+    """Into the form; the LoRAs go into `view`. Raises UserError when the model cannot run here."""
+    usable, name = models_panel.usable(PIPELINE.settings), str(values.get("model") or "")
+    if not name:
+        raise UserError("model: no model made this clip, so it has no settings to load", field="model")
+    if name not in usable:
+        raise UserError(f"model: made with {name}, which cannot run here", field="model")
+    values = {**values, "size": f"{values.get('width')}x{values.get('height')}"}
+    view.loras = lora_picker.from_values(values.get("loras"))
+    seed = values["seed"] if is_whole(values.get("seed")) else -1
+    prompt = str(values.get("prompt", ""))
+    return {"seed": seed, **fill(view, name, str(values.get("scheme")), prompt=prompt, **offered(values))}
+
+
+def _left_out(values: dict) -> str:
+    """Which settings of a video of another version, or a damaged one, the form does not take over."""
+    name = str(values.get("model"))
+    model, schemes = load_catalog(PIPELINE.settings.catalog)[name], models_panel.usable(PIPELINE.settings)[name]
+    size, fewest, most = f"{values.get('width')}x{values.get('height')}", *model.steps
+    loras = values.get("loras", [])
+    taken = {
+        "scheme": values.get("scheme") in [scheme.name for scheme in schemes],
+        "size": size in [f"{width}x{height}" for width, height in model.sizes],
+        "frames": is_whole(values.get("frames")) and values["frames"] in model.frames,
+        "steps": is_whole(values.get("steps")) and fewest <= values["steps"] <= most,
+        "fps": not values.get("fps") or values["fps"] in model.rates,
+        "seed": is_whole(values.get("seed")),
+        "prompt": isinstance(values.get("prompt"), str),
+        "loras": len(lora_picker.from_values(loras)) == (len(loras) if isinstance(loras, list) else 0),
+    }
+    left = ", ".join(part for part, good in taken.items() if not good)
+    return f"Not taken over, since this version or model does not offer it: {left}." if left else ""

@@ -1,0 +1,61 @@
+"""What the server remembers of one open page."""
+
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+
+@dataclass
+class Complaint:
+    """What is wrong, said at `place` until it is mended: of a `field`, as it was when that had `value`, in the order
+    of the person's acts at `turn`; see form.py."""
+
+    place: str
+    field: str
+    words: str
+    turn: int
+    value: Any = None
+
+
+@dataclass
+class View:
+    """Gradio hands every event of a page the same object: it is changed in place.
+
+    active     ids of this person's waiting and running jobs
+    last       the one that ended last while the page was open
+    selected   the clip on the stage
+    follow     jobs asked for here whose clips take the stage when they are done
+    watch      look often until this time of `time.monotonic`, something was asked for
+    unsure     until then an answer to an event may still be under way, see `observe.look`
+    sent       what the page shows already: name of a part -> what it was drawn from
+    show       what comes into view, see in_view.py: a number that grows, the part, whether gently
+    loras      those that are chosen: file, strength, target
+    model      in the form; so is `scheme`
+    form       the other fields, see form.py
+    complaint  what is wrong with what was asked for
+    refused    the picture just taken away was
+    """
+
+    active: list[str] = field(default_factory=list)
+    last: str = ""
+    selected: str = ""
+    follow: list[str] = field(default_factory=list)
+    watch: float = 0.0
+    unsure: float = 0.0
+    sent: dict[str, Any] = field(default_factory=dict)
+    show: tuple[int, str, bool] = (0, "", False)
+    loras: list[dict[str, Any]] = field(default_factory=list)
+    model: str = ""
+    scheme: str = ""
+    form: dict[str, Any] = field(default_factory=dict)
+    complaint: Complaint | None = None
+    refused: bool = False
+
+    def begin(self) -> None:
+        """As new: the page was opened or reloaded."""
+        new = View()
+        for entry in fields(self):
+            setattr(self, entry.name, getattr(new, entry.name))
+
+    def bring(self, part: str, gently: bool = False) -> None:
+        """With the next answer `part` comes into view; gently: only if nobody has scrolled since they asked for it."""
+        self.show = (self.show[0] + 1, part, gently)
