@@ -8,6 +8,9 @@ reload, a second tab or a restart of the app all find their job again.
 import logging
 from pathlib import Path
 
+from wan_ui import light_gradio  # noqa: F401, before whatever else imports Gradio
+
+# isort: split
 import gradio as gr
 from gradio.utils import get_upload_folder
 from starlette.middleware import Middleware
@@ -222,6 +225,7 @@ def launch(page: gr.Blocks, settings: Settings, clips_folder: str) -> None:
     uploads.keep_clean(folder, ours=folder.is_relative_to(settings.outputs))
     server.install(settings, lambda app: Guard(app, settings))
     page.queue(max_size=None)
+    page._queue.sleep_when_free = 0.02  # seconds between looks at it; 0.001, its own, is 5 % of a core for an idle app
     page.launch(
         server_name=f"[{settings.host}]" if ":" in settings.host else settings.host,
         server_port=settings.port,
