@@ -35,7 +35,7 @@ def measure(arguments: argparse.Namespace, width: int, height: int, frames: int)
     started = time.perf_counter()
     from wan_ui.catalog import find_model, load_catalog
     from wan_ui.engines.diffusers import DiffusersEngine
-    from wan_ui.queue.worker import StageClock
+    from wan_ui.queue.stage_clock import StageClock
     from wan_ui.request import Request
     from wan_ui.settings import settings
 

@@ -100,7 +100,7 @@ def modules(calls: list) -> dict[str, types.ModuleType]:
     class Runner:
         def __init__(self, config):
             self.config = {"vae_stride": (4, 8, 8), **config}
-            self.model, self.stop_signal = Experts(), False
+            self.model = Experts()
             self.vae_encoder = self.vae_decoder = Vae()
             self.text_encoders = [
                 types.SimpleNamespace(model=types.SimpleNamespace(token_embedding=torch.nn.Identity()))

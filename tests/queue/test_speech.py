@@ -23,7 +23,7 @@ from wan_ui.queue import estimate
 from wan_ui.queue.intake import Draft
 from wan_ui.queue.pipeline import Pipeline
 from wan_ui.queue.speech_intake import SpeechDraft
-from wan_ui.queue.worker import _Desk
+from wan_ui.queue.work import Work
 from wan_ui.settings import ROOT, Settings
 
 FACTORY = "tests.scripted_engine:create_engine"
@@ -116,7 +116,7 @@ def test_the_dtype_is_the_engines_choice_with_its_reason(pipeline, spoken, monke
     assert facts["lipsync_device"] == "cpu" and facts["lipsync_dtype"] == choose_dtype(torch.device("cpu")).text
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
-    desk = _Desk(None, pipeline.settings, None, None)
+    desk = Work(None, pipeline.settings, None, None)
     assert desk._load_mouth().musetalk.dtype == torch.float32
     assert desk.mouth_facts["lipsync_dtype"] == "float32 (auto: this CPU has no native bf16)"
 

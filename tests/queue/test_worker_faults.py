@@ -80,8 +80,9 @@ def test_a_dead_worker_fails_its_job_by_stage_and_signal_and_the_next_job_runs(p
 
 def test_a_worker_killed_from_outside_while_idle_is_replaced(pipeline, picture):
     until(lambda: pipeline.model.state == "ready")
-    os.kill(pipeline._worker.process.pid, signal.SIGKILL)
-    until(lambda: pipeline._worker.alive() and pipeline.model.state == "ready")
+    before = pipeline._worker.process.pid
+    os.kill(before, signal.SIGKILL)
+    until(lambda: pipeline._worker.process.pid != before and pipeline.model.state == "ready")
     assert run(pipeline, picture).state == "done"
 
 

@@ -247,7 +247,6 @@ class LightX2VEngine:
     def _recover(self) -> None:
         """After a failure: no latents, no inputs, no half-moved expert, and the next job's seed counts."""
         runner = self.runner
-        runner.stop_signal = False
         self.latents = self.entered = self.pictures = None
         runner.end_run()
         runner.gen_video = runner.gen_video_final = None
