@@ -252,8 +252,8 @@ class Stock(Timed):
         if self.loader:
             synthetic.install()
             gguf_loader.PATCH.apply(None)
-        root = paths.configs[0].parent if self.model.family == "5b" else paths.configs[0].parent.parent
-        self.runner = lightx2v_upstream.start_runner(lightx2v_config.MODEL_CLASSES[self.model.family], root, values)
+        root = self.model.family.root(paths.configs[0])
+        self.runner = lightx2v_upstream.start_runner(self.model.family.runner, root, values)
         self._watch(self.runner)
 
     def warm(self, width, height, number) -> None:

@@ -53,14 +53,10 @@ def measure(model, scheme, arguments, folder: Path) -> list[dict]:
     engine.load(model, scheme, lambda progress: None)
     load = time.perf_counter() - started
     cuda = torch.cuda.is_available()
-    experts = 2 if model.family == "a14b" else 1
-    channels, stride = (16, 8) if model.family == "a14b" else (48, 16)
+    experts = len(model.family.experts)
     generator = torch.Generator().manual_seed(0)
-    shape = (1 + (frames - 1) // 4, height // stride, width // stride)
-    latents = torch.randn(channels, *shape, generator=generator)
-    condition = torch.randn(
-        *((channels + 4, *shape) if experts == 2 else (channels, 1, *shape[1:])), generator=generator
-    )
+    latents = torch.randn(model.family.vae.latents(width, height, frames), generator=generator)
+    condition = torch.randn(model.family.condition_shape(width, height, frames), generator=generator)
     prompt = torch.zeros(512, {"wan-tiny": 128}.get(model.name, 4096))
     prompt[:40] = torch.randn(40, prompt.shape[1], generator=generator)
     if hasattr(engine, "_set_size"):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from wan_ui.families import VAE_21
 from wan_ui.files import places
 from wan_ui.settings import ROOT, Settings
 
@@ -68,7 +69,7 @@ def pytest_collection_modifyitems(config, items):
 def scripted_settings(tmp_path) -> Settings:
     """Settings whose only model is the scripted one; everything lives in tmp_path."""
     root = tmp_path / "scripted-model"
-    names = ["high_noise_model/config.json", "low_noise_model/config.json", places.T5_FILE, places.VAE_FILE]
+    names = ["high_noise_model/config.json", "low_noise_model/config.json", places.T5_FILE, VAE_21.file]
     names += [*places.TOKENIZER_FILES, "HighNoise/x-Q8_0.gguf", "LowNoise/x-Q8_0.gguf"]
     for name in names:
         (root / name).parent.mkdir(parents=True, exist_ok=True)

@@ -12,10 +12,10 @@ from functools import lru_cache
 from pathlib import Path
 
 from wan_ui.errors import UserError
+from wan_ui.families import FAMILIES, TIME_STRIDE, Family
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 KINDS = ("bf16", "fp8", "gguf")
-FAMILIES = ("a14b", "5b")
 # Kernels for fp8 weights in LightX2V; each name also works as a scheme: fp8 with that kernel.
 FP8_KERNELS = ("fp8-torchao", "fp8-triton", "fp8-sgl")
 
@@ -70,17 +70,27 @@ class Scheme:
     lora_high: str = ""
     lora_low: str = ""
 
+    @property
+    def experts(self) -> tuple[str, ...]:
+        """The experts' files in the order in which they run; () when derived."""
+        return tuple(ref for ref in (self.high, self.low) if ref)
+
+    @property
+    def distill_loras(self) -> tuple[str, ...]:
+        """Those of the experts, in the same order."""
+        return tuple(ref for ref in (self.lora_high, self.lora_low) if ref)
+
 
 @dataclass(frozen=True)
 class Model:
     """One model. `root` is "owner/repo" or "embedded:folder"; the layout below it is the official one.
 
-    family    a14b: two experts and the 16-channel VAE (stride 4x8x8); 5b: one DIT, 48 channels (4x16x16)
+    family    what is alike in all models of its architecture; the catalog names it
     sizes     (width, height) in pixels, the default first
     frames    clip lengths in frames, each 4k+1
     steps     (fewest, most) denoise steps
     shift     flow-matching timestep shift
-    fps       frames per second that the model was trained for: the default of what `rates` offers
+    fps       frames per second that the model was trained for, its family's if not given: the default of `rates`
     boundary  the high-noise expert takes timesteps >= boundary * 1000; 0 for a single DIT
     vae       "owner/repo:folder" of a VAE in Diffusers format, for the diffusers engine
     t5        text encoder for LightX2V, if not the one below root
@@ -92,7 +102,7 @@ class Model:
 
     name: str
     title: str
-    family: str
+    family: Family
     root: str
     needs_gpu: bool
     sizes: tuple[tuple[int, int], ...]
@@ -173,18 +183,23 @@ def _model(name: str, values: dict, repositories: dict[str, Repository]) -> Mode
     if "rates" in values:
         values["rates"] = tuple(values["rates"])
     values["words"] = CONFIGS / values["words"] if values.get("words") else None
+    family = FAMILIES.get(values["family"])
+    assert family, f"family {values['family']!r} is not known; choose one of {', '.join(FAMILIES)}"
+    values["family"] = family
+    values.setdefault("fps", family.fps)
     model = Model(name=name, schemes=schemes, repositories=repositories, **values)
-    stride = {"a14b": 16, "5b": 32}[model.family]  # VAE stride times DIT patch size
-    assert all(w % stride == 0 and h % stride == 0 for w, h in model.sizes), f"{name}: sizes"
+    assert all(w % family.token == 0 and h % family.token == 0 for w, h in model.sizes), (
+        f"{name}: sizes are multiples of {family.token} pixels"
+    )
     assert model.fps in model.rates and all(type(rate) is int and 1 <= rate <= 60 for rate in model.rates), (
         f"{name}: rates are whole numbers from 1 to 60, fps among them"
     )
-    assert all(frames % 4 == 1 for frames in model.frames), f"{name}: frames must be 4k+1"
+    assert all(frames % TIME_STRIDE == 1 for frames in model.frames), f"{name}: frames must be 4k+1"
     assert model.default_frames in model.frames and model.default_scheme in schemes, f"{name}: defaults"
     assert all(scheme.kind in KINDS for scheme in schemes.values()), f"{name}: kinds"
     for scheme in schemes.values():
-        has_loras = bool(scheme.lora_high) and bool(scheme.lora_low) == (model.family == "a14b")
-        assert scheme.distilled or has_loras, f"{name}: {scheme.name} is not distilled and names no distill LoRA"
+        complete = bool(scheme.lora_high) and bool(scheme.lora_low) != family.single
+        assert scheme.distilled or complete, f"{name}: {scheme.name} is not distilled and names no distill LoRA"
     return model
 
 

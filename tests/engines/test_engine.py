@@ -14,6 +14,7 @@ from tests.engines.random_models import make_engine, quiet
 from wan_ui.engines.device import Choice, Residence, choose_device, choose_dtype, choose_residence
 from wan_ui.engines.diffusers import DiffusersEngine
 from wan_ui.errors import Cancelled, UserError
+from wan_ui.families import VAE_21
 from wan_ui.files import places
 from wan_ui.machine.hardware import Hardware
 from wan_ui.request import STAGES
@@ -242,7 +243,7 @@ def test_missing_and_damaged_files_are_named(a14b, tmp_path, isolated_settings):
     root = Path(a14b.root.removeprefix("embedded:"))
     damage = {
         places.T5_FILE: lambda p: p.write_bytes(p.read_bytes()[:2000]),
-        places.VAE_FILE: lambda p: p.write_bytes(b"PK\x03\x04" + bytes(500)),
+        VAE_21.file: lambda p: p.write_bytes(b"PK\x03\x04" + bytes(500)),
         "HighNoise/random-HighNoise-Q8_0.gguf": lambda p: p.write_bytes(p.read_bytes()[:-100]),
         "google/umt5-xxl/tokenizer.json": lambda p: p.write_text("{"),
         "high_noise_model/config.json": lambda p: p.write_text("[1]"),

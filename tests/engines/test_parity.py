@@ -27,7 +27,7 @@ def run_pipeline(engine, model, tokenizer_folder, request, output_type):
         transformer=engine.experts[0],
         transformer_2=engine.experts[1] if len(engine.experts) > 1 else None,
         boundary_ratio=model.boundary or None,
-        expand_timesteps=model.family == "5b",
+        expand_timesteps=model.family.condition == "first frame",
     )
     pipeline.set_progress_bar_config(disable=True)
     return pipeline(

@@ -9,6 +9,7 @@ import pytest
 
 from wan_ui.catalog import Scheme, load_catalog
 from wan_ui.errors import UserError
+from wan_ui.families import FAMILIES
 from wan_ui.files import places
 from wan_ui.settings import ROOT, Settings
 
@@ -121,7 +122,12 @@ def test_the_cache_is_asked_for_the_pinned_revision_first(folders, tmp_path, mon
 
 def embedded(tmp_path, content=b"GGUF"):
     root = tmp_path / "model"
-    for name in [*places.CONFIGS["a14b"], places.T5_FILE, places.VAE_FILE, *places.TOKENIZER_FILES]:
+    for name in [
+        *(expert.config for expert in FAMILIES["a14b"].experts),
+        places.T5_FILE,
+        FAMILIES["a14b"].vae.file,
+        *places.TOKENIZER_FILES,
+    ]:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).touch()
     for folder in ("HighNoise", "LowNoise"):

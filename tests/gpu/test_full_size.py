@@ -59,7 +59,7 @@ def clip_of(engine, model, scheme, tmp_path, size=()):
     clip = engine.generate(request, lambda p: experts.append(p.detail) if p.stage == "denoise" else None)
     assert np.isfinite(clip.latents).all() and clip.latents.std() > 0.1
     assert clip.frames.shape == (model.default_frames, height, width, 3) and clip.frames.std() > 0
-    assert len(set(experts)) == (2 if model.family == "a14b" else 1)
+    assert len(set(experts)) == len(model.family.experts)
     return clip
 
 

@@ -8,6 +8,7 @@ import torch
 
 from tests.lightx2v.conftest import UPSTREAM
 from wan_ui.engines.lora_lightx2v import _leaves
+from wan_ui.families import FAMILIES
 from wan_ui.files.places import locate
 from wan_ui.patches import embedded_sizes
 from wan_ui.qa import layouts
@@ -29,7 +30,7 @@ def test_vae(lightx2v, family, module, sizes):
     upstream = import_module(f"lightx2v.models.video_encoders.hf.wan.{module}")
     with torch.device("meta"):
         vae = upstream.WanVAE_(dim=sizes[0], z_dim=sizes[1], temperal_downsample=[False, True, True])
-    assert shapes_of(vae) == shapes(layouts.vae(family))
+    assert shapes_of(vae) == shapes(layouts.vae(FAMILIES[family].vae))
 
 
 @pytest.mark.parametrize("fp8", (False, True))

@@ -35,7 +35,7 @@ def paths(tmp_path):
                 handle.truncate(int(gib * 2**30))
             return path
 
-        count = 2 if model.family == "a14b" else 1
+        count = len(model.family.experts)
         return Paths(
             experts=tuple(file(f"dit{i}") for i in range(count)),
             configs=tuple(tmp_path / f"config{i}.json" for i in range(count)),
@@ -63,12 +63,12 @@ def test_every_scheme_resolves(model, scheme, paths):
     values = choices.values
     json.dumps(values)
     assert values["target_video_length"] % 4 == 1 and values["enable_cfg"] is False
-    assert ("boundary_step_index" in values) == (model.family == "a14b")
+    assert ("boundary_step_index" in values) != model.family.single
     assert "lora_configs" not in values  # a distill pair is attached like any other LoRA
     assert bool(scheme.lora_high) == scheme.high.startswith("QuantStack/")
     assert values.get("dit_quant_scheme", "Default") == choices.facts.kernel
     assert "t5_quantized_ckpt" in values if model.t5 else "t5_original_ckpt" in values
-    assert not {"dit_quantized_ckpt", "dit_original_ckpt"} & set(values) or model.family == "5b"
+    assert not {"dit_quantized_ckpt", "dit_original_ckpt"} & set(values) or model.family.single
     assert all(choices.reasons.values())
 
 

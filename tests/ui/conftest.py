@@ -16,6 +16,7 @@ from PIL import Image, ImageDraw
 from playwright.sync_api import Error as PlaywrightError
 from playwright.sync_api import Page, expect, sync_playwright
 
+from wan_ui.families import VAE_21
 from wan_ui.files import places
 from wan_ui.settings import ROOT
 
@@ -108,7 +109,7 @@ def chromium():
 def scripted_catalog(tmp_path_factory) -> Path:
     """The shipped catalog, whose Wan-Tiny has (empty) files: the scripted engine reads none of them."""
     folder = tmp_path_factory.mktemp("catalog")
-    names = ["high_noise_model/config.json", "low_noise_model/config.json", places.T5_FILE, places.VAE_FILE]
+    names = ["high_noise_model/config.json", "low_noise_model/config.json", places.T5_FILE, VAE_21.file]
     names += [*places.TOKENIZER_FILES, "HighNoise/x-Q8_0.gguf", "LowNoise/x-Q8_0.gguf"]
     for name in names:
         (folder / "model" / name).parent.mkdir(parents=True, exist_ok=True)

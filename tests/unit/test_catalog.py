@@ -19,7 +19,7 @@ def test_the_models_and_schemes_that_are_promised(catalog):
     assert catalog["wan-tiny"].embedded and not catalog["i2v-a14b"].embedded
     for model in catalog.values():
         for scheme in model.schemes.values():
-            assert model.embedded or (":" in scheme.high and bool(scheme.low) == (model.family == "a14b"))
+            assert model.embedded or (":" in scheme.high and bool(scheme.low) != model.family.single)
 
 
 def test_every_download_is_known(catalog):

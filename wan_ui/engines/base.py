@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
 CACHED_PROMPTS = 32  # 1 MB each at full size
 CACHED_IMAGES = 8  # 2 MB each at 480x480x81
-SIDES = {"a14b": ("high", "low"), "5b": ("",)}
-EXPERT_NAMES = {"high": "high-noise expert", "low": "low-noise expert", "": "transformer"}
 OnBlock = Callable[[int, "torch.Tensor"], "torch.Tensor | None"]
 Entering = Callable[[int, int], None]
 

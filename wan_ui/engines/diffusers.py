@@ -22,8 +22,6 @@ from wan_ui.engines import dit, lora_modules, preview, schedule, text, vae
 from wan_ui.engines.base import (
     CACHED_IMAGES,
     CACHED_PROMPTS,
-    EXPERT_NAMES,
-    SIDES,
     Entering,
     OnBlock,
     ignore,
@@ -63,8 +61,8 @@ class DiffusersEngine:
         dtype = self.wanted_dtype or choose_dtype(device.value)
         residence = choose_residence(paths.experts, paths.t5, device.value)
         self.device, self.dtype = device.value, dtype.value
-        sides = SIDES[model.family]
-        steps = ["text encoder", "VAE", *(EXPERT_NAMES[side] for side in sides)]
+        sides = model.family.sides
+        steps = ["text encoder", "VAE", *(expert.title for expert in model.family.experts)]
 
         def entering(step: int) -> None:
             report(Progress("load", step, len(steps), steps[step - 1]))
@@ -114,7 +112,7 @@ class DiffusersEngine:
     def decide(self, model: Model, scheme: Scheme) -> tuple[Choice, Paths]:
         """All that can be decided without reading weights. Raises UserError for a missing GPU, files, headers."""
         device, paths = choose_device(model), locate(model, scheme, settings())
-        for side, path, config in zip(SIDES[model.family], paths.experts, paths.configs, strict=True):
+        for side, path, config in zip(model.family.sides, paths.experts, paths.configs, strict=True):
             stored = read_dit(path, side, config)
             if choose_residence(paths.experts, paths.t5, device.value).quantised:
                 dit.check_kept(path, stored)
@@ -164,7 +162,7 @@ class DiffusersEngine:
 
     def encode_image(self, pixels: np.ndarray, frames: int, entering: Entering = ignore) -> torch.Tensor:
         image = torch.from_numpy(pixels).permute(2, 0, 1)[None].to(self.device).float().div(127.5).sub(1)
-        if self.model.family == "5b":  # conditioned on the first frame alone
+        if self.model.family.condition == "first frame":  # conditioned on the first frame alone
             return vae.encode_image(self.vae, image, 1, entering)[0]
         latents = vae.encode_image(self.vae, image, frames, entering)[0]
         given = torch.zeros(4, *latents.shape[1:], device=latents.device)
@@ -182,7 +180,7 @@ class DiffusersEngine:
         on_block: OnBlock | None = None,
     ) -> torch.Tensor:
         latents, condition = latents.to(self.device), condition.to(self.device)
-        if self.model.family == "5b":
+        if self.model.family.condition == "first frame":
             # The picture's latent frame is given, not denoised: pasted in, with timestep 0 for its tokens.
             given = is_first(latents)
             inputs = torch.where(given.bool(), condition, latents)
@@ -217,7 +215,7 @@ class DiffusersEngine:
     def _encode_image(self, request: Request, report: Report) -> torch.Tensor:
         """What `encode_image` gives for the job's picture."""
         pixels = read_pixels(request)
-        frames = 1 if self.model.family == "5b" else request.frames
+        frames = self.model.family.condition_frames(request.frames)
         key = (hashlib.sha256(pixels.tobytes()).digest(), pixels.shape, frames)
         if key not in self.images:
             condition = self.encode_image(
@@ -239,12 +237,12 @@ class DiffusersEngine:
         look = ""
         for k, (sigma, index) in enumerate(plan):
             next_sigma = plan[k + 1][0] if k + 1 < len(plan) else 0.0
-            report(Progress("denoise", k + 1, request.steps, EXPERT_NAMES[SIDES[self.model.family][index]], look))
+            report(Progress("denoise", k + 1, request.steps, self.model.family.experts[index].title, look))
             velocity = self.predict(latents, sigma, index, prompt, condition)
             # What the clip would be if the rest of the way were straight.
             look = preview.animate(schedule.euler_step(latents, velocity, sigma, 0.0)[None], self.colours)
             latents = schedule.euler_step(latents, velocity, sigma, next_sigma)
-        if self.model.family == "5b":
+        if self.model.family.condition == "first frame":
             latents = torch.where(is_first(latents).bool(), condition, latents)
         return latents
 

@@ -25,7 +25,7 @@ import torch
 from wan_ui import patches
 from wan_ui.catalog import Model, Scheme
 from wan_ui.engines import lightx2v_config, lora_lightx2v, preview
-from wan_ui.engines.base import CACHED_IMAGES, CACHED_PROMPTS, EXPERT_NAMES, SIDES, OnBlock, remember
+from wan_ui.engines.base import CACHED_IMAGES, CACHED_PROMPTS, OnBlock, remember
 from wan_ui.engines.kernel_choice import Chooser
 from wan_ui.engines.lightx2v_compile import CompiledBlocks
 from wan_ui.engines.lightx2v_scheduler import flow_scheduler
@@ -73,9 +73,9 @@ class LightX2VEngine:
         off = patches.switched_off(config.lightx2v_patches_off)
         outcomes = patches.apply_all("before_init", choices.facts, scheme, off=off)
         report(Progress("load", 3, 4, "reading weights"))
-        root = paths.configs[0].parent if model.family == "5b" else paths.configs[0].parent.parent
+        root = model.family.root(paths.configs[0])
         try:
-            self.runner = start_runner(lightx2v_config.MODEL_CLASSES[model.family], root, choices.values)
+            self.runner = start_runner(model.family.runner, root, choices.values)
             self.runner.scheduler = flow_scheduler(self.runner.config, model)
             self.runner.model.set_scheduler(self.runner.scheduler)
             outcomes += patches.apply_all("after_init", choices.facts, scheme, self.runner, off)
@@ -110,7 +110,7 @@ class LightX2VEngine:
         config = settings()
         paths = locate(model, scheme, config, engine="lightx2v")
         finer = 0
-        for side, path, file in zip(SIDES[model.family], paths.experts, paths.configs, strict=True):
+        for side, path, file in zip(model.family.sides, paths.experts, paths.configs, strict=True):
             finer += lightx2v_config.check_weights(path, read_dit(path, side, file), scheme)
         device = import_lightx2v(lightx2v_config.environment(config, measure()))
         hardware = lightx2v_config.with_hardware(measure(config.gpu_gib), device)
@@ -142,12 +142,11 @@ class LightX2VEngine:
         compiled = CompiledBlocks([part.transformer_infer for part in self.transformers], self._announce)
         config = self.runner.config
         self._set_size(width, height, model.default_frames)
-        stride, channels = config["vae_stride"][1], config.get("num_channels_latents", 16)
-        shape = (1 + (model.default_frames - 1) // 4, height // stride, width // stride)
-        condition = torch.zeros(channels, 1, *shape[1:]) if model.family == "5b" else torch.zeros(4 + channels, *shape)
+        latents = torch.zeros(model.family.vae.latents(width, height, model.default_frames))
+        condition = torch.zeros(model.family.condition_shape(width, height, model.default_frames))
         prompt = torch.zeros(config["text_len"], config.get("text_dim", 4096))
         with torch.no_grad():  # as in a job: what is compiled in inference mode does not fit it
-            self._predict(torch.zeros(channels, *shape), 1.0, 0, prompt, condition)
+            self._predict(latents, 1.0, 0, prompt, condition)
         self._recover()
         return compiled
 
@@ -181,8 +180,8 @@ class LightX2VEngine:
         runner.scheduler.entering = self._entering_step
 
     def _prepare_loras(self, model: Model, paths: Paths) -> None:
-        sides = SIDES[model.family]
-        self.transformers = self.runner.model.model if model.family == "a14b" else [self.runner.model]
+        sides = model.family.sides
+        self.transformers = [self.runner.model] if model.family.single else self.runner.model.model
         shapes = [read_parameters(path) for path in paths.configs]
         self.loras = LoraSet(
             [lora_lightx2v.expert(*parts) for parts in zip(self.transformers, sides, shapes, strict=True)],
@@ -218,7 +217,7 @@ class LightX2VEngine:
         runner, model = self.runner, self.model
         self._set_size(request.width, request.height, request.frames)
         self.plan(request.steps)
-        if model.family == "a14b":
+        if not model.family.single:
             runner.model.boundary_step_index = runner.scheduler.boundary_step_index
         info = input_info(seed=request.seed, prompt=request.text, return_result_tensor=False, save_result_path=None)
         failure = None
@@ -253,14 +252,14 @@ class LightX2VEngine:
         for vae in {id(vae): vae for vae in (runner.vae_encoder, runner.vae_decoder)}.values():
             for name in ("clear_cache", "clear_encode_cache", "clear_decode_cache"):
                 getattr(vae.model, name, lambda: None)()
-        experts = runner.model.model if self.model.family == "a14b" else [runner.model]
+        experts = [runner.model] if self.model.family.single else runner.model.model
         for expert in experts:
             if self.offload == "model":
                 expert.to_cpu()
             elif self.offload == "block":
                 # The buffer holds the block that was next; without this the next job would start with it.
                 expert.transformer_infer.offload_manager.need_init_first_buffer = True
-        if self.offload == "model" and self.model.family == "a14b":
+        if self.offload == "model" and not self.model.family.single:
             runner.model.cur_model_index = -1
         release()
 
@@ -275,7 +274,7 @@ class LightX2VEngine:
             remember(self.prompts, key, runner.run_text_encoder(runner.input_info), CACHED_PROMPTS)
             if self.offload != "none":  # upstream leaves the embedding table (2 GB) on the GPU
                 runner.text_encoders[0].model.token_embedding.to("cpu")
-        frames = 1 if self.model.family == "5b" else request.frames
+        frames = self.model.family.condition_frames(request.frames)
         image_key = (hashlib.sha256(self.pixels.tobytes()).digest(), self.pixels.shape, frames)
         self.report(Progress("image", detail="already encoded" if image_key in self.images else ""))
         stride = runner.config["vae_stride"][1]
@@ -289,7 +288,7 @@ class LightX2VEngine:
     def _encode_image(self, pixels: np.ndarray) -> torch.Tensor:
         self.latent_frame = 0
         image = torch.from_numpy(pixels).permute(2, 0, 1).float().div(127.5).sub(1)
-        if self.model.family == "5b":
+        if self.model.family.condition == "first frame":
             return self.runner.get_vae_encoder_output(image.unsqueeze(1).to(device_name()))
         stride = self.runner.config["vae_stride"][1]
         height, width = pixels.shape[0] // stride, pixels.shape[1] // stride
@@ -302,16 +301,16 @@ class LightX2VEngine:
 
     def _entering_step(self, index: int) -> None:
         scheduler = self.runner.scheduler
-        side = SIDES[self.model.family][0 if index < scheduler.boundary_step_index else -1]
+        expert = self.model.family.experts[0 if index < scheduler.boundary_step_index else -1]
         self.latent_frame = 0
         look = "" if scheduler.straight is None else preview.animate(scheduler.straight[None], self.colours)
-        self.entered = Progress("denoise", index + 1, scheduler.infer_steps, EXPERT_NAMES[side], look)
+        self.entered = Progress("denoise", index + 1, scheduler.infer_steps, expert.title, look)
         self.report(self.entered)
 
     def _latent_frame(self, stage: str) -> None:
         self.latent_frame += 1
         total = 1 + (self.frames - 1) // 4
-        if stage == "image" and self.model.family == "5b":
+        if stage == "image" and self.model.family.condition == "first frame":
             total = 1
         self.report(Progress(stage, self.latent_frame, total, f"latent frame {self.latent_frame} of {total}"))
 
@@ -348,7 +347,7 @@ class LightX2VEngine:
     def _predict(self, latents, sigma, expert, prompt, condition, on_block=None) -> torch.Tensor:
         scheduler, model = self.runner.scheduler, self.runner.model
         experts = [model]
-        if self.model.family == "a14b":
+        if not self.model.family.single:
             experts, model.boundary_step_index = model.model, 1  # step 0 is the first expert's, step 1 the other's
         condition = condition.to(device_name(), self.dtype)
         inputs = {
@@ -356,7 +355,7 @@ class LightX2VEngine:
             "image_encoder_output": {"vae_encoder_out": condition, "clip_encoder_out": None},
         }
         scheduler.at(latents, sigma, expert, condition)
-        if self.model.family == "5b":
+        if self.model.family.condition == "first frame":
             inputs["image_encoder_output"]["vae_encoder_out"] = None  # pasted into the latents instead
         try:
             with shown(experts[expert].transformer_infer, on_block) if on_block else nullcontext():

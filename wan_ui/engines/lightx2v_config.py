@@ -31,7 +31,6 @@ KEYS = frozenset(
         "use_compile", "use_tiling_vae",
     }
 )  # fmt: skip
-MODEL_CLASSES = {"a14b": "wan2.2_moe_distill", "5b": "wan2.2"}
 # What upstream's GGUF class dequantises
 GGML = ("Q8_0", "Q6_K", "Q5_K", "Q5_1", "Q5_0", "Q4_K", "Q4_1", "Q4_0", "Q3_K", "Q2_K")
 OFFLOADS = ("none", "text", "model", "block")
@@ -241,7 +240,7 @@ def from_catalog(model: Model) -> dict:
     values = {
         "infer_steps": steps,
         "sample_shift": model.shift,
-        "sample_guide_scale": [1.0, 1.0] if model.family == "a14b" else 1.0,
+        "sample_guide_scale": 1.0 if model.family.single else [1.0, 1.0],
         "enable_cfg": False,
         "use_image_encoder": False,
         "target_video_length": model.default_frames,
@@ -250,7 +249,7 @@ def from_catalog(model: Model) -> dict:
         "fps": model.fps,
         "text_len": 512,
     }
-    if model.family == "a14b":
+    if not model.family.single:
         # Our scheduler takes the exact sigmas; upstream's constructor wants these whole numbers all the same.
         values["denoising_step_list"] = [round(1000 * (1 - i / steps)) for i in range(steps)]
         values["boundary_step_index"] = boundary_index(steps, model.shift, model.boundary)
@@ -267,8 +266,8 @@ def from_paths(model: Model, scheme: Scheme, paths: Paths, kernel: str, t5_kerne
     else:
         values["t5_original_ckpt"] = str(paths.t5)
     kind = "original" if scheme.kind == "bf16" else "quantized"
-    names = ("high_noise", "low_noise") if model.family == "a14b" else ("dit",)
-    values |= {f"{name}_{kind}_ckpt": str(path) for name, path in zip(names, paths.experts, strict=True)}
+    experts = zip(model.family.experts, paths.experts, strict=True)
+    values |= {f"{expert.name}_{kind}_ckpt": str(path) for expert, path in experts}
     if scheme.kind != "bf16":
         values |= {"dit_quantized": True, "dit_quant_scheme": kernel}
     return values

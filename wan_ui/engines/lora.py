@@ -25,6 +25,7 @@ import torch
 import torch.nn.functional as F
 
 from wan_ui.errors import UserError
+from wan_ui.families import EXPERTS
 from wan_ui.files.dit_file import unfolds
 from wan_ui.files.tensors import read_tensor
 from wan_ui.loras import locate
@@ -38,7 +39,6 @@ log = logging.getLogger(__name__)
 
 PAD = 8  # columns added to carry a bias difference; GEMM kernels want multiples of 8
 GPU_RANK = 32  # on a GPU ranks are filled up to a multiple of this: thin GEMMs cost the same, compiled ones are reused
-SIDES = {"high": "high_noise", "low": "low_noise", "": "both"}  # an expert's side -> the target's name
 
 
 class Branch:
@@ -170,7 +170,7 @@ class LoraSet:
             raise
         self.seconds = time.perf_counter() - started
         self.current, self.matches = key, self._report(specs, plans)
-        own = {SIDES[side]: plan for side, of_side in plans.items() for plan in of_side if plan.index == -1}
+        own = {EXPERTS[side].target: plan for side, of_side in plans.items() for plan in of_side if plan.index == -1}
         self.own = ", ".join(f"{side.replace('_', ' ')} {plan.count}" for side, plan in own.items())
         for match in self.matches:
             log.info("LoRA %s", match.words)
@@ -188,8 +188,8 @@ class LoraSet:
             for expert in self.experts:
                 if not expert.side:
                     wanted[""].append((next(iter(files.values())), spec.strength, index))
-                elif SIDES[expert.side] in files:
-                    wanted[expert.side].append((files[SIDES[expert.side]], spec.strength, index))
+                elif EXPERTS[expert.side].target in files:
+                    wanted[expert.side].append((files[EXPERTS[expert.side].target], spec.strength, index))
         return wanted
 
     def _replace(self, plans: dict[str, list[Plan]]) -> None:
@@ -219,7 +219,9 @@ class LoraSet:
     def _report(self, specs: Sequence[LoraSpec], plans: dict[str, list[Plan]]) -> tuple[LoraMatch, ...]:
         reports = []
         for index, spec in enumerate(specs):
-            found = {SIDES[side]: plan for side, of_side in plans.items() for plan in of_side if plan.index == index}
+            found = {
+                EXPERTS[side].target: plan for side, of_side in plans.items() for plan in of_side if plan.index == index
+            }
             matched = {side: plan.count for side, plan in found.items()}
             unmatched = dict.fromkeys(name for plan in found.values() for name in plan.unmatched)
             reports.append(LoraMatch(spec.file, spec.strength, spec.target, matched, tuple(unmatched)))

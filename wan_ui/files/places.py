@@ -15,6 +15,7 @@ from pathlib import Path
 
 from wan_ui.catalog import Model, Scheme
 from wan_ui.errors import UserError
+from wan_ui.families import Expert
 from wan_ui.files.quantise import quantise_file, suffix
 from wan_ui.machine.hardware import driver_fault, engine_name, nvidia_gpu
 from wan_ui.settings import ROOT, Settings
@@ -22,12 +23,6 @@ from wan_ui.settings import ROOT, Settings
 T5_FILE = "models_t5_umt5-xxl-enc-bf16.pth"
 TOKENIZER = "google/umt5-xxl"
 TOKENIZER_FILES = (f"{TOKENIZER}/tokenizer.json", f"{TOKENIZER}/tokenizer_config.json")
-VAE_FILE = "Wan2.1_VAE.pth"
-VAE_FILES = {"a14b": VAE_FILE, "5b": "Wan2.2_VAE.pth"}
-CONFIGS = {"a14b": ("high_noise_model/config.json", "low_noise_model/config.json"), "5b": ("config.json",)}
-SIDES = {"a14b": ("high_noise", "low_noise"), "5b": ("dit",)}
-SHIPPED = "{}/*-Q8_0.gguf"
-SHIPPED_FOLDERS = {"high_noise": "HighNoise", "low_noise": "LowNoise"}
 # Bytes that the work itself takes beside the weights, as measured on an H100 with 81 frames of either model: the
 # transformer's activations and the VAE's feature maps grow with the picture (2.3 to 2.5 GiB at 480x480, 4.0 to 4.5 at
 # 832x480, 9.1 to 9.9 at 1280x720); the rest is the CUDA context and memory in pieces that are too small.
@@ -87,11 +82,11 @@ def memory(model: Model, scheme: Scheme, engine: str, size: tuple[int, int] = (0
     def bytes_of(ref: str) -> int:
         return model.known(*split(ref)).shown if ref else 0
 
-    experts = [bytes_of(ref) // (2 if scheme.float32 else 1) for ref in (scheme.high, scheme.low)]
+    experts = [bytes_of(ref) // (2 if scheme.float32 else 1) for ref in scheme.experts]
     refs = [ref for ref in needed_files(model, scheme, engine) if not ref.endswith(".json")]
-    everything = sum(experts) + sum(bytes_of(ref) for ref in refs if ref not in (scheme.high, scheme.low))
+    everything = sum(experts) + sum(bytes_of(ref) for ref in refs if ref not in scheme.experts)
     beside = work(*(size if size[0] else model.sizes[0]))
-    return (everything + beside) / 2**30, (max(experts) + beside) / 2**30
+    return (everything + beside) / 2**30, (max(experts, default=0) + beside) / 2**30
 
 
 def split(ref: str) -> tuple[str, str]:
@@ -116,18 +111,18 @@ def locate(model: Model, scheme: Scheme, settings: Settings, engine: str = "diff
     if model.vae and engine == "diffusers":
         vae = found[f"{model.vae}/config.json"].parent
     else:
-        vae = path(VAE_FILES[model.family])
+        vae = path(model.family.vae.file)
     if model.embedded:
-        experts = tuple(_derived(model, scheme, side, settings) for side in SIDES[model.family])
+        experts = tuple(_derived(model, scheme, expert, settings) for expert in model.family.experts)
     else:
-        experts = tuple(found[ref] for ref in (scheme.high, scheme.low) if ref)
+        experts = tuple(found[ref] for ref in scheme.experts)
     return Paths(
         experts=experts,
-        configs=tuple(path(file) for file in CONFIGS[model.family]),
+        configs=tuple(path(expert.config) for expert in model.family.experts),
         t5=found[_t5(model, engine)],
         tokenizer=path(TOKENIZER_FILES[0]).parent,
         vae=vae,
-        loras=tuple(found[ref] for ref in (scheme.lora_high, scheme.lora_low) if ref),
+        loras=tuple(found[ref] for ref in scheme.distill_loras),
     )
 
 
@@ -147,15 +142,15 @@ def files(model: Model, scheme: Scheme, settings: Settings, engine: str) -> dict
 
 def needed_files(model: Model, scheme: Scheme, engine: str) -> list[str]:
     """All that `engine` reads for this model and scheme; of an embedded model, what is derived from."""
-    refs = [_ref(model, file) for file in (*CONFIGS[model.family], *TOKENIZER_FILES)]
+    refs = [_ref(model, file) for file in (*(expert.config for expert in model.family.experts), *TOKENIZER_FILES)]
     refs.append(_t5(model, engine))
     if model.vae and engine == "diffusers":
         refs += [f"{model.vae}/config.json", f"{model.vae}/diffusion_pytorch_model.safetensors"]
     else:
-        refs.append(_ref(model, VAE_FILES[model.family]))
+        refs.append(_ref(model, model.family.vae.file))
     if model.embedded:
-        refs += [_ref(model, SHIPPED.format(SHIPPED_FOLDERS[side])) for side in SIDES[model.family]]
-    return refs + [ref for ref in (scheme.high, scheme.low, scheme.lora_high, scheme.lora_low) if ref]
+        refs += [_ref(model, expert.shipped) for expert in model.family.experts]
+    return [*refs, *scheme.experts, *scheme.distill_loras]
 
 
 def _find(model: Model, ref: str, settings: Settings) -> Path | None:
@@ -188,17 +183,17 @@ def address(model: Model, ref: str, settings: Settings) -> str:
     return f"{settings.hub}/{repo}/resolve/{model.revision(repo)}/{file}"
 
 
-def _derived(model: Model, scheme: Scheme, side: str, settings: Settings) -> Path:
+def _derived(model: Model, scheme: Scheme, expert: Expert, settings: Settings) -> Path:
     """An expert of an embedded model in the wanted scheme: the shipped file, or one derived from it."""
-    shipped = _shipped(model, settings)[SIDES[model.family].index(side)]
+    shipped = _shipped(model, settings)[model.family.experts.index(expert)]
     kind = scheme.qtype if scheme.kind == "gguf" else scheme.kind
     if kind == "Q8_0":
         return shipped
     folder = settings.cache / f"{model.name}-{_content_hash(_shipped(model, settings))}"
-    target = folder / f"{model.name}-{side}-{kind}{suffix(kind)}"
+    target = folder / f"{model.name}-{expert.name}-{kind}{suffix(kind)}"
     if not target.is_file():
         try:
-            quantise_file(shipped, target, kind, name=f"{model.name} {side}")
+            quantise_file(shipped, target, kind, name=f"{model.name} {expert.name}")
         except UserError as error:
             if isinstance(error.__cause__, OSError):
                 raise UserError(f"{error}. Set WAN_UI_CACHE to a folder that can be written.") from error
@@ -207,9 +202,7 @@ def _derived(model: Model, scheme: Scheme, side: str, settings: Settings) -> Pat
 
 
 def _shipped(model: Model, settings: Settings) -> tuple[Path, ...]:
-    return tuple(
-        _find(model, _ref(model, SHIPPED.format(SHIPPED_FOLDERS[side])), settings) for side in SIDES[model.family]
-    )
+    return tuple(_find(model, _ref(model, expert.shipped), settings) for expert in model.family.experts)
 
 
 def _content_hash(files: tuple[Path, ...]) -> str:

@@ -18,7 +18,7 @@ WORDS = {"high_noise": "the high-noise expert", "low_noise": "the low-noise expe
 def base(model: Model) -> str:
     """What `LoraEntry.fits` must be for `model`: a14b | 5b | wan-tiny | other."""
     if not model.embedded:
-        return model.family
+        return model.family.transformer.name
     config = ROOT / model.root.removeprefix("embedded:") / "high_noise_model" / "config.json"
     try:
         return BASES.get(json.loads(config.read_text(encoding="utf-8"))["dim"], "other")
@@ -28,7 +28,7 @@ def base(model: Model) -> str:
 
 def suggest(entry: LoraEntry, model: Model) -> tuple[str, str]:
     """(target, reason in a few words). A model with a single expert takes "both"."""
-    if model.family == "5b":
+    if model.family.single:
         return "both", f"{model.title} has one expert"
     if entry.paired:
         return "both", "it has a file for each expert"
@@ -100,7 +100,7 @@ def _check(spec: LoraSpec, model: Model, entries: list[LoraEntry], paths: bool) 
         raise UserError("loras: choose a file for each LoRA", field="loras")
     if spec.target not in (*TARGETS, "auto"):
         raise UserError(f"loras: {spec.file}: target {spec.target!r}; choose {', '.join(TARGETS)}", field="loras")
-    if model.family == "5b" and spec.target in ("high_noise", "low_noise"):
+    if model.family.single and spec.target in ("high_noise", "low_noise"):
         raise UserError(f"loras: {spec.file}: {model.title} has one expert; the target is both", field="loras")
     try:
         strength = float(spec.strength)

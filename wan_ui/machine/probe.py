@@ -37,8 +37,6 @@ from wan_ui.settings import ROOT, Settings, child_environment
 log = logging.getLogger(__name__)
 
 LIMIT = 90.0  # seconds for one kernel on all its shapes; imports and compiling are most of it
-# Heads, head width and feed-forward width of the released models; embedded ones are read from their config.
-SIZES = {"a14b": (40, 128, 13824), "5b": (24, 128, 14336)}
 DISTRIBUTIONS = {
     "flash_attn": "flash-attn",
     "flash_attn_interface": "flash-attn-3",
@@ -65,16 +63,14 @@ class Result:
 
 def shape_of(model: Model, width: int, height: int, frames: int) -> Shape:
     """What the transformer blocks of `model` work on at that size. Raises UserError for a damaged config."""
-    heads, head_dim, ffn = SIZES[model.family]
+    released = model.family.transformer
+    dim, heads, ffn = released.width, released.heads, released.ffn
     if model.embedded:
-        config = json.loads(
-            (ROOT / model.root.removeprefix("embedded:") / "high_noise_model/config.json").read_text(encoding="utf-8")
-        )
-        heads, ffn = config["num_heads"], config["ffn_dim"]
-        head_dim = config["dim"] // heads
-    patch = 32 if model.family == "5b" else 16  # pixels per token: the VAE's stride times 2
-    tokens = (1 + (frames - 1) // 4) * (height // patch) * (width // patch)
-    return Shape(f"{model.name} {width}x{height}x{frames}", tokens, heads, head_dim, ffn)
+        file = ROOT / model.root.removeprefix("embedded:") / model.family.experts[0].config
+        config = json.loads(file.read_text(encoding="utf-8"))
+        dim, heads, ffn = config["dim"], config["num_heads"], config["ffn_dim"]
+    tokens = model.family.tokens(width, height, frames)
+    return Shape(f"{model.name} {width}x{height}x{frames}", tokens, heads, dim // heads, ffn)
 
 
 def default_shapes(settings: Settings) -> list[Shape]:

@@ -19,7 +19,7 @@ EMPTY = "lightx2v.models.networks.wan.weights.post_weights:WanPostWeights"
 
 
 def applies(facts, scheme) -> tuple[bool, str]:
-    if facts.family == "5b":
+    if facts.family.single:
         return True, "the dense model is a WanModel"
     return False, "distilled experts have the group"
 

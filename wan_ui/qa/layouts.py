@@ -7,22 +7,12 @@ tests/lightx2v holds the DIT, T5 and VAE layouts against LightX2V's own modules.
 
 import itertools
 
-from wan_ui.errors import UserError
+from wan_ui.families import Family, Vae
 from wan_ui.files.dit_file import parameters
 from wan_ui.files.quantise import QUANTISED
 
 Layout = dict[str, tuple[str, tuple[int, ...]]]
 
-DITS = {
-    "i2v-a14b": {
-        "_class_name": "WanModel", "dim": 5120, "eps": 1e-6, "ffn_dim": 13824, "freq_dim": 256, "in_dim": 36,
-        "model_type": "i2v", "num_heads": 40, "num_layers": 40, "out_dim": 16, "text_len": 512,
-    },
-    "ti2v-5b": {
-        "_class_name": "WanModel", "dim": 3072, "eps": 1e-6, "ffn_dim": 14336, "freq_dim": 256, "in_dim": 48,
-        "model_type": "ti2v", "num_heads": 24, "num_layers": 30, "out_dim": 48, "text_len": 512,
-    },
-}  # fmt: skip
 UMT5_XXL = {"vocabulary": 256384, "dim": 4096, "ffn": 10240, "heads": 64, "layers": 24, "buckets": 32}
 LORA_RANK = 64
 # The _M mixes of llama.cpp spend more bits on the values and on the second half of the feed-forward.
@@ -85,8 +75,8 @@ def t5(sizes: dict, fp8: bool) -> Layout:
     return layout
 
 
-def vae(family: str) -> Layout:
-    """Wan2.1_VAE.pth (family a14b) or Wan2.2_VAE.pth (5b), in float32 as released."""
+def vae(sizes: Vae) -> Layout:
+    """Wan2.1_VAE.pth or Wan2.2_VAE.pth, in float32 as released."""
     shapes: dict[str, tuple[int, ...]] = {}
 
     def conv(name: str, outputs: int, inputs: int, *kernel: int) -> None:
@@ -110,9 +100,9 @@ def vae(family: str) -> Layout:
         shapes[f"{side}.head.0.gamma"] = (last[1], 1, 1, 1)
         conv(f"{side}.head.2", *last, 3, 3, 3)
 
-    nested = family == "5b"  # layers grouped by stage; convolutions keep the width when they resample
-    channels, pixels, encoder, decoder = (48, 12, 160, 256) if nested else (16, 3, 96, 96)
-    widths = [encoder * factor for factor in (1, 1, 2, 4, 4)]
+    nested = sizes.residual  # layers grouped by stage; convolutions keep the width when they resample
+    channels, pixels = sizes.channels, 3 * sizes.patch**2
+    widths = [sizes.encoder * factor for factor in (1, 1, 2, 4, 4)]
     ends("encoder", (widths[0], pixels), widths[-1], (2 * channels, widths[-1]))
     layer = 0
     for stage, (inputs, outputs) in enumerate(itertools.pairwise(widths)):
@@ -126,7 +116,7 @@ def vae(family: str) -> Layout:
             if stage > 0:
                 conv(f"{name}.time_conv", outputs, outputs, 3, 1, 1)
             layer += 1
-    widths = [decoder * factor for factor in (4, 4, 4, 2, 1)]
+    widths = [sizes.decoder * factor for factor in (4, 4, 4, 2, 1)]
     ends("decoder", (widths[0], channels), widths[0], (pixels, widths[-1]))
     layer = 0
     for stage, (inputs, outputs) in enumerate(itertools.pairwise(widths)):
@@ -147,8 +137,11 @@ def vae(family: str) -> Layout:
     return {name: ("F32", shape) for name, shape in shapes.items()}
 
 
-def dit_config(name: str) -> dict:
-    """The official config.json of a catalog model. Raises UserError."""
-    if name not in DITS:
-        raise UserError(f"synthetic: there is no layout of {name}; choose one of {', '.join(DITS)}", field="model")
-    return DITS[name]
+def dit_config(family: Family) -> dict[str, str | int | float]:
+    """The official config.json of each of a family's transformers."""
+    sizes = family.transformer
+    return {
+        "_class_name": "WanModel", "dim": sizes.width, "eps": 1e-6, "ffn_dim": sizes.ffn, "freq_dim": 256,
+        "in_dim": family.input_channels, "model_type": family.model_type, "num_heads": sizes.heads,
+        "num_layers": sizes.blocks, "out_dim": family.vae.channels, "text_len": 512,
+    }  # fmt: skip

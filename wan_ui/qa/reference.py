@@ -23,7 +23,7 @@ import torch
 
 from wan_ui.catalog import Model, Scheme
 from wan_ui.engines import schedule
-from wan_ui.engines.base import SIDES, Stages
+from wan_ui.engines.base import Stages
 from wan_ui.engines.device import Choice
 from wan_ui.errors import UserError
 from wan_ui.media.images import fit, open_image
@@ -144,7 +144,7 @@ def stage_names(model: Model) -> list[str]:
 
 
 def dit_names(model: Model) -> list[str]:
-    return [f"dit {side}".strip() for side in SIDES[model.family]]
+    return [f"dit {side}".strip() for side in model.family.sides]
 
 
 def default_trial(model: Model) -> Trial:
@@ -161,9 +161,8 @@ def compute(engine: Stages, model: Model, trial: Trial) -> Reference:
     """Run all stages of a trustworthy engine, each on the outputs of the ones before."""
     plan = tuple(engine.plan(trial.steps))
     text, image = engine.encode_text(trial.prompt), engine.encode_image(trial.pixels(), trial.frames)
-    z, t = (48 if model.family == "5b" else 16), 1 + (trial.frames - 1) // 4
     outputs = {"text": text, "image": image}
-    empty = torch.zeros(z, t, *image.shape[-2:])
+    empty = torch.zeros(model.family.vae.latents(trial.width, trial.height, trial.frames))
     reference = Reference("same files", trial, plan, {**outputs, **dict.fromkeys(dit_names(model), empty)})
     for expert, name in enumerate(dit_names(model)):
         velocity = engine.predict(reference.latents(name), reference.sigma(expert), expert, text, image)
@@ -180,8 +179,7 @@ def _block_trials(engine: Stages, model: Model, trial: Trial, plan, text: torch.
     """A small step of each expert, from the same picture, prompt and seed."""
     small = replace(trial, width=blocks.WIDTH, height=blocks.HEIGHT, frames=blocks.FRAMES)
     image = engine.encode_image(small.pixels(), small.frames)
-    z, t = (48 if model.family == "5b" else 16), 1 + (small.frames - 1) // 4
-    latents = schedule.noise(small.seed, (z, t, *image.shape[-2:]))
+    latents = schedule.noise(small.seed, model.family.vae.latents(small.width, small.height, small.frames))
     found, before = {}, 1.0
     for expert, name in enumerate(dit_names(model)):
         sigma = next(sigma for sigma, which in plan if which == expert)

@@ -23,7 +23,7 @@ import torch
 
 from wan_ui.catalog import Model, Scheme
 from wan_ui.engines import schedule
-from wan_ui.engines.base import EXPERT_NAMES, SIDES, Stages
+from wan_ui.engines.base import Stages
 from wan_ui.errors import UserError
 from wan_ui.qa import blocks, pictures
 from wan_ui.qa.blocks import Blocks
@@ -165,8 +165,7 @@ def check(
     def latents(stage: str) -> torch.Tensor:
         if reference:
             return reference.latents(stage)
-        z, t = (48 if model.family == "5b" else 16), 1 + (trial.frames - 1) // 4
-        empty = torch.zeros(z, t, *made["image"].shape[-2:])
+        empty = torch.zeros(model.family.vae.latents(trial.width, trial.height, trial.frames))
         steps = {name: made.get(name, empty) for name in dit_names(model)}
         return Reference("", trial, tuple(plan), steps).latents(stage)
 
@@ -322,7 +321,7 @@ def judge_schedule(engine: Stages, model: Model, reference: Reference | None) ->
             words = f"step {step} starts at sigma {sigma:.4f}, expected {right:.4f}: look at the shift"
             return StageResult("schedule", False, words)
         if expert != which:
-            names = [EXPERT_NAMES[side] for side in SIDES[model.family]]
+            names = [expert.title for expert in model.family.experts]
             words = f"step {step} goes to the {names[expert]}, expected the {names[which]}: look at the boundary"
             return StageResult("schedule", False, words)
     share = step_share()
@@ -330,7 +329,7 @@ def judge_schedule(engine: Stages, model: Model, reference: Reference | None) ->
         return StageResult(
             "schedule", False, f"a step covers {share:.3g} of its way to the next sigma: look at the Euler step"
         )
-    words = ", ".join(f"{1000 * sigma:.1f} {SIDES[model.family][expert]}".strip() for sigma, expert in plan)
+    words = ", ".join(f"{1000 * sigma:.1f} {model.family.sides[expert]}".strip() for sigma, expert in plan)
     return StageResult("schedule", True, f"timesteps {words}")
 
 

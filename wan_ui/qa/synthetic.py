@@ -42,26 +42,26 @@ def write(model: Model, scheme: Scheme, settings: Settings, engine: str) -> None
     """Lay out the files of a model below settings.models. An embedded model needs none. Raises UserError."""
     if model.embedded:
         return
-    config = layouts.dit_config(model.name)
+    config = layouts.dit_config(model.family)
     contents: dict[str, layouts.Layout] = {
         places.T5_FILE: layouts.t5(layouts.UMT5_XXL, fp8=False),
-        places.VAE_FILES[model.family]: layouts.vae(model.family),
+        model.family.vae.file: layouts.vae(model.family.vae),
     }
     if model.t5:
         contents[model.t5.partition(":")[2]] = layouts.t5(layouts.UMT5_XXL, fp8=True)
-    experts = {scheme.high: "high_noise", scheme.low: "low_noise"}
+    experts = dict(zip(scheme.experts, model.family.experts, strict=True))
     for ref in places.needed_files(model, scheme, engine):
         repo, _, file = ref.partition(":")
         path = settings.models / repo / file
         path.parent.mkdir(parents=True, exist_ok=True)
         if file in places.TOKENIZER_FILES:
             shutil.copyfile(TOKENIZER / file, path)
-        elif file in places.CONFIGS[model.family]:
+        elif file in [expert.config for expert in model.family.experts]:
             path.write_text(json.dumps(config), encoding="utf-8")
         elif ref in experts:
-            name = f"{model.name} {experts[ref] if scheme.low else ''}".strip()
-            write_hole(path, layouts.dit(config, scheme), name)
-        elif ref in (scheme.lora_high, scheme.lora_low):
+            side = "" if model.family.single else experts[ref].name
+            write_hole(path, layouts.dit(config, scheme), f"{model.name} {side}".strip())
+        elif ref in scheme.distill_loras:
             write_hole(path, layouts.lora(config), "distill LoRA")
         elif file in contents:
             write_hole(path, contents[file], file)

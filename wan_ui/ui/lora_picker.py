@@ -232,7 +232,7 @@ def _strength(spec: LoraSpec) -> str:
 
 
 def _target(spec: LoraSpec, model: Model) -> str:
-    if model.family == "5b":
+    if model.family.single:
         return ""
     file = text(spec.file)
     radios = "".join(
