@@ -232,7 +232,6 @@ class Stock(Timed):
 
         paths = locate(self.model, self.scheme, self.config, "lightx2v")
         kernel = {"bf16": "Default", "fp8": "fp8-torchao"}.get(self.scheme.kind, self.scheme.name)
-        sides = ("high_noise", "low_noise")
         values = {
             "self_attn_1_type": "torch_sdpa",
             "cross_attn_1_type": "torch_sdpa",
@@ -245,8 +244,8 @@ class Stock(Timed):
         if paths.loras:
             values["lora_dynamic_apply"] = True
             values["lora_configs"] = [
-                {"name": f"{side}_model", "path": str(path), "strength": 1.0}
-                for side, path in zip(sides, paths.loras, strict=True)
+                {"name": f"{expert.name}_model", "path": str(path), "strength": 1.0}
+                for expert, path in zip(self.model.family.experts, paths.loras, strict=True)
             ]
         synthetic.install_lightx2v()
         if self.loader:

@@ -39,6 +39,7 @@ class Transformer:
     name   a14b | 5b | wan2.1 | wan-tiny: what `LoraEntry.fits` says
     width  of its tokens
     ffn    width of the feed-forward
+    older  an earlier model of the same sizes: its LoRAs fit as well
     """
 
     name: str
@@ -47,6 +48,7 @@ class Transformer:
     blocks: int
     heads: int
     ffn: int
+    older: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +136,16 @@ class Family:
         return config.parents[len(PurePosixPath(self.experts[0].config).parts) - 1]
 
 
+def of_width(width: int) -> Transformer | None:
+    """The transformer whose tokens are that wide."""
+    return next((transformer for transformer in TRANSFORMERS.values() if transformer.width == width), None)
+
+
+def with_transformer(name: str) -> list[Family]:
+    """The families that run the transformer called `name`; Wan2.1 and Wan-Tiny have none of their own."""
+    return [family for family in FAMILIES.values() if family.transformer.name == name]
+
+
 def latent_frames(frames: int) -> int:
     """Of a clip of 4k+1 frames."""
     return 1 + (frames - 1) // TIME_STRIDE
@@ -157,11 +169,13 @@ LOW_NOISE = Expert(
 )
 DIT = Expert(side="", name="dit", target="both", title="transformer", config="config.json", shipped="*-Q8_0.gguf")
 EXPERTS = {expert.side: expert for expert in (HIGH_NOISE, LOW_NOISE, DIT)}
+NOISE_TARGETS = (HIGH_NOISE.target, LOW_NOISE.target)
+TARGETS = (*NOISE_TARGETS, DIT.target)
 
 TRANSFORMERS = {
     transformer.name: transformer
     for transformer in (
-        Transformer("a14b", "Wan2.2 A14B", width=5120, blocks=40, heads=40, ffn=13824),  # and Wan2.1 14B
+        Transformer("a14b", "Wan2.2 A14B", width=5120, blocks=40, heads=40, ffn=13824, older="wan2.1"),
         Transformer("5b", "Wan2.2 5B", width=3072, blocks=30, heads=24, ffn=14336),
         Transformer("wan2.1", "Wan2.1", width=1536, blocks=30, heads=12, ffn=8960),
         Transformer("wan-tiny", "Wan-Tiny", width=256, blocks=8, heads=4, ffn=1024),

@@ -10,11 +10,11 @@ import math
 from dataclasses import MISSING, asdict, fields
 from pathlib import Path
 
+from wan_ui.families import TARGETS
 from wan_ui.request import LoraMatch, LoraSpec, Request
 from wan_ui.valid_text import valid_values
 
 KINDS = ("generate", "lipsync")
-TARGETS = ("high_noise", "low_noise", "both")
 NEUTRAL = {str: "", int: 0, float: 0.0}
 LARGEST = 2**63 - 1  # of a whole number; more does not go into the table, nor into a browser
 

@@ -3,7 +3,7 @@
 import argparse
 import json
 
-from wan_ui.loras import BASE_TITLES, scan
+from wan_ui.loras import base_title, scan
 from wan_ui.settings import settings
 
 
@@ -29,7 +29,7 @@ def run(args: argparse.Namespace) -> int:
         layers = ", ".join(
             f"{count} layers" + ("" if side == "both" else f" ({side})") for side, count in entry.layers.items()
         )
-        print(f"  for {BASE_TITLES[entry.fits]}: {entry.fits_why}")
+        print(f"  for {base_title(entry.fits)}: {entry.fits_why}")
         print(f"  rank {ranks}, {layers}, {entry.key_format} keys, {entry.size / 1e6:.1f} MB")
         print(f"  expert: {entry.made_for.replace('_', ' ')} ({entry.made_for_why})")
         for line in (*entry.left_out, entry.strength_note):

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from wan_ui import rules
 from wan_ui.catalog import parse_size
 from wan_ui.errors import UserError
-from wan_ui.loras import TARGETS
+from wan_ui.families import TARGETS
 from wan_ui.loras.choice import MAX_STRENGTH
 from wan_ui.queue.intake import MAX_SEED, Draft
 from wan_ui.request import LoraSpec

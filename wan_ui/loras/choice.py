@@ -6,33 +6,34 @@ from pathlib import Path
 
 from wan_ui.catalog import Model
 from wan_ui.errors import UserError
-from wan_ui.loras.folder import BASE_TITLES, BASES, TARGETS, LoraEntry, find, read_file, scan
+from wan_ui.families import DIT, EXPERTS, NOISE_TARGETS, TARGETS, Transformer, of_width
+from wan_ui.loras.folder import LoraEntry, base_title, find, read_file, scan
 from wan_ui.request import LoraSpec
 from wan_ui.settings import ROOT, Settings
 
 MAX_STRENGTH = 4.0
 MAX_LORAS = 8
-WORDS = {"high_noise": "the high-noise expert", "low_noise": "the low-noise expert", "both": "both experts"}
+WORDS = {expert.target: f"the {expert.title}" for expert in EXPERTS.values()} | {DIT.target: "both experts"}
 
 
-def base(model: Model) -> str:
-    """What `LoraEntry.fits` must be for `model`: a14b | 5b | wan-tiny | other."""
+def base(model: Model) -> Transformer | None:
+    """The transformer whose LoRAs fit `model`; None where it is like no released one."""
     if not model.embedded:
-        return model.family.transformer.name
-    config = ROOT / model.root.removeprefix("embedded:") / "high_noise_model" / "config.json"
+        return model.family.transformer
+    config = ROOT / model.root.removeprefix("embedded:") / model.family.experts[0].config
     try:
-        return BASES.get(json.loads(config.read_text(encoding="utf-8"))["dim"], "other")
+        return of_width(json.loads(config.read_text(encoding="utf-8"))["dim"])
     except (OSError, ValueError, KeyError, TypeError):  # said when the model is loaded, with the file's name
-        return "other"
+        return None
 
 
 def suggest(entry: LoraEntry, model: Model) -> tuple[str, str]:
     """(target, reason in a few words). A model with a single expert takes "both"."""
     if model.family.single:
-        return "both", f"{model.title} has one expert"
+        return DIT.target, f"{model.title} has one expert"
     if entry.paired:
         return "both", "it has a file for each expert"
-    if entry.made_for in ("high_noise", "low_noise"):
+    if entry.made_for in NOISE_TARGETS:
         return entry.made_for, entry.made_for_why
     if entry.made_for == "both":
         return "both", entry.made_for_why
@@ -43,7 +44,7 @@ def warnings(spec: LoraSpec, entry: LoraEntry) -> list[str]:
     """What a person should know before running this; empty when all is as its maker meant it."""
     found = []
     made_for, target = entry.made_for, spec.target
-    if made_for in ("high_noise", "low_noise") and target != made_for:
+    if made_for in NOISE_TARGETS and target != made_for:
         found.append(
             f"{entry.name} was made for {WORDS[made_for]} ({entry.made_for_why}), and is put on {WORDS[target]}."
         )
@@ -75,9 +76,11 @@ def _entry(spec: LoraSpec, entries: list[LoraEntry]) -> LoraEntry:
 def fits(entry: LoraEntry, model: Model) -> str:
     """ "" when the entry can be put on `model`, else why not."""
     wanted = base(model)
-    if entry.fits == wanted or (entry.fits == "wan2.1" and wanted == "a14b" and "5120" in entry.fits_why):
+    if entry.fits == (wanted.name if wanted else "other"):
         return ""
-    return f"{entry.name} is for {BASE_TITLES[entry.fits]} ({entry.fits_why}), not for {model.title}"
+    if wanted and entry.fits == wanted.older and entry.width == wanted.width:
+        return ""
+    return f"{entry.name} is for {base_title(entry.fits)} ({entry.fits_why}), not for {model.title}"
 
 
 def check(specs, model: Model, settings: Settings, *, paths: bool = False) -> tuple[LoraSpec, ...]:
@@ -100,7 +103,7 @@ def _check(spec: LoraSpec, model: Model, entries: list[LoraEntry], paths: bool) 
         raise UserError("loras: choose a file for each LoRA", field="loras")
     if spec.target not in (*TARGETS, "auto"):
         raise UserError(f"loras: {spec.file}: target {spec.target!r}; choose {', '.join(TARGETS)}", field="loras")
-    if model.family.single and spec.target in ("high_noise", "low_noise"):
+    if model.family.single and spec.target in NOISE_TARGETS:
         raise UserError(f"loras: {spec.file}: {model.title} has one expert; the target is both", field="loras")
     try:
         strength = float(spec.strength)
@@ -134,7 +137,7 @@ def locate(spec: LoraSpec, settings: Settings) -> dict[str, Path]:
     entry = _entry(spec, scan(settings.loras))
     if entry.problem:
         raise UserError(f"loras: {entry.name} cannot be used: {entry.problem}", field="loras")
-    sides = ("high_noise", "low_noise") if spec.target == "both" else (spec.target,)
+    sides = NOISE_TARGETS if spec.target == "both" else (spec.target,)
     return {side: entry.files.get(side, entry.files.get("both")) for side in sides}
 
 

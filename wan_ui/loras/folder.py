@@ -18,10 +18,11 @@ from functools import lru_cache
 from pathlib import Path
 
 from wan_ui.errors import UserError
+from wan_ui.families import FAMILIES, NOISE_TARGETS, TARGETS, TRANSFORMERS, of_width, with_transformer
 from wan_ui.files.dit_file import refuse_parts
 from wan_ui.files.headers import Header, safetensors_header
 from wan_ui.loras.keys import Layout, read_layout
-from wan_ui.loras.pairs import pair, side
+from wan_ui.loras.pairs import pair, target_said
 from wan_ui.settings import ROOT
 from wan_ui.valid_text import valid_name, valid_text
 
@@ -30,12 +31,6 @@ MAX_HEADER = 8_000_000  # bytes; a LoRA of every layer of A14B has 0.2 MB, with 
 MAX_FILES = 2000
 MAX_DEPTH = 6  # folders below the LoRA folder
 PICKLES = (".pt", ".pth", ".ckpt", ".bin", ".pkl")
-TARGETS = ("high_noise", "low_noise", "both")
-# Width and number of blocks tell the base model. 14B: Wan2.2 A14B and Wan2.1 14B are alike.
-BASES = {5120: "a14b", 3072: "5b", 1536: "wan2.1", 256: "wan-tiny"}
-BASE_TITLES = {
-    "a14b": "Wan2.2 A14B", "5b": "Wan2.2 5B", "wan2.1": "Wan2.1", "wan-tiny": "Wan-Tiny", "other": "another model",
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -45,8 +40,9 @@ class LoraEntry:
     name       unique; what a LoraSpec.file says: "styles/sepia.safetensors", or for a pair the name
                without its marker, "spiral (high + low)"
     files      {"both": path} for one file, {"high_noise": path, "low_noise": path} for a pair
-    fits       a14b | 5b | wan2.1 | wan-tiny | other
+    fits       name of one of families.TRANSFORMERS, or other
     fits_why   why so, in a few words
+    width      of the transformer that it was made for; 0 where nothing tells it
     ranks      distinct ranks of its layers, ascending
     key_format from wan_ui.loras.keys.FORMATS; "+" joins several
     layers     modules that it changes, for each file of `files`
@@ -64,6 +60,7 @@ class LoraEntry:
     files: dict[str, Path]
     fits: str = "other"
     fits_why: str = ""
+    width: int = 0
     ranks: tuple[int, ...] = ()
     key_format: str = ""
     layers: dict[str, int] = field(default_factory=dict)
@@ -84,10 +81,10 @@ class LoraEntry:
     @property
     def title(self) -> str:
         """For a list: "sepia.safetensors · Wan-Tiny · rank 8 · low noise"."""
-        parts = [self.name, BASE_TITLES[self.fits]]
+        parts = [self.name, base_title(self.fits)]
         if self.ranks:
             parts.append("rank " + " to ".join(map(str, sorted({self.ranks[0], self.ranks[-1]}))))
-        if self.made_for in ("high_noise", "low_noise"):
+        if self.made_for in NOISE_TARGETS:
             parts.append(self.made_for.replace("_", " "))
         return " · ".join(parts if not self.problem else [self.name, "cannot be used"])
 
@@ -220,13 +217,15 @@ def _read(path: Path, size: int, mtime: int, config: str) -> LoraEntry:
         for key, value in header.metadata.items()
         if isinstance(key, str) and isinstance(value, str)
     }
-    fits, why = _base(path, header, layout, texts)
+    size_of_model = width(header, layout)
+    fits, why = _base(path, size_of_model, layout, texts)
     made_for, made_for_why = _made_for(path, layout, texts)
     return LoraEntry(
         name=valid_name(path.name),
         files=files,
         fits=fits,
         fits_why=why,
+        width=size_of_model,
         ranks=layout.ranks,
         key_format="+".join(layout.formats),
         layers={"both": len(layout.layers)},
@@ -243,15 +242,15 @@ def _read(path: Path, size: int, mtime: int, config: str) -> LoraEntry:
 def _left_out(header: Header, layout: Layout, fits: str) -> tuple[str, ...]:
     """What no engine will apply, by names and shapes alone, a line each."""
     image, norms, others = [], [], []
-    channels = {"a14b": 36, "wan2.1": 36, "wan-tiny": 36, "5b": 48}.get(fits)
+    channels = {family.input_channels for family in with_transformer(fits) or [FAMILIES["a14b"]]}
     for module, layer in layout.layers.items():
         if module.startswith("img_emb") or module.endswith("_img"):
             image.append(module)
         elif layer.diff_b and (re.search(r"\.norm_[qk]$", module) or module.endswith("modulation")):
             norms.append(module)
-        elif module == "patch_embedding" and channels and (layer.down or layer.diff):
+        elif module == "patch_embedding" and fits in TRANSFORMERS and (layer.down or layer.diff):
             shape = header.tensors[layer.down or layer.diff].shape
-            if math.prod(shape[1:]) != 4 * channels:
+            if math.prod(shape[1:]) not in [4 * count for count in channels]:  # of 2 x 2 latents
                 others.append(f"its patch embedding, made for another task (shape {shape})")
     lines = [f"{len(found)} layers {words} ({found[0]})" for found, words in (
         (image, "of Wan2.1's image attention"), (norms, "that are biases of norms, which have none here"),
@@ -281,24 +280,29 @@ def width(header: Header, layout: Layout) -> int:
     return found.most_common(1)[0][0] if found else 0
 
 
-def _base(path: Path, header: Header, layout: Layout, texts: dict[str, str]) -> tuple[str, str]:
-    size = width(header, layout)
+def base_title(fits: str) -> str:
+    """What `LoraEntry.fits` means, for people."""
+    return TRANSFORMERS[fits].title if fits in TRANSFORMERS else "another model"
+
+
+def _base(path: Path, size: int, layout: Layout, texts: dict[str, str]) -> tuple[str, str]:
+    """(fits, why) of a LoRA whose model is `size` wide."""
     if not size:
         return "other", "no layer tells the width of its model"
-    if size not in BASES:
+    sizes = of_width(size)
+    if sizes is None:
         return "other", f"its model is {size} wide, which no model here is"
-    fits, why = BASES[size], f"its model is {size} wide"
+    why = f"its model is {size} wide"
     blocks = 1 + max((int(m[1]) for name in layout.layers if (m := re.match(r"blocks\.(\d+)", name))), default=0)
-    most = {5120: 40, 3072: 30, 1536: 30, 256: 8}[size]
-    if blocks > most:
-        return "other", f"it has {blocks} blocks of width {size}, more than {BASE_TITLES[fits]} has"
-    if fits == "a14b":
+    if blocks > sizes.blocks:
+        return "other", f"it has {blocks} blocks of width {size}, more than {sizes.title} has"
+    if sizes.older:
         said = " ".join([path.name, *(texts.get(key, "") for key in MODEL_KEYS)]).lower()
         if any(name.endswith("k_img") for name in layout.layers):
-            return "wan2.1", f"{why}, with the image attention that Wan2.2 does not have"
+            return sizes.older, f"{why}, with the image attention that Wan2.2 does not have"
         if re.search(r"wan[-_ ]?2[._]?1|wan21", said) and not re.search(r"wan[-_ ]?2[._]?2|wan22|a14b", said):
-            return "wan2.1", f"{why}, and its name or metadata says Wan2.1"
-    return fits, why
+            return sizes.older, f"{why}, and its name or metadata says Wan2.1"
+    return sizes.name, why
 
 
 MODEL_KEYS = ("ss_base_model_version", "modelspec.architecture", "base_model", "ss_sd_model_name")
@@ -321,7 +325,7 @@ def _made_for(path: Path, layout: Layout, texts: dict[str, str]) -> tuple[str, s
     except ValueError:
         pass
     for text, words in ((valid_name(path.stem), "its name"), (texts.get("ss_output_name", ""), "its metadata")):
-        found = side(text)
+        found = target_said(text)
         if found:
             return found, f"{words} says {found.replace('_', '-')}"
     return "unknown", "neither its name nor its metadata says"

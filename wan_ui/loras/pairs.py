@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from wan_ui.families import NOISE_TARGETS, with_transformer
+
 WORD = re.compile(
     r"(?i:(?<![a-z])(hi|high|lo|low)[-_. ]?noise(?![a-z]))"  # high_noise, HighNoise, hinoise
     r"|(?<![a-zA-Z])(HN|LN)(?![a-zA-Z])"
@@ -30,29 +32,29 @@ COUNT = re.compile(
     r"(?i)[-_. ()\[\]]*(v?\d[\d.]*[bk]?|(e|ep|epoch|s|steps?|r|rank)[-_]?\d+|fp?16|bf16|fp8|a?14b|lora|wan|[it]2v|"
     r"final|comfy(ui)?|resized|pruned)(?![a-z0-9])"
 )
-SIDES = {"h": "high_noise", "l": "low_noise", "高": "high_noise", "低": "low_noise"}
+TARGET_OF_LETTER = {"h": "high_noise", "l": "low_noise", "高": "high_noise", "低": "low_noise"}
 
 
-def side(name: str) -> str:
+def target_said(name: str) -> str:
     """high_noise | low_noise | "": which expert a file's name, without its suffix, says it is for."""
     return _marked(name)[0]
 
 
 def _marked(name: str) -> tuple[str, str]:
-    """(side, the name without the mark); ("", name) where there is none or two that contradict each other."""
+    """(target, the name without the mark); ("", name) where there is none or two that contradict each other."""
     if BOTH.search(name):
         return "", name
     matches = list(WORD.finditer(name))
     if not matches:
         found = [match for match in LETTER.finditer(name) if _stands_alone(name, match)]
         matches = found if len(list(LETTER.finditer(name))) == 1 else []
-    sides = {SIDES[match[0][0].lower()] for match in matches}
-    if len(sides) != 1:
+    targets = {TARGET_OF_LETTER[match[0][0].lower()] for match in matches}
+    if len(targets) != 1:
         return "", name
     rest = name
     for match in reversed(matches):
         rest = rest[: match.start()] + "\0" + rest[match.end() :]
-    return sides.pop(), re.sub(r"[-_. ]*\0[-_. ]*", "_", rest).strip("_") or "lora"
+    return targets.pop(), re.sub(r"[-_. ]*\0[-_. ]*", "_", rest).strip("_") or "lora"
 
 
 def _stands_alone(name: str, match: re.Match) -> bool:
@@ -73,28 +75,33 @@ def pair(entries: Sequence) -> list:
     groups: dict[tuple, dict[str, list]] = {}
     for entry in entries:
         found, key = _of(entry)
-        if found and not entry.problem and entry.fits != "5b":
+        if found and not entry.problem and _has_experts(entry.fits):
             folder = str(Path(entry.name).parent / key)
             groups.setdefault((folder, entry.fits), {}).setdefault(found, []).append(entry)
     joined, names = [], set()
     for (key, _), found in groups.items():
-        if set(found) == {"high_noise", "low_noise"} and all(len(alike) == 1 for alike in found.values()):
+        if set(found) == set(NOISE_TARGETS) and all(len(alike) == 1 for alike in found.values()):
             high, low = found["high_noise"][0], found["low_noise"][0]
             names |= {high.name, low.name}
             joined.append(_joined(key, high, low))
     return [entry for entry in entries if entry.name not in names] + joined
 
 
+def _has_experts(fits: str) -> bool:
+    """Whether a model that it fits has two."""
+    return not any(family.single for family in with_transformer(fits))
+
+
 def _of(entry) -> tuple[str, str]:
-    """(side, name without its mark), by metadata before the name; ("", name) where those two contradict each other."""
+    """(target, name without its mark), by metadata before the name; ("", name) where the two contradict each other."""
     stem = Path(entry.name).stem
     found, key = _marked(stem)
-    if entry.made_for not in ("high_noise", "low_noise"):
+    if entry.made_for not in NOISE_TARGETS:
         return (found, key) if entry.made_for == "unknown" else ("", stem)
     if found:
         return (found, key) if found == entry.made_for else ("", stem)
     letters = list(LETTER.finditer(stem))
-    if len(letters) == 1 and SIDES[letters[0][0][0].lower()] == entry.made_for:
+    if len(letters) == 1 and TARGET_OF_LETTER[letters[0][0][0].lower()] == entry.made_for:
         key = re.sub(r"[-_. ]*\0[-_. ]*", "_", LETTER.sub("\0", stem)).strip("_") or "lora"
         return entry.made_for, key
     return "", stem
