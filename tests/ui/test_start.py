@@ -13,7 +13,8 @@ sys.addaudithook(lambda event, values: opened.append(str(values[0])) if event ==
 from wan_ui.settings import Settings
 import wan_ui.ui
 page = wan_ui.ui.build_ui(Settings())
-print([name for name in {heavy} if name in sys.modules], [name for name in opened if "components" in name and name.endswith(".pyi")])
+stubs = [name for name in opened if "components" in name and name.endswith(".pyi")]
+print([name for name in {heavy} if name in sys.modules], stubs)
 print(inspect.getfile is getfile, page.queue()._queue.sleep_when_free)
 """
 
