@@ -183,8 +183,9 @@ def _model(name: str, values: dict, repositories: dict[str, Repository]) -> Mode
     if "rates" in values:
         values["rates"] = tuple(values["rates"])
     values["words"] = CONFIGS / values["words"] if values.get("words") else None
-    family = FAMILIES.get(values["family"])
-    assert family, f"family {values['family']!r} is not known; choose one of {', '.join(FAMILIES)}"
+    named = values.get("family", "")
+    assert named in FAMILIES, f"family {named!r} is not known; choose one of {', '.join(FAMILIES)}"
+    family = FAMILIES[named]
     values["family"] = family
     values.setdefault("fps", family.fps)
     model = Model(name=name, schemes=schemes, repositories=repositories, **values)

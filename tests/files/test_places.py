@@ -104,7 +104,7 @@ def test_memory_follows_from_the_sizes():
     expert = max(model.known(*places.split(ref)).shown for ref in (scheme.high, scheme.low))
     for size in ((), (1280, 720)):
         work = places.work(*(size or (480, 480)))
-        everything, one_expert = places.memory(model, scheme, "lightx2v", *([size] if size else []))
+        everything, one_expert = places.gpu_memory_wanted(model, scheme, "lightx2v", *([size] if size else []))
         assert everything == pytest.approx((sum(files) + work) / 2**30, rel=1e-4)
         assert one_expert == pytest.approx((expert + work) / 2**30)
     # what the work was measured to take on an H100 in fp8, the context included: 2.9, 4.7 and 9.8 GiB

@@ -68,7 +68,7 @@ def test_finite_numbers_in_the_memory_that_the_catalog_promises(full_size, tmp_p
     """No more of the GPU can be had than is promised for a clip of that size, with everything resident."""
     model = load_catalog(current().catalog)[name]
     sizes = [model.sizes[0], *sizes]
-    promises = [places.memory(model, model.scheme(scheme), "lightx2v", size)[0] for size in sizes]
+    promises = [places.gpu_memory_wanted(model, model.scheme(scheme), "lightx2v", size)[0] for size in sizes]
     needs(max(promises))
     engine, model = full_size(name, scheme, lightx2v_offload="none")
     for size, promise in zip(sizes, promises, strict=True):
@@ -76,8 +76,8 @@ def test_finite_numbers_in_the_memory_that_the_catalog_promises(full_size, tmp_p
         hardware.forget_peak()
         clip = clip_of(engine, model, scheme, tmp_path, size)
         assert ("distill LoRA" in clip.facts) == bool(model.scheme(scheme).lora_high)
-        print(f"{name} {scheme} {size}: {peak_gib(hardware.memory()):.1f} GiB, promised {promise:.1f}")
-        assert peak_gib(hardware.memory()) < promise
+        print(f"{name} {scheme} {size}: {peak_gib(hardware.memory_used()):.1f} GiB, promised {promise:.1f}")
+        assert peak_gib(hardware.memory_used()) < promise
         torch.cuda.empty_cache()
 
 
@@ -92,4 +92,4 @@ def test_a_card_that_is_too_small_for_everything(full_size, tmp_path, name, sche
     hardware.forget_peak()
     assert engine.offload == offload
     clip_of(engine, model, scheme, tmp_path)
-    assert peak_gib(hardware.memory()) < gib
+    assert peak_gib(hardware.memory_used()) < gib

@@ -72,7 +72,9 @@ def test_sizes_are_parsed():
         ("frames = [17, 25, 33]", "frames = [17, 24]", r"\[wan-tiny\]: wan-tiny: frames must be 4k\+1"),
         ('"256x256", ', '"250x250", ', "wan-tiny: sizes"),
         ("shift = 5.0", "shfit = 5.0", "shfit"),
-        ("fps = 16", "fps = 17", "wan-tiny: rates are whole numbers"),
+        ("boundary = 0.9", "boundary = 0.9\nfps = 17", "wan-tiny: rates are whole numbers"),
+        ('family = "a14b"', 'family = "14b"', r"\[wan-tiny\]: family '14b' is not known; choose one of a14b, 5b"),
+        ('family = "a14b"', "", r"\[wan-tiny\]: family '' is not known"),
         ("[wan-tiny]", "[wan-tiny", "catalog"),
         ('lora_low = "', 'lora_later = "', "lora_later"),
         ('lora_low = "lightx2v/', '# "lightx2v/', "gguf-Q4_K_M is not distilled and names no distill LoRA"),
@@ -103,7 +105,9 @@ def test_the_newest_version_has_the_plain_name(catalog):
 
 def test_float32_files_take_half_of_their_bytes(catalog):
     model = catalog["i2v-a14b"]
-    newest, older = (places.memory(model, model.scheme(name), "lightx2v")[0] for name in ("bf16", "bf16-1030"))
+    newest, older = (
+        places.gpu_memory_wanted(model, model.scheme(name), "lightx2v")[0] for name in ("bf16", "bf16-1030")
+    )
     assert newest == pytest.approx(older, abs=0.1)
 
 

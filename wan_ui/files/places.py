@@ -72,7 +72,7 @@ def work(width: int, height: int) -> float:
     return WORK_BESIDE + WORK_PER_PIXEL * width * height
 
 
-def memory(model: Model, scheme: Scheme, engine: str, size: tuple[int, int] = (0, 0)) -> tuple[float, float]:
+def gpu_memory_wanted(model: Model, scheme: Scheme, engine: str, size: tuple[int, int] = (0, 0)) -> tuple[float, float]:
     """GPU memory in GiB that a full-size model takes: (everything resident, one expert at a time).
 
     The rule: the files that become weights as large as they are on disk, and `work` for a clip of `size` (default:

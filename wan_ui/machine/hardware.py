@@ -141,13 +141,13 @@ def let_memory_grow() -> None:
 
 
 def forget_peak() -> None:
-    """Start `memory` anew. Does nothing in a process that has not used a GPU."""
+    """Start the peaks of `memory_used` anew. Does nothing in a process that has not used a GPU."""
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_initialized():
         torch.cuda.reset_peak_memory_stats()
 
 
-def memory() -> dict[str, float]:
+def memory_used() -> dict[str, float]:
     """GiB of this process: host_peak, and with a GPU gpu_resident, gpu_peak (both as reserved from the driver)
     and gpu_context, which every process on a GPU pays beside them."""
     status = Path("/proc/self/status")

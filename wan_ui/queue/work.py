@@ -98,7 +98,7 @@ class Work:
             "seconds": clock.seconds(),
             "step_seconds": clock.steps,
             "load_seconds": loaded["seconds"],
-            "memory": hardware.memory(),
+            "memory": hardware.memory_used(),
             "facts": facts,
             "loras": matches,
             "latents_sha256": hashlib.sha256(clip.latents.tobytes()).hexdigest(),

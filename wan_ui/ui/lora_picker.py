@@ -12,6 +12,7 @@ import gradio as gr
 from wan_ui import loras
 from wan_ui.catalog import Model
 from wan_ui.errors import UserError
+from wan_ui.families import NOISE_TARGETS, TARGETS
 from wan_ui.loras.choice import MAX_LORAS, MAX_STRENGTH
 from wan_ui.queue.jobs import Job
 from wan_ui.request import LoraMatch, LoraSpec
@@ -75,7 +76,7 @@ def choices(model: Model, settings: Settings) -> list[tuple[str, str]]:
 
 def _choice(entry: loras.LoraEntry) -> str:
     parts = [entry.name]
-    if entry.made_for in ("high_noise", "low_noise"):
+    if entry.made_for in NOISE_TARGETS:
         parts.append(TARGET_WORDS[entry.made_for].lower())
     if entry.notes:
         parts.append(entry.notes if len(entry.notes) <= 60 else f"{entry.notes[:59]}…")
@@ -110,7 +111,7 @@ def change(chosen: list[dict], file: str, **values) -> list[dict]:
             values["strength"] = round(min(max(float(values["strength"]), -MAX_STRENGTH), MAX_STRENGTH), 3)
         except (TypeError, ValueError):
             return chosen
-    if values.get("target", "both") not in loras.TARGETS:
+    if values.get("target", "both") not in TARGETS:
         return chosen
     return [{**spec, **values} if spec["file"] == file else spec for spec in chosen]
 
@@ -209,7 +210,7 @@ def _counts(spec: LoraSpec, entry: loras.LoraEntry | None, match: LoraMatch | No
     """ "Matched 80/80 layers, high noise; 0 low noise." once it was used, before that what the file holds."""
     if match is not None:
         sides = [f"{count} layers, {side.replace('_', ' ')}" for side, count in match.matched.items()]
-        others = [side for side in ("high_noise", "low_noise") if side not in match.matched and spec.target != "both"]
+        others = [side for side in NOISE_TARGETS if side not in match.matched and spec.target != "both"]
         sides += [f"0, {side.replace('_', ' ')}" for side in others]
         left = f" Not in the model: {', '.join(match.unmatched[:3])}." if match.unmatched else ""
         return f"Matched {'; '.join(sides)}.{left}"

@@ -171,7 +171,8 @@ def _loading(status: ModelStatus) -> str:
 def _about(model: Model, scheme: Scheme, settings: Settings) -> str:
     words = []
     if not scheme.distilled:
-        words.append("base model with the distill LoRA pair attached, one LoRA on each expert")
+        pair = "LoRA attached" if model.family.single else "LoRA pair attached, one LoRA on each expert"
+        words.append(f"base model with the distill {pair}")
     elif not model.embedded:
         words.append("distilled")
     if not model.embedded:
@@ -183,7 +184,7 @@ def _memory(model: Model, scheme: Scheme, settings: Settings) -> str:
     """For the smallest and the largest size that a model offers: all on the GPU, and with offload."""
     sizes = sorted(model.sizes, key=lambda size: size[0] * size[1])
     ends, engine = [sizes[0], sizes[-1]], engine_name(settings.engine, settings)
-    everything, least = zip(*(places.memory(model, scheme, engine, size) for size in ends), strict=True)
+    everything, least = zip(*(places.gpu_memory_wanted(model, scheme, engine, size) for size in ends), strict=True)
     (low, high), (few, many) = everything, least
     first, last = (f"{width} × {height}" for width, height in ends)
     offload = f"; with offload {few:.0f} and {many:.0f}"
@@ -192,8 +193,8 @@ def _memory(model: Model, scheme: Scheme, settings: Settings) -> str:
 
 def _files(offer: Offer, settings: Settings, own: bool) -> str:
     model, scheme = offer.model, offer.scheme
-    roles = {scheme.lora_high: "distill LoRA for the high-noise expert", scheme.lora_low: "for the low-noise expert"}
-    roles = {ref: words for ref, words in roles.items() if ref}
+    experts = zip(scheme.distill_loras, model.family.experts, strict=True) if scheme.distill_loras else ()
+    roles = {ref: f"distill LoRA for the {expert.title}" for ref, expert in experts}
     items = []
     for ref, path in offer.files.items():
         repo, file = places.split(ref)
