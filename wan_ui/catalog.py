@@ -199,6 +199,10 @@ def _model(name: str, values: dict, repositories: dict[str, Repository]) -> Mode
     assert model.default_frames in model.frames and model.default_scheme in schemes, f"{name}: defaults"
     assert all(scheme.kind in KINDS for scheme in schemes.values()), f"{name}: kinds"
     for scheme in schemes.values():
+        count = len(scheme.experts)
+        assert model.embedded or count == len(family.experts), (
+            f"{name}: {scheme.name} names {count} files of experts, its family has {len(family.experts)}"
+        )
         complete = bool(scheme.lora_high) and bool(scheme.lora_low) != family.single
         assert scheme.distilled or complete, f"{name}: {scheme.name} is not distilled and names no distill LoRA"
     return model

@@ -88,8 +88,9 @@ def pair(entries: Sequence) -> list:
 
 
 def _has_experts(fits: str) -> bool:
-    """Whether a model that it fits has two."""
-    return not any(family.single for family in with_transformer(fits))
+    """Whether a model that it fits may have two."""
+    families = with_transformer(fits)
+    return not families or any(not family.single for family in families)
 
 
 def _of(entry) -> tuple[str, str]:

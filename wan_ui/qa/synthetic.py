@@ -1,10 +1,10 @@
 """Full-size models without a download: files with real headers and no contents, random values at the read.
 
 `write` lays a model's files out as a download would: right names, sizes, config.json, safetensors and GGUF
-headers, but what follows the header is a hole in a sparse file. `install` replaces the few functions that
-read tensor data, for such files only, by ones that draw the values on the compute device; A14B (57 GB in
-bf16) is there in seconds. Everything behind the read is the real path: header checks, choices by file
-size, patches, quantised layers, offload.
+headers, but what follows the header is a hole in a sparse file (of fp8 weights the scales alone are there).
+`install` replaces the few functions that read tensor data, for such files only, by ones that draw the values on the
+compute device; A14B (57 GB in bf16) is there in seconds. Everything behind the read is the real path: header checks,
+choices by file size, patches, quantised layers, offload.
 
 The values keep activations near 1: weights have standard deviation 1/sqrt(inputs), norms are near 1,
 GGML blocks are random bytes whose scale fields are set for the same deviation. Values of weights do not
@@ -14,6 +14,7 @@ change how long anything takes (zeros would: the chip clocks higher on them).
 import json
 import math
 import shutil
+import struct
 import zlib
 from functools import lru_cache
 from pathlib import Path
@@ -83,6 +84,11 @@ def write_hole(path: Path, layout: layouts.Layout, name: str) -> None:
     with path.open("wb") as file:
         file.write(len(header).to_bytes(8, "little") + header)
         file.truncate(8 + len(header) + offset)
+        for key, (dtype, shape) in layout.items():
+            if key.endswith("_scale"):  # looked at before anything is read: a scale of 0 is a damaged file
+                assert dtype == "F32", dtype
+                file.seek(8 + len(header) + entries[key]["data_offsets"][0])
+                file.write(struct.pack("<f", 1.0) * math.prod(shape))
 
 
 def _gguf_hole(path: Path, layout: layouts.Layout, name: str) -> None:
