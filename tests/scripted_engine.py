@@ -19,13 +19,14 @@ import numpy as np
 from PIL import Image
 
 from wan_ui.errors import UserError
+from wan_ui.machine.engine_choice import EngineChoice
 from wan_ui.request import Clip, LoraMatch, Progress
 
 STEPS = {"text": 0, "image": 0, "denoise": None, "decode": 2}
 
 
 def create_engine(name: str):
-    return ScriptedEngine(), f"scripted ({name})"
+    return ScriptedEngine(), EngineChoice("scripted", name)
 
 
 def go_on(folders: Iterable[Path]) -> None:

@@ -1,11 +1,12 @@
 """The values that travel between the rooms: frozen, torch-free, JSON-able.
 
-`Request` goes in at the page or the command line, `Progress` comes back while it runs, and an
-engine answers with a `Clip`. Nothing here imports torch, gradio or an engine.
+`Request` goes in at the page or the command line, `Progress` comes back while it runs, an
+engine answers with a `Clip` and the worker with a `Result`. Nothing here imports torch, gradio or an engine.
 """
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields
+from typing import Any
 
 import numpy as np
 
@@ -142,7 +143,67 @@ class Clip:
     frames: np.ndarray
     fps: float
     latents: np.ndarray
-    facts: dict = field(default_factory=dict)
+    facts: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Result:
+    """What the worker found out about a job, as far as it is known: empty until there is a clip.
+
+    clip, poster    names of files in the job's folder; silent: the clip before it was given speech
+    frames, fps     of the clip
+    engine_ran      diffusers | lightx2v, where a request may ask for "auto", and why; empty where it only speaks
+    seconds         of each stage; step_seconds: of each denoise step
+    load_seconds    of the load that the job had to wait for; 0 when the model was there
+    before_lipsync  seconds of the stage "lipsync" before its first frame
+    memory          GiB: see wan_ui.machine.hardware.memory_used
+    facts           as of the Clip, and those of the speech
+    latents_sha256  of the latents that were decoded
+    version         of this record, as it was stored: 1 had no `version`, `engine_ran`, `engine_why`
+    other           fields that another version has stored and this one does not know: kept, not used
+    """
+
+    clip: str = ""
+    poster: str = ""
+    silent: str = ""
+    frames: int | None = None
+    fps: float | None = None
+    engine_ran: str = ""
+    engine_why: str = ""
+    seconds: dict[str, float] = field(default_factory=dict)
+    step_seconds: tuple[float, ...] = ()
+    load_seconds: float | None = None
+    before_lipsync: float | None = None
+    memory: dict[str, float] = field(default_factory=dict)
+    facts: dict[str, str] = field(default_factory=dict)
+    loras: tuple[LoraMatch, ...] = ()
+    latents_sha256: str = ""
+    version: int = 2
+    other: dict[str, Any] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """What is known, for the table; {} when nothing is."""
+        nothing = Result()
+        if self == nothing:
+            return {}
+        always = ("version", "seconds", "facts", "loras")  # the version before looks these up without asking
+        values, empty = asdict(self), asdict(nothing)
+        other = values.pop("other")
+        return other | {name: value for name, value in values.items() if name in always or value != empty[name]}
+
+    def public(self) -> dict[str, Any]:
+        """As `to_dict`, without what is the table's alone: for answers."""
+        return {key: value for key, value in self.to_dict().items() if key != "version" and key not in self.other}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "Result":
+        """Of what `to_dict` gave. What lies on disk is read by wan_ui.stored, which bears everything."""
+        known = {name: value for name, value in values.items() if name in {f.name for f in fields(cls)}}
+        other = {name: value for name, value in values.items() if name not in known}
+        matches = values.get("loras", ())
+        loras = tuple(LoraMatch(**{**match, "unmatched": tuple(match["unmatched"])}) for match in matches)
+        steps = tuple(values.get("step_seconds", ()))
+        return cls(**{**known, "loras": loras, "step_seconds": steps, "other": other})
 
 
 # An engine calls this at every step; it raises `Cancelled` when the user has asked to stop.

@@ -2,16 +2,18 @@
 
 Nothing here raises. Every value is taken as far as it has the right type; what is not is left at its
 neutral value and named, so that the page can say what was skipped. Fields that this version does not know
-are kept (`Request.other`, and beside the known ones in a result).
+are kept (`Request.other`, `Result.other`).
 """
 
 import json
 import math
-from dataclasses import MISSING, asdict, fields
+from collections.abc import Callable
+from dataclasses import MISSING, fields
 from pathlib import Path
+from typing import Any
 
 from wan_ui.families import TARGETS
-from wan_ui.request import LoraMatch, LoraSpec, Request
+from wan_ui.request import LoraMatch, LoraSpec, Request, Result
 from wan_ui.valid_text import valid_values
 
 KINDS = ("generate", "lipsync")
@@ -50,22 +52,25 @@ def read_request(text: str) -> tuple[Request, tuple[str, ...]]:
     return Request(**taken, loras=loras, other=other), (*skipped, *unread)
 
 
-def read_result(text: str) -> tuple[dict, tuple[str, ...]]:
-    """What the worker found out; `seconds`, `facts` and `loras` are always there unless it is empty."""
+def read_result(text: str) -> tuple[Result, tuple[str, ...]]:
+    """A result as far as it can be read, and the names of its fields that cannot."""
     values = parse(text)
     if values is None:
-        return {"seconds": {}, "facts": {}, "loras": []}, ("result",)
+        return Result(), ("result",)
     if not values:
-        return {}, ()
-    taken, skipped = {}, []
+        return Result(), ()
+    taken: dict[str, Any] = {"version": 1}
+    skipped, other = [], {}
     for name, value in values.items():
-        reader = _RESULT.get(name)
-        read = value if reader is None else reader(value)
-        if read is None:
+        if name not in RESULT:
+            other[name] = value
+        elif (read := RESULT[name](value)) is None:
             skipped.append(name)
         else:
             taken[name] = read
-    return {"seconds": {}, "facts": {}, "loras": [], **taken}, tuple(skipped)
+    if taken["version"] == 1:
+        taken["engine_ran"] = taken.get("facts", {}).get("engine", "").partition(" ")[0]
+    return Result(**taken, other=other), tuple(skipped)
 
 
 def number(value) -> float | None:
@@ -100,24 +105,40 @@ def _specs(values) -> tuple[tuple[LoraSpec, ...], tuple[str, ...]]:
     return tuple(specs), tuple(skipped)
 
 
-def _name(value) -> str | None:
+def _name(value: Any) -> str | None:
     """Of a file in the job's folder: a path out of it is none."""
     if not isinstance(value, str) or value in ("", ".", "..") or "\0" in value or Path(value).name != value:
         return None
     return value
 
 
-def _seconds(value) -> dict | None:
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+def _seconds(value: Any) -> float | None:
+    found = number(value)
+    return None if found is None or found < 0 else float(found)
+
+
+def _amounts(value: Any) -> dict[str, float] | None:
+    """Name -> seconds or GiB; those that are no amounts are left out."""
     if not isinstance(value, dict):
         return None
-    return {stage: spent for stage, spent in value.items() if number(spent) is not None and spent >= 0}
+    return {name: amount for name, entry in value.items() if (amount := _seconds(entry)) is not None}
 
 
-def _facts(value) -> dict | None:
+def _steps(value: Any) -> tuple[float, ...] | None:
+    """All or none: a step's place in the list is its number."""
+    steps = [_seconds(entry) for entry in value] if isinstance(value, list) else [None]
+    return None if None in steps else tuple(step for step in steps if step is not None)
+
+
+def _facts(value: Any) -> dict[str, str] | None:
     return {key: str(words) for key, words in value.items()} if isinstance(value, dict) else None
 
 
-def _matches(value) -> list | None:
+def _matches(value: Any) -> tuple[LoraMatch, ...] | None:
     if not isinstance(value, list):
         return None
     found = []
@@ -127,17 +148,25 @@ def _matches(value) -> list | None:
         if isinstance(matched, dict) and isinstance(unmatched, list | tuple):
             words = {side: str(count) for side, count in matched.items()}
             names = tuple(str(name) for name in unmatched)
-            found.append(asdict(LoraMatch(specs[0].file, specs[0].strength, specs[0].target, words, names)))
-    return found
+            found.append(LoraMatch(specs[0].file, specs[0].strength, specs[0].target, words, names))
+    return tuple(found)
 
 
-_RESULT = {
+RESULT: dict[str, Callable[[Any], Any]] = {
     "clip": _name,
     "poster": _name,
     "silent": _name,
     "frames": lambda value: _of_type(int, value),
     "fps": lambda value: _of_type(float, value) or None,
-    "seconds": _seconds,
+    "engine_ran": _text,
+    "engine_why": _text,
+    "seconds": _amounts,
+    "step_seconds": _steps,
+    "load_seconds": _seconds,
+    "before_lipsync": _seconds,
+    "memory": _amounts,
     "facts": _facts,
     "loras": _matches,
+    "latents_sha256": _text,
+    "version": lambda value: _of_type(int, value) or None,
 }

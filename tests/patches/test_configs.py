@@ -16,6 +16,7 @@ from wan_ui.errors import UserError
 from wan_ui.files import places
 from wan_ui.files.places import Paths, locate, work
 from wan_ui.machine import hardware
+from wan_ui.machine.engine_choice import EngineChoice, choose_engine
 from wan_ui.machine.hardware import GIB
 from wan_ui.qa import synthetic
 from wan_ui.settings import load_settings
@@ -202,8 +203,8 @@ def test_the_choice_of_engine_and_its_reason(tmp_path, monkeypatch):
     assert hardware.lightx2v_missing(here) == "no CUDA GPU for LightX2V"
     monkeypatch.setattr(hardware, "nvidia_gpu", lambda: True)
     assert hardware.lightx2v_missing(here) == ""
-    assert hardware.engine_name("auto", here) == "lightx2v"
-    assert hardware.engine_name("diffusers", here) == "diffusers"
+    assert choose_engine("auto", here) == EngineChoice("lightx2v", "auto: it is here, and so is a CUDA GPU")
+    assert choose_engine("diffusers", here) == EngineChoice("diffusers", "asked for")
     with pytest.raises(UserError, match="'tensorrt' is not known"):
         base.create_engine("tensorrt")
 
@@ -240,13 +241,13 @@ def test_auto_falls_back_when_torch_cannot_use_the_gpu(checkout, monkeypatch):
         raise RuntimeError("CUDA driver initialization failed, you might not have a CUDA gpu.\nmore")
 
     monkeypatch.setattr(torch, "zeros", broken)
-    engine, reason = base.create_engine("auto")
+    engine, choice = base.create_engine("auto")
     assert type(engine).__name__ == "DiffusersEngine"
     assert (
-        reason == f"diffusers (auto: torch {torch.__version__} cannot use the GPU: CUDA driver initialization "
+        choice.words == f"diffusers (auto: torch {torch.__version__} cannot use the GPU: CUDA driver initialization "
         "failed, you might not have a CUDA gpu.)"
     )
-    assert base.create_engine("lightx2v")[1] == "lightx2v (asked for)"
+    assert base.create_engine("lightx2v")[1].words == "lightx2v (asked for)"
 
 
 @pytest.mark.parametrize(
@@ -263,9 +264,9 @@ def test_auto_falls_back_when_lightx2v_cannot_be_loaded(checkout, monkeypatch, c
 
     checkout(code)
     monkeypatch.setattr(torch, "zeros", lambda *args, **kwargs: None)
-    engine, reason = base.create_engine("auto")
+    engine, choice = base.create_engine("auto")
     assert type(engine).__name__ == "DiffusersEngine"
-    assert reason.startswith("diffusers (auto: ") and words in reason
+    assert choice.words.startswith("diffusers (auto: ") and words in choice.why
 
 
 def test_a_driver_that_does_not_answer_is_told_without_torch(tmp_path, monkeypatch):
@@ -284,7 +285,7 @@ def test_a_driver_that_does_not_answer_is_told_without_torch(tmp_path, monkeypat
         (tmp_path / "lightx2v" / "infer.py").touch()
         here = replace(SETTINGS, lightx2v_path=str(tmp_path))
         assert words in hardware.lightx2v_missing(here)
-        assert hardware.engine_name("auto", here) == "diffusers"
+        assert choose_engine("auto", here).name == "diffusers"
         monkeypatch.setattr(places, "nvidia_gpu", lambda: True)
         model = CATALOG["i2v-a14b"]
         assert words in places.availability(model, model.scheme(""), here)

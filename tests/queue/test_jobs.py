@@ -11,7 +11,7 @@ from wan_ui.errors import UserError
 from wan_ui.queue import jobs as jobs_module
 from wan_ui.queue.estimate import eta, fraction, reference
 from wan_ui.queue.jobs import Jobs, QueueFull, TableError, TableLocked
-from wan_ui.request import LoraSpec, Progress, Request
+from wan_ui.request import LoraMatch, LoraSpec, Progress, Request, Result
 
 REQUEST = Request("x.png", "a wave", "wan-tiny", "bf16", "auto", 256, 256, 17, 4, 1)
 NEEDED = ("image", "prompt", "model", "scheme", "engine", "width", "height", "frames", "steps", "seed")
@@ -36,7 +36,7 @@ def change(table: Jobs, job_id: str, **values) -> None:
             db.execute(f"UPDATE jobs SET {name} = ? WHERE id = ?", (value, job_id))
 
 
-def done(table: Jobs, job_id: str, result: dict, request: Request = REQUEST) -> None:
+def done(table: Jobs, job_id: str, result: Result, request: Request = REQUEST) -> None:
     table.add(job_id, "ann", request)
     table.claim()
     table.finish(job_id, "done", result=result)
@@ -54,8 +54,78 @@ def test_a_table_of_an_older_version_is_completed_and_its_jobs_are_there(tmp_pat
     table = Jobs(tmp_path / "old.sqlite")
     table.add("b", "ann", REQUEST)
     newer, older = table.of_owner("ann")
-    assert older.request == REQUEST and older.result["clip"] == "clip.mp4" and older.skipped == ()
+    assert older.request == REQUEST and older.result.clip == "clip.mp4" and older.skipped == ()
     assert newer.id == "b" and table.claim().id == "b"
+
+
+# As the version before results had a version stored them: a clip that speaks, and speech for somebody's video.
+SPEAKING = """{"clip": "clip.mp4", "poster": "poster.jpg", "frames": 20, "fps": 16,
+    "seconds": {"text": 0.1, "denoise": 2.25, "lipsync": 3.0}, "step_seconds": [0.5, 0.75, 0.5, 0.5],
+    "load_seconds": 0.0, "memory": {"host_peak": 0.84}, "facts": {"engine": "diffusers", "dtype": "bf16 (native)"},
+    "loras": [{"file": "sepia.safetensors", "strength": 0.8, "target": "both",
+               "matched": {"high_noise": "80/80", "low_noise": "79/80"}, "unmatched": ["a.lora_up"]}],
+    "latents_sha256": "ab12", "before_lipsync": 1.5, "silent": "silent.mp4"}"""
+VIDEO = """{"poster": "poster.jpg", "silent": "base.mov", "clip": "clip.mp4", "frames": 40, "fps": 25.0,
+    "facts": {"lipsync": "MuseTalk 1.5"}, "seconds": {"lipsync": 3.0}, "before_lipsync": 0.0}"""
+
+
+def test_results_of_the_version_before_are_read_and_it_reads_what_is_written_now(table):
+    table.add("a", "ann", REQUEST)
+    table.add("b", "ann", REQUEST)
+    change(table, "a", state="done", result=SPEAKING)
+    change(table, "b", state="done", result=VIDEO)
+    video, speaking = table.of_owner("ann")
+    match = LoraMatch("sepia.safetensors", 0.8, "both", {"high_noise": "80/80", "low_noise": "79/80"}, ("a.lora_up",))
+    assert speaking.skipped == video.skipped == ()
+    assert speaking.result == Result(
+        clip="clip.mp4",
+        poster="poster.jpg",
+        silent="silent.mp4",
+        frames=20,
+        fps=16.0,
+        engine_ran="diffusers",
+        seconds={"text": 0.1, "denoise": 2.25, "lipsync": 3.0},
+        step_seconds=(0.5, 0.75, 0.5, 0.5),
+        load_seconds=0.0,
+        before_lipsync=1.5,
+        memory={"host_peak": 0.84},
+        facts={"engine": "diffusers", "dtype": "bf16 (native)"},
+        loras=(match,),
+        latents_sha256="ab12",
+        version=1,
+    )
+    assert (video.result.engine_ran, video.result.silent, video.result.before_lipsync) == ("", "base.mov", 0.0)
+    # Nothing of what the version before wrote is called otherwise now, and nothing that it needs is left out.
+    now = replace(speaking.result, engine_ran="diffusers", engine_why="asked for", version=2)
+    assert json.loads(json.dumps(now.to_dict())) == {
+        **json.loads(SPEAKING), "engine_ran": "diffusers", "engine_why": "asked for", "version": 2
+    }  # fmt: skip
+    assert {"seconds", "facts", "loras"} <= Result(clip="clip.mp4").to_dict().keys() and Result().to_dict() == {}
+
+
+def test_a_result_of_a_newer_version_is_read_as_far_as_it_is_known(table):
+    table.add("a", "ann", REQUEST)
+    newer = {"version": 3, "clip": "clip.mp4", "poster": "poster.jpg", "frames": 33, "fps": "16 to 24",
+             "engine_ran": "sglang", "engine_why": "auto: two GPUs", "seconds": {"denoise": 1.0, "refine": 2.0},
+             "memory": 0.84, "step_seconds": [0.5, None],
+             "facts": {"engine": "diffusers"}, "depth": {"clip": "depth.mp4"}}  # fmt: skip
+    change(table, "a", state="done", result=json.dumps(newer))
+    job = table.get("a")
+    assert job.skipped == ("fps", "memory", "step_seconds")
+    assert job.unread == "Of this entry cannot be read: fps, memory, step_seconds."
+    assert job.result == Result(
+        clip="clip.mp4",
+        poster="poster.jpg",
+        frames=33,
+        engine_ran="sglang",
+        engine_why="auto: two GPUs",
+        seconds={"denoise": 1.0, "refine": 2.0},
+        facts={"engine": "diffusers"},
+        version=3,
+        other={"depth": {"clip": "depth.mp4"}},
+    )
+    assert job.result.to_dict()["depth"] == {"clip": "depth.mp4"} and "depth" not in job.result.public()
+    assert Result.from_dict(job.result.to_dict()) == job.result
 
 
 def test_what_another_version_has_added_is_kept_and_named(table):
@@ -99,7 +169,7 @@ def test_what_another_version_has_added_is_kept_and_named(table):
     ],
 )
 def test_a_damaged_row_is_read_as_far_as_possible(table, column, value, skipped):
-    done(table, "a", {"clip": "clip.mp4", "seconds": {"denoise": 1.5}, "facts": {"engine": "diffusers"}})
+    done(table, "a", Result(clip="clip.mp4", seconds={"denoise": 1.5}, facts={"engine": "diffusers"}))
     with sqlite3.connect(table.path) as db:
         db.execute("PRAGMA ignore_check_constraints = ON")
     if value is None:
@@ -107,7 +177,7 @@ def test_a_damaged_row_is_read_as_far_as_possible(table, column, value, skipped)
     change(table, "a", **{column: value})
     (job,) = table.of_owner("ann")
     assert job.skipped == skipped
-    assert sum(job.result["seconds"].values()) >= 0 and job.result["facts"].get("engine", "diffusers") == "diffusers"
+    assert sum(job.result.seconds.values()) >= 0 and job.result.facts.get("engine", "diffusers") == "diffusers"
     assert job.state in jobs_module.ENDED and table.get("a") == job and job in table.all()
     assert bool(job.unread) == bool(skipped)
     # Whatever the page does with a row works with this one.

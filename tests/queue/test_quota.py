@@ -9,7 +9,7 @@ import pytest
 
 from wan_ui.queue import quota
 from wan_ui.queue.jobs import Jobs
-from wan_ui.request import Request
+from wan_ui.request import Request, Result
 from wan_ui.settings import Settings
 
 REQUEST = Request("x.png", "a wave", "wan-tiny", "bf16", "auto", 256, 256, 17, 4, 1)
@@ -32,7 +32,7 @@ def put(table: Jobs, job_id: str, owner: str = "ann", state: str = "done", kilob
     if state != "queued":
         assert table.claim().id == job_id
     if state not in ("queued", "running"):
-        table.finish(job_id, state, result={"clip": "clip.mp4"})
+        table.finish(job_id, state, result=Result(clip="clip.mp4"))
 
 
 def prune(table: Jobs, settings: Settings, **options) -> list[str]:

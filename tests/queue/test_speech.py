@@ -95,9 +95,9 @@ def spoken(pipeline, files):
 
 def test_a_clip_speaks_as_long_as_its_voice(pipeline, spoken):
     assert spoken.request.audio_seconds == 1.2 and spoken.request.stages()[-1] == "lipsync"
-    assert set(spoken.result["seconds"]) == {"text", "image", "denoise", "decode", "encode", "lipsync"}
+    assert set(spoken.result.seconds) == {"text", "image", "denoise", "decode", "encode", "lipsync"}
     frames, fps = muxer.read_frames(pipeline.clip(spoken))
-    assert len(frames) == spoken.result["frames"] == 20 and fps == 16  # 1.2 s is 19.2 frames
+    assert len(frames) == spoken.result.frames == 20 and fps == 16  # 1.2 s is 19.2 frames
     silent, _ = muxer.read_frames(pipeline.silent_clip(spoken))
     assert len(silent) == 5
     settings = muxer.read_metadata(pipeline.clip(spoken))
@@ -112,11 +112,11 @@ def test_a_clip_speaks_as_long_as_its_voice(pipeline, spoken):
 
 def test_the_dtype_is_the_engines_choice_with_its_reason(pipeline, spoken, monkeypatch):
     """On a CPU without bf16 of its own bf16 is several times slower than float32."""
-    facts = spoken.result["facts"]
+    facts = spoken.result.facts
     assert facts["lipsync_device"] == "cpu" and facts["lipsync_dtype"] == choose_dtype(torch.device("cpu")).text
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
-    desk = Work(None, pipeline.settings, None, None)
+    desk = Work(pipeline.settings, None, None, None)
     assert desk._load_mouth().musetalk.dtype == torch.float32
     assert desk.mouth_facts["lipsync_dtype"] == "float32 (auto: this CPU has no native bf16)"
 
@@ -125,7 +125,7 @@ def test_speech_is_added_to_an_entry_of_the_history(pipeline, files, spoken):
     job = pipeline.wait(pipeline.submit(SpeechDraft(audio=str(files / "voice.wav"), job=spoken.id)))
     assert job.state == "done" and job.error == "", job.error
     assert job.request.kind == "lipsync" and job.request.prompt == "calm" and job.request.seed == 3
-    assert set(job.result["seconds"]) == {"lipsync"}
+    assert set(job.result.seconds) == {"lipsync"}
     again, first = (muxer.read_frames(pipeline.clip(one))[0].astype(int) for one in (job, spoken))
     assert again.shape == first.shape
     assert np.abs(again - first).mean() < 3, "it begins from the silent clip, not from the one that speaks already"
@@ -140,7 +140,7 @@ def test_speech_is_added_to_a_file_and_the_model_is_left_alone(pipeline, files, 
     video.unlink()
     job = pipeline.wait(job_id)
     assert job.state == "done", job.error
-    assert job.result["frames"] == 30 and job.result["fps"] == 25
+    assert job.result.frames == 30 and job.result.fps == 25
     assert pipeline.model == before
 
 
@@ -152,11 +152,11 @@ def test_a_voice_shorter_than_the_clip_leaves_the_clip_its_length(pipeline, file
     job = pipeline.wait(pipeline.submit(SpeechDraft(audio=str(short), video=str(video))))
     assert job.state == "done" and job.error == "", job.error
     frames, fps = muxer.read_frames(pipeline.clip(job))
-    assert len(frames) == job.result["frames"] == 40 and fps == 25
+    assert len(frames) == job.result.frames == 40 and fps == 25
     face = (slice(110, 180), slice(90, 160))
     moved = [np.abs(one[face].astype(int) - was[face]).mean() for one, was in zip(frames, base, strict=True)]
     assert min(moved[2:6]) > 3 and max(moved[16:]) < 2, "it speaks 8 frames, then it is the clip as it was"
-    assert 0 < job.result["before_lipsync"] <= job.result["seconds"]["lipsync"]
+    assert 0 < job.result.before_lipsync <= job.result.seconds["lipsync"]
 
 
 def test_someone_elses_clip_cannot_be_named(pipeline, files, spoken):

@@ -20,8 +20,10 @@ import pytest
 from tests.scripted_engine import go_on
 from wan_ui import locks
 from wan_ui.errors import UserError
+from wan_ui.queue import messages
 from wan_ui.queue.intake import Draft
 from wan_ui.queue.jobs import TableError, TableLocked
+from wan_ui.queue.messages import Letter, Loaded
 from wan_ui.queue.pipeline import Pipeline
 from wan_ui.queue.worker import Worker
 from wan_ui.request import STAGES
@@ -56,11 +58,11 @@ def test_a_job_runs_and_its_clip_carries_the_settings(pipeline, picture):
     assert frames.shape == (9, 64, 96, 3) and fps == 16  # 160 x 120 is nearest to 96 x 64
     settings = muxer.read_metadata(pipeline.clip(job))
     assert settings["seed"] == 7 and settings["prompt"] == "calm" and settings["facts"]["engine"] == "scripted (auto)"
-    assert set(job.result["seconds"]) == {"text", "image", "denoise", "decode", "encode"}
+    assert set(job.result.seconds) == {"text", "image", "denoise", "decode", "encode"}
 
 
 def test_the_model_is_loaded_once(pipeline, picture):
-    assert {run(pipeline, picture).result["facts"]["loads"] for _ in range(3)} == {"1"}
+    assert {run(pipeline, picture).result.facts["loads"] for _ in range(3)} == {"1"}
 
 
 @pytest.mark.parametrize(
@@ -217,12 +219,12 @@ def test_a_job_is_refused_while_the_disk_is_nearly_full(pipeline, picture, monke
 
 
 def test_what_is_wrong_with_the_files_is_said_while_the_old_model_is_still_loaded(pipeline, picture):
-    loads = int(run(pipeline, picture).result["facts"]["loads"])
+    loads = int(run(pipeline, picture).result.facts["loads"])
     job = run(pipeline, picture, scheme="fp8-triton")
     assert job.state == "failed" and job.error == (
         "scheme: fp8-triton needs the package triton. scripted bf16 is still loaded."
     )
-    assert run(pipeline, picture).result["facts"]["loads"] == str(loads), "it was loaded again"
+    assert run(pipeline, picture).result.facts["loads"] == str(loads), "it was loaded again"
 
 
 def test_a_load_that_fails_later_says_that_no_model_is_loaded_now(pipeline, picture):
@@ -231,7 +233,7 @@ def test_a_load_that_fails_later_says_that_no_model_is_loaded_now(pipeline, pict
     assert job.state == "failed"
     assert re.search(r"the fp8 file is damaged\. .* bf16 was closed for it: no model is loaded now", job.error)
     again = run(pipeline, picture)
-    assert again.state == "done" and int(again.result["facts"]["loads"]) == int(first.result["facts"]["loads"]) + 1
+    assert again.state == "done" and int(again.result.facts["loads"]) == int(first.result.facts["loads"]) + 1
 
 
 # ---------------------------------------------------------------- a job's result is its own
@@ -305,20 +307,20 @@ def test_answers_to_another_message_are_dropped(scripted_settings):
             self.answers = []
 
         def send_bytes(self, content):
-            number = json.loads(content)["number"]
-            for stranger in (number - 1, None, number + 1):
-                self.answers.append({"kind": "done", "result": "a stranger's", "loaded": None, "number": stranger})
-            self.answers.append({"kind": "done", "result": "its own", "loaded": ["m", "s", "e"], "number": number})
+            own = messages.from_json(content).id
+            for stranger in (own - 1, None, own + 1):
+                self.answers.append(Letter(stranger, Loaded("a stranger's", "", 0.0)))
+            self.answers.append(Letter(own, Loaded("its own", "", 0.0), ("m", "s", "e")))
 
         def poll(self, seconds):
             return True
 
         def recv_bytes(self):
-            return json.dumps(self.answers.pop(0)).encode()
+            return messages.to_json(self.answers.pop(0))
 
     worker = Worker(scripted_settings)
     worker.pipe, worker.alive = Pipe(), lambda: True
-    assert worker.load("m", "s", "e", print) == "its own" and worker.loaded == ("m", "s", "e")
+    assert worker.load("m", "s", "e", print).engine == "its own" and worker.loaded == ("m", "s", "e")
     assert worker.pipe.answers == []
 
 

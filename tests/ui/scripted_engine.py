@@ -7,10 +7,11 @@ import numpy as np
 from PIL import Image
 
 from tests.scripted_engine import ScriptedEngine
+from wan_ui.machine.engine_choice import EngineChoice
 
 
 def create_engine(name: str):
-    return MovingEngine(), f"scripted ({name})"
+    return MovingEngine(), EngineChoice("scripted", name)
 
 
 class MovingEngine(ScriptedEngine):

@@ -9,7 +9,7 @@ from playwright.sync_api import Page, expect
 from tests.scripted_engine import go_on
 from tests.ui.conftest import card_says, generate, shoot, wait_for_playing
 from wan_ui.queue.jobs import Jobs
-from wan_ui.request import Request
+from wan_ui.request import Request, Result
 
 DESK, PHONE = (1360, 900), (390, 844)
 
@@ -32,7 +32,7 @@ def gallery_app(scripted, chromium, picture):
     speech = {"prompt": "", "model": "", "scheme": "", "seed": 0, "steps": 0, "audio": "voice.wav", "kind": "lipsync"}
     base = Request("", "", "", "", "auto", 256, 256, 17, 4, 0)
     jobs.add("20200101-000000-0123456789abcdef", "local", replace(base, **speech))
-    jobs.finish("20200101-000000-0123456789abcdef", "done", result={"clip": "clip.mp4", "seconds": {}, "facts": {}})
+    jobs.finish("20200101-000000-0123456789abcdef", "done", result=Result(clip="clip.mp4"))
     context = chromium.new_context()
     page = context.new_page()
     page.goto(app.url, wait_until="domcontentloaded")

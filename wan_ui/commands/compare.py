@@ -138,8 +138,8 @@ def finished(pipeline: Pipeline, wanted: Draft, name: str) -> compare.Item:
     job = pipeline.wait(pipeline.submit(wanted))
     if job.state != "done":
         raise UserError(f"{name}: {job.error or f'the job was {job.state}'}")
-    values = {**job.request.to_dict(), "facts": job.result["facts"]}
-    values["seconds"] = round(sum(job.result["seconds"].values()), 2)
+    values = {**job.request.to_dict(), "facts": job.result.facts}
+    values["seconds"] = round(sum(job.result.seconds.values()), 2)
     return compare.read_item(pipeline.clip(job), name, values)
 
 

@@ -11,7 +11,7 @@ from wan_ui.errors import UserError
 from wan_ui.files import download, pinning
 from wan_ui.lipsync import downloads
 from wan_ui.lipsync.choice import can_run_dwpose
-from wan_ui.machine.hardware import engine_name
+from wan_ui.machine.engine_choice import choose_engine
 from wan_ui.settings import Settings, settings
 
 MUSETALK = "musetalk"
@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
         return _speech(args, config)
     model = find_model(load_catalog(config.catalog), args.model)
     scheme = model.scheme(args.scheme)
-    engine = engine_name(args.engine, config)
+    engine = choose_engine(args.engine, config).name
     if args.pin:
         changes = pinning.pin(model, scheme, config, engine, write=not args.dry_run)
         print("\n".join(changes) or "the catalog says what the hub says")

@@ -6,6 +6,7 @@ If an app is running on the same outputs folder, its warm model does the work.
 import argparse
 import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 from wan_ui.catalog import find_model, load_catalog
@@ -42,21 +43,26 @@ def run(args: argparse.Namespace) -> int:
             usable, words = look_for_face(args.image, args.size, model)
             print(f"speech: {words}{'' if usable else '; the clip may stay silent'}", file=sys.stderr)
     job = run_job(draft(args, seed=args.seed, audio=args.audio), args.out, quiet=args.json)
-    seconds = job.result["seconds"]
+    result = job.result
     summary = {
         "out": str(args.out),
         "job": job.id,
         "error": job.error,
         **job.request.public(),
-        **{key: job.result[key] for key in ("frames", "fps", "seconds", "facts", "loras", "latents_sha256")},
+        "frames": result.frames,
+        "fps": result.fps,
+        "seconds": result.seconds,
+        "facts": result.facts,
+        "loras": [asdict(match) for match in result.loras],
+        "latents_sha256": result.latents_sha256,
     }
-    stages = ", ".join(f"{stage} {spent:.1f}" for stage, spent in seconds.items())
-    made = f"{job.result['frames']} frames, seed {job.request.seed}, {sum(seconds.values()):.1f} s"
+    stages = ", ".join(f"{stage} {spent:.1f}" for stage, spent in result.seconds.items())
+    made = f"{result.frames} frames, seed {job.request.seed}, {sum(result.seconds.values()):.1f} s"
     print(f"{args.out}: {made} ({stages})")
-    if job.result["loras"]:
-        print(f"LoRA: {job.result['facts']['loras']}")
-    if "lipsync_voice" in job.result["facts"]:
-        print(f"Speech: {job.result['facts']['lipsync']}; {job.result['facts']['lipsync_voice']}")
+    if result.loras:
+        print(f"LoRA: {result.facts['loras']}")
+    if "lipsync_voice" in result.facts:
+        print(f"Speech: {result.facts['lipsync']}; {result.facts['lipsync_voice']}")
     if job.error:
         print(f"error: {job.error}", file=sys.stderr)
     if args.json:

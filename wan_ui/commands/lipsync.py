@@ -34,10 +34,11 @@ def run(args: argparse.Namespace) -> int:
         print(f"speech: {look_for_face_in_clip(Path(args.video))[1]}", file=sys.stderr)
     job = run_job(SpeechDraft(audio=args.audio, video=args.video), args.out, quiet=args.json)
     result = job.result
-    seconds = sum(result["seconds"].values())
-    print(f"{args.out}: {result['frames']} frames at {result['fps']:g} a second, {seconds:.1f} s")
-    print(f"Speech: {result['facts']['lipsync']}; {result['facts']['lipsync_voice']}")
+    seconds = sum(result.seconds.values())
+    print(f"{args.out}: {result.frames} frames at {result.fps:g} a second, {seconds:.1f} s")
+    print(f"Speech: {result.facts['lipsync']}; {result.facts['lipsync_voice']}")
     if args.json:
         summary = {"out": str(args.out), "job": job.id, "audio_seconds": job.request.audio_seconds}
-        print(json.dumps(summary | {key: result[key] for key in ("frames", "fps", "seconds", "facts")}))
+        made = {"frames": result.frames, "fps": result.fps, "seconds": result.seconds, "facts": result.facts}
+        print(json.dumps(summary | made))
     return 0

@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
         report = stages.examine(engine, model, scheme, args.reference, quiet, folder)
     finally:
         engine.close()
-    print(f"{model.name}, {scheme.name}, {chosen}; reference: {report['reference']}")
+    print(f"{model.name}, {scheme.name}, {chosen.words}; reference: {report['reference']}")
     print_table(report)
     print(f"pictures: {folder}: {', '.join(report['pictures'].values())}")
     if args.json:

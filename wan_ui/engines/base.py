@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Protocol
 
 from wan_ui.catalog import Model, Scheme
 from wan_ui.errors import UserError
-from wan_ui.machine.hardware import lightx2v_missing, nvidia_gpu
+from wan_ui.machine.engine_choice import EngineChoice, choose_engine
+from wan_ui.machine.hardware import lightx2v_absent
 from wan_ui.request import Clip, LoraMatch, LoraSpec, Report, Request
-from wan_ui.settings import ENGINES, settings
+from wan_ui.settings import settings
 
 if TYPE_CHECKING:
     import numpy as np
@@ -87,26 +88,18 @@ class Stages(Protocol):
         """Normalised latents (z, t, h, w) -> frames (T, H, W, 3) float32 in -1 .. 1 on the CPU."""
 
 
-def create_engine(name: str) -> tuple[Engine, str]:
+def create_engine(name: str) -> tuple[Engine, EngineChoice]:
     """Engine for `auto | diffusers | lightx2v`, and the reason for the choice. Raises UserError."""
-    if name not in ENGINES:
-        raise UserError(f"engine: {name!r} is not known; choose one of {', '.join(ENGINES)}", field="engine")
-    missing = lightx2v_missing(settings())
-    if name == "lightx2v" and missing and not missing.startswith(("no CUDA", "the GPU's driver")):
-        raise UserError(f"engine: LightX2V cannot be used: {missing}", field="engine")
-    if name == "auto" and not missing:
-        missing = _unusable()
-    elif name == "auto" and not settings().lightx2v_path and not nvidia_gpu():
-        missing = "no CUDA GPU"  # LightX2V would not help, so nothing is said of how to get it
-    if name == "lightx2v" or (name == "auto" and not missing):
-        from wan_ui.engines.lightx2v import LightX2VEngine
+    choice = choose_engine(name, settings(), _unusable)
+    if choice.name == "diffusers":
+        from wan_ui.engines.diffusers import DiffusersEngine
 
-        reason = "asked for" if name == "lightx2v" else "auto: it is here, and so is a CUDA GPU"
-        return LightX2VEngine(), f"lightx2v ({reason})"
-    from wan_ui.engines.diffusers import DiffusersEngine
+        return DiffusersEngine(), choice
+    if absent := lightx2v_absent(settings()):
+        raise UserError(f"engine: LightX2V cannot be used: {absent}", field="engine")
+    from wan_ui.engines.lightx2v import LightX2VEngine
 
-    reason = "asked for" if name == "diffusers" else f"auto: {missing}"
-    return DiffusersEngine(), f"diffusers ({reason})"
+    return LightX2VEngine(), choice
 
 
 def _unusable() -> str:

@@ -17,7 +17,8 @@ from wan_ui.catalog import Model, Scheme
 from wan_ui.errors import UserError
 from wan_ui.families import Expert
 from wan_ui.files.quantise import quantise_file, suffix
-from wan_ui.machine.hardware import driver_fault, engine_name, nvidia_gpu
+from wan_ui.machine.engine_choice import choose_engine
+from wan_ui.machine.hardware import driver_fault, nvidia_gpu
 from wan_ui.settings import ROOT, Settings
 
 T5_FILE = "models_t5_umt5-xxl-enc-bf16.pth"
@@ -52,7 +53,7 @@ def availability(model: Model, scheme: Scheme, settings: Settings, engine: str =
         return "needs a CUDA GPU"
     if model.needs_gpu and driver_fault():
         return f"the GPU's driver does not answer: {driver_fault()}"
-    found = files(model, scheme, settings, engine_name(engine, settings))
+    found = files(model, scheme, settings, choose_engine(engine, settings).name)
     missing = [ref for ref, path in found.items() if path is None]
     if not missing:
         return ""

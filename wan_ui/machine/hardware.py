@@ -12,8 +12,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
-from wan_ui.errors import UserError
-from wan_ui.settings import ENGINES, Settings
+from wan_ui.settings import Settings
 
 GIB = 2**30
 # Bytes of a GPU that torch does not count as its own: the CUDA context and the workspaces of cuBLAS and cuDNN.
@@ -78,27 +77,25 @@ def driver_fault() -> str:
     return words[:200] or f"nvidia-smi ended with exit code {done.returncode}"
 
 
-def lightx2v_missing(settings: Settings) -> str:
-    """ "" when LightX2V can be used here, else what is missing. Imports neither torch nor LightX2V."""
+def lightx2v_absent(settings: Settings) -> str:
+    """ "" when LightX2V itself is here, whatever the GPU; else what to do about it."""
     if settings.lightx2v_path:
         if not (Path(settings.lightx2v_path) / "lightx2v" / "infer.py").is_file():
             return f"WAN_UI_LIGHTX2V_PATH={settings.lightx2v_path} is not a checkout of LightX2V"
     elif not installed(("lightx2v",)):
         return "LightX2V is not installed (make lightx2v), and WAN_UI_LIGHTX2V_PATH is not set"
+    return ""
+
+
+def lightx2v_missing(settings: Settings) -> str:
+    """ "" when LightX2V can be used here, else what is missing. Imports neither torch nor LightX2V."""
+    if absent := lightx2v_absent(settings):
+        return absent
     if not nvidia_gpu():
         return "no CUDA GPU for LightX2V"
     if driver_fault():
         return f"the GPU's driver does not answer: {driver_fault()}"
     return ""
-
-
-def engine_name(name: str, settings: Settings) -> str:
-    """ "auto" resolved: lightx2v where it is here with a CUDA GPU, else diffusers. Raises UserError."""
-    if name not in ENGINES:
-        raise UserError(f"engine: {name!r} is not known; choose one of {', '.join(ENGINES)}", field="engine")
-    if name != "auto":
-        return name
-    return "diffusers" if lightx2v_missing(settings) else "lightx2v"
 
 
 def measure(limit_gib: float = 0.0) -> Hardware:

@@ -16,15 +16,21 @@ import math
 import shutil
 import struct
 import zlib
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from wan_ui.catalog import Model, Scheme
 from wan_ui.errors import UserError
 from wan_ui.files import places
 from wan_ui.files.headers import SAFETENSORS_BYTES, Header, TensorInfo, read_header, safetensors_header
+from wan_ui.machine.engine_choice import EngineChoice
 from wan_ui.qa import layouts
 from wan_ui.settings import ROOT, Settings
+
+if TYPE_CHECKING:
+    from wan_ui.engines.base import Engine
 
 MARK = "wan_ui.synthetic"  # metadata key of a file whose contents are drawn at the read
 TOKENIZER = ROOT / "assets" / "wan-tiny"
@@ -290,11 +296,11 @@ def install_lightx2v() -> None:
     t5.load_weights = vae.load_weights = vae_2_2.load_weights = load_weights
 
 
-def create_engine(name: str):
+def create_engine(name: str) -> "tuple[Engine, EngineChoice]":
     """As wan_ui.engines.base.create_engine, reading synthetic files too: the worker's factory for `bench`."""
     from wan_ui.engines import base
 
-    engine, reason = base.create_engine(name)
+    engine, choice = base.create_engine(name)
     install()
     if type(engine).__name__ == "LightX2VEngine":
         from wan_ui.engines import lightx2v
@@ -306,4 +312,4 @@ def create_engine(name: str):
             return start_runner(*args)
 
         lightx2v.start_runner = start
-    return engine, f"{reason}, synthetic weights"
+    return engine, replace(choice, why=f"{choice.why}, synthetic weights")

@@ -1,78 +1,92 @@
 """The child's desk: takes the parent's messages one by one, has them done (wan_ui.queue.work) and answers.
 
-The process ends when the pipe closes: the parent is gone, and nobody would free the GPU. See wan_ui.queue.worker.
+The process ends when the pipe closes: the parent is gone, and nobody else would free the GPU.
 """
 
 import faulthandler
 import importlib
 import json
 import os
+import queue
 import signal
 import threading
 import traceback
+from multiprocessing.connection import Connection
 
+from wan_ui import settings as settings_module
 from wan_ui.errors import Cancelled, UserError
 from wan_ui.machine.cpus import allowed_cpus
+from wan_ui.queue import messages
+from wan_ui.queue.messages import Answered, Cancel, Failed, Letter, NotUnderstood, Refused, Stopped
 from wan_ui.queue.work import Work
 from wan_ui.settings import Settings
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # are the parent's to handle
 
 
-def main(pipe, engine_factory: str, settings_json: str, stderr_path: str) -> None:
+def main(pipe: Connection, engine_factory: str, settings_json: str, stderr_path: str) -> None:
     """Entry point of the child: answer messages until the pipe closes."""
     stack_file = open(stderr_path, "w", encoding="utf-8")  # noqa: SIM115 - must stay open for faulthandler
     faulthandler.enable(stack_file)
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
-    from wan_ui import settings as settings_module
-
     values = json.loads(settings_json)
     defaults = Settings()
     resolved = Settings(**{name: type(getattr(defaults, name))(value) for name, value in values.items()})
     settings_module.use(resolved)
     # Read when torch and its like are first imported: speech without an engine, LightX2V and numpy follow it too.
     settings_module.default_environment({"OMP_NUM_THREADS": str(resolved.threads or allowed_cpus())})
+    desk = Desk(pipe)
+    factory_module, _, factory_name = engine_factory.partition(":")
+    create_engine = getattr(importlib.import_module(factory_module), factory_name)
+    desk.serve(Work(resolved, create_engine, desk.answer, desk.cancel))
 
-    inbox: list[dict] = []
-    arrived = threading.Condition()
-    cancel = threading.Event()
-    newest = 0  # number of the last message; a cancel is for one message alone
 
-    def listen() -> None:
-        nonlocal newest
+class Desk:
+    """A thread of its own listens, so that a cancel arrives while the message that it is about is worked on."""
+
+    def __init__(self, pipe: Connection):
+        self.pipe = pipe
+        self.cancel = threading.Event()
+        self.inbox: queue.SimpleQueue[Letter | NotUnderstood] = queue.SimpleQueue()
+        self.newest = 0  # id of the last message; a cancel is for one message alone
+        self.id = 0  # of the message that is being worked on
+        threading.Thread(target=self._listen, name="wan-ui-desk", daemon=True).start()
+
+    def _listen(self) -> None:
         while True:
+            letter: Letter | NotUnderstood
             try:
-                message = json.loads(pipe.recv_bytes())
+                letter = messages.from_json(self.pipe.recv_bytes())
             except (EOFError, OSError):
                 os._exit(0)  # the parent is gone: do not outlive it holding a GPU
-            if message["kind"] == "cancel":
-                if message["number"] == newest:
-                    cancel.set()
+            except NotUnderstood as error:
+                letter = error
+            if isinstance(letter, Letter) and isinstance(letter.content, Cancel):
+                if letter.id == self.newest:
+                    self.cancel.set()
                 continue
-            newest = message["number"]
-            cancel.clear()  # here, not when the work begins: a cancel may already be right behind it
-            with arrived:
-                inbox.append(message)
-                arrived.notify()
+            self.newest = letter.id
+            self.cancel.clear()  # here, not when the work begins: a cancel may already be right behind it
+            self.inbox.put(letter)
 
-    threading.Thread(target=listen, daemon=True).start()
-    factory_module, _, factory_name = engine_factory.partition(":")
-    work = Work(pipe, resolved, getattr(importlib.import_module(factory_module), factory_name), cancel)
-    while True:
-        with arrived:
-            arrived.wait_for(lambda: inbox)
-            message = inbox.pop(0)
-        work.number = message["number"]
-        try:
-            answers = {"load": work.load, "generate": work.generate, "lipsync": work.lipsync, "stages": work.stages}
-            result = answers[message["kind"]](message)
-            answer = {"kind": "done", "result": result}
-        except Cancelled:
-            answer = {"kind": "cancelled"}
-        except UserError as error:
-            answer = {"kind": "user_error", "message": str(error), "field": error.field}
-        except Exception:
-            answer = {"kind": "error", "traceback": traceback.format_exc()}
-        work.send(answer | {"loaded": work.loaded})
+    def answer(self, content: Answered, loaded: tuple[str, ...] = ()) -> None:
+        self.pipe.send_bytes(messages.to_json(Letter(self.id, content, loaded)))
+
+    def serve(self, work: Work) -> None:
+        while True:
+            letter = self.inbox.get()
+            self.id = letter.id
+            answer: Answered
+            try:
+                if isinstance(letter, NotUnderstood):
+                    raise letter
+                answer = work.do(letter.content)
+            except Cancelled:
+                answer = Stopped()
+            except UserError as error:
+                answer = Refused(str(error), error.field)
+            except Exception:
+                answer = Failed(traceback.format_exc())
+            self.answer(answer, work.loaded)

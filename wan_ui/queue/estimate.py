@@ -30,9 +30,9 @@ def reference(history: list[Job], request: Request) -> dict[str, float]:
     asked = (request.kind, request.model, request.scheme)
     for job in history:
         if job.state == "done" and (job.request.kind, job.request.model, job.request.scheme) == asked:
-            seconds = dict(job.result["seconds"])
+            seconds = dict(job.result.seconds)
             if "lipsync" in seconds and "lipsync" in request.stages():
-                before = min(job.result.get("before_lipsync", 0.0), seconds["lipsync"])
+                before = min(job.result.before_lipsync or 0.0, seconds["lipsync"])
                 seconds |= {"lipsync": seconds["lipsync"] - before, "before lipsync": before}
             wanted = ("load", "before lipsync", *request.stages())
             known = [stage for stage in seconds if stage in wanted]

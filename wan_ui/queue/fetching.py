@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from wan_ui.catalog import find_model, load_catalog
 from wan_ui.errors import Cancelled, UserError
 from wan_ui.files import download
-from wan_ui.machine.hardware import engine_name
+from wan_ui.machine.engine_choice import choose_engine
 from wan_ui.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -78,7 +78,8 @@ class Staging:
 
     def _run(self, model, scheme: str, engine: str) -> None:
         try:
-            items = download.plan(model, model.scheme(scheme), self.settings, engine_name(engine, self.settings))
+            chosen = choose_engine(engine, self.settings).name
+            items = download.plan(model, model.scheme(scheme), self.settings, chosen)
             self._check()
             self._fetch(items)
             self.status = replace(self.status, state="done", pace=0.0, words="")

@@ -21,12 +21,12 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import astuple, dataclass, field
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 
 from wan_ui import stored
 from wan_ui.errors import UserError
-from wan_ui.request import Progress, Request
+from wan_ui.request import Progress, Request, Result
 from wan_ui.valid_text import valid_text, valid_values
 
 log = logging.getLogger(__name__)
@@ -63,6 +63,7 @@ ID = re.compile(r"[0-9A-Za-z][0-9A-Za-z_-]{0,99}")  # the name of a folder: neve
 
 
 NOT_STARTED = Progress("")
+NOTHING = Result()
 
 
 class TableError(UserError):
@@ -84,8 +85,7 @@ class QueueFull(UserError):
 class Job:
     """One row. Times are seconds since the epoch, but began, stage_started and step_started (see above).
 
-    result   what the worker found out: clip and poster (file names in the job's folder), seconds per
-             stage, engine facts, sha256 of the latents; empty until the job is done
+    result   empty until the job is done
     skipped  what of the row could not be read
     """
 
@@ -101,7 +101,7 @@ class Job:
     step_started: float | None = None
     cancel: bool = False
     error: str = ""
-    result: dict = field(default_factory=dict)
+    result: Result = NOTHING
     began: float | None = None
     skipped: tuple[str, ...] = ()
 
@@ -289,13 +289,13 @@ class Jobs:
             row = db.execute("SELECT cancel FROM jobs WHERE id = ?", (job_id,)).fetchone()
         return bool(row and row["cancel"])
 
-    def finish(self, job_id: str, state: str, *, error: str = "", result: dict | None = None) -> None:
+    def finish(self, job_id: str, state: str, *, error: str = "", result: Result = NOTHING) -> None:
         """End a job; the others of its owner go to the end of the line."""
         with self._connect() as db:
             db.execute("BEGIN IMMEDIATE")
             db.execute(
                 "UPDATE jobs SET state = ?, finished = ?, error = ?, result = ?, preview = '' WHERE id = ?",
-                (state, time.time(), valid_text(error), json.dumps(result or {}), job_id),
+                (state, time.time(), valid_text(error), json.dumps(result.to_dict()), job_id),
             )
             db.execute(
                 f"UPDATE jobs SET turn = {NEXT_TURN} "
@@ -347,7 +347,7 @@ def _job(row: sqlite3.Row) -> Job | None:
     if state == "running" and (started is None or began is None):
         started, began = started or time.time(), began or time.monotonic()
     if state == "done":  # the clip may well be there, under the names that the worker gives
-        result = {"seconds": {}, "facts": {}, "loras": [], "clip": "clip.mp4", "poster": "poster.jpg", **result}
+        result = replace(result, clip=result.clip or "clip.mp4", poster=result.poster or "poster.jpg")
     words = {name: valid_text(str(row[name] or "")) for name in ("owner", "stage", "detail", "preview", "error")}
     step, total = (int(stored.number(row[name]) or 0) for name in ("step", "total"))
     return Job(

@@ -21,10 +21,10 @@ from wan_ui.errors import Cancelled, UserError
 from wan_ui.queue import quota
 from wan_ui.queue.fetching import Staging
 from wan_ui.queue.intake import Draft, resolve
-from wan_ui.queue.jobs import NOT_STARTED, SHORT, Job, Jobs, QueueFull, TableError, TableLocked, new_job_id
+from wan_ui.queue.jobs import NOT_STARTED, NOTHING, SHORT, Job, Jobs, QueueFull, TableError, TableLocked, new_job_id
 from wan_ui.queue.speech_intake import SpeechDraft, resolve_speech
 from wan_ui.queue.worker import ENGINE_FACTORY, Worker, WorkerError
-from wan_ui.request import Progress
+from wan_ui.request import Progress, Result
 from wan_ui.scrub import clean
 from wan_ui.settings import Settings
 
@@ -201,7 +201,10 @@ class Pipeline:
 
     def _shown(self, job: Job) -> Job:
         """As its owner may see it: where files lie is for the person at this machine alone."""
-        return replace(job, error=clean(job.error, self.settings)) if job.error and job.owner != "local" else job
+        if job.owner == "local":
+            return job
+        why = clean(job.result.engine_why, self.settings)
+        return replace(job, error=clean(job.error, self.settings), result=replace(job.result, engine_why=why))
 
     def history(self, owner: str = "local", limit: int = 50) -> list[Job]:
         """Newest first, in any state. Never raises: without a table there is nothing to show."""
@@ -227,16 +230,16 @@ class Pipeline:
 
     def clip(self, job: Job) -> Path | None:
         """The finished MP4, if it (still) exists."""
-        path = self.clips / job.id / job.result.get("clip", "-")
+        path = self.clips / job.id / (job.result.clip or "-")
         return path if path.is_file() else None
 
     def silent_clip(self, job: Job) -> Path | None:
         """The clip before speech was added to it; of a clip without speech, the clip."""
-        path = self.clips / job.id / job.result.get("silent", job.result.get("clip", "-"))
+        path = self.clips / job.id / (job.result.silent or job.result.clip or "-")
         return path if path.is_file() else None
 
     def poster(self, job: Job) -> Path | None:
-        path = self.clips / job.id / job.result.get("poster", "-")
+        path = self.clips / job.id / (job.result.poster or "-")
         return path if path.is_file() else None
 
     def wait(self, job_id: str, owner: str = "local", on_change=lambda job: None) -> Job:
@@ -316,7 +319,7 @@ class Pipeline:
 
         folder = self.settings.cache / "doctor"
         try:
-            report = self._worker.stages(model, scheme, engine, reference, folder, on_progress)
+            report = self._worker.examine(model, scheme, engine, reference, folder, on_progress)
             self.examination = Examination("done", report=report)
             self.model = ModelStatus("ready", model, report["scheme"], engine, words=self.model.words)
         except Cancelled:
@@ -345,9 +348,8 @@ class Pipeline:
         self.model = ModelStatus("loading", model, scheme, engine)
         try:
             answer = self._worker.load(model, scheme, engine, self._on_load)
-            self.model = replace(
-                self.model, state="ready", words=f"{answer['engine']}, loaded in {answer['seconds']:.1f} s"
-            )
+            words = f"{answer.engine} ({answer.why}), loaded in {answer.seconds:.1f} s"
+            self.model = replace(self.model, state="ready", words=words)
         except Cancelled:
             raise
         except Exception as error:
@@ -376,7 +378,7 @@ class Pipeline:
         if state == "queued":
             self._settle(lambda: self.jobs.requeue(job.id))
             return False
-        self._settle(lambda: self.jobs.finish(job.id, state, error=error, result=result))
+        self._settle(lambda: self.jobs.finish(job.id, state, error=error, result=result or NOTHING))
         if self.model.state == "loading":
             self._load_failed("The load did not finish.")
         if not self._worker.alive() and self.model.state == "ready" and not self._stopping.is_set():
@@ -384,7 +386,7 @@ class Pipeline:
         self._collect()
         return True
 
-    def _do(self, job: Job) -> tuple[str, str, dict | None]:
+    def _do(self, job: Job) -> tuple[str, str, Result | None]:
         """Run a claimed job: the state in which it ends, the error and the result. Never raises.
 
         "queued" is for a job that somebody else can run when this process has ended.
@@ -424,7 +426,7 @@ class Pipeline:
                 raise UserError(f"{job.unread} It was not run; generate it again.")
             work = self._worker.generate if generating else self._worker.lipsync
             result = work(request, self.clips / job.id, on_progress, cancelled)
-            log.info("%s done: %s", job.id, result["seconds"])
+            log.info("%s done: %s", job.id, result.seconds)
             return "done", "", result
         except Exception as error:
             if self._stopping.is_set():
@@ -439,7 +441,7 @@ class Pipeline:
                 return "done", f"The clip is made, but it could not be given speech. {_words(error)}", partial
             return "failed", _words(error), None
 
-    def _stopped(self, job: Job) -> tuple[str, str, dict | None]:
+    def _stopped(self, job: Job) -> tuple[str, str, Result | None]:
         """What becomes of a job whose app or command is stopped."""
         try:
             if self.jobs.cancelled(job.id, SHORT):

@@ -3,7 +3,6 @@
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import asdict
 
 from wan_ui.errors import Cancelled
 from wan_ui.request import Progress
@@ -12,8 +11,8 @@ from wan_ui.request import Progress
 class StageClock:
     """`report` for an engine: forwards progress, raises Cancelled, and sums the seconds of each stage."""
 
-    def __init__(self, send: Callable[[dict], None], cancel: threading.Event):
-        self._send, self._cancel = send, cancel
+    def __init__(self, forward: Callable[[Progress], None], cancel: threading.Event):
+        self._forward, self._cancel = forward, cancel
         self._spent: dict[str, float] = {}
         self._stage, self._since = "", time.monotonic()
         self.steps: list[float] = []  # seconds of each denoise step
@@ -32,7 +31,7 @@ class StageClock:
             if self._step:
                 self.steps.append(round(now - self._step_since, 3))
             self._step, self._step_since = step, now
-        self._send({"kind": "progress", "progress": asdict(progress)})
+        self._forward(progress)
         if self._cancel.is_set():
             raise Cancelled
 

@@ -3,12 +3,9 @@
 Why a process: a kernel that segfaults, an out-of-memory kill or a hang must cost one job, not the
 page. Why spawned: a forked child inherits CUDA and thread state that is not usable.
 
-Messages are JSON texts over a pipe. Parent to child: load, generate, lipsync, stages, cancel. Child to parent:
-progress (sent before a step is entered), partial (a result that is worth keeping whatever comes), then
-one of done, cancelled, user_error, error. Each message has a number and every answer carries it: an answer to
-another message is dropped. Whatever goes wrong between question and answer ends the child, so that nothing of
-this job is left for the next. When the pipe closes, the other side is gone: the child then ends at once, the
-parent reports the signal and the stage.
+They exchange the letters of wan_ui.queue.messages over a pipe. An answer to another message is dropped. Whatever goes
+wrong between question and answer ends the child, so that nothing of this job is left for the next. When the pipe
+closes, the other side is gone: the child then ends at once, the parent reports the signal and the stage.
 """
 
 import itertools
@@ -21,12 +18,33 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import asdict
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any, TypeVar
 
 from wan_ui.errors import Cancelled, UserError, WorkerDied
-from wan_ui.queue import desk
+from wan_ui.queue import desk, messages
 from wan_ui.queue.desk import SIGNALS
-from wan_ui.request import Progress, Request
+from wan_ui.queue.messages import (
+    Asked,
+    Cancel,
+    Entered,
+    Examine,
+    Examined,
+    Failed,
+    Generate,
+    Letter,
+    LipSync,
+    Load,
+    Loaded,
+    Made,
+    NotUnderstood,
+    Partial,
+    Refused,
+    Stopped,
+)  # fmt: skip
+from wan_ui.request import Progress, Request, Result
 from wan_ui.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -34,6 +52,8 @@ log = logging.getLogger(__name__)
 ENGINE_FACTORY = "wan_ui.engines.base:create_engine"
 POLL = 0.1  # seconds between looks at the cancel flag
 CANCEL_GRACE = 60.0  # a step that does not end within this after a cancel is killed
+OnProgress = Callable[[Progress], None]
+Wanted = TypeVar("Wanted", Loaded, Made, Examined)
 
 
 class WorkerError(Exception):
@@ -50,10 +70,11 @@ class Worker:
     def __init__(self, settings: Settings, engine_factory: str = ENGINE_FACTORY):
         self.settings = settings
         self.engine_factory = engine_factory
-        self.process: multiprocessing.process.BaseProcess | None = None
-        self.partial: dict | None = None
+        self.process: BaseProcess | None = None
+        self.pipe: Connection
+        self.partial: Result | None = None
         self.loaded: tuple[str, ...] = ()
-        self.numbers = itertools.count(1)
+        self.ids = itertools.count(1)
         self.ending = threading.Event()
 
     def alive(self) -> bool:
@@ -98,67 +119,73 @@ class Worker:
         """From any thread: whatever is being done is ended at once, and raises Cancelled there."""
         self.ending.set()
 
-    def load(self, model: str, scheme: str, engine: str, on_progress: Callable[[Progress], None]) -> dict:
-        """Load a model; {"engine": chosen engine and reason, "seconds": ...}."""
-        message = {"kind": "load", "model": model, "scheme": scheme, "engine": engine}
-        return self._ask(message, on_progress, lambda: False)
+    def load(self, model: str, scheme: str, engine: str, on_progress: OnProgress) -> Loaded:
+        return self._ask(Loaded, Load(model, scheme, engine), on_progress, lambda: False)
 
     def generate(
-        self, request: Request, folder: Path, on_progress: Callable[[Progress], None], cancelled: Callable[[], bool]
-    ) -> dict:
-        """Run a job; writes clip.mp4 and poster.jpg into `folder`. The result's fields: see wan_ui.queue.work."""
-        message = {"kind": "generate", "request": request.to_dict(), "folder": str(folder)}
-        return self._ask(message, on_progress, cancelled)
+        self, request: Request, folder: Path, on_progress: OnProgress, cancelled: Callable[[], bool]
+    ) -> Result:
+        """Run a job; writes clip.mp4 and poster.jpg into `folder`."""
+        return self._ask(Made, Generate(request, folder), on_progress, cancelled).result
 
-    def lipsync(
-        self, request: Request, folder: Path, on_progress: Callable[[Progress], None], cancelled: Callable[[], bool]
-    ) -> dict:
+    def lipsync(self, request: Request, folder: Path, on_progress: OnProgress, cancelled: Callable[[], bool]) -> Result:
         """Add speech to `request.video`; writes clip.mp4 and poster.jpg into `folder`."""
-        message = {"kind": "lipsync", "request": request.to_dict(), "folder": str(folder)}
-        return self._ask(message, on_progress, cancelled)
+        return self._ask(Made, LipSync(request, folder), on_progress, cancelled).result
 
-    def stages(self, model: str, scheme: str, engine: str, reference: str, folder: Path, on_progress) -> dict:
-        """Hold each stage of the loaded model against a reference: see wan_ui.qa.stages.examine."""
-        message = {"kind": "stages", "model": model, "scheme": scheme, "engine": engine}
-        return self._ask(message | {"reference": reference, "folder": str(folder)}, on_progress, lambda: False)
+    def examine(
+        self, model: str, scheme: str, engine: str, reference: str, folder: Path, on_progress: OnProgress
+    ) -> dict[str, Any]:
+        """Hold each stage of the model against a reference: see wan_ui.qa.stages.examine."""
+        message = Examine(model, scheme, engine, reference, folder)
+        return self._ask(Examined, message, on_progress, lambda: False).report
 
-    def _ask(self, message: dict, on_progress: Callable[[Progress], None], cancelled: Callable[[], bool]) -> dict:
+    def _ask(
+        self, wanted: type[Wanted], message: Asked, on_progress: OnProgress, cancelled: Callable[[], bool]
+    ) -> Wanted:
         """Send, then follow progress. Raises UserError, Cancelled, WorkerDied or WorkerError, and what the callbacks
         raise; of these only an answer of the child's leaves it alive."""
         self.partial = None
         if not self.alive():
             self.start()
-        number = next(self.numbers)
         try:
-            answer = self._follow(message | {"number": number}, on_progress, cancelled)
+            answer = self._follow(Letter(next(self.ids), message), on_progress, cancelled)
         except BaseException:
             self.kill()
             raise
-        self.loaded = tuple(answer["loaded"] or ())
-        return _result(answer)
+        self.loaded = answer.loaded
+        match answer.content:
+            case Stopped():
+                raise Cancelled
+            case Refused(words, field):
+                raise UserError(words, field=field)
+            case Failed(stack):
+                raise WorkerError(stack)
+            case content if isinstance(content, wanted):
+                return content
+        raise WorkerError(f"{type(message).__name__} was answered with {type(answer.content).__name__}")
 
-    def _follow(self, message: dict, on_progress: Callable[[Progress], None], cancelled: Callable[[], bool]) -> dict:
+    def _follow(self, letter: Letter, on_progress: OnProgress, cancelled: Callable[[], bool]) -> Letter:
         """The answer that ends the message."""
         progress, deadline, cancel_sent = Progress("start"), self._deadline(), False
-        self._send(message, progress)
+        self._send(letter, progress)
         while True:
-            answer = self._receive(progress)
-            if answer is not None and answer.get("number") != message["number"]:
-                log.warning("an answer of the worker to another message is dropped: %s", answer.get("kind"))
-            elif answer is not None and answer["kind"] == "partial":
-                self.partial = answer["result"]
-            elif answer is not None and answer["kind"] != "progress":
-                return answer
-            elif answer is not None:
-                progress = Progress(**answer["progress"])
-                on_progress(progress)
-                if not cancel_sent:
-                    deadline = self._deadline()
+            answer = self._receive(letter.id, progress)
+            match answer and answer.content:
+                case None:
+                    pass
+                case Partial(result):
+                    self.partial = result
+                case Entered(progress):
+                    on_progress(progress)
+                    if not cancel_sent:
+                        deadline = self._deadline()
+                case _:
+                    return answer
             if self.ending.is_set():
                 raise Cancelled
             if not cancel_sent and cancelled():
                 cancel_sent, deadline = True, time.monotonic() + CANCEL_GRACE
-                self._send({"kind": "cancel", "number": message["number"]}, progress)
+                self._send(Letter(letter.id, Cancel()), progress)
             if time.monotonic() > deadline:
                 if cancel_sent:
                     raise Cancelled
@@ -167,18 +194,26 @@ class Worker:
                     "stopped. WAN_UI_STAGE_TIMEOUT allows more time."
                 )
 
-    def _send(self, message: dict, progress: Progress) -> None:
+    def _send(self, letter: Letter, progress: Progress) -> None:
         try:
-            self.pipe.send_bytes(json.dumps(message).encode())
+            self.pipe.send_bytes(messages.to_json(letter))
         except (BrokenPipeError, ConnectionResetError):
             raise WorkerDied(self._epitaph(progress)) from None
 
-    def _receive(self, progress: Progress) -> dict | None:
-        """The next answer; None when there is none for a moment."""
+    def _receive(self, letter_id: int, progress: Progress) -> Letter | None:
+        """The next answer to that message; None when there is none for a moment."""
         try:
-            return json.loads(self.pipe.recv_bytes()) if self.pipe.poll(POLL) else None
+            answer = messages.from_json(self.pipe.recv_bytes()) if self.pipe.poll(POLL) else None
         except (EOFError, BrokenPipeError, ConnectionResetError):
             raise WorkerDied(self._epitaph(progress)) from None
+        except NotUnderstood as error:
+            if error.id == letter_id:
+                raise WorkerError(f"the worker has answered with {error}") from None
+            answer = None
+        if answer is not None and answer.id != letter_id:
+            log.warning("an answer of the worker to another message is dropped: %s", type(answer.content).__name__)
+            return None
+        return answer
 
     def _deadline(self) -> float:
         return time.monotonic() + self.settings.stage_timeout
@@ -190,6 +225,7 @@ class Worker:
             self.process.join()
 
     def _epitaph(self, progress: Progress) -> str:
+        assert self.process is not None
         self.process.join(5)
         code = self.process.exitcode
         stack = Path(self.stderr.name).read_text(encoding="utf-8", errors="replace").strip()
@@ -216,15 +252,3 @@ def describe(progress: Progress) -> str:
     if progress.total:
         words += f" step {progress.step}/{progress.total}"
     return f"{words}, {progress.detail}" if progress.detail else words
-
-
-def _result(answer: dict) -> dict:
-    match answer["kind"]:
-        case "done":
-            return answer["result"]
-        case "cancelled":
-            raise Cancelled
-        case "user_error":
-            raise UserError(answer["message"], field=answer["field"])
-        case _:
-            raise WorkerError(answer["traceback"])

@@ -18,7 +18,7 @@ from PIL import Image
 from wan_ui.catalog import find_model, load_catalog
 from wan_ui.errors import UserError
 from wan_ui.machine.cpus import allowed_cpus
-from wan_ui.machine.hardware import engine_name
+from wan_ui.machine.engine_choice import choose_engine
 from wan_ui.media.muxer import read_frames
 from wan_ui.qa import synthetic
 from wan_ui.queue.intake import Draft
@@ -50,7 +50,7 @@ def lay_out(settings: Settings, draft: Draft, folder: str) -> Settings:
     """Files of random weights for the draft's model below `folder`; settings that find them."""
     model = find_model(load_catalog(settings.catalog), draft.model or settings.model)
     settings = replace(settings, models=Path(folder) / "models")
-    engine = engine_name(draft.engine or settings.engine, settings)
+    engine = choose_engine(draft.engine or settings.engine, settings).name
     synthetic.write(model, model.scheme(draft.scheme or settings.scheme), settings, engine)
     return settings
 
@@ -86,21 +86,21 @@ def bench(settings: Settings, draft: Draft, clips: int, *, random_weights: bool 
             pipeline.close()
     imported, torch_loaded = import_seconds()
     warm = jobs[1:]
-    stages = {s: statistics.median(job.result["seconds"].get(s, 0.0) for job in warm) for s in STAGES if s != "load"}
-    steps = [statistics.median(times) for times in zip(*(job.result["step_seconds"] for job in warm), strict=True)]
-    memory = {name: max(job.result["memory"][name] for job in jobs) for name in jobs[0].result["memory"]}
+    stages = {s: statistics.median(job.result.seconds.get(s, 0.0) for job in warm) for s in STAGES if s != "load"}
+    steps = [statistics.median(times) for times in zip(*(job.result.step_seconds for job in warm), strict=True)]
+    memory = {name: max(job.result.memory[name] for job in jobs) for name in jobs[0].result.memory}
     request = jobs[0].request
     return {
         "machine": machine(),
         "model": request.model,
         "scheme": request.scheme,
-        "engine": jobs[0].result["facts"]["engine"],
-        "facts": jobs[0].result["facts"],
+        "engine": jobs[0].result.facts["engine"],
+        "facts": jobs[0].result.facts,
         "size": f"{request.width}x{request.height}",
         "frames": request.frames,
         "steps": request.steps,
         "first_clip_s": round(seconds[0], 2),
-        "load_s": round(jobs[0].result["load_seconds"], 2),
+        "load_s": round(jobs[0].result.load_seconds or 0.0, 2),
         "warm_clip_s": round(statistics.median(seconds[1:]), 2),
         "stages_s": {stage: round(spent, 2) for stage, spent in stages.items() if spent},
         "steps_s": [round(spent, 3) for spent in steps],

@@ -100,7 +100,7 @@ def render(pipeline: Pipeline, draft: Draft) -> tuple[Path, float]:
     job = pipeline.wait(pipeline.submit(draft))
     if job.state != "done":
         raise UserError(job.error or f"the job was {job.state}")
-    return pipeline.clip(job), sum(job.result["seconds"].values())
+    return pipeline.clip(job), sum(job.result.seconds.values())
 
 
 def check(

@@ -99,7 +99,7 @@ async def generate(
     if PIPELINE.clip(job) is None:
         raise gr.Error("The clip was made, but its file is not there any more.", print_exception=False)
     warning = {"warning": job.error} if job.error else {}  # the clip is there, but it does not speak
-    return str(PIPELINE.clip(job)), {"job": job.id, **job.request.public(), **job.result, **warning}
+    return str(PIPELINE.clip(job)), {"job": job.id, **job.request.public(), **job.result.public(), **warning}
 
 
 def _loras(lines) -> tuple[LoraSpec, ...]:

@@ -200,7 +200,7 @@ def _clips(jobs: list[Job]) -> list[dict]:
             "name": f"{name} ({k + 1})" if names.count(name) > 1 else name,
             "settings": {
                 **job.request.public(),
-                "facts": job.result.get("facts", {}),
+                "facts": job.result.facts,
                 "seconds": round(spent(job), 2),
             },
         }
@@ -210,7 +210,7 @@ def _clips(jobs: list[Job]) -> list[dict]:
 
 def _name(job: Job) -> str:
     """ "fp8, diffusers, seed 5, speaks" """
-    request, engine = job.request, job.result.get("facts", {}).get("engine", "").split(" ")[0]
+    request, engine = job.request, job.result.engine_ran
     seed = f"seed {request.seed}" if request.model else ""
     return ", ".join(filter(None, [request.scheme, engine, seed, "speaks" if speaks(job) else ""])) or title(request)
 

@@ -137,9 +137,9 @@ def specs(chosen: list[dict]) -> tuple[LoraSpec, ...]:
 def last_match(spec: LoraSpec, jobs: list[Job]) -> LoraMatch | None:
     """What became of the same file on the same target in the newest of `jobs` that used it."""
     for job in jobs:
-        for match in job.result.get("loras", ()):
-            if (match["file"], match["target"]) == (spec.file, spec.target):
-                return LoraMatch(**match)
+        for match in job.result.loras:
+            if (match.file, match.target) == (spec.file, spec.target):
+                return match
     return None
 
 

@@ -78,7 +78,7 @@ def title(request: Request) -> str:
 
 
 def spent(job: Job) -> float:
-    return sum(job.result.get("seconds", {}).values())
+    return sum(job.result.seconds.values())
 
 
 def speaks(job: Job) -> bool:

@@ -13,7 +13,7 @@ import gradio as gr
 
 from wan_ui.catalog import Model, Scheme, load_catalog
 from wan_ui.files import places
-from wan_ui.machine.hardware import engine_name
+from wan_ui.machine.engine_choice import choose_engine
 from wan_ui.queue.fetching import DownloadStatus
 from wan_ui.queue.pipeline import ModelStatus
 from wan_ui.settings import Settings
@@ -71,7 +71,7 @@ def offers(settings: Settings) -> list[Offer]:
 
 @functools.lru_cache(maxsize=1)
 def _offers(settings: Settings, _: int) -> list[Offer]:
-    engine = engine_name(settings.engine, settings)
+    engine = choose_engine(settings.engine, settings).name
     return [
         Offer(
             model,
@@ -183,7 +183,7 @@ def _about(model: Model, scheme: Scheme, settings: Settings) -> str:
 def _memory(model: Model, scheme: Scheme, settings: Settings) -> str:
     """For the smallest and the largest size that a model offers: all on the GPU, and with offload."""
     sizes = sorted(model.sizes, key=lambda size: size[0] * size[1])
-    ends, engine = [sizes[0], sizes[-1]], engine_name(settings.engine, settings)
+    ends, engine = [sizes[0], sizes[-1]], choose_engine(settings.engine, settings).name
     everything, least = zip(*(places.gpu_memory_wanted(model, scheme, engine, size) for size in ends), strict=True)
     (low, high), (few, many) = everything, least
     first, last = (f"{width} × {height}" for width, height in ends)

@@ -68,7 +68,7 @@ def job_card(
             return _waiting(job, position, status, catalog) + mishap
         return _running(job, history, queued) + mishap
     if job.state == "done":
-        parts = [f"{STAGE_WORDS[stage][0].lower()} {spent:.1f}" for stage, spent in job.result["seconds"].items()]
+        parts = [f"{STAGE_WORDS[stage][0].lower()} {spent:.1f}" for stage, spent in job.result.seconds.items()]
         trouble = _note(problem(job), bad=True)
         kind = "bad" if trouble else "good"
         see = f'<button type="button" class="w-button" data-see="{job.id}">Show it</button>' if unseen else ""

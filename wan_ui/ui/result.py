@@ -7,7 +7,6 @@ import gradio as gr
 from wan_ui.catalog import Model
 from wan_ui.queue.jobs import Job
 from wan_ui.queue.pipeline import PIPELINE
-from wan_ui.request import LoraMatch
 from wan_ui.ui.markup import STATE_WORDS, file_url, model_name, problem, seconds, speaks, spent, text, title
 
 # The quoted names are the events this part sends; each carries the id of the job.
@@ -75,9 +74,8 @@ def _stage(job: Job) -> str:
 
 def _about(job: Job, catalog: dict[str, Model]) -> str:
     request, result = job.request, job.result
-    fps = result.get("fps")
-    frames = result.get("frames", request.frames)
-    length = f"{frames} frames" + (f", {frames / fps:.1f} s at {fps:g} fps" if fps else "")
+    frames = request.frames if result.frames is None else result.frames
+    length = f"{frames} frames" + (f", {frames / result.fps:.1f} s at {result.fps:g} fps" if result.fps else "")
     facts = {
         "Seed": f"{request.seed}" if request.model else "",
         "Model": model_name(catalog, request.model, request.scheme) if request.model else "",
@@ -86,9 +84,12 @@ def _about(job: Job, catalog: dict[str, Model]) -> str:
         "Steps": f"{request.steps}" if request.steps else "",
         "LoRAs": _loras(job),
         "Speech": f"{request.audio_seconds:.1f} s" if request.audio and not job.error else "",
-        "Time": seconds(spent(job)) if result.get("seconds") else "",
+        "Time": seconds(spent(job)) if result.seconds else "",
     }
-    choices = {key.replace("_", " ").capitalize(): value for key, value in result.get("facts", {}).items()}
+    made = dict(result.facts)
+    if result.engine_why:
+        made["engine"] = f"{result.engine_ran} ({result.engine_why})"
+    choices = {key.replace("_", " ").capitalize(): value for key, value in made.items()}
     choices.pop("Loras", None)  # said above
     how = f'<details class="w-how"><summary>How it was made</summary>{_list(choices)}</details>' if choices else ""
     trouble = f'<p class="w-note bad">{text(job.error)}</p>' if job.state == "done" and job.error else ""
@@ -103,8 +104,8 @@ def _sentence(words: str) -> str:
 
 def _loras(job: Job) -> str:
     """What each became once the job is done, before that what was asked for."""
-    if job.result.get("loras"):
-        return "; ".join(LoraMatch(**match).words for match in job.result["loras"])
+    if job.result.loras:
+        return "; ".join(match.words for match in job.result.loras)
     return "; ".join(f"{spec.file} x{spec.strength:g}, {spec.target.replace('_', ' ')}" for spec in job.request.loras)
 
 

@@ -1,0 +1,40 @@
+"""Which engine runs, and why: the one place where "auto" becomes an engine, for the page and the worker alike."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from wan_ui.errors import UserError
+from wan_ui.machine import hardware
+from wan_ui.settings import ENGINES, Settings
+
+
+@dataclass(frozen=True)
+class EngineChoice:
+    """name: diffusers | lightx2v; why: "asked for", or "auto: " and the reason."""
+
+    name: str
+    why: str
+
+    @property
+    def words(self) -> str:
+        """ "diffusers (auto: no CUDA GPU)" """
+        return f"{self.name} ({self.why})"
+
+
+def choose_engine(asked: str, settings: Settings, fault: Callable[[], str] = lambda: "") -> EngineChoice:
+    """The engine for `auto | diffusers | lightx2v`. Raises UserError for another name; imports no torch.
+
+    fault  for the worker, which can try: "" when LightX2V works in this process, else why not. Of "auto" alone it is
+           asked, and only where LightX2V and a GPU seem to be here
+    """
+    if asked not in ENGINES:
+        raise UserError(f"engine: {asked!r} is not known; choose one of {', '.join(ENGINES)}", field="engine")
+    if asked != "auto":
+        return EngineChoice(asked, "asked for")
+    if not settings.lightx2v_path and not hardware.nvidia_gpu():
+        missing = "no CUDA GPU"  # LightX2V would not help, so nothing is said of how to get it
+    else:
+        missing = hardware.lightx2v_missing(settings) or fault()
+    if missing:
+        return EngineChoice("diffusers", f"auto: {missing}")
+    return EngineChoice("lightx2v", "auto: it is here, and so is a CUDA GPU")
