@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from wan_ui.catalog import Scheme
-from wan_ui.engines import diffusers, lightx2v, lightx2v_config
+from wan_ui.engines import diffusers, lightx2v
 from wan_ui.qa import layouts, synthetic
 from wan_ui.settings import settings
 
@@ -53,7 +53,6 @@ def test_experts_as_in_the_diffusers_engine(load, reference, model, monkeypatch,
 
     monkeypatch.setattr(lightx2v, "locate", found)
     monkeypatch.setattr(diffusers, "locate", found)
-    monkeypatch.setattr(lightx2v_config, "config_file", lambda *_: lightx2v_config.FOLDER / "wan-tiny-gguf-Q8_0.json")
     production, other = load(scheme), reference(model, scheme)
     generator = torch.Generator().manual_seed(3)
     latents, condition = (torch.randn(size, 3, 8, 8, generator=generator) for size in (16, 20))

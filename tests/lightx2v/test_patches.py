@@ -13,7 +13,7 @@ from wan_ui import patches
 from wan_ui.engines.lightx2v_config import checkout
 from wan_ui.files import places
 from wan_ui.machine.hardware import Hardware
-from wan_ui.patches import copy_back, embedded_sizes, fp8_scales, fp8_sgl, gguf_pinned, post_weight, t5_offload
+from wan_ui.patches import copy_back, embedded_sizes, fp8_scales, fp8_sgl, gguf_pinned, t5_offload
 from wan_ui.patches.record import Facts, in_source, resolve
 
 WEIGHT = "blocks.0.self_attn.q.weight"
@@ -150,27 +150,6 @@ def test_fp8_sgl(lightx2v, unpatched, experts):
     exact = x.float() @ dequantise_fp8(*tensors.values()).t()
     errors = [((product(kernel).float() - exact).norm() / exact.norm()).item() for kernel in ("fp8-sgl", "fp8-torchao")]
     assert errors[0] <= errors[1] < 0.05
-
-
-def test_post_weight(lightx2v, unpatched):
-    from lightx2v.models.networks.wan.model import WanModel
-
-    class Group:
-        def __getattr__(self, name):
-            return lambda *args: None
-
-    dense = WanModel.__new__(WanModel)
-    dense.pre_weight = dense.transformer_weights = Group()
-    with pytest.raises(AttributeError, match="post_weight"):
-        dense._update_lora({}, 1.0)
-    post_weight.PATCH.apply(None)
-    try:
-        post_weight.PATCH.verify(None)
-        dense.post_weight = WanModel.post_weight_class({})
-        dense._update_lora({}, 1.0)
-        dense._remove_lora()
-    finally:
-        WanModel.post_weight_class = None
 
 
 def waiting(monkeypatch):

@@ -49,13 +49,82 @@ def paths(tmp_path):
     return make
 
 
-def test_every_file_has_a_scheme_every_key_an_explanation():
-    files = {path.name for path in config.FOLDER.glob("*.json")}
-    assert files == {config.config_file(model, scheme).name for model, scheme in SCHEMES} | {"default.json"}
-    explained = set(re.findall(r"^\| `(\w+)` \|", (config.FOLDER / "README.md").read_text(), re.MULTILINE))
-    assert explained == config.KEYS
-    for name in files:
-        config.read_config(config.FOLDER / name)
+README = (config.FOLDER / "README.md").read_text()
+
+
+def test_every_key_has_an_explanation():
+    assert set(re.findall(r"^\| `(\w+)` \|", README, re.MULTILINE)) == config.KEYS
+
+
+@pytest.mark.parametrize(("model", "scheme"), SCHEMES, ids=lambda value: value.name)
+def test_all_schemes_are_decided_alike(model, scheme):
+    assert config.wished(model, scheme, SETTINGS) == {
+        "attention": "auto",
+        "fp8_kernel": "auto",
+        "t5_fp8_kernel": "fp8-torchao",
+        "modulate_type": "auto",
+        "offload": "auto",
+        "rms_norm_type": "torch_native",
+        "rope_type": "auto",
+        "use_compile": "auto",
+        "use_tiling_vae": False,
+    }
+
+
+def test_a_file_says_what_differs_and_the_readme_why():
+    default, files = json.loads(config.DEFAULT.read_text()), set(config.FOLDER.glob("*.json")) - {config.DEFAULT}
+    assert files <= {config.difference_file(model, scheme) for model, scheme in SCHEMES}
+    differences = [(path.name, key, value) for path in files for key, value in json.loads(path.read_text()).items()]
+    for name, key, value in differences:
+        assert default[key] != value, f"{name}: {key} is as in default.json"
+    explained = re.findall(r"^\| `(\S+\.json)` \| `(\w+)` \|", README, re.MULTILINE)
+    assert sorted(explained) == sorted((name, key) for name, key, _ in differences)
+
+
+def test_a_scheme_of_its_own_kind(tmp_path, monkeypatch):
+    monkeypatch.setattr(config, "FOLDER", tmp_path)
+    (tmp_path / "wan-tiny-fp8.json").write_text('{"use_tiling_vae": true}')
+    assert config.wished(TINY, TINY.scheme("fp8"), SETTINGS)["use_tiling_vae"] is True
+    assert config.wished(TINY, TINY.scheme("bf16"), SETTINGS)["use_tiling_vae"] is False
+
+
+def test_what_upstream_is_told(paths):
+    """All of it, for the default scheme of the released model."""
+    model = CATALOG["i2v-a14b"]
+    files = paths(model, model.scheme("fp8"), 1)
+    assert config.choose(model, model.scheme("fp8"), files, H200, SETTINGS).values == {
+        "boundary_step_index": 2,
+        "cpu_offload": False,
+        "cross_attn_1_type": "torch_sdpa",
+        "cross_attn_2_type": "torch_sdpa",
+        "denoising_step_list": [1000, 750, 500, 250],
+        "dit_quant_scheme": "fp8-torchao",
+        "dit_quantized": True,
+        "enable_cfg": False,
+        "fps": 16,
+        "high_noise_quantized_ckpt": str(files.experts[0]),
+        "infer_steps": 4,
+        "low_noise_quantized_ckpt": str(files.experts[1]),
+        "modulate_type": "torch",
+        "offload_granularity": "block",
+        "rms_norm_type": "torch_native",
+        "rope_type": "torch_complex_rope",
+        "sample_guide_scale": [1.0, 1.0],
+        "sample_shift": 5.0,
+        "self_attn_1_type": "torch_sdpa",
+        "t5_cpu_offload": False,
+        "t5_original_ckpt": str(files.t5),
+        "t5_tokenizer_path": str(files.tokenizer),
+        "target_height": 480,
+        "target_video_length": 81,
+        "target_width": 480,
+        "text_len": 512,
+        "use_compile": False,
+        "use_image_encoder": False,
+        "use_tiling_vae": False,
+        "vae_cpu_offload": False,
+        "vae_path": str(files.vae),
+    }
 
 
 @pytest.mark.parametrize(("model", "scheme"), SCHEMES, ids=lambda value: value.name)
@@ -166,22 +235,26 @@ def test_kernel_names_work_as_schemes():
     for name in FP8_KERNELS:
         scheme = CATALOG["i2v-a14b"].scheme(name)
         assert (scheme.name, scheme.kind) == (name, "fp8")
-        assert config.config_file(CATALOG["i2v-a14b"], scheme).name == "i2v-a14b-fp8.json"
+        assert config.difference_file(CATALOG["i2v-a14b"], scheme).name == "i2v-a14b-fp8.json"
     with pytest.raises(UserError, match="'fp8-sgl' is not available for ti2v-5b"):
         CATALOG["ti2v-5b"].scheme("fp8-sgl")
 
 
 def test_bad_configurations_are_named(tmp_path):
-    path = tmp_path / "x.json"
-    good = config.read_config(config.config_file(TINY, TINY.scheme("bf16")))
-    for content, words in (
-        ("{", "x.json"),
-        (json.dumps(good | {"rope": "x"}), "x.json: unknown key 'rope'"),
-        (json.dumps({key: value for key, value in good.items() if key != "offload"}), "key 'offload' is missing"),
+    default, own = tmp_path / "default.json", tmp_path / "x.json"
+    good = json.loads(config.DEFAULT.read_text())
+    for path, content, words in (
+        (default, "{", "default.json"),
+        (default, "[]", "default.json: not a table"),
+        (default, json.dumps(good | {"rope": "x"}), "default.json: unknown key 'rope'"),
+        (default, json.dumps({key: good[key] for key in good if key != "offload"}), "key 'offload' is missing"),
+        (own, "{", "x.json"),
+        (own, '{"rope": "x"}', "x.json: unknown key 'rope'"),
     ):
+        default.write_text(json.dumps(good))
         path.write_text(content)
         with pytest.raises(UserError, match=words):
-            config.read_config(path)
+            config.read_config(default, own)
 
 
 def test_the_switch_of_experts_follows_from_the_schedule():

@@ -13,7 +13,6 @@ from tests import dit_files
 from wan_ui import patches
 from wan_ui.__main__ import main
 from wan_ui.catalog import load_catalog
-from wan_ui.families import FAMILIES
 from wan_ui.machine.hardware import Hardware
 from wan_ui.patches import bf16_loader, copy_back, fp8_scales, gc_freeze, gguf_loader
 from wan_ui.patches.record import COMMIT, Facts, PatchError, in_source, is_ours, resolve
@@ -66,11 +65,6 @@ def test_every_patch_says_what_it_is_for():
         ("fp8", Facts(H200, kernel="fp8-sgl"), {"fp8_scales", "fp8_sgl"}),
         ("fp8", Facts(replace(H200, kernels=frozenset({"sgl_kernel"})), kernel="fp8-sgl"), {"fp8_scales"}),
         ("bf16", Facts(H200, offload="model", dtype="FP16"), {"bf16_loader", "copy_back", "t5_offload"}),
-        (
-            "bf16",
-            Facts(H200, family=FAMILIES["5b"], offload="model"),
-            {"bf16_loader", "copy_back", "post_weight", "t5_offload"},
-        ),
         ("bf16", Facts(H200, offload="text"), {"bf16_loader", "t5_offload"}),
     ],
 )

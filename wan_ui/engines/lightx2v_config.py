@@ -1,8 +1,9 @@
 """The configuration that LightX2V is given, and the choices in it: each a value with its reason.
 
-configs/lightx2v/<model>-<scheme>.json holds what a person decides (configs/lightx2v/README.md says why
-for each key); "auto" leaves a value to the machine. What follows from the catalog (steps, shift,
-boundary, strides) and from the files (paths) is added here, so that it cannot contradict them.
+configs/lightx2v/default.json holds what a person decides, <model>-<scheme>.json beside it what is otherwise
+for one scheme (configs/lightx2v/README.md says why); "auto" leaves a value to the machine. What follows from
+the catalog (steps, shift, boundary, strides) and from the files (paths) is added here, so that it cannot
+contradict them.
 """
 
 import importlib.util
@@ -10,6 +11,7 @@ import json
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from wan_ui import patches
 from wan_ui.catalog import Model, Scheme
@@ -25,6 +27,7 @@ from wan_ui.patches.record import Facts
 from wan_ui.settings import ROOT, Settings
 
 FOLDER = ROOT / "configs" / "lightx2v"
+DEFAULT = FOLDER / "default.json"
 KEYS = frozenset(
     {
         "attention", "offload", "fp8_kernel", "t5_fp8_kernel", "rope_type", "modulate_type", "rms_norm_type",
@@ -46,10 +49,9 @@ class Choices:
     compile: bool = False
 
 
-def config_file(model: Model, scheme: Scheme) -> Path:
-    """An alias such as fp8-sgl shares the JSON of its scheme; models of one's own catalog take default.json."""
-    path = FOLDER / f"{model.name}-{f'gguf-{scheme.qtype}' if scheme.kind == 'gguf' else scheme.kind}.json"
-    return path if path.is_file() else FOLDER / "default.json"
+def difference_file(model: Model, scheme: Scheme) -> Path:
+    """Where a scheme says what it wants otherwise, if it does; aliases such as fp8-sgl share the file of theirs."""
+    return FOLDER / f"{model.name}-{f'gguf-{scheme.qtype}' if scheme.kind == 'gguf' else scheme.kind}.json"
 
 
 def check_weights(path: Path, stored: dict[str, Stored], scheme: Scheme) -> int:
@@ -78,22 +80,38 @@ def check_weights(path: Path, stored: dict[str, Stored], scheme: Scheme) -> int:
     return len(finer) if scheme.kind == "fp8" else 0
 
 
-def read_config(path: Path) -> dict:
-    """A JSON of configs/lightx2v. Raises UserError naming the file and the key that is unknown or missing."""
+def read_config(default: Path, difference: Path) -> dict[str, Any]:
+    """The one with the other, where that is there, laid over it.
+
+    Raises UserError naming the file and the key that is unknown, or missing in the default.
+    """
+    values = _read(default)
+    missing = sorted(KEYS - set(values))
+    if missing:
+        raise UserError(f"{default}: key {missing[0]!r} is missing; {_known()}", field="scheme")
+    return values | (_read(difference) if difference.is_file() else {})
+
+
+def _read(path: Path) -> dict[str, Any]:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: {error}", field="scheme") from None
-    unknown, missing = sorted(set(values) - KEYS), sorted(KEYS - set(values))
-    if unknown or missing:
-        what = f"unknown key {unknown[0]!r}" if unknown else f"key {missing[0]!r} is missing"
-        raise UserError(f"{path}: {what}; the keys are {', '.join(sorted(KEYS))}", field="scheme")
+    if not isinstance(values, dict):
+        raise UserError(f"{path}: not a table of keys and values; {_known()}", field="scheme")
+    unknown = sorted(set(values) - KEYS)
+    if unknown:
+        raise UserError(f"{path}: unknown key {unknown[0]!r}; {_known()}", field="scheme")
     return values
 
 
-def wished(model: Model, scheme: Scheme, settings: Settings) -> dict:
-    """The JSON of a model and scheme, with what the settings say instead. Raises UserError as `read_config`."""
-    wishes = read_config(config_file(model, scheme))
+def _known() -> str:
+    return f"the keys are {', '.join(sorted(KEYS))}"
+
+
+def wished(model: Model, scheme: Scheme, settings: Settings) -> dict[str, Any]:
+    """What is decided for a model and scheme, with what the settings say instead. Raises UserError as `read_config`."""
+    wishes = read_config(DEFAULT, difference_file(model, scheme))
     if settings.lightx2v_attention != "auto":
         wishes["attention"] = settings.lightx2v_attention
     if settings.lightx2v_offload != "auto":
@@ -117,7 +135,7 @@ def choose(model: Model, scheme: Scheme, paths: Paths, hardware: Hardware, setti
     rope, rope_why = chooser.kernel("rope", wishes["rope_type"], ("torch_real_rope",) if compiled else ())
     norm, norm_why = chooser.kernel("norm", wishes["rms_norm_type"])
     dtype, dtype_why = _dtype(settings, hardware)
-    facts = Facts(hardware, model.family, model.embedded, kernel, offload, dtype)
+    facts = Facts(hardware, model.embedded, kernel, offload, dtype)
     values = {
         "self_attn_1_type": attention,
         "cross_attn_1_type": attention,
@@ -156,7 +174,7 @@ def patch_report(model: Model, scheme: Scheme, settings: Settings) -> list[dict]
         facts = choose(model, scheme, paths, hardware, settings).facts
     except UserError:  # files or a kernel are missing: tell what can be told without them
         kernel = {"bf16": "Default", "fp8": "fp8-torchao"}.get(scheme.kind, f"gguf-{scheme.qtype}")
-        facts = Facts(hardware, model.family, model.embedded, kernel, "none" if hardware.device == "cuda" else "model")
+        facts = Facts(hardware, model.embedded, kernel, "none" if hardware.device == "cuda" else "model")
     return patches.report(facts, scheme, checkout(settings))
 
 

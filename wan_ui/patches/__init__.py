@@ -20,7 +20,6 @@ from wan_ui.patches import (
     gc_freeze,
     gguf_loader,
     gguf_pinned,
-    post_weight,
     t5_offload,
     t5_tokenizer,
 )
@@ -34,7 +33,6 @@ PATCHES: tuple[Patch, ...] = (
     fp8_scales.PATCH,
     fp8_sgl.PATCH,
     copy_back.PATCH,
-    post_weight.PATCH,
     t5_tokenizer.PATCH,
     t5_offload.PATCH,
     gc_freeze.PATCH,

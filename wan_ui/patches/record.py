@@ -16,7 +16,6 @@ from typing import Any
 
 from wan_ui.catalog import Scheme
 from wan_ui.errors import UserError
-from wan_ui.families import FAMILIES, Family
 from wan_ui.machine.hardware import Hardware
 
 COMMIT = "f8aee98b5462"  # of ModelTC/LightX2V: what the patches were written for and tested with
@@ -33,7 +32,6 @@ class Facts:
     """
 
     hardware: Hardware
-    family: Family = FAMILIES["a14b"]
     embedded: bool = False
     kernel: str = "Default"
     offload: str = "none"
