@@ -3,7 +3,7 @@
 import torch
 from safetensors.torch import save_file
 
-from wan_ui.files.names import dit_names
+from wan_ui.files.names import dit_name_map
 
 FORMATS = ("lightx2v", "kijai", "model-prefix", "kohya", "peft", "peft-base-model")
 
@@ -22,7 +22,7 @@ def tensor_name(form: str, module: str, leaf: str) -> str:
         case "kohya":
             return f"lora_unet_{module.replace('.', '_')}.{low_rank.get(leaf, leaf)}"
         case "peft":
-            return f"transformer.{dit_names(99)[module]}.{peft.get(leaf, leaf)}"
+            return f"transformer.{dit_name_map(99)[module]}.{peft.get(leaf, leaf)}"
         case "peft-base-model":
             adapter = {"down": "lora_A.default.weight", "up": "lora_B.default.weight"}
             return f"base_model.model.{module}.{adapter.get(leaf, leaf)}"

@@ -10,6 +10,7 @@ import tomllib
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from wan_ui.errors import UserError
 from wan_ui.families import FAMILIES, TIME_STRIDE, Family
@@ -166,7 +167,7 @@ def parse_size(text: str) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
-def _repository(name: str, values: dict) -> Repository:
+def _repository(name: str, values: dict[str, Any]) -> Repository:
     files = {file: KnownFile(**known) for file, known in values.get("files", {}).items()}
     assert all(re.fullmatch(r"([0-9a-f]{64})?", known.sha256) for known in files.values()), f"{name}: sha256"
     repository = Repository(**{**values, "files": files})
@@ -174,7 +175,7 @@ def _repository(name: str, values: dict) -> Repository:
     return repository
 
 
-def _model(name: str, values: dict, repositories: dict[str, Repository]) -> Model:
+def _model(name: str, values: dict[str, Any], repositories: dict[str, Repository]) -> Model:
     values = dict(values)
     schemes = {key: Scheme(name=key, **entry) for key, entry in values.pop("schemes").items()}
     values["sizes"] = tuple(parse_size(size) for size in values["sizes"])

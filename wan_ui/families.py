@@ -127,9 +127,9 @@ class Family:
         return {"channels": frames, "first frame": 1, "none": 0}[self.condition]
 
     def condition_shape(self, width: int, height: int, frames: int) -> tuple[int, int, int, int]:
-        """Shape (c, t, h, w) of what conditions a clip of that size; c and t are 0 without a condition."""
+        """Shape (c, t, h, w) of what conditions a clip of that size; c is 0 without a condition."""
         z, t, h, w = self.vae.latents(width, height, frames)
-        return {"channels": (4 + z, t, h, w), "first frame": (z, 1, h, w), "none": (0, 0, h, w)}[self.condition]
+        return {"channels": (4 + z, t, h, w), "first frame": (z, 1, h, w), "none": (0, t, h, w)}[self.condition]
 
     def root(self, config: Path) -> Path:
         """The model's root, from where the first expert's config.json lies."""

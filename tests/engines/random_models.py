@@ -17,7 +17,7 @@ from transformers import UMT5Config, UMT5EncoderModel
 from wan_ui.catalog import Model
 from wan_ui.engines.device import Choice
 from wan_ui.engines.diffusers import DiffusersEngine
-from wan_ui.files.names import dit_names, inverse, rename, t5_names, vae_names
+from wan_ui.files.names import dit_name_map, inverse, rename, t5_name_map, vae_name_map
 from wan_ui.files.quantise import quantise_file
 
 TEXT_LENGTH = 64
@@ -54,7 +54,7 @@ def write_text_encoder(path: Path, vocabulary: int) -> None:
     )  # fmt: skip
     tensors = randomised(UMT5EncoderModel(config)).state_dict()
     tensors.pop("encoder.embed_tokens.weight")
-    torch.save({k: v.bfloat16() for k, v in rename(tensors, inverse(t5_names(2))).items()}, path)
+    torch.save({k: v.bfloat16() for k, v in rename(tensors, inverse(t5_name_map(2))).items()}, path)
 
 
 def write_dit(path: Path, in_dim: int, out_dim: int) -> dict:
@@ -72,7 +72,7 @@ def write_dit(path: Path, in_dim: int, out_dim: int) -> dict:
             num_layers=2,
         )
     )
-    tensors = rename(model.state_dict(), inverse(dit_names(2)))
+    tensors = rename(model.state_dict(), inverse(dit_name_map(2)))
     save_file({name: tensor.bfloat16().contiguous() for name, tensor in tensors.items()}, path)
     return config
 
@@ -82,7 +82,7 @@ def write_a14b(root: Path) -> None:
     write_tokenizer(root / "google/umt5-xxl")
     write_text_encoder(root / "models_t5_umt5-xxl-enc-bf16.pth", 3 + len(WORDS.split(" ")))
     vae = randomised(AutoencoderKLWan(base_dim=8, dim_mult=[1, 2, 3, 4], num_res_blocks=1))
-    torch.save(rename(vae.state_dict(), inverse(vae_names(4, 1))), root / "Wan2.1_VAE.pth")
+    torch.save(rename(vae.state_dict(), inverse(vae_name_map(4, 1))), root / "Wan2.1_VAE.pth")
     for side, folder in (("high", "HighNoise"), ("low", "LowNoise")):
         (root / f"{side}_noise_model").mkdir()
         config = write_dit(root / "dit.safetensors", 36, 16)

@@ -9,9 +9,9 @@ from diffusers.loaders.single_file_utils import convert_wan_transformer_to_diffu
 from tests.engines.random_models import randomised, write_text_encoder
 from wan_ui.engines import text
 from wan_ui.errors import UserError
-from wan_ui.files.names import count, dit_names, inverse, load_strict, rename, strip_prefix, vae_names
-from wan_ui.files.sizes import vae_layout
-from wan_ui.files.tensors import read_pth
+from wan_ui.files.names import dit_name_map, inverse, rename, strip_prefix, vae_name_map
+from wan_ui.files.sizes import count, vae_layout
+from wan_ui.files.tensors import load_strict, read_pth
 
 DIT = {"num_attention_heads": 2, "attention_head_dim": 12, "text_dim": 8, "freq_dim": 8, "ffn_dim": 16}
 
@@ -24,9 +24,9 @@ def assert_same(got: dict, expected: dict) -> None:
 @pytest.mark.parametrize("layers", [1, 3, 12])
 def test_dit_round_trip_and_converter(layers):
     tensors = WanTransformer3DModel(in_channels=36, num_layers=layers, **DIT).state_dict()
-    original = rename(tensors, inverse(dit_names(layers)))
+    original = rename(tensors, inverse(dit_name_map(layers)))
     assert "blocks.0.self_attn.q.weight" in original and "head.modulation" in original
-    assert_same(rename(original, dit_names(layers)), tensors)
+    assert_same(rename(original, dit_name_map(layers)), tensors)
     assert_same(convert_wan_transformer_to_diffusers(dict(original)), tensors)
 
 
@@ -41,7 +41,7 @@ def test_vae_round_trip_and_layout(dim_mult, blocks, tmp_path):
     temporal = [False, True, True][: len(dim_mult) - 1]
     model = AutoencoderKLWan(base_dim=8, dim_mult=dim_mult, num_res_blocks=blocks, temperal_downsample=temporal)
     tensors = model.state_dict()
-    names = vae_names(len(dim_mult), blocks)
+    names = vae_name_map(len(dim_mult), blocks)
     original = rename(tensors, inverse(names))
     assert "decoder.upsamples.0.residual.2.weight" in original and "conv2.bias" in original
     assert_same(rename(original, names), tensors)

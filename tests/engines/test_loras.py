@@ -11,7 +11,7 @@ from tests import lora_files
 from tests.engines.random_models import make_engine
 from wan_ui.errors import UserError
 from wan_ui.files.dit_file import read_dit, read_parameters
-from wan_ui.files.names import dit_names
+from wan_ui.files.names import dit_name_map
 from wan_ui.files.places import locate
 from wan_ui.files.tensors import float_tensors
 from wan_ui.request import LoraSpec
@@ -59,7 +59,7 @@ def forward(engine, inputs) -> list[torch.Tensor]:
 def merged(engine, experts, index, differences, inputs, strength=1.0) -> torch.Tensor:
     """The expert's output with the differences added to its weights: the reference."""
     from wan_ui.engines import dit
-    from wan_ui.files.names import dit_names, rename
+    from wan_ui.files.names import dit_name_map, rename
 
     path = experts[index]
     tensors = float_tensors(path, read_dit(path))
@@ -67,7 +67,7 @@ def merged(engine, experts, index, differences, inputs, strength=1.0) -> torch.T
         tensors[name] = tensors[name] + strength * difference
     config = dict(engine.experts[index].config)
     model = dit.WanTransformer3DModel(**{key: config[key] for key in config if not key.startswith("_")}).eval()
-    model.load_state_dict(rename(tensors, dit_names(config["num_layers"])), strict=False)
+    model.load_state_dict(rename(tensors, dit_name_map(config["num_layers"])), strict=False)
     with torch.inference_mode():
         return model(**inputs)[0]
 
@@ -294,7 +294,7 @@ def test_the_models_own_pair_stays(a14b, shapes, inputs, tmp_path):
 # ---------------------------------------------------------------- one change in the formats of many trainers
 
 RANK = 4
-THEIRS = dit_names(8)  # Wan-Tiny has 8 blocks
+THEIRS = dit_name_map(8)  # Wan-Tiny has 8 blocks
 DOWN_UP, A_B = ("lora_down.weight", "lora_up.weight"), ("lora_A.weight", "lora_B.weight")
 
 

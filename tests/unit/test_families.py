@@ -92,7 +92,7 @@ def test_another_family_is_a_record_and_an_entry(more):
     models = load_catalog(more.catalog)
     two, one = models["two"], models["one"]
     assert two.family is TEXT_ONLY and two.fps == 16 and one.fps == 24
-    assert TEXT_ONLY.input_channels == 16 and TEXT_ONLY.condition_shape(480, 480, 81) == (0, 0, 60, 60)
+    assert TEXT_ONLY.input_channels == 16 and TEXT_ONLY.condition_shape(480, 480, 81) == (0, 21, 60, 60)
     assert TEXT_ONLY.condition_frames(81) == 0
 
     # files

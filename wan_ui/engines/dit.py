@@ -21,9 +21,9 @@ from torch import nn
 
 from wan_ui.errors import UserError
 from wan_ui.files.dit_file import FP8, Stored, read_dit
-from wan_ui.files.names import dit_names, load_strict, rename
+from wan_ui.files.names import dit_name_map, rename
 from wan_ui.files.quantise import QUANTISED
-from wan_ui.files.tensors import dequantise_fp8, read_blocks, read_plain, read_scale, read_tensor
+from wan_ui.files.tensors import dequantise_fp8, load_strict, read_blocks, read_plain, read_scale, read_tensor
 
 FLOAT32_PARTS = ("time_embedder", "scale_shift_table", "norm2")
 # GGML types that a layer can stay in
@@ -145,7 +145,7 @@ def load_expert(
     # its buffers must be real
     model.rope = type(model.rope)(arguments["attention_head_dim"], arguments["patch_size"], 1024)
 
-    names = dit_names(arguments["num_layers"])
+    names = dit_name_map(arguments["num_layers"])
     tensors = {}
     for name, parameter in stored.items():  # cast and moved one by one, so that only one is in memory twice
         module = name.removesuffix(".weight")

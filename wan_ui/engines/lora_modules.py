@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from wan_ui.engines.lora import Branch, Expert, with_branch
-from wan_ui.files.names import dit_names
+from wan_ui.files.names import dit_name_map
 
 
 class LinearSlot:
@@ -61,7 +61,7 @@ class TensorSlot:
 
 def expert(model: nn.Module, side: str, shapes: dict[str, tuple[int, ...]]) -> Expert:
     """`shapes`: dit_file.parameters of the model."""
-    names = dit_names(len(model.blocks))
+    names = dit_name_map(len(model.blocks))
 
     def slot(module: str) -> LinearSlot | TensorSlot | None:
         if module not in names:

@@ -11,9 +11,9 @@ import torch
 from tokenizers import Tokenizer
 from transformers import UMT5Config, UMT5EncoderModel
 
-from wan_ui.files.names import load_strict, rename, t5_names
+from wan_ui.files.names import rename, t5_name_map
 from wan_ui.files.sizes import t5_sizes
-from wan_ui.files.tensors import read_pth
+from wan_ui.files.tensors import load_strict, read_pth
 from wan_ui.files.tokenizer import clean
 
 
@@ -35,7 +35,7 @@ def load_text_encoder(path: Path, *, dtype: torch.dtype, device: torch.device) -
     with torch.device("meta"):
         model = UMT5EncoderModel(config)
     tensors = {
-        name: tensor.to(device, dtype) for name, tensor in rename(tensors, t5_names(sizes["encoder_layers"])).items()
+        name: tensor.to(device, dtype) for name, tensor in rename(tensors, t5_name_map(sizes["encoder_layers"])).items()
     }
     tensors["encoder.embed_tokens.weight"] = tensors["shared.weight"]  # one table under two names
     load_strict(model, tensors, file=path)

@@ -16,9 +16,9 @@ from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan, p
 from wan_ui.engines import preview, vae_fast
 from wan_ui.errors import UserError
 from wan_ui.files.headers import read_header
-from wan_ui.files.names import load_strict, rename
+from wan_ui.files.names import rename
 from wan_ui.files.sizes import vae_layout
-from wan_ui.files.tensors import read_pth, read_tensor
+from wan_ui.files.tensors import load_strict, read_pth, read_tensor
 
 
 def load_vae(path: Path, *, dtype: torch.dtype, device: torch.device) -> AutoencoderKLWan:

@@ -18,8 +18,10 @@ large: weights of a trained DIT are far below 4, scaled ones fill the type's ran
 import json
 import math
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -114,10 +116,11 @@ def _match(path: Path, header: Header, wanted: dict[str, tuple[int, ...]], whose
                 "Is it the file of another model?"
             )
         module = name.removesuffix(".weight")
-        scales = [tensors.pop(f"{module}.{leaf}", None) for leaf in SCALE_LEAVES]
-        if all(scales):
+        leaves = [f"{module}.{leaf}" for leaf in SCALE_LEAVES]
+        scales = [tensors.pop(leaf) for leaf in leaves if leaf in tensors]
+        if len(scales) > 1:
             raise UserError(_unreadable(path, f"{name} has two scales ({' and '.join(one for one, _ in scales)})"))
-        scale = next((entry[1] for entry in scales if entry), None) if name.endswith(".weight") else None
+        scale = scales[0][1] if scales and name.endswith(".weight") else None
         stored[name] = Stored(file_name, info, shape, scale)
         _numbers_are_known(path, name, stored[name])
     left = [name for name in tensors if name.rpartition(".")[2] not in MARKERS]
@@ -147,11 +150,11 @@ def read_parameters(config: Path) -> dict[str, tuple[int, ...]]:
         raise UserError(f"{config}: not a WanModel config: {type(error).__name__}: {error}") from error
 
 
-def parameters(config: dict) -> dict[str, tuple[int, ...]]:
+def parameters(config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
     """Name -> shape of every parameter of a WanModel. Raises KeyError, TypeError, ValueError for no such config."""
     dim, ffn, layers = (_size(config[name]) for name in ("dim", "ffn_dim", "num_layers"))
     patch = tuple(_size(number) for number in config.get("patch_size", (1, 2, 2)))
-    linears = {
+    linears: dict[str, tuple[int, ...]] = {
         "patch_embedding": (dim, _size(config["in_dim"]), *patch),
         "text_embedding.0": (dim, _size(config.get("text_dim", 4096))),
         "text_embedding.2": (dim, dim),
@@ -160,7 +163,7 @@ def parameters(config: dict) -> dict[str, tuple[int, ...]]:
         "time_projection.1": (6 * dim, dim),
         "head.head": (_size(config["out_dim"]) * math.prod(patch), dim),
     }
-    shapes = {"head.modulation": (1, 2, dim)}
+    shapes: dict[str, tuple[int, ...]] = {"head.modulation": (1, 2, dim)}
     for block in (f"blocks.{i}" for i in range(layers)):
         for attention in ("self_attn", "cross_attn"):
             linears |= {f"{block}.{attention}.{x}": (dim, dim) for x in "qkvo"}
@@ -174,19 +177,19 @@ def parameters(config: dict) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def _size(number) -> int:
-    if type(number) is not int or not 1 <= number <= 2**20:
+def _size(number: Any) -> int:
+    if not isinstance(number, int) or isinstance(number, bool) or not 1 <= number <= 2**20:
         raise ValueError(f"a size of {str(number)[:40]}")
     return number
 
 
-def _own_sizes(path: Path, header: Header) -> dict:
+def _own_sizes(path: Path, header: Header) -> dict[str, int]:
     """The config.json's sizes, read off the tensors. Raises UserError."""
     tensors = own_tensors(header)
 
     def shape(name: str) -> tuple[int, ...]:
         if name not in tensors or not tensors[name][1].shape:
-            _say_what_is_missing(path, header, tensors, {name: ()}, "")
+            _say_what_is_missing(path, header, tensors, [name], "")
         return tensors[name][1].shape
 
     numbers = {int(match[1]) for name in tensors if (match := re.match(r"blocks\.(\d{1,4})\.", name))}
@@ -208,7 +211,7 @@ def unfolds(stored: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
     GGML has four dimensions, and writers differ in how they fold the patch embedding's five.
     """
 
-    def ends(shape) -> set[int]:
+    def ends(shape: tuple[int, ...]) -> set[int]:
         return {math.prod(shape[: i + 1]) for i in range(len(shape))} | {1}
 
     if math.prod(stored) != math.prod(wanted):
@@ -226,7 +229,9 @@ def refuse_parts(path: Path, header: Header) -> None:
         )
 
 
-def _say_what_is_missing(path: Path, header: Header, tensors: dict, wanted: dict, whose: str) -> None:
+def _say_what_is_missing(
+    path: Path, header: Header, tensors: Collection[str], wanted: Collection[str], whose: str
+) -> NoReturn:
     missing = [name for name in wanted if name not in tensors]
     blocks = {match[1] for name in tensors if (match := re.match(r"blocks\.(\d+)\.", name))}
     layers = len({name.split(".")[1] for name in wanted if name.startswith("blocks.")})

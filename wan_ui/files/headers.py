@@ -15,6 +15,7 @@ import struct
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from wan_ui.errors import UserError
 from wan_ui.valid_text import valid_name, valid_text
@@ -53,7 +54,7 @@ class TensorInfo:
 class Header:
     """metadata: safetensors' texts; GGUF's texts, numbers and arrays of up to MAX_ITEMS of them."""
 
-    metadata: dict
+    metadata: dict[str, Any]
     tensors: dict[str, TensorInfo]
 
 
@@ -93,7 +94,7 @@ class _Reader:
             raise damaged(self.path, f"the GGUF header ends early ({self.size} bytes in all)")
         self.file.seek(count, 1)
 
-    def number(self, code: str):
+    def number(self, code: str) -> Any:
         return struct.unpack("<" + code, self.bytes(struct.calcsize("<" + code)))[0]
 
     def string(self) -> str:
@@ -108,7 +109,7 @@ class _Reader:
             raise damaged(self.path, f"a GGUF name of {len(name)} characters")
         return name
 
-    def value(self, kind: int):
+    def value(self, kind: int) -> Any:
         """None for an array of more than MAX_ITEMS."""
         if kind == GGUF_STRING:
             return self.string()
@@ -117,7 +118,8 @@ class _Reader:
             if item in GGUF_SCALARS:
                 size = count * struct.calcsize("<" + GGUF_SCALARS[item])
                 if count > MAX_ITEMS:
-                    return self.skip(size)
+                    self.skip(size)
+                    return None
                 return list(struct.unpack(f"<{count}{GGUF_SCALARS[item]}", self.bytes(size)))
             if item == GGUF_STRING and count <= MAX_ITEMS:
                 return [self.string() for _ in range(count)]
@@ -204,7 +206,7 @@ def safetensors_header(path: Path, limit: int = MAX_HEADER) -> Header:
     Metadata that is not text, which the format does not allow, is left out.
     """
 
-    def unique(pairs):
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         names = [name for name, _ in pairs]
         if len(set(names)) != len(names):
             raise damaged(path, "the safetensors header has a name twice")
@@ -244,7 +246,7 @@ def safetensors_header(path: Path, limit: int = MAX_HEADER) -> Header:
     return Header({valid_text(key): valid_text(value) for key, value in texts if isinstance(value, str)}, tensors)
 
 
-def _entry(path: Path, name: str, entry, start: int) -> TensorInfo:
+def _entry(path: Path, name: str, entry: Any, start: int) -> TensorInfo:
     """One tensor of a safetensors header; the data begin at byte `start`."""
     if len(name) > MAX_NAME or name != valid_text(name):
         raise damaged(path, f"a tensor is called {valid_text(name[:80])!r}")
@@ -270,14 +272,14 @@ def check_pth(path: Path) -> None:
         raise damaged(path, "not a torch checkpoint (no zip directory; truncated?)")
 
 
-def expert_side(path: Path, metadata: dict) -> str:
+def expert_side(path: Path, metadata: dict[str, Any]) -> str:
     """ "high", "low" or "" for which noise expert a DIT file says it is.
 
     Metadata (`general.name` in GGUF, any text in safetensors) counts before the file's name.
     """
     texts = [str(value) for key, value in metadata.items() if isinstance(value, str) and len(value) < 500 and key]
     for text in (*texts, path.name):
-        found = {match.lower() for match in re.findall(r"(?i)(high|low)[-_ ]?noise", text)}
+        found: set[str] = {match.lower() for match in re.findall(r"(?i)(high|low)[-_ ]?noise", text)}
         if len(found) == 1:
             return found.pop()
     return ""

@@ -1,4 +1,4 @@
-"""Names: original Wan tensor names <-> the names of the diffusers and transformers modules.
+"""Name maps: original Wan tensor names -> the names of the diffusers and transformers modules.
 
 The files on disk always carry the original names, since LightX2V, ComfyUI and the official release
 read those. diffusers' own converters hard-code the sizes of the released models (4 VAE stages with
@@ -10,12 +10,8 @@ tests/engines/test_checkpoints.py holds them against `convert_wan_transformer_to
 `convert_wan_vae_to_diffusers` of diffusers 0.42.1.
 """
 
-import re
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
-
-from wan_ui.errors import UserError
 
 PREFIXES = ("model.diffusion_model.", "diffusion_model.")
 
@@ -28,7 +24,7 @@ def strip_prefix(name: str) -> str:
     return name
 
 
-def dit_names(layers: int) -> dict[str, str]:
+def dit_name_map(layers: int) -> dict[str, str]:
     """Original WanModel -> WanTransformer3DModel, for a DIT of `layers` blocks."""
     names = {
         "patch_embedding": "patch_embedding",
@@ -50,7 +46,7 @@ def dit_names(layers: int) -> dict[str, str]:
     return names
 
 
-def t5_names(layers: int) -> dict[str, str]:
+def t5_name_map(layers: int) -> dict[str, str]:
     """Original umt5 encoder (wan/modules/t5.py) -> UMT5EncoderModel, for `layers` blocks."""
     names = {"token_embedding": "shared", "norm": "encoder.final_layer_norm"}
     block = {
@@ -76,7 +72,7 @@ def _resample(ours: str, theirs: str) -> dict[str, str]:
     return {f"{ours}.resample.1": f"{theirs}.resample.1", f"{ours}.time_conv": f"{theirs}.time_conv"}
 
 
-def vae_names(stages: int, num_res_blocks: int) -> dict[str, str]:
+def vae_name_map(stages: int, num_res_blocks: int) -> dict[str, str]:
     """Original Wan2.1 VAE -> AutoencoderKLWan (is_residual=False), for any number of stages and blocks.
 
     Both sides number the encoder's layers in one flat list; in the decoder the original does too,
@@ -119,7 +115,7 @@ def inverse(names: Mapping[str, str]) -> dict[str, str]:
 
 
 def rename(tensors: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
-    """`tensors` with every name mapped; a name that the map does not know is kept, for `load_strict` to report."""
+    """`tensors` with every name mapped; one that the map does not know is kept, for `tensors.load_strict` to report."""
     renamed = {}
     for name, tensor in tensors.items():
         module, _, leaf = name.rpartition(".")
@@ -130,33 +126,3 @@ def rename(tensors: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, An
         else:
             renamed[name] = tensor
     return renamed
-
-
-def load_strict(module, tensors: dict[str, Any], *, file: Path) -> None:
-    """Put `tensors` into `module` as they are (assign, no copy and no cast), all or nothing.
-
-    Raises UserError naming the file and the first missing or unexpected names, or the first shape
-    that differs, expected against got.
-    """
-    expected = module.state_dict()
-    missing = [name for name in expected if name not in tensors]
-    unexpected = [name for name in tensors if name not in expected]
-    if missing or unexpected:
-        parts = []
-        if missing:
-            parts.append(f"{len(missing)} tensors are missing (first: {', '.join(missing[:3])})")
-        if unexpected:
-            parts.append(f"{len(unexpected)} are unexpected (first: {', '.join(unexpected[:3])})")
-        raise UserError(f"{file}: does not fit {type(module).__name__}: {'; '.join(parts)}. Is it the right file?")
-    for name, tensor in tensors.items():
-        if tuple(tensor.shape) != tuple(expected[name].shape):
-            raise UserError(
-                f"{file}: tensor {name} has shape {tuple(tensor.shape)}, expected {tuple(expected[name].shape)}"
-                f" by the model's config. Is it the right file?"
-            )
-    module.load_state_dict(tensors, strict=True, assign=True)
-
-
-def count(names, pattern: str) -> int:
-    """1 + the largest number that group 1 of `pattern` matches at the start of any of `names`; 0 if none."""
-    return 1 + max((int(match[1]) for name in names if (match := re.match(pattern, name))), default=-1)

@@ -11,6 +11,7 @@ import re
 import urllib.error
 import urllib.request
 from pathlib import Path
+from typing import Any
 
 from wan_ui.catalog import Model, Scheme, load_catalog
 from wan_ui.errors import UserError
@@ -71,10 +72,10 @@ def ask(repo: str, settings: Settings) -> tuple[str, dict[str, tuple[int, str]]]
     return commit, files
 
 
-def _facts(entry: dict) -> tuple[int, str]:
+def _facts(entry: dict[str, Any]) -> tuple[int, str]:
     """Small files are in git itself and have no sha256."""
     lfs = entry.get("lfs") or {}
-    sha256 = lfs.get("sha256", "")
+    sha256: str = lfs.get("sha256", "")
     if sha256 and not re.fullmatch("[0-9a-f]{64}", sha256):
         raise ValueError(f"{sha256!r} is not a checksum")
     return int(lfs.get("size") or entry.get("size") or 0), sha256

@@ -106,24 +106,27 @@ def locate(model: Model, scheme: Scheme, settings: Settings, engine: str = "diff
         hint = [] if model.embedded else [f"`python -m wan_ui download {model.name} {scheme.name}` fetches them."]
         raise UserError("\n".join([heading, *lines, *hint]))
 
+    here = {ref: path for ref, path in found.items() if path is not None}
+
     def path(file: str) -> Path:
-        return found[_ref(model, file)]
+        return here[_ref(model, file)]
 
     if model.vae and engine == "diffusers":
-        vae = found[f"{model.vae}/config.json"].parent
+        vae = here[f"{model.vae}/config.json"].parent
     else:
         vae = path(model.family.vae.file)
     if model.embedded:
-        experts = tuple(_derived(model, scheme, expert, settings) for expert in model.family.experts)
+        shipped = {expert: path(expert.shipped) for expert in model.family.experts}
+        experts = tuple(_derived(model, scheme, expert, shipped, settings) for expert in shipped)
     else:
-        experts = tuple(found[ref] for ref in scheme.experts)
+        experts = tuple(here[ref] for ref in scheme.experts)
     return Paths(
         experts=experts,
         configs=tuple(path(expert.config) for expert in model.family.experts),
-        t5=found[_t5(model, engine)],
+        t5=here[_t5(model, engine)],
         tokenizer=path(TOKENIZER_FILES[0]).parent,
         vae=vae,
-        loras=tuple(found[ref] for ref in scheme.distill_loras),
+        loras=tuple(here[ref] for ref in scheme.distill_loras),
     )
 
 
@@ -184,26 +187,21 @@ def address(model: Model, ref: str, settings: Settings) -> str:
     return f"{settings.hub}/{repo}/resolve/{model.revision(repo)}/{file}"
 
 
-def _derived(model: Model, scheme: Scheme, expert: Expert, settings: Settings) -> Path:
+def _derived(model: Model, scheme: Scheme, expert: Expert, shipped: dict[Expert, Path], settings: Settings) -> Path:
     """An expert of an embedded model in the wanted scheme: the shipped file, or one derived from it."""
-    shipped = _shipped(model, settings)[model.family.experts.index(expert)]
     kind = scheme.qtype if scheme.kind == "gguf" else scheme.kind
     if kind == "Q8_0":
-        return shipped
-    folder = settings.cache / f"{model.name}-{_content_hash(_shipped(model, settings))}"
+        return shipped[expert]
+    folder = settings.cache / f"{model.name}-{_content_hash(tuple(shipped.values()))}"
     target = folder / f"{model.name}-{expert.name}-{kind}{suffix(kind)}"
     if not target.is_file():
         try:
-            quantise_file(shipped, target, kind, name=f"{model.name} {expert.name}")
+            quantise_file(shipped[expert], target, kind, name=f"{model.name} {expert.name}")
         except UserError as error:
             if isinstance(error.__cause__, OSError):
                 raise UserError(f"{error}. Set WAN_UI_CACHE to a folder that can be written.") from error
             raise
     return target
-
-
-def _shipped(model: Model, settings: Settings) -> tuple[Path, ...]:
-    return tuple(_find(model, _ref(model, expert.shipped), settings) for expert in model.family.experts)
 
 
 def _content_hash(files: tuple[Path, ...]) -> str:

@@ -18,10 +18,14 @@ import os
 import re
 import uuid
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from wan_ui.errors import UserError
 from wan_ui.files.dit_file import read_dit
 from wan_ui.files.headers import expert_side, read_header
+
+if TYPE_CHECKING:
+    import torch
 
 TYPES = ("bf16", "fp8", "Q8_0", "Q5_0", "Q4_0")
 QUANTISED = re.compile(r"^blocks\.\d+\.(self_attn\.[qkvo]|cross_attn\.[qkvo]|ffn\.[02])\.weight$")
@@ -61,7 +65,7 @@ def quantise_file(source: Path, target: Path, kind: str, *, name: str = "") -> N
             partial.unlink()
 
 
-def _write_safetensors(tensors: dict, path: Path, kind: str, name: str) -> None:
+def _write_safetensors(tensors: "dict[str, torch.Tensor]", path: Path, kind: str, name: str) -> None:
     import torch
     from safetensors.torch import save_file
 
@@ -76,7 +80,7 @@ def _write_safetensors(tensors: dict, path: Path, kind: str, name: str) -> None:
     save_file(out, path, metadata={"general.name": name, "format": "pt"})
 
 
-def _write_gguf(tensors: dict, path: Path, kind: str, name: str) -> None:
+def _write_gguf(tensors: "dict[str, torch.Tensor]", path: Path, kind: str, name: str) -> None:
     import gguf
     import numpy as np
 

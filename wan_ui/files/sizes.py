@@ -1,11 +1,12 @@
 """The sizes of a text encoder and of a VAE, read off the tensors of their files in original names."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from wan_ui.errors import UserError
-from wan_ui.files.names import count, vae_names
+from wan_ui.files.names import vae_name_map
 
 
 def t5_sizes(path: Path, tensors: Mapping[str, Any]) -> dict[str, int]:
@@ -56,4 +57,9 @@ def vae_layout(path: Path, tensors: Mapping[str, Any]) -> tuple[dict[str, Any], 
         "num_res_blocks": blocks[0],
         "temperal_downsample": temporal,
     }
-    return config, vae_names(len(widths), blocks[0])
+    return config, vae_name_map(len(widths), blocks[0])
+
+
+def count(names: Iterable[str], pattern: str) -> int:
+    """1 + the largest number that group 1 of `pattern` matches at the start of any of `names`; 0 if none."""
+    return 1 + max((int(match[1]) for name in names if (match := re.match(pattern, name))), default=-1)

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from wan_ui.errors import UserError
 from wan_ui.files.dit_file import FP8, Stored
 from wan_ui.files.headers import TensorInfo, check_pth, damaged
 
@@ -114,3 +115,28 @@ def read_pth(path: Path) -> dict[str, torch.Tensor]:
     if not isinstance(tensors, dict) or not all(isinstance(value, torch.Tensor) for value in tensors.values()):
         raise damaged(path, "not a table of tensors")
     return tensors
+
+
+def load_strict(module: torch.nn.Module, tensors: dict[str, torch.Tensor], *, file: Path) -> None:
+    """Put `tensors` into `module` as they are (assign, no copy and no cast), all or nothing.
+
+    Raises UserError naming the file and the first missing or unexpected names, or the first shape
+    that differs, expected against got.
+    """
+    expected = module.state_dict()
+    missing = [name for name in expected if name not in tensors]
+    unexpected = [name for name in tensors if name not in expected]
+    if missing or unexpected:
+        parts = []
+        if missing:
+            parts.append(f"{len(missing)} tensors are missing (first: {', '.join(missing[:3])})")
+        if unexpected:
+            parts.append(f"{len(unexpected)} are unexpected (first: {', '.join(unexpected[:3])})")
+        raise UserError(f"{file}: does not fit {type(module).__name__}: {'; '.join(parts)}. Is it the right file?")
+    for name, tensor in tensors.items():
+        if tuple(tensor.shape) != tuple(expected[name].shape):
+            raise UserError(
+                f"{file}: tensor {name} has shape {tuple(tensor.shape)}, expected {tuple(expected[name].shape)}"
+                f" by the model's config. Is it the right file?"
+            )
+    module.load_state_dict(tensors, strict=True, assign=True)

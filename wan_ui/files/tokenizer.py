@@ -4,6 +4,7 @@ import html
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import ftfy
 from tokenizers import Tokenizer
@@ -27,7 +28,7 @@ def load_tokenizer(folder: Path, length: int) -> Tokenizer:
     return tokenizer
 
 
-def _as_trained(tokenizer: Tokenizer, model: dict) -> None:
+def _as_trained(tokenizer: Tokenizer, model: dict[str, Any]) -> None:
     """Unknown characters as sentencepiece, the original's slow tokenizer, writes them.
 
     Converters have lost the id of <unk> and the byte fallback on the way to tokenizer.json; both can be read off the

@@ -105,7 +105,7 @@ OTHER_SCALES = re.compile(
 OTHER_EXPERT = re.compile(
     r"(?:transformer|dit|model|unet)_?2[._]|(?:low|high)_noise|(?:^|\.)(?:low|high)\.", re.IGNORECASE
 )
-# diffusers' names of the modules -> the original's; the inverse of wan_ui.files.names.dit_names.
+# diffusers' names of the modules -> the original's; the inverse of wan_ui.files.names.dit_name_map.
 BLOCK_NAMES = {
     "norm2": "norm3",
     "ffn.net.0.proj": "ffn.0",

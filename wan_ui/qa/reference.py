@@ -140,7 +140,8 @@ def load_reference(path: Path) -> Reference:
 
 def stage_names(model: Model) -> list[str]:
     """In the order they run."""
-    return ["text", "image", "schedule", *dit_names(model), "decode"]
+    image = [] if model.family.condition == "none" else ["image"]
+    return ["text", *image, "schedule", *dit_names(model), "decode"]
 
 
 def dit_names(model: Model) -> list[str]:
@@ -157,10 +158,17 @@ def stored_path(model: Model) -> Path:
     return STORED / f"{model.name}-stages.safetensors"
 
 
+def condition(engine: Stages, model: Model, trial: Trial) -> torch.Tensor:
+    """What the trial's picture becomes; without a channel for a model that takes no picture."""
+    if model.family.condition == "none":
+        return torch.zeros(model.family.condition_shape(trial.width, trial.height, trial.frames))
+    return engine.encode_image(trial.pixels(), trial.frames)
+
+
 def compute(engine: Stages, model: Model, trial: Trial) -> Reference:
     """Run all stages of a trustworthy engine, each on the outputs of the ones before."""
     plan = tuple(engine.plan(trial.steps))
-    text, image = engine.encode_text(trial.prompt), engine.encode_image(trial.pixels(), trial.frames)
+    text, image = engine.encode_text(trial.prompt), condition(engine, model, trial)
     outputs = {"text": text, "image": image}
     empty = torch.zeros(model.family.vae.latents(trial.width, trial.height, trial.frames))
     reference = Reference("same files", trial, plan, {**outputs, **dict.fromkeys(dit_names(model), empty)})
@@ -178,7 +186,7 @@ def compute(engine: Stages, model: Model, trial: Trial) -> Reference:
 def _block_trials(engine: Stages, model: Model, trial: Trial, plan, text: torch.Tensor) -> dict[str, BlockTrial]:
     """A small step of each expert, from the same picture, prompt and seed."""
     small = replace(trial, width=blocks.WIDTH, height=blocks.HEIGHT, frames=blocks.FRAMES)
-    image = engine.encode_image(small.pixels(), small.frames)
+    image = condition(engine, model, small)
     latents = schedule.noise(small.seed, model.family.vae.latents(small.width, small.height, small.frames))
     found, before = {}, 1.0
     for expert, name in enumerate(dit_names(model)):

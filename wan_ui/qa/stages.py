@@ -30,6 +30,7 @@ from wan_ui.qa.blocks import Blocks
 from wan_ui.qa.reference import (
     Reference,
     compute,
+    condition,
     default_trial,
     dit_names,
     float32_engine,
@@ -157,10 +158,11 @@ def check(
     """
     names = stage_names(model)
     trial = reference.trial if reference else default_trial(model)
-    pixels = trial.pixels()
     plan = list(reference.plan) if reference else engine.plan(trial.steps)
     given = reference.outputs if reference else {}
     results, made, shown = [], {}, {}
+    if "image" not in names:
+        made["image"] = condition(engine, model, trial)
 
     def latents(stage: str) -> torch.Tensor:
         if reference:
@@ -173,7 +175,7 @@ def check(
         if stage == "text":
             return engine.encode_text(trial.prompt)
         if stage == "image":
-            return engine.encode_image(pixels, trial.frames)
+            return condition(engine, model, trial)
         if stage == "decode":
             return engine.decode(latents(stage))
         expert = dit_names(model).index(stage)
