@@ -10,7 +10,7 @@ import gradio as gr
 from wan_ui.catalog import Model
 from wan_ui.queue import estimate
 from wan_ui.queue.jobs import Job
-from wan_ui.queue.pipeline import ModelStatus
+from wan_ui.queue.runner import ModelStatus
 from wan_ui.ui.markup import model_name, problem, seconds, spent, text
 
 STAGE_WORDS = {
