@@ -156,7 +156,7 @@ class Result:
     seconds         of each stage; step_seconds: of each denoise step
     load_seconds    of the load that the job had to wait for; 0 when the model was there
     before_lipsync  seconds of the stage "lipsync" before its first frame
-    memory          GiB: see wan_ui.machine.hardware.memory_used
+    memory          GiB: see wan_ui.machine.memory.memory_used
     facts           as of the Clip, and those of the speech
     latents_sha256  of the latents that were decoded
     version         of this record, as it was stored: 1 had no `version`, `engine_ran`, `engine_why`

@@ -22,7 +22,7 @@ from tests.lightx2v.conftest import (  # noqa: F401
     unpatched,
 )
 from wan_ui import settings as settings_module
-from wan_ui.machine.hardware import lightx2v_missing
+from wan_ui.machine.engine_choice import lightx2v_missing
 
 
 def missing() -> str:
@@ -61,7 +61,7 @@ def cuda(device):
 @pytest.fixture
 def configured(lightx2v, settings):  # noqa: F811
     """configured(lightx2v_compile="on"): settings for what is loaded afterwards."""
-    from wan_ui.machine.hardware import limit_gpu
+    from wan_ui.machine.memory import limit_gpu
 
     yield lambda **changes: settings_module.use(replace(settings, **changes))
     settings_module.use(settings)

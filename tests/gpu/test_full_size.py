@@ -7,7 +7,7 @@ import torch
 from tests.lightx2v.jobs import make_request, quiet
 from wan_ui.catalog import load_catalog
 from wan_ui.files import places
-from wan_ui.machine import hardware
+from wan_ui.machine import hardware, memory
 from wan_ui.machine.hardware import GIB
 from wan_ui.patches import embedded_sizes
 from wan_ui.qa import synthetic
@@ -72,12 +72,12 @@ def test_finite_numbers_in_the_memory_that_the_catalog_promises(full_size, tmp_p
     needs(max(promises))
     engine, model = full_size(name, scheme, lightx2v_offload="none")
     for size, promise in zip(sizes, promises, strict=True):
-        hardware.limit_gpu(promise)
-        hardware.forget_peak()
+        memory.limit_gpu(promise)
+        memory.forget_peak()
         clip = clip_of(engine, model, scheme, tmp_path, size)
         assert ("distill LoRA" in clip.facts) == bool(model.scheme(scheme).lora_high)
-        print(f"{name} {scheme} {size}: {peak_gib(hardware.memory_used()):.1f} GiB, promised {promise:.1f}")
-        assert peak_gib(hardware.memory_used()) < promise
+        print(f"{name} {scheme} {size}: {peak_gib(memory.memory_used()):.1f} GiB, promised {promise:.1f}")
+        assert peak_gib(memory.memory_used()) < promise
         torch.cuda.empty_cache()
 
 
@@ -89,7 +89,7 @@ def test_finite_numbers_in_the_memory_that_the_catalog_promises(full_size, tmp_p
 def test_a_card_that_is_too_small_for_everything(full_size, tmp_path, name, scheme, gib, offload):
     needs(gib)
     engine, model = full_size(name, scheme, gpu_gib=gib)
-    hardware.forget_peak()
+    memory.forget_peak()
     assert engine.offload == offload
     clip_of(engine, model, scheme, tmp_path)
-    assert peak_gib(hardware.memory_used()) < gib
+    assert peak_gib(memory.memory_used()) < gib

@@ -18,7 +18,8 @@ from wan_ui import catalog as catalogs
 from wan_ui import patches
 from wan_ui import settings as settings_module
 from wan_ui.files import places
-from wan_ui.machine.hardware import lightx2v_missing, measure
+from wan_ui.machine.engine_choice import lightx2v_absent
+from wan_ui.machine.hardware import measure
 from wan_ui.patches.record import owner
 from wan_ui.settings import load_settings
 
@@ -62,8 +63,7 @@ def absent(settings, why: str) -> None:
 @pytest.fixture(scope="session")
 def lightx2v(settings, model, device):
     """LightX2V imported; without a GPU on a "cpu" platform, and without page-locked memory."""
-    missing = lightx2v_missing(settings)
-    if missing and not missing.startswith("no CUDA"):
+    if missing := lightx2v_absent(settings):
         absent(settings, missing)
     import diffusers  # noqa: F401 - look for torchvision themselves: before it is mocked
     import torch._inductor.runtime.triton_heuristics  # torch.compile looks for triton: before it is mocked

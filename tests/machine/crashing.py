@@ -5,7 +5,8 @@ import subprocess
 import sys
 import time
 
-from wan_ui.machine.probes import Shape, Trial
+from wan_ui.machine.shapes import Shape
+from wan_ui.machine.trials import Trial
 
 
 def segfault(shape: Shape) -> Trial:

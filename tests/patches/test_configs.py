@@ -10,13 +10,14 @@ import pytest
 from tests.patches.test_records import CATALOG, H200, RTX3060, TINY
 from wan_ui import settings as settings_module
 from wan_ui.catalog import FP8_KERNELS
-from wan_ui.engines import base, schedule
 from wan_ui.engines import lightx2v_config as config
+from wan_ui.engines import schedule
+from wan_ui.engines.create import create_engine
 from wan_ui.errors import UserError
 from wan_ui.files import places
 from wan_ui.files.places import Paths, locate, work
 from wan_ui.machine import hardware
-from wan_ui.machine.engine_choice import EngineChoice, choose_engine
+from wan_ui.machine.engine_choice import EngineChoice, choose_engine, lightx2v_missing
 from wan_ui.machine.hardware import GIB
 from wan_ui.qa import synthetic
 from wan_ui.settings import load_settings
@@ -268,18 +269,18 @@ def test_the_switch_of_experts_follows_from_the_schedule():
 def test_the_choice_of_engine_and_its_reason(tmp_path, monkeypatch):
     monkeypatch.setattr(hardware, "installed", lambda names: frozenset())
     monkeypatch.setattr(hardware, "nvidia_gpu", lambda: False)
-    assert "not installed" in hardware.lightx2v_missing(SETTINGS)
+    assert "not installed" in lightx2v_missing(SETTINGS)
     here = replace(SETTINGS, lightx2v_path=str(tmp_path))
-    assert "is not a checkout" in hardware.lightx2v_missing(here)
+    assert "is not a checkout" in lightx2v_missing(here)
     (tmp_path / "lightx2v").mkdir()
     (tmp_path / "lightx2v" / "infer.py").touch()
-    assert hardware.lightx2v_missing(here) == "no CUDA GPU for LightX2V"
+    assert lightx2v_missing(here) == "no CUDA GPU for LightX2V"
     monkeypatch.setattr(hardware, "nvidia_gpu", lambda: True)
-    assert hardware.lightx2v_missing(here) == ""
+    assert lightx2v_missing(here) == ""
     assert choose_engine("auto", here) == EngineChoice("lightx2v", "auto: it is here, and so is a CUDA GPU")
     assert choose_engine("diffusers", here) == EngineChoice("diffusers", "asked for")
     with pytest.raises(UserError, match="'tensorrt' is not known"):
-        base.create_engine("tensorrt")
+        create_engine("tensorrt")
 
 
 @pytest.fixture
@@ -314,13 +315,13 @@ def test_auto_falls_back_when_torch_cannot_use_the_gpu(checkout, monkeypatch):
         raise RuntimeError("CUDA driver initialization failed, you might not have a CUDA gpu.\nmore")
 
     monkeypatch.setattr(torch, "zeros", broken)
-    engine, choice = base.create_engine("auto")
+    engine, choice = create_engine("auto")
     assert type(engine).__name__ == "DiffusersEngine"
     assert (
         choice.words == f"diffusers (auto: torch {torch.__version__} cannot use the GPU: CUDA driver initialization "
         "failed, you might not have a CUDA gpu.)"
     )
-    assert base.create_engine("lightx2v")[1].words == "lightx2v (asked for)"
+    assert create_engine("lightx2v")[1].words == "lightx2v (asked for)"
 
 
 @pytest.mark.parametrize(
@@ -337,7 +338,7 @@ def test_auto_falls_back_when_lightx2v_cannot_be_loaded(checkout, monkeypatch, c
 
     checkout(code)
     monkeypatch.setattr(torch, "zeros", lambda *args, **kwargs: None)
-    engine, choice = base.create_engine("auto")
+    engine, choice = create_engine("auto")
     assert type(engine).__name__ == "DiffusersEngine"
     assert choice.words.startswith("diffusers (auto: ") and words in choice.why
 
@@ -357,13 +358,13 @@ def test_a_driver_that_does_not_answer_is_told_without_torch(tmp_path, monkeypat
         (tmp_path / "lightx2v").mkdir()
         (tmp_path / "lightx2v" / "infer.py").touch()
         here = replace(SETTINGS, lightx2v_path=str(tmp_path))
-        assert words in hardware.lightx2v_missing(here)
+        assert words in lightx2v_missing(here)
         assert choose_engine("auto", here).name == "diffusers"
         monkeypatch.setattr(places, "nvidia_gpu", lambda: True)
         model = CATALOG["i2v-a14b"]
         assert words in places.availability(model, model.scheme(""), here)
         script.write_text("#!/bin/sh\necho GPU 0\n")
         hardware.driver_fault.cache_clear()
-        assert hardware.lightx2v_missing(here) == ""
+        assert lightx2v_missing(here) == ""
     finally:
         hardware.driver_fault.cache_clear()

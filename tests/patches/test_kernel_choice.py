@@ -10,9 +10,11 @@ from wan_ui.engines import lightx2v_config as config
 from wan_ui.engines.kernel_choice import SAFE, Chooser
 from wan_ui.errors import UserError
 from wan_ui.files.places import Paths
-from wan_ui.machine import probe
+from wan_ui.machine import hardware as facts
+from wan_ui.machine import probe_results, probing
 from wan_ui.machine.hardware import GIB, KERNELS, Hardware
 from wan_ui.machine.probes import PROBES
+from wan_ui.machine.shapes import shape_of
 from wan_ui.settings import load_settings
 
 EVERYTHING = frozenset(KERNELS)
@@ -49,7 +51,7 @@ def choose(tmp_path, settings, monkeypatch):
 
     def make(card, scheme, **wishes):
         hardware = CARDS[card]
-        monkeypatch.setattr(probe, "gpu", lambda: {"name": hardware.name, "driver": "1", "memory": "1"})
+        monkeypatch.setattr(facts, "gpu", lambda: {"name": hardware.name, "driver": "1", "memory": "1"})
         return config.choose(A14B, A14B.scheme(scheme), paths, hardware, replace(settings, **wishes))
 
     return make
@@ -61,17 +63,16 @@ def found(settings, monkeypatch):
 
     def write(card, statuses, shapes=((480, 480, 81),)):
         machine = {"name": CARDS[card].name, "driver": "1", "memory": "1"}
-        monkeypatch.setattr(probe, "gpu", lambda: machine)
-        known = {}
+        monkeypatch.setattr(facts, "gpu", lambda: machine)
+        known = []
         for entry in PROBES:
             status = statuses.get((entry.kind, entry.choice))
             for size in shapes if status else ():
                 answer = {"status": "ran", "seconds": 0.001 if status == "ok" else 0.0001, "error": 0.0}
                 answer = answer if status == "ok" else {"status": status, "why": "ended by SIGSEGV"}
-                shape = probe.shape_of(A14B, *size)
-                result = probe.judge(entry, shape, answer, probe.versions(entry, machine, settings))
-                known[probe._key(entry, shape, result.versions)] = result.__dict__
-        probe._write(settings, known)
+                shape = shape_of(A14B, *size)
+                known.append(probing.judge(entry, shape, answer, probe_results.versions(entry, machine, settings)))
+        probe_results.store(settings, known)
 
     return write
 
@@ -141,9 +142,7 @@ def test_what_did_not_pass_is_never_taken(choose, found, status):
 def test_a_kernel_that_crashes_at_one_size_has_not_passed(choose, found, settings):
     ok = {("modulate", "triton"): "ok", ("modulate", "torch"): "ok"}
     found("RTX 5090", ok)
-    kept = probe._read(settings)
     found("RTX 5090", {("modulate", "triton"): "crashed"}, shapes=((832, 480, 81),))
-    probe._write(settings, kept | probe._read(settings))
     assert unsafe(choose("RTX 5090", "fp8", lightx2v_offload="model")) == {}
 
 
@@ -168,20 +167,20 @@ def test_what_did_not_fit_into_memory_is_tried_again(settings, monkeypatch):
 
     def child(*args):
         tries.append(args)
-        return [{"status": "failed", "why": "OutOfMemoryError: CUDA out of memory."}]
+        return [{"status": "failed", "why": "OutOfMemoryError: CUDA out of memory.", "out_of_memory": True}]
 
-    monkeypatch.setattr(probe, "_child", child)
-    shape = probe.shape_of(A14B, 480, 480, 81)
+    monkeypatch.setattr(probing, "_child", child)
+    shape = shape_of(A14B, 480, 480, 81)
     probes = tuple(entry for entry in PROBES if entry.name == "sdpa")
     for _ in range(2):
-        (result,) = probe.run(settings, [shape], probes=probes)
+        (result,) = probing.run(settings, [shape], probes=probes)
         assert result.status == "failed"
     assert len(tries) == 2
 
 
 def test_the_card_that_torch_takes_is_the_one_that_counts(monkeypatch):
     rows = [{"name": name, "driver": "1", "memory": "1"} for name in ("RTX 4060", "RTX 4060 Ti", "H100")]
-    monkeypatch.setattr(probe, "gpus", lambda: rows)
-    assert probe.machine_of("") == probe.machine_of("RTX 4060") == rows[0]
-    assert probe.machine_of("RTX 4060 Ti") == rows[1] and probe.machine_of("H100 MIG 3g.40gb") == rows[2]
-    assert probe.machine_of("RTX 5090") == {}
+    monkeypatch.setattr(facts, "gpus", lambda: rows)
+    assert facts.machine_of("") == facts.machine_of("RTX 4060") == rows[0]
+    assert facts.machine_of("RTX 4060 Ti") == rows[1] and facts.machine_of("H100 MIG 3g.40gb") == rows[2]
+    assert facts.machine_of("RTX 5090") == {}

@@ -7,8 +7,9 @@ from playwright.sync_api import Page, expect
 
 from tests.ui.conftest import PATIENCE, shoot
 from tests.ui.test_looks import DESK, PHONE, faults
-from wan_ui.machine.probe import default_shapes, run
 from wan_ui.machine.probes import PROBES
+from wan_ui.machine.probing import run
+from wan_ui.machine.shapes import default_shapes
 from wan_ui.settings import Settings
 
 

@@ -10,8 +10,10 @@ from wan_ui import rules
 from wan_ui.catalog import find_model, load_catalog
 from wan_ui.commands import options
 from wan_ui.errors import UserError
-from wan_ui.machine import probe
-from wan_ui.settings import settings
+from wan_ui.machine import probe_results, probing, shapes
+from wan_ui.machine.hardware import gpu
+from wan_ui.machine.probe_results import ProbeResult
+from wan_ui.settings import Settings, settings
 
 KINDS = ("attention", "gemm", "modulate", "norm", "rope", "compile")
 
@@ -29,7 +31,7 @@ def add(commands) -> None:
     parser.add_argument(
         "--limit",
         type=options.by(rules.number(1, 100_000)),
-        default=probe.LIMIT,
+        default=probing.LIMIT,
         metavar="SECONDS",
         help="for one kernel; after that it counts as crashed and the next one is tried (default: %(default)g)",
     )
@@ -41,36 +43,35 @@ def add(commands) -> None:
 def run(args: argparse.Namespace) -> int:
     """0 when no kernel is wrong, has crashed or has failed."""
     config = settings()
-    shapes = [parse_shape(text, config) for text in args.shape] or probe.default_shapes(config)
-    results = probe.run(
+    wanted = [parse_shape(text, config) for text in args.shape] or shapes.default_shapes(config)
+    results = probing.run(
         config,
-        shapes,
+        wanted,
         kinds=tuple(args.kind),
         again=args.again,
         limit=args.limit,
         report=lambda words: print(f"probing {words}", file=sys.stderr, flush=True),
     )
     print_table(results)
-    chosen = {kind: probe.best(kind, config) for kind in KINDS}
+    chosen = {kind: probe_results.best(kind, config) for kind in KINDS}
     for kind, (name, reason) in chosen.items():
         print(f"{kind:<10} {name or '-':<20} {reason}")
     if args.json:
-        machine = probe.gpu()
-        print(json.dumps({"gpu": machine, "results": [asdict(result) for result in results], "best": chosen}))
+        print(json.dumps({"gpu": gpu(), "results": [asdict(result) for result in results], "best": chosen}))
     return int(any(result.status in ("wrong", "crashed", "failed") for result in results))
 
 
-def parse_shape(text: str, config) -> probe.Shape:
+def parse_shape(text: str, config: Settings) -> shapes.Shape:
     name, _, size = text.partition(":")
     model = find_model(load_catalog(config.catalog), name)
     numbers = re.fullmatch(r"([1-9][0-9]{0,4})x([1-9][0-9]{0,4})(?:x([1-9][0-9]{0,4}))?", size)
     if not numbers:
         raise UserError(f"--shape: {text!r} is not MODEL:WIDTHxHEIGHT or MODEL:WIDTHxHEIGHTxFRAMES")
     width, height, frames = (int(number or model.default_frames) for number in numbers.groups())
-    return probe.shape_of(model, width, height, frames)
+    return shapes.shape_of(model, width, height, frames)
 
 
-def print_table(results: list[probe.Result]) -> None:
+def print_table(results: list[ProbeResult]) -> None:
     for shape in dict.fromkeys(result.shape for result in results):
         print(shape)
         for result in (result for result in results if result.shape == shape):

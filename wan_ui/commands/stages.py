@@ -39,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
     scheme = model.scheme(args.scheme or (config.scheme if not args.model else ""))
     if args.save:
         return save(args, model, scheme)
-    from wan_ui.engines.base import create_engine
+    from wan_ui.engines.create import create_engine
     from wan_ui.qa import stages
 
     folder = args.out or config.cache / "doctor"  # where the doctor finds it

@@ -1,8 +1,6 @@
-"""The engine protocol, and the automatic choice between engines.
+"""The engine protocol: what an engine does, and its stages one by one.
 
-An engine is loaded once with a model and a scheme and then stays resident; `generate` is called
-once per job. `auto` takes LightX2V where it is installed and a CUDA GPU is there, diffusers
-otherwise, and says why.
+An engine is loaded once with a model and a scheme and then stays resident; `generate` is called once per job.
 """
 
 from collections import OrderedDict
@@ -10,11 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from wan_ui.catalog import Model, Scheme
-from wan_ui.errors import UserError
-from wan_ui.machine.engine_choice import EngineChoice, choose_engine
-from wan_ui.machine.hardware import lightx2v_absent
 from wan_ui.request import Clip, LoraMatch, LoraSpec, Report, Request
-from wan_ui.settings import settings
 
 if TYPE_CHECKING:
     import numpy as np
@@ -86,49 +80,6 @@ class Stages(Protocol):
 
     def decode(self, latents: "torch.Tensor") -> "torch.Tensor":
         """Normalised latents (z, t, h, w) -> frames (T, H, W, 3) float32 in -1 .. 1 on the CPU."""
-
-
-def create_engine(name: str) -> tuple[Engine, EngineChoice]:
-    """Engine for `auto | diffusers | lightx2v`, and the reason for the choice. Raises UserError."""
-    choice = choose_engine(name, settings(), _unusable)
-    if choice.name == "diffusers":
-        from wan_ui.engines.diffusers import DiffusersEngine
-
-        return DiffusersEngine(), choice
-    if absent := lightx2v_absent(settings()):
-        raise UserError(f"engine: LightX2V cannot be used: {absent}", field="engine")
-    from wan_ui.engines.lightx2v import LightX2VEngine
-
-    return LightX2VEngine(), choice
-
-
-def _unusable() -> str:
-    """ "" when LightX2V works in this process, else why not: of that every job would fail."""
-    import torch
-
-    try:
-        torch.zeros(1, device="cuda")
-    except Exception as error:  # RuntimeError, AssertionError of a build without CUDA, torch.AcceleratorError ...
-        return f"torch {torch.__version__} cannot use the GPU: {_first_line(error)}"
-    from wan_ui import patches
-    from wan_ui.engines import lightx2v_config
-    from wan_ui.machine.hardware import measure
-
-    try:
-        from wan_ui.engines.lightx2v_upstream import import_lightx2v
-
-        import_lightx2v(lightx2v_config.environment(settings(), measure()))
-        for patch in patches.PATCHES:
-            patches.resolve(patch)
-    except UserError as error:
-        return _first_line(error).removeprefix("engine: ")
-    except Exception as error:  # upstream's modules run code of their own at import
-        return f"LightX2V cannot be imported ({type(error).__name__}: {_first_line(error)})"
-    return ""
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
 
 
 def remember(cache: OrderedDict, key, value, limit: int) -> None:

@@ -32,7 +32,7 @@ from wan_ui.engines.lora import LoraSet
 from wan_ui.files.dit_file import read_dit, read_parameters
 from wan_ui.files.places import Paths, locate
 from wan_ui.files.tokenizer import clean, load_tokenizer
-from wan_ui.machine.hardware import limit_gpu
+from wan_ui.machine.memory import limit_gpu
 from wan_ui.media.images import read_pixels
 from wan_ui.request import Clip, LoraMatch, LoraSpec, Progress, Report, Request
 from wan_ui.settings import settings

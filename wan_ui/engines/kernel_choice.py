@@ -2,7 +2,7 @@
 
 A kernel that was built for another card does not raise, it ends the process: Triton's modulate kernel on a GPU of
 compute capability 12.0, for one. So nothing but torch's own operations is taken on trust. Any other kernel must have
-passed on this very card, in a child process (wan_ui.machine.probe); what is not known is tried when a model is loaded
+passed on this very card, in a child process (wan_ui.machine.probing); what is not known is tried when a model is loaded
 that would take it, once per card, driver and version. Compiled blocks are Triton kernels as well.
 """
 
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from wan_ui.catalog import FP8_KERNELS, Model, Scheme
 from wan_ui.errors import UserError
-from wan_ui.machine import probe
+from wan_ui.machine import probe_results
 from wan_ui.machine.hardware import Hardware
 from wan_ui.machine.probes import PROBES, Probe
 from wan_ui.settings import Settings
@@ -85,7 +85,7 @@ class Chooser:
         # Torch's own product, which the compiler fuses best, unless it was found wrong on this machine.
         ours = SAFE["gemm"][0]
         if self.found("gemm", ours)[0] not in ("", "ok"):
-            name, why = probe.best("gemm", self.settings, self.model.name, FP8_KERNELS, hardware.name)
+            name, why = probe_results.best("gemm", self.settings, self.model.name, FP8_KERNELS, hardware.name)
             if name:
                 return name, f"auto: {ours} is not right on this machine; {why}"
         return ours, "auto: torch._scaled_mm, no kernel library needed"
@@ -149,7 +149,7 @@ class Chooser:
             return "", ""
         results = [
             result
-            for result in probe.remembered(self.settings, self.hardware.name)
+            for result in probe_results.remembered(self.settings, self.hardware.name)
             if (result.kind, result.choice) == (kind, name) and result.shape.partition(" ")[0] == self.model.name
         ]
         for result in results:
@@ -161,7 +161,7 @@ class Chooser:
         safe = next((name for name in names if name in SAFE[kind]), SAFE[kind][0])
         if self.hardware.device != "cuda":
             return safe, "auto: no GPU"
-        name, why = probe.best(kind, self.settings, self.model.name, names, self.hardware.name)
+        name, why = probe_results.best(kind, self.settings, self.model.name, names, self.hardware.name)
         if name:
             return name, f"auto: {why}"
         others = ", ".join(name for name in names if name not in SAFE[kind])

@@ -35,8 +35,10 @@ from wan_ui.errors import UserError
 from wan_ui.files.dit_file import read_dit, read_parameters
 from wan_ui.files.places import Paths, locate
 from wan_ui.files.tokenizer import clean
-from wan_ui.machine import probe
-from wan_ui.machine.hardware import Hardware, let_memory_grow, limit_gpu, measure
+from wan_ui.machine import probing
+from wan_ui.machine.hardware import Hardware, measure
+from wan_ui.machine.memory import let_memory_grow, limit_gpu
+from wan_ui.machine.shapes import shape_of
 from wan_ui.media.images import read_pixels
 from wan_ui.request import Clip, LoraMatch, LoraSpec, Progress, Report, Request
 from wan_ui.settings import settings
@@ -125,8 +127,8 @@ class LightX2VEngine:
         config = settings()
         hardware = measure()
         chooser = Chooser(config, model, hardware)
-        shape = probe.shape_of(model, *model.sizes[0], model.default_frames)
-        probe.run(
+        shape = shape_of(model, *model.sizes[0], model.default_frames)
+        probing.run(
             config,
             [shape],
             probes=chooser.untried(scheme, lightx2v_config.wished(model, scheme, config)),

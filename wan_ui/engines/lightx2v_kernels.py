@@ -1,10 +1,13 @@
-"""LightX2V's kernels one by one, as its models call them: for wan_ui.machine.probes, in a process of its own."""
+"""LightX2V's kernels, tried one by one as its models call them; in a process of its own, see wan_ui.machine.probes."""
 
 import torch
 
 from wan_ui.engines import lightx2v_config
 from wan_ui.engines.lightx2v_upstream import import_lightx2v
+from wan_ui.machine import trials
 from wan_ui.machine.hardware import measure
+from wan_ui.machine.shapes import Shape
+from wan_ui.machine.trials import Trial, e4m3
 from wan_ui.settings import settings
 
 
@@ -15,7 +18,7 @@ def _registry(name: str):
     return getattr(registry_factory, name)
 
 
-def linear(name: str, weight: torch.Tensor, scale: torch.Tensor):
+def _linear(name: str, weight: torch.Tensor, scale: torch.Tensor):
     """A quantised layer with a bias of zeros. weight e4m3 as the class wants it, scale (out, 1) float32."""
     layer = _registry("MM_WEIGHT_REGISTER")[name]("blocks.0.ffn.0.weight", "blocks.0.ffn.0.bias")
     layer.weight, layer.weight_scale = weight, scale
@@ -24,13 +27,13 @@ def linear(name: str, weight: torch.Tensor, scale: torch.Tensor):
     return layer
 
 
-def rms_norm(name: str, weight: torch.Tensor):
+def _rms_norm(name: str, weight: torch.Tensor):
     layer = _registry("RMS_WEIGHT_REGISTER")[name]("blocks.0.self_attn.norm_q.weight")
     layer.weight = weight
     return layer
 
 
-def modulate(x: torch.Tensor, scale: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
+def _modulate(x: torch.Tensor, scale: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
     """x (tokens, width); scale, shift (1, width)"""
     _registry("MM_WEIGHT_REGISTER")
     from lightx2v.models.networks.wan.infer.triton_ops import fuse_scale_shift_kernel
@@ -38,7 +41,7 @@ def modulate(x: torch.Tensor, scale: torch.Tensor, shift: torch.Tensor) -> torch
     return fuse_scale_shift_kernel(x, scale=scale, shift=shift)
 
 
-def rope(name: str, head_dim: int):
+def _rope(name: str, head_dim: int):
     """kernel(q, k, turns), turns (tokens, 1, head_dim / 2) complex"""
     layer = _registry("ROPE_REGISTER")[name]()
 
@@ -51,3 +54,42 @@ def rope(name: str, head_dim: int):
         return layer.apply(q, k, prepared[0], positions=prepared[1])
 
     return kernel
+
+
+# ---------------------------------------------------------------- probes
+
+
+def _gemm(shape: Shape, name: str, transposed: bool) -> Trial:
+    def kernel(weight):
+        stored, scale = e4m3(weight, 1)
+        return _linear(name, stored.t() if transposed else stored, scale).apply
+
+    return trials.gemm(shape, kernel)
+
+
+def gemm_torchao(shape: Shape) -> Trial:
+    return _gemm(shape, "fp8-torchao", transposed=True)
+
+
+def gemm_triton(shape: Shape) -> Trial:
+    return _gemm(shape, "fp8-triton", transposed=False)
+
+
+def gemm_sgl(shape: Shape) -> Trial:
+    return _gemm(shape, "fp8-sgl", transposed=True)
+
+
+def modulate_triton(shape: Shape) -> Trial:
+    return trials.modulate(shape, _modulate)
+
+
+def norm_sgl(shape: Shape) -> Trial:
+    return trials.norm(shape, lambda weight: _rms_norm("sgl-kernel", weight).apply)
+
+
+def norm_one_pass(shape: Shape) -> Trial:
+    return trials.norm(shape, lambda weight: _rms_norm("one-pass", weight).apply)
+
+
+def rope_flashinfer(shape: Shape) -> Trial:
+    return trials.rope(shape, _rope("flashinfer_rope", shape.head_dim))

@@ -11,8 +11,16 @@ from wan_ui.errors import UserError
 from wan_ui.settings import default_environment, settings
 
 
+class CannotImport(UserError):
+    """LightX2V is here and cannot be used in this process; `why` without the field's name."""
+
+    def __init__(self, why: str):
+        super().__init__(f"engine: {why}", field="engine")
+        self.why = why.splitlines()[0][:300]
+
+
 def import_lightx2v(environ: dict[str, str]) -> str:
-    """Import LightX2V (from WAN_UI_LIGHTX2V_PATH if set); its device's name. Raises UserError."""
+    """Import LightX2V (from WAN_UI_LIGHTX2V_PATH if set); its device's name. Raises CannotImport."""
     path = settings().lightx2v_path
     if path and path not in sys.path:
         sys.path.insert(0, path)
@@ -20,15 +28,11 @@ def import_lightx2v(environ: dict[str, str]) -> str:
     try:
         import lightx2v.infer  # noqa: F401 - registers the runners
     except (ImportError, AttributeError, OSError, RuntimeError) as error:  # RuntimeError: no CUDA device
-        raise UserError(
-            f"engine: LightX2V cannot be imported ({error}); see README, or use --engine diffusers"
-        ) from error
+        raise CannotImport(f"LightX2V cannot be imported ({error}); see README, or use --engine diffusers") from error
     from lightx2v.utils.ggml_tensor import dequantize_c
 
     if dequantize_c is not None:
-        raise UserError(
-            "engine: LightX2V takes a CPU path for GGUF when llama_cpp is installed; uninstall llama-cpp-python"
-        )
+        raise CannotImport("LightX2V takes a CPU path for GGUF when llama_cpp is installed; uninstall llama-cpp-python")
     return device_name()
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from wan_ui.errors import UserError
 from wan_ui.machine import hardware
@@ -34,7 +35,28 @@ def choose_engine(asked: str, settings: Settings, fault: Callable[[], str] = lam
     if not settings.lightx2v_path and not hardware.nvidia_gpu():
         missing = "no CUDA GPU"  # LightX2V would not help, so nothing is said of how to get it
     else:
-        missing = hardware.lightx2v_missing(settings) or fault()
+        missing = lightx2v_missing(settings) or fault()
     if missing:
         return EngineChoice("diffusers", f"auto: {missing}")
     return EngineChoice("lightx2v", "auto: it is here, and so is a CUDA GPU")
+
+
+def lightx2v_absent(settings: Settings) -> str:
+    """ "" when LightX2V itself is here, whatever the GPU; else what to do about it."""
+    if settings.lightx2v_path:
+        if not (Path(settings.lightx2v_path) / "lightx2v" / "infer.py").is_file():
+            return f"WAN_UI_LIGHTX2V_PATH={settings.lightx2v_path} is not a checkout of LightX2V"
+    elif not hardware.installed(("lightx2v",)):
+        return "LightX2V is not installed (make lightx2v), and WAN_UI_LIGHTX2V_PATH is not set"
+    return ""
+
+
+def lightx2v_missing(settings: Settings) -> str:
+    """ "" when LightX2V can be used here, else what is missing. Imports neither torch nor LightX2V."""
+    if absent := lightx2v_absent(settings):
+        return absent
+    if not hardware.nvidia_gpu():
+        return "no CUDA GPU for LightX2V"
+    if hardware.driver_fault():
+        return f"the GPU's driver does not answer: {hardware.driver_fault()}"
+    return ""

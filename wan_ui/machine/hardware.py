@@ -7,12 +7,9 @@ is for the worker: it asks torch, which is exact and knows how much memory is fr
 import importlib.util
 import shutil
 import subprocess
-import sys
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-
-from wan_ui.settings import Settings
 
 GIB = 2**30
 # Bytes of a GPU that torch does not count as its own: the CUDA context and the workspaces of cuBLAS and cuDNN.
@@ -77,25 +74,30 @@ def driver_fault() -> str:
     return words[:200] or f"nvidia-smi ended with exit code {done.returncode}"
 
 
-def lightx2v_absent(settings: Settings) -> str:
-    """ "" when LightX2V itself is here, whatever the GPU; else what to do about it."""
-    if settings.lightx2v_path:
-        if not (Path(settings.lightx2v_path) / "lightx2v" / "infer.py").is_file():
-            return f"WAN_UI_LIGHTX2V_PATH={settings.lightx2v_path} is not a checkout of LightX2V"
-    elif not installed(("lightx2v",)):
-        return "LightX2V is not installed (make lightx2v), and WAN_UI_LIGHTX2V_PATH is not set"
-    return ""
+def gpus() -> list[dict[str, str]]:
+    """{"name", "driver", "memory"} of every GPU by nvidia-smi."""
+    command = ["nvidia-smi", "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader"]
+    try:
+        done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", timeout=20)
+    except (OSError, subprocess.TimeoutExpired):
+        return []
+    rows = [[part.strip() for part in line.split(",")] for line in done.stdout.strip().splitlines()]
+    if done.returncode or any(len(row) != 3 for row in rows):
+        return []
+    return [dict(zip(("name", "driver", "memory"), row, strict=True)) for row in rows]
 
 
-def lightx2v_missing(settings: Settings) -> str:
-    """ "" when LightX2V can be used here, else what is missing. Imports neither torch nor LightX2V."""
-    if absent := lightx2v_absent(settings):
-        return absent
-    if not nvidia_gpu():
-        return "no CUDA GPU for LightX2V"
-    if driver_fault():
-        return f"the GPU's driver does not answer: {driver_fault()}"
-    return ""
+def gpu() -> dict[str, str]:
+    """The first of `gpus`; {} where there is none."""
+    return next(iter(gpus()), {})
+
+
+def machine_of(card: str) -> dict[str, str]:
+    """The GPU that torch calls `card` (a part of one is "NAME MIG ..."); without a card the first; {} if none is it."""
+    first = gpu()
+    if not card or card == first.get("name"):
+        return first
+    return next((row for row in gpus() if card == row["name"] or card.startswith(f"{row['name']} MIG ")), {})
 
 
 def measure(limit_gib: float = 0.0) -> Hardware:
@@ -117,43 +119,3 @@ def measure(limit_gib: float = 0.0) -> Hardware:
         torch=torch.__version__,
         kernels=installed(),
     )
-
-
-def limit_gpu(gib: float) -> None:
-    """Let torch take no more than that of the GPU, the CUDA context included; 0 = no limit. Out of memory beyond it."""
-    import torch
-
-    if torch.cuda.is_available():
-        total = torch.cuda.get_device_properties(0).total_memory
-        torch.cuda.set_per_process_memory_fraction(min(1.0, (gib * GIB - CONTEXT) / total) if gib else 1.0)
-
-
-def let_memory_grow() -> None:
-    """Have torch's GPU memory in segments that grow. In pieces of fixed sizes what one stage has freed does not fit the
-    next, and a clip needs 2 to 10 GiB more than its tensors (A14B at 480x480 and 720p)."""
-    import torch
-
-    if torch.cuda.is_available():
-        torch._C._accelerator_setAllocatorSettings("expandable_segments:True")
-
-
-def forget_peak() -> None:
-    """Start the peaks of `memory_used` anew. Does nothing in a process that has not used a GPU."""
-    torch = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_initialized():
-        torch.cuda.reset_peak_memory_stats()
-
-
-def memory_used() -> dict[str, float]:
-    """GiB of this process: host_peak, and with a GPU gpu_resident, gpu_peak (both as reserved from the driver)
-    and gpu_context, which every process on a GPU pays beside them."""
-    status = Path("/proc/self/status")
-    lines = status.read_text(encoding="utf-8").splitlines() if status.is_file() else []
-    figures = {"host_peak": next((int(x.split()[1]) for x in lines if x.startswith("VmHWM")), 0) * 1024}
-    torch = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_initialized():
-        free, total = torch.cuda.mem_get_info()
-        figures["gpu_resident"] = torch.cuda.memory_allocated()
-        figures["gpu_peak"] = torch.cuda.max_memory_reserved()
-        figures["gpu_context"] = max(0, total - free - torch.cuda.memory_reserved())
-    return {name: round(value / GIB, 3) for name, value in figures.items()}

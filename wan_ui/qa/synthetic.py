@@ -297,10 +297,10 @@ def install_lightx2v() -> None:
 
 
 def create_engine(name: str) -> "tuple[Engine, EngineChoice]":
-    """As wan_ui.engines.base.create_engine, reading synthetic files too: the worker's factory for `bench`."""
-    from wan_ui.engines import base
+    """As wan_ui.engines.create.create_engine, reading synthetic files too: the worker's factory for `bench`."""
+    from wan_ui.engines import create
 
-    engine, choice = base.create_engine(name)
+    engine, choice = create.create_engine(name)
     install()
     if type(engine).__name__ == "LightX2VEngine":
         from wan_ui.engines import lightx2v

@@ -19,7 +19,7 @@ from PIL import Image
 from wan_ui import __version__
 from wan_ui.catalog import find_model, load_catalog
 from wan_ui.errors import UserError
-from wan_ui.machine import hardware
+from wan_ui.machine import memory
 from wan_ui.machine.engine_choice import EngineChoice
 from wan_ui.media import muxer, sound, video
 from wan_ui.queue.messages import Answered, Entered, Examine, Examined, Generate, LipSync, Load, Loaded, Made, Partial
@@ -107,7 +107,7 @@ class Work:
         clock, started = self._clock(), time.monotonic()
         engine = self.load(request)
         load_seconds = round(time.monotonic() - started, 3)
-        hardware.forget_peak()
+        memory.forget_peak()
         matches = engine.set_loras(request.loras)
         clip = engine.generate(request, clock.report)
         clock.report(Progress("encode", detail="MP4"))
@@ -129,7 +129,7 @@ class Work:
             seconds=clock.seconds(),
             step_seconds=tuple(clock.steps),
             load_seconds=load_seconds,
-            memory=hardware.memory_used(),
+            memory=memory.memory_used(),
             facts=facts,
             loras=tuple(matches),
             latents_sha256=hashlib.sha256(clip.latents.tobytes()).hexdigest(),

@@ -49,7 +49,7 @@ from wan_ui.settings import Settings
 
 log = logging.getLogger(__name__)
 
-ENGINE_FACTORY = "wan_ui.engines.base:create_engine"
+ENGINE_FACTORY = "wan_ui.engines.create:create_engine"
 POLL = 0.1  # seconds between looks at the cancel flag
 CANCEL_GRACE = 60.0  # a step that does not end within this after a cancel is killed
 OnProgress = Callable[[Progress], None]

@@ -15,8 +15,9 @@ from pathlib import Path
 from wan_ui import __version__
 from wan_ui.catalog import find_model, load_catalog
 from wan_ui.errors import UserError
-from wan_ui.machine import probe
-from wan_ui.machine.hardware import KERNELS, installed, lightx2v_missing
+from wan_ui.machine import probe_results
+from wan_ui.machine.engine_choice import lightx2v_missing
+from wan_ui.machine.hardware import KERNELS, gpu, installed
 from wan_ui.queue.jobs import Jobs
 from wan_ui.reports.bench import machine as processor
 from wan_ui.scrub import clean_files, scrub
@@ -49,7 +50,7 @@ def collect(settings: Settings, *, torch_facts: bool = True) -> dict:
             "versions": versions(),
             "settings": changed(settings),
             "patches": patches(settings) if torch_facts else [],
-            "probes": [asdict(result) for result in probe.remembered(settings)],
+            "probes": [asdict(result) for result in probe_results.remembered(settings)],
             "stages": last_stages(settings),
             "errors": errors(settings),
         },
@@ -63,7 +64,7 @@ def machine(settings: Settings, torch_facts: bool) -> dict:
         "python": platform.python_version(),
         "processor": processor(),
         "memory": f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.0f} GiB",
-        "gpu": probe.gpu() or "none",
+        "gpu": gpu() or "none",
         "lightx2v": lightx2v_missing(settings) or "can be used",
         "kernels": ", ".join(sorted(installed(KERNELS))) or "none installed",
     }

@@ -15,7 +15,7 @@ from collections.abc import Callable
 import gradio as gr
 
 from wan_ui.errors import UserError
-from wan_ui.machine import probe
+from wan_ui.machine import probe_results
 from wan_ui.patches import PATCHES
 from wan_ui.queue.pipeline import PIPELINE
 from wan_ui.reports import doctor
@@ -271,7 +271,7 @@ def _last_report(settings: Settings) -> dict:
 
 
 def _probes(allowed: bool) -> str:
-    results = probe.remembered(PIPELINE.settings)
+    results = probe_results.remembered(PIPELINE.settings)
     running = PROBING.running
     body = '<p class="w-quiet">Each kernel is tried in a process of its own and held against float32.</p>'
     if results:

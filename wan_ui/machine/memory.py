@@ -1,0 +1,46 @@
+"""Memory of this process and of the GPU: a limit to it, how it grows, and what was needed at most."""
+
+import sys
+from pathlib import Path
+
+from wan_ui.machine.hardware import CONTEXT, GIB
+
+
+def limit_gpu(gib: float) -> None:
+    """Let torch take no more than that of the GPU, the CUDA context included; 0 = no limit. Out of memory beyond it."""
+    import torch
+
+    if torch.cuda.is_available():
+        total = torch.cuda.get_device_properties(0).total_memory
+        torch.cuda.set_per_process_memory_fraction(min(1.0, (gib * GIB - CONTEXT) / total) if gib else 1.0)
+
+
+def let_memory_grow() -> None:
+    """Have torch's GPU memory in segments that grow. In pieces of fixed sizes what one stage has freed does not fit the
+    next, and a clip needs 2 to 10 GiB more than its tensors (A14B at 480x480 and 720p)."""
+    import torch
+
+    if torch.cuda.is_available():
+        torch._C._accelerator_setAllocatorSettings("expandable_segments:True")
+
+
+def forget_peak() -> None:
+    """Start the peaks of `memory_used` anew. Does nothing in a process that has not used a GPU."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        torch.cuda.reset_peak_memory_stats()
+
+
+def memory_used() -> dict[str, float]:
+    """GiB of this process: host_peak, and with a GPU gpu_resident, gpu_peak (both as reserved from the driver)
+    and gpu_context, which every process on a GPU pays beside them."""
+    status = Path("/proc/self/status")
+    lines = status.read_text(encoding="utf-8").splitlines() if status.is_file() else []
+    figures = {"host_peak": next((int(x.split()[1]) for x in lines if x.startswith("VmHWM")), 0) * 1024}
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        free, total = torch.cuda.mem_get_info()
+        figures["gpu_resident"] = torch.cuda.memory_allocated()
+        figures["gpu_peak"] = torch.cuda.max_memory_reserved()
+        figures["gpu_context"] = max(0, total - free - torch.cuda.memory_reserved())
+    return {name: round(value / GIB, 3) for name, value in figures.items()}
