@@ -17,8 +17,11 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from email.message import Message
 from http.client import HTTPException
+from io import BufferedWriter
 from pathlib import Path
+from typing import IO, Literal
 from urllib.parse import urlsplit
 
 from wan_ui import __version__, locks
@@ -127,12 +130,14 @@ def _compare(item: Item, model: Model) -> None:
 class _StayHere(urllib.request.HTTPRedirectHandler):
     """Follow redirects within the hub (a renamed repository), but not to the store that holds the bytes."""
 
-    def redirect_request(self, request, file, code, message, headers, url):
+    def redirect_request(
+        self, request: urllib.request.Request, file: IO[bytes], code: int, message: str, headers: Message, url: str
+    ) -> urllib.request.Request | None:
         here, there = urlsplit(request.full_url).netloc, urlsplit(url).netloc
         return super().redirect_request(request, file, code, message, headers, url) if here == there else None
 
 
-def _opener(request: urllib.request.Request, *handlers) -> urllib.request.OpenerDirector:
+def _opener(request: urllib.request.Request, *handlers: urllib.request.BaseHandler) -> urllib.request.OpenerDirector:
     """Through the host's proxy, if there is one for this address. Raises UserError for a SOCKS proxy."""
     chosen = proxies()
     proxy = "" if urllib.request.proxy_bypass(request.host) else chosen.get(request.type, "")
@@ -283,7 +288,7 @@ def _receive(item: Item) -> Iterator[int]:
         raise OSError(f"the connection ended after {have} of {item.size} bytes")
 
 
-def _open_part(item: Item, mode: str):
+def _open_part(item: Item, mode: Literal["ab", "wb"]) -> BufferedWriter:
     try:
         return item.part.open(mode)
     except OSError as error:

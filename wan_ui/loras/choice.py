@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from wan_ui.catalog import Model
@@ -61,7 +62,7 @@ def warnings(spec: LoraSpec, entry: LoraEntry) -> list[str]:
     return found
 
 
-def lora_warnings(specs, settings: Settings) -> list[str]:
+def lora_warnings(specs: Sequence[LoraSpec], settings: Settings) -> list[str]:
     """`warnings` of all of a job's checked specs."""
     entries = scan(settings.loras) if specs else []
     return [words for spec in specs for words in warnings(spec, _entry(spec, entries))]
@@ -83,7 +84,7 @@ def fits(entry: LoraEntry, model: Model) -> str:
     return f"{entry.name} is for {base_title(entry.fits)} ({entry.fits_why}), not for {model.title}"
 
 
-def check(specs, model: Model, settings: Settings, *, paths: bool = False) -> tuple[LoraSpec, ...]:
+def check(specs: Iterable[LoraSpec], model: Model, settings: Settings, *, paths: bool = False) -> tuple[LoraSpec, ...]:
     """Validated specs, as a job stores them; target "auto" becomes what `suggest` says.
 
     Raises UserError with field "loras" and the entry's name.
@@ -138,13 +139,13 @@ def locate(spec: LoraSpec, settings: Settings) -> dict[str, Path]:
     if entry.problem:
         raise UserError(f"loras: {entry.name} cannot be used: {entry.problem}", field="loras")
     sides = NOISE_TARGETS if spec.target == "both" else (spec.target,)
-    return {side: entry.files.get(side, entry.files.get("both")) for side in sides}
+    return {side: entry.files[side if entry.paired else "both"] for side in sides}
 
 
-def trigger_words(specs, settings: Settings) -> list[tuple[str, ...]]:
+def trigger_words(specs: Sequence[LoraSpec], settings: Settings) -> list[tuple[str, ...]]:
     """Of each checked spec the words that its file says it answers to; () where it names none or has gone."""
     entries = scan(settings.loras) if specs else []
-    found = []
+    found: list[tuple[str, ...]] = []
     for spec in specs:
         path = Path(spec.file)
         try:

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from wan_ui.errors import UserError
 from wan_ui.families import FAMILIES, NOISE_TARGETS, TARGETS, TRANSFORMERS, of_width, with_transformer
@@ -88,7 +89,7 @@ class LoraEntry:
             parts.append(self.made_for.replace("_", " "))
         return " · ".join(parts if not self.problem else [self.name, "cannot be used"])
 
-    def to_dict(self) -> dict:
+    def to_dict(self) -> dict[str, Any]:
         """For `python -m wan_ui loras --json`."""
         values = {key: value for key, value in vars(self).items() if key != "files"}
         return values | {"files": {target: str(path) for target, path in self.files.items()}}
@@ -263,7 +264,7 @@ def _left_out(header: Header, layout: Layout, fits: str) -> tuple[str, ...]:
 
 def width(header: Header, layout: Layout) -> int:
     """Width of the model that the LoRA was made for: what most square attention layers take. 0: cannot tell."""
-    found = Counter()
+    found: Counter[int] = Counter()
     for module, layer in layout.layers.items():
         if re.search(r"attn\.([qkvo]|[kv]_img)$", module):
             if layer.down:

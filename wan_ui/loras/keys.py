@@ -262,7 +262,7 @@ def read_layout(header: Header, beside: str = "") -> Layout:
     for name, info in header.tensors.items():
         method = _OTHER_METHOD.search(name)
         if method:
-            words = list(OTHER_METHODS.values())[method.lastindex - 1]
+            words = list(OTHER_METHODS.values())[(method.lastindex or 1) - 1]
             problem = problem or f"it is {words}, which is not supported (first such key: {name}); use a plain LoRA"
             continue
         parsed = parse(name)

@@ -11,8 +11,12 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from wan_ui.families import NOISE_TARGETS, with_transformer
+
+if TYPE_CHECKING:
+    from wan_ui.loras.folder import LoraEntry
 
 WORD = re.compile(
     r"(?i:(?<![a-z])(hi|high|lo|low)[-_. ]?noise(?![a-z]))"  # high_noise, HighNoise, hinoise
@@ -57,7 +61,7 @@ def _marked(name: str) -> tuple[str, str]:
     return targets.pop(), re.sub(r"[-_. ]*\0[-_. ]*", "_", rest).strip("_") or "lora"
 
 
-def _stands_alone(name: str, match: re.Match) -> bool:
+def _stands_alone(name: str, match: re.Match[str]) -> bool:
     """Whether HIGH, H ... can only mean the expert."""
     if DEGREE.search(name[: match.start()]):
         return False
@@ -70,18 +74,18 @@ def _stands_alone(name: str, match: re.Match) -> bool:
     return bool(WAN.search(name)) or match[1] in ("HIGH", "LOW")
 
 
-def pair(entries: Sequence) -> list:
-    """LoraEntries, the high and the low file of one LoRA joined to one entry."""
-    groups: dict[tuple, dict[str, list]] = {}
+def pair(entries: Sequence["LoraEntry"]) -> list["LoraEntry"]:
+    """The same, the high and the low file of one LoRA joined to one entry."""
+    groups: dict[tuple[str, str], dict[str, list[LoraEntry]]] = {}
     for entry in entries:
         found, key = _of(entry)
         if found and not entry.problem and _has_experts(entry.fits):
             folder = str(Path(entry.name).parent / key)
             groups.setdefault((folder, entry.fits), {}).setdefault(found, []).append(entry)
     joined, names = [], set()
-    for (key, _), found in groups.items():
-        if set(found) == set(NOISE_TARGETS) and all(len(alike) == 1 for alike in found.values()):
-            high, low = found["high_noise"][0], found["low_noise"][0]
+    for (key, _), files in groups.items():
+        if set(files) == set(NOISE_TARGETS) and all(len(alike) == 1 for alike in files.values()):
+            high, low = files["high_noise"][0], files["low_noise"][0]
             names |= {high.name, low.name}
             joined.append(_joined(key, high, low))
     return [entry for entry in entries if entry.name not in names] + joined
@@ -93,7 +97,7 @@ def _has_experts(fits: str) -> bool:
     return not families or any(not family.single for family in families)
 
 
-def _of(entry) -> tuple[str, str]:
+def _of(entry: "LoraEntry") -> tuple[str, str]:
     """(target, name without its mark), by metadata before the name; ("", name) where the two contradict each other."""
     stem = Path(entry.name).stem
     found, key = _marked(stem)
@@ -108,7 +112,7 @@ def _of(entry) -> tuple[str, str]:
     return "", stem
 
 
-def _joined(key: str, high, low):
+def _joined(key: str, high: "LoraEntry", low: "LoraEntry") -> "LoraEntry":
     return replace(
         high,
         name=f"{key} (high + low)",

@@ -12,6 +12,7 @@ import json
 import math
 import re
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 ALPHA, RANK = ("lora_alpha", "network_alpha", "alpha"), ("r", "rank", "lora_rank", "network_dim", "lora_dim")
 STABILISED = ("use_rslora", "rslora", "rs_lora")
@@ -81,7 +82,7 @@ def read_scales(metadata: dict[str, str], beside: str, second: bool, flat: bool)
     second  the keys say transformer_2
     flat    kohya's key names
     """
-    found: dict[str, dict] = {}
+    found: dict[str, dict[str, Any]] = {}
     written = ""
     for key, text in metadata.items():
         if key in OTHER_TEXTS:
@@ -115,7 +116,7 @@ def read_scales(metadata: dict[str, str], beside: str, second: bool, flat: bool)
     return scales
 
 
-def _collect(found: dict[str, dict], part: str, config: dict, depth: int = 0) -> None:
+def _collect(found: dict[str, dict[str, Any]], part: str, config: dict[str, Any], depth: int = 0) -> None:
     """Sort WORDS by component: "transformer.lora_alpha" and {"transformer": {"lora_alpha": ...}} are the same."""
     for key, value in config.items():
         prefix, _, name = str(key).rpartition(".")
@@ -129,7 +130,7 @@ def _collect(found: dict[str, dict], part: str, config: dict, depth: int = 0) ->
             found.setdefault(place, {})[name] = value
 
 
-def _of(config: dict, metadata: dict[str, str], flat: bool) -> Scales:
+def _of(config: dict[str, Any], metadata: dict[str, str], flat: bool) -> Scales:
     if OTHER_BASE.search(str(config.get("init_lora_weights", ""))[:40]):
         return Scales(problem="it was trained on changed base weights (init_lora_weights); use a converted one")
     try:
@@ -163,7 +164,7 @@ def _kohya(scales: Scales, metadata: dict[str, str], flat: bool) -> Scales:
     return replace(scales, note=f"{said}; without alpha tensors its strength is taken to be in the weights")
 
 
-def _json(text: str) -> dict | None:
+def _json(text: str) -> dict[str, Any] | None:
     if len(text) > MAX_JSON:
         return None
     try:
@@ -183,7 +184,7 @@ def _text(text: str) -> str:
     return inner if isinstance(inner, str) else text
 
 
-def _number(value) -> float:
+def _number(value: Any) -> float:
     """Raises ValueError with the value."""
     try:
         number = math.nan if isinstance(value, bool) else float(value)
@@ -194,13 +195,13 @@ def _number(value) -> float:
     return number
 
 
-def _truth(value) -> bool:
+def _truth(value: Any) -> bool:
     if isinstance(value, str):
         return value.strip().lower() in ("true", "1", "yes")
     return value is True or value == 1
 
 
-def _numbers(pattern) -> dict[str, float]:
+def _numbers(pattern: Any) -> dict[str, float]:
     """A pattern's literal names -> numbers. Raises ValueError for regular expressions, which could mean any layer."""
     if isinstance(pattern, str):
         pattern = _json(pattern)

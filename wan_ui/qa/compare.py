@@ -7,7 +7,7 @@ a few frames of memory. Nothing here imports torch.
 
 import json
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice, zip_longest
 from pathlib import Path
@@ -34,7 +34,7 @@ class Item:
     into them."""
 
     name: str
-    frames: Iterable[np.ndarray]
+    frames: "np.ndarray | Stored"
     fps: float
     settings: dict
 

@@ -6,7 +6,9 @@ tests/lightx2v holds the DIT, T5 and VAE layouts against LightX2V's own modules.
 """
 
 import itertools
+from typing import Any
 
+from wan_ui.catalog import Scheme
 from wan_ui.families import Family, Vae
 from wan_ui.files.dit_file import parameters
 from wan_ui.files.quantise import QUANTISED
@@ -15,14 +17,15 @@ Layout = dict[str, tuple[str, tuple[int, ...]]]
 
 UMT5_XXL = {"vocabulary": 256384, "dim": 4096, "ffn": 10240, "heads": 64, "layers": 24, "buckets": 32}
 LORA_RANK = 64
+BF16 = Scheme("bf16", "bf16", kind="bf16")
 # The _M mixes of llama.cpp spend more bits on the values and on the second half of the feed-forward.
 MIXES = {"Q4_K_M": ("Q4_K", "Q6_K"), "Q5_K_M": ("Q5_K", "Q6_K")}
 MORE_BITS = (".v.weight", ".ffn.2.weight")
 
 
-def dit(config: dict, scheme) -> Layout:
+def dit(config: dict[str, Any], scheme: Scheme) -> Layout:
     """A transformer with the WanModel config.json `config`, stored as `scheme`."""
-    layout = {}
+    layout: Layout = {}
     for name, shape in parameters(config).items():
         layout[name] = (_stored(name, shape, scheme), shape)
         if layout[name][0] == "F8_E4M3":
@@ -30,7 +33,7 @@ def dit(config: dict, scheme) -> Layout:
     return layout
 
 
-def _stored(name: str, shape: tuple[int, ...], scheme) -> str:
+def _stored(name: str, shape: tuple[int, ...], scheme: Scheme) -> str:
     if scheme.kind != "gguf":
         return "F8_E4M3" if scheme.kind == "fp8" and QUANTISED.match(name) else "BF16"
     if QUANTISED.match(name):
@@ -39,28 +42,25 @@ def _stored(name: str, shape: tuple[int, ...], scheme) -> str:
     return "F16" if len(shape) > 1 and "modulation" not in name else "F32"
 
 
-def lora(config: dict) -> Layout:
+def lora(config: dict[str, Any]) -> Layout:
     """A LoRA of rank 64 on every linear layer of the blocks, as the distillation LoRAs are."""
     linear = {
         name.removesuffix(".weight"): shape
-        for name, (_, shape) in dit(config, _BF16).items()
+        for name, (_, shape) in dit(config, BF16).items()
         if QUANTISED.match(name)
     }  # fmt: skip
-    layout = {}
+    layout: Layout = {}
     for module, (outputs, inputs) in linear.items():
         layout[f"diffusion_model.{module}.lora_down.weight"] = ("BF16", (LORA_RANK, inputs))
         layout[f"diffusion_model.{module}.lora_up.weight"] = ("BF16", (outputs, LORA_RANK))
     return layout
 
 
-class _BF16:
-    kind, qtype = "bf16", ""
-
-
-def t5(sizes: dict, fp8: bool) -> Layout:
+def t5(sizes: dict[str, int], fp8: bool) -> Layout:
     """The umt5 encoder; with `fp8` its linear layers are e4m3 with a scale per output channel."""
     width, ffn = sizes["dim"], sizes["ffn"]
-    layout = {"token_embedding.weight": ("BF16", (sizes["vocabulary"], width)), "norm.weight": ("BF16", (width,))}
+    layout: Layout = {"token_embedding.weight": ("BF16", (sizes["vocabulary"], width))}
+    layout["norm.weight"] = ("BF16", (width,))
     for index in range(sizes["layers"]):
         block = f"blocks.{index}"
         layout[f"{block}.pos_embedding.embedding.weight"] = ("BF16", (sizes["buckets"], sizes["heads"]))
@@ -137,7 +137,7 @@ def vae(sizes: Vae) -> Layout:
     return {name: ("F32", shape) for name, shape in shapes.items()}
 
 
-def dit_config(family: Family) -> dict[str, str | int | float]:
+def dit_config(family: Family) -> dict[str, Any]:
     """The official config.json of each of a family's transformers."""
     sizes = family.transformer
     return {

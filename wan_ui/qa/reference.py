@@ -188,7 +188,8 @@ def _block_trials(engine: Stages, model: Model, trial: Trial, plan, text: torch.
     small = replace(trial, width=blocks.WIDTH, height=blocks.HEIGHT, frames=blocks.FRAMES)
     image = condition(engine, model, small)
     latents = schedule.noise(small.seed, model.family.vae.latents(small.width, small.height, small.frames))
-    found, before = {}, 1.0
+    found: dict[str, BlockTrial] = {}
+    before = 1.0
     for expert, name in enumerate(dit_names(model)):
         sigma = next(sigma for sigma, which in plan if which == expert)
         if found:

@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -160,7 +161,9 @@ def check(
     trial = reference.trial if reference else default_trial(model)
     plan = list(reference.plan) if reference else engine.plan(trial.steps)
     given = reference.outputs if reference else {}
-    results, made, shown = [], {}, {}
+    results: list[StageResult] = []
+    made: dict[str, torch.Tensor] = {}
+    shown: dict[str, str] = {}
     if "image" not in names:
         made["image"] = condition(engine, model, trial)
 
@@ -180,8 +183,11 @@ def check(
             return engine.decode(latents(stage))
         expert = dit_names(model).index(stage)
         sigma = next(sigma for sigma, which in plan if which == expert)
-        text, image = (given.get(name, made.get(name)) for name in ("text", "image"))
-        return engine.predict(latents(stage), sigma, expert, text, image)
+        inputs = made | given
+        failed = next((name for name in ("text", "image") if name not in inputs), "")
+        if failed:
+            raise UserError(f"it needs what stage {failed} gives, which failed")
+        return engine.predict(latents(stage), sigma, expert, inputs["text"], inputs["image"])
 
     for number, name in enumerate(names):
         report(Progress("load", number + 1, len(names), f"stage {name}"))
@@ -263,7 +269,7 @@ def judge(name, output, expected, allowed: float, why: str, seconds: float, peak
     values = output.detach().float().cpu()
     finite = values[values.isfinite()]
     nan, infinite = int(values.isnan().sum()), int(values.isinf().sum())
-    facts = {
+    facts: dict[str, Any] = {
         "seconds": round(seconds, 4),
         "peak_bytes": peak,
         "dtype": str(output.dtype).removeprefix("torch."),
@@ -312,7 +318,7 @@ def judge_schedule(engine: Stages, model: Model, reference: Reference | None) ->
     except Exception as error:  # as in `check`
         return StageResult("schedule", False, f"{type(error).__name__}: {error}")
     if reference:
-        expected = reference.plan
+        expected = list(reference.plan)
     else:
         sigmas = schedule.sigmas(steps, model.shift)[:-1]
         expected = [(sigma, schedule.expert_index(1000 * sigma, model.boundary)) for sigma in sigmas]

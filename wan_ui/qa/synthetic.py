@@ -19,7 +19,7 @@ import zlib
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Self
 
 from wan_ui.catalog import Model, Scheme
 from wan_ui.errors import UserError
@@ -31,6 +31,9 @@ from wan_ui.settings import ROOT, Settings
 
 if TYPE_CHECKING:
     from wan_ui.engines.base import Engine
+
+if TYPE_CHECKING:
+    import torch
 
 MARK = "wan_ui.synthetic"  # metadata key of a file whose contents are drawn at the read
 TOKENIZER = ROOT / "assets" / "wan-tiny"
@@ -81,7 +84,8 @@ def write_hole(path: Path, layout: layouts.Layout, name: str) -> None:
     if path.suffix == ".gguf":
         _gguf_hole(path, layout, name)
         return
-    entries, offset = {"__metadata__": {MARK: "1", "general.name": name}}, 0
+    entries: dict[str, Any] = {"__metadata__": {MARK: "1", "general.name": name}}
+    offset = 0
     for key, (dtype, shape) in layout.items():
         end = offset + math.prod(shape) * SAFETENSORS_BYTES[dtype]
         entries[key] = {"dtype": dtype, "shape": shape, "data_offsets": [offset, end]}
@@ -135,23 +139,30 @@ def header_of(path: str) -> Header | None:
     return header if MARK in header.metadata else None
 
 
+def tensors_of(path: Path) -> dict[str, TensorInfo]:
+    """The tensors of a file that `write` laid out."""
+    header = header_of(str(path))
+    if header is None:
+        raise ValueError(f"{path} is no synthetic file")
+    return header.tensors
+
+
 # ---------------------------------------------------------------- values
 
 
-def values(path: Path, name: str, info: TensorInfo, device):
+def values(path: Path, name: str, info: TensorInfo, device: str) -> "torch.Tensor":
     """The tensor `name` of a synthetic file as it is stored, on `device`; the same at every read on one device."""
     import torch
 
     from wan_ui.files.tensors import DTYPES
 
     generator = torch.Generator(device).manual_seed(zlib.crc32(f"{path.name}:{name}".encode()))
-    header = header_of(str(path))
     if info.dtype not in DTYPES:
         return blocks(info.dtype, info.shape, _deviation(name, info.shape), generator)
     dtype, shape = DTYPES[info.dtype], info.shape
     drawn = torch.empty(shape, device=device, dtype=torch.float32 if dtype.itemsize > 2 else torch.bfloat16)
     if name.endswith("_scale"):  # of an fp8 weight, which has deviation 100
-        weight = header.tensors[name.removesuffix("_scale")].shape
+        weight = tensors_of(path)[name.removesuffix("_scale")].shape
         scale = _deviation(name, weight) / 100
         return drawn.uniform_(0.9 * scale, 1.1 * scale, generator=generator).to(dtype)
     if dtype == torch.float8_e4m3fn:
@@ -169,7 +180,7 @@ def _deviation(name: str, shape: tuple[int, ...]) -> float:
     return 1 / math.sqrt(math.prod(shape[1:])) * (0.05 if ".lora_up." in name else 1)
 
 
-def blocks(qtype: str, shape: tuple[int, ...], deviation: float, generator):
+def blocks(qtype: str, shape: tuple[int, ...], deviation: float, generator: "torch.Generator") -> "torch.Tensor":
     """Random GGML blocks, uint8 (rows, bytes per row), on the generator's device."""
     import torch
     from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
@@ -203,20 +214,20 @@ def unit_deviation(qtype: str) -> float:
 class OpenFile:
     """What safetensors' safe_open gives, for a synthetic file; without a device, tensors stay where they are drawn."""
 
-    def __init__(self, path: Path, device=None):
-        self.path, self.header, self.device = path, header_of(str(path)), device
+    def __init__(self, path: Path, device: str | None = None):
+        self.path, self.tensors, self.device = path, tensors_of(path), device
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         return None
 
     def keys(self) -> list[str]:
-        return list(self.header.tensors)
+        return list(self.tensors)
 
-    def get_tensor(self, name: str):
-        drawn = values(self.path, name, self.header.tensors[name], device_here())
+    def get_tensor(self, name: str) -> "torch.Tensor":
+        drawn = values(self.path, name, self.tensors[name], device_here())
         return drawn if self.device is None else drawn.to(self.device)
 
 
@@ -227,7 +238,7 @@ def device_here() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def read_all(path: Path, device=None) -> dict:
+def read_all(path: Path, device: str | None = None) -> "dict[str, torch.Tensor]":
     """Every tensor of a synthetic file."""
     with OpenFile(path, device) as file:
         return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
@@ -240,12 +251,12 @@ def install() -> None:
 
     stored_tensor, stored_blocks = tensors.read_tensor, tensors.read_blocks
 
-    def read_blocks(path: Path, info: TensorInfo):
+    def read_blocks(path: Path, info: TensorInfo) -> "torch.Tensor":
         if header_of(str(path)) is None:
             return stored_blocks(path, info)
         return values(path, _names(str(path))[info.offset], info, device_here())
 
-    def read_tensor(path: Path, info: TensorInfo):
+    def read_tensor(path: Path, info: TensorInfo) -> "torch.Tensor":
         if header_of(str(path)) is None:
             return stored_tensor(path, info)
         drawn = read_blocks(path, info)
@@ -258,20 +269,21 @@ def install() -> None:
         return torch.from_numpy(plain).reshape(info.shape)
 
     for module in (tensors, dit, lora, vae):
-        module.read_tensor = read_tensor
+        vars(module)["read_tensor"] = read_tensor
     for module in (tensors, dit):
-        module.read_blocks = read_blocks
+        vars(module)["read_blocks"] = read_blocks
     stored_pth = tensors.read_pth
 
-    def read_pth(path: Path) -> dict:
+    def read_pth(path: Path) -> "dict[str, torch.Tensor]":
         return stored_pth(path) if header_of(str(path)) is None else read_all(path)
 
-    tensors.read_pth = text.read_pth = vae.read_pth = read_pth
+    for module in (tensors, text, vae):
+        vars(module)["read_pth"] = read_pth
 
 
 @lru_cache(maxsize=16)
 def _names(path: str) -> dict[int, str]:
-    return {info.offset: name for name, info in header_of(path).tensors.items()}
+    return {info.offset: name for name, info in tensors_of(Path(path)).items()}
 
 
 def install_lightx2v() -> None:
