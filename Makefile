@@ -22,7 +22,7 @@ test: $(VENV)/.installed-dev
 	$(BIN)/python tools/install_chromium.py
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m ruff format --check .
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadgroup
 
 # make test-upstream LIGHTX2V=/path/to/LightX2V MUSETALK=/path/to/MuseTalk: our code against theirs, on the CPU.
 test-upstream: $(VENV)/.installed-upstream

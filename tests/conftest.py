@@ -50,19 +50,25 @@ def pytest_addoption(parser):
     parser.addoption("--store", action="store_true", help="write the reference numbers again, where a test makes some")
 
 
-def pytest_collection_modifyitems(config, items):
-    """With several processes (pytest -n 2 --dist loadgroup) each takes one group after the other, large ones first.
+def pytest_configure(config):
+    if hasattr(config.option, "loadscopereorder"):
+        config.option.loadscopereorder = False  # the order below, not by the number of tests
 
-    A group is what shares costly fixtures: the models of a folder, the app and the browser of tests/ui. The browser's
-    tests are two groups: they are half of the whole, and a second app costs less than a process without work.
+
+def pytest_collection_modifyitems(config, items):
+    """With several processes (pytest -n 3 --dist loadgroup) each takes one group after the other, long ones first.
+
+    A group is what shares costly fixtures: the models of a folder, the apps of a file of tests/ui.
     """
     if config.pluginmanager.hasplugin("xdist"):
         for item in items:
             folder, *_, file = item.path.relative_to(ROOT / "tests").parts
-            group = folder if folder in SHARED else f"{folder}/{file}"
-            if folder == "ui":
-                group = "ui, second half" if file > "test_m" else "ui"
-            item.add_marker(pytest.mark.xdist_group(group))
+            item.add_marker(pytest.mark.xdist_group(folder if folder in SHARED else f"{folder}/{file}"))
+    items.sort(key=lambda item: order(item.path.relative_to(ROOT / "tests").parts[0]))
+
+
+def order(folder: str) -> int:
+    return 0 if folder == "ui" else 1 if folder in SHARED else 2
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ class Hub(ThreadingHTTPServer):
     """Serves `files` {"/owner/repo/resolve/main/path": bytes} as huggingface.co does.
 
     cut, spoil  how many answers break off half way, or have the wrong bytes; pause: seconds before each megabyte
+    limit       bytes of all files together after which it sends nothing more, until there is another or None
     refuse      the status of every answer to GET, once it is set
     """
 
@@ -20,7 +21,7 @@ class Hub(ThreadingHTTPServer):
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)
         self.files, self.requests, self.cut, self.spoil, self.pause = {}, [], 0, 0, 0.0
-        self.refuse = 0
+        self.refuse, self.limit = 0, None
         self.sent = {}  # path -> bytes of its newest answer that are on their way
 
     def start(self) -> "Hub":
@@ -72,9 +73,11 @@ class Handler(BaseHTTPRequestHandler):
             if hub.cut:
                 hub.cut, content = hub.cut - 1, content[: start + (len(content) - start) // 2]
             for at in range(start, len(content), PIECE):
+                while hub.limit is not None and sum(hub.sent.values()) >= hub.limit:
+                    time.sleep(0.02)
                 time.sleep(hub.pause)
                 try:
                     self.wfile.write(content[at : at + PIECE])
-                    hub.sent[self.path] = at + PIECE
+                    hub.sent[self.path] = min(at + PIECE, len(content))
                 except (BrokenPipeError, ConnectionResetError):
                     return

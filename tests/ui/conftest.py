@@ -77,7 +77,7 @@ class App:
     def stop(self, how: signal.Signals = signal.SIGTERM) -> None:
         if self.process.poll() is None:
             self.process.send_signal(how)
-        self.process.wait(20)
+        self.process.wait(PATIENCE)
 
     def jobs(self) -> list[Path]:
         """The folders of the jobs that were submitted."""
@@ -189,25 +189,38 @@ def app(scripted) -> App:
     return scripted.kept[-1]
 
 
+@pytest.fixture(scope="session")
+def first_browser(chromium):
+    """Keeps what it has fetched and compiled of the page, which is a third of what opening it takes."""
+    context = chromium.new_context()
+    yield context
+    context.close()
+
+
 @pytest.fixture
-def open_page(chromium):
-    """Open a page in a browser of its own: open_page(url, width=..., dark=...)."""
+def open_page(chromium, first_browser):
+    """Open a page: open_page(url, width=..., dark=...). Each of a test is in a browser of its own: another person's."""
     contexts = []
 
     def open_page(url: str, width: int = 1360, height: int = 900, dark: bool = False) -> Page:
-        context = chromium.new_context(
-            viewport={"width": width, "height": height}, color_scheme="dark" if dark else "light"
-        )
-        contexts.append(context)
-        page = context.new_page()
+        contexts.append(chromium.new_context() if contexts else first_browser)
+        page = contexts[-1].new_page()
+        if contexts[-1] is first_browser:  # as new as the others
+            first_browser.clear_cookies()
+            kept = {"origin": url, "storageTypes": "local_storage,indexeddb,service_workers,cache_storage"}
+            first_browser.new_cdp_session(page).send("Storage.clearDataForOrigin", kept)
+        page.set_viewport_size({"width": width, "height": height})
+        page.emulate_media(color_scheme="dark" if dark else "light")
         page.set_default_timeout(PATIENCE * 1000)
         page.goto(url, wait_until="domcontentloaded")
         page.locator("#card", has_not_text="Connecting").wait_for()
         return page
 
     yield open_page
-    for context in contexts:
+    for context in contexts[1:]:
         context.close()
+    for page in first_browser.pages:
+        page.close()
 
 
 @pytest.fixture

@@ -49,13 +49,13 @@ def test_a_file_that_cannot_be_read_is_said(tmp_path):
 @pytest.mark.parametrize("bound, state, words", [("LEFT", "left", ""), ("LONGEST", "failed", "compare fewer clips")])
 def test_it_ends_when_nobody_waits_or_it_takes_too_long(monkeypatch, bound, state, words):
     monkeypatch.setattr(comparisons, "CHILD", ("-c", "import time; time.sleep(3600)"))
-    monkeypatch.setattr(comparisons, bound, 0.3)
     asked = Comparisons()
     first = asked.ask("local", [{"path": "a"}])
     second = asked.ask("browser-x", [{"path": "b"}])
     asked.ask("browser-x", [{"path": "c"}])
     with pytest.raises(UserError, match="other comparisons are being made"):
         asked.ask("browser-x", [{"path": "d"}])
+    monkeypatch.setattr(comparisons, bound, 0.3)
     assert first.ended.wait(PATIENCE) and first.state == state and words in first.words
     assert second.ended.wait(PATIENCE)  # its turn came
 

@@ -94,20 +94,20 @@ def test_kill_and_restart_keep_the_history(open_page, scripted, picture):
 
 
 def test_a_second_app_is_told_what_is_wrong(app):
-    same_port = App(app.folder, **{**app.environ, "WAN_UI_OUTPUTS": str(app.folder / "others")})
+    same_port = App(app.folder, None, **{**app.environ, "WAN_UI_OUTPUTS": str(app.folder / "others")})
     same_port.environ["WAN_UI_PORT"] = str(app.port)
     words = fails(same_port)
     assert f"port: {app.port} is in use" in words and "WAN_UI_PORT" in words
-    same_outputs = App(app.folder, **{name: app.environ[name] for name in ("WAN_UI_CATALOG", "WAN_UI_OUTPUTS")})
+    same_outputs = App(app.folder, None, **{name: app.environ[name] for name in ("WAN_UI_CATALOG", "WAN_UI_OUTPUTS")})
     words = fails(same_outputs)
     assert "another Wan UI is using" in words and "WAN_UI_OUTPUTS" in words
 
 
 def test_a_wrong_setting_is_said_before_anything_starts(app, tmp_path):
     given = {name: app.environ[name] for name in ("WAN_UI_CATALOG",)}
-    assert "WAN_UI_AUTH: expected" in fails(App(tmp_path, **given, WAN_UI_AUTH="ada"))
+    assert "WAN_UI_AUTH: expected" in fails(App(tmp_path, None, **given, WAN_UI_AUTH="ada"))
     assert "WAN_UI_MODEL='wan-giant': expected one of wan-tiny" in fails(
-        App(tmp_path, **given, WAN_UI_MODEL="wan-giant")
+        App(tmp_path, None, **given, WAN_UI_MODEL="wan-giant")
     )
 
 

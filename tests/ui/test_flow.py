@@ -143,20 +143,17 @@ def test_examples_run_with_one_click(page: Page):
     expect(page.locator("#prompt textarea")).to_have_value("pan left")
 
 
-@pytest.mark.parametrize(
-    "name, content, words",
-    [
+def test_refused_pictures_say_why(page: Page, tmp_path):
+    for name, content, words in (
         ("fake.png", b"not a picture at all", "fake.png is not a picture that can be read"),
         ("drawing.svg", b'<svg xmlns="http://www.w3.org/2000/svg"><script>alert(1)</script></svg>', "drawing.svg"),
         ("page.html", b"<script>alert(1)</script>", "page.html"),
-    ],
-)
-def test_refused_pictures_say_why(page: Page, tmp_path, name, content, words):
-    (tmp_path / name).write_bytes(content)
-    page.set_input_files("#picture input[type=file]", tmp_path / name)
-    expect(page.locator("#picture-note [role=alert]")).to_contain_text(words)
-    expect(page.locator("#crop img")).to_have_count(0)
-    shoot(page, f"06-refused-{name.split('.')[0]}")
+    ):
+        (tmp_path / name).write_bytes(content)
+        page.set_input_files("#picture input[type=file]", tmp_path / name)
+        expect(page.locator("#picture-note [role=alert]")).to_contain_text(words)
+        expect(page.locator("#crop img")).to_have_count(0)
+        shoot(page, f"06-refused-{name.split('.')[0]}")
 
 
 def test_what_is_missing_or_too_much_is_said(page: Page, picture):

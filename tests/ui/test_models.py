@@ -13,6 +13,7 @@ from wan_ui.catalog import load_catalog
 from wan_ui.files import places
 
 MEGABYTES = 6
+HALF = 10 << 20  # bytes of the four files of that size: in the middle of one
 OTHER = """
 [other]
 title = "Other (to be downloaded)"
@@ -67,8 +68,17 @@ def start(scripted, catalog, hub, tmp_path):
         values = {"WAN_UI_MODELS": str(tmp_path / "models"), "WAN_UI_HUB": hub.url, "HF_HUB_CACHE": str(tmp_path)}
         return scripted(WAN_UI_CATALOG=str(catalog), **{**values, **environ})
 
-    hub.pause = 0.0
+    hub.pause, hub.limit = 0.0, None
+    hub.sent.clear()
     return start
+
+
+@pytest.fixture(scope="module")
+def offline_app(scripted, catalog, tmp_path_factory):
+    """For what is done without the hub."""
+    folder = tmp_path_factory.mktemp("offline")
+    values = {"WAN_UI_MODELS": str(folder / "models"), "HF_HUB_CACHE": str(folder), "WAN_UI_HUB": "http://127.0.0.1:9"}
+    return scripted(folder, WAN_UI_CATALOG=str(catalog), **values)
 
 
 def row(page: Page, scheme: str):
@@ -97,13 +107,13 @@ def test_download_then_load_then_a_clip(open_page, start, hub, picture):
     expect(row(page, "i2v-a14b fp8")).to_contain_text("GiB of GPU memory")
     shoot(page, "40-models", full=True)
 
-    hub.pause = 0.15
+    hub.limit = HALF
     other.get_by_role("button", name="Download").click()
     expect(page.locator("#download")).to_contain_text(re.compile(r"Downloading Other.* of 0\.03 GB .* left", re.S))
     expect(other).to_contain_text("is being downloaded")
     expect(other.get_by_text("high_noise.safetensors").first).to_be_visible()  # the list was left open
     shoot(page, "41-downloading", full=True)
-    hub.pause = 0.0
+    hub.limit = None
     expect(page.locator("#download")).to_contain_text("Other, bf16 is downloaded")
     expect(other).to_contain_text("can run here")
     page.locator("#model input").click()
@@ -130,8 +140,8 @@ def weights_say(page: Page, title: str) -> None:
     expect(page.locator("#card")).to_contain_text(f"Ready: Wan-Tiny, {title}")
 
 
-def test_what_is_loaded_is_what_the_form_says(open_page, start):
-    page = open_page(start().url)
+def test_what_is_loaded_is_what_the_form_says(open_page, offline_app):
+    page = open_page(offline_app.url)
     open_models(page)
     titles = {"gguf-Q5_0": "GGUF Q5_0", "gguf-Q8_0": "GGUF Q8_0", "gguf-Q4_0": "GGUF Q4_0", "bf16": "bf16"}
     for number, (scheme, title) in enumerate([*titles.items()] * int(os.environ.get("ROUNDS", 1))):
@@ -142,8 +152,8 @@ def test_what_is_loaded_is_what_the_form_says(open_page, start):
         weights_say(page, title)
 
 
-def test_a_choice_made_after_load_was_pressed_counts(open_page, start):
-    page = open_page(start().url)
+def test_a_choice_made_after_load_was_pressed_counts(open_page, offline_app):
+    page = open_page(offline_app.url)
     open_models(page)
     for chosen in ("GGUF Q8_0", "bf16"):
         page.evaluate("document.querySelector(\"[data-scheme='gguf-Q5_0'][data-do=load_model]\").click()")
@@ -158,14 +168,15 @@ def test_a_download_is_everybody_s_and_can_be_cancelled_and_continued(open_page,
     first.on("dialog", lambda dialog: dialog.accept())
     open_models(first)
     open_models(second)
-    hub.pause = 0.3
+    hub.limit = HALF
     row(first, "other bf16").get_by_role("button", name="Download").click()
     expect(second.locator("#download")).to_contain_text("Downloading Other")
     first.close()  # it is the app's, not the tab's
     expect(second.locator("#download")).to_contain_text(re.compile(r"0\.0[1-9] of"))
-    while not any(0 < sent < len(hub.files[path]) for path, sent in hub.sent.items()):
+    while sum(hub.sent.values()) < HALF:
         second.wait_for_timeout(20)
-    hub.pause = 5.0  # in the middle of that file until it is cancelled
+    assert any(0 < sent < len(hub.files[path]) for path, sent in hub.sent.items())
+    hub.pause, hub.limit = 5.0, None  # in the middle of that file until it is cancelled
     second.get_by_role("button", name="Cancel the download").click()
     expect(second.locator("#download")).to_contain_text("Download of Other, bf16 cancelled")
     hub.pause = 0.0
@@ -176,21 +187,21 @@ def test_a_download_is_everybody_s_and_can_be_cancelled_and_continued(open_page,
     assert any(start > 0 for method, _, start in hub.requests), "nothing was resumed"
 
 
-def test_without_a_network_the_page_says_what_to_fetch_from_where(open_page, start, tmp_path):
-    page = open_page(start(WAN_UI_HUB="http://127.0.0.1:9").url)
+def test_without_a_network_the_page_says_what_to_fetch_from_where(open_page, offline_app):
+    page = open_page(offline_app.url)
     page.on("dialog", lambda dialog: dialog.accept())
     open_models(page)
     row(page, "other bf16").get_by_role("button", name="Download").click()
     expect(page.locator("#download")).to_contain_text("Other, bf16 could not be downloaded")
     address = "http://127.0.0.1:9/test/experts/resolve/main/high_noise.safetensors"
     expect(page.locator("#download")).to_contain_text(
-        re.compile(re.escape(f"{address} -> {tmp_path}/models/test/experts/high_noise.safetensors"))
+        re.compile(re.escape(f"{address} -> {offline_app.folder}/models/test/experts/high_noise.safetensors"))
     )
     shoot(page, "42-no-network", full=True)
 
 
-def test_a_load_that_fails_is_said_in_its_row(open_page, start):
-    page = open_page(start().url)
+def test_a_load_that_fails_is_said_in_its_row(open_page, offline_app):
+    page = open_page(offline_app.url)
     open_models(page)
     row(page, "wan-tiny fp8").get_by_role("button", name="Load").click()
     expect(row(page, "wan-tiny fp8")).to_contain_text("the fp8 file is damaged")  # by the scripted engine

@@ -17,7 +17,7 @@ from wan_ui.ui.server import address_of, group
 @pytest.fixture
 def served(monkeypatch):
     """Start it: served(host=..., max_connections=...) -> its address."""
-    monkeypatch.setattr(server, "HEADER_SECONDS", 0.5)
+    monkeypatch.setattr(server, "HEADER_SECONDS", 2.0)
     monkeypatch.setattr(server.http_server, "start_server", None)
     running = []
 

@@ -5,7 +5,9 @@
 window.wanUi = (() => {
   const find = (selector) => document.querySelector(selector);
   const prompt = () => find("#prompt textarea");
-  const patience = 700; // milliseconds in which a second press on the same button belongs to the first
+  // Milliseconds in which a second press on the same button belongs to the first; what the browser itself calls a double
+  // click does so however busy the page was between the two.
+  const patience = 700;
 
   const write = (text) => {
     prompt().value = text;
@@ -117,7 +119,7 @@ window.wanUi = (() => {
     }
     const { do: act, cmp, example, job, scheme } = button.dataset;
     const name = [button.id, act, cmp, example, job, scheme].join();
-    if (name === pressed && performance.now() < until && !written) {
+    if (name === pressed && (performance.now() < until || event.detail > 1) && !written) {
       event.preventDefault();
       event.stopImmediatePropagation();
       return;
