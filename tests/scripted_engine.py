@@ -37,7 +37,7 @@ def go_on(folders: Iterable[Path]) -> None:
 
 def hold(image: str, look: Callable[[], None]) -> None:
     while not Path(image).with_name("go").exists():
-        time.sleep(0.02)
+        time.sleep(0.1)
         look()
 
 
