@@ -11,7 +11,7 @@ from typing import IO
 log = logging.getLogger(__name__)
 
 
-def take(path: Path) -> IO | None:
+def take(path: Path) -> IO[str] | None:
     """An open file that holds the lock until it is closed; None while somebody else has it.
 
     Where the file system of `path` has no locks (NFS without its daemon, Lustre, some in user space) a file
@@ -31,13 +31,13 @@ def take(path: Path) -> IO | None:
     return _take(place, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW)
 
 
-def release(path: Path, lock: IO) -> None:
+def release(path: Path, lock: IO[str]) -> None:
     """Give a lock back and remove its file, for locks of things that come and go."""
     path.unlink(missing_ok=True)
     lock.close()
 
 
-def _take(path: Path, flags: int) -> IO | None:
+def _take(path: Path, flags: int) -> IO[str] | None:
     while True:
         file = os.fdopen(os.open(path, flags, 0o644), "r+")
         try:

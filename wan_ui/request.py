@@ -82,18 +82,18 @@ class Request:
     kind: str = "generate"
     video: str = ""
     fps: int = 0
-    other: dict = field(default_factory=dict)
+    other: dict[str, Any] = field(default_factory=dict)
 
     @property
     def text(self) -> str:
         """What goes into the text encoder."""
         return self.given or self.prompt
 
-    def to_dict(self) -> dict:
+    def to_dict(self) -> dict[str, Any]:
         values = asdict(self)
         return {**values.pop("other"), **values}
 
-    def public(self) -> dict:
+    def public(self) -> dict[str, Any]:
         """As `to_dict`, without this machine's paths and what is not known: for metadata and answers."""
         return {key: value for key, value in asdict(self).items() if key not in (*PATHS, "other")}
 
@@ -104,7 +104,7 @@ class Request:
         return STAGES if self.audio else tuple(stage for stage in STAGES if stage != "lipsync")
 
     @classmethod
-    def from_dict(cls, values: dict) -> "Request":
+    def from_dict(cls, values: dict[str, Any]) -> "Request":
         """Of what `to_dict` gave. What lies on disk is read by wan_ui.stored, which bears everything."""
         known = {name: value for name, value in values.items() if name in {f.name for f in fields(cls)}}
         other = {name: value for name, value in values.items() if name not in known}
@@ -188,7 +188,7 @@ class Result:
             return {}
         always = ("version", "seconds", "facts", "loras")  # the version before looks these up without asking
         values, empty = asdict(self), asdict(nothing)
-        other = values.pop("other")
+        other: dict[str, Any] = values.pop("other")
         return other | {name: value for name, value in values.items() if name in always or value != empty[name]}
 
     def public(self) -> dict[str, Any]:

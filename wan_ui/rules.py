@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 MANY = 10**9  # of seconds, jobs, characters: as good as no limit
@@ -21,14 +22,14 @@ class Rule:
     """`allowed` ends the sentence "expected ..."; `read` gives the value or raises ValueError."""
 
     allowed: str
-    read: Callable
+    read: Callable[[Any], Any]
     secret: bool = False  # a refusal must not repeat the value
 
 
 def whole(lowest: int, highest: int = MANY, words: str = "") -> Rule:
     """An int of that range, both ends included."""
 
-    def read(value) -> int:
+    def read(value: Any) -> int:
         if isinstance(value, str) and re.fullmatch(r"[+-]?[0-9]{1,18}", value.strip()):
             value = int(value)
         if type(value) is not int or not lowest <= value <= highest:
@@ -42,7 +43,7 @@ def whole(lowest: int, highest: int = MANY, words: str = "") -> Rule:
 def number(lowest: float, highest: float, words: str = "", *, zero: bool = False) -> Rule:
     """A finite float of that range, both ends included; with `zero` 0 as well."""
 
-    def read(value) -> float:
+    def read(value: Any) -> float:
         if isinstance(value, str) and re.fullmatch(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?", value.strip()):
             value = float(value)
         if type(value) not in (int, float) or not math.isfinite(value):
@@ -54,10 +55,10 @@ def number(lowest: float, highest: float, words: str = "", *, zero: bool = False
     return Rule(words or f"a number from {lowest} to {highest}", read)
 
 
-def one_of(*values) -> Rule:
+def one_of(*values: str | int) -> Rule:
     """One of a few words or whole numbers."""
 
-    def read(value):
+    def read(value: Any) -> Any:
         typed = {str(known): known for known in values}
         if isinstance(value, str) and value.strip() in typed:
             return typed[value.strip()]
@@ -71,7 +72,7 @@ def one_of(*values) -> Rule:
 def text(words: str, pattern: str = "", *, secret: bool = False) -> Rule:
     """Text that is valid Unicode, without control characters, and matches the pattern if there is one."""
 
-    def read(value) -> str:
+    def read(value: Any) -> str:
         if not isinstance(value, str) or not value.isprintable() or (pattern and not re.fullmatch(pattern, value)):
             raise ValueError
         return value
@@ -88,7 +89,7 @@ def file(words: str = "a file that is there") -> Rule:
     return Rule(words, lambda value: _path(value, refuse=lambda path: not path.is_file()))
 
 
-def _path(value, refuse: Callable[[Path], bool]) -> Path:
+def _path(value: Any, refuse: Callable[[Path], bool]) -> Path:
     if not isinstance(value, (str, Path)) or not str(value) or not str(value).isprintable():
         raise ValueError
     try:
@@ -100,12 +101,12 @@ def _path(value, refuse: Callable[[Path], bool]) -> Path:
     return path
 
 
-def _address(value) -> str:
+def _address(value: Any) -> str:
     """An IP address without brackets, or a host's name."""
     if not isinstance(value, str):
         raise ValueError
-    value = value.strip()
-    bare = value[1:-1] if value.startswith("[") and value.endswith("]") else value
+    bare: str = value.strip()
+    bare = bare[1:-1] if bare.startswith("[") and bare.endswith("]") else bare
     if ":" in bare or re.fullmatch(r"[0-9.]+", bare):
         return str(ipaddress.ip_address(bare))
     if not re.fullmatch(r"(?!-)[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*\.?", bare):
@@ -113,21 +114,21 @@ def _address(value) -> str:
     return bare
 
 
-def _url(value) -> str:
+def _url(value: Any) -> str:
     """An http address without its last slash; https where no scheme is given."""
     if not isinstance(value, str) or not value.isprintable() or " " in value.strip():
         raise ValueError
-    value = value.strip().rstrip("/")
-    value = value if "://" in value else f"https://{value}"
-    parts = urlsplit(value)
+    url: str = value.strip().rstrip("/")
+    url = url if "://" in url else f"https://{url}"
+    parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
         raise ValueError
     _address(f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname)
     parts.port  # noqa: B018 - raises ValueError for one that is no number or too large
-    return value
+    return url
 
 
-def _each(value, right: Callable[[str], object]) -> str:
+def _each(value: Any, right: Callable[[str], object]) -> str:
     """Names separated by commas, each of them right."""
     if not isinstance(value, str) or not all(right(part.strip()) for part in value.split(",") if part.strip()):
         raise ValueError
@@ -140,7 +141,7 @@ HOST_NAME = re.compile(
 PATH = re.compile(r"((https?://[^\s/?#]+)?(/?[A-Za-z0-9._~@-]+(/[A-Za-z0-9._~@-]+)*)?)")
 
 
-def _root_path(value) -> str:
+def _root_path(value: Any) -> str:
     """With a slash before it and none behind it."""
     path = value.strip().rstrip("/") if isinstance(value, str) else " "
     if not PATH.fullmatch(path):

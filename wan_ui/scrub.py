@@ -9,6 +9,7 @@ import socket
 import sys
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from wan_ui import loras
 from wan_ui.settings import ROOT, Settings
@@ -76,7 +77,7 @@ def clean_files(text: str, settings: Settings) -> str:
     return FILES.sub(lambda found: found[0] if found[0] in known else f"<file>.{found[1]}", text)
 
 
-def scrub(value, settings: Settings):
+def scrub(value: Any, settings: Settings) -> Any:
     """JSON-able values with every string cleaned."""
     if isinstance(value, dict):
         return {key: scrub(entry, settings) for key, entry in value.items()}

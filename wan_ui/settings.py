@@ -101,7 +101,7 @@ class Settings:
     max_output_days: float = setting(0.0, rules.number(0, 1_000_000))  # and those older than this; 0 keeps them
     threads: int = setting(0, rules.whole(0, 1024))  # CPU threads for torch; 0: all that this process may use
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for known in fields(self):
             value = read(known.name, getattr(self, known.name))
             object.__setattr__(self, known.name, value)
@@ -187,8 +187,10 @@ def use(values: Settings) -> None:
 def settings() -> Settings:
     """The settings of this process. Raises UserError when the environment has a bad value."""
     if _current is None:
-        use(load_settings(dict(os.environ)))
-        _stand_in_home(_current)
+        loaded = load_settings(dict(os.environ))
+        use(loaded)
+        _stand_in_home(loaded)
+        return loaded
     return _current
 
 

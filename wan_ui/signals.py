@@ -5,6 +5,7 @@ import contextlib
 import signal
 import threading
 from collections.abc import Iterator
+from types import FrameType
 
 
 class Stop(KeyboardInterrupt):
@@ -25,7 +26,7 @@ def stoppable() -> Iterator[None]:
         yield
         return
 
-    def stop(number, frame) -> None:
+    def stop(number: int, frame: FrameType | None) -> None:
         for other in numbers:
             signal.signal(other, signal.SIG_IGN)
         raise Stop(number)

@@ -17,11 +17,11 @@ from wan_ui.request import LoraMatch, LoraSpec, Request, Result
 from wan_ui.valid_text import valid_values
 
 KINDS = ("generate", "lipsync")
-NEUTRAL = {str: "", int: 0, float: 0.0}
+NEUTRAL: dict[Any, Any] = {str: "", int: 0, float: 0.0}
 LARGEST = 2**63 - 1  # of a whole number; more does not go into the table, nor into a browser
 
 
-def parse(text: str) -> dict | None:
+def parse(text: str) -> dict[str, Any] | None:
     """The JSON object in `text`, its texts valid Unicode; None when it holds none."""
     try:
         values = json.loads(text)
@@ -34,9 +34,11 @@ def read_request(text: str) -> tuple[Request, tuple[str, ...]]:
     """A request as far as it can be read, and the names of its fields that cannot."""
     values = parse(text)
     if values is None:
-        empty = {f.name: NEUTRAL[f.type] for f in fields(Request) if f.default is f.default_factory is MISSING}
+        needed = [field for field in fields(Request) if field.default is field.default_factory is MISSING]
+        empty: dict[str, Any] = {field.name: NEUTRAL[field.type] for field in needed}
         return Request(**empty), ("request",)
-    taken, skipped = {}, []
+    taken: dict[str, Any] = {}
+    skipped = []
     for field in fields(Request):
         if field.name in ("loras", "other"):
             continue
@@ -73,14 +75,14 @@ def read_result(text: str) -> tuple[Result, tuple[str, ...]]:
     return Result(**taken, other=other), tuple(skipped)
 
 
-def number(value) -> float | None:
+def number(value: Any) -> float | None:
     """A finite number, else None."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     return value if abs(value) <= LARGEST and math.isfinite(value) else None
 
 
-def _of_type(kind: type, value):
+def _of_type(kind: Any, value: Any) -> Any:
     """`value` as a non-negative number or a text, None when it is something else."""
     if kind is str:
         return value if isinstance(value, str) else None
@@ -90,7 +92,7 @@ def _of_type(kind: type, value):
     return kind(found)
 
 
-def _specs(values) -> tuple[tuple[LoraSpec, ...], tuple[str, ...]]:
+def _specs(values: Any) -> tuple[tuple[LoraSpec, ...], tuple[str, ...]]:
     if not isinstance(values, list | tuple):
         return (), ("loras",)
     specs, skipped = [], []

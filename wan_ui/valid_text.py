@@ -6,6 +6,7 @@ that everybody draws would take the page from everybody.
 """
 
 import re
+from typing import Any
 
 HALVES = re.compile("[\ud800-\udfff]")
 MAX_DEPTH = 32  # of values; deeper ones are cut off
@@ -23,7 +24,7 @@ def valid_name(name: str) -> str:
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace") if HALVES.search(name) else name
 
 
-def valid_values(value, depth: int = 0):
+def valid_values(value: Any, depth: int = 0) -> Any:
     """JSON-able values with every text made valid, integers of at most 64 bits, and no more than MAX_DEPTH levels."""
     if isinstance(value, str):
         return valid_text(value)

@@ -11,7 +11,7 @@ import time
 from collections import deque
 from dataclasses import dataclass, replace
 
-from wan_ui.catalog import find_model, load_catalog
+from wan_ui.catalog import Model, find_model, load_catalog
 from wan_ui.errors import Cancelled, UserError
 from wan_ui.files import download
 from wan_ui.machine.engine_choice import choose_engine
@@ -76,7 +76,7 @@ class Staging:
         """Stop within a megabyte; what has arrived is kept."""
         self._cancel.set()
 
-    def _run(self, model, scheme: str, engine: str) -> None:
+    def _run(self, model: Model, scheme: str, engine: str) -> None:
         try:
             chosen = choose_engine(engine, self.settings).name
             items = download.plan(model, model.scheme(scheme), self.settings, chosen)

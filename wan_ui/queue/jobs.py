@@ -228,7 +228,8 @@ class Jobs:
         """Ids of the waiting jobs in the order in which they will run, if nobody comes or goes."""
         with self._connect() as db:
             rows = db.execute("SELECT id, owner, turn FROM jobs WHERE state = 'queued' ORDER BY turn, rowid").fetchall()
-        before, places = Counter(), []
+        before: Counter[str] = Counter()
+        places = []
         for place, row in enumerate(rows):
             places.append((before[row["owner"]], row["turn"], place, row["id"]))
             before[row["owner"]] += 1

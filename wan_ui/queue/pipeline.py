@@ -46,7 +46,7 @@ class Pipeline:
     def __init__(self) -> None:
         self.owns_queue = False
         self._opened = False
-        self._lock: IO | None = None
+        self._lock: IO[str] | None = None
         self._own: set[str] | None = None
 
     # ------------------------------------------------------------ life

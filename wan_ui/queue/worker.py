@@ -170,17 +170,16 @@ class Worker:
         self._send(letter, progress)
         while True:
             answer = self._receive(letter.id, progress)
-            match answer and answer.content:
-                case None:
-                    pass
-                case Partial(result):
-                    self.partial = result
-                case Entered(progress):
-                    on_progress(progress)
-                    if not cancel_sent:
-                        deadline = self._deadline()
-                case _:
-                    return answer
+            if answer is not None:
+                match answer.content:
+                    case Partial(result):
+                        self.partial = result
+                    case Entered(progress):
+                        on_progress(progress)
+                        if not cancel_sent:
+                            deadline = self._deadline()
+                    case _:
+                        return answer
             if self.ending.is_set():
                 raise Cancelled
             if not cancel_sent and cancelled():
