@@ -87,7 +87,7 @@ class ScriptedEngine:
         if scheme.name == "slow":
             time.sleep(3600)
         if scheme.name == "fp8":
-            raise UserError("scheme: the fp8 file is damaged")
+            raise UserError("scheme: the fp8 file is damaged", field="scheme")
         ScriptedEngine.loads += 1
 
     def set_loras(self, loras) -> tuple[LoraMatch, ...]:

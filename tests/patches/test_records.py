@@ -77,8 +77,9 @@ def test_which_apply(scheme, facts, expected):
 def test_a_moved_target_fails_the_load_by_name(upstream):
     scheme, facts = TINY.scheme("gguf-Q8_0"), Facts(H200, kernel="gguf-Q8_0")
     base = upstream("lightx2v.models.networks.base_model")
-    with pytest.raises(PatchError, match=r"patch gguf_loader: its target .*_load_gguf_ckpt is gone"):
+    with pytest.raises(PatchError, match=r"patch gguf_loader: its target .*_load_gguf_ckpt is gone") as caught:
         patches.apply_all("before_init", facts, scheme)
+    assert caught.value.field == "patch gguf_loader"
 
     class BaseTransformerModel:
         def _load_gguf_ckpt(self, gguf_path, mmap):

@@ -112,6 +112,7 @@ def test_errors_for_people_are_shown_and_bugs_are_logged(pipeline, picture, capl
 def test_a_failed_load_is_reported_and_the_next_scheme_loads(pipeline, picture):
     job = run(pipeline, picture, scheme="fp8")
     assert job.state == "failed" and job.error.startswith("scheme: the fp8 file is damaged")
+    assert (pipeline.model.state, pipeline.model.field) == ("failed", "scheme")
     assert run(pipeline, picture).state == "done"
     assert pipeline.model.state == "ready"
 

@@ -75,12 +75,13 @@ class Patch:
 
 
 class PatchError(UserError):
-    """A patch is needed but cannot be put in place: the load stops."""
+    """A patch is needed but cannot be put in place: the load stops. `field` is "patch " and its name."""
 
     def __init__(self, patch: Patch, why: str):
         super().__init__(
             f"patch {patch.name}: {why}. The patches are for LightX2V {COMMIT}; use that commit, "
-            "or --engine diffusers, or see wan_ui/patches."
+            "or --engine diffusers, or see wan_ui/patches.",
+            field=f"patch {patch.name}",
         )
 
 

@@ -30,7 +30,8 @@ CLOSING = 10.0  # seconds in which the thread must have ended
 class ModelStatus:
     """state: none | loading | ready | failed. `words` is for the page.
 
-    kept  after a failure: (model, scheme, engine) of the one before, when it is still loaded; else ()
+    field  after a failure: that of the UserError
+    kept   after a failure: (model, scheme, engine) of the one before, when it is still loaded; else ()
     """
 
     state: str = "none"
@@ -39,6 +40,7 @@ class ModelStatus:
     engine: str = ""
     progress: Progress = NOT_STARTED
     words: str = ""
+    field: str = ""
     kept: tuple[str, ...] = ()
 
 
@@ -171,12 +173,13 @@ class Runner:
             raise
         except Exception as error:
             _log("loading %s %s failed", error, model, scheme)
-            self._load_failed(_words(error))
+            self._load_failed(error)
         return True
 
-    def _load_failed(self, words: str) -> None:
+    def _load_failed(self, error: Exception) -> None:
         kept = self.worker.loaded if self.worker.alive() else ()
-        self.model = replace(self.model, state="failed", words=words, kept=kept)
+        field = error.field if isinstance(error, UserError) else ""
+        self.model = replace(self.model, state="failed", words=_words(error), field=field, kept=kept)
 
     def _on_load(self, progress: Progress) -> None:
         self.model = replace(self.model, progress=progress)
@@ -197,7 +200,7 @@ class Runner:
             return False
         self._settle(lambda: self.jobs.finish(job.id, state, error=error, result=result or NOTHING))
         if self.model.state == "loading":
-            self._load_failed("The load did not finish.")
+            self._load_failed(UserError("The load did not finish."))
         if not self.worker.alive() and self.model.state == "ready" and not self.stopping.is_set():
             self._wanted = (self.model.model, self.model.scheme, self.model.engine)  # the next job finds it warm
         self._collect()
@@ -253,7 +256,7 @@ class Runner:
                 return "cancelled", "", partial
             _log("%s failed", error, job.id)
             if self.model.state == "loading":
-                self._load_failed(_words(error))
+                self._load_failed(error)
             if partial:
                 return "done", f"The clip is made, but it could not be given speech. {_words(error)}", partial
             return "failed", _words(error), None

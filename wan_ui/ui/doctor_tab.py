@@ -243,7 +243,7 @@ def _patches(report: dict | None, settings: Settings, allowed: bool) -> str:
     for patch in PATCHES:
         entry = seen.get(patch.name, {"state": "not known", "why": "LightX2V has not been loaded", "figures": ""})
         state, why = entry["state"], entry["why"]
-        if PIPELINE.model.state == "failed" and f"patch {patch.name}:" in PIPELINE.model.words:
+        if PIPELINE.model.state == "failed" and PIPELINE.model.field == f"patch {patch.name}":
             state, why = "failed", PIPELINE.model.words
         why = for_visitor(why, settings)
         checked = "" if patch.name in off else " checked"
