@@ -93,7 +93,7 @@ def test_a_hang_is_ended_after_the_deadline(scripted_settings, picture):
     pipeline = Pipeline().open(scripted_settings, engine_factory=FACTORY)
     try:
         until(lambda: pipeline.model.state == "ready")
-        pipeline.runner.worker.settings = replace(scripted_settings, stage_timeout=4)  # a worker's start may take longer
+        pipeline.runner.worker.settings = replace(scripted_settings, stage_timeout=4)  # its start may be slower
         job = run(pipeline, picture, "image=hang")
         assert job.state == "failed" and "image made no progress for 4 s" in job.error
         pipeline.runner.worker.settings = scripted_settings
