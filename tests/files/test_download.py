@@ -14,7 +14,7 @@ from wan_ui.__main__ import main
 from wan_ui.catalog import KnownFile, Repository, load_catalog
 from wan_ui.errors import Cancelled, UserError
 from wan_ui.files import download, places
-from wan_ui.queue.fetching import DownloadStatus, Staging
+from wan_ui.queue.background_download import BackgroundDownload, DownloadStatus
 from wan_ui.settings import ROOT, load_settings, settings, use
 
 SHIPPED = load_catalog(load_settings({}).catalog)["ti2v-5b"]
@@ -278,59 +278,59 @@ def test_the_command_shows_the_distill_pair_and_keeps_the_configs_of_the_experts
     assert "diffusion_pytorch_model" not in shown, "the DIT shards that the scheme replaces, tens of gigabytes"
 
 
-def wait(staging: Staging) -> DownloadStatus:
-    while staging.status.active:
+def wait(background: BackgroundDownload) -> DownloadStatus:
+    while background.status.active:
         time.sleep(0.01)
-    return staging.status
+    return background.status
 
 
 def test_in_the_background_with_progress(in_use, monkeypatch):
     monkeypatch.setattr(download, "CHUNK", 1000)
-    staging = Staging(settings())
-    staging.start("ti2v-5b", "", "lightx2v")
-    status = wait(staging)
+    background = BackgroundDownload(settings())
+    background.start("ti2v-5b", "", "lightx2v")
+    status = wait(background)
     assert status.state == "done" and status.done == status.total == sum(map(len, in_use.files.values()))
     assert (status.model, status.scheme) == ("ti2v-5b", "gguf-Q8_0")
     with pytest.raises(UserError, match="ships with Wan UI"):
-        staging.start("wan-tiny", "bf16", "auto")
+        background.start("wan-tiny", "bf16", "auto")
 
 
 def test_in_the_background_cancelled_then_resumed(in_use, monkeypatch):
     monkeypatch.setattr(download, "CHUNK", 1000)
-    staging = Staging(settings())
+    background = BackgroundDownload(settings())
     fetch = download.fetch
 
     def cancel_half_way(items, on_bytes):
         def both(item, done):
             if done >= 2000:
-                staging.cancel()
+                background.cancel()
             on_bytes(item, done)
 
         fetch(items, both)
 
     monkeypatch.setattr(download, "fetch", cancel_half_way)
-    staging.start("ti2v-5b", "", "lightx2v")
-    assert wait(staging).state == "cancelled"
+    background.start("ti2v-5b", "", "lightx2v")
+    assert wait(background).state == "cancelled"
     assert [path.stat().st_size for path in settings().models.rglob("*.part")] == [2000]
     monkeypatch.setattr(download, "fetch", fetch)
     in_use.requests.clear()
-    staging.start("ti2v-5b", "", "lightx2v")
-    assert wait(staging).state == "done"
+    background.start("ti2v-5b", "", "lightx2v")
+    assert wait(background).state == "done"
     assert ("GET", "/Wan-AI/Wan2.2-TI2V-5B/resolve/main/config.json", 2000) in in_use.requests
 
 
 def test_in_the_background_one_at_a_time_and_failures_are_said(in_use, monkeypatch):
     held = threading.Event()
     monkeypatch.setattr(download, "plan", lambda *args: held.wait(10) and [])
-    staging = Staging(settings())
-    staging.start("ti2v-5b", "", "lightx2v")
+    background = BackgroundDownload(settings())
+    background.start("ti2v-5b", "", "lightx2v")
     with pytest.raises(UserError, match="ti2v-5b gguf-Q8_0 is being downloaded"):
-        staging.start("i2v-a14b", "fp8", "lightx2v")
+        background.start("i2v-a14b", "fp8", "lightx2v")
     held.set()
-    assert wait(staging).state == "done"
+    assert wait(background).state == "done"
     monkeypatch.undo()
     monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda repo, file, revision: None)
-    staging = Staging(replace(settings(), hub="http://127.0.0.1:9"))
-    staging.start("ti2v-5b", "", "lightx2v")
-    status = wait(staging)
+    background = BackgroundDownload(replace(settings(), hub="http://127.0.0.1:9"))
+    background.start("ti2v-5b", "", "lightx2v")
+    status = wait(background)
     assert status.state == "failed" and "cannot be reached" in status.words and "Wan2.2_VAE.pth -> " in status.words

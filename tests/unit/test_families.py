@@ -12,7 +12,7 @@ from wan_ui.errors import UserError
 from wan_ui.families import DIT, FAMILIES, TRANSFORMERS, VAE_22, with_transformer
 from wan_ui.files import places
 from wan_ui.files.dit_file import read_dit
-from wan_ui.machine import probe
+from wan_ui.machine import shapes
 from wan_ui.qa import layouts, synthetic
 from wan_ui.request import LoraSpec
 from wan_ui.settings import Settings
@@ -126,7 +126,7 @@ def test_another_family_is_a_record_and_an_entry(more):
     assert layouts.vae(TEXT_5B.vae) == layouts.vae(FAMILIES["5b"].vae)
 
     # what its blocks work on
-    shape = probe.shape_of(two, 480, 480, 81)
+    shape = shapes.shape_of(two, 480, 480, 81)
     assert (shape.tokens, shape.heads, shape.head_dim, shape.ffn) == (18900, 40, 128, 13824)
 
 

@@ -1,4 +1,4 @@
-"""Staging: fetch what a model and scheme need, with sizes first, resumed and verified.
+"""Downloads: fetch what a model and scheme need, with sizes first, resumed and verified.
 
 Only the files that an engine reads are asked for (wan_ui.files.places.needed_files), so the base
 repositories' own DIT shards, tens of gigabytes that the scheme's files replace, are never fetched, while
@@ -17,8 +17,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from email.message import Message
-from http.client import HTTPException
+from http.client import HTTPException, HTTPMessage
 from io import BufferedWriter
 from pathlib import Path
 from typing import IO, Literal
@@ -131,7 +130,7 @@ class _StayHere(urllib.request.HTTPRedirectHandler):
     """Follow redirects within the hub (a renamed repository), but not to the store that holds the bytes."""
 
     def redirect_request(
-        self, request: urllib.request.Request, file: IO[bytes], code: int, message: str, headers: Message, url: str
+        self, request: urllib.request.Request, file: IO[bytes], code: int, message: str, headers: HTTPMessage, url: str
     ) -> urllib.request.Request | None:
         here, there = urlsplit(request.full_url).netloc, urlsplit(url).netloc
         return super().redirect_request(request, file, code, message, headers, url) if here == there else None
@@ -154,7 +153,7 @@ def describe(repo: str, file: str, target: Path, url: str) -> Item:
     """Size, checksum and revision of one file at the hub. OSError without a network, UserError if it is gone."""
     request = urllib.request.Request(url, method="HEAD", headers=HEADERS)
     try:
-        with _opener(request, _StayHere).open(request, timeout=TIMEOUT) as answer:
+        with _opener(request, _StayHere()).open(request, timeout=TIMEOUT) as answer:
             headers = answer.headers
     except urllib.error.HTTPError as error:
         if error.code >= 500 or error.code in PASSING:

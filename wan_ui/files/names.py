@@ -6,7 +6,7 @@ read those. diffusers' own converters hard-code the sizes of the released models
 A map takes a module's name (or a bare parameter's, such as `modulation`) to the other side's;
 the leaf (`weight`, `bias`, `gamma`, `weight_scale`) is carried over unchanged.
 
-tests/engines/test_checkpoints.py holds them against `convert_wan_transformer_to_diffusers` and
+tests/engines/test_name_maps.py holds them against `convert_wan_transformer_to_diffusers` and
 `convert_wan_vae_to_diffusers` of diffusers 0.42.1.
 """
 

@@ -19,7 +19,7 @@ from wan_ui import locks
 from wan_ui.catalog import find_model, load_catalog
 from wan_ui.errors import UserError
 from wan_ui.queue import quota
-from wan_ui.queue.fetching import Staging
+from wan_ui.queue.background_download import BackgroundDownload
 from wan_ui.queue.intake import Draft, resolve
 from wan_ui.queue.jobs import Job, Jobs, QueueFull, TableError, TableLocked, new_job_id
 from wan_ui.queue.runner import Examination, ModelStatus, Runner
@@ -35,13 +35,13 @@ MIN_FREE_MB = 200  # below this a job is refused rather than started
 
 
 class Pipeline:
-    """Nothing is touched until `open`; then all of this is there. staging: downloads."""
+    """Nothing is touched until `open`; then all of this is there. download: the one in the background."""
 
     settings: Settings
     clips: Path
     jobs: Jobs
     runner: Runner
-    staging: Staging
+    download: BackgroundDownload
 
     def __init__(self) -> None:
         self.owns_queue = False
@@ -67,7 +67,7 @@ class Pipeline:
             self.jobs = Jobs(settings.outputs / "wan_ui.sqlite")
         except OSError as error:
             raise UserError(f"outputs: {settings.outputs} cannot be used ({error}); set WAN_UI_OUTPUTS") from None
-        self.staging = Staging(settings)
+        self.download = BackgroundDownload(settings)
         self._own = set() if client_ok else None
         self.runner = Runner(self.jobs, self.clips, settings, engine_factory, self._own)
         self._opened = True

@@ -14,7 +14,7 @@ import gradio as gr
 from wan_ui.catalog import Model, Scheme, load_catalog
 from wan_ui.files import places
 from wan_ui.machine.engine_choice import choose_engine
-from wan_ui.queue.fetching import DownloadStatus
+from wan_ui.queue.background_download import DownloadStatus
 from wan_ui.queue.runner import ModelStatus
 from wan_ui.settings import Settings
 from wan_ui.ui.markup import model_name, seconds, text

@@ -89,7 +89,7 @@ def download_model(browser: dict, view: View, event: gr.EventData) -> Answer:
     """A Download button. The download belongs to the app: closing the tab changes nothing."""
     _check_download(browser)
     try:
-        PIPELINE.staging.start(text_of_event(event, "model"), text_of_event(event, "scheme"), PIPELINE.settings.engine)
+        PIPELINE.download.start(text_of_event(event, "model"), text_of_event(event, "scheme"), PIPELINE.settings.engine)
     except UserError as error:
         raise refusal(error) from None
     view.bring("download")
@@ -99,7 +99,7 @@ def download_model(browser: dict, view: View, event: gr.EventData) -> Answer:
 @guard
 def stop_download(browser: dict, view: View) -> Answer:
     _check_download(browser)
-    PIPELINE.staging.cancel()
+    PIPELINE.download.cancel()
     view.watch = time.monotonic() + IDLE
     return observe(browser, view)
 

@@ -45,7 +45,7 @@ def _observed(browser: dict, view: View) -> Answer:
     browser, owner = identify(browser, PIPELINE.settings)
     catalog = load_catalog(PIPELINE.settings.catalog)
     status = replace(PIPELINE.model, words=for_visitor(PIPELINE.model.words, PIPELINE.settings))
-    download = models_panel.still_true(PIPELINE.staging.status, PIPELINE.settings)
+    download = models_panel.still_true(PIPELINE.download.status, PIPELINE.settings)
     download = replace(download, words=for_visitor(download.words, PIPELINE.settings))
     jobs = PIPELINE.history(owner, history.LIMIT)
     by_id = {job.id: job for job in jobs}

@@ -50,7 +50,7 @@ class DownloadStatus:
         return (self.total - self.done) / self.pace if self.pace else None
 
 
-class Staging:
+class BackgroundDownload:
     def __init__(self, settings: Settings):
         self.settings = settings
         self.status = DownloadStatus()
