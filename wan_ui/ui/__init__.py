@@ -100,6 +100,8 @@ def build_ui(settings: Settings) -> gr.Blocks:
 
         # Values arrive as the browser sent them and are checked by wan_ui.queue.intake; see handlers.
         plain: Options = {"api_visibility": "private", "preprocess": False, "show_progress": "hidden"}
+        # Hidden, it is still counted in each frame of the screen, by every output: half of what an open page costs.
+        plain["show_progress_on"] = []
         # Many people may look at once.
         light: Options = {**plain, "concurrency_limit": None, "trigger_mode": "multiple"}
         once: Options = {**light, "trigger_mode": "once"}  # not again before the last answer is there

@@ -17,6 +17,7 @@ class Options(TypedDict, total=False):
     api_visibility: Literal["public", "private", "undocumented"]
     preprocess: bool
     show_progress: Literal["full", "minimal", "hidden"]
+    show_progress_on: list[Block]
     queue: bool
     trigger_mode: Literal["once", "multiple", "always_last"] | None
     concurrency_limit: int | None
