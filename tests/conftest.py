@@ -1,5 +1,6 @@
 """Shared fixtures: settings in a temporary folder, a catalog entry for the scripted engine, a picture."""
 
+import gc
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -69,6 +70,11 @@ def pytest_collection_modifyitems(config, items):
 
 def order(folder: str) -> int:
     return 0 if folder == "ui" else 1 if folder in SHARED else 2
+
+
+def pytest_collection_finish():
+    gc.collect()
+    gc.freeze()  # what was imported stays: without looking through it a collection, as after a job, is quick
 
 
 @pytest.fixture

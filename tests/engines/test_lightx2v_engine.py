@@ -2,6 +2,7 @@
 
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,11 +23,17 @@ from wan_ui.request import LoraSpec
 from wan_ui.settings import load_settings
 
 
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory) -> Path:
+    """Weights in other forms, made once."""
+    return tmp_path_factory.mktemp("cache")
+
+
 @pytest.fixture
-def calls(tmp_path, monkeypatch):
+def calls(cache, tmp_path, monkeypatch):
     """What upstream was asked for; the stand-in is installed, its patches count as applied."""
     before = settings_module.settings()
-    settings_module.use(load_settings({"WAN_UI_CACHE": str(tmp_path / "cache"), "WAN_UI_LORAS": str(tmp_path)}))
+    settings_module.use(load_settings({"WAN_UI_CACHE": str(cache), "WAN_UI_LORAS": str(tmp_path)}))
     monkeypatch.setattr(patches, "apply_all", lambda phase, *rest, **more: [Outcome(f"a-{phase}", "applied", "test")])
     found = []
     with installed(found):
