@@ -72,6 +72,18 @@ def test_all_schemes_are_decided_alike(model, scheme):
     }
 
 
+def test_sizes_and_steps_follow_from_the_family():
+    """Of any combination: a single transformer with the VAE of A14B is told its strides, and one scale."""
+    a14b, small = CATALOG["i2v-a14b"], CATALOG["ti2v-5b"]
+    other = replace(small, family=replace(small.family, vae=a14b.family.vae))
+    for model, stride, channels in ((a14b, 8, 16), (small, 16, 48), (other, 8, 16)):
+        values = config.from_catalog(model)
+        told = (values.get("vae_stride", [4, 8, 8]), values.get("num_channels_latents", 16))
+        assert told == ([4, stride, stride], channels)
+        assert values["sample_guide_scale"] == (1.0 if model.family.single else [1.0, 1.0])
+        assert ("denoising_step_list" in values) != model.family.single
+
+
 def test_a_file_says_what_differs_and_the_readme_why():
     default, files = json.loads(config.DEFAULT.read_text()), set(config.FOLDER.glob("*.json")) - {config.DEFAULT}
     assert files <= {config.difference_file(model, scheme) for model, scheme in SCHEMES}

@@ -18,6 +18,7 @@ from wan_ui.catalog import Model, Scheme
 from wan_ui.engines.kernel_choice import Chooser
 from wan_ui.engines.schedule import expert_index, sigmas
 from wan_ui.errors import UserError
+from wan_ui.families import TIME_STRIDE, VAE_21
 from wan_ui.files.dit_file import FP8, Stored
 from wan_ui.files.headers import is_gguf, read_header
 from wan_ui.files.places import Paths, locate, work
@@ -254,7 +255,7 @@ def boundary_index(steps: int, shift: float, boundary: float) -> int:
 
 def from_catalog(model: Model) -> dict:
     """What upstream is told about the model's schedule and sizes."""
-    steps, (width, height) = model.default_steps, model.sizes[0]
+    steps, (width, height), vae = model.default_steps, model.sizes[0], model.family.vae
     values = {
         "infer_steps": steps,
         "sample_shift": model.shift,
@@ -267,12 +268,12 @@ def from_catalog(model: Model) -> dict:
         "fps": model.fps,
         "text_len": 512,
     }
+    if vae != VAE_21:  # which upstream takes for granted
+        values |= {"vae_stride": [TIME_STRIDE, vae.stride, vae.stride], "num_channels_latents": vae.channels}
     if not model.family.single:
         # Our scheduler takes the exact sigmas; upstream's constructor wants these whole numbers all the same.
         values["denoising_step_list"] = [round(1000 * (1 - i / steps)) for i in range(steps)]
         values["boundary_step_index"] = boundary_index(steps, model.shift, model.boundary)
-    else:
-        values |= {"vae_stride": [4, 16, 16], "num_channels_latents": 48}
     return values
 
 
