@@ -11,7 +11,9 @@ from wan_ui.errors import UserError
 from wan_ui.queue import jobs as jobs_module
 from wan_ui.queue.estimate import eta, fraction, reference
 from wan_ui.queue.jobs import Jobs, QueueFull, TableError, TableLocked
+from wan_ui.queue.pipeline import Pipeline
 from wan_ui.request import LoraMatch, LoraSpec, Progress, Request, Result
+from wan_ui.settings import Settings
 
 REQUEST = Request("x.png", "a wave", "wan-tiny", "bf16", "auto", 256, 256, 17, 4, 1)
 NEEDED = ("image", "prompt", "model", "scheme", "engine", "width", "height", "frames", "steps", "seed")
@@ -222,6 +224,19 @@ def test_a_damaged_table_is_named_with_what_to_do(tmp_path):
     (tmp_path / "wan_ui.sqlite").write_bytes(b"no database at all" * 100)
     with pytest.raises(TableError, match=r"wan_ui\.sqlite cannot be used .* moved away"):
         Jobs(tmp_path / "wan_ui.sqlite")
+
+
+def test_a_visitor_sees_no_path_of_this_machine_in_an_entry(table):
+    why = "auto: WAN_UI_LIGHTX2V_PATH=/home/ada/LightX2V is not a checkout of LightX2V"
+    done(table, "a", Result(clip="clip.mp4", engine_ran="diffusers", engine_why=why))
+    done(table, "b", Result(clip="clip.mp4", engine_ran="diffusers", engine_why=why))
+    with sqlite3.connect(table.path) as db:
+        db.execute("UPDATE jobs SET owner = 'local' WHERE id = 'b'")
+    pipeline = Pipeline()
+    pipeline.jobs, pipeline.settings = table, Settings()
+    (visitors,) = pipeline.history("ann")
+    assert "/home" not in visitors.result.engine_why and "is not a checkout" in visitors.result.engine_why
+    assert visitors == pipeline.job("a", "ann") and pipeline.job("b").result.engine_why == why
 
 
 # ---------------------------------------------------------------- turns and limits
