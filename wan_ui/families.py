@@ -142,8 +142,18 @@ def of_width(width: int) -> Transformer | None:
 
 
 def with_transformer(name: str) -> list[Family]:
-    """The families that run the transformer called `name`; Wan2.1 and Wan-Tiny have none of their own."""
-    return [family for family in FAMILIES.values() if family.transformer.name == name]
+    """The families that run the transformer called `name`; Wan2.1 and Wan-Tiny go the way of A14B."""
+    return [family for family in FAMILIES.values() if family.transformer.name == name] or [FAMILIES["a14b"]]
+
+
+def may_have_experts(transformer: str) -> bool:
+    """Whether a model with that transformer may have two experts."""
+    return not all(family.single for family in with_transformer(transformer))
+
+
+def patch_channels(transformer: str) -> set[int]:
+    """How many channels a patch embedding of that transformer takes, one number for each way that a picture enters."""
+    return {family.input_channels for family in with_transformer(transformer)}
 
 
 def latent_frames(frames: int) -> int:

@@ -9,7 +9,7 @@ import pytest
 from wan_ui import loras
 from wan_ui.catalog import load_catalog
 from wan_ui.errors import UserError
-from wan_ui.families import DIT, FAMILIES, TRANSFORMERS, VAE_22, with_transformer
+from wan_ui.families import DIT, FAMILIES, TRANSFORMERS, VAE_22, may_have_experts, patch_channels
 from wan_ui.files import places
 from wan_ui.files.dit_file import read_dit
 from wan_ui.machine import shapes
@@ -81,11 +81,12 @@ def test_what_the_released_families_are():
     assert a14b.condition_shape(832, 480, 81) == (20, 21, 60, 104) and a14b.condition_frames(81) == 81
     assert small.condition_shape(832, 480, 81) == (48, 1, 30, 52) and small.condition_frames(81) == 1
     assert a14b.tokens(480, 480, 81) == 21 * 30 * 30 and small.tokens(480, 480, 81) == 21 * 15 * 15
-    assert [family.name for family in with_transformer("a14b")] == ["a14b"] and not with_transformer("wan2.1")
-    for name, family in FAMILIES.items():
-        assert family.name == name and pickle.loads(pickle.dumps(family)) == family
+    assert patch_channels("a14b") == patch_channels("wan2.1") == {36} and patch_channels("5b") == {48}
+    assert may_have_experts("wan-tiny") and may_have_experts("a14b") and not may_have_experts("5b")
+    for name, record in FAMILIES.items():
+        assert record.name == name and pickle.loads(pickle.dumps(record)) == record
         with pytest.raises(AttributeError):
-            family.name = "other"
+            record.name = "other"
 
 
 def test_another_family_is_a_record_and_an_entry(more):
@@ -133,6 +134,7 @@ def test_another_family_is_a_record_and_an_entry(more):
 def test_loras_of_another_family_are_told_by_its_transformer(more):
     models = load_catalog(more.catalog)
     two, one = models["two"], models["one"]
+    assert patch_channels("a14b") == {36, 16}, "with a picture's channels, and without"
     more.loras.mkdir()
     for name in ("style_high_noise", "style_low_noise", "small"):
         family = TEXT_5B if name == "small" else TEXT_ONLY

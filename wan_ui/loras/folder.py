@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from wan_ui.errors import UserError
-from wan_ui.families import FAMILIES, NOISE_TARGETS, TARGETS, TRANSFORMERS, of_width, with_transformer
+from wan_ui.families import NOISE_TARGETS, TARGETS, TRANSFORMERS, of_width, patch_channels
 from wan_ui.files.dit_file import refuse_parts
 from wan_ui.files.headers import Header, safetensors_header
 from wan_ui.loras.keys import Layout, read_layout
@@ -243,7 +243,7 @@ def _read(path: Path, size: int, mtime: int, config: str) -> LoraEntry:
 def _left_out(header: Header, layout: Layout, fits: str) -> tuple[str, ...]:
     """What no engine will apply, by names and shapes alone, a line each."""
     image, norms, others = [], [], []
-    channels = {family.input_channels for family in with_transformer(fits) or [FAMILIES["a14b"]]}
+    channels = patch_channels(fits)
     for module, layer in layout.layers.items():
         if module.startswith("img_emb") or module.endswith("_img"):
             image.append(module)

@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from wan_ui.families import NOISE_TARGETS, with_transformer
+from wan_ui.families import NOISE_TARGETS, may_have_experts
 
 if TYPE_CHECKING:
     from wan_ui.loras.folder import LoraEntry
@@ -79,7 +79,7 @@ def pair(entries: Sequence["LoraEntry"]) -> list["LoraEntry"]:
     groups: dict[tuple[str, str], dict[str, list[LoraEntry]]] = {}
     for entry in entries:
         found, key = _of(entry)
-        if found and not entry.problem and _has_experts(entry.fits):
+        if found and not entry.problem and may_have_experts(entry.fits):
             folder = str(Path(entry.name).parent / key)
             groups.setdefault((folder, entry.fits), {}).setdefault(found, []).append(entry)
     joined, names = [], set()
@@ -89,12 +89,6 @@ def pair(entries: Sequence["LoraEntry"]) -> list["LoraEntry"]:
             names |= {high.name, low.name}
             joined.append(_joined(key, high, low))
     return [entry for entry in entries if entry.name not in names] + joined
-
-
-def _has_experts(fits: str) -> bool:
-    """Whether a model that it fits may have two."""
-    families = with_transformer(fits)
-    return not families or any(not family.single for family in families)
 
 
 def _of(entry: "LoraEntry") -> tuple[str, str]:
