@@ -13,7 +13,6 @@ import re
 import shlex
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -22,6 +21,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.ports import free_port
 from tools import space
 from wan_ui.settings import ROOT
 
@@ -143,9 +143,7 @@ def test_the_steps_of_the_dockerfile(folder, image):
     assert sorted(kept) == ["WAN_UI_CACHE", "WAN_UI_LORAS", "WAN_UI_MODELS", "WAN_UI_OUTPUTS"]
     assert all(Path(environ[name]).is_relative_to(inside(volume)) for name in kept)
 
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        environ["WAN_UI_PORT"] = str(free.getsockname()[1])  # 7860 may be another program's here
+    environ["WAN_UI_PORT"] = str(free_port())  # 7860 may be another program's here
     who = as_the_user(image, inside(volume))
     before = state(place)
     words = [[sys.executable, *line[1:]] for line in (command, health) if line[0] == "python"]

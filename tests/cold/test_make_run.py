@@ -4,7 +4,6 @@ import contextlib
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import time
 import urllib.error
@@ -13,13 +12,8 @@ import urllib.request
 import pytest
 
 from tests.conftest import OUTSIDE
+from tests.ports import free_port
 from wan_ui.settings import ROOT
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
 
 
 @pytest.mark.timeout(600)

@@ -16,6 +16,7 @@ from PIL import Image, ImageDraw
 from playwright.sync_api import Error as PlaywrightError
 from playwright.sync_api import Page, expect, sync_playwright
 
+from tests.ports import free_port
 from wan_ui.families import VAE_21
 from wan_ui.files import places
 from wan_ui.settings import ROOT
@@ -85,12 +86,6 @@ class App:
 
     def log(self) -> str:
         return self.log_file.read_text()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,8 @@ import httpx
 import pytest
 from starlette.responses import PlainTextResponse
 
-from tests.ui.conftest import PATIENCE, free_port
+from tests.ports import free_port
+from tests.ui.conftest import PATIENCE
 from wan_ui.settings import Settings
 from wan_ui.ui import server
 from wan_ui.ui.server import address_of, group
