@@ -1,4 +1,4 @@
-"""A small LightX2V: the seams that wan_ui.engines.lightx2v takes, with arithmetic that is done in a moment.
+"""A small LightX2V: the seams of wan_ui.engines.lightx2v_seams, with arithmetic that is done in a moment.
 
 It keeps upstream's order of calls (run_pipeline: input encoder, scheduler, steps, decoder, end_run), its names and its
 habits that have bitten: end_run clears the scheduler, weights wait on the host and are moved for their turn, a failure
@@ -23,51 +23,93 @@ def modules(calls: list) -> dict[str, types.ModuleType]:
             self.weight_name, self.bias = name, None
             self.weight = 0.02 * torch.randn(WIDTH, WIDTH, generator=generator)
 
-        def to_cuda(self):
+        def to_cuda(self, non_blocking=False):
             calls.append("to_cuda")
 
-        def apply(self, x):
-            return x @ self.weight
+        def load_state_dict(self, destination, block_index, adapter_block_index=None):
+            self.weight = destination[self.weight_name.replace("*", str(block_index))]
+
+    class MMWeight(MMWeightTemplate):
+        def apply(self, input_tensor):
+            return input_tensor @ self.weight
+
+    class MMWeightQuantTemplate(MMWeight):
+        def load(self):
+            self.weight_scale = self.pin_weight = self.pin_bias = None
+
+    class Held:
+        """A weight with a copy in host memory."""
+
+        def load(self):
+            self.weight = self.bias = self.pin_weight = self.pin_bias = None
+
+    class DefaultTensor:
+        def __init__(self, tensor_name):
+            self.tensor_name, self.tensor = tensor_name, None
+
+        def to_cuda(self):
+            self.tensor = self.pin_tensor
 
     class Group:
         def __init__(self, leaves):
             self._modules, self._parameters = leaves, {}
 
-    class Infer:
-        def run_block(self, index, block, hidden, *rest):
-            return hidden + block.apply(hidden)
+    class WanTransformerInfer:
+        def infer(self, blocks, hidden):
+            for self.block_idx, block in enumerate(blocks):
+                hidden = self.run_block(self.block_idx, block, hidden, None)
+            return hidden
 
-    class Expert:
+        def run_block(self, block_idx, block, *args):
+            return self.infer_block(block, *args)
+
+        def infer_block(self, block, x, pre_infer_out):
+            return x + block.apply(x)
+
+    class WanOffloadTransformerInfer(WanTransformerInfer):
+        def start(self):
+            self.offload_manager = WeightAsyncStreamManager()
+
+    class WeightAsyncStreamManager:
+        def __init__(self):
+            self.need_init_first_buffer = True
+
+    class WanModel:
         def __init__(self, seed: int):
             generator = torch.Generator().manual_seed(seed)
-            self.blocks = [MMWeightTemplate(f"blocks.{k}.self_attn.o.weight", generator) for k in range(BLOCKS)]
+            self.blocks = [MMWeight(f"blocks.{k}.self_attn.o.weight", generator) for k in range(BLOCKS)]
             self.pre_weight = Group({})
             self.transformer_weights = Group({str(k): block for k, block in enumerate(self.blocks)})
-            self.transformer_infer = Infer()
+            self.transformer_infer = WanTransformerInfer()
             self.inward = torch.randn(36, WIDTH, generator=generator) / 6
             self.outward = torch.randn(WIDTH, 16, generator=generator) / 16
             self.on_device = False
 
+        def set_scheduler(self, scheduler):
+            self.scheduler = scheduler
+
         def to_cpu(self):
             self.on_device = False
 
-        def run(self, scheduler, inputs):
+        def infer(self, inputs):
+            scheduler = self.scheduler
             condition = inputs["image_encoder_output"]["vae_encoder_out"]
             latents = torch.cat([scheduler.latents, condition]).float()
             hidden = latents.flatten(1).T @ self.inward
             hidden = hidden + scheduler.timestep_input.float().mean() / 1000
             hidden = hidden + inputs["text_encoder_output"]["context"].float().mean()
-            for k, block in enumerate(self.blocks):
-                hidden = self.transformer_infer.run_block(k, block, hidden, None)
+            hidden = self.transformer_infer.infer(self.blocks, hidden)
             shape = scheduler.latents.shape
             scheduler.noise_pred = (hidden @ self.outward).T.reshape(shape)
 
-    class Experts:
+    class MultiDistillModelStruct:
         def __init__(self):
-            self.model, self.cur_model_index, self.boundary_step_index = [Expert(1), Expert(2)], -1, 0
+            self.model, self.cur_model_index, self.boundary_step_index = [WanModel(1), WanModel(2)], -1, 0
 
-        def set_scheduler(self, scheduler):
-            self.scheduler = scheduler
+        def set_scheduler(self, shared_scheduler):
+            self.scheduler = shared_scheduler
+            for model in self.model:
+                model.set_scheduler(shared_scheduler)
 
         def infer(self, inputs):
             index = 0 if self.scheduler.step_index < self.boundary_step_index else 1
@@ -76,14 +118,18 @@ def modules(calls: list) -> dict[str, types.ModuleType]:
                     self.model[self.cur_model_index].to_cpu()
                 self.model[index].on_device, self.cur_model_index = True, index
             calls.append(f"expert {index}")
-            self.model[index].run(self.scheduler, inputs)
+            self.model[index].infer(inputs)
 
-    class Vae:
-        dtype = torch.float32
-
+    class WanVAE_:
         def __init__(self):
-            self.model = types.SimpleNamespace(encoder=torch.nn.Identity(), decoder=torch.nn.Identity(), caches=0)
-            self.model.clear_cache = lambda: calls.append("clear_cache")
+            self.encoder, self.decoder = torch.nn.Identity(), torch.nn.Identity()
+
+        def clear_cache(self):
+            calls.append("clear_cache")
+
+    class WanVAE:
+        def __init__(self):
+            self.model, self.dtype = WanVAE_(), torch.float32
 
         def encode(self, clip):
             """(1, 3, T, H, W) -> (16, t, H / 8, W / 8)"""
@@ -97,22 +143,33 @@ def modules(calls: list) -> dict[str, types.ModuleType]:
             large = [frame.repeat_interleave(8, 1).repeat_interleave(8, 2) for frame in frames]
             return torch.stack([large[0], *(frame for frame in large[1:] for _ in range(4))], 1)[None].tanh()
 
-    class Runner:
+    class T5Encoder:
+        def __init__(self):
+            self.token_embedding = torch.nn.Identity()
+
+    class T5EncoderModel:
+        def __init__(self):
+            self.model = T5Encoder()
+
+    class I2VInputInfo:
+        def __init__(self):
+            self.prompt, self.seed, self.latent_shape = "", 0, None
+
+    class Wan22MoeDistillRunner:
         def __init__(self, config):
             self.config = {"vae_stride": (4, 8, 8), **config}
-            self.model = Experts()
-            self.vae_encoder = self.vae_decoder = Vae()
-            self.text_encoders = [
-                types.SimpleNamespace(model=types.SimpleNamespace(token_embedding=torch.nn.Identity()))
-            ]
+            self.scheduler, self.model = None, MultiDistillModelStruct()
+            self.vae_encoder = self.vae_decoder = WanVAE()
+            self.text_encoders = [T5EncoderModel()]
             self.input_info = None
+            self.run_input_encoder = self._run_input_encoder_local_i2v
 
-        def set_config(self, values):
-            self.config.update(values)
+        def set_config(self, config_modify):
+            self.config.update(config_modify)
 
-        def run_text_encoder(self, info):
-            calls.append(f"text {info.prompt}")
-            generator = torch.Generator().manual_seed(sum(info.prompt.encode()))
+        def run_text_encoder(self, input_info):
+            calls.append(f"text {input_info.prompt}")
+            generator = torch.Generator().manual_seed(sum(input_info.prompt.encode()))
             return {"context": torch.randn(1, 8, 16, generator=generator)}
 
         def get_vae_encoder_output(self, image, height, width):
@@ -131,17 +188,17 @@ def modules(calls: list) -> dict[str, types.ModuleType]:
                 "image_encoder_output": {"clip_encoder_out": clip, "vae_encoder_out": vae},
             }
 
-        def run_input_encoder(self):
+        def _run_input_encoder_local_i2v(self):
             raise AssertionError("the engine has its own")
 
         def run_vae_decoder(self, latents):
             return self.vae_decoder.decode(latents)
 
-        def run_pipeline(self, info):
-            self.input_info = info
-            self.inputs = self.run_input_encoder()
+        def run_pipeline(self, input_info):
+            self.input_info = input_info
+            self.inputs, self.gen_video_final = self.run_input_encoder(), None
             scheduler = self.model.scheduler
-            scheduler.prepare(info.seed, info.latent_shape, self.inputs["image_encoder_output"])
+            scheduler.prepare(input_info.seed, input_info.latent_shape, self.inputs["image_encoder_output"])
             for step in range(scheduler.infer_steps):
                 scheduler.step_pre(step_index=step)
                 self.model.infer(self.inputs)
@@ -157,20 +214,30 @@ def modules(calls: list) -> dict[str, types.ModuleType]:
 
     class WanScheduler:
         def __init__(self, config):
-            self.config, self.rope_request_id, self.step_index = config, 0, 0
-            self.latents = self.noise_pred = None
+            self.config, self.rope_request_id, self.step_index, self.infer_condition = config, 0, 0, True
+            self.infer_steps, self.latents, self.noise_pred = 4, None, None
+
+        def prepare(self, seed, latent_shape, image_encoder_output=None):
+            self.sigmas = self.timesteps = self.latents = None
+            raise AssertionError("the engine has its own")
+
+        def step_pre(self, step_index):
+            self.timestep_input = self.timesteps[step_index]
+
+        def step_post(self):
+            self.latents = self.latents - self.noise_pred
 
         def clear(self):
             self.latents = self.noise_pred = None
 
-    def set_config(arguments):
-        with open(arguments.config_json) as file:
+    def set_config(args):
+        with open(args.config_json) as file:
             values = json.load(file)
-        calls.append(("config", {**values, "model_cls": arguments.model_cls, "model_path": arguments.model_path}))
+        calls.append(("config", {**values, "model_cls": args.model_cls, "model_path": args.model_path}))
         return values
 
-    def update(info, values):
-        vars(info).update(values)
+    def update(input_info, data):
+        vars(input_info).update(data)
 
     found: dict[str, types.ModuleType] = {}
 
@@ -183,18 +250,47 @@ def modules(calls: list) -> dict[str, types.ModuleType]:
                 found[package].__path__ = []
         vars(found[name]).update(members)
 
-    module("lightx2v.infer", init_runner=Runner)
+    def classes(name, *members, **named):
+        """Classes under upstream's names for them."""
+        for cls in members:
+            cls.__module__, cls.__qualname__ = name, cls.__name__
+        copies = {
+            alias: type(alias, (base,), {"__module__": name, "__qualname__": alias}) for alias, base in named.items()
+        }
+        module(name, **{cls.__name__: cls for cls in members}, **copies)
+
+    module("lightx2v.infer", init_runner=Wan22MoeDistillRunner)
     module("lightx2v.utils.ggml_tensor", dequantize_c=None)
     module("lightx2v.utils.envs", GET_DTYPE=lambda: torch.float32)
     module("lightx2v.utils.set_config", set_config=set_config)
     module(
         "lightx2v.utils.input_info",
-        init_empty_input_info=lambda task, extra: types.SimpleNamespace(prompt="", seed=0, latent_shape=None),
+        init_empty_input_info=lambda task, support_tasks: I2VInputInfo(),
         update_input_info_from_dict=update,
     )
-    module("lightx2v.common.ops.mm.mm_weight", MMWeightTemplate=MMWeightTemplate)
-    module("lightx2v.models.schedulers.wan.scheduler", WanScheduler=WanScheduler)
     module("lightx2v_platform.base.global_var", AI_DEVICE="cpu")
+    classes("lightx2v.utils.input_info", I2VInputInfo)
+    classes("lightx2v.models.runners.wan.wan_distill_runner", Wan22MoeDistillRunner, MultiDistillModelStruct)
+    classes("lightx2v.models.runners.wan.wan_runner", Wan22DenseRunner=Wan22MoeDistillRunner)
+    classes("lightx2v.models.networks.wan.model", WanModel)
+    classes("lightx2v.models.networks.wan.infer.transformer_infer", WanTransformerInfer)
+    classes("lightx2v.models.networks.wan.infer.offload.transformer_infer", WanOffloadTransformerInfer)
+    classes("lightx2v.common.offload.manager", WeightAsyncStreamManager)
+    classes("lightx2v.models.schedulers.wan.scheduler", WanScheduler)
+    classes("lightx2v.models.video_encoders.hf.wan.vae", WanVAE, WanVAE_)
+    classes("lightx2v.models.video_encoders.hf.wan.vae_2_2", Wan2_2_VAE=WanVAE, WanVAE_=WanVAE_)
+    classes("lightx2v.models.input_encoders.hf.wan.t5.model", T5EncoderModel, T5Encoder)
+    fp8 = [f"MMWeightWfp8channelAfp8channeldynamic{name}" for name in ("Torchao", "Triton", "Sgl")]
+    classes(
+        "lightx2v.common.ops.mm.mm_weight",
+        *(MMWeightTemplate, MMWeight, MMWeightQuantTemplate),
+        MMWeightGGUFTemplate=MMWeight,
+        **dict.fromkeys(fp8, MMWeightQuantTemplate),
+    )
+    classes("lightx2v.common.ops.norm.rms_norm_weight", RMSWeightTemplate=Held)
+    classes("lightx2v.common.ops.norm.layer_norm_weight", LNWeightTemplate=Held)
+    classes("lightx2v.common.ops.conv.conv3d", Conv3dWeight=Held)
+    classes("lightx2v.common.ops.tensor.tensor", DefaultTensor)
     return found
 
 

@@ -10,11 +10,13 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tests.engines.lightx2v_standin import installed
+from tests.engines.test_lightx2v_seams import found, rename
 from tests.lightx2v.jobs import make_request, quiet, stop_at
 from wan_ui import patches
 from wan_ui import settings as settings_module
 from wan_ui.catalog import load_catalog
-from wan_ui.engines import lightx2v, schedule
+from wan_ui.engines import create, lightx2v, schedule
+from wan_ui.engines import lightx2v_seams as seams
 from wan_ui.engines.lightx2v import LightX2VEngine
 from wan_ui.errors import Cancelled, UserError
 from wan_ui.files import places
@@ -180,6 +182,30 @@ def test_a_load_that_fails_leaves_nothing(engine, model, monkeypatch):
     assert engine.runner is None and engine.model is None
     with pytest.raises(RuntimeError, match="before load"):
         engine.generate(None, quiet)
+
+
+@pytest.mark.parametrize(
+    ("place", "name"),
+    [
+        (seams.RUNNERS[0], "run_input_encoder"),
+        (seams.RUNNERS[0], "gen_video"),
+        (seams.EXPERTS, "cur_model_index"),
+        (seams.EXPERTS, "boundary_step_index"),
+        (seams.BLOCKS, "infer_block"),
+        (seams.BUFFERS, "need_init_first_buffer"),
+        (seams.SCHEDULER, "infer_condition"),
+    ],
+)
+def test_a_renamed_seam_fails_the_load_by_name_before_weights_are_read(calls, model, monkeypatch, place, name):
+    rename(found(place), name, monkeypatch)
+    engine, words = LightX2VEngine(), rf"^seam {place.partition(':')[2]}\.{name}: it is gone"
+    with pytest.raises(UserError, match=words):
+        engine.load(model, model.scheme("bf16"), quiet)
+    with pytest.raises(UserError, match=words):
+        engine.check(model, model.scheme("bf16"))
+    assert not calls and engine.runner is None
+    monkeypatch.setattr(torch, "zeros", lambda *args, **kwargs: None)  # as if there were a GPU
+    assert create._unusable().startswith(f"seam {place.partition(':')[2]}.{name}: ")  # `auto` takes the other engine
 
 
 def test_llama_cpp_is_refused(model, monkeypatch):

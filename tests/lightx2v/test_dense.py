@@ -50,7 +50,9 @@ def test_dense_parity(dense, compute, reference, euler_steps, tmp_path, monkeypa
 
     class Vae:
         def __init__(self, **kwargs):
-            self.model = SimpleNamespace(encoder=torch.nn.Identity(), decoder=torch.nn.Identity())
+            self.model = SimpleNamespace(
+                encoder=torch.nn.Identity(), decoder=torch.nn.Identity(), clear_cache=lambda: None
+            )
             self.dtype = torch.float32
 
         def encode(self, video):

@@ -30,11 +30,13 @@ def _unusable() -> str:
         torch.zeros(1, device="cuda")
     except Exception as error:  # RuntimeError, AssertionError of a build without CUDA, torch.AcceleratorError ...
         return f"torch {torch.__version__} cannot use the GPU: {_first_line(error)}"
+    from wan_ui.engines import lightx2v_seams
     from wan_ui.engines.lightx2v_config import environment
     from wan_ui.engines.lightx2v_upstream import CannotImport, import_lightx2v
 
     try:
         import_lightx2v(environment(settings(), measure()))
+        lightx2v_seams.verify()
         for patch in patches.PATCHES:
             patches.resolve(patch)
     except CannotImport as error:

@@ -7,7 +7,7 @@ sigmas are those of wan_ui.engines.schedule, and latents stay float32 between st
 decoder are modules, so a hook before each latent frame reports progress and lets a job be cancelled there.
 
 Cancelling: `report` raises Cancelled before a step or a latent frame is entered; `end_run` then clears the
-runner, as after any failure, and sets its stop signal back. Nothing of a failed job survives it.
+runner, as after any failure. Nothing of a failed job survives it.
 """
 
 import gc
@@ -24,11 +24,12 @@ import torch
 
 from wan_ui import patches
 from wan_ui.catalog import Model, Scheme
-from wan_ui.engines import lightx2v_config, lora_lightx2v, preview
+from wan_ui.engines import lightx2v_config, lightx2v_seams, lora_lightx2v, preview
 from wan_ui.engines.base import CACHED_IMAGES, CACHED_PROMPTS, OnBlock, remember
 from wan_ui.engines.kernel_choice import Chooser
 from wan_ui.engines.lightx2v_compile import CompiledBlocks
 from wan_ui.engines.lightx2v_scheduler import flow_scheduler
+from wan_ui.engines.lightx2v_seams import put, put_back
 from wan_ui.engines.lightx2v_upstream import compute_dtype, device_name, import_lightx2v, input_info, start_runner
 from wan_ui.engines.lora import LoraSet
 from wan_ui.errors import UserError
@@ -63,7 +64,7 @@ class LightX2VEngine:
     # ------------------------------------------------------------ load
 
     def load(self, model: Model, scheme: Scheme, report: Report) -> None:
-        """Load and patch. Raises UserError naming a file, a missing kernel or the patch that failed."""
+        """Load and patch. Raises UserError naming a file, a missing kernel, the seam or the patch that failed."""
         self.close()
         report(Progress("load", 1, 4, "checking files"))
         config = settings()
@@ -78,7 +79,7 @@ class LightX2VEngine:
         root = model.family.root(paths.configs[0])
         try:
             self.runner = start_runner(model.family.runner, root, choices.values)
-            self.runner.scheduler = flow_scheduler(self.runner.config, model)
+            put(self.runner, "scheduler", flow_scheduler(self.runner.config, model))
             self.runner.model.set_scheduler(self.runner.scheduler)
             outcomes += patches.apply_all("after_init", choices.facts, scheme, self.runner, off)
             self.model, self.offload, self.dtype = model, choices.facts.offload, compute_dtype()
@@ -108,13 +109,14 @@ class LightX2VEngine:
         self.decide(model, scheme)
 
     def decide(self, model: Model, scheme: Scheme) -> tuple[Paths, Hardware, lightx2v_config.Choices]:
-        """All that can be decided without reading weights. Raises UserError for files, kernels, configuration."""
+        """All that can be decided without reading weights. Raises UserError: files, seams, kernels, configuration."""
         config = settings()
         paths = locate(model, scheme, config, engine="lightx2v")
         finer = 0
         for side, path, file in zip(model.family.sides, paths.experts, paths.configs, strict=True):
             finer += lightx2v_config.check_weights(path, read_dit(path, side, file), scheme)
         device = import_lightx2v(lightx2v_config.environment(config, measure()))
+        lightx2v_seams.verify()
         hardware = lightx2v_config.with_hardware(measure(config.gpu_gib), device)
         choices = lightx2v_config.choose(model, scheme, paths, hardware, config)
         if finer:
@@ -160,7 +162,7 @@ class LightX2VEngine:
     def _hook(self) -> None:
         """Put our stages and marks into the runner's seams."""
         runner = self.runner
-        runner.run_input_encoder = self._encode_inputs
+        put(runner, "run_input_encoder", self._encode_inputs)
         upstream_decode = runner.run_vae_decoder
 
         def decode(latents):
@@ -170,7 +172,7 @@ class LightX2VEngine:
             self.pictures = to_pixels(images)
             return images
 
-        runner.run_vae_decoder = decode
+        put(runner, "run_vae_decoder", decode)
         encoder = runner.vae_encoder
         self.colours = preview.fit(
             lambda clip: encoder.encode(clip.to(device_name(), encoder.dtype)), runner.config["vae_stride"][1]
@@ -179,7 +181,7 @@ class LightX2VEngine:
         for vae in {id(vae): vae for vae in (runner.vae_encoder, runner.vae_decoder)}.values():
             vae.model.encoder.register_forward_pre_hook(lambda *_: self._latent_frame("image"))
             vae.model.decoder.register_forward_pre_hook(lambda *_: self._latent_frame("decode"))
-        runner.scheduler.entering = self._entering_step
+        put(runner.scheduler, "entering", self._entering_step)
 
     def _prepare_loras(self, model: Model, paths: Paths) -> None:
         sides = model.family.sides
@@ -220,7 +222,7 @@ class LightX2VEngine:
         self._set_size(request.width, request.height, request.frames)
         self.plan(request.steps)
         if not model.family.single:
-            runner.model.boundary_step_index = runner.scheduler.boundary_step_index
+            put(runner.model, "boundary_step_index", runner.scheduler.boundary_step_index)
         info = input_info(seed=request.seed, prompt=request.text, return_result_tensor=False, save_result_path=None)
         failure = None
         try:
@@ -250,19 +252,19 @@ class LightX2VEngine:
         runner = self.runner
         self.latents = self.entered = self.pictures = None
         runner.end_run()
-        runner.gen_video = runner.gen_video_final = None
+        put(runner, "gen_video", None)
+        put(runner, "gen_video_final", None)
         for vae in {id(vae): vae for vae in (runner.vae_encoder, runner.vae_decoder)}.values():
-            for name in ("clear_cache", "clear_encode_cache", "clear_decode_cache"):
-                getattr(vae.model, name, lambda: None)()
+            vae.model.clear_cache()
         experts = [runner.model] if self.model.family.single else runner.model.model
         for expert in experts:
             if self.offload == "model":
                 expert.to_cpu()
             elif self.offload == "block":
                 # The buffer holds the block that was next; without this the next job would start with it.
-                expert.transformer_infer.offload_manager.need_init_first_buffer = True
+                put(expert.transformer_infer.offload_manager, "need_init_first_buffer", True)
         if self.offload == "model" and not self.model.family.single:
-            runner.model.cur_model_index = -1
+            put(runner.model, "cur_model_index", -1)
         release()
 
     # ------------------------------------------------------------ stages
@@ -283,7 +285,7 @@ class LightX2VEngine:
         height, width = request.height // stride, request.width // stride
         if image_key not in self.images:
             remember(self.images, image_key, self._encode_image(self.pixels), CACHED_IMAGES)
-        runner.input_info.latent_shape = runner.get_latent_shape_with_lat_hw(height, width)
+        put(runner.input_info, "latent_shape", runner.get_latent_shape_with_lat_hw(height, width))
         # Upstream drops the 5B model's image latents from this dict after prepare(): give it a dict of its own.
         return runner.get_encoder_output_i2v(None, self.images[image_key], self.prompts[key])
 
@@ -350,7 +352,8 @@ class LightX2VEngine:
         scheduler, model = self.runner.scheduler, self.runner.model
         experts = [model]
         if not self.model.family.single:
-            experts, model.boundary_step_index = model.model, 1  # step 0 is the first expert's, step 1 the other's
+            experts = model.model
+            put(model, "boundary_step_index", 1)  # step 0 is the first expert's, step 1 the other's
         condition = condition.to(device_name(), self.dtype)
         inputs = {
             "text_encoder_output": {"context": prompt[None].to(device_name(), self.dtype)},
@@ -389,11 +392,11 @@ def shown(infer, on_block: OnBlock):
     def instead(hidden, replacement):
         return hidden if replacement is None else replacement.to(hidden)
 
-    infer.run_block = run
+    put(infer, "run_block", run)
     try:
         yield
     finally:
-        del infer.run_block  # the class's own is there again
+        put_back(infer, "run_block")
 
 
 def release() -> None:

@@ -15,6 +15,8 @@ from collections.abc import Callable
 
 import torch
 
+from wan_ui.engines.lightx2v_seams import put
+
 log = logging.getLogger(__name__)
 
 
@@ -32,13 +34,13 @@ class CompiledBlocks:
         torch._dynamo.config.recompile_limit = 64
         self.compiled = torch.compile(run_block, dynamic=False, backend=backend)
         for transformer in transformers:
-            transformer.infer_block = self._runner(transformer)
+            put(transformer, "infer_block", self._runner(transformer))
 
     def _runner(self, transformer):
         def infer_block(block, hidden, inputs):
             if self.reason:
                 return run_block(transformer, block, hidden, inputs)
-            transformer.block_idx = 0  # no dense attention looks at it, and each value would be compiled anew
+            put(transformer, "block_idx", 0)  # no dense attention looks at it, and each value would be compiled anew
             key = (tuple(hidden.shape), tuple(inputs.embed0.shape), getattr(transformer, "lora_variant", ()))
             if key in self.seen:
                 return self.compiled(transformer, block, hidden, inputs)

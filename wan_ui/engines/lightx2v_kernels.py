@@ -3,6 +3,7 @@
 import torch
 
 from wan_ui.engines import lightx2v_config
+from wan_ui.engines.lightx2v_seams import put
 from wan_ui.engines.lightx2v_upstream import import_lightx2v
 from wan_ui.machine import trials
 from wan_ui.machine.hardware import measure
@@ -21,15 +22,16 @@ def _registry(name: str):
 def _linear(name: str, weight: torch.Tensor, scale: torch.Tensor):
     """A quantised layer with a bias of zeros. weight e4m3 as the class wants it, scale (out, 1) float32."""
     layer = _registry("MM_WEIGHT_REGISTER")[name]("blocks.0.ffn.0.weight", "blocks.0.ffn.0.bias")
-    layer.weight, layer.weight_scale = weight, scale
+    put(layer, "weight", weight)
+    put(layer, "weight_scale", scale)
     dtype = torch.float32 if getattr(layer, "bias_force_fp32", False) else torch.bfloat16
-    layer.bias = torch.zeros(len(scale), dtype=dtype, device=weight.device)
+    put(layer, "bias", torch.zeros(len(scale), dtype=dtype, device=weight.device))
     return layer
 
 
 def _rms_norm(name: str, weight: torch.Tensor):
     layer = _registry("RMS_WEIGHT_REGISTER")[name]("blocks.0.self_attn.norm_q.weight")
-    layer.weight = weight
+    put(layer, "weight", weight)
     return layer
 
 

@@ -27,10 +27,9 @@ def import_lightx2v(environ: dict[str, str]) -> str:
     default_environment(environ)
     try:
         import lightx2v.infer  # noqa: F401 - registers the runners
+        from lightx2v.utils.ggml_tensor import dequantize_c
     except (ImportError, AttributeError, OSError, RuntimeError) as error:  # RuntimeError: no CUDA device
         raise CannotImport(f"LightX2V cannot be imported ({error}); see README, or use --engine diffusers") from error
-    from lightx2v.utils.ggml_tensor import dequantize_c
-
     if dequantize_c is not None:
         raise CannotImport("LightX2V takes a CPU path for GGUF when llama_cpp is installed; uninstall llama-cpp-python")
     return device_name()

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 
 import torch
 
+from wan_ui.engines.lightx2v_seams import put, put_back
 from wan_ui.engines.lora import Branch, Expert, with_branch
 
 BUFFERS = ("offload_block_cuda_buffers", "offload_phase_cuda_buffers")
@@ -29,15 +30,16 @@ class LinearSlot:
         self.branch: Branch | None = None
 
     def attach(self, branch: Branch) -> None:
-        self.branch = self.weight.lora_branch = branch
-        self.weight.__class__ = with_branch(type(self.weight), "apply")
+        self.branch = branch
+        put(self.weight, "lora_branch", branch)
+        put(self.weight, "__class__", with_branch(type(self.weight), "apply"))
         for buffer in self.buffers:
             buffer.lora_branch.branches[self.block] = branch
 
     def clear(self) -> None:
         if self.branch is not None:
-            self.weight.__class__ = self.weight.lora_base
-            del self.weight.lora_branch
+            put(self.weight, "__class__", self.weight.lora_base)
+            put_back(self.weight, "lora_branch")
             for buffer in self.buffers:
                 del buffer.lora_branch.branches[self.block]
             self.branch = None
@@ -51,9 +53,9 @@ class LinearSlot:
         finally:
             for name in TENSORS:
                 if name in kept:
-                    setattr(weight, name, kept[name])
+                    put(weight, name, kept[name])
                 elif hasattr(weight, name):
-                    delattr(weight, name)
+                    put_back(weight, name)
 
 
 class BlockBranch:
@@ -67,7 +69,7 @@ class BlockBranch:
             self.block = block
             return fill(source, block, *rest)
 
-        weight.load_state_dict = noted
+        put(weight, "load_state_dict", noted)
 
     def add(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         branch = self.branches.get(self.block)
@@ -89,16 +91,16 @@ class TensorSlot:
         for attribute, old in zip((name, f"pin_{name}"), self.kept[name], strict=True):
             if old is not None:
                 new = (old.float() + difference.to(old.device)).to(old.dtype)
-                setattr(self.weight, attribute, new.pin_memory() if old.is_pinned() else new)
+                put(self.weight, attribute, new.pin_memory() if old.is_pinned() else new)
 
     def clear(self) -> None:
         for name, (old, pinned) in self.kept.items():
             current = getattr(self.weight, name, None)
             if pinned is not None:
-                setattr(self.weight, f"pin_{name}", pinned)
+                put(self.weight, f"pin_{name}", pinned)
                 old = pinned
             if current is not None:
-                setattr(self.weight, name, old.to(current.device))
+                put(self.weight, name, old.to(current.device))
         self.kept.clear()
 
 
@@ -113,8 +115,8 @@ def expert(model, side: str, shapes: dict[str, tuple[int, ...]]) -> Expert:
             (buffers.setdefault(_of_any_block(name), []) if buffered else weights.setdefault(name, [])).append(weight)
     for weight in (weight for group in buffers.values() for weight in group):
         if isinstance(weight, MMWeightTemplate):
-            weight.lora_branch = BlockBranch(weight)
-            weight.__class__ = with_branch(type(weight), "apply")
+            put(weight, "lora_branch", BlockBranch(weight))
+            put(weight, "__class__", with_branch(type(weight), "apply"))
 
     def slot(module: str) -> LinearSlot | TensorSlot | None:
         if module not in weights:
@@ -134,13 +136,13 @@ def changed(model, expert: Expert) -> None:
     """
     infer = model.transformer_infer
     if hasattr(infer, "offload_manager"):
-        infer.offload_manager.need_init_first_buffer = True
+        put(infer.offload_manager, "need_init_first_buffer", True)
     ranks = {
         (_of_any_block(module), None if slot.branch.up is None else len(slot.branch.up), slot.branch.dense is not None)
         for module, slot in expert.attached.items()
         if slot.branch is not None
     }
-    infer.lora_variant = tuple(sorted(ranks, key=str))
+    put(infer, "lora_variant", tuple(sorted(ranks, key=str)))
 
 
 def _of_any_block(name: str) -> str:
