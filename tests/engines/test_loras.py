@@ -17,7 +17,7 @@ from wan_ui.files.tensors import float_tensors
 from wan_ui.request import LoraSpec
 from wan_ui.settings import settings
 
-SIDES = {"high_noise": 0, "low_noise": 1}
+INDEX_OF_TARGET = {"high_noise": 0, "low_noise": 1}
 EVERY = "blocks.0.self_attn.q"  # a layer that every LoRA of these tests has
 
 
@@ -78,7 +78,7 @@ def close(got, expected, base) -> bool:
     return bool((got - expected).norm() < 1e-3 * (expected - base).norm())
 
 
-@pytest.mark.parametrize("target", SIDES)
+@pytest.mark.parametrize("target", INDEX_OF_TARGET)
 @pytest.mark.parametrize("form", lora_files.FORMATS)
 def test_every_format_equals_merged_weights(engine, experts, shapes, inputs, tmp_path, form, target):
     base = forward(engine, inputs)
@@ -89,7 +89,7 @@ def test_every_format_equals_merged_weights(engine, experts, shapes, inputs, tmp
     modules = {name.removesuffix(".weight").removesuffix(".bias") for name in differences}
     assert match.matched == {target: f"{len(modules)}/{len(modules)}"} and not match.unmatched
     got = forward(engine, inputs)
-    one, other = SIDES[target], 1 - SIDES[target]
+    one, other = INDEX_OF_TARGET[target], 1 - INDEX_OF_TARGET[target]
     assert torch.equal(got[other], base[other])
     assert close(got[one], merged(engine, experts, one, differences, inputs, 0.7), base[one])
     engine.set_loras([])

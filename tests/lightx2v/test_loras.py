@@ -9,12 +9,11 @@ from tests import lora_files
 from tests.engines import test_loras
 from tests.lightx2v.jobs import make_request, quiet
 from wan_ui.errors import UserError
+from wan_ui.families import NOISE_TARGETS
 from wan_ui.files.dit_file import read_parameters
 from wan_ui.files.places import locate
 from wan_ui.request import LoraSpec
 from wan_ui.settings import settings
-
-SIDES = ("high_noise", "low_noise")
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +46,7 @@ def test_every_format_on_either_expert(load, reference, model, predict, shapes, 
         path = tmp_path / f"{form}.safetensors"
         alpha = 2 if form in ("kohya", "kijai") else None
         lora_files.write(path, shapes, form, rank=4 + number, alpha=alpha, size=0.2, seed=number, diffs=True)
-        target = SIDES[number % 2]
+        target = NOISE_TARGETS[number % 2]
         spec = LoraSpec(str(path), 0.7, target)
         ours, theirs = production.set_loras([spec]), other.set_loras([spec])
         assert ours == theirs
@@ -75,7 +74,7 @@ def test_on_quantised_weights(load, predict, shapes, tmp_path, scheme):
         ]
 
     (match,) = engine.set_loras(specs(1.0))
-    assert set(match.matched) == set(SIDES)
+    assert set(match.matched) == set(NOISE_TARGETS)
     first = predict(engine)
     assert not any(map(torch.equal, first, base))
     engine.set_loras(specs(0.5, 0.5))
@@ -113,9 +112,9 @@ def test_block_offload(load, offload, predict, shapes, tmp_path):
 
 def test_clip_with_loras_equals_the_other_engine(load, reference, model, shapes, tmp_path):
     """Different LoRAs on the two experts, four steps."""
-    for seed, side in enumerate(SIDES):
+    for seed, side in enumerate(NOISE_TARGETS):
         lora_files.write(tmp_path / f"{side}.safetensors", shapes, seed=seed, size=0.1)
-    specs = [LoraSpec(str(tmp_path / f"{side}.safetensors"), 1.0, side) for side in SIDES]
+    specs = [LoraSpec(str(tmp_path / f"{side}.safetensors"), 1.0, side) for side in NOISE_TARGETS]
     request = make_request(tmp_path, model, "bf16")
     clips = []
     for engine in (load("bf16"), reference(model, "bf16")):

@@ -15,11 +15,10 @@ The engines apply what is chosen (wan_ui/engines/lora.py) and answer with what w
 clip.facts["loras"] is text such as "sepia.safetensors x1 -> low noise 80/80".
 """
 
-from wan_ui.families import TARGETS
 from wan_ui.loras.choice import check, fits, locate, lora_warnings, suggest, trigger_words, warnings
 from wan_ui.loras.folder import LoraEntry, base_title, find, scan
 
 __all__ = [
-    "TARGETS", "LoraEntry", "base_title", "check", "find", "fits", "locate", "lora_warnings", "scan",
+    "LoraEntry", "base_title", "check", "find", "fits", "locate", "lora_warnings", "scan",
     "suggest", "trigger_words", "warnings",
 ]  # fmt: skip

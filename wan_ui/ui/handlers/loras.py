@@ -4,7 +4,7 @@ import gradio as gr
 
 from wan_ui.catalog import load_catalog
 from wan_ui.errors import UserError
-from wan_ui.loras import TARGETS
+from wan_ui.families import TARGETS
 from wan_ui.queue.pipeline import PIPELINE
 from wan_ui.ui import form, lora_picker
 from wan_ui.ui.answers import Answer
