@@ -4,11 +4,12 @@ import json
 import re
 import sqlite3
 
+import httpx
 import pytest
 from playwright.sync_api import Page, expect
 
 from tests.scripted_engine import go_on
-from tests.ui.conftest import card_says, generate, shoot, wait_for_playing
+from tests.ui.conftest import PATIENCE, card_says, generate, shoot, wait_for_playing
 from wan_ui.media import muxer
 
 
@@ -206,9 +207,6 @@ def jobs_of(app) -> list[dict]:
         return [json.loads(row) for (row,) in database.execute("SELECT request FROM jobs ORDER BY created, rowid")]
 
 
-@pytest.mark.xfail(
-    reason="a reload in the moment in which a page is being filled in may bring defaults back", strict=False
-)
 def test_a_reload_keeps_the_whole_form_and_it_says_what_it_will_use(page: Page, app, picture):
     page.set_input_files("#picture input[type=file]", picture)
     page.locator("#crop img").wait_for()
@@ -238,6 +236,39 @@ def test_a_reload_keeps_the_whole_form_and_it_says_what_it_will_use(page: Page, 
     assert (made["width"], made["frames"], made["steps"], made["seed"], len(made["loras"])) == (256, 17, 3, 77, 1)
     page.locator(".w-lora").get_by_role("button", name="Remove").click()
     expect(page.locator("#examples-note")).not_to_contain_text("teal")
+
+
+def test_what_a_page_tells_of_its_form_before_it_has_shown_it_is_not_kept(app):
+    """Its fields are drawn one after the other, and each that is drawn tells of all of them."""
+    with httpx.Client(base_url=app.url, timeout=PATIENCE) as web:
+        config = web.get("/config").json()
+        components = {entry["id"]: entry for entry in config["components"]}
+        handlers = {entry["api_name"]: entry for entry in config["dependencies"]}
+
+        def ask(name: str, *values) -> dict:
+            """The answer: BrowserState's value and the number of the page's last filling in, where they are sent."""
+            body = {"fn_index": handlers[name]["id"], "data": values, "session_hash": "filled-in"}
+            assert web.post("/gradio_api/queue/join", json=body).status_code == 200
+            with web.stream("GET", "/gradio_api/queue/data", params={"session_hash": "filled-in"}) as answer:
+                done = json.loads(next(line for line in answer.iter_lines() if "process_completed" in line)[6:])
+            assert done["success"], done
+            kinds = [components[output] for output in handlers[name]["outputs"]]
+            sent = {}
+            for kind, value in zip(kinds, done["output"]["data"], strict=True):
+                if kind["type"] == "browserstate" and "form" in value:
+                    sent["form"] = value["form"]
+                if kind["type"] == "number" and not kind["props"].get("elem_id"):
+                    sent["filled"] = value
+            return sent
+
+        kept = {"size": "256x256", "frames": 17, "steps": 3, "fps": 16, "seed": 77, "model": "wan-tiny"}
+        browser, scheme = {"form": kept}, {"scheme": "bf16"}  # with no owner yet, so that every answer has it
+        arrived = ask("arrive", browser, None)
+        assert arrived["form"] == kept | scheme and arrived["filled"] > 0
+        half_drawn = (None, "", "256x256", 33, 4, 16, -1, None)
+        assert ask("remember", browser, None, *half_drawn, 0, 1)["form"] == kept | scheme
+        changed = ask("remember", browser, None, None, "", "256x256", 33, 3, 16, 77, None, arrived["filled"], 2)
+        assert changed["form"] == kept | scheme | {"frames": 33}  # that was a person
 
 
 def test_complaints_go_when_the_fault_is_mended(page: Page, picture):

@@ -1,21 +1,51 @@
 """What the page's form keeps over a reload, and when a complaint is over."""
 
 from wan_ui.catalog import load_catalog
+from wan_ui.errors import UserError
 from wan_ui.queue.pipeline import PIPELINE
 from wan_ui.settings import ROOT, Settings
 from wan_ui.ui import form
 from wan_ui.ui.handlers import changing
 from wan_ui.ui.view import Complaint, View
 
-KEPT = {"size": "256x256", "frames": 17, "steps": 2, "fps": 16, "seed": 7, "model": "wan-tiny", "picture": "/gone.png"}
+KEPT = {"size": "256x256", "frames": 17, "steps": 2, "fps": 16, "seed": 7, "model": "wan-tiny"}
 
 
-def test_what_comes_back_from_the_browser_is_kept_again():
+def test_what_the_page_was_filled_in_with_is_kept_at_once():
     """A page that is reloaded again before it has told its form must not lose it."""
-    view = View(form=form.kept_again(KEPT, "/uploads/a.png", ""), model="wan-tiny", scheme="bf16")
+    view = View(model="wan-tiny", scheme="bf16")
+    form.fill(view, size="256x256", frames=17, steps=2, fps=16)
+    form.fill(view, seed=7, picture="/uploads/a.png")
     assert form.to_keep(view) == {**KEPT, "picture": "/uploads/a.png", "scheme": "bf16"}
-    damaged = form.kept_again({"size": [], "frames": "x", "steps": 1e300, "seed": None, "voice": 5}, "", "")
-    assert set(damaged.values()) == {None} and tuple(damaged) == form.FIELDS
+
+
+def test_what_the_page_said_before_it_was_filled_in_is_older():
+    view, fields = View(), dict.fromkeys(form.FIELDS)
+    form.changed(view, fields | {"size": "auto", "seed": -1}, seen=0, turn=1)
+    form.fill(view, seed=7)  # while the page fills in the seed, a person chooses a size
+    form.changed(view, fields | {"size": "256x256", "seed": -1}, seen=0, turn=2)
+    assert (view.form["size"], view.form["seed"]) == ("256x256", 7)
+    form.changed(view, fields | {"size": "256x256", "seed": 8}, seen=view.fills, turn=3)
+    assert (view.form["size"], view.form["seed"]) == ("256x256", 8)
+
+
+def test_a_complaint_is_over_when_its_field_is_another_whoever_changed_it():
+    view, held = View(), dict.fromkeys(form.FIELDS) | {"seed": -7}
+    for mend in (
+        lambda: form.fill(view, seed=7),
+        lambda: form.changed(view, held | {"seed": 7}, seen=view.fills, turn=9),
+    ):
+        form.complain(view, "message", UserError("seed: -7 is not between", field="seed"), 5, held)
+        form.fill(view, size="auto")
+        form.changed(view, held | {"size": "256x256"}, seen=view.fills, turn=6)
+        assert view.complaint
+        mend()
+        assert view.complaint is None
+
+
+def test_a_form_of_anything_has_no_value():
+    damaged = form.read(5, None, [], "x", 1e300, None, None, {"path": 5})
+    assert damaged == dict.fromkeys(form.FIELDS)
 
 
 def test_a_full_queue_is_no_complaint_any_more_when_there_is_room(monkeypatch):

@@ -93,9 +93,10 @@ def build_ui(settings: Settings) -> gr.Blocks:
             "browser": browser,
             "view": view,
         }
-        of_model = inputs.of_model()  # what `filling.fill` fills in
-        seed = {"seed": inputs.seed}
-        filled = {"picture": inputs.picture, "voice": inputs.voice.audio, **seed, **of_model, **observed}
+        # What handlers fill in: see form.py, also for `filled`.
+        of_model = {**inputs.of_model(), "filled": inputs.filled, **observed}
+        of_video = {"seed": inputs.seed, **of_model}
+        whole = {"picture": inputs.picture, "voice": inputs.voice.audio, **of_video}
         picture_note, voice_note = {"picture_note": inputs.picture_note}, {"voice_note": inputs.voice.note}
 
         # Values arrive as the browser sent them and are checked by wan_ui.queue.intake; see handlers.
@@ -114,7 +115,7 @@ def build_ui(settings: Settings) -> gr.Blocks:
         wire_compare(compare_tab, light)
         wire_doctor(doctor_tab, light)
 
-        connect(page.load, observe.arrive, [browser, view], filled, **in_order)  # starts the timer
+        fills = [connect(page.load, observe.arrive, [browser, view], whole, **in_order)]  # starts the timer
         connect(timer.tick, observe.look, [browser, view], observed, **once)
 
         form = [browser, view, inputs.model, inputs.scheme, *inputs.held(), inputs.turn]
@@ -123,12 +124,12 @@ def build_ui(settings: Settings) -> gr.Blocks:
         pressed.then(None, js="() => wanUi.answered()", **silent)
         connect(inputs.cancel.click, submit.cancel, [browser, view], observed, **light)
         example: Options = {**in_order, "trigger_mode": "once", "js": stamp}
-        connect(samples.cards.select, submit.run_example, [browser, view, inputs.turn], filled, **example)
+        fills.append(connect(samples.cards.select, submit.run_example, [browser, view, inputs.turn], whole, **example))
         # Not `prompt.change`, which every key is.
         connect(
             on([part.change for part in inputs.held() if part is not inputs.prompt] + [inputs.prompt.blur]),
             changing.remember,
-            [browser, view, *inputs.held(), inputs.turn],
+            [browser, view, *inputs.held(), inputs.seen, inputs.turn],
             observed,
             js=stamp,
             **latest,
@@ -164,22 +165,12 @@ def build_ui(settings: Settings) -> gr.Blocks:
         added = {"lora_choices": inputs.loras.add, **observed}
         for name, part in (("model", inputs.model), ("scheme", inputs.scheme), ("lora", inputs.loras.add)):
             part.focus(None, part, js=f"(value) => {{ wanUi.opened.{name} = value; }}", queue=False, **silent)
-        connect(
-            inputs.model.input,
-            choosing.choose_model,
-            [browser, view, inputs.model],
-            {**of_model, **observed},
-            js="(browser, view, name) => [browser, view, wanUi.chosen('model', name)]",
-            **in_order,
-        )
-        connect(
-            inputs.scheme.input,
-            choosing.choose_scheme,
-            [browser, view, inputs.model, inputs.scheme],
-            {**of_model, **observed},
-            js="(browser, view, name, scheme) => [browser, view, name, wanUi.chosen('scheme', scheme)]",
-            **in_order,
-        )
+        named = "(browser, view, name) => [browser, view, wanUi.chosen('model', name)]"
+        by_name = [browser, view, inputs.model]
+        fills.append(connect(inputs.model.input, choosing.choose_model, by_name, of_model, js=named, **in_order))
+        named = "(browser, view, name, scheme) => [browser, view, name, wanUi.chosen('scheme', scheme)]"
+        by_name = [browser, view, inputs.model, inputs.scheme]
+        fills.append(connect(inputs.scheme.input, choosing.choose_scheme, by_name, of_model, js=named, **in_order))
         connect(
             inputs.loras.add.input,
             loras.add_lora,
@@ -191,7 +182,7 @@ def build_ui(settings: Settings) -> gr.Blocks:
 
         boxes = {"model": inputs.model, "scheme": inputs.scheme}
         connect(models.table.change, choosing.refresh_choices, [view], boxes, **in_order)
-        connect(models.table.load_model, choosing.load_model, [browser, view], {**of_model, **observed}, **in_order)
+        fills.append(connect(models.table.load_model, choosing.load_model, [browser, view], of_model, **in_order))
         connect(models.table.download_model, choosing.download_model, [browser, view], observed, **once)
         connect(models.download.stop_download, choosing.stop_download, [browser, view], observed, **once)
 
@@ -207,15 +198,16 @@ def build_ui(settings: Settings) -> gr.Blocks:
         connect(result.stop, submit.stop, [browser, view], observed, **light)
         speech = [browser, view, inputs.voice.audio, inputs.turn]
         connect(result.speak, submit.add_speech, speech, {**voice_note, **observed}, js=stamp, **once)
-        connect(result.reuse, restore.reuse_seed, [browser, view], {**seed, **observed}, **light)
-        connect(result.restore, restore.restore, [browser, view, inputs.turn], filled, js=stamp, **in_order)
-        connect(
-            past.from_video.upload,
-            restore.restore_from_video,
-            [browser, view, past.from_video],
-            {"from_video": past.message, **seed, **of_model, **observed},
-            **in_order,
-        )
+        of_seed = {"seed": inputs.seed, "filled": inputs.filled, **observed}
+        fills.append(connect(result.reuse, restore.reuse_seed, [browser, view], of_seed, **in_order))
+        old = [browser, view, inputs.turn]
+        fills.append(connect(result.restore, restore.restore, old, whole, js=stamp, **in_order))
+        video = [browser, view, past.from_video]
+        told = {"from_video": past.message, **of_video}
+        fills.append(connect(past.from_video.upload, restore.restore_from_video, video, told, **in_order))
+
+        for filling in fills:  # all of its values are drawn then
+            filling.success(None, inputs.filled, inputs.seen, js="(number) => number", **silent)
     return page
 
 

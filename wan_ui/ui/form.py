@@ -1,10 +1,13 @@
 """What the form holds: said in a line at Generate, kept for a reload; and what was wrong with it, until it is mended.
 
 Every event by which a person changes the form or sends it carries its number in the order of the person's acts
-(`turn`, counted by page.js): answers and events may overtake each other, the acts do not.
+(`turn`, counted by page.js): answers and events may overtake each other, the acts do not. The server fills in the form
+as well, when a page is opened or old settings are loaded. It knows then what the form holds; the page, whose fields are
+drawn one after the other and each tell of it, shows it a while later (`fill`, `changed`).
 """
 
 from pathlib import Path
+from typing import Any
 
 from wan_ui import loras
 from wan_ui.catalog import Model
@@ -31,28 +34,34 @@ NO_MODEL = '<p class="w-note bad" role="alert">No model can run here yet; “Mod
 NAMES = {"image": "picture", "audio": "voice"}  # a UserError's field -> ours, where they differ
 
 
-def read(picture, prompt, size, frames, steps, fps, seed, voice) -> dict:
-    """The fields as the browser sent them; of a file its record, of what is no value nothing."""
-    values = dict(zip(FIELDS, (picture, prompt, size, frames, steps, fps, seed, voice), strict=True))
-    kinds = {"picture": dict, "voice": dict, "prompt": str, "size": str}
-    fitting = {name: value for name, value in values.items() if isinstance(value, kinds.get(name, int | float))}
-    return {name: fitting.get(name) if name in kinds or abs(fitting.get(name, 0)) < 2**53 else None for name in FIELDS}
+def read(
+    picture: Any, prompt: Any, size: Any, frames: Any, steps: Any, fps: Any, seed: Any, voice: Any
+) -> dict[str, Any]:
+    """The fields as the browser sent them; of a file its path, of what is no value nothing."""
+    texts = {"picture": _path(picture), "prompt": prompt, "size": size, "voice": _path(voice)}
+    numbers = {"frames": frames, "steps": steps, "fps": fps, "seed": seed}
+    values = {name: value for name, value in texts.items() if isinstance(value, str)}
+    values |= {name: value for name, value in numbers.items() if isinstance(value, int | float) and abs(value) < 2**53}
+    return {name: values.get(name) for name in FIELDS}
 
 
-def to_keep(view: View) -> dict:
+def _path(record: Any) -> Any:
+    return record.get("path") if isinstance(record, dict) else None
+
+
+def fill(view: View, **values: Any) -> None:
+    """The page is being filled in with these fields. Until it says that it has shown them, in `changed`, what it says
+    of them is older."""
+    view.fills += 1
+    view.filled |= dict.fromkeys(values, view.fills)
+    _take(view, values, acted=True)
+
+
+def to_keep(view: View) -> dict[str, Any]:
     """For the browser's storage; files as their paths, which are checked when they come back. page.js keeps the
     prompt, which would else be sent at every key."""
     kept = {name: value for name, value in view.form.items() if value is not None and name != "prompt"}
-    for name in ("picture", "voice"):
-        if name in kept:
-            kept[name] = str(kept[name].get("path", ""))
     return {**kept, "model": view.model, "scheme": view.scheme}
-
-
-def kept_again(kept: dict, picture: str, voice: str) -> dict:
-    """The fields as they come back from the browser's storage, which may hold anything; "" where a file is gone."""
-    files = {name: {"path": path} for name, path in (("picture", picture), ("voice", voice)) if path}
-    return read(**{name: kept.get(name) for name in FIELDS} | {"picture": None, "voice": None} | files)
 
 
 def model_of(view: View, catalog: dict[str, Model]) -> Model:
@@ -98,19 +107,29 @@ def complain(view: View, place: str, error: UserError, turn, held: dict | None =
     """Say `error` at `place`, in view, until what it is about is mended. held: what the form held when it was sent."""
     field = NAMES.get(error.field, error.field)
     value = view.loras if field == "loras" else (held or {}).get(field)
-    view.complaint = Complaint(place, field, str(error), _turn(turn), value)
+    view.complaint = Complaint(place, field, str(error), _count(turn), value)
     view.bring(place)
 
 
-def changed(view: View, held: dict, turn) -> None:
-    """The form holds these values since `turn`. A complaint about one of them is over when that is another now, one
-    about none of them (the disk, the queue) with any change."""
-    complaint, before = view.complaint, view.form
-    view.form = held
-    if complaint is None or _turn(turn) <= complaint.turn or complaint.field in ("model", "loras"):
+def changed(view: View, held: dict[str, Any], seen: Any, turn: Any) -> None:
+    """The page has these values since `turn`. seen: the last of `View.fills` whose fields it had shown by then: what it
+    says of a field that was filled in later is what was there before, whoever of the two is answered first."""
+    newer = {name: value for name, value in held.items() if view.filled.get(name, 0) <= _count(seen)}
+    _take(view, newer, acted=view.complaint is not None and _count(turn) > view.complaint.turn)
+
+
+def _take(view: View, values: dict[str, Any], acted: bool) -> None:
+    """acted: after the complaint. One about a field is over when that is another now, one about none of them (the disk,
+    the queue) with any change."""
+    before, view.form = view.form, {**view.form, **values}
+    complaint = view.complaint
+    if complaint is None or not acted or complaint.field in ("model", "loras"):
         return
-    field = complaint.field
-    if (held[field] != complaint.value) if field in held else (held != before):
+    if complaint.field in FIELDS:
+        mended = complaint.field in values and values[complaint.field] != complaint.value
+    else:
+        mended = view.form != before
+    if mended:
         view.complaint = None
 
 
@@ -143,8 +162,8 @@ def _loras_are_right(view: View, model: Model, settings: Settings) -> bool:
     return True
 
 
-def _turn(turn) -> int:
-    return turn if isinstance(turn, int) else 0
+def _count(value: Any) -> int:
+    return value if isinstance(value, int) else 0
 
 
 def complaint_html(view: View, place: str, settings: Settings) -> str:

@@ -41,6 +41,8 @@ class Inputs:
     generate: gr.Button
     cancel: gr.Button
     turn: gr.Number
+    filled: gr.Number
+    seen: gr.Number
 
     def held(self) -> list:
         """The form's values, in the order of `form.FIELDS`."""
@@ -155,28 +157,31 @@ def build_inputs(
         using,
         generate,
         cancel,
-        gr.Number(0, visible=False),
+        turn=gr.Number(0, visible=False),  # these three: see form.py
+        filled=gr.Number(0, visible=False),
+        seen=gr.Number(0, visible=False),
     )
 
 
 def model_updates(
     model: Model,
     schemes: list[Scheme],
-    scheme: str = "",
-    size: str = "auto",
-    frames: int = 0,
-    steps: int = 0,
-    fps: int = 0,
+    scheme: str,
+    *,
+    size: str,
+    frames: int,
+    steps: int,
+    fps: int,
 ) -> Answer:
-    """Offers of this model, with its defaults where nothing is given."""
+    """What this model offers, with these values."""
     return {
         "prompt": gr.update(info=model.hint or None),
         "phrases": phrases_html(model),
         "scheme": gr.update(**scheme_choices(model, schemes, scheme)),
         "size": gr.update(choices=_sizes(model), value=size),
-        "frames": gr.update(choices=lengths(model, fps or model.fps), value=frames or model.default_frames),
-        "steps": gr.update(minimum=model.steps[0], maximum=model.steps[1], value=steps or model.default_steps),
-        "fps": gr.update(choices=_rates(model), value=fps or model.fps),
+        "frames": gr.update(choices=lengths(model, fps), value=frames),
+        "steps": gr.update(minimum=model.steps[0], maximum=model.steps[1], value=steps),
+        "fps": gr.update(choices=_rates(model), value=fps),
     }
 
 

@@ -1,6 +1,6 @@
 """What the server remembers of one open page."""
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any
 
 
@@ -31,6 +31,7 @@ class View:
     loras      those that are chosen: file, strength, target
     model      in the form; so is `scheme`
     form       the other fields, see form.py
+    fills      how often the server has filled in fields; filled: field -> the last of these that filled it in
     complaint  what is wrong with what was asked for
     refused    the picture just taken away was
     """
@@ -47,14 +48,10 @@ class View:
     model: str = ""
     scheme: str = ""
     form: dict[str, Any] = field(default_factory=dict)
+    fills: int = 0
+    filled: dict[str, int] = field(default_factory=dict)
     complaint: Complaint | None = None
     refused: bool = False
-
-    def begin(self) -> None:
-        """As new: the page was opened or reloaded."""
-        new = View()
-        for entry in fields(self):
-            setattr(self, entry.name, getattr(new, entry.name))
 
     def bring(self, part: str, gently: bool = False) -> None:
         """With the next answer `part` comes into view; gently: only if nobody has scrolled since they asked for it."""

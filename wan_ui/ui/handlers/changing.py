@@ -18,9 +18,9 @@ from wan_ui.ui.view import View
 
 
 @guard
-def remember(browser: dict, view: View, picture, prompt, size, frames, steps, fps, seed, voice, turn) -> Answer:
-    """Something in the form has changed."""
-    form.changed(view, form.read(picture, prompt, size, frames, steps, fps, seed, voice), turn)
+def remember(browser: dict, view: View, picture, prompt, size, frames, steps, fps, seed, voice, seen, turn) -> Answer:
+    """Something in the form has changed: by a person, or since it was filled in."""
+    form.changed(view, form.read(picture, prompt, size, frames, steps, fps, seed, voice), seen, turn)
     return observe(browser, view)
 
 

@@ -7,10 +7,12 @@ after the other (`form` in wan_ui/ui/__init__.py), so that the last to arrive is
 from typing import Any
 
 import gradio as gr
+from gradio.processing_utils import save_file_to_cache
+from gradio.utils import get_upload_folder
 
 from wan_ui.catalog import Model, load_catalog
 from wan_ui.queue.pipeline import PIPELINE
-from wan_ui.ui import inputs, lora_picker, models_panel
+from wan_ui.ui import form, inputs, lora_picker, models_panel
 from wan_ui.ui.answers import Answer
 from wan_ui.ui.view import View
 
@@ -32,11 +34,22 @@ def fill(
     frames = frames if frames in model.frames else 0
     steps = steps if model.steps[0] <= steps <= model.steps[1] else 0
     fps = fps if fps in model.rates else 0
-    answer = inputs.model_updates(model, schemes, scheme, size, frames, steps, fps)
+    frames, steps, fps = frames or model.default_frames, steps or model.default_steps, fps or model.fps
+    answer = inputs.model_updates(model, schemes, scheme, size=size, frames=frames, steps=steps, fps=fps)
     view.scheme = inputs.scheme_choices(model, schemes, scheme)["value"] or ""
+    values: dict[str, Any] = {"size": size, "frames": frames, "steps": steps, "fps": fps}
     if prompt is not None:
         answer["prompt"] = gr.update(info=model.hint or None, value=prompt)
-    return {"model": name, **answer, "lora_choices": lora_choices(view, model)}
+        values["prompt"] = prompt
+    form.fill(view, **values)
+    return {"model": name, **answer, "lora_choices": lora_choices(view, model), "filled": view.fills}
+
+
+def fill_fields(view: View, *, seed: int, **files: str | None) -> Answer:
+    """The form has this seed now, and of picture and voice what is named: a file, or None for none."""
+    cached = {name: path and save_file_to_cache(path, get_upload_folder()) for name, path in files.items()}
+    form.fill(view, seed=seed, **cached)
+    return {"seed": seed, **cached, "filled": view.fills}
 
 
 def choose(view: View, name: str, scheme: str = "") -> Answer:

@@ -14,7 +14,7 @@ from wan_ui.queue.jobs import Job
 from wan_ui.queue.pipeline import PIPELINE
 from wan_ui.ui import examples, form, history, in_view, lora_picker, models_panel, progress_card, result
 from wan_ui.ui.answers import Answer
-from wan_ui.ui.handlers.filling import fill, is_whole, offered
+from wan_ui.ui.handlers.filling import fill, fill_fields, is_whole, offered
 from wan_ui.ui.refusals import guard
 from wan_ui.ui.security import uploaded
 from wan_ui.ui.session import for_visitor, identify, may_download
@@ -137,16 +137,14 @@ def arrive(browser: dict, view: View) -> Answer:
     browser, owner = identify(browser, PIPELINE.settings)
     follow = browser["follow"] if isinstance(browser["follow"], list) else []
     follow = [job for job in follow[: history.LIMIT] if isinstance(job, str) and PIPELINE.job(job, owner)]
-    view.begin()
-    view.follow, view.loras = follow, lora_picker.from_values(browser["loras"])
+    view.follow, view.loras, view.sent = follow, lora_picker.from_values(browser["loras"]), {}
     kept = browser["form"] if isinstance(browser["form"], dict) else {}
     chosen = _first_choice(kept, owner)
     filled = fill(view, *chosen, **offered(kept)) if chosen else {}
     files = {name: _kept_file(kept.get(name)) for name in ("picture", "voice")}
-    filled |= {name: path for name, path in files.items() if path}
-    filled["seed"] = kept["seed"] if is_whole(kept.get("seed")) else -1
-    # The browser's storage gets it back with this answer: who reloads again at once loses nothing.
-    view.form = form.kept_again(kept, **files)
+    seed = kept["seed"] if is_whole(kept.get("seed")) else -1
+    # The browser's storage gets all of it back with this answer: who reloads again at once loses nothing.
+    filled |= fill_fields(view, seed=seed, **{name: path for name, path in files.items() if path})
     jobs = PIPELINE.history(owner, history.LIMIT)
     followed = browser["job"] if isinstance(browser["job"], str) and PIPELINE.job(browser["job"], owner) else ""
     view.active = [*follow, *([followed] if followed else [])]  # what has ended meanwhile is shown

@@ -11,7 +11,7 @@ from wan_ui.queue.jobs import Job
 from wan_ui.queue.pipeline import PIPELINE
 from wan_ui.ui import form, lora_picker, models_panel
 from wan_ui.ui.answers import Answer
-from wan_ui.ui.handlers.filling import fill, is_whole, offered
+from wan_ui.ui.handlers.filling import fill, fill_fields, is_whole, offered
 from wan_ui.ui.handlers.observe import observe
 from wan_ui.ui.markup import text
 from wan_ui.ui.refusals import complaint, guard
@@ -28,7 +28,7 @@ def reuse_seed(browser: dict, view: View, event: gr.EventData) -> Answer:
     if job is None:
         return observe(browser, view)
     view.bring("seed")
-    return {"seed": job.request.seed, **observe(browser, view)}
+    return {**fill_fields(view, seed=job.request.seed), **observe(browser, view)}
 
 
 @guard
@@ -40,13 +40,12 @@ def restore(browser: dict, view: View, turn, event: gr.EventData) -> Answer:
         return observe(browser, view)
     picture, voice = PIPELINE.clips / job.id / "input.png", Path(job.request.audio or "-")
     try:
-        filled = _settings(view, {**job.request.to_dict(), **_of_base(job)})
+        files = {"picture": str(picture)} if picture.is_file() else {}
+        files["voice"] = str(voice) if voice.is_file() else None
+        filled = _settings(view, {**job.request.to_dict(), **_of_base(job)}, **files)
     except UserError as error:
         form.complain(view, "result_message", error, turn)
         return observe(browser, view)
-    if picture.is_file():
-        filled["picture"] = str(picture)
-    filled["voice"] = str(voice) if voice.is_file() else None
     view.bring("form")
     return {**filled, **observe(browser, view)}
 
@@ -84,8 +83,8 @@ def restore_from_video(browser: dict, view: View, video) -> Answer:
     return {**filled, **observe(browser, view)}
 
 
-def _settings(view: View, values: dict) -> Answer:
-    """Into the form; the LoRAs go into `view`. Raises UserError when the model cannot run here."""
+def _settings(view: View, values: dict, **files: str | None) -> Answer:
+    """Into the form, with these files; the LoRAs go into `view`. Raises UserError when the model cannot run here."""
     usable, name = models_panel.usable(PIPELINE.settings), str(values.get("model") or "")
     if not name:
         raise UserError("model: no model made this clip, so it has no settings to load", field="model")
@@ -95,7 +94,8 @@ def _settings(view: View, values: dict) -> Answer:
     view.loras = lora_picker.from_values(values.get("loras"))
     seed = values["seed"] if is_whole(values.get("seed")) else -1
     prompt = str(values.get("prompt", ""))
-    return {"seed": seed, **fill(view, name, str(values.get("scheme")), prompt=prompt, **offered(values))}
+    filled = fill(view, name, str(values.get("scheme")), prompt=prompt, **offered(values))
+    return {**filled, **fill_fields(view, seed=seed, **files)}
 
 
 def _left_out(values: dict) -> str:

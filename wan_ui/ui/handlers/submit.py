@@ -8,7 +8,7 @@ from wan_ui.queue.pipeline import PIPELINE
 from wan_ui.queue.speech_intake import SpeechDraft
 from wan_ui.ui import examples, form, lora_picker
 from wan_ui.ui.answers import Answer
-from wan_ui.ui.handlers.filling import fill
+from wan_ui.ui.handlers.filling import fill, fill_fields
 from wan_ui.ui.handlers.observe import observe
 from wan_ui.ui.refusals import complaint, guard
 from wan_ui.ui.security import uploaded
@@ -85,7 +85,8 @@ def run_example(browser: dict, view: View, turn, event: gr.EventData) -> Answer:
         form.complain(view, "examples_message", error, turn)
         return observe(browser, view)
     filled = fill(view, view.model, view.scheme, prompt=example.prompt)
-    return {"picture": str(example.image), "voice": voice, "seed": -1, **filled, **observe(browser, view)}
+    filled |= fill_fields(view, seed=-1, picture=str(example.image), voice=voice)
+    return {**filled, **observe(browser, view)}
 
 
 @guard
