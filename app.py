@@ -28,8 +28,12 @@ def serve(values: Settings, engine_factory: str = ENGINE_FACTORY) -> None:
             check_port(values)
             check_folders(values)
             check_folder(page_environment(values), "uploads", "GRADIO_TEMP_DIR")
+            from wan_ui.ui import seams
+
+            seams.check()  # before modules that are built on them are imported
             PIPELINE.open(values, engine_factory=engine_factory, warm=False)
-            from wan_ui.ui import build_ui, launch
+            from wan_ui.ui.launch import launch
+            from wan_ui.ui.page import build_ui
 
             page = build_ui(values)
             launch(page, values, str(PIPELINE.clips))

@@ -16,6 +16,7 @@ from wan_ui.errors import UserError
 from wan_ui.queue.intake import Draft
 from wan_ui.queue.pipeline import PIPELINE
 from wan_ui.request import LoraSpec
+from wan_ui.ui import seams
 from wan_ui.ui.examples import load_examples
 from wan_ui.ui.refusals import failed
 from wan_ui.ui.security import EXAMPLES, uploaded
@@ -52,9 +53,13 @@ def build_api(waiting: int, address: str) -> None:
             place = f"{address}gradio_api/file={EXAMPLES}"
             voice = next((example.audio for example in shown if example.audio), None)
             named = {component.label: component for component in inputs}
-            named["image"].example_payload = lambda: handle_file(f"{place}{shown[0].image.name}")
-            named["prompt"].example_payload = lambda: shown[0].prompt
-            named["audio"].example_payload = lambda: handle_file(f"{place}{voice.name}") if voice else None
+            payloads = {
+                "image": lambda: handle_file(f"{place}{shown[0].image.name}"),
+                "prompt": lambda: shown[0].prompt,
+                "audio": lambda: handle_file(f"{place}{voice.name}") if voice else None,
+            }
+            for name, payload in payloads.items():
+                seams.replace_on(named[name], "example_payload", payload)
         gr.Button().click(
             generate,
             inputs,

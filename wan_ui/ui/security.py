@@ -27,7 +27,7 @@ from urllib.parse import quote
 import gradio as gr
 import httpx
 from fastapi import HTTPException
-from gradio import processing_utils, route_utils, routes
+from gradio import route_utils
 from gradio.exceptions import InvalidPathError
 from gradio.utils import get_space, get_upload_folder
 from pydantic import ValidationError
@@ -38,7 +38,7 @@ from starlette.responses import PlainTextResponse
 
 from wan_ui.errors import UserError
 from wan_ui.settings import Settings
-from wan_ui.ui import body, examples
+from wan_ui.ui import body, examples, seams
 from wan_ui.ui.aliases import path_to_real, to_real
 from wan_ui.ui.examples import load_examples
 from wan_ui.ui.markup import CLIPS
@@ -160,9 +160,9 @@ class CheckedBlocks(gr.Blocks):
 
 def harden() -> None:
     """Put the refusals in place, once, before the page is served."""
-    processing_utils.async_ssrf_protected_get = _refuse_fetch
-    routes.secure_url_stream_response = _refuse_stream
-    route_utils.GradioMultiPartParser = OneFile
+    seams.replace("gradio.processing_utils:async_ssrf_protected_get", _refuse_fetch)
+    seams.replace("gradio.routes:secure_url_stream_response", _refuse_stream)
+    seams.replace("gradio.route_utils:GradioMultiPartParser", OneFile)
 
 
 class Refused(Exception):

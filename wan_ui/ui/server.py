@@ -23,6 +23,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from wan_ui.errors import UserError
 from wan_ui.settings import Settings
+from wan_ui.ui import seams
 from wan_ui.ui.visitor import is_trusted
 
 log = logging.getLogger(__name__)
@@ -160,4 +161,4 @@ def install(settings: Settings, wrap) -> None:
         server.run_in_thread()
         return server_name, server_port, address_of(server_name, server_port), server
 
-    http_server.start_server = start_server
+    seams.replace("gradio.http_server:start_server", start_server)

@@ -15,7 +15,7 @@ from wan_ui.ui.body import IDLE
 
 log = logging.getLogger(__name__)
 
-DAY = 86_400.0  # seconds; see `delete_cache` in __init__.py
+DAY = 86_400.0  # seconds; see `delete_cache` in page.py
 EVERY = 60.0  # seconds between looks
 HASH = 64  # letters of a folder's name
 

@@ -1,7 +1,7 @@
 """The form is filled in: with a model, what it offers, and settings as far as it offers them.
 
 What is filled in here and in choosing.py are the only updates for model and scheme, and their events are answered one
-after the other (`form` in wan_ui/ui/__init__.py), so that the last to arrive is the last done.
+after the other (`form` in wan_ui/ui/page.py), so that the last to arrive is the last done.
 """
 
 from typing import Any

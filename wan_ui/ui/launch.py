@@ -1,0 +1,48 @@
+"""The page is served: in a thread, on the machine's own terms (server.py), behind the guard (security.py)."""
+
+import logging
+from pathlib import Path
+
+import gradio as gr
+from gradio.utils import get_upload_folder
+from starlette.middleware import Middleware
+
+from wan_ui.settings import Settings
+from wan_ui.ui import examples, server, uploads
+from wan_ui.ui.aliases import Aliases
+from wan_ui.ui.security import VISITOR, Guard, harden
+from wan_ui.ui.theme import CSS, FAVICON, SCRIPTS, build_theme
+
+
+def launch(page: gr.Blocks, settings: Settings, clips_folder: str) -> None:
+    """Serve in a thread, and say where."""
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # Gradio asks itself whether it is up
+    harden()
+    folder = Path(get_upload_folder())
+    uploads.keep_clean(folder, ours=folder.is_relative_to(settings.outputs))
+    server.install(settings, lambda app: Guard(app, settings))
+    page.queue(max_size=None)
+    page._queue.sleep_when_free = 0.02  # seconds between looks at it; 0.001, its own, is 5 % of a core for an idle app
+    page.launch(
+        server_name=f"[{settings.host}]" if ":" in settings.host else settings.host,
+        server_port=settings.port,
+        auth=tuple(settings.auth.split(":", 1)) if settings.auth else None,
+        # Every clip lies under an id that cannot be guessed; the examples are everybody's.
+        allowed_paths=[clips_folder, str(examples.FOLDER)],
+        max_file_size=f"{settings.max_upload_mb}mb",
+        app_kwargs={"middleware": [Middleware(Aliases, folder=folder, header=VISITOR.decode())]},
+        root_path=settings.root_path,
+        theme=build_theme(),
+        css_paths=CSS,
+        head="".join(f"<script>{script.read_text(encoding='utf-8')}</script>" for script in SCRIPTS),
+        favicon_path=FAVICON,
+        footer_links=["api"],
+        share=False,
+        run_history=False,
+        enable_monitoring=False,
+        ssr_mode=False,
+        mcp_server=False,
+        quiet=True,
+        prevent_thread_lock=True,
+    )
+    print(f"Wan UI: {page.local_url}", flush=True)

@@ -1,0 +1,201 @@
+"""The page: its layout, then all of its wiring. Builders build, this file connects.
+
+Handlers (handlers/) only submit, observe and cancel; the jobs live in the pipeline. A timer looks at
+the job every half second while one is active, and a load event does so when the page is opened, so a
+reload, a second tab or a restart of the app all find their job again.
+"""
+
+import gradio as gr
+
+from wan_ui.catalog import find_model, load_catalog
+from wan_ui.settings import Settings
+from wan_ui.ui.answers import Options, connect, on
+from wan_ui.ui.api import build_api
+from wan_ui.ui.compare_tab import build_compare_tab
+from wan_ui.ui.doctor_tab import build_doctor_tab
+from wan_ui.ui.examples import build_examples, load_examples
+from wan_ui.ui.handlers import changing, choosing, clips, loras, observe, restore, submit
+from wan_ui.ui.history import build_history
+from wan_ui.ui.in_view import build_in_view
+from wan_ui.ui.inputs import build_inputs
+from wan_ui.ui.models_panel import build_models_panel, usable
+from wan_ui.ui.progress_card import build_progress_card
+from wan_ui.ui.result import build_result
+from wan_ui.ui.security import CheckedBlocks
+from wan_ui.ui.server import address_of
+from wan_ui.ui.session import browser_state
+from wan_ui.ui.view import View
+
+HEADER = (
+    '<header class="w-header"><svg viewBox="0 0 32 32" aria-hidden="true"><rect width="32" height="32" rx="9"/>'
+    '<path d="M7 19c3-7 5-7 7.500-1s4.500 6 10.500-6"/></svg><h1>Wan UI</h1>'
+    "<p>a picture and a sentence become a clip</p></header>"
+)
+
+
+def build_ui(settings: Settings) -> gr.Blocks:
+    catalog = load_catalog(settings.catalog)
+    find_model(catalog, settings.model).scheme(settings.scheme)  # a wrong setting is said before anything starts
+    ready = usable(settings)
+    chosen = settings.model if settings.model in ready or not ready else next(iter(ready))
+    names = [scheme.name for scheme in ready.get(chosen, [])]
+    wanted = settings.scheme or catalog[chosen].default_scheme
+
+    # Uploads are deleted from Gradio's own cache when they are a day old; a job keeps its own copy.
+    with CheckedBlocks(title="Wan UI", analytics_enabled=False, fill_width=True, delete_cache=(3600, 86400)) as page:
+        browser, view, timer = browser_state(), gr.State(View()), gr.Timer(observe.BUSY, active=False)
+        gr.HTML(HEADER, apply_default_css=False)
+        in_view = build_in_view()
+        with gr.Tabs(elem_id="tabs"):
+            with gr.Tab("Create"):
+                with gr.Row(elem_id="desk"):
+                    with gr.Column(elem_id="left", scale=5, min_width=320):
+                        scheme = wanted if wanted in names else (names or [""])[0]
+                        inputs = build_inputs(ready, catalog, chosen, scheme, settings)
+                    with gr.Column(elem_id="right", scale=8, min_width=320):
+                        card = build_progress_card()
+                        result, result_message = build_result()
+                        samples = build_examples(load_examples())
+                        past = build_history()
+                models = build_models_panel()
+            with gr.Tab("Compare") as compare_tab:
+                wire_compare = build_compare_tab(browser)
+            with gr.Tab("Doctor") as doctor_tab:
+                wire_doctor = build_doctor_tab(browser)
+        build_api(settings.max_queue, address_of(settings.host, settings.port))
+
+        observed = {
+            "card": card,
+            "result": result,
+            "history": past.grid,
+            "download": models.download,
+            "models": models.table,
+            "loras": inputs.loras.rows,
+            "message": inputs.message,
+            "loras_message": inputs.loras.message,
+            "examples_message": samples.message,
+            "result_message": result_message,
+            "using": inputs.using,
+            "examples_note": samples.note,
+            "in_view": in_view,
+            "cancel": inputs.cancel,
+            "timer": timer,
+            "browser": browser,
+            "view": view,
+        }
+        # What handlers fill in: see form.py, also for `filled`.
+        of_model = {**inputs.of_model(), "filled": inputs.filled, **observed}
+        of_video = {"seed": inputs.seed, **of_model}
+        whole = {"picture": inputs.picture, "voice": inputs.voice.audio, **of_video}
+        picture_note, voice_note = {"picture_note": inputs.picture_note}, {"voice_note": inputs.voice.note}
+
+        # Values arrive as the browser sent them and are checked by wan_ui.queue.intake; see handlers.
+        plain: Options = {"api_visibility": "private", "preprocess": False, "show_progress": "hidden"}
+        # Hidden, it is still counted in each frame of the screen, by every output: half of what an open page costs.
+        plain["show_progress_on"] = []
+        # Many people may look at once.
+        light: Options = {**plain, "concurrency_limit": None, "trigger_mode": "multiple"}
+        once: Options = {**light, "trigger_mode": "once"}  # not again before the last answer is there
+        latest: Options = {**light, "trigger_mode": "always_last"}
+        # Whatever fills in model and weights: one after the other, so that the last answer is that to the last act.
+        in_order: Options = {**plain, "concurrency_id": "form", "concurrency_limit": 1, "trigger_mode": "multiple"}
+        stamp = "(...values) => wanUi.stamp(values)"  # see form.py
+        silent: Options = {"api_visibility": "private", "show_progress": "hidden"}  # answered in the browser
+
+        wire_compare(compare_tab, light)
+        wire_doctor(doctor_tab, light)
+
+        fills = [connect(page.load, observe.arrive, [browser, view], whole, **in_order)]  # starts the timer
+        connect(timer.tick, observe.look, [browser, view], observed, **once)
+
+        form = [browser, view, inputs.model, inputs.scheme, *inputs.held(), inputs.turn]
+        sent = {**picture_note, **voice_note, **observed}
+        pressed = connect(inputs.generate.click, submit.submit, form, sent, js=stamp, **light)
+        pressed.then(None, js="() => wanUi.answered()", **silent)
+        connect(inputs.cancel.click, submit.cancel, [browser, view], observed, **light)
+        example: Options = {**in_order, "trigger_mode": "once", "js": stamp}
+        fills.append(connect(samples.cards.select, submit.run_example, [browser, view, inputs.turn], whole, **example))
+        # Not `prompt.change`, which every key is.
+        connect(
+            on([part.change for part in inputs.held() if part is not inputs.prompt] + [inputs.prompt.blur]),
+            changing.remember,
+            [browser, view, *inputs.held(), inputs.seen, inputs.turn],
+            observed,
+            js=stamp,
+            **latest,
+        )
+
+        fps = [inputs.model, inputs.fps]
+        connect(inputs.fps.change, changing.show_lengths, fps, {"frames": inputs.frames}, **latest)
+        connect(
+            on([inputs.picture.change, inputs.size.change, inputs.model.change]),
+            changing.show_crop,
+            [view, inputs.picture, inputs.size, inputs.model],
+            {"picture": inputs.picture, "crop": inputs.crop, **picture_note},
+            **latest,
+        )
+        changes = [inputs.voice.audio.change, inputs.picture.change, inputs.size.change, inputs.model.change]
+        connect(
+            on([*changes, result.change]),
+            changing.check_face,
+            [browser, view, inputs.voice.audio, inputs.picture, inputs.size, inputs.model],
+            voice_note,
+            **latest,
+        )
+        connect(
+            on([inputs.prompt.change, inputs.model.change, inputs.loras.rows.change]),
+            changing.read_prompt,
+            [view, inputs.prompt, inputs.model],
+            {"reading": inputs.reading},
+            **latest,
+        )
+        # `input`, not `change`: only a choice loads a model, not the filling in of old settings. Not `select`
+        # either, which the keyboard does not fire. A list that is only opened and closed fires `input` as well:
+        # page.js knows what it was when it was opened.
+        added = {"lora_choices": inputs.loras.add, **observed}
+        for name, part in (("model", inputs.model), ("scheme", inputs.scheme), ("lora", inputs.loras.add)):
+            part.focus(None, part, js=f"(value) => {{ wanUi.opened.{name} = value; }}", queue=False, **silent)
+        named = "(browser, view, name) => [browser, view, wanUi.chosen('model', name)]"
+        by_name = [browser, view, inputs.model]
+        fills.append(connect(inputs.model.input, choosing.choose_model, by_name, of_model, js=named, **in_order))
+        named = "(browser, view, name, scheme) => [browser, view, name, wanUi.chosen('scheme', scheme)]"
+        by_name = [browser, view, inputs.model, inputs.scheme]
+        fills.append(connect(inputs.scheme.input, choosing.choose_scheme, by_name, of_model, js=named, **in_order))
+        connect(
+            inputs.loras.add.input,
+            loras.add_lora,
+            [browser, view, inputs.loras.add, inputs.turn],
+            added,
+            js="(browser, view, name, turn) => wanUi.stamp([browser, view, wanUi.chosen('lora', name), turn])",
+            **light,
+        )
+
+        boxes = {"model": inputs.model, "scheme": inputs.scheme}
+        connect(models.table.change, choosing.refresh_choices, [view], boxes, **in_order)
+        fills.append(connect(models.table.load_model, choosing.load_model, [browser, view], of_model, **in_order))
+        connect(models.table.download_model, choosing.download_model, [browser, view], observed, **once)
+        connect(models.download.stop_download, choosing.stop_download, [browser, view], observed, **once)
+
+        connect(inputs.loras.refresh.click, loras.refresh_loras, [browser, view], added, **light)
+        connect(inputs.loras.rows.remove_lora, loras.remove_lora, [browser, view], observed, **light)
+        connect(inputs.loras.rows.target_lora, loras.change_target, [browser, view], observed, **light)
+        connect(inputs.loras.rows.strength_lora, loras.change_strength, [browser, view], observed, **light)
+
+        for clips_part in (past.grid, card):
+            connect(clips_part.select, clips.select, [browser, view], observed, **light)
+        connect(result.hold, clips.hold, [browser, view], observed, **light)
+        connect(result.remove, clips.remove, [browser, view], observed, **light)
+        connect(result.stop, submit.stop, [browser, view], observed, **light)
+        speech = [browser, view, inputs.voice.audio, inputs.turn]
+        connect(result.speak, submit.add_speech, speech, {**voice_note, **observed}, js=stamp, **once)
+        of_seed = {"seed": inputs.seed, "filled": inputs.filled, **observed}
+        fills.append(connect(result.reuse, restore.reuse_seed, [browser, view], of_seed, **in_order))
+        old = [browser, view, inputs.turn]
+        fills.append(connect(result.restore, restore.restore, old, whole, js=stamp, **in_order))
+        video = [browser, view, past.from_video]
+        told = {"from_video": past.message, **of_video}
+        fills.append(connect(past.from_video.upload, restore.restore_from_video, video, told, **in_order))
+
+        for filling in fills:  # all of its values are drawn then
+            filling.success(None, inputs.filled, inputs.seen, js="(number) => number", **silent)
+    return page
