@@ -5,7 +5,6 @@ import re
 import sqlite3
 
 import httpx
-import pytest
 from playwright.sync_api import Page, expect
 
 from tests.scripted_engine import go_on
