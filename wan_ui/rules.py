@@ -135,6 +135,11 @@ def _each(value: Any, right: Callable[[str], object]) -> str:
     return value.strip()
 
 
+def names(what: str, known: tuple[str, ...]) -> Rule:
+    """Some of the known names, separated by commas; none is right, too."""
+    return Rule(f"{what}, separated by commas: {', '.join(known)}", lambda value: _each(value, known.__contains__))
+
+
 HOST_NAME = re.compile(
     r"(\*\.)?[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?(:[0-9]{1,5})?|\[[0-9A-Fa-f:.]+\](:[0-9]{1,5})?"
 )

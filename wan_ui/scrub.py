@@ -7,11 +7,9 @@ import getpass
 import re
 import socket
 import sys
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from wan_ui import loras
 from wan_ui.settings import ROOT, Settings
 from wan_ui.valid_text import valid_text
 
@@ -30,10 +28,6 @@ PATHS = re.compile(
     rf"|file:/+[^\s'\"`]+|(?<![\w.~/\\>-])~?/(?!/){WORD}(?:/{WORD}|(?: {WORD}){{1,4}}(?=/))*/?"
     rf"|(?<![A-Za-z])[A-Za-z]:[\\/]+{WORD}(?:[\\/]+{WORD}|(?: {WORD}){{1,4}}(?=[\\/]))*[\\/]?"
     rf"|(?<!\\)\\\\{WORD}(?:\\{WORD}|(?: {WORD}){{1,4}}(?=\\))*\\?"
-)
-FILES = re.compile(
-    r"(?i)[^\s'\"`/\\]+\.(safetensors|gguf|pth?|ckpt|bin|png|jpe?g|webp|gif|bmp|tiff?|hei[cf]|avif|mp4|mov|webm|mkv|avi"
-    r"|wav|mp3|m4a|aac|ogg|opus|flac|toml|json|sqlite|txt)\b"
 )
 
 
@@ -66,17 +60,6 @@ def clean(text: str, settings: Settings) -> str:
     return text
 
 
-def clean_files(text: str, settings: Settings) -> str:
-    """As `clean`, and without names of files of the person's own; those that the catalog knows stay."""
-    text = valid_text(text)
-    known = _catalog(settings.catalog)
-    for entry in loras.scan(settings.loras):
-        if not entry.shipped:
-            text = text.replace(entry.name, "<lora>")
-    text = clean(text, settings)
-    return FILES.sub(lambda found: found[0] if found[0] in known else f"<file>.{found[1]}", text)
-
-
 def scrub(value: Any, settings: Settings) -> Any:
     """JSON-able values with every string cleaned."""
     if isinstance(value, dict):
@@ -84,14 +67,6 @@ def scrub(value: Any, settings: Settings) -> Any:
     if isinstance(value, (list, tuple)):
         return [scrub(entry, settings) for entry in value]
     return clean(value, settings) if isinstance(value, str) else value
-
-
-@lru_cache(maxsize=4)
-def _catalog(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except OSError:
-        return ""
 
 
 def _user() -> str:

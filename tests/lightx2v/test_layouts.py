@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tests.lightx2v.conftest import UPSTREAM
-from wan_ui.engines.lora_lightx2v import _leaves
+from wan_ui.engines.lightx2v_lora import _leaves
 from wan_ui.families import FAMILIES
 from wan_ui.files.places import locate
 from wan_ui.patches import embedded_sizes

@@ -6,7 +6,8 @@ import time
 import pytest
 
 from wan_ui.loras.folder import SHIPPED
-from wan_ui.scrub import clean, clean_files
+from wan_ui.reports.own_files import clean_files
+from wan_ui.scrub import clean
 from wan_ui.settings import Settings
 
 

@@ -86,7 +86,9 @@ def test_the_login_is_not_repeated_in_its_refusal():
 def test_other_mistakes_name_the_variable():
     with pytest.raises(UserError, match="unknown setting WAN_UI_PROT; known are: WAN_UI_HOST"):
         load_settings({"WAN_UI_PROT": "80"})
-    with pytest.raises(UserError, match="WAN_UI_LIGHTX2V_PATCHES_OFF: no patch is called 'x'"):
+    with pytest.raises(
+        UserError, match="WAN_UI_LIGHTX2V_PATCHES_OFF='x': expected names of patches, separated by commas: bf16_loader,"
+    ):
         load_settings({"WAN_UI_LIGHTX2V_PATCHES_OFF": "x"})
     with pytest.raises(UserError, match=r"^GRADIO_SERVER_PORT='x': expected"):
         load_settings({"GRADIO_SERVER_PORT": "x"})

@@ -1,20 +1,16 @@
 """Options that several commands share."""
 
 import argparse
-import re
 from collections.abc import Callable
 
 from wan_ui import rules
 from wan_ui.catalog import parse_size
 from wan_ui.errors import UserError
-from wan_ui.families import TARGETS
-from wan_ui.loras.choice import MAX_STRENGTH
+from wan_ui.loras.choice import read_spec
 from wan_ui.queue.intake import MAX_SEED, Draft
 from wan_ui.request import LoraSpec
 from wan_ui.rules import Rule
 from wan_ui.settings import ENGINES, RULES
-
-STRENGTH = rules.number(-MAX_STRENGTH, MAX_STRENGTH, f"a number from {-MAX_STRENGTH:g} to {MAX_STRENGTH:g}")
 
 
 def by(rule: Rule) -> Callable:
@@ -80,14 +76,11 @@ def add_lora_option(command: argparse.ArgumentParser) -> None:
 
 
 def lora_spec(text: str) -> LoraSpec:
-    """ "sepia.safetensors:0.8:low_noise" -> LoraSpec. Raises argparse.ArgumentTypeError."""
-    file, strength, target = re.fullmatch(r"(.+?)(?::([^:]*))?(?::([^:]*))?", text or " ").groups()
-    if target is not None and target not in TARGETS:
-        raise argparse.ArgumentTypeError(f"{text!r}: the target is one of {', '.join(TARGETS)}, not {target!r}")
+    """See `loras.read_spec`. Raises argparse.ArgumentTypeError."""
     try:
-        return LoraSpec(file, STRENGTH.read(strength or "1"), target or "auto")
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r}: the strength is {STRENGTH.allowed}, not {strength!r}") from None
+        return read_spec(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def draft(args: argparse.Namespace, **more) -> Draft:

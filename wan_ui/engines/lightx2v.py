@@ -24,7 +24,7 @@ import torch
 
 from wan_ui import patches
 from wan_ui.catalog import Model, Scheme
-from wan_ui.engines import lightx2v_config, lightx2v_seams, lora_lightx2v, preview
+from wan_ui.engines import lightx2v_config, lightx2v_lora, lightx2v_seams, preview
 from wan_ui.engines.base import CACHED_IMAGES, CACHED_PROMPTS, OnBlock, remember
 from wan_ui.engines.kernel_choice import Chooser
 from wan_ui.engines.lightx2v_compile import CompiledBlocks
@@ -42,7 +42,7 @@ from wan_ui.machine.memory import let_memory_grow, limit_gpu
 from wan_ui.machine.shapes import shape_of
 from wan_ui.media.images import read_pixels
 from wan_ui.request import Clip, LoraMatch, LoraSpec, Progress, Report, Request
-from wan_ui.settings import settings
+from wan_ui.settings import settings, split_names
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +73,7 @@ class LightX2VEngine:
         self._try_kernels(model, scheme, report)
         paths, hardware, choices = self.decide(model, scheme)
         report(Progress("load", 2, 4, "patching LightX2V"))
-        off = patches.switched_off(config.lightx2v_patches_off)
+        off = frozenset(split_names(config.lightx2v_patches_off))
         outcomes = patches.apply_all("before_init", choices.facts, scheme, off=off)
         report(Progress("load", 3, 4, "reading weights"))
         root = model.family.root(paths.configs[0])
@@ -188,7 +188,7 @@ class LightX2VEngine:
         self.transformers = [self.runner.model] if model.family.single else self.runner.model.model
         shapes = [read_parameters(path) for path in paths.configs]
         self.loras = LoraSet(
-            [lora_lightx2v.expert(*parts) for parts in zip(self.transformers, sides, shapes, strict=True)],
+            [lightx2v_lora.expert(*parts) for parts in zip(self.transformers, sides, shapes, strict=True)],
             device_name(),
             fixed={side: [path] for side, path in zip(sides, paths.loras, strict=False)},
         )
@@ -199,7 +199,7 @@ class LightX2VEngine:
             return self.loras.set(loras, settings())
         finally:
             for transformer, expert in zip(self.transformers, self.loras.experts, strict=True):
-                lora_lightx2v.changed(transformer, expert)
+                lightx2v_lora.changed(transformer, expert)
 
     def close(self) -> None:
         """Free the weights."""

@@ -2,9 +2,11 @@
 
 import json
 import math
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from wan_ui import rules
 from wan_ui.catalog import Model
 from wan_ui.errors import UserError
 from wan_ui.families import DIT, EXPERTS, NOISE_TARGETS, TARGETS, Transformer, of_width
@@ -14,6 +16,7 @@ from wan_ui.settings import ROOT, Settings
 
 MAX_STRENGTH = 4.0
 MAX_LORAS = 8
+STRENGTH = rules.number(-MAX_STRENGTH, MAX_STRENGTH, f"a number from {-MAX_STRENGTH:g} to {MAX_STRENGTH:g}")
 WORDS = {expert.target: f"the {expert.title}" for expert in EXPERTS.values()} | {DIT.target: "both experts"}
 
 
@@ -26,6 +29,20 @@ def base(model: Model) -> Transformer | None:
         return of_width(json.loads(config.read_text(encoding="utf-8"))["dim"])
     except (OSError, ValueError, KeyError, TypeError):  # said when the model is loaded, with the file's name
         return None
+
+
+def read_spec(text: str) -> LoraSpec:
+    """ "sepia.safetensors:0.8:low_noise" -> LoraSpec. Raises ValueError saying what is allowed."""
+    found = re.fullmatch(r"(.+?)(?::([^:]*))?(?::([^:]*))?", text or " ")
+    if found is None:
+        raise ValueError(f"{text!r}: expected FILE, FILE:STRENGTH or FILE:STRENGTH:TARGET, in one line")
+    file, strength, target = found.groups()
+    if target is not None and target not in TARGETS:
+        raise ValueError(f"{text!r}: the target is one of {', '.join(TARGETS)}, not {target!r}")
+    try:
+        return LoraSpec(file, STRENGTH.read(strength or "1"), target or "auto")
+    except ValueError:
+        raise ValueError(f"{text!r}: the strength is {STRENGTH.allowed}, not {strength!r}") from None
 
 
 def suggest(entry: LoraEntry, model: Model) -> tuple[str, str]:

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wan_ui.catalog import Scheme
-from wan_ui.errors import UserError
 from wan_ui.patches import (
     bf16_loader,
     copy_back,
@@ -47,16 +46,6 @@ class Outcome:
     state: str
     why: str
     figures: str = ""
-
-
-def switched_off(names: str) -> frozenset[str]:
-    """WAN_UI_LIGHTX2V_PATCHES_OFF, read. Raises UserError for a name that no patch has."""
-    off = frozenset(name for name in names.replace(" ", "").split(",") if name)
-    known = [patch.name for patch in PATCHES]
-    unknown = sorted(off - set(known))
-    if unknown:
-        raise UserError(f"WAN_UI_LIGHTX2V_PATCHES_OFF: no patch is called {unknown[0]!r}; known are {', '.join(known)}")
-    return off
 
 
 def apply_all(

@@ -16,6 +16,7 @@ import math
 import shutil
 import struct
 import zlib
+from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -288,24 +289,25 @@ def _names(path: str) -> dict[int, str]:
 
 def install_lightx2v() -> None:
     """The same for LightX2V's readers; it must have been imported. Called for stock and for patched runs."""
-    from lightx2v.models.input_encoders.hf.wan.t5 import model as t5
-    from lightx2v.models.networks import base_model
-    from lightx2v.models.video_encoders.hf.wan import vae, vae_2_2
+    from wan_ui.engines.lightx2v_readers import wrap_readers
 
-    original_open, original_load = base_model.safe_open, t5.load_weights
+    def opening(original: Callable[..., Any]) -> Callable[..., Any]:
+        def safe_open(path: str, framework: str, device: str | None = None) -> Any:
+            if header_of(str(path)) is None:
+                return original(path, framework, **({} if device is None else {"device": device}))
+            return OpenFile(Path(path), device)
 
-    def safe_open(path, framework, device=None):
-        if header_of(str(path)) is None:
-            return original_open(path, framework, **({} if device is None else {"device": device}))
-        return OpenFile(Path(path), device)
+        return safe_open
 
-    def load_weights(path, cpu_offload=False, **kwargs):
-        if header_of(str(path)) is None:
-            return original_load(path, cpu_offload, **kwargs)
-        return read_all(Path(path), "cpu" if cpu_offload else None)  # host memory is what offloading pins
+    def loading(original: Callable[..., Any]) -> Callable[..., Any]:
+        def load_weights(path: str, cpu_offload: bool = False, **kwargs: Any) -> Any:
+            if header_of(str(path)) is None:
+                return original(path, cpu_offload, **kwargs)
+            return read_all(Path(path), "cpu" if cpu_offload else None)  # host memory is what offloading pins
 
-    base_model.safe_open = safe_open
-    t5.load_weights = vae.load_weights = vae_2_2.load_weights = load_weights
+        return load_weights
+
+    wrap_readers(opening, loading)
 
 
 def create_engine(name: str) -> "tuple[Engine, EngineChoice]":

@@ -20,8 +20,9 @@ from wan_ui.machine.engine_choice import lightx2v_missing
 from wan_ui.machine.hardware import KERNELS, gpu, installed
 from wan_ui.queue.jobs import Jobs
 from wan_ui.reports.bench import machine as processor
-from wan_ui.scrub import clean_files, scrub
-from wan_ui.settings import Settings, load_settings
+from wan_ui.reports.own_files import clean_files
+from wan_ui.scrub import scrub
+from wan_ui.settings import Settings, load_settings, split_names
 
 PACKAGES = (
     "torch", "triton", "diffusers", "transformers", "tokenizers", "accelerate", "gguf", "safetensors", "numpy",
@@ -107,14 +108,13 @@ def changed(settings: Settings) -> dict[str, str]:
 
 def patches(settings: Settings) -> list[dict]:
     """Each patch for the model of the last examination (else the default one): state, reason, verify figures."""
-    from wan_ui import patches as records
     from wan_ui.engines import lightx2v_config
 
     last = last_stages(settings) or {}
     model = find_model(load_catalog(settings.catalog), last.get("model") or settings.model)
     scheme = model.scheme(last.get("scheme") or ("" if last else settings.scheme))
     seen = {outcome["name"]: outcome for outcome in last.get("patches", [])}
-    off = records.switched_off(settings.lightx2v_patches_off)
+    off = split_names(settings.lightx2v_patches_off)
     entries = []
     for entry in lightx2v_config.patch_report(model, scheme, settings):
         state = "would be applied" if entry["applies"] else "not needed"

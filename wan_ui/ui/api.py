@@ -4,15 +4,14 @@ Unlike the page it waits for its job, without a thread of its own: however many 
 job itself does not depend on the caller: it is a row in the queue like any other and goes on if the caller leaves.
 """
 
-import argparse
 import asyncio
 import secrets
 
 import gradio as gr
 from gradio_client import handle_file
 
-from wan_ui.commands.options import lora_spec
 from wan_ui.errors import UserError
+from wan_ui.loras.choice import read_spec
 from wan_ui.queue.intake import Draft
 from wan_ui.queue.pipeline import PIPELINE
 from wan_ui.request import LoraSpec
@@ -109,6 +108,6 @@ async def generate(
 
 def _loras(lines) -> tuple[LoraSpec, ...]:
     try:
-        return tuple(lora_spec(line.strip()) for line in as_text(lines, "loras").splitlines() if line.strip())
-    except argparse.ArgumentTypeError as error:
+        return tuple(read_spec(line.strip()) for line in as_text(lines, "loras").splitlines() if line.strip())
+    except ValueError as error:
         raise UserError(f"loras: {error}", field="loras") from None

@@ -20,7 +20,7 @@ from wan_ui.patches import PATCHES
 from wan_ui.queue.pipeline import PIPELINE
 from wan_ui.reports import doctor
 from wan_ui.scrub import scrub
-from wan_ui.settings import ROOT, Settings, child_environment
+from wan_ui.settings import ROOT, Settings, child_environment, split_names
 from wan_ui.ui.markup import data_url, text, wide_table
 from wan_ui.ui.refusals import complaint, guard
 from wan_ui.ui.session import for_visitor, identify
@@ -238,7 +238,7 @@ def _pictures(pictures: dict[str, str]) -> str:
 def _patches(report: dict | None, settings: Settings, allowed: bool) -> str:
     seen = {entry["name"]: entry for entry in _last_report(settings).get("patches", [])}
     seen |= {entry["name"]: entry for entry in (report or {}).get("patches", [])}
-    off = settings.lightx2v_patches_off.split(",")
+    off = split_names(settings.lightx2v_patches_off)
     rows = []
     for patch in PATCHES:
         entry = seen.get(patch.name, {"state": "not known", "why": "LightX2V has not been loaded", "figures": ""})
