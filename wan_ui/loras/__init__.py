@@ -7,7 +7,8 @@
 
 keys.py    tensor names of every trainer -> one canonical form
 scales.py  what the metadata say of a LoRA's strength
-folder.py  the scan, and LoraEntry
+entry.py   LoraEntry
+folder.py  the scan
 pairs.py   which two files are one LoRA
 choice.py  targets, warnings, the check of what a person chose, and where its files are
 
@@ -16,7 +17,8 @@ clip.facts["loras"] is text such as "sepia.safetensors x1 -> low noise 80/80".
 """
 
 from wan_ui.loras.choice import check, fits, locate, lora_warnings, suggest, trigger_words, warnings
-from wan_ui.loras.folder import LoraEntry, base_title, find, scan
+from wan_ui.loras.entry import LoraEntry, base_title
+from wan_ui.loras.folder import find, scan
 
 __all__ = [
     "LoraEntry", "base_title", "check", "find", "fits", "locate", "lora_warnings", "scan",

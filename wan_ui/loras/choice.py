@@ -10,7 +10,8 @@ from wan_ui import rules
 from wan_ui.catalog import Model
 from wan_ui.errors import UserError
 from wan_ui.families import DIT, EXPERTS, NOISE_TARGETS, TARGETS, Transformer, of_width
-from wan_ui.loras.folder import LoraEntry, base_title, find, read_file, scan
+from wan_ui.loras.entry import LoraEntry, base_title
+from wan_ui.loras.folder import find, read_file, scan
 from wan_ui.request import LoraSpec
 from wan_ui.settings import ROOT, Settings
 

@@ -13,15 +13,15 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 from wan_ui.errors import UserError
-from wan_ui.families import NOISE_TARGETS, TARGETS, TRANSFORMERS, of_width, patch_channels
+from wan_ui.families import TARGETS, TRANSFORMERS, of_width, patch_channels
 from wan_ui.files.dit_file import refuse_parts
 from wan_ui.files.headers import Header, safetensors_header
+from wan_ui.loras.entry import LoraEntry
 from wan_ui.loras.keys import Layout, read_layout
 from wan_ui.loras.pairs import pair, target_said
 from wan_ui.settings import ROOT
@@ -32,67 +32,6 @@ MAX_HEADER = 8_000_000  # bytes; a LoRA of every layer of A14B has 0.2 MB, with 
 MAX_FILES = 2000
 MAX_DEPTH = 6  # folders below the LoRA folder
 PICKLES = (".pt", ".pth", ".ckpt", ".bin", ".pkl")
-
-
-@dataclass(frozen=True)
-class LoraEntry:
-    """One LoRA of the folder, or one high/low pair.
-
-    name       unique; what a LoraSpec.file says: "styles/sepia.safetensors", or for a pair the name
-               without its marker, "spiral (high + low)"
-    files      {"both": path} for one file, {"high_noise": path, "low_noise": path} for a pair
-    fits       name of one of families.TRANSFORMERS, or other
-    fits_why   why so, in a few words
-    width      of the transformer that it was made for; 0 where nothing tells it
-    ranks      distinct ranks of its layers, ascending
-    key_format from wan_ui.loras.keys.FORMATS; "+" joins several
-    layers     modules that it changes, for each file of `files`
-    left_out   tensors and modules of it that are not applied, a line each
-    strength_note  where its strength is not told in so many words
-    trigger_words, notes  from the metadata; plain text, may be anything a stranger wrote
-    made_for   high_noise | low_noise | both | unknown
-    made_for_why  which name or metadata says so
-    problem    why it is refused; "" when it can be used
-    size       bytes, all files together
-    shipped    it came with Wan UI
-    """
-
-    name: str
-    files: dict[str, Path]
-    fits: str = "other"
-    fits_why: str = ""
-    width: int = 0
-    ranks: tuple[int, ...] = ()
-    key_format: str = ""
-    layers: dict[str, int] = field(default_factory=dict)
-    left_out: tuple[str, ...] = ()
-    strength_note: str = ""
-    trigger_words: tuple[str, ...] = ()
-    notes: str = ""
-    made_for: str = "unknown"
-    made_for_why: str = ""
-    problem: str = ""
-    size: int = 0
-    shipped: bool = False
-
-    @property
-    def paired(self) -> bool:
-        return "both" not in self.files
-
-    @property
-    def title(self) -> str:
-        """For a list: "sepia.safetensors · Wan-Tiny · rank 8 · low noise"."""
-        parts = [self.name, base_title(self.fits)]
-        if self.ranks:
-            parts.append("rank " + " to ".join(map(str, sorted({self.ranks[0], self.ranks[-1]}))))
-        if self.made_for in NOISE_TARGETS:
-            parts.append(self.made_for.replace("_", " "))
-        return " · ".join(parts if not self.problem else [self.name, "cannot be used"])
-
-    def to_dict(self) -> dict[str, Any]:
-        """For `python -m wan_ui loras --json`."""
-        values = {key: value for key, value in vars(self).items() if key != "files"}
-        return values | {"files": {target: str(path) for target, path in self.files.items()}}
 
 
 def scan(folder: Path) -> list[LoraEntry]:
@@ -279,11 +218,6 @@ def width(header: Header, layout: Layout) -> int:
         elif layer.down and module.endswith(".ffn.0"):
             found[header.tensors[layer.down].shape[1]] += 2
     return found.most_common(1)[0][0] if found else 0
-
-
-def base_title(fits: str) -> str:
-    """What `LoraEntry.fits` means, for people."""
-    return TRANSFORMERS[fits].title if fits in TRANSFORMERS else "another model"
 
 
 def _base(path: Path, size: int, layout: Layout, texts: dict[str, str]) -> tuple[str, str]:

@@ -11,12 +11,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from wan_ui.families import NOISE_TARGETS, may_have_experts
-
-if TYPE_CHECKING:
-    from wan_ui.loras.folder import LoraEntry
+from wan_ui.loras.entry import LoraEntry
 
 WORD = re.compile(
     r"(?i:(?<![a-z])(hi|high|lo|low)[-_. ]?noise(?![a-z]))"  # high_noise, HighNoise, hinoise
@@ -74,7 +71,7 @@ def _stands_alone(name: str, match: re.Match[str]) -> bool:
     return bool(WAN.search(name)) or match[1] in ("HIGH", "LOW")
 
 
-def pair(entries: Sequence["LoraEntry"]) -> list["LoraEntry"]:
+def pair(entries: Sequence[LoraEntry]) -> list[LoraEntry]:
     """The same, the high and the low file of one LoRA joined to one entry."""
     groups: dict[tuple[str, str], dict[str, list[LoraEntry]]] = {}
     for entry in entries:
@@ -91,7 +88,7 @@ def pair(entries: Sequence["LoraEntry"]) -> list["LoraEntry"]:
     return [entry for entry in entries if entry.name not in names] + joined
 
 
-def _of(entry: "LoraEntry") -> tuple[str, str]:
+def _of(entry: LoraEntry) -> tuple[str, str]:
     """(target, name without its mark), by metadata before the name; ("", name) where the two contradict each other."""
     stem = Path(entry.name).stem
     found, key = _marked(stem)
@@ -106,7 +103,7 @@ def _of(entry: "LoraEntry") -> tuple[str, str]:
     return "", stem
 
 
-def _joined(key: str, high: "LoraEntry", low: "LoraEntry") -> "LoraEntry":
+def _joined(key: str, high: LoraEntry, low: LoraEntry) -> LoraEntry:
     return replace(
         high,
         name=f"{key} (high + low)",
