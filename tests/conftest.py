@@ -69,7 +69,7 @@ def pytest_collection_modifyitems(config, items):
 
 
 def order(folder: str) -> int:
-    return 0 if folder == "ui" else 1 if folder in SHARED else 2
+    return 0 if folder == "ui" else 1 if folder in (*SHARED, "machine", "queue") else 2
 
 
 def pytest_collection_finish():
