@@ -36,7 +36,7 @@ def measure(arguments: argparse.Namespace, width: int, height: int, frames: int)
     from wan_ui.catalog import find_model, load_catalog
     from wan_ui.engines.diffusers import DiffusersEngine
     from wan_ui.queue.stage_clock import StageClock
-    from wan_ui.request import Request
+    from wan_ui.request import Request, Sampling
     from wan_ui.settings import settings
 
     result = {"width": width, "height": height, "frames": frames, "import": time.perf_counter() - started}
@@ -54,10 +54,9 @@ def measure(arguments: argparse.Namespace, width: int, height: int, frames: int)
         for run in range(arguments.runs + 1):
             picture = Path(folder) / f"{run}.png"
             write_picture(picture, width, height, run)
-            request = Request(
-                str(picture), f"zoom in {run}", model.name, scheme.name, "diffusers",
-                width, height, frames, arguments.steps or model.default_steps, run,
-            )  # fmt: skip
+            steps = arguments.steps or model.default_steps
+            made = Sampling(f"zoom in {run}", model.name, scheme.name, "diffusers", steps, run)
+            request = Request("image-to-video", {"image": str(picture)}, width, height, frames, made)
             clock = StageClock(lambda message: None, threading.Event())
             clip = engine.generate(request, clock.report)
             seconds = clock.seconds()

@@ -30,7 +30,7 @@ from wan_ui import settings as settings_module
 from wan_ui.catalog import load_catalog
 from wan_ui.errors import UserError
 from wan_ui.qa import synthetic
-from wan_ui.request import Request
+from wan_ui.request import Request, Sampling
 from wan_ui.settings import load_settings
 
 A14B = ("i2v-a14b", ((480, 480), (832, 480)))
@@ -188,18 +188,16 @@ class Ours(Timed):
         self.clip(width, height, self.model.default_frames, -number, steps=1)  # every size is compiled for once
 
     def clip(self, width, height, frames, number, steps=0):
-        request = Request(
-            image=picture(self.folder, width, height, number),
+        made = Sampling(
             prompt=f"{PROMPT} {number}",
             model=self.model.name,
             scheme=self.scheme.name,
             engine="lightx2v",
-            width=width,
-            height=height,
-            frames=frames,
             steps=steps or self.model.default_steps,
             seed=abs(number),
         )
+        inputs = {"image": picture(self.folder, width, height, number)}
+        request = Request("image-to-video", inputs, width, height, frames, made)
         self.marks, begun = [], time.monotonic()
         clip = self.engine.generate(request, lambda progress: None)
         self.facts = clip.facts

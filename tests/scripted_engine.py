@@ -101,20 +101,22 @@ class ScriptedEngine:
         )
 
     def generate(self, request, report) -> Clip:
-        script = dict(item.split("=", 1) for item in request.prompt.replace(" ", "").split(",") if "=" in item)
+        script = dict(item.split("=", 1) for item in request.sampling.prompt.replace(" ", "").split(",") if "=" in item)
         for stage, steps in STEPS.items():
-            steps = request.steps if steps is None else steps
+            steps = request.sampling.steps if steps is None else steps
             for step in range(1, steps + 1) if steps else [0]:
                 expert = "high-noise expert" if step <= steps / 2 else "low-noise expert"
                 progress = Progress(stage, step, steps, expert if stage == "denoise" else "")
                 report(progress)
                 for command in (script.get(f"{stage}:{step}", ""), script.get(stage, "")):
                     if command in ("hold", "stay"):
-                        hold(request.image, partial(report, progress) if command == "hold" else lambda: None)
+                        hold(request.inputs["image"], partial(report, progress) if command == "hold" else lambda: None)
                     act(command)
-        picture = np.asarray(Image.open(request.image)).astype(int)
-        frames = np.stack([np.clip(picture + (request.seed + 3 * t) % 40, 0, 255) for t in range(request.frames)])
-        latents = np.random.default_rng(request.seed).standard_normal((16, 2, 8, 8), np.float32)
+        picture = np.asarray(Image.open(request.inputs["image"])).astype(int)
+        frames = np.stack(
+            [np.clip(picture + (request.sampling.seed + 3 * t) % 40, 0, 255) for t in range(request.frames)]
+        )
+        latents = np.random.default_rng(request.sampling.seed).standard_normal((16, 2, 8, 8), np.float32)
         return Clip(frames.astype(np.uint8), 16, latents, {"loads": str(ScriptedEngine.loads)})
 
     def close(self) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 from wan_ui.errors import UserError
 from wan_ui.families import FAMILIES, TIME_STRIDE, Family
+from wan_ui.tasks import DEFAULT, TASKS
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 KINDS = ("bf16", "fp8", "gguf")
@@ -95,6 +96,7 @@ class Model:
     boundary  the high-noise expert takes timesteps >= boundary * 1000; 0 for a single DIT
     vae       "owner/repo:folder" of a VAE in Diffusers format, for the diffusers engine
     t5        text encoder for LightX2V, if not the one below root
+    tasks     what it does, names of wan_ui.tasks; where several fit what is given, the first
     repositories  "owner/repo" -> Repository, the same for all models of a catalog
     face      pixels of the width of a face that the model's clips still show well enough to speak; 0: not measured
     hint      what to write in a prompt
@@ -117,6 +119,7 @@ class Model:
     default_scheme: str
     schemes: dict[str, Scheme]
     face: int = 0
+    tasks: tuple[str, ...] = (DEFAULT.name,)
     rates: tuple[int, ...] = (12, 16, 24, 30)
     hint: str = ""
     words: Path | None = None
@@ -181,8 +184,9 @@ def _model(name: str, values: dict[str, Any], repositories: dict[str, Repository
     values["sizes"] = tuple(parse_size(size) for size in values["sizes"])
     values["frames"] = tuple(values["frames"])
     values["steps"] = tuple(values["steps"])
-    if "rates" in values:
-        values["rates"] = tuple(values["rates"])
+    for key in ("rates", "tasks"):
+        if key in values:
+            values[key] = tuple(values[key])
     values["words"] = CONFIGS / values["words"] if values.get("words") else None
     named = values.get("family", "")
     assert named in FAMILIES, f"family {named!r} is not known; choose one of {', '.join(FAMILIES)}"
@@ -193,6 +197,8 @@ def _model(name: str, values: dict[str, Any], repositories: dict[str, Repository
     assert all(w % family.token == 0 and h % family.token == 0 for w, h in model.sizes), (
         f"{name}: sizes are multiples of {family.token} pixels"
     )
+    can = [task.name for task in TASKS.values() if task.samples]
+    assert model.tasks and set(model.tasks) <= set(can), f"{name}: tasks are some of {', '.join(can)}"
     assert model.fps in model.rates and all(type(rate) is int and 1 <= rate <= 60 for rate in model.rates), (
         f"{name}: rates are whole numbers from 1 to 60, fps among them"
     )

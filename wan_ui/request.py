@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
-# The stages of a job in the order they run. The names are shown in the page and stored in the job.
-STAGES = ("load", "text", "image", "denoise", "decode", "encode", "lipsync")
-PATHS = ("image", "audio", "video")  # fields of a Request that mean something on this machine only
+from wan_ui import tasks
+
+# Names of the stages of a job in the order they run, shown in the page and stored in the job.
+STAGES = tuple(stage.name for stage in tasks.STAGES)
 
 
 @dataclass(frozen=True)
@@ -48,68 +49,105 @@ class LoraMatch:
 
 
 @dataclass(frozen=True)
-class Request:
-    """A job that is fully decided: every field has its final value and has been validated.
+class Sampling:
+    """How a model makes a clip: every field has its final value and has been validated.
 
-    image   path of an RGB picture that already has exactly `width` x `height` pixels
-    seed    0 .. 2**32 - 1; the noise is drawn on the CPU, so a seed means the same everywhere
     engine  auto | diffusers | lightx2v
+    seed    0 .. 2**32 - 1; the noise is drawn on the CPU, so a seed means the same everywhere
     fps     frames per second that the clip is played at; 0, in jobs of older versions: the model's
-    audio   path of the speech that the face is to speak, in the job's folder; empty: a silent clip
-    audio_seconds  how long it lasts
     given   what the model is given in place of the prompt, where it does not take any prompt; else empty
     understood  how that was said to the person; see wan_ui.queue.words
-    kind    generate, or lipsync: add `audio` to the existing clip `video`. Such a job has no steps, and
-            prompt, model, scheme and seed are those that the clip was made with, empty if unknown
-    other   fields that another version has stored and this one does not know: kept, not used
     """
 
-    image: str
     prompt: str
     model: str
     scheme: str
     engine: str
-    width: int
-    height: int
-    frames: int
     steps: int
     seed: int
+    fps: int = 0
     loras: tuple[LoraSpec, ...] = ()
-    audio: str = ""
-    audio_seconds: float = 0.0
     given: str = ""
     understood: str = ""
-    kind: str = "generate"
-    video: str = ""
-    fps: int = 0
-    other: dict[str, Any] = field(default_factory=dict)
 
     @property
     def text(self) -> str:
         """What goes into the text encoder."""
         return self.given or self.prompt
 
+
+# What is stored of a clip that no model of ours has made: versions before this one expect the fields.
+UNKNOWN = Sampling(prompt="", model="", scheme="", engine="auto", steps=0, seed=0)
+
+
+@dataclass(frozen=True)
+class Request:
+    """A job that is fully decided.
+
+    task    its name in wan_ui.tasks
+    inputs  name of an input -> path of its file in the job's folder; pictures have exactly `width` x `height` pixels
+    frames  of the clip that will be there
+    made_with  how the clip is sampled. Of a task that changes a finished clip: how that one was, None if no model of
+            ours has made it
+    audio_seconds  how long the speech lasts, if there is any among the inputs
+    other   fields that another version has stored and this one does not know: kept, not used
+    """
+
+    task: str
+    inputs: dict[str, str]
+    width: int
+    height: int
+    frames: int
+    made_with: Sampling | None = None
+    audio_seconds: float = 0.0
+    other: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def sampling(self) -> Sampling:
+        """`made_with`, for those who run or repeat it: of a task that samples it is always there."""
+        assert self.made_with is not None, f"no model makes the clip of a {self.task} job"
+        return self.made_with
+
     def to_dict(self) -> dict[str, Any]:
-        values = asdict(self)
-        return {**values.pop("other"), **values}
+        """For rows and for the worker: one flat object, with the names that every version has used."""
+        return {**self.other, **{name: self.inputs.get(name, "") for name in tasks.FILES}, **self.public()}
 
     def public(self) -> dict[str, Any]:
         """As `to_dict`, without this machine's paths and what is not known: for metadata and answers."""
-        return {key: value for key, value in asdict(self).items() if key not in (*PATHS, "other")}
+        made = asdict(self.made_with or UNKNOWN)
+        return {
+            **{name: made[name] for name in ("prompt", "model", "scheme", "engine")},
+            **{"width": self.width, "height": self.height, "frames": self.frames},
+            **{name: made[name] for name in ("steps", "seed", "loras")},
+            "audio_seconds": self.audio_seconds,
+            **{name: made[name] for name in ("given", "understood")},
+            "kind": tasks.TASKS[self.task].stored,
+            "fps": made["fps"],
+        }
 
     def stages(self) -> tuple[str, ...]:
         """Those of STAGES that this job goes through."""
-        if self.kind == "lipsync":
-            return ("lipsync",)
-        return STAGES if self.audio else tuple(stage for stage in STAGES if stage != "lipsync")
+        return tasks.TASKS[self.task].stages_with(self.inputs)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Request":
         """Of what `to_dict` gave. What lies on disk is read by wan_ui.stored, which bears everything."""
-        known = {name: value for name, value in values.items() if name in {f.name for f in fields(cls)}}
-        other = {name: value for name, value in values.items() if name not in known}
-        loras = tuple(LoraSpec(**lora) for lora in values.get("loras", ()))
-        return cls(**{**known, "loras": loras, "other": other})
+        task = tasks.BY_STORED[values.get("kind", tasks.DEFAULT.stored)]
+        made = {name: values[name] for name in SAMPLING if name in values}
+        made["loras"] = tuple(LoraSpec(**lora) for lora in values.get("loras", ()))
+        own = {name: values[name] for name in OWN if name in values}
+        known = {"kind", *SAMPLING, *OWN, *tasks.FILES}
+        return cls(
+            task=task.name,
+            inputs={name: values[name] for name in tasks.FILES if values.get(name)},
+            made_with=Sampling(**made) if task.samples or values["model"] else None,
+            other={name: value for name, value in values.items() if name not in known},
+            **own,
+        )
+
+
+SAMPLING = tuple(entry.name for entry in fields(Sampling))
+OWN = ("width", "height", "frames", "audio_seconds")  # of a Request's fields those that are stored as they are
 
 
 @dataclass(frozen=True)

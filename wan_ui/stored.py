@@ -13,11 +13,19 @@ from pathlib import Path
 from typing import Any
 
 from wan_ui.families import TARGETS
-from wan_ui.request import LoraMatch, LoraSpec, Request, Result
+from wan_ui.request import OWN, SAMPLING, LoraMatch, LoraSpec, Request, Result, Sampling
+from wan_ui.tasks import BY_STORED, DEFAULT, FILES, Task
 from wan_ui.valid_text import valid_values
 
-KINDS = ("generate", "lipsync")
 NEUTRAL: dict[Any, Any] = {str: "", int: 0, float: 0.0}
+# Of the fields of a stored request the type and the default, MISSING where every version has had it; in their order.
+_TYPES: dict[str, tuple[Any, Any]] = {
+    entry.name: (entry.type, entry.default) for record in (Sampling, Request) for entry in fields(record)
+}
+_REQUEST = {
+    **dict.fromkeys(FILES, (str, "")),
+    **{name: _TYPES[name] for name in Request(DEFAULT.name, {}, 0, 0, 0).public() if name not in ("loras", "kind")},
+}
 LARGEST = 2**63 - 1  # of a whole number; more does not go into the table, nor into a browser
 
 
@@ -34,24 +42,36 @@ def read_request(text: str) -> tuple[Request, tuple[str, ...]]:
     """A request as far as it can be read, and the names of its fields that cannot."""
     values = parse(text)
     if values is None:
-        needed = [field for field in fields(Request) if field.default is field.default_factory is MISSING]
-        empty: dict[str, Any] = {field.name: NEUTRAL[field.type] for field in needed}
-        return Request(**empty), ("request",)
+        return _request(DEFAULT, {}, (), {}), ("request",)
+    kind = values.get("kind", DEFAULT.stored)
+    task = BY_STORED.get(kind, DEFAULT) if isinstance(kind, str) else DEFAULT
+    required = {entry.name for entry in task.inputs if entry.required and entry.file}
     taken: dict[str, Any] = {}
     skipped = []
-    for field in fields(Request):
-        if field.name in ("loras", "other"):
-            continue
-        value = _of_type(field.type, values[field.name]) if field.name in values else None
-        if value is None or (field.name == "kind" and value not in KINDS):
-            if field.name in values or field.default is MISSING:  # an older version did not have the optional ones
-                skipped.append(field.name)
-            value = NEUTRAL[field.type] if field.default is MISSING else field.default
-        taken[field.name] = value
+    for name, (type_, default) in _REQUEST.items():
+        value = _of_type(type_, values[name]) if name in values else None
+        if value is None:
+            if name in values or name in required or default is MISSING:  # an older version had not the optional ones
+                skipped.append(name)
+            value = NEUTRAL[type_] if default is MISSING else default
+        taken[name] = value
+    if kind != task.stored:
+        skipped.append("kind")
     loras, unread = _specs(values.get("loras", ()))
-    known = {field.name for field in fields(Request)}
-    other = {name: value for name, value in values.items() if name not in known}
-    return Request(**taken, loras=loras, other=other), (*skipped, *unread)
+    other = {name: value for name, value in values.items() if name not in {*_REQUEST, "loras", "kind"}}
+    return _request(task, taken, loras, other), (*skipped, *unread)
+
+
+def _request(task: Task, taken: dict[str, Any], loras: tuple[LoraSpec, ...], other: dict[str, Any]) -> Request:
+    values = {name: taken.get(name, NEUTRAL[type_]) for name, (type_, _) in _REQUEST.items()}
+    made = Sampling(**{name: values[name] for name in SAMPLING if name in values}, loras=loras)
+    return Request(
+        task=task.name,
+        inputs={name: values[name] for name in FILES if values[name]},
+        made_with=made if task.samples or made.model else None,
+        other=other,
+        **{name: values[name] for name in OWN},
+    )
 
 
 def read_result(text: str) -> tuple[Result, tuple[str, ...]]:

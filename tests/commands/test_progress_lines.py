@@ -2,11 +2,12 @@
 
 from types import SimpleNamespace
 
+from tests.job_requests import job_request
 from wan_ui.commands import progress
 from wan_ui.commands.job import follow
-from wan_ui.request import Progress, Request
+from wan_ui.request import Progress
 
-REQUEST = Request("i.png", "x", "wan-tiny", "bf16", "auto", 64, 64, 17, 4, 1)
+REQUEST = job_request(width=64, height=64)
 
 
 class Pipeline:

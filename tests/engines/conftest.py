@@ -71,7 +71,7 @@ def make_request(picture):
             "image": str(picture), "prompt": "zoom in slowly", "model": model.name, "scheme": model.default_scheme,
             "engine": "diffusers", "width": 64, "height": 64, "frames": 9, "steps": 4, "seed": 7,
         }  # fmt: skip
-        return Request(**(values | changes))
+        return Request.from_dict(values | changes)
 
     return make
 

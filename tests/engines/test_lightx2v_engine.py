@@ -1,7 +1,6 @@
 """What the LightX2V engine itself does, on a stand-in of its upstream; tests/lightx2v has the real one."""
 
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from tests.engines.lightx2v_standin import installed
 from tests.engines.test_lightx2v_seams import found, rename
+from tests.job_requests import changed
 from tests.lightx2v.jobs import make_request, quiet, stop_at
 from wan_ui import patches
 from wan_ui import settings as settings_module
@@ -128,11 +128,11 @@ def test_text_and_picture_are_encoded_once(engine, calls, model, tmp_path):
     assert not [call for call in calls if str(call).startswith(("text", "image"))]
     assert "already encoded" in [p.detail for p in seen if p.stage == "image"]
     assert np.array_equal(first.latents, again.latents)
-    engine.generate(replace(request, prompt="pan left"), quiet)
+    engine.generate(changed(request, prompt="pan left"), quiet)
     assert [call for call in calls if str(call).startswith(("text", "image"))] == ["text pan left"]
     # The encoder gets what the model is given, not what was typed.
     del calls[:]
-    engine.generate(replace(request, prompt="a dragon, pan up", given="pan up"), quiet)
+    engine.generate(changed(request, prompt="a dragon, pan up", given="pan up"), quiet)
     assert "text pan up" in calls
 
 
@@ -143,7 +143,7 @@ def test_nothing_of_a_cancelled_job_survives_it(engine, model, tmp_path, stage, 
     engine.prompts.clear()
     engine.images.clear()
     with pytest.raises(Cancelled):
-        engine.generate(replace(request, seed=99), stop_at(stage, step))
+        engine.generate(changed(request, seed=99), stop_at(stage, step))
     runner = engine.runner
     assert runner.scheduler.latents is None and runner.input_info is None and not hasattr(runner, "inputs")
     assert runner.model.cur_model_index == -1 and not any(expert.on_device for expert in runner.model.model)
@@ -265,8 +265,8 @@ def test_its_stages_are_those_of_a_job(engine, model, tmp_path):
     request = make_request(tmp_path, model, "bf16")
     pixels = lightx2v.read_pixels(request)
     clip = engine.generate(request, quiet)
-    text, image = engine.encode_text(request.prompt), engine.encode_image(pixels, request.frames)
-    latents = schedule.noise(request.seed, (16, 3, 8, 12))
+    text, image = engine.encode_text(request.sampling.prompt), engine.encode_image(pixels, request.frames)
+    latents = schedule.noise(request.sampling.seed, (16, 3, 8, 12))
     plan = engine.plan(4)
     assert [expert for _, expert in plan] == [0, 0, 1, 1]
     shown = []

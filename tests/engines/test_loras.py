@@ -263,7 +263,7 @@ def test_facts_and_clip(engine, a14b, shapes, make_request, tmp_path):
     base = engine.generate(request, lambda progress: None)
     assert "loras" not in base.facts
     engine.set_loras([spec])
-    clip = engine.generate(replace(request, loras=(spec,)), lambda progress: None)
+    clip = engine.generate(replace(request, made_with=replace(request.sampling, loras=(spec,))), lambda progress: None)
     count = len(lora_files.linears(shapes))
     assert clip.facts["loras"] == f"{spec.file} x0.5: high noise {count}/{count} layers"
     assert not np.array_equal(clip.latents, base.latents)

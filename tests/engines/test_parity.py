@@ -31,14 +31,14 @@ def run_pipeline(engine, model, tokenizer_folder, request, output_type):
     )
     pipeline.set_progress_bar_config(disable=True)
     return pipeline(
-        image=Image.open(request.image),
-        prompt=request.prompt,
+        image=Image.open(request.inputs["image"]),
+        prompt=request.sampling.prompt,
         width=request.width,
         height=request.height,
         num_frames=request.frames,
-        num_inference_steps=request.steps,
+        num_inference_steps=request.sampling.steps,
         guidance_scale=1.0,
-        generator=torch.Generator("cpu").manual_seed(request.seed),
+        generator=torch.Generator("cpu").manual_seed(request.sampling.seed),
         max_sequence_length=engine.text_length,
         output_type=output_type,
     ).frames[0]

@@ -9,7 +9,7 @@ from PIL import Image
 from tests.engines.random_models import make_engine, quiet
 from wan_ui import loras
 from wan_ui.catalog import load_catalog
-from wan_ui.request import LoraSpec, Request
+from wan_ui.request import LoraSpec, Request, Sampling
 from wan_ui.settings import ROOT, settings
 
 STYLE, SPIRAL = "wan-tiny-teal-orange.safetensors", "wan-tiny-spiral (high + low)"
@@ -31,7 +31,8 @@ def clip(model, tmp_path_factory):
     def make(prompt, *chosen):
         specs = loras.check([LoraSpec(*values) for values in chosen], model, settings())
         engine.set_loras(specs)
-        request = Request(str(path), prompt, model.name, "gguf-Q8_0", "diffusers", 256, 256, 9, 4, 1, specs)
+        made = Sampling(prompt, model.name, "gguf-Q8_0", "diffusers", 4, 1, loras=specs)
+        request = Request("image-to-video", {"image": str(path)}, 256, 256, 9, made)
         return engine.generate(request, quiet).frames.astype(float)
 
     known = cache(make)

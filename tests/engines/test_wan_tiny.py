@@ -1,7 +1,5 @@
 """The embedded model with its trained weights: every scheme, both dtypes, its tokenizer."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
@@ -9,10 +7,10 @@ from PIL import Image
 from transformers import AutoTokenizer
 
 from tests.engines.random_models import make_engine, quiet
+from tests.job_requests import changed, job_request
 from wan_ui.catalog import load_catalog
 from wan_ui.files.places import locate
 from wan_ui.files.tokenizer import clean, load_tokenizer
-from wan_ui.request import Request
 from wan_ui.settings import ROOT, settings
 
 FOLDER = ROOT / "assets" / "wan-tiny"
@@ -31,7 +29,9 @@ def job(model, tmp_path_factory):
     path = tmp_path_factory.mktemp("tiny") / "picture.png"
     photo = next(iter(sorted((ROOT / "assets/examples").glob("*.jpg"))))
     Image.open(photo).convert("RGB").resize((256, 256), Image.Resampling.LANCZOS).save(path)
-    return Request(str(path), "zoom in", model.name, "", "diffusers", 256, 256, 9, model.default_steps, 1)
+    return job_request(
+        image=str(path), prompt="zoom in", scheme="", engine="diffusers", frames=9, steps=model.default_steps
+    )
 
 
 @pytest.fixture(scope="module")
@@ -50,13 +50,13 @@ def test_every_scheme_is_near_float32(scheme, model, job, expected):
 
 
 def test_the_clip_moves_and_starts_with_the_picture(job, expected):
-    picture = np.array(Image.open(job.image))
+    picture = np.array(Image.open(job.inputs["image"]))
     assert psnr(expected[0], picture) > 20
     assert psnr(expected[-1], expected[0]) < 30
 
 
 def test_the_prompt_decides(model, job, expected):
-    other = make_engine(model, "gguf-Q8_0").generate(replace(job, prompt="zoom out"), quiet).frames
+    other = make_engine(model, "gguf-Q8_0").generate(changed(job, prompt="zoom out"), quiet).frames
     assert psnr(other[-1], expected[-1]) < 25
 
 

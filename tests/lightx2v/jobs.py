@@ -5,6 +5,7 @@ import gc
 import numpy as np
 from PIL import Image
 
+from tests.job_requests import job_request
 from wan_ui.errors import Cancelled
 from wan_ui.request import Request
 
@@ -22,7 +23,7 @@ def make_request(folder, model, scheme, **changes) -> Request:
     colours = np.random.default_rng(0).integers(0, 256, (4, 6, 3)).astype(np.uint8)
     path = folder / f"{values['width']}x{values['height']}.png"
     Image.fromarray(colours).resize((values["width"], values["height"]), Image.Resampling.NEAREST).save(path)
-    return Request(image=str(path), model=model.name, scheme=scheme, engine="lightx2v", **values)
+    return job_request(image=str(path), model=model.name, scheme=scheme, engine="lightx2v", **values)
 
 
 def quiet(progress) -> None:

@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from tests.job_requests import changed
 from tests.lightx2v.jobs import live_bytes, make_request, quiet, stop_at
 from wan_ui.errors import Cancelled, UserError
 from wan_ui.settings import settings
@@ -58,13 +59,13 @@ def test_out_of_memory_at_a_step_then_a_right_job_with_its_own_seed(load, model,
     with monkeypatch.context() as patch:
         patch.setattr(engine.runner.model, "infer", exhausted)
         with pytest.raises(UserError, match=r"ran out of memory at 96x64, 9 frames.*smaller size"):
-            engine.generate(replace(request, seed=12), quiet)
+            engine.generate(changed(request, seed=12), quiet)
     assert calls == [0, 1, 2] and engine.runner.scheduler.latents is None
     assert engine.offload != "model" or engine.runner.model.cur_model_index == -1
     assert live_bytes() <= baseline
     again = engine.generate(request, quiet)
     assert np.array_equal(again.latents, expected.latents)
-    other = engine.generate(replace(request, seed=12), quiet)
+    other = engine.generate(changed(request, seed=12), quiet)
     assert not np.array_equal(other.latents, expected.latents)
 
 

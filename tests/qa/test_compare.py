@@ -76,7 +76,7 @@ def test_stored_values_are_told_in_words():
 
 
 def test_variants_are_read_strictly():
-    base = Draft(prompt="x", seed=3)
+    base = Draft({"prompt": "x"}, seed=3)
     wanted, off = vary(base, "scheme=fp8, engine=lightx2v,steps=2,patches_off=fp8_scales+copy_back")
     assert (wanted.scheme, wanted.engine, wanted.steps, wanted.seed) == ("fp8", "lightx2v", 2, 3)
     assert off == "fp8_scales,copy_back"

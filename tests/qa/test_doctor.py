@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from tests.commands.test_command_line import wan_ui
+from tests.job_requests import job_request
 from wan_ui.queue.jobs import Jobs
 from wan_ui.queue.pipeline import Pipeline
 from wan_ui.reports import doctor
-from wan_ui.request import Request
 from wan_ui.settings import ROOT, Settings
 
 
@@ -29,7 +29,7 @@ def settings(tmp_path):
 
 def fail_a_job(settings: Settings, error: str) -> None:
     jobs = Jobs(settings.outputs / "wan_ui.sqlite")
-    request = Request("in.png", "a private prompt", "wan-tiny", "fp8", "auto", 256, 256, 17, 4, 1)
+    request = job_request(prompt="a private prompt", scheme="fp8")
     jobs.add("20260101-000000-0000", "local", request)
     jobs.claim()
     jobs.finish("20260101-000000-0000", "failed", error=error)

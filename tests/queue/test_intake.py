@@ -11,29 +11,35 @@ from wan_ui.queue.intake import MAX_SEED, Draft, resolve
 
 @pytest.fixture
 def draft(picture) -> Draft:
-    return Draft(image=str(picture), prompt="slowly zoom in", model="scripted", seed=5)
+    return Draft({"image": str(picture), "prompt": "slowly zoom in"}, model="scripted", seed=5)
+
+
+def changed(draft: Draft, **changes) -> Draft:
+    given = {name: changes.pop(name) for name in ("image", "prompt", "audio", "video") if name in changes}
+    return replace(draft, inputs=draft.inputs | given, **changes)
 
 
 def test_zeros_mean_choose_for_me(draft, scripted_settings, tmp_path):
     request = resolve(draft, scripted_settings, tmp_path / "job")
-    assert (request.scheme, request.engine, request.frames, request.steps, request.seed) == ("bf16", "auto", 5, 4, 5)
+    made = request.sampling
+    assert (made.scheme, made.engine, request.frames, made.steps, made.seed) == ("bf16", "auto", 5, 4, 5)
     assert (request.width, request.height) == (96, 64), "160 x 120 is nearest to 3:2"
-    assert Image.open(request.image).size == (96, 64)
+    assert Image.open(request.inputs["image"]).size == (96, 64)
 
 
 def test_frames_per_second_are_the_models_or_chosen(draft, scripted_settings, tmp_path):
-    assert resolve(draft, scripted_settings, tmp_path).fps == 16
+    assert resolve(draft, scripted_settings, tmp_path).sampling.fps == 16
     assert resolve(replace(draft, fps=24), scripted_settings, tmp_path).public()["fps"] == 24
 
 
 def test_a_random_seed_is_drawn_once_and_differs(draft, scripted_settings, tmp_path):
-    seeds = {resolve(replace(draft, seed=-1), scripted_settings, tmp_path).seed for _ in range(5)}
+    seeds = {resolve(replace(draft, seed=-1), scripted_settings, tmp_path).sampling.seed for _ in range(5)}
     assert len(seeds) == 5 and all(0 <= seed <= MAX_SEED for seed in seeds)
 
 
 def test_the_prompt_is_cleaned_of_nul_and_line_breaks(draft, scripted_settings, tmp_path):
-    request = resolve(replace(draft, prompt=" zoom\0in,\n\n sunset 🌅 <b>"), scripted_settings, tmp_path)
-    assert request.prompt == "zoom in, sunset 🌅 <b>"
+    request = resolve(changed(draft, prompt=" zoom\0in,\n\n sunset 🌅 <b>"), scripted_settings, tmp_path)
+    assert request.sampling.prompt == "zoom in, sunset 🌅 <b>"
 
 
 @pytest.mark.parametrize(
@@ -73,9 +79,17 @@ def test_the_prompt_is_cleaned_of_nul_and_line_breaks(draft, scripted_settings, 
 )
 def test_bad_values_are_refused_by_field(draft, scripted_settings, tmp_path, change, field, words):
     with pytest.raises(UserError, match=words) as caught:
-        resolve(replace(draft, **change), scripted_settings, tmp_path / "job")
+        resolve(changed(draft, **change), scripted_settings, tmp_path / "job")
     assert caught.value.field == field
     assert not (tmp_path / "job").exists(), "nothing is left behind"
+
+
+def test_what_a_task_does_not_take_is_refused(draft, scripted_settings, tmp_path):
+    with pytest.raises(UserError, match="image to video takes none; leave it out") as caught:
+        resolve(changed(draft, video="a.mp4"), scripted_settings, tmp_path / "job")
+    assert caught.value.field == "video" and not (tmp_path / "job").exists()
+    with pytest.raises(UserError, match="'fly' is not known; choose one of image-to-video, lip-sync"):
+        resolve(replace(draft, task="fly"), scripted_settings, tmp_path / "job")
 
 
 def test_missing_model_files_are_said_before_a_job_is_made(draft, scripted_settings, tmp_path):

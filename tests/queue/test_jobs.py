@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from tests.job_requests import changed, job_request
 from wan_ui.errors import UserError
 from wan_ui.queue import jobs as jobs_module
 from wan_ui.queue.estimate import eta, fraction, reference
@@ -15,7 +16,7 @@ from wan_ui.queue.pipeline import Pipeline
 from wan_ui.request import LoraMatch, LoraSpec, Progress, Request, Result
 from wan_ui.settings import Settings
 
-REQUEST = Request("x.png", "a wave", "wan-tiny", "bf16", "auto", 256, 256, 17, 4, 1)
+REQUEST = job_request()
 NEEDED = ("image", "prompt", "model", "scheme", "engine", "width", "height", "frames", "steps", "seed")
 # As the first release made it.
 OLD = """
@@ -136,9 +137,8 @@ def test_what_another_version_has_added_is_kept_and_named(table):
     table.add("a", "ann", REQUEST)
     change(table, "a", request=json.dumps(values))
     (job,) = table.of_owner("ann")
-    assert job.request == replace(
-        REQUEST, other={"end_image": "y.png", "mood": 24}, loras=(LoraSpec(lora["file"], 0.5),)
-    )
+    made = replace(REQUEST.sampling, loras=(LoraSpec(lora["file"], 0.5),))
+    assert job.request == replace(REQUEST, other={"end_image": "y.png", "mood": 24}, made_with=made)
     assert job.skipped == () and job.unread == "Of this entry not known to this version: end_image, mood."
     assert job.request.to_dict()["end_image"] == "y.png" and "end_image" not in job.request.public()
     assert Request.from_dict(job.request.to_dict()) == job.request
@@ -193,17 +193,18 @@ def test_a_field_of_the_wrong_type_is_skipped_and_the_others_stay(table, name, v
     table.add("a", "ann", REQUEST)
     change(table, "a", request=json.dumps({**REQUEST.to_dict(), name: value}))
     job = table.get("a")
-    assert job.skipped == (name,) and job.request == replace(REQUEST, **{name: 0})
+    assert job.skipped == (name,) and job.request == changed(REQUEST, **{name: 0})
 
 
 def test_texts_that_are_no_unicode_come_out_as_unicode(table):
-    table.add("a", "ann", replace(REQUEST, prompt="half \ud83d of a pair"))
+    table.add("a", "ann", changed(REQUEST, prompt="half \ud83d of a pair"))
     change(table, "a", detail=b"caf\xe9")
     with sqlite3.connect(table.path) as db:
         db.execute("UPDATE jobs SET error = CAST(x'ff41' AS TEXT)")
     job = table.get("a")
     assert (
-        job.request.prompt == "half \N{REPLACEMENT CHARACTER} of a pair" and job.error == "\N{REPLACEMENT CHARACTER}A"
+        job.request.sampling.prompt == "half \N{REPLACEMENT CHARACTER} of a pair"
+        and job.error == "\N{REPLACEMENT CHARACTER}A"
     )
     json.dumps(job.request.to_dict(), ensure_ascii=False).encode()
     table.mark("a", Progress("denoise", detail="half \udc80"))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.job_requests import job_request
 from wan_ui.queue import messages
 from wan_ui.queue.desk import Desk
 from wan_ui.queue.messages import (
@@ -27,9 +28,9 @@ from wan_ui.queue.messages import (
     Refused,
     Stopped,
 )  # fmt: skip
-from wan_ui.request import LoraMatch, LoraSpec, Progress, Request, Result
+from wan_ui.request import LoraMatch, Progress, Result
 
-REQUEST = Request("x.png", "a wave", "wan-tiny", "bf16", "auto", 256, 256, 17, 4, 1, (LoraSpec("a", 0.5),))
+REQUEST = job_request(loras=[{"file": "a", "strength": 0.5}])
 RESULT = Result("clip.mp4", frames=17, fps=16.0, loras=(LoraMatch("a", 0.5, "both", {"both": "8/8"}),), version=2)
 EACH = [
     Load("m", "s", "auto"),

@@ -4,11 +4,12 @@ from dataclasses import replace
 
 import pytest
 
+from tests.job_requests import changed, job_request
 from wan_ui.queue.estimate import eta, fraction, reference
 from wan_ui.queue.jobs import Job, Jobs
-from wan_ui.request import Progress, Request, Result
+from wan_ui.request import Progress, Result
 
-REQUEST = Request("x.png", "p", "m", "s", "auto", 100, 100, 10, 4, 1)
+REQUEST = job_request(model="m", scheme="s", width=100, height=100, frames=10, steps=4)
 EXPECTED = {"text": 1.0, "image": 2.0, "denoise": 8.0, "decode": 5.0, "encode": 1.0}
 
 
@@ -38,9 +39,9 @@ def test_without_anything_to_go_by_there_is_no_estimate():
 
 def test_the_reference_is_scaled_by_the_work():
     done = job(state="done", result=Result(seconds=EXPECTED))
-    twice = Request("x.png", "p", "m", "s", "auto", 100, 100, 20, 2, 1)
+    twice = job_request(model="m", scheme="s", width=100, height=100, frames=20, steps=2)
     assert reference([done], twice) == {"text": 1.0, "image": 4.0, "denoise": 8.0, "decode": 10.0, "encode": 2.0}
-    assert reference([done], Request("x.png", "p", "other", "s", "auto", 100, 100, 20, 2, 1)) == {}
+    assert reference([done], job_request(model="other", scheme="s", width=100, height=100, frames=20, steps=2)) == {}
 
 
 def test_the_fraction_grows_and_ends_at_one():
@@ -58,7 +59,7 @@ def test_the_fraction_grows_and_ends_at_one():
 
 def test_what_speech_takes_before_its_first_frame_is_not_scaled_by_the_voice():
     """1 s of voice took 2 s of loading and 1 s of frames; 10 s of voice take 12 s, not 30."""
-    spoken = replace(REQUEST, audio="a.wav", audio_seconds=1.0, kind="lipsync")
+    spoken = changed(REQUEST, audio="a.wav", audio_seconds=1.0, kind="lipsync")
     done = job(state="done", request=spoken, result=Result(seconds={"lipsync": 3.0}, before_lipsync=2.0))
     longer = replace(spoken, audio_seconds=10.0)
     expected = reference([done], longer)

@@ -7,12 +7,13 @@ from dataclasses import replace
 
 import pytest
 
+from tests.job_requests import job_request
 from wan_ui.queue import quota
 from wan_ui.queue.jobs import Jobs
-from wan_ui.request import Request, Result
+from wan_ui.request import Result
 from wan_ui.settings import Settings
 
-REQUEST = Request("x.png", "a wave", "wan-tiny", "bf16", "auto", 256, 256, 17, 4, 1)
+REQUEST = job_request()
 KB = 1e-6  # in GB
 UNLIMITED = replace(Settings(), max_outputs_gb=0)
 

@@ -29,10 +29,10 @@ if __name__ == "__main__":
     outputs, catalog, picture = sys.argv[1:]
     settings = load_settings({"WAN_UI_OUTPUTS": outputs, "WAN_UI_CATALOG": catalog, "WAN_UI_MODEL": "scripted"})
     PIPELINE.open(settings, engine_factory="tests.scripted_engine:create_engine")
-    done = PIPELINE.submit(Draft(image=picture, prompt="first", seed=1))
+    done = PIPELINE.submit(Draft({"image": picture, "prompt": "first"}, seed=1))
     PIPELINE.wait(done)
-    PIPELINE.submit(Draft(image=picture, prompt="denoise:2=hang", seed=2))
-    PIPELINE.submit(Draft(image=picture, prompt="third", seed=3))
+    PIPELINE.submit(Draft({"image": picture, "prompt": "denoise:2=hang"}, seed=2))
+    PIPELINE.submit(Draft({"image": picture, "prompt": "third"}, seed=3))
     time.sleep(600)
 """
 
@@ -87,7 +87,7 @@ def test_two_apps_on_one_outputs_folder(app, scripted_settings, picture):
     with pytest.raises(UserError, match="another Wan UI is using"):
         Pipeline().open(scripted_settings, engine_factory=FACTORY)
     client = Pipeline().open(scripted_settings, client_ok=True)
-    job_id = client.submit(Draft(image=str(picture), prompt="from the command line"))
+    job_id = client.submit(Draft({"image": str(picture), "prompt": "from the command line"}))
     for job in client.jobs.in_state("running"):
         client.cancel(job.id)
         assert client.job(job_id).state == "queued"
@@ -99,12 +99,12 @@ def test_two_apps_on_one_outputs_folder(app, scripted_settings, picture):
 def test_a_client_that_waits_takes_over_the_queue_of_an_app_that_is_gone(app, scripted_settings, picture):
     process, _ = app
     client = Pipeline().open(scripted_settings, client_ok=True, engine_factory=FACTORY)
-    job_id = client.submit(Draft(image=str(picture), prompt="from the command line"))
+    job_id = client.submit(Draft({"image": str(picture), "prompt": "from the command line"}))
     process.kill()
     process.wait()
     try:
         assert client.wait(job_id).state == "done"
-        states = {job.request.prompt: job.state for job in client.history()}
+        states = {job.request.sampling.prompt: job.state for job in client.history()}
         assert states["denoise:2=hang"] == "interrupted" and states["third"] == "done", "it was in line before"
     finally:
         client.close()
@@ -120,9 +120,9 @@ if __name__ == "__main__":
     outputs, catalog, picture, prompt = sys.argv[1:]
     settings = load_settings({"WAN_UI_OUTPUTS": outputs, "WAN_UI_CATALOG": catalog, "WAN_UI_MODEL": "scripted"})
     PIPELINE.open(settings, client_ok=True, warm=False, engine_factory="tests.scripted_engine:create_engine")
-    job = PIPELINE.wait(PIPELINE.submit(Draft(image=picture, prompt=prompt)))
+    job = PIPELINE.wait(PIPELINE.submit(Draft({"image": picture, "prompt": prompt})))
     PIPELINE.close()
-    print(job.state, job.request.prompt, PIPELINE.clip(job).is_file())
+    print(job.state, job.request.sampling.prompt, PIPELINE.clip(job).is_file())
 """
 
 
@@ -147,13 +147,13 @@ def test_a_command_runs_only_what_is_in_line_up_to_its_own_job(scripted_settings
     )
     try:
         assert first.owns_queue and not second.owns_queue
-        mine = first.submit(Draft(image=str(picture), prompt="mine"))
-        theirs = second.submit(Draft(image=str(picture), prompt="theirs, text=hang"))
+        mine = first.submit(Draft({"image": str(picture), "prompt": "mine"}))
+        theirs = second.submit(Draft({"image": str(picture), "prompt": "theirs, text=hang"}))
         assert first.wait(mine).state == "done"
         time.sleep(1)
         assert second.job(theirs).state == "queued", "it was claimed by one that is about to end"
         # An older job of somebody else is run on the way; when the owner is stopped meanwhile, it is not lost.
-        first.submit(Draft(image=str(picture), prompt="mine again"))
+        first.submit(Draft({"image": str(picture), "prompt": "mine again"}))
         while second.job(theirs).progress.stage != "text":
             time.sleep(0.05)
         first.close()

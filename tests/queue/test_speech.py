@@ -5,7 +5,6 @@ import re
 import signal
 import time
 import wave
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,6 +12,7 @@ import torch
 from PIL import Image
 
 from tests.conftest import SCRIPTED
+from tests.job_requests import changed
 from tests.lipsync.conftest import tone
 from tests.lipsync.random_musetalk import write_musetalk
 from wan_ui.engines.device import choose_dtype
@@ -22,7 +22,6 @@ from wan_ui.media import muxer
 from wan_ui.queue import estimate
 from wan_ui.queue.intake import Draft
 from wan_ui.queue.pipeline import Pipeline
-from wan_ui.queue.speech_intake import SpeechDraft
 from wan_ui.queue.work import Work
 from wan_ui.settings import ROOT, Settings
 
@@ -72,7 +71,9 @@ def files(tmp_path_factory):
 
 
 def submit(pipeline, files, picture="portrait.png", audio="voice.wav", **fields):
-    return pipeline.submit(Draft(image=str(files / picture), prompt="calm", audio=str(files / audio), **fields))
+    return pipeline.submit(
+        Draft({"image": str(files / picture), "prompt": "calm", "audio": str(files / audio)}, **fields)
+    )
 
 
 def until(condition, seconds=90.0):
@@ -122,9 +123,9 @@ def test_the_dtype_is_the_engines_choice_with_its_reason(pipeline, spoken, monke
 
 
 def test_speech_is_added_to_an_entry_of_the_history(pipeline, files, spoken):
-    job = pipeline.wait(pipeline.submit(SpeechDraft(audio=str(files / "voice.wav"), job=spoken.id)))
+    job = pipeline.wait(pipeline.submit(Draft({"audio": str(files / "voice.wav")}, task="lip-sync", job=spoken.id)))
     assert job.state == "done" and job.error == "", job.error
-    assert job.request.kind == "lipsync" and job.request.prompt == "calm" and job.request.seed == 3
+    assert job.request.task == "lip-sync" and job.request.sampling.prompt == "calm" and job.request.sampling.seed == 3
     assert set(job.result.seconds) == {"lipsync"}
     again, first = (muxer.read_frames(pipeline.clip(one))[0].astype(int) for one in (job, spoken))
     assert again.shape == first.shape
@@ -136,7 +137,7 @@ def test_speech_is_added_to_a_file_and_the_model_is_left_alone(pipeline, files, 
     video = tmp_path / "mine.mp4"
     muxer.write_mp4(muxer.read_frames(pipeline.silent_clip(spoken))[0], video, 25)
     before = pipeline.model
-    job_id = pipeline.submit(SpeechDraft(audio=str(files / "voice.wav"), video=str(video)))
+    job_id = pipeline.submit(Draft({"audio": str(files / "voice.wav"), "video": str(video)}, task="lip-sync"))
     video.unlink()
     job = pipeline.wait(job_id)
     assert job.state == "done", job.error
@@ -149,7 +150,7 @@ def test_a_voice_shorter_than_the_clip_leaves_the_clip_its_length(pipeline, file
     video = tmp_path / "long.mp4"
     base = np.stack(list(muxer.back_and_forth(muxer.read_frames(pipeline.silent_clip(spoken))[0], 40)))
     muxer.write_mp4(base, video, 25)
-    job = pipeline.wait(pipeline.submit(SpeechDraft(audio=str(short), video=str(video))))
+    job = pipeline.wait(pipeline.submit(Draft({"audio": str(short), "video": str(video)}, task="lip-sync")))
     assert job.state == "done" and job.error == "", job.error
     frames, fps = muxer.read_frames(pipeline.clip(job))
     assert len(frames) == job.result.frames == 40 and fps == 25
@@ -161,7 +162,7 @@ def test_a_voice_shorter_than_the_clip_leaves_the_clip_its_length(pipeline, file
 
 def test_someone_elses_clip_cannot_be_named(pipeline, files, spoken):
     with pytest.raises(UserError, match="not there any more"):
-        pipeline.submit(SpeechDraft(audio=str(files / "voice.wav"), job=spoken.id), owner="mallory")
+        pipeline.submit(Draft({"audio": str(files / "voice.wav")}, task="lip-sync", job=spoken.id), owner="mallory")
 
 
 def test_without_a_face_the_silent_clip_is_kept_and_the_job_says_why(pipeline, files):
@@ -213,7 +214,7 @@ def test_what_is_no_sound_is_refused_before_anything_is_made(pipeline, files, tm
         (tmp_path / name).write_bytes(content)
     before = sorted(pipeline.clips.iterdir())
     with pytest.raises(UserError, match=f"audio: {name} {words}") as caught:
-        pipeline.submit(Draft(image=str(files / "portrait.png"), prompt="calm", audio=str(tmp_path / name)))
+        pipeline.submit(Draft({"image": str(files / "portrait.png"), "prompt": "calm", "audio": str(tmp_path / name)}))
     assert caught.value.field == "audio"
     assert sorted(pipeline.clips.iterdir()) == before, "nothing is left behind"
 
@@ -221,16 +222,18 @@ def test_what_is_no_sound_is_refused_before_anything_is_made(pipeline, files, tm
 def test_audio_beyond_the_limit_is_refused(pipeline, files, tmp_path):
     write_wav(tmp_path / "hour.wav", np.zeros(16_000 * 21, np.float32))
     with pytest.raises(UserError, match=r"longer than 20 s"):
-        pipeline.submit(Draft(image=str(files / "portrait.png"), prompt="calm", audio=str(tmp_path / "hour.wav")))
+        pipeline.submit(
+            Draft({"image": str(files / "portrait.png"), "prompt": "calm", "audio": str(tmp_path / "hour.wav")})
+        )
 
 
 def test_a_video_that_is_none_is_refused(pipeline, files):
     voice, picture = str(files / "voice.wav"), str(files / "portrait.png")
     for draft, words in (
-        (SpeechDraft(audio=voice, video=voice), r"voice\.wav cannot be read as a video"),
-        (SpeechDraft(audio=voice), "choose a clip"),
-        (SpeechDraft(video=picture), "choose a sound file"),
-        (SpeechDraft(audio=voice, video="/nowhere.mp4"), "does not exist"),
+        (Draft({"audio": voice, "video": voice}, task="lip-sync"), r"voice\.wav cannot be read as a video"),
+        (Draft({"audio": voice}, task="lip-sync"), "choose a clip"),
+        (Draft({"video": picture}, task="lip-sync"), "choose a sound file"),
+        (Draft({"audio": voice, "video": "/nowhere.mp4"}, task="lip-sync"), "does not exist"),
     ):
         with pytest.raises(UserError, match=words):
             pipeline.submit(draft)
@@ -238,7 +241,7 @@ def test_a_video_that_is_none_is_refused(pipeline, files):
 
 def test_a_job_with_audio_knows_its_stages_and_survives_the_table(pipeline, spoken):
     request = pipeline.jobs.get(spoken.id).request
-    assert request == spoken.request and replace(request, audio="").stages()[-1] == "encode"
+    assert request == spoken.request and changed(request, audio="").stages()[-1] == "encode"
     assert (pipeline.clips / spoken.id / "voice.wav").is_file() and request.public().keys().isdisjoint(
         {"image", "audio", "video"}
     )

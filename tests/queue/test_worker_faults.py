@@ -39,7 +39,7 @@ def pipeline(scripted_settings):
 
 
 def run(pipeline, picture, prompt="calm", **fields):
-    return pipeline.wait(pipeline.submit(Draft(image=str(picture), prompt=prompt, **fields)))
+    return pipeline.wait(pipeline.submit(Draft({"image": str(picture), "prompt": prompt}, **fields)))
 
 
 def until(condition, seconds=90.0):
@@ -120,7 +120,7 @@ def test_a_failed_load_is_reported_and_the_next_scheme_loads(pipeline, picture):
 @pytest.mark.parametrize("stage", ["text", "image", "denoise:2", "decode:1"])
 def test_cancel_stops_within_one_step_and_leaves_no_clip(pipeline, picture, stage):
     name, _, step = stage.partition(":")
-    job_id = pipeline.submit(Draft(image=str(picture), prompt=f"{stage}=hold"))
+    job_id = pipeline.submit(Draft({"image": str(picture), "prompt": f"{stage}=hold"}))
     until(lambda: pipeline.job(job_id).progress.stage == name and pipeline.job(job_id).progress.step == int(step or 0))
     pipeline.cancel(job_id)
     job = pipeline.wait(job_id)
@@ -136,7 +136,7 @@ def test_cancel_stops_within_one_step_and_leaves_no_clip(pipeline, picture, stag
 
 def test_jobs_run_in_order_and_a_queued_one_can_be_cancelled(pipeline, picture):
     first, second, third = (
-        pipeline.submit(Draft(image=str(picture), prompt="text=hold", seed=seed)) for seed in (1, 2, 3)
+        pipeline.submit(Draft({"image": str(picture), "prompt": "text=hold"}, seed=seed)) for seed in (1, 2, 3)
     )
     until(lambda: pipeline.job(first).state == "running")
     assert [pipeline.position(pipeline.job(job)) for job in (first, second, third)] == [0, 1, 2]
@@ -148,7 +148,7 @@ def test_jobs_run_in_order_and_a_queued_one_can_be_cancelled(pipeline, picture):
 
 
 def test_another_owner_sees_and_cancels_nothing(pipeline, picture):
-    job_id = pipeline.submit(Draft(image=str(picture), prompt="text=hold"), owner="ann")
+    job_id = pipeline.submit(Draft({"image": str(picture), "prompt": "text=hold"}), owner="ann")
     assert pipeline.job(job_id, "bob") is None and pipeline.history("bob") == []
     pipeline.cancel(job_id, "bob")
     pipeline.delete(job_id, "bob")
@@ -159,12 +159,12 @@ def test_another_owner_sees_and_cancels_nothing(pipeline, picture):
 def test_the_queue_has_a_limit(scripted_settings, picture):
     pipeline = Pipeline().open(replace(scripted_settings, max_queue=2), engine_factory=FACTORY)
     try:
-        pipeline.submit(Draft(image=str(picture), prompt="text=hold"))
+        pipeline.submit(Draft({"image": str(picture), "prompt": "text=hold"}))
         until(lambda: not pipeline.jobs.in_state("queued"))
         for _ in range(2):
-            pipeline.submit(Draft(image=str(picture), prompt="calm"))
+            pipeline.submit(Draft({"image": str(picture), "prompt": "calm"}))
         with pytest.raises(UserError, match="2 jobs are waiting"):
-            pipeline.submit(Draft(image=str(picture), prompt="calm"))
+            pipeline.submit(Draft({"image": str(picture), "prompt": "calm"}))
     finally:
         pipeline.close()
 
@@ -193,7 +193,7 @@ def test_a_kill_while_encoding_leaves_no_part_of_a_file(pipeline, picture):
     done = run(pipeline, picture)
     part = pipeline.clips / done.id / ".clip.part.mp4"
     part.write_bytes(b"left by one that was killed")
-    job_id = pipeline.submit(Draft(image=str(picture), prompt="decode:2=slow-ffmpeg", frames=9))
+    job_id = pipeline.submit(Draft({"image": str(picture), "prompt": "decode:2=slow-ffmpeg"}, frames=9))
     until(lambda: list((pipeline.clips / job_id).glob(".*.part.mp4")))
     os.kill(pipeline.runner.worker.process.pid, signal.SIGKILL)
     job = pipeline.wait(job_id)
@@ -219,7 +219,7 @@ def test_a_failing_encoder_keeps_the_frames(pipeline, picture):
 def test_a_job_is_refused_while_the_disk_is_nearly_full(pipeline, picture, monkeypatch):
     monkeypatch.setattr("wan_ui.queue.pipeline.MIN_FREE_MB", 10**12)
     with pytest.raises(UserError, match=r"disk: only \d+ MB free in .*outputs; delete old clips first"):
-        pipeline.submit(Draft(image=str(picture), prompt="calm"))
+        pipeline.submit(Draft({"image": str(picture), "prompt": "calm"}))
     assert pipeline.history() == [] and not list(pipeline.clips.iterdir())
 
 
@@ -269,7 +269,7 @@ def test_when_marking_fails_the_job_does_and_the_next_gets_its_own_clip(pipeline
         mark(job_id, progress, patience)
 
     monkeypatch.setattr(pipeline.jobs, "mark", failing)
-    jobs = [pipeline.submit(Draft(image=str(picture), prompt="calm", seed=seed)) for seed in (7, 1, 30)]
+    jobs = [pipeline.submit(Draft({"image": str(picture), "prompt": "calm"}, seed=seed)) for seed in (7, 1, 30)]
     failed, second, third = map(pipeline.wait, jobs)
     assert failed.state == "failed" and words in failed.error and pipeline.clip(failed) is None
     assert [job.state for job in (second, third)] == ["done", "done"]
@@ -279,7 +279,7 @@ def test_when_marking_fails_the_job_does_and_the_next_gets_its_own_clip(pipeline
 def test_a_locked_table_delays_what_is_written_and_nothing_else(pipeline, picture):
     """Another program holds it from the first step on, until long after the clip is made."""
     until(lambda: pipeline.model.state == "ready")
-    job_id = pipeline.submit(Draft(image=str(picture), prompt="denoise:1=hold"))
+    job_id = pipeline.submit(Draft({"image": str(picture), "prompt": "denoise:1=hold"}))
     until(lambda: pipeline.job(job_id).progress.step == 1)
     with sqlite3.connect(pipeline.jobs.path, isolation_level=None) as other:
         other.execute("BEGIN EXCLUSIVE")
@@ -335,8 +335,8 @@ def test_answers_to_another_message_are_dropped(scripted_settings):
 @pytest.mark.parametrize("prompt, scheme", [("denoise:2=sleep:3000", "bf16"), ("calm", "slow")])
 def test_stop_ends_a_long_step_and_a_long_load_at_once(scripted_settings, picture, prompt, scheme, caplog):
     pipeline = Pipeline().open(scripted_settings, warm=False, engine_factory=FACTORY)
-    job_id = pipeline.submit(Draft(image=str(picture), prompt=prompt, scheme=scheme))
-    waiting = pipeline.submit(Draft(image=str(picture), prompt="calm"))
+    job_id = pipeline.submit(Draft({"image": str(picture), "prompt": prompt}, scheme=scheme))
+    waiting = pipeline.submit(Draft({"image": str(picture), "prompt": "calm"}))
     place = ("denoise", 2) if scheme == "bf16" else ("load", 2)
     until(lambda: (pipeline.job(job_id).progress.stage, pipeline.job(job_id).progress.step) == place)
     with ThreadPoolExecutor() as threads:
@@ -371,7 +371,7 @@ def test_an_owner_that_is_closing_claims_nothing(pipeline, picture, monkeypatch)
         return job
 
     monkeypatch.setattr(pipeline.jobs, "claim", late)
-    job_id = pipeline.submit(Draft(image=str(picture), prompt="calm"))
+    job_id = pipeline.submit(Draft({"image": str(picture), "prompt": "calm"}))
     pipeline.runner.thread.join(60)
     assert pipeline.job(job_id).state == "queued"
 
@@ -382,9 +382,9 @@ def test_an_owner_that_is_closing_claims_nothing(pipeline, picture, monkeypatch)
 def test_a_damaged_job_in_line_is_refused_and_a_damaged_row_costs_nothing_else(pipeline, picture):
     """Two jobs behind a slow one are spoilt while they wait."""
     done = run(pipeline, picture)
-    pipeline.submit(Draft(image=str(picture), prompt="text=hold"))
-    spoilt = [pipeline.submit(Draft(image=str(picture), prompt="calm")) for _ in range(2)]
-    last = pipeline.submit(Draft(image=str(picture), prompt="calm"))
+    pipeline.submit(Draft({"image": str(picture), "prompt": "text=hold"}))
+    spoilt = [pipeline.submit(Draft({"image": str(picture), "prompt": "calm"})) for _ in range(2)]
+    last = pipeline.submit(Draft({"image": str(picture), "prompt": "calm"}))
     with sqlite3.connect(pipeline.jobs.path) as db:
         values = json.loads(db.execute("SELECT request FROM jobs WHERE id = ?", spoilt[:1]).fetchone()[0])
         row = (json.dumps(values | {"seed": "many"}), spoilt[0])
@@ -406,13 +406,13 @@ def test_without_a_readable_table_the_history_is_empty_and_a_new_job_is_told_why
         pipeline.jobs.path.with_name(pipeline.jobs.path.name + suffix).unlink(missing_ok=True)
     assert pipeline.history() == []
     with pytest.raises(UserError, match=r"the job table .* cannot be used"):
-        pipeline.submit(Draft(image=str(picture), prompt="calm"))
+        pipeline.submit(Draft({"image": str(picture), "prompt": "calm"}))
     assert len(list(pipeline.clips.iterdir())) == 1
 
 
 def test_a_job_that_is_deleted_while_somebody_waits(pipeline, picture):
-    pipeline.submit(Draft(image=str(picture), prompt="text=hold"))
-    job_id = pipeline.submit(Draft(image=str(picture), prompt="calm"))
+    pipeline.submit(Draft({"image": str(picture), "prompt": "text=hold"}))
+    job_id = pipeline.submit(Draft({"image": str(picture), "prompt": "calm"}))
     pipeline.cancel(job_id)
     pipeline.delete(job_id)
     with pytest.raises(UserError, match="not there any more"):

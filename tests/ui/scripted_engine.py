@@ -17,11 +17,11 @@ def create_engine(name: str):
 class MovingEngine(ScriptedEngine):
     def generate(self, request, report):
         clip = super().generate(request, report)
-        picture = Image.open(request.image).convert("RGB")
+        picture = Image.open(request.inputs["image"]).convert("RGB")
         width, height = picture.size
         frames = []
         for index in range(request.frames):
-            cut = (0.2 + 0.03 * (request.seed % 10)) * index / request.frames
+            cut = (0.2 + 0.03 * (request.sampling.seed % 10)) * index / request.frames
             box = (width * cut / 2, height * cut / 2, width * (1 - cut / 2), height * (1 - cut / 2))
             frames.append(np.asarray(picture.resize((width, height), Image.Resampling.BILINEAR, box=box)))
         return replace(clip, frames=np.stack(frames))

@@ -10,14 +10,14 @@ import pytest
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 
+from tests.job_requests import job_request
 from wan_ui.catalog import load_catalog
 from wan_ui.media import muxer
 from wan_ui.queue.jobs import Job
-from wan_ui.request import Request
 from wan_ui.settings import Settings
 from wan_ui.ui import api
 
-REQUEST = Request("x.png", "x", "wan-tiny", "bf16", "auto", 256, 256, 17, 4, 1)
+REQUEST = job_request(prompt="x")
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,5 @@
 """Light and dark, desk and phone, mouse and keyboard; axe-core finds no serious fault in any of them."""
 
-from dataclasses import replace
-
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
@@ -29,9 +27,8 @@ def gallery_app(scripted, chromium, picture):
     """An app with a clip and a failure in its history, before them speech for a video from elsewhere."""
     app = scripted()
     jobs = Jobs(app.folder / "outputs" / "wan_ui.sqlite")
-    speech = {"prompt": "", "model": "", "scheme": "", "seed": 0, "steps": 0, "audio": "voice.wav", "kind": "lipsync"}
-    base = Request("", "", "", "", "auto", 256, 256, 17, 4, 0)
-    jobs.add("20200101-000000-0123456789abcdef", "local", replace(base, **speech))
+    speech = Request("lip-sync", {"audio": "voice.wav", "video": "base.mp4"}, 256, 256, 17)
+    jobs.add("20200101-000000-0123456789abcdef", "local", speech)
     jobs.finish("20200101-000000-0123456789abcdef", "done", result=Result(clip="clip.mp4"))
     context = chromium.new_context()
     page = context.new_page()

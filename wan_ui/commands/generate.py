@@ -11,18 +11,17 @@ from pathlib import Path
 
 from wan_ui.catalog import find_model, load_catalog
 from wan_ui.commands.job import run_job
-from wan_ui.commands.options import add_lora_option, add_model_options, draft, seed
+from wan_ui.commands.options import add_inputs, add_lora_option, add_model_options, draft, seed
 from wan_ui.lipsync.choice import shortcoming
 from wan_ui.queue.speech_intake import look_for_face, voice_trouble
 from wan_ui.settings import settings
+from wan_ui.tasks import FORM
 
 
 def add(commands) -> None:
     parser = commands.add_parser("generate", help="make one clip")
-    parser.add_argument("--image", required=True, metavar="FILE", help="the picture to start from")
-    parser.add_argument("--prompt", required=True, metavar="TEXT", help="what should happen")
+    add_inputs(parser, FORM)
     parser.add_argument("--out", required=True, metavar="FILE.mp4", type=Path)
-    parser.add_argument("--audio", default="", metavar="FILE", help="a voice: the face in the clip speaks it")
     add_model_options(parser)
     add_lora_option(parser)
     parser.add_argument("--seed", type=seed, default=-1, metavar="N", help="default: a random one, which is printed")
@@ -39,10 +38,10 @@ def run(args: argparse.Namespace) -> int:
             print(f"speech: {words}", file=sys.stderr)
         if words := voice_trouble(args.audio, config):
             print(f"speech: {words}", file=sys.stderr)
-        else:
+        elif args.image:
             usable, words = look_for_face(args.image, args.size, model)
             print(f"speech: {words}{'' if usable else '; the clip may stay silent'}", file=sys.stderr)
-    job = run_job(draft(args, seed=args.seed, audio=args.audio), args.out, quiet=args.json)
+    job = run_job(draft(args, seed=args.seed), args.out, quiet=args.json)
     result = job.result
     summary = {
         "out": str(args.out),
@@ -57,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
         "latents_sha256": result.latents_sha256,
     }
     stages = ", ".join(f"{stage} {spent:.1f}" for stage, spent in result.seconds.items())
-    made = f"{result.frames} frames, seed {job.request.seed}, {sum(result.seconds.values()):.1f} s"
+    made = f"{result.frames} frames, seed {job.request.sampling.seed}, {sum(result.seconds.values()):.1f} s"
     print(f"{args.out}: {made} ({stages})")
     if result.loras:
         print(f"LoRA: {result.facts['loras']}")

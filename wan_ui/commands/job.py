@@ -17,12 +17,11 @@ from wan_ui.queue import estimate
 from wan_ui.queue.intake import Draft
 from wan_ui.queue.jobs import Job
 from wan_ui.queue.pipeline import PIPELINE
-from wan_ui.queue.speech_intake import SpeechDraft
 from wan_ui.queue.worker import describe
 from wan_ui.settings import settings
 
 
-def run_job(draft: Draft | SpeechDraft, out: Path, quiet: bool) -> Job:
+def run_job(draft: Draft, out: Path, quiet: bool) -> Job:
     """Make a clip and put it at `out`; the ended job. Raises UserError when there is no clip.
 
     quiet  no progress unless a person looks on
@@ -39,10 +38,11 @@ def run_job(draft: Draft | SpeechDraft, out: Path, quiet: bool) -> Job:
     pipeline = PIPELINE.open(settings(), client_ok=True, warm=False)
     try:
         job_id = pipeline.submit(draft)
-        if understood := pipeline.job(job_id).request.understood:
-            print(f"prompt: {understood}", file=sys.stderr)
-        for words in lora_warnings(pipeline.job(job_id).request.loras, settings()):
-            print(f"LoRA: {words}", file=sys.stderr)
+        if made := pipeline.job(job_id).request.made_with:
+            if made.understood:
+                print(f"prompt: {made.understood}", file=sys.stderr)
+            for words in lora_warnings(made.loras, settings()):
+                print(f"LoRA: {words}", file=sys.stderr)
         try:
             job = follow(pipeline, job_id, quiet=quiet and not watched())
         except KeyboardInterrupt:

@@ -6,20 +6,19 @@ import sys
 from pathlib import Path
 
 from wan_ui.commands.job import run_job
+from wan_ui.commands.options import add_inputs
 from wan_ui.lipsync.choice import shortcoming
-from wan_ui.queue.speech_intake import SpeechDraft, look_for_face_in_clip, voice_trouble
+from wan_ui.queue.intake import Draft
+from wan_ui.queue.speech_intake import look_for_face_in_clip, voice_trouble
 from wan_ui.settings import settings
+from wan_ui.tasks import TASKS
+
+TASK = TASKS["lip-sync"]
 
 
 def add(commands) -> None:
     parser = commands.add_parser("lipsync", help="make the face in a clip speak")
-    parser.add_argument("--video", required=True, metavar="FILE", help="a clip with a face; it plays forth and back")
-    parser.add_argument(
-        "--audio",
-        required=True,
-        metavar="FILE",
-        help="the voice; the new clip lasts as long, or as the clip does if it is longer",
-    )
+    add_inputs(parser, TASK.inputs)
     parser.add_argument("--out", required=True, metavar="FILE.mp4", type=Path)
     parser.add_argument("--json", action="store_true", help="print the result as JSON, the last line of output")
     parser.set_defaults(run=run)
@@ -32,7 +31,8 @@ def run(args: argparse.Namespace) -> int:
         print(f"speech: {words}", file=sys.stderr)
     elif Path(args.video).is_file():
         print(f"speech: {look_for_face_in_clip(Path(args.video))[1]}", file=sys.stderr)
-    job = run_job(SpeechDraft(audio=args.audio, video=args.video), args.out, quiet=args.json)
+    draft = Draft({entry.name: getattr(args, entry.name) for entry in TASK.inputs}, task=TASK.name)
+    job = run_job(draft, args.out, quiet=args.json)
     result = job.result
     seconds = sum(result.seconds.values())
     print(f"{args.out}: {result.frames} frames at {result.fps:g} a second, {seconds:.1f} s")

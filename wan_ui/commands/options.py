@@ -1,7 +1,7 @@
 """Options that several commands share."""
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from wan_ui import rules
 from wan_ui.catalog import parse_size
@@ -11,6 +11,7 @@ from wan_ui.queue.intake import MAX_SEED, Draft
 from wan_ui.request import LoraSpec
 from wan_ui.rules import Rule
 from wan_ui.settings import ENGINES, RULES
+from wan_ui.tasks import FORM, Input
 
 
 def by(rule: Rule) -> Callable:
@@ -63,6 +64,15 @@ def add_model_options(command: argparse.ArgumentParser) -> None:
     )
 
 
+def add_inputs(command: argparse.ArgumentParser, inputs: Iterable[Input]) -> None:
+    """One option for each input of a task."""
+    for entry in inputs:
+        value = "TEXT" if entry.kind == "text" else "FILE"
+        command.add_argument(
+            f"--{entry.name.replace('_', '-')}", required=entry.required, default="", metavar=value, help=entry.help
+        )
+
+
 def add_lora_option(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--lora",
@@ -84,6 +94,7 @@ def lora_spec(text: str) -> LoraSpec:
 
 
 def draft(args: argparse.Namespace, **more) -> Draft:
-    names = ("image", "prompt", "model", "scheme", "engine", "size", "frames", "steps", "fps")
-    chosen = tuple(getattr(args, "lora", ()))
-    return Draft(**{name: getattr(args, name) for name in names}, loras=chosen, lora_paths=True, **more)
+    """Of the options of `add_model_options` and `add_lora_option`, and of the inputs that the command has."""
+    inputs = {entry.name: getattr(args, entry.name, "") for entry in FORM}
+    settings = {name: getattr(args, name) for name in ("model", "scheme", "engine", "size", "frames", "steps", "fps")}
+    return Draft(inputs, loras=tuple(getattr(args, "lora", ())), lora_paths=True, **settings, **more)

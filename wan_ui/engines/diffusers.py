@@ -137,7 +137,7 @@ class DiffusersEngine:
         if self.model is None:
             raise RuntimeError("generate() before load()")
         report(Progress("text"))
-        prompt = self._encode_prompt(request.text)
+        prompt = self._encode_prompt(request.sampling.text)
         condition = self._encode_image(request, report)
         latents = self._denoise(request, prompt, condition, report)
         frames = vae.decode(
@@ -145,7 +145,7 @@ class DiffusersEngine:
         )
         return Clip(
             frames=frames.numpy(),
-            fps=float(request.fps or self.model.fps),
+            fps=float(request.sampling.fps or self.model.fps),
             latents=latents.cpu().numpy(),
             facts=self.facts | self.loras.facts(),
         )
@@ -232,12 +232,12 @@ class DiffusersEngine:
         config = self.vae.config
         stride = config.scale_factor_spatial
         shape = (config.z_dim, 1 + (request.frames - 1) // 4, request.height // stride, request.width // stride)
-        latents = schedule.noise(request.seed, shape).to(self.device)
-        plan = self.plan(request.steps)
+        latents = schedule.noise(request.sampling.seed, shape).to(self.device)
+        plan = self.plan(request.sampling.steps)
         look = ""
         for k, (sigma, index) in enumerate(plan):
             next_sigma = plan[k + 1][0] if k + 1 < len(plan) else 0.0
-            report(Progress("denoise", k + 1, request.steps, self.model.family.experts[index].title, look))
+            report(Progress("denoise", k + 1, len(plan), self.model.family.experts[index].title, look))
             velocity = self.predict(latents, sigma, index, prompt, condition)
             # What the clip would be if the rest of the way were straight.
             look = preview.animate(schedule.euler_step(latents, velocity, sigma, 0.0)[None], self.colours)

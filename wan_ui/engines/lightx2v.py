@@ -220,10 +220,11 @@ class LightX2VEngine:
         self.pixels = read_pixels(request)
         runner, model = self.runner, self.model
         self._set_size(request.width, request.height, request.frames)
-        self.plan(request.steps)
+        self.plan(request.sampling.steps)
         if not model.family.single:
             put(runner.model, "boundary_step_index", runner.scheduler.boundary_step_index)
-        info = input_info(seed=request.seed, prompt=request.text, return_result_tensor=False, save_result_path=None)
+        made = request.sampling
+        info = input_info(seed=made.seed, prompt=made.text, return_result_tensor=False, save_result_path=None)
         failure = None
         try:
             runner.run_pipeline(info)
@@ -245,7 +246,7 @@ class LightX2VEngine:
         if self.compiled is not None and self.compiled.reason:
             facts["compile"] = f"off (failed: {self.compiled.reason})"
         frames, self.pictures = self.pictures.numpy(), None
-        return Clip(frames=frames, fps=float(request.fps or model.fps), latents=self.latents.numpy(), facts=facts)
+        return Clip(frames=frames, fps=float(made.fps or model.fps), latents=self.latents.numpy(), facts=facts)
 
     def _recover(self) -> None:
         """After a failure: no latents, no inputs, no half-moved expert, and the next job's seed counts."""
@@ -273,7 +274,7 @@ class LightX2VEngine:
         """In place of the runner's run_input_encoder: text, then image; both cached by content."""
         runner, request = self.runner, self.request
         self.report(Progress("text"))
-        key = clean(request.text)
+        key = clean(request.sampling.text)
         if key not in self.prompts:
             remember(self.prompts, key, runner.run_text_encoder(runner.input_info), CACHED_PROMPTS)
             if self.offload != "none":  # upstream leaves the embedding table (2 GB) on the GPU

@@ -40,12 +40,12 @@ _TURNS = {
 }
 
 
-def open_image(path: str | Path) -> Image.Image:
-    """The upload as an upright RGB image. Raises UserError (field "image")."""
+def open_image(path: str | Path, field: str = "image") -> Image.Image:
+    """The upload as an upright RGB image. Raises UserError, which names `field`."""
     name = Path(path).name
 
     def refuse(reason: str) -> UserError:
-        return UserError(f"image: {name} {reason}", field="image")
+        return UserError(f"{field}: {name} {reason}", field=field)
 
     def check(width: int, height: int) -> None:
         if width * height > MAX_MEGAPIXELS * 1_000_000:
@@ -194,17 +194,19 @@ def _decode_jpeg2000(content: bytes, depth: int) -> Image.Image | None:
     return Image.fromarray(values[..., [2, 1, 0, 3][: values.shape[2]]])  # OpenCV's order is BGR
 
 
-def read_pixels(request: Request) -> np.ndarray:
-    """The picture of a job, (H, W, 3) uint8. Raises UserError when the file is no picture of the request's size."""
+def read_pixels(request: Request, name: str = "image") -> np.ndarray:
+    """The picture of a job, (H, W, 3) uint8; name: of the input. Raises UserError when the file is no picture of the
+    request's size."""
+    path = Path(request.inputs[name])
     try:
-        with Image.open(request.image) as file:
+        with Image.open(path) as file:
             pixels = np.array(file.convert("RGB"))
     except (OSError, ValueError, Image.DecompressionBombError) as error:
-        raise UserError(f"image: {Path(request.image).name} cannot be read: {error}", field="image") from error
+        raise UserError(f"{name}: {path.name} cannot be read: {error}", field=name) from error
     if pixels.shape != (request.height, request.width, 3):
         raise UserError(
-            f"image: {pixels.shape[1]}x{pixels.shape[0]} pixels, expected {request.width}x{request.height}",
-            field="image",
+            f"{name}: {pixels.shape[1]}x{pixels.shape[0]} pixels, expected {request.width}x{request.height}",
+            field=name,
         )
     return pixels
 

@@ -17,7 +17,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from wan_ui.errors import UserError
 from wan_ui.media import muxer
-from wan_ui.request import PATHS
+from wan_ui.tasks import FILES
 
 SAME = 100.0  # dB that stand for equal frames: JSON has no infinity
 SHEET_FRAMES = 5
@@ -80,7 +80,7 @@ def read_item(path: Path, name: str = "", settings: dict | None = None) -> Item:
 
 def flatten(settings: dict) -> dict[str, str]:
     """{"scheme": "fp8", "facts": {"dtype": ...}} -> {"scheme": "fp8", "dtype": ...}; values in words."""
-    flat = {key: value for key, value in settings.items() if key not in ("facts", *PATHS)}
+    flat = {key: value for key, value in settings.items() if key not in ("facts", *FILES)}
     facts = settings.get("facts")
     facts = facts if isinstance(facts, dict) else {}  # of an uploaded file: it may hold anything
     facts = {(f"used {key}" if key in flat else key): value for key, value in facts.items()}

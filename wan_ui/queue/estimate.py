@@ -16,9 +16,8 @@ def work(request: Request, stage: str) -> float:
     if stage == "lipsync":
         return request.audio_seconds
     pixels = request.width * request.height * request.frames
-    return {"load": 1.0, "text": 1.0, "before lipsync": 1.0, "denoise": pixels * request.steps}.get(
-        stage, float(pixels)
-    )
+    steps = request.made_with.steps if request.made_with else 0
+    return {"load": 1.0, "text": 1.0, "before lipsync": 1.0, "denoise": pixels * steps}.get(stage, float(pixels))
 
 
 def reference(history: list[Job], request: Request) -> dict[str, float]:
@@ -27,9 +26,8 @@ def reference(history: list[Job], request: Request) -> dict[str, float]:
     "before lipsync" is what speech takes before its first frame (loading, finding the face) however long the voice is;
     "lipsync" is then its frames alone.
     """
-    asked = (request.kind, request.model, request.scheme)
     for job in history:
-        if job.state == "done" and (job.request.kind, job.request.model, job.request.scheme) == asked:
+        if job.state == "done" and _kind(job.request) == _kind(request):
             seconds = dict(job.result.seconds)
             if "lipsync" in seconds and "lipsync" in request.stages():
                 before = min(job.result.before_lipsync or 0.0, seconds["lipsync"])
@@ -39,6 +37,11 @@ def reference(history: list[Job], request: Request) -> dict[str, float]:
             known = [stage for stage in known if work(job.request, stage)]  # an entry that is read in part has zeros
             return {stage: seconds[stage] * work(request, stage) / work(job.request, stage) for stage in known}
     return {}
+
+
+def _kind(request: Request) -> tuple[str, ...]:
+    made = request.made_with
+    return (request.task, made.model, made.scheme) if made else (request.task,)
 
 
 def eta(job: Job, expected: dict[str, float], now: float | None = None) -> float | None:

@@ -33,7 +33,7 @@ class Generate:
 
 @dataclass(frozen=True)
 class LipSync:
-    """Add speech to `request.video`; as Generate."""
+    """Add speech to the clip of the request; as Generate."""
 
     request: Request
     folder: Path

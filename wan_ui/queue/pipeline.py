@@ -23,10 +23,10 @@ from wan_ui.queue.background_download import BackgroundDownload
 from wan_ui.queue.intake import Draft, resolve
 from wan_ui.queue.jobs import Job, Jobs, QueueFull, TableError, TableLocked, new_job_id
 from wan_ui.queue.runner import Examination, ModelStatus, Runner
-from wan_ui.queue.speech_intake import SpeechDraft, resolve_speech
 from wan_ui.queue.worker import ENGINE_FACTORY
 from wan_ui.scrub import clean
 from wan_ui.settings import Settings
+from wan_ui.tasks import FORM
 
 log = logging.getLogger(__name__)
 
@@ -126,7 +126,7 @@ class Pipeline:
             return False
         return True
 
-    def submit(self, draft: Draft | SpeechDraft, owner: str = "local") -> str:
+    def submit(self, draft: Draft, owner: str = "local") -> str:
         """Queue a job; its id. Raises UserError naming the field."""
         room = self._room(owner)
         self.jobs.check_room(owner, *room)
@@ -137,12 +137,9 @@ class Pipeline:
         folder = self.clips / job_id
         try:
             quota.begin(folder)
-            if isinstance(draft, SpeechDraft):
-                source = self.job(draft.job, owner) if draft.job else None
-                clip = self.silent_clip(source) if source else None
-                request = resolve_speech(draft, self.settings, folder, source, clip)
-            else:
-                request = resolve(draft, self.settings, folder)
+            source = self.job(draft.job, owner) if draft.job else None
+            clip = self.silent_clip(source) if source else None
+            request = resolve(draft, self.settings, folder, source, clip)
             if self._own is not None:
                 self._own.add(job_id)
             self.jobs.add(job_id, owner, request, *room)
@@ -211,6 +208,21 @@ class Pipeline:
     def poster(self, job: Job) -> Path | None:
         path = self.clips / job.id / (job.result.poster or "-")
         return path if path.is_file() else None
+
+    def input_files(self, job: Job, *kinds: str) -> dict[str, Path]:
+        """What lies in the job's folder of these kinds of input, by name: its own, and of a clip that was changed also
+        what that was made of."""
+        folder = self.clips / job.id
+        found = {}
+        for entry in FORM:
+            path = folder / Path(job.request.inputs.get(entry.name, entry.file)).name
+            if entry.file and (not kinds or entry.kind in kinds) and path.is_file():
+                found[entry.name] = path
+        return found
+
+    def picture(self, job: Job) -> Path | None:
+        """The first picture that the job was given, if it (still) exists."""
+        return next(iter(self.input_files(job, "picture").values()), None)
 
     def wait(self, job_id: str, owner: str = "local", on_change: Callable[[Job], None] = lambda job: None) -> Job:
         """Block until the job has ended, calling on_change(job) about five times a second. Raises as `look`."""

@@ -17,6 +17,7 @@ from wan_ui.queue.jobs import NOT_STARTED, NOTHING, SHORT, Job, Jobs, TableError
 from wan_ui.queue.worker import Worker, WorkerError
 from wan_ui.request import Progress, Result
 from wan_ui.settings import Settings
+from wan_ui.tasks import TASKS
 
 log = logging.getLogger(__name__)
 
@@ -212,8 +213,8 @@ class Runner:
         "queued" is for a job that somebody else can run when this process has ended.
         """
         request = job.request
-        asked = (request.model, request.scheme, request.engine)
-        generating = request.kind == "generate"
+        made, samples = request.made_with, TASKS[request.task].samples
+        asked = (made.model, made.scheme, made.engine) if made else ("", "", "")
         late: Progress | None = None  # could not be marked, since the table was locked
 
         def mark(progress: Progress) -> None:
@@ -228,7 +229,7 @@ class Runner:
         def on_progress(progress: Progress) -> None:
             if progress.stage == "load":
                 self.model = ModelStatus("loading", *asked, progress=progress)
-            elif generating and self.model.state != "ready":
+            elif samples and self.model.state != "ready":
                 self.model = ModelStatus("ready", *asked)
             mark(progress)
 
@@ -244,7 +245,7 @@ class Runner:
         try:
             if job.skipped:
                 raise UserError(f"{job.unread} It was not run; generate it again.")
-            work = self.worker.generate if generating else self.worker.lipsync
+            work = self.worker.generate if samples else self.worker.lipsync
             result = work(request, self.clips / job.id, on_progress, cancelled)
             log.info("%s done: %s", job.id, result.seconds)
             return "done", "", result

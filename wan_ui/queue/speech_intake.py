@@ -4,7 +4,6 @@ Files are copied, so that a job survives the upload's folder, a deleted history 
 """
 
 import shutil
-from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -15,8 +14,6 @@ from wan_ui.errors import UserError
 from wan_ui.lipsync.usable import SMALLEST, usable_clip, usable_face
 from wan_ui.media import muxer, sound
 from wan_ui.media.images import fit, open_image
-from wan_ui.queue.jobs import Job
-from wan_ui.request import Request
 from wan_ui.settings import Settings
 
 LOOKED_AT = 48  # frames of a clip, for words about it; the pass itself judges all of them
@@ -30,25 +27,31 @@ SUFFIXES = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class SpeechDraft:
-    """ "Add speech to this clip": `audio`, and either `video` (a file) or `job` (an entry of the history)."""
-
-    audio: str = ""
-    video: str = ""
-    job: str = ""
-
-
-def take_audio(path: str, settings: Settings, folder: Path) -> tuple[str, float]:
-    """The voice in a file, at most settings.max_audio_seconds, as a WAV in `folder`; its seconds. Raises UserError.
+def take_audio(path: str, settings: Settings, target: Path) -> float:
+    """The voice in a file, at most settings.max_audio_seconds, as a WAV at `target`; its seconds. Raises UserError.
 
     A stranger's file is decoded here alone: page, worker and clip have the WAV.
     """
     voice = sound.read_voice(Path(path), settings.max_audio_seconds)
-    folder.mkdir(parents=True, exist_ok=True)
-    target = folder / "voice.wav"
     sound.store_wav(Path(path), voice, target, settings.max_audio_seconds)
-    return str(target), round(len(voice.samples) / sound.SAMPLE_RATE, 3)
+    return round(len(voice.samples) / sound.SAMPLE_RATE, 3)
+
+
+def look_at_clip(path: str, field: str) -> tuple[int, int, float]:
+    """Width, height and frames per second of a video that is to be changed. Raises UserError, which names `field`."""
+    source = Path(path)
+    if not source.is_file():
+        what = "is not a file; choose a clip" if source.exists() else "does not exist"
+        raise UserError(f"{field}: {source.name} {what}", field=field)
+    return muxer.probe(source)
+
+
+def take_clip(path: str, target: Path) -> Path:
+    """A copy of a video at `target`, with its own suffix."""
+    suffix = Path(path).suffix.lower()
+    target = target.with_suffix(suffix if suffix in SUFFIXES else "")
+    shutil.copyfile(path, target)
+    return target
 
 
 def look_for_face(path: str, size: str, model: Model) -> tuple[bool, str]:
@@ -82,37 +85,3 @@ def voice_trouble(path: str, settings: Settings) -> str:
     source = Path(path)
     changed = source.stat().st_mtime_ns if source.is_file() else 0
     return _voice_trouble(source, settings.max_audio_seconds, changed)
-
-
-def resolve_speech(draft: SpeechDraft, settings: Settings, folder: Path, job: Job | None, clip: Path | None) -> Request:
-    """Copy voice and clip into `folder`. `job` and `clip`: the history entry that is meant, and its video."""
-    if not draft.audio:
-        raise UserError("audio: choose a sound file with speech first", field="audio")
-    if draft.job and clip is None:
-        raise UserError("video: that clip is not there any more; choose another", field="video")
-    if not draft.job and not draft.video:
-        raise UserError("video: choose a clip to add speech to", field="video")
-    source = clip if draft.job else Path(draft.video)
-    if not source.is_file():
-        what = "is not a file; choose a clip" if source.exists() else "does not exist"
-        raise UserError(f"video: {source.name} {what}", field="video")
-    width, height, fps = muxer.probe(source)
-    audio, seconds = take_audio(draft.audio, settings, folder)
-    video = str(_copy(source, folder, "base"))
-    frames = sound.frame_count(round(seconds * sound.SAMPLE_RATE), fps)
-    made = {"audio": audio, "audio_seconds": seconds, "kind": "lipsync", "video": video, "image": ""}
-    made |= {"width": width, "height": height, "frames": frames, "steps": 0}
-    if job is not None:
-        picture = clip.parent / "input.png"
-        if picture.is_file():  # for "Load settings"
-            shutil.copyfile(picture, folder / "input.png")
-        return replace(job.request, **made)
-    return Request(prompt="", model="", scheme="", engine="auto", seed=0, **made)
-
-
-def _copy(source: Path, folder: Path, name: str) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    suffix = source.suffix.lower()
-    target = folder / (name + (suffix if suffix in SUFFIXES else ""))
-    shutil.copyfile(source, target)
-    return target

@@ -24,7 +24,7 @@ from wan_ui.machine.engine_choice import EngineChoice
 from wan_ui.media import muxer, sound, video
 from wan_ui.queue.messages import Answered, Entered, Examine, Examined, Generate, LipSync, Load, Loaded, Made, Partial
 from wan_ui.queue.stage_clock import StageClock
-from wan_ui.request import Progress, Request, Result
+from wan_ui.request import Progress, Request, Result, Sampling
 from wan_ui.settings import Settings
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ class Work:
     def _clock(self) -> StageClock:
         return StageClock(lambda progress: self.answer(Entered(progress)), self.cancel)
 
-    def load(self, wanted: Load | Examine | Request) -> "Engine":
+    def load(self, wanted: Load | Examine | Sampling) -> "Engine":
         """The engine with that model and scheme."""
         asked = (wanted.model, wanted.scheme, wanted.engine)
         if self.engine is not None and self.loaded == asked:
@@ -104,15 +104,16 @@ class Work:
 
         With a voice also silent.mp4, the clip as it was before; that much is sent as a partial result beforehand.
         """
-        clock, started = self._clock(), time.monotonic()
-        engine = self.load(request)
+        clock, started, made = self._clock(), time.monotonic(), request.sampling
+        engine = self.load(made)
         load_seconds = round(time.monotonic() - started, 3)
         memory.forget_peak()
-        matches = engine.set_loras(request.loras)
+        matches = engine.set_loras(made.loras)
         clip = engine.generate(request, clock.report)
         clock.report(Progress("encode", detail="MP4"))
         facts = {"engine": self.chosen.words, **clip.facts}
-        name = "silent.mp4" if request.audio else "clip.mp4"
+        speaks = "lipsync" in request.stages()
+        name = "silent.mp4" if speaks else "clip.mp4"
         try:
             muxer.write_mp4(clip.frames, folder / name, clip.fps, _metadata(request, facts))
             Image.fromarray(clip.frames[len(clip.frames) // 2]).save(folder / "poster.jpg", quality=88)
@@ -134,14 +135,14 @@ class Work:
             loras=tuple(matches),
             latents_sha256=hashlib.sha256(clip.latents.tobytes()).hexdigest(),
         )
-        if request.audio:
+        if speaks:
             self.answer(Partial(result))
             result = self._speak(clip.frames, clip.fps, request, folder, clock, replace(result, silent=name))
         return result
 
     def lipsync(self, request: Request, folder: Path) -> Result:
         """Write clip.mp4, the clip of the request with its voice, and poster.jpg."""
-        path, clock = Path(request.video), self._clock()
+        path, clock = Path(request.inputs["video"]), self._clock()
         clock.report(Progress("lipsync", detail="reading the clip"))
         # Of a long clip only as much is kept in memory as the voice lasts; the rest follows as it is.
         source = video.look(path)
@@ -167,12 +168,13 @@ class Work:
         """
         clock.report(Progress("lipsync", detail="loading the lip-sync model"))
         mouth = self._load_mouth()
+        voice = Path(request.inputs["audio"])
         # A second more than was allowed: the limit was held when the voice was taken.
-        samples = sound.decode(Path(request.audio), self.settings.max_audio_seconds + 1)
+        samples = sound.decode(voice, self.settings.max_audio_seconds + 1)
         facts = before.facts | mouth.facts() | self.mouth_facts | {"lipsync_voice": sound.describe(samples)}
         spoken = itertools.chain(mouth.speak(frames, fps, samples, clock.report), rest)
         target = folder / "clip.mp4"
-        count = muxer.write_mp4(spoken, target, fps, _metadata(request, facts), Path(request.audio))
+        count = muxer.write_mp4(spoken, target, fps, _metadata(request, facts), voice)
         if not (folder / "poster.jpg").exists():
             Image.fromarray(frames[len(frames) // 2]).save(folder / "poster.jpg", quality=88)
         return replace(

@@ -129,7 +129,7 @@ class Worker:
         return self._ask(Made, Generate(request, folder), on_progress, cancelled).result
 
     def lipsync(self, request: Request, folder: Path, on_progress: OnProgress, cancelled: Callable[[], bool]) -> Result:
-        """Add speech to `request.video`; writes clip.mp4 and poster.jpg into `folder`."""
+        """Add speech to the clip of the request; writes clip.mp4 and poster.jpg into `folder`."""
         return self._ask(Made, LipSync(request, folder), on_progress, cancelled).result
 
     def examine(

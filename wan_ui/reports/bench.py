@@ -72,9 +72,8 @@ def bench(settings: Settings, draft: Draft, clips: int, *, random_weights: bool 
             jobs, seconds = [], []
             for number in range(clips + 1):
                 # Another seed and another picture each time: nothing may come out of a cache.
-                job = pipeline.wait(
-                    pipeline.submit(replace(draft, image=_picture(draft.image, number, folder), seed=number))
-                )
+                given = draft.inputs | {"image": _picture(draft.inputs["image"], number, folder)}
+                job = pipeline.wait(pipeline.submit(replace(draft, inputs=given, seed=number)))
                 if job.state != "done":
                     raise UserError(f"bench: the job {job.state}: {job.error}")
                 jobs.append(job)
@@ -89,16 +88,16 @@ def bench(settings: Settings, draft: Draft, clips: int, *, random_weights: bool 
     stages = {s: statistics.median(job.result.seconds.get(s, 0.0) for job in warm) for s in STAGES if s != "load"}
     steps = [statistics.median(times) for times in zip(*(job.result.step_seconds for job in warm), strict=True)]
     memory = {name: max(job.result.memory[name] for job in jobs) for name in jobs[0].result.memory}
-    request = jobs[0].request
+    request, made = jobs[0].request, jobs[0].request.sampling
     return {
         "machine": machine(),
-        "model": request.model,
-        "scheme": request.scheme,
+        "model": made.model,
+        "scheme": made.scheme,
         "engine": jobs[0].result.facts["engine"],
         "facts": jobs[0].result.facts,
         "size": f"{request.width}x{request.height}",
         "frames": request.frames,
-        "steps": request.steps,
+        "steps": made.steps,
         "first_clip_s": round(seconds[0], 2),
         "load_s": round(jobs[0].result.load_seconds or 0.0, 2),
         "warm_clip_s": round(statistics.median(seconds[1:]), 2),

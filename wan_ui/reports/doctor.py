@@ -21,8 +21,10 @@ from wan_ui.machine.hardware import KERNELS, gpu, installed
 from wan_ui.queue.jobs import Jobs
 from wan_ui.reports.bench import machine as processor
 from wan_ui.reports.own_files import clean_files
+from wan_ui.request import UNKNOWN, Request
 from wan_ui.scrub import scrub
 from wan_ui.settings import Settings, load_settings, split_names
+from wan_ui.tasks import TASKS
 
 PACKAGES = (
     "torch", "triton", "diffusers", "transformers", "tokenizers", "accelerate", "gguf", "safetensors", "numpy",
@@ -152,15 +154,20 @@ def errors(settings: Settings) -> list[dict]:
     return [
         {
             "when": time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(job.finished or job.created)),
-            "model": f"{job.request.model} {job.request.scheme}, {job.request.engine}"
-            if job.request.kind == "generate"
-            else "speech for a clip",
-            "clip": f"{job.request.width}x{job.request.height}, {job.request.frames} frames, {job.request.steps} steps",
+            **_job_words(job.request),
             "during": job.progress.stage + (f" {job.progress.step}/{job.progress.total}" if job.progress.total else ""),
             "error": clean_files(job.error[:600], settings),
         }
         for job in failed
     ]
+
+
+def _job_words(request: Request) -> dict[str, str]:
+    made, task = request.made_with or UNKNOWN, TASKS[request.task]
+    return {
+        "model": f"{made.model} {made.scheme}, {made.engine}" if task.samples else task.title,
+        "clip": f"{request.width}x{request.height}, {request.frames} frames, {made.steps} steps",
+    }
 
 
 # ---------------------------------------------------------------- for people

@@ -63,8 +63,7 @@ class Golden:
 
     def draft(self, clip: dict, scheme: str, engine: str) -> Draft:
         return Draft(
-            image=str(PICTURES / clip["image"]),
-            prompt=clip["prompt"],
+            {"image": str(PICTURES / clip["image"]), "prompt": clip["prompt"]},
             seed=clip["seed"],
             frames=clip.get("frames"),
             size=clip.get("size", "auto"),

@@ -76,8 +76,7 @@ async def generate(
     owner = "local" if is_local(PIPELINE.settings) else f"api-{secrets.token_hex(16)}"
     try:
         draft = Draft(
-            image=uploaded(image),
-            prompt=as_text(prompt, "prompt"),
+            {"image": uploaded(image), "prompt": as_text(prompt, "prompt"), "audio": uploaded(audio, "audio")},
             model=as_text(model, "model"),
             scheme=as_text(scheme, "scheme"),
             size=as_text(size, "size", "auto"),
@@ -86,7 +85,6 @@ async def generate(
             fps=fps,
             seed=seed,
             loras=_loras(loras),
-            audio=uploaded(audio, "audio"),
         )
         job_id = await asyncio.to_thread(PIPELINE.submit, draft, owner)
         while True:

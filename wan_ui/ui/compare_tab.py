@@ -17,6 +17,7 @@ from wan_ui.qa import compare
 from wan_ui.queue.intake import Draft
 from wan_ui.queue.jobs import Job
 from wan_ui.queue.pipeline import PIPELINE
+from wan_ui.request import UNKNOWN
 from wan_ui.ui.comparisons import COMPARISONS, Comparison
 from wan_ui.ui.history import LIMIT
 from wan_ui.ui.markup import file_url, speaks, spent, text, title, wide_table
@@ -111,9 +112,10 @@ def run_grid(browser: dict, state: dict, event: gr.EventData) -> list:
     submitted = []
     try:
         first, *_ = _finished(jobs[:1], owner, least=1)
-        if not first.request.model:
+        made = first.request.made_with
+        if made is None or not made.model:
             raise UserError("compare: no model made the first clip, it is a video that was given speech")
-        for scheme in (scheme for scheme in schemes if scheme != first.request.scheme):
+        for scheme in (scheme for scheme in schemes if scheme != made.scheme):
             submitted.append(PIPELINE.submit(_again(first, scheme), owner))
         if not submitted:
             raise UserError("compare: tick a scheme other than the clip's own")
@@ -126,18 +128,18 @@ def run_grid(browser: dict, state: dict, event: gr.EventData) -> list:
 
 
 def _again(job: Job, scheme: str) -> Draft:
-    request = job.request
+    request, made = job.request, job.request.sampling
+    pictures = {name: str(path) for name, path in PIPELINE.input_files(job, "picture").items()}
     return Draft(
-        image=str(PIPELINE.clips / job.id / "input.png"),
-        prompt=request.prompt,
-        model=request.model,
+        {**pictures, "prompt": made.prompt},
+        model=made.model,
         scheme=scheme,
-        engine=request.engine,
+        engine=made.engine,
         size=f"{request.width}x{request.height}",
         frames=request.frames,
-        steps=request.steps,
-        seed=request.seed,
-        loras=request.loras,
+        steps=made.steps,
+        seed=made.seed,
+        loras=made.loras,
     )
 
 
@@ -150,7 +152,7 @@ def observe_grid(browser: dict, state: dict) -> list:
     jobs = [job for job in (PIPELINE.job(job_id, owner) for job_id in state["waiting"]) if job]
     if any(job.active for job in jobs):
         return [gr.skip(), _progress(state, owner), gr.skip(), state, gr.skip()]
-    failed = [f"{job.request.scheme}: {job.error or job.state}" for job in jobs if PIPELINE.clip(job) is None]
+    failed = [f"{job.request.sampling.scheme}: {job.error or job.state}" for job in jobs if PIPELINE.clip(job) is None]
     updates = _shown([job.id for job in jobs if PIPELINE.clip(job) is not None], owner, state)
     if failed and not updates[1]:
         updates[1] = complaint(UserError("; ".join(failed)))
@@ -161,7 +163,8 @@ def _progress(state: dict, owner: str) -> str:
     jobs = [PIPELINE.job(job_id, owner) for job_id in state["waiting"][1:]]
     ended = sum(job is None or not job.active for job in jobs)
     now = next((job for job in jobs if job and job.state == "running"), None)
-    words = f"{ended} of {len(jobs)} clips made" + (f"; {now.request.scheme}: {now.progress.stage}" if now else "")
+    words = f"{ended} of {len(jobs)} clips made"
+    words += f"; {now.request.sampling.scheme}: {now.progress.stage}" if now else ""
     return f'<p class="w-note" role="status">{text(words)}</p>'
 
 
@@ -210,9 +213,10 @@ def _clips(jobs: list[Job]) -> list[dict]:
 
 def _name(job: Job) -> str:
     """ "fp8, diffusers, seed 5, speaks" """
-    request, engine = job.request, job.result.engine_ran
-    seed = f"seed {request.seed}" if request.model else ""
-    return ", ".join(filter(None, [request.scheme, engine, seed, "speaks" if speaks(job) else ""])) or title(request)
+    made, engine = job.request.made_with or UNKNOWN, job.result.engine_ran
+    seed = f"seed {made.seed}" if made.model else ""
+    known = [made.scheme, engine, seed, "speaks" if speaks(job) else ""]
+    return ", ".join(filter(None, known)) or title(job.request)
 
 
 # ---------------------------------------------------------------- markup
@@ -234,7 +238,7 @@ def picker_html(owner: str, picked: list[str]) -> str:
             f'<span class="w-tile-prompt">{text(_name(job))}: {text(title(job.request))}</span></button></li>'
         )
     settings = PIPELINE.settings
-    model = load_catalog(settings.catalog).get(jobs[0].request.model)
+    model = load_catalog(settings.catalog).get((jobs[0].request.made_with or UNKNOWN).model)
     schemes = [s for s in model.schemes.values() if not places.availability(model, s, settings)] if model else []
     boxes = "".join(
         f'<label><input type="checkbox" value="{text(scheme.name)}" checked> {text(scheme.name)}</label>'

@@ -49,8 +49,8 @@ def history_html(jobs: list[Job], selected: str) -> str:
 
 
 def _tile(job: Job, selected: bool) -> str:
-    picture = PIPELINE.poster(job) or PIPELINE.clips / job.id / "input.png"
-    still = f'<img src="{text(file_url(picture))}" alt="" loading="lazy">' if picture.is_file() else ""
+    picture = PIPELINE.poster(job) or PIPELINE.picture(job)
+    still = f'<img src="{text(file_url(picture))}" alt="" loading="lazy">' if picture else ""
     state = f'<span class="w-state {job.state}">{STATE_WORDS[job.state]}</span>'
     if job.state == "done":
         state = SPEAKS if speaks(job) else ""

@@ -11,7 +11,8 @@ from urllib.parse import quote
 
 from wan_ui.catalog import Model
 from wan_ui.queue.jobs import Job
-from wan_ui.request import Request
+from wan_ui.request import UNKNOWN, Request
+from wan_ui.tasks import TASKS
 from wan_ui.valid_text import valid_text
 
 STATE_WORDS = {
@@ -72,9 +73,8 @@ def model_name(catalog: dict[str, Model], name: str, scheme: str) -> str:
 
 
 def title(request: Request) -> str:
-    """What a clip is called: its prompt; there is none of a video from elsewhere that was given speech, nor of a
-    damaged entry."""
-    return request.prompt or ("Speech for a video" if request.kind == "lipsync" else "A clip without its prompt")
+    """What a clip is called: its prompt; there is none of a video from elsewhere, nor of a damaged entry."""
+    return (request.made_with or UNKNOWN).prompt or TASKS[request.task].untitled
 
 
 def spent(job: Job) -> float:
@@ -83,7 +83,7 @@ def spent(job: Job) -> float:
 
 def speaks(job: Job) -> bool:
     """Whether its clip has become one that speaks."""
-    return job.state == "done" and bool(job.request.audio) and not job.error
+    return job.state == "done" and "audio" in job.request.inputs and not job.error
 
 
 def problem(job: Job) -> str:

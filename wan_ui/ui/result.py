@@ -7,6 +7,8 @@ import gradio as gr
 from wan_ui.catalog import Model
 from wan_ui.queue.jobs import Job
 from wan_ui.queue.pipeline import PIPELINE
+from wan_ui.request import UNKNOWN
+from wan_ui.tasks import TASKS
 from wan_ui.ui.markup import STATE_WORDS, file_url, model_name, problem, seconds, speaks, spent, text, title
 
 # The quoted names are the events this part sends; each carries the id of the job.
@@ -65,36 +67,36 @@ def _stage(job: Job) -> str:
             f'style="{ratio}" {manner} playsinline controls aria-label="{text(f"Clip: {title(request)}")}">'
             "</video></div>"
         )
-    picture = PIPELINE.clips / job.id / "input.png"
-    still = f'<img src="{text(file_url(picture))}" alt="" style="{ratio}">' if picture.is_file() else ""
+    picture = PIPELINE.picture(job)
+    still = f'<img src="{text(file_url(picture))}" alt="" style="{ratio}">' if picture else ""
     words = "The file of this clip is gone." if job.state == "done" else problem(job) or STATE_WORDS[job.state]
     kind = " bad" if job.state in ("failed", "interrupted", "done") else ""
     return f'<div class="w-stage still">{still}<p class="w-note{kind}">{text(words)}</p></div>'
 
 
 def _about(job: Job, catalog: dict[str, Model]) -> str:
-    request, result = job.request, job.result
+    request, result, made = job.request, job.result, job.request.made_with or UNKNOWN
     frames = request.frames if result.frames is None else result.frames
     length = f"{frames} frames" + (f", {frames / result.fps:.1f} s at {result.fps:g} fps" if result.fps else "")
     facts = {
-        "Seed": f"{request.seed}" if request.model else "",
-        "Model": model_name(catalog, request.model, request.scheme) if request.model else "",
+        "Seed": f"{made.seed}" if made.model else "",
+        "Model": model_name(catalog, made.model, made.scheme) if made.model else "",
         "Size": f"{request.width} × {request.height}" if request.width and request.height else "",
         "Length": length if frames else "",
-        "Steps": f"{request.steps}" if request.steps else "",
+        "Steps": f"{made.steps}" if made.steps else "",
         "LoRAs": _loras(job),
-        "Speech": f"{request.audio_seconds:.1f} s" if request.audio and not job.error else "",
+        "Speech": f"{request.audio_seconds:.1f} s" if "audio" in request.inputs and not job.error else "",
         "Time": seconds(spent(job)) if result.seconds else "",
     }
-    made = dict(result.facts)
+    said = dict(result.facts)
     if result.engine_why:
-        made["engine"] = f"{result.engine_ran} ({result.engine_why})"
-    choices = {key.replace("_", " ").capitalize(): value for key, value in made.items()}
+        said["engine"] = f"{result.engine_ran} ({result.engine_why})"
+    choices = {key.replace("_", " ").capitalize(): value for key, value in said.items()}
     choices.pop("Loras", None)  # said above
     how = f'<details class="w-how"><summary>How it was made</summary>{_list(choices)}</details>' if choices else ""
     trouble = f'<p class="w-note bad">{text(job.error)}</p>' if job.state == "done" and job.error else ""
     trouble += f'<p class="w-note">{text(job.unread)}</p>' if job.unread else ""
-    understood = f'<p class="w-quiet">{text(_sentence(request.understood))}</p>' if request.understood else ""
+    understood = f'<p class="w-quiet">{text(_sentence(made.understood))}</p>' if made.understood else ""
     return f'<p class="w-prompt">{text(title(request))}</p>{understood}{trouble}{_list(facts)}{how}'
 
 
@@ -106,7 +108,10 @@ def _loras(job: Job) -> str:
     """What each became once the job is done, before that what was asked for."""
     if job.result.loras:
         return "; ".join(match.words for match in job.result.loras)
-    return "; ".join(f"{spec.file} x{spec.strength:g}, {spec.target.replace('_', ' ')}" for spec in job.request.loras)
+    return "; ".join(
+        f"{spec.file} x{spec.strength:g}, {spec.target.replace('_', ' ')}"
+        for spec in (job.request.made_with or UNKNOWN).loras
+    )
 
 
 def _list(facts: dict) -> str:
@@ -125,7 +130,7 @@ def _buttons(job: Job) -> str:
             f'<a class="w-button strong" href="{text(file_url(clip))}" download="{text(_file_name(job))}">Download</a>'
         )
         buttons.append(button("speak", "Add speech"))
-    if job.request.model:  # speech for somebody's video has no settings of ours
+    if (job.request.made_with or UNKNOWN).model:  # speech for somebody's video has no settings of ours
         buttons += [button("restore", "Load settings"), button("reuse", "Reuse seed")]
     if job.active:
         buttons.append(button("stop", "Cancel"))
@@ -135,5 +140,8 @@ def _buttons(job: Job) -> str:
 
 
 def _file_name(job: Job) -> str:
-    words = re.sub(r"[^a-z0-9]+", "-", job.request.prompt.lower()).strip("-")[:40].strip("-")
-    return f"wan-{words or 'clip'}-{job.request.seed}.mp4"
+    made, stem = job.request.made_with, TASKS[job.request.task].stem
+    if made is None:
+        return f"wan-{stem}.mp4"
+    words = re.sub(r"[^a-z0-9]+", "-", made.prompt.lower()).strip("-")[:40].strip("-")
+    return f"wan-{words or stem}-{made.seed}.mp4"

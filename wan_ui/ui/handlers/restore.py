@@ -9,6 +9,8 @@ from wan_ui.errors import UserError
 from wan_ui.media import muxer
 from wan_ui.queue.jobs import Job
 from wan_ui.queue.pipeline import PIPELINE
+from wan_ui.request import UNKNOWN
+from wan_ui.tasks import FORM, TASKS
 from wan_ui.ui import form, lora_picker, models_panel
 from wan_ui.ui.answers import Answer
 from wan_ui.ui.handlers.filling import fill, fill_fields, is_whole, offered
@@ -28,7 +30,7 @@ def reuse_seed(browser: dict, view: View, event: gr.EventData) -> Answer:
     if job is None:
         return observe(browser, view)
     view.bring("seed")
-    return {**fill_fields(view, seed=job.request.seed), **observe(browser, view)}
+    return {**fill_fields(view, seed=(job.request.made_with or UNKNOWN).seed), **observe(browser, view)}
 
 
 @guard
@@ -38,10 +40,13 @@ def restore(browser: dict, view: View, turn, event: gr.EventData) -> Answer:
     job = PIPELINE.job(text_of_event(event, "job"), owner)
     if job is None:
         return observe(browser, view)
-    picture, voice = PIPELINE.clips / job.id / "input.png", Path(job.request.audio or "-")
     try:
-        files = {"picture": str(picture)} if picture.is_file() else {}
-        files["voice"] = str(voice) if voice.is_file() else None
+        there = PIPELINE.input_files(job)
+        files = {
+            entry.part: str(there[entry.name]) if entry.name in there else None
+            for entry in FORM
+            if entry.file and (entry.name in there or not entry.required)
+        }
         filled = _settings(view, {**job.request.to_dict(), **_of_base(job)}, **files)
     except UserError as error:
         form.complain(view, "result_message", error, turn)
@@ -51,11 +56,12 @@ def restore(browser: dict, view: View, turn, event: gr.EventData) -> Answer:
 
 
 def _of_base(job: Job) -> dict:
-    """What made the clip that speech was added to, as far as the speech has values of its own there."""
-    if job.request.kind != "lipsync":
+    """What made the clip that was changed, as far as the change has values of its own there."""
+    task = TASKS[job.request.task]
+    if task.samples:
         return {}
     try:
-        values = muxer.read_metadata(Path(job.request.video))
+        values = muxer.read_metadata(Path(job.request.inputs[task.shape]))
     except UserError:
         return {}
     return {name: values[name] for name in ("frames", "steps") if name in values}

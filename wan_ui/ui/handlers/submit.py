@@ -5,7 +5,6 @@ import gradio as gr
 from wan_ui.errors import UserError
 from wan_ui.queue.intake import Draft
 from wan_ui.queue.pipeline import PIPELINE
-from wan_ui.queue.speech_intake import SpeechDraft
 from wan_ui.ui import examples, form, lora_picker
 from wan_ui.ui.answers import Answer
 from wan_ui.ui.handlers.filling import fill, fill_fields
@@ -26,8 +25,7 @@ def submit(
     held = form.read(picture, prompt, size, frames, steps, fps, seed, voice)
     try:
         draft = Draft(
-            image=uploaded(picture),
-            prompt=as_text(prompt, "prompt"),
+            {"image": uploaded(picture), "prompt": as_text(prompt, "prompt"), "audio": uploaded(voice, "audio")},
             model=as_text(model, "model"),
             scheme=as_text(scheme, "scheme"),
             size=as_text(size, "size", "auto"),
@@ -36,7 +34,6 @@ def submit(
             fps=None if fps in (None, "") else fps,
             seed=-1 if seed in (None, "") else seed,
             loras=lora_picker.specs(view.loras),
-            audio=uploaded(voice, "audio"),
         )
         _follow(view, PIPELINE.submit(draft, owner))
     except UserError as error:
@@ -52,7 +49,7 @@ def add_speech(browser: dict, view: View, voice, turn, event: gr.EventData) -> A
     """ "Add speech" beside a finished clip."""
     browser, owner = identify(browser, PIPELINE.settings)
     try:
-        draft = SpeechDraft(audio=uploaded(voice, "audio"), job=text_of_event(event, "job"))
+        draft = Draft({"audio": uploaded(voice, "audio")}, task="lip-sync", job=text_of_event(event, "job"))
         _follow(view, PIPELINE.submit(draft, owner))
     except UserError as error:
         form.complain(view, "result_message", error, turn, {"voice": voice})
@@ -73,12 +70,10 @@ def run_example(browser: dict, view: View, turn, event: gr.EventData) -> Answer:
     voice = str(example.audio) if example.audio else None
     try:
         draft = Draft(
-            image=str(example.image),
-            prompt=example.prompt,
+            {"image": str(example.image), "prompt": example.prompt, "audio": voice or ""},
             model=view.model,
             scheme=view.scheme,
             loras=lora_picker.specs(view.loras),
-            audio=voice or "",
         )
         _follow(view, PIPELINE.submit(draft, owner))
     except UserError as error:

@@ -1,0 +1,206 @@
+"""The kinds of job, one record each: what a person gives, what is done with it in which order, and its words.
+
+Intake, the form, the API, the command line, the history and "Load settings" read the records and know no input by
+itself. Another task is a record here, its name at the models of configs/catalog.toml that do it, and what an engine
+does for it.
+"""
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+Kind = Literal["picture", "audio", "video", "text"]
+
+
+@dataclass(frozen=True)
+class Input:
+    """Something that a person gives a task.
+
+    name      in the API, on the command line (--name), in rows and in a UserError
+    kind      how it is taken: wan_ui.queue.intake has a taker for each
+    required  a job without it is refused
+    missing   what is said then
+    label     on the page
+    part      of the page where it is given; the browser remembers it by that
+    file      its copy in the job's folder, with its own suffix if this has none; of a text none
+    help      what `--help` says of it
+    ask       what the empty page says to do
+    """
+
+    name: str
+    kind: Kind
+    required: bool
+    missing: str
+    label: str
+    part: str
+    file: str
+    help: str
+    ask: str = ""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of the work that is shown and timed by itself.
+
+    name   in rows, logs and progress
+    title  one word for a row of stages
+    doing  what a person reads meanwhile
+    needs  name of the input without which it is left out
+    """
+
+    name: str
+    title: str
+    doing: str
+    needs: str = ""
+
+
+@dataclass(frozen=True)
+class Task:
+    """One kind of job.
+
+    name      in the catalog and for `Draft.task`
+    stored    its `kind` in rows and in the metadata of an MP4
+    title     what it is, for people
+    inputs    in the order in which the page asks for them
+    stages    in the order in which they run
+    samples   a model of the catalog makes the clip; else one that is there is changed, whose settings are kept with it
+    shape     name of the input that the clip has its shape of; empty: a size of the model's list, the first by default
+    untitled  what its clips are called where there is no prompt
+    stem      the same in the name of a downloaded file
+    """
+
+    name: str
+    stored: str
+    title: str
+    inputs: tuple[Input, ...]
+    stages: tuple[Stage, ...]
+    samples: bool
+    shape: str
+    untitled: str
+    stem: str
+
+    def input(self, name: str) -> Input | None:
+        return next((entry for entry in self.inputs if entry.name == name), None)
+
+    def stages_with(self, given: Collection[str]) -> tuple[str, ...]:
+        """Names of the stages of a job with these inputs."""
+        return tuple(stage.name for stage in self.stages if not stage.needs or stage.needs in given)
+
+
+# In the order in which they run, whatever the task.
+STAGES = (
+    Stage("load", "Model", "Loading the model"),
+    Stage("text", "Text", "Reading the prompt"),
+    Stage("image", "Image", "Looking at the picture", needs="image"),
+    Stage("denoise", "Denoise", "Denoising"),
+    Stage("decode", "Decode", "Decoding frames"),
+    Stage("encode", "Encode", "Writing the video"),
+    Stage("lipsync", "Speech", "Adding speech", needs="audio"),
+)
+
+PICTURE = Input(
+    name="image",
+    kind="picture",
+    required=True,
+    missing="choose a picture first",
+    label="Picture",
+    part="picture",
+    file="input.png",
+    help="the picture to start from",
+    ask="choose a picture",
+)
+PROMPT = Input(
+    name="prompt",
+    kind="text",
+    required=True,
+    missing="say what should happen, for example “slowly zoom in, sunset light”",
+    label="Prompt",
+    part="prompt",
+    file="",
+    help="what should happen",
+    ask="say what should happen",
+)
+VOICE = Input(
+    name="audio",
+    kind="audio",
+    required=False,
+    missing="",
+    label="Speech",
+    part="voice",
+    file="voice.wav",
+    help="a voice: the face in the clip speaks it",
+)
+SPEECH = Input(
+    name="audio",
+    kind="audio",
+    required=True,
+    missing="choose a sound file with speech first",
+    label="Speech",
+    part="voice",
+    file="voice.wav",
+    help="the voice; the new clip lasts as long, or as the clip does if it is longer",
+)
+CLIP = Input(
+    name="video",
+    kind="video",
+    required=True,
+    missing="choose a clip to add speech to",
+    label="Clip",
+    part="video",
+    file="base",
+    help="a clip with a face; it plays forth and back",
+)
+
+TASKS = {
+    task.name: task
+    for task in (
+        Task(
+            name="image-to-video",
+            stored="generate",
+            title="image to video",
+            inputs=(PICTURE, PROMPT, VOICE),
+            stages=STAGES,
+            samples=True,
+            shape="image",
+            untitled="A clip without its prompt",
+            stem="clip",
+        ),
+        Task(
+            name="lip-sync",
+            stored="lipsync",
+            title="speech for a clip",
+            inputs=(SPEECH, CLIP),
+            stages=STAGES[-1:],
+            samples=False,
+            shape="video",
+            untitled="Speech for a video",
+            stem="speech",
+        ),
+    )
+}
+DEFAULT = next(iter(TASKS.values()))  # of rows that do not say
+BY_STORED = {task.stored: task for task in TASKS.values()}
+
+
+def offered(tasks: Iterable[Task]) -> tuple[Input, ...]:
+    """Every input that one of the tasks takes, once; required is what all of them require."""
+    tasks = tuple(tasks)
+    entries: dict[str, Input] = {}
+    for entry in (entry for task in tasks for entry in task.inputs):
+        entries.setdefault(entry.name, entry)
+    given = [{entry.name for entry in task.inputs if entry.required} for task in tasks]
+    return tuple(replace(entry, required=all(name in one for one in given)) for name, entry in entries.items())
+
+
+def fitting(names: Sequence[str], given: Collection[str]) -> Task:
+    """Of these tasks the first that takes all that is given and needs no more; where none does, the first."""
+    tasks = [TASKS[name] for name in names]
+    for task in tasks:
+        needed = {entry.name for entry in task.inputs if entry.required}
+        if needed <= set(given) <= {entry.name for entry in task.inputs}:
+            return task
+    return tasks[0]
+
+
+FORM = offered(task for task in TASKS.values() if task.samples)  # what the form asks for, whatever the model
+FILES = {entry.name: entry.file for entry in offered(TASKS.values()) if entry.file}
