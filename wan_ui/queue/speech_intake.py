@@ -63,7 +63,7 @@ def look_for_face(path: str, size: str, model: Model) -> tuple[bool, str]:
 
 @lru_cache(maxsize=16)
 def _usable_clip(path: Path, changed: int) -> tuple[bool, str]:
-    return usable_clip(muxer.read_frames(path, limit=LOOKED_AT)[0][::3])
+    return usable_clip(list(muxer.read_frames(path, limit=LOOKED_AT)[0][::3]))
 
 
 def look_for_face_in_clip(path: Path) -> tuple[bool, str]:

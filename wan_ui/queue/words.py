@@ -311,7 +311,7 @@ def _take_kept(keep: tuple[str, ...], tokens: list[_Token], free: list[bool]) ->
     return taken
 
 
-def _lookalikes(table: Table, tokens: list[_Token], free: list[bool], between) -> list[tuple[int, int]]:
+def _lookalikes(table: Table, tokens: list[_Token], free: list[bool], between: frozenset[str]) -> list[tuple[int, int]]:
     """Spans that mean nothing of the table although their words are in it; they are kept from it."""
     spans = []
     for words in (words for words in table.lookalikes if not OTHER_SCRIPT.search(words)):
@@ -321,7 +321,7 @@ def _lookalikes(table: Table, tokens: list[_Token], free: list[bool], between) -
     return spans
 
 
-def _is_taken_away(tokens: list[_Token], first: int, last: int, between) -> bool:
+def _is_taken_away(tokens: list[_Token], first: int, last: int, between: frozenset[str]) -> bool:
     before = first - 1
     while before >= 0 and tokens[before].plain in between:
         before -= 1
@@ -347,7 +347,9 @@ def _take_meanings(table: Table, tokens: list[_Token], free: list[bool], between
     return found
 
 
-def _read_strength(one: _Found, tokens: list[_Token], free: list[bool], levels: dict[str, str], between) -> None:
+def _read_strength(
+    one: _Found, tokens: list[_Token], free: list[bool], levels: dict[str, str], between: frozenset[str]
+) -> None:
     """Within the phrase, then up to three words beside it that nothing else has taken."""
     inside = [(at, tokens[at].plain) for at in range(one.first, one.last)]
     beside = []
@@ -386,7 +388,9 @@ def _other_scripts(
 
     Returns what was found, and what is left of those runs.
     """
-    phrases = [(words, meaning) for meaning in table.meanings for words in meaning.words if OTHER_SCRIPT.search(words)]
+    phrases: list[tuple[str, Meaning | None]] = [
+        (words, meaning) for meaning in table.meanings for words in meaning.words if OTHER_SCRIPT.search(words)
+    ]
     phrases += [(words, None) for words in table.lookalikes if OTHER_SCRIPT.search(words)]
     phrases.sort(key=lambda one: -len(one[0].strip("^")))
     weights = [word for word in levels if OTHER_SCRIPT.search(word)]
