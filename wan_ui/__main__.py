@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import logging
 import sys
+from typing import NoReturn
 
 from wan_ui import __version__
 from wan_ui.commands import bench, compare, doctor, download, generate, lipsync, loras, patches, probe, serve, stages
@@ -17,7 +18,7 @@ COMMANDS = (serve, generate, lipsync, download, loras, patches, bench, stages, p
 class Parser(argparse.ArgumentParser):
     """Says what is wrong in one line, without the usage of every option before it."""
 
-    def error(self, message: str):
+    def error(self, message: str) -> NoReturn:
         self.exit(2, f"error: {message} ({self.prog} --help says more)\n")
 
 
@@ -36,7 +37,8 @@ def main(argv: list[str] | None = None) -> int:
     )
     try:
         with stoppable():
-            return args.run(args)
+            code: int = args.run(args)
+            return code
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -140,7 +140,7 @@ def finished(pipeline: Pipeline, wanted: Draft, name: str) -> compare.Item:
         raise UserError(f"{name}: {job.error or f'the job was {job.state}'}")
     values = {**job.request.to_dict(), "facts": job.result.facts}
     values["seconds"] = round(sum(job.result.seconds.values()), 2)
-    return compare.read_item(pipeline.clip(job), name, values)
+    return compare.read_item(pipeline.made(job), name, values)
 
 
 def unique(names: list[str]) -> list[str]:

@@ -16,7 +16,7 @@ from wan_ui.machine.preflight import check_folders
 from wan_ui.queue import estimate
 from wan_ui.queue.intake import Draft
 from wan_ui.queue.jobs import Job
-from wan_ui.queue.pipeline import PIPELINE
+from wan_ui.queue.pipeline import PIPELINE, Pipeline
 from wan_ui.queue.worker import describe
 from wan_ui.settings import settings
 
@@ -38,7 +38,7 @@ def run_job(draft: Draft, out: Path, quiet: bool) -> Job:
     pipeline = PIPELINE.open(settings(), client_ok=True, warm=False)
     try:
         job_id = pipeline.submit(draft)
-        if made := pipeline.job(job_id).request.made_with:
+        if made := submitted(pipeline, job_id).request.made_with:
             if made.understood:
                 print(f"prompt: {made.understood}", file=sys.stderr)
             for words in lora_warnings(made.loras, settings()):
@@ -48,12 +48,11 @@ def run_job(draft: Draft, out: Path, quiet: bool) -> Job:
         except KeyboardInterrupt:
             pipeline.cancel(job_id)  # an app stops it within a step; here `close` does, at once
             raise
-        if job.state != "done":
-            raise UserError(job.error or f"the job was {job.state}")
+        clip = pipeline.made(job)
         # Beside the destination first: nothing half-written is ever visible under its name.
         part = out.with_name(f".{out.name}.{os.getpid()}.part")
         try:
-            shutil.copyfile(pipeline.clip(job), part)
+            shutil.copyfile(clip, part)
             os.replace(part, out)
         except OSError as error:
             raise UserError(f"--out: {out} could not be written ({error}); the clip is kept as job {job_id}") from None
@@ -65,13 +64,21 @@ def run_job(draft: Draft, out: Path, quiet: bool) -> Job:
     return job
 
 
-def follow(pipeline, job_id: str, quiet: bool) -> Job:
+def submitted(pipeline: Pipeline, job_id: str) -> Job:
+    """Raises UserError when it is gone: an app with the same outputs can delete it."""
+    job = pipeline.job(job_id)
+    if job is None:
+        raise UserError(f"job {job_id} was deleted before it began")
+    return job
+
+
+def follow(pipeline: Pipeline, job_id: str, quiet: bool) -> Job:
     """Wait for a job and tell how far it is; not when `quiet`."""
-    expected = estimate.reference(pipeline.history(), pipeline.job(job_id).request)
+    expected = estimate.reference(pipeline.history(), submitted(pipeline, job_id).request)
     bar = tqdm(total=100, disable=quiet or not watched(), bar_format="{desc} |{bar}| {n:3.0f}%{postfix}", leave=False)
     lines = Lines()
 
-    def show(job) -> None:
+    def show(job: Job) -> None:
         left = estimate.eta(job, expected)
         words = describe(job.progress) if job.state == "running" else job.state
         time_left = f"about {left:.0f} s left" if left is not None else ""

@@ -50,7 +50,7 @@ def blend_mask(
     left, top, right, bottom = box
     square = crop_square(box)
     crop = Image.fromarray(frame).crop(square)  # black outside the frame
-    region = np.asarray(parser.region(crop, landmarks - np.float32(square[:2]), mode))
+    region = np.asarray(parser.region(crop, landmarks - np.array(square[:2], np.float32), mode))
     kept = np.zeros_like(region)
     rows = slice(max(int(region.shape[0] * KEPT), top - square[1]), bottom - square[1])
     columns = slice(left - square[0], right - square[0])
@@ -73,7 +73,8 @@ def match_tone(face: np.ndarray, frame: np.ndarray, box: tuple[int, int, int, in
     difference = there - drawn
     weight = np.square(np.clip(1 - np.abs(difference).max(-1, keepdims=True) / TONE_LARGEST, 0, 1)) + 1e-3
     spread = cv2.GaussianBlur(np.concatenate([difference * weight, weight], -1), (0, 0), TONE_REACH)
-    tone = cv2.resize(spread[..., :3] / spread[..., 3:], face.shape[1::-1])
+    evened = np.asarray(spread[..., :3] / spread[..., 3:], np.float32)
+    tone = cv2.resize(evened, face.shape[1::-1])
     return np.clip(np.rint(face + tone), 0, 255).astype(np.uint8)
 
 

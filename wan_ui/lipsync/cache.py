@@ -36,7 +36,7 @@ def clip_key(frames: np.ndarray, *facts: object) -> str:
     digest = hashlib.blake2b(digest_size=20)
     digest.update(repr((VERSION, frames.shape, *facts)).encode())
     for frame in frames:
-        digest.update(np.ascontiguousarray(frame))
+        digest.update(np.ascontiguousarray(frame).data)
     return digest.hexdigest()
 
 
@@ -46,8 +46,10 @@ def load(folder: Path, key: str) -> Faces | None:
     try:
         stored = safetensors.torch.load_file(path)
         os.utime(path)
-        track = Track(*(stored[name].numpy() for name in ("present", "boxes", "landmarks")), int(stored["faces"]))
-        alpha, masks, start = stored["alpha"].numpy(), [], 0
+        present, boxes, landmarks = (stored[name].numpy() for name in ("present", "boxes", "landmarks"))
+        track = Track(present, boxes, landmarks, int(stored["faces"]))
+        alpha, start = stored["alpha"].numpy(), 0
+        masks: list[Mask | None] = []
         for left, top, height, width in stored["places"].tolist():
             part = alpha[start : start + height * width].reshape(height, width)
             masks.append(Mask(part, left, top) if height else None)

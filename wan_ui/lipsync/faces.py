@@ -153,7 +153,8 @@ class LibFaceDetector:
         if min(wide, high) < 1:
             return False
         around = (box[0] - 0.6 * wide, box[1] - 0.6 * high, box[2] + 0.6 * wide, box[3] + 0.6 * high)
-        crop = Image.fromarray(image).crop(tuple(round(side) for side in around))
+        left, top, right, bottom = (round(side) for side in around)
+        crop = Image.fromarray(image).crop((left, top, right, bottom))
         factor = SECOND_LOOK / wide
         size = max(1, round(crop.width * factor)), max(1, round(crop.height * factor))
         crop = crop.resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0)
@@ -169,8 +170,9 @@ class LibFaceDetector:
             # One thread: its OpenMP regions are so short that waiting for a second, busy core takes 20 times longer.
             _library().omp_set_num_threads(1)
             _library()._Z14facedetect_cnnPhS_iii(result, bgr.ctypes.data, bgr.shape[1], bgr.shape[0], bgr.strides[0])
-        count = min(int(np.frombuffer(result, np.int32, 1)[0]), (RESULT_BYTES - 4) // 32)
-        return np.frombuffer(result, np.int16, 16 * count, 4).reshape(count, 16).astype(np.float64)
+        content = bytes(result)
+        count = min(int(np.frombuffer(content, np.int32, 1)[0]), (RESULT_BYTES - 4) // 32)
+        return np.frombuffer(content, np.int16, 16 * count, 4).reshape(count, 16).astype(np.float64)
 
 
 class DwposeDetector:
@@ -197,8 +199,8 @@ class DwposeDetector:
             landmarks, confidence = person[23:91].astype(np.float32), float(np.mean(sure[23:91]))
             if confidence < 0.3:
                 continue
-            left, top, right, bottom = *landmarks.min(0), *landmarks.max(0)
-            faces.append(Face((float(left), float(top), float(right), float(bottom)), landmarks, confidence))
+            (left, top), (right, bottom) = landmarks.min(0).tolist(), landmarks.max(0).tolist()
+            faces.append(Face((left, top, right, bottom), landmarks, confidence))
         return sorted(faces, key=lambda face: -face.area)
 
 

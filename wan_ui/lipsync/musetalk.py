@@ -19,6 +19,7 @@ import pickle
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import safetensors.torch
@@ -192,5 +193,5 @@ def load_musetalk(folder: Path, device: torch.device, dtype: torch.dtype) -> Mus
             f"{found['unet_config']}: cross_attention_dim {unet.config.cross_attention_dim} does not fit "
             f"{found['whisper_config']}: d_model {encoder.config.d_model}"
         )
-    extractor = WhisperFeatureExtractor.from_dict(_read_json(found["preprocessor"]))
+    extractor = cast(WhisperFeatureExtractor, WhisperFeatureExtractor.from_dict(_read_json(found["preprocessor"])))
     return MuseTalk(unet, load_vae(found), encoder, extractor, device, dtype)

@@ -177,9 +177,10 @@ class LipSync:
         for first in range(0, total, self.batch):
             indices = range(first, min(first + self.batch, total))
             base = {index: base_frame(index, len(frames), self._compat) for index in indices}
-            spoken = [index for index in indices if gains[index] > 0 and faces.track.present[base[index]]]
-            fetch = None
-            if spoken:
+            fetch, spoken = None, []
+            if faces is not None:
+                spoken = [index for index in indices if gains[index] > 0 and faces.track.present[base[index]]]
+            if spoken and faces is not None:
                 report(Progress(STAGE, first + 1, total, f"frame {first + 1} of {total}"))
                 windows = features.windows([sound.window_start(index, fps, self._compat) for index in spoken])
                 fetch = _Fetch(self.musetalk.speak(faces.latents[[base[index] for index in spoken]], windows))
@@ -202,11 +203,12 @@ class LipSync:
             report(Progress(STAGE, index + 1, len(gains), f"frame {index + 1} of {len(gains)}"))
             base = base_frame(index, len(frames), self._compat)
             frame = frames[base].copy()
-            if index in rows:
+            mask = faces.masks[base] if faces is not None else None
+            if index in rows and faces is not None and drawn is not None and mask is not None:
                 box = tuple(faces.track.boxes[base].tolist())
                 face = drawn[rows[index]]
                 face = face if self._compat else match_detail(match_tone(face, frame, box), frame, box)
-                paste(frame, face, box, faces.masks[base], float(gains[index]))
+                paste(frame, face, box, mask, float(gains[index]))
             yield frame
 
 

@@ -98,13 +98,13 @@ def follow(detections: Sequence[Sequence[Face]], height: int, width: int) -> Tra
     seen = np.flatnonzero(present)
     for before, after in pairwise(seen):
         if 1 < after - before <= BRIDGED + 1:
-            for index in range(before + 1, after):
+            for index in range(int(before) + 1, int(after)):
                 part = (index - before) / (after - before)
                 landmarks[index] = (1 - part) * landmarks[before] + part * landmarks[after]
                 present[index] = True
     landmarks = _running_median(landmarks, present)
     boxes = np.zeros((count, 4), np.int32)
-    for index in np.flatnonzero(present):
+    for index in np.flatnonzero(present).tolist():
         box = face_box(landmarks[index], height, width)
         if min(box[2] - box[0], box[3] - box[1]) < THINNEST:
             present[index] = False
@@ -121,7 +121,7 @@ def follow_upstream(detections: Sequence[Sequence[Face]], height: int, width: in
     present = np.array([bool(faces) for faces in detections], dtype=bool)
     landmarks = np.zeros((len(detections), 68, 2), np.float32)
     boxes = np.zeros((len(detections), 4), np.int32)
-    for index in np.flatnonzero(present):
+    for index in np.flatnonzero(present).tolist():
         face = detections[index][0]
         landmarks[index] = face.landmarks
         left, top, right, bottom = face_box(face.landmarks, height, width, compat=True)

@@ -80,10 +80,10 @@ def tilt(face: Face, image: np.ndarray) -> int:
     side, reach = 96, 9  # pixels that the face is brought to, and that its axis may lie beside the middle
     rows, columns = np.mgrid[0:side, 0:side] - (side - 1) / 2
     weight = np.exp(-(rows**2 + columns**2) / (2 * 28**2)).astype(np.float32)
-    likeness = {}
+    likeness: dict[int, float] = {}
     for angle in range(-60, 61, 5):
         turn = cv2.getRotationMatrix2D((x, y), angle, side / max(right - left, bottom - top))
-        turn[:, 2] += (side - 1) / 2 + reach - x, (side - 1) / 2 - y
+        turn[:, 2] += np.array([(side - 1) / 2 + reach - x, (side - 1) / 2 - y])
         upright = cv2.warpAffine(grey, turn, (side + 2 * reach, side), borderMode=cv2.BORDER_REPLICATE)
         upright = cv2.GaussianBlur(upright, (0, 0), 1.5) - cv2.GaussianBlur(upright, (0, 0), 8)
         for shift in range(0, 2 * reach + 1, 3):

@@ -32,7 +32,7 @@ def seconds_of(run: Callable[[], object]) -> float:
     started = time.perf_counter()
     while len(spent) < RUNS and time.perf_counter() - started < ENOUGH_SECONDS:
         if gpu:
-            start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+            start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
             start.record()
             run()
             end.record()

@@ -149,10 +149,12 @@ def _run(
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, cwd=folder)
     except OSError as error:
         raise UserError(f"ffmpeg could not be started: {error}; reinstall imageio-ffmpeg") from None
-    last = deque(maxlen=4)
+    assert process.stdout is not None and process.stderr is not None, "both are pipes"
+    stdout, stderr = process.stdout, process.stderr
+    last: deque[str] = deque(maxlen=4)
 
     def listen() -> None:
-        while line := process.stderr.readline(2000):
+        while line := stderr.readline(2000):
             text = line.decode(errors="replace").rstrip()
             last.append(text[:300])
             if note:
@@ -163,7 +165,7 @@ def _run(
     given, allowed, ended = 0, allowance(0), False
     try:
         _allow(process.pid, allowed)
-        while part := process.stdout.read(chunk):
+        while part := stdout.read(chunk):
             given += len(part)
             if allowance(given) >= allowed + 1:
                 allowed = allowance(given)
@@ -173,11 +175,11 @@ def _run(
     finally:
         if not ended:  # nobody wants the rest; not Popen.kill, which asks for the exit status of one that has ended
             os.kill(process.pid, signal.SIGKILL)
-        process.stdout.close()
+        stdout.close()
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
         listener.join()
-        process.stderr.close()
+        stderr.close()
     if process.returncode:
         stopped = usage.ru_utime + usage.ru_stime > math.ceil(allowed) - 0.5
         raise DecodeError(" / ".join(last) or f"ffmpeg ended with {process.returncode}", stopped)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pi_heif
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFile
 
 from wan_ui.errors import UserError
 from wan_ui.media import picture_colour, picture_files
@@ -140,7 +140,8 @@ def _mend_end(image: Image.Image, content: bytes) -> Image.Image | None:
     """
     if image.format not in ("JPEG", "MPO", "PNG") or image.info.get("interlace"):
         return None
-    image.tile = []  # what is decoded stays, nothing more is tried
+    if isinstance(image, ImageFile.ImageFile):
+        image.tile = []  # what is decoded stays, nothing more is tried
     pixels = np.asarray(image)
     rows = np.flatnonzero(pixels.reshape(len(pixels), -1).any(axis=1))
     missing = len(pixels) - 1 - rows[-1] if len(rows) else len(pixels)

@@ -65,10 +65,11 @@ def _feed(stream: "ffmpeg.nodes.OutputStream", frames: Iterable[np.ndarray]) -> 
             )
         except OSError as error:
             raise UserError(f"ffmpeg could not be started: {error}") from None
+        assert process.stdin is not None, "it is a pipe"
         count = 0
         try:
             for frame in frames:
-                process.stdin.write(memoryview(np.ascontiguousarray(frame)).cast("B"))
+                process.stdin.write(np.ascontiguousarray(frame).data.cast("B"))
                 count += 1
             process.stdin.close()
         except BrokenPipeError:
@@ -167,7 +168,7 @@ def read_frames(path: Path, limit: int = 0) -> tuple[np.ndarray, float]:
                 f"({most / source.fps:.0f} s) can be used: cut it",
                 field="video",
             )
-        content += memoryview(np.ascontiguousarray(frame)).cast("B")
+        content += np.ascontiguousarray(frame).data.cast("B")
         if limit and len(content) == limit * size:
             break
     return np.frombuffer(content, np.uint8).reshape(-1, source.height, source.width, 3), source.fps

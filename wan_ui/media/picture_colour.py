@@ -6,9 +6,11 @@ inverted.
 """
 
 import io
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageCms
+from PIL.TiffImagePlugin import TiffImageFile
 
 from wan_ui.media import hdr
 
@@ -24,7 +26,8 @@ def to_rgb(image: Image.Image, found: dict) -> Image.Image:
         alpha = None
         if isinstance(transparency, int):
             alpha = Image.fromarray(np.where(values == transparency, 0, 255).astype(np.uint8))
-        said = {name: image.info[name] for name in ("icc_profile", "gamma", "srgb") if name in image.info}
+        names = ("icc_profile", "gamma", "srgb")
+        said: dict[str | tuple[int, int], Any] = {name: image.info[name] for name in names if name in image.info}
         image = Image.fromarray(_invert_if_ink(image, eight_bit(values)))
         image.info |= said
     else:
@@ -73,19 +76,20 @@ def eight_bit(values: np.ndarray) -> np.ndarray:
 def _unsigned(image: Image.Image) -> np.ndarray:
     """The numbers of an "I;16", "I" or "F" picture; Pillow reads unsigned 32-bit TIFFs as signed."""
     values = np.asarray(image)
-    signed = image.format == "TIFF" and image.tag_v2.get(_TIFF_SAMPLE_FORMAT, (1,))[0] == 2
+    tags = image.tag_v2 if isinstance(image, TiffImageFile) else {}
+    signed = tags.get(_TIFF_SAMPLE_FORMAT, (1,))[0] == 2
     if image.mode == "I" and image.format == "TIFF" and not signed:
         return values.view(np.uint32)
     if image.mode == "I" and image.format in ("PNG", "PPM"):
         return values.astype(np.uint16)
-    if signed and image.tag_v2.get(_TIFF_BITS, (32,))[0] == 16:
+    if signed and tags.get(_TIFF_BITS, (32,))[0] == 16:
         return values.astype(np.int16)
     return values.astype(np.uint16) if image.mode.startswith("I;16") else values
 
 
 def _invert_if_ink(image: Image.Image, values: np.ndarray) -> np.ndarray:
     """In a TIFF whose zero is white Pillow turns 8-bit numbers round, deeper ones not."""
-    turned = image.format == "TIFF" and image.tag_v2.get(_TIFF_PHOTOMETRIC) == 0
+    turned = isinstance(image, TiffImageFile) and image.tag_v2.get(_TIFF_PHOTOMETRIC) == 0
     return 255 - values if turned else values
 
 
@@ -100,7 +104,8 @@ def _to_srgb(image: Image.Image, found: dict) -> Image.Image:
             source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
             if source.profile.xcolor_space.strip() == _SPACES[image.mode]:
                 target = ImageCms.createProfile("sRGB")
-                return ImageCms.profileToProfile(image, source, target, outputMode="RGB")
+                turned = ImageCms.profileToProfile(image, source, target, outputMode="RGB")
+                return turned or image.convert("RGB")  # None is for a picture that is changed in place
         except (ImageCms.PyCMSError, OSError, ValueError, TypeError, AttributeError):
             pass  # a damaged profile costs a slight tint, not the picture
     gamma = image.info.get("gamma")

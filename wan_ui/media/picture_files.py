@@ -8,6 +8,7 @@ What is no picture is named, so that the person knows what to do instead.
 import io
 import struct
 import zlib
+from typing import Any
 
 from PIL import TiffImagePlugin
 
@@ -101,9 +102,10 @@ def without_metadata(content: bytes) -> bytes:
     return b"".join(kept) + content[place:]
 
 
-def _cut_png(content: bytes) -> tuple[bytes, dict]:
+def _cut_png(content: bytes) -> tuple[bytes, dict[str, Any]]:
     """Chunks in their order with fresh checksums. Where a length is damaged, the next pixels are looked for."""
-    kept, found, place = [PNG], {}, len(PNG)
+    kept, place = [PNG], len(PNG)
+    found: dict[str, Any] = {}
     while place + 8 <= len(content):
         length, kind = struct.unpack(">I4s", content[place : place + 8])
         if not kind.isalpha() or (place + 12 + length > len(content) and kind not in (b"IDAT", b"IEND")):

@@ -108,7 +108,9 @@ def store_wav(path: Path, voice: Voice, target: Path, max_seconds: float = MAX_S
     with wave.open(str(target), "wb") as file:
         for channels, block in _blocks(path, voice.stream, arguments, rate, max_seconds):
             if not file.getnframes():
-                file.setnchannels(channels), file.setsampwidth(2), file.setframerate(rate)
+                file.setnchannels(channels)
+                file.setsampwidth(2)
+                file.setframerate(rate)
             file.writeframes((_clean(block / voice.scale) * 32767).round().astype("<i2").tobytes())
 
 

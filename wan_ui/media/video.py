@@ -88,7 +88,7 @@ def frames(video: Video) -> Iterator[np.ndarray]:
     with tempfile.TemporaryDirectory(prefix="wan-ui-") as folder:
         filters = [_geometry(video), f"scale={video.width}:{video.height}:{EXACT}{_matrix(video)}"]
         if video.colours:
-            measured = _measure(video) if video.colours[1] in hdr.HDR else ()
+            measured = _measure(video, video.colours) if video.colours[1] in hdr.HDR else ()
             (Path(folder) / "colours.cube").write_text(hdr.cube(*video.colours, *measured), encoding="utf-8")
             filters += ["format=gbrp16le", "lut3d=file=colours.cube:interp=tetrahedral"]
         output = ["-f", "rawvideo", "-pix_fmt", "rgba" if video.alpha else "rgb24", "pipe:1"]
@@ -154,7 +154,7 @@ def _size(video: Video) -> tuple[int, int]:
     return width, height
 
 
-def _measure(video: Video) -> tuple[float, float]:
+def _measure(video: Video, colours: tuple[str, str]) -> tuple[float, float]:
     """See `hdr.measure`: of two small frames a second of its beginning."""
     some = "select='isnan(prev_selected_t)+gte(t-prev_selected_t,0.5)'"
     small = f"{some},scale=160:-2:flags=area{_matrix(video)},format=rgb48le"
@@ -167,7 +167,7 @@ def _measure(video: Video) -> tuple[float, float]:
     values = np.frombuffer(content[: len(content) // 6 * 6], "<u2").reshape(-1, 3)
     if not len(values):
         raise _refused(video.path, "has no frames")
-    return hdr.measure(values / 65535.0, *video.colours)
+    return hdr.measure(values / 65535.0, *colours)
 
 
 def _on_white(frame: np.ndarray) -> np.ndarray:

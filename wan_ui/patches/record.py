@@ -132,14 +132,13 @@ def in_source(patch: Patch, checkout: Path) -> str:
         base = checkout.joinpath(*module.split("."))
         file = base / "__init__.py" if base.is_dir() else base.with_suffix(".py")
         try:
-            nodes = ast.parse(file.read_text(encoding="utf-8")).body
+            node: Any = ast.parse(file.read_text(encoding="utf-8"))  # then the class, then the function in it
         except (OSError, SyntaxError) as error:
             return f"{file}: {error}"
         for part in qualified.split("."):
-            node = next((item for item in nodes if getattr(item, "name", None) == part), None)
+            node = next((item for item in node.body if getattr(item, "name", None) == part), None)
             if node is None:
                 return f"{file}: no {qualified}"
-            nodes = node.body
         found = tuple(arg.arg for arg in (*node.args.args, node.args.vararg, node.args.kwarg) if arg is not None)
         if found != parameters:
             return f"{file}: {qualified} takes {found}, expected {parameters}"

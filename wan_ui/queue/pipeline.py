@@ -200,6 +200,15 @@ class Pipeline:
         path = self.clips / job.id / (job.result.clip or "-")
         return path if path.is_file() else None
 
+    def made(self, job: Job) -> Path:
+        """The MP4 of a job that has ended. Raises UserError saying why there is none."""
+        if job.state != "done":
+            raise UserError(job.error or f"the job was {job.state}")
+        path = self.clip(job)
+        if path is None:
+            raise UserError(f"the clip of job {job.id} has been deleted meanwhile")
+        return path
+
     def silent_clip(self, job: Job) -> Path | None:
         """The clip before speech was added to it; of a clip without speech, the clip."""
         path = self.clips / job.id / (job.result.silent or job.result.clip or "-")

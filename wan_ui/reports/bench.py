@@ -78,7 +78,7 @@ def bench(settings: Settings, draft: Draft, clips: int, *, random_weights: bool 
                     raise UserError(f"bench: the job {job.state}: {job.error}")
                 jobs.append(job)
                 seconds.append(time.monotonic() - started)
-                if not read_frames(pipeline.clip(job))[0].std() > 0:
+                if not read_frames(pipeline.made(job))[0].std() > 0:
                     raise UserError("bench: the clip is of one colour: the engine made numbers that are none")
                 started = time.monotonic()
         finally:
