@@ -7,6 +7,7 @@ import imageio_ffmpeg
 import numpy as np
 import pytest
 
+from tests.clips import back_and_forth
 from wan_ui.errors import UserError
 from wan_ui.media import muxer
 
@@ -111,7 +112,7 @@ def test_sound_and_pictures_begin_and_end_within_one_frame(tmp_path, frames, fps
     audio = tone(tmp_path / "voice.wav", seconds)
     count = int(np.ceil(seconds * fps))
     path = tmp_path / "clip.mp4"
-    assert muxer.write_mp4(muxer.back_and_forth(frames, count), path, fps, SETTINGS, audio) == count
+    assert muxer.write_mp4(back_and_forth(frames, count), path, fps, SETTINGS, audio) == count
     assert muxer.read_metadata(path) == SETTINGS
     back, rate = muxer.read_frames(path)
     assert len(back) == count and rate == pytest.approx(fps, rel=1e-4)
@@ -125,7 +126,7 @@ def test_sound_and_pictures_begin_and_end_within_one_frame(tmp_path, frames, fps
 def test_sound_that_begins_late_in_its_file_begins_with_the_first_frame(tmp_path, frames):
     late = tone(tmp_path / "late.mka", 2.0, offset=1.5, codec=("-c:a", "pcm_s16le"))
     path = tmp_path / "clip.mp4"
-    muxer.write_mp4(muxer.back_and_forth(frames, 32), path, 16, audio=late)
+    muxer.write_mp4(back_and_forth(frames, 32), path, 16, audio=late)
     heard = sound_of(path)
     assert np.argmax(np.abs(heard) > 0.2) / 16000 == pytest.approx(1.5, abs=1 / 16)
 
@@ -144,20 +145,20 @@ def test_sound_that_begins_late_in_its_file_begins_with_the_first_frame(tmp_path
 def test_every_kind_of_sound_file_keeps_its_pace(tmp_path, frames, name, codec):
     audio = tone(tmp_path / name, 2.0, rate=44100, channels=2, codec=codec)
     path = tmp_path / "clip.mp4"
-    muxer.write_mp4(muxer.back_and_forth(frames, 32), path, 16, audio=audio)
+    muxer.write_mp4(back_and_forth(frames, 32), path, 16, audio=audio)
     heard = sound_of(path)
     assert abs(len(heard) / 16000 - 2) < 1 / 16
     assert np.argmax(np.abs(heard) > 0.2) / 16000 == pytest.approx(1.5, abs=1 / 16)
 
 
 def test_a_loop_goes_forth_and_back(tmp_path, frames):
-    looped = np.stack(list(muxer.back_and_forth(frames, 40)))
+    looped = np.stack(list(back_and_forth(frames, 40)))
     order = [int(np.abs(frames.astype(int) - one).sum((1, 2, 3)).argmin()) for one in looped.astype(int)]
     assert order == [*range(17), *range(15, -1, -1), *range(1, 8)]
     path = tmp_path / "loop.mp4"
-    assert muxer.write_mp4(muxer.back_and_forth(frames, 40), path, 16) == 40
+    assert muxer.write_mp4(back_and_forth(frames, 40), path, 16) == 40
     assert len(muxer.read_frames(path)[0]) == 40
-    assert len(list(muxer.back_and_forth(frames[:1], 3))) == 3
+    assert len(list(back_and_forth(frames[:1], 3))) == 3
 
 
 def test_frames_are_streamed_and_a_stop_leaves_nothing(tmp_path, frames):

@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
+from tests.clips import back_and_forth
 from tests.conftest import SCRIPTED
 from tests.job_requests import changed
 from tests.lipsync.conftest import tone
@@ -148,7 +149,7 @@ def test_speech_is_added_to_a_file_and_the_model_is_left_alone(pipeline, files, 
 def test_a_voice_shorter_than_the_clip_leaves_the_clip_its_length(pipeline, files, spoken, tmp_path):
     short = write_wav(tmp_path / "word.wav", tone(0.3))
     video = tmp_path / "long.mp4"
-    base = np.stack(list(muxer.back_and_forth(muxer.read_frames(pipeline.silent_clip(spoken))[0], 40)))
+    base = np.stack(list(back_and_forth(muxer.read_frames(pipeline.silent_clip(spoken))[0], 40)))
     muxer.write_mp4(base, video, 25)
     job = pipeline.wait(pipeline.submit(Draft({"audio": str(short), "video": str(video)}, task="lip-sync")))
     assert job.state == "done" and job.error == "", job.error

@@ -130,14 +130,6 @@ def write_mp4(
     return count
 
 
-def back_and_forth(frames: np.ndarray, count: int) -> Iterator[np.ndarray]:
-    """`count` of the frames (T, H, W, 3), played forth and back, neither end twice in a row."""
-    period = max(1, 2 * len(frames) - 2)
-    for index in range(count):
-        place = index % period
-        yield frames[place if place < len(frames) else period - place]
-
-
 def read_metadata(path: Path) -> dict:
     """The settings stored by `write_mp4`. Raises UserError when the file carries none."""
     source = ffmpeg.input(f"file:{path.resolve()}", format="mp4", protocol_whitelist="file,pipe")

@@ -9,6 +9,7 @@ file is read by Wan UI's own reader: the DIT's tensors under their original name
 Remove when: _load_ckpt takes prefixes off and reads without a map.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 
 from wan_ui.patches.record import Patch, is_ours, owner, replace
@@ -22,18 +23,28 @@ def applies(facts, scheme) -> tuple[bool, str]:
 
 
 def apply(_runner) -> None:
-    place, name = owner(TARGET)
+    replace_reader(NAME, TARGET, "dit_original_ckpt", read)
+
+
+def replace_reader(patch_name: str, target: str, key: str, read: Callable[..., dict]) -> None:
+    """Have `read(path, device, sensitive_layer)` read the one safetensors file that the configuration names in `key`;
+    whatever else there is stays upstream's."""
+    place, name = owner(target)
     upstream = getattr(place, name)
 
     def load(self, unified_dtype, sensitive_layer) -> dict:
-        from wan_ui.files.dit_file import read_dit
-
-        path = Path(self.config.get("dit_original_ckpt") or self.model_path)
+        path = Path(self.config.get(key) or self.model_path)
         if not path.is_file() or path.suffix != ".safetensors":
             return upstream(self, unified_dtype, sensitive_layer)
-        return plain(path, read_dit(path), self.device, sensitive_layer)
+        return read(path, self.device, sensitive_layer)
 
-    replace(NAME, TARGET, load)
+    replace(patch_name, target, load)
+
+
+def read(path: Path, device, sensitive_layer) -> dict:
+    from wan_ui.files.dit_file import read_dit
+
+    return plain(path, read_dit(path), device, sensitive_layer)
 
 
 def plain(path: Path, stored: dict, device, sensitive_layer) -> dict:

@@ -15,7 +15,8 @@ Remove when: _load_quant_ckpt leaves `weight_scale` alone and reads ComfyUI's fi
 
 from pathlib import Path
 
-from wan_ui.patches.record import Patch, is_ours, owner, replace
+from wan_ui.patches.bf16_loader import plain, replace_reader
+from wan_ui.patches.record import Patch, is_ours, owner
 
 NAME = "fp8_scales"
 TARGET = "lightx2v.models.networks.base_model:BaseTransformerModel._load_quant_ckpt"
@@ -26,16 +27,7 @@ def applies(facts, scheme) -> tuple[bool, str]:
 
 
 def apply(_runner) -> None:
-    place, name = owner(TARGET)
-    upstream = getattr(place, name)
-
-    def load(self, unified_dtype, sensitive_layer) -> dict:
-        path = Path(self.config.get("dit_quantized_ckpt") or self.model_path)
-        if not path.is_file() or path.suffix != ".safetensors":
-            return upstream(self, unified_dtype, sensitive_layer)
-        return read(path, self.device, sensitive_layer)
-
-    replace(NAME, TARGET, load)
+    replace_reader(NAME, TARGET, "dit_quantized_ckpt", read)
 
 
 def read(path: Path, device, sensitive_layer) -> dict:
@@ -43,7 +35,6 @@ def read(path: Path, device, sensitive_layer) -> dict:
     from wan_ui.files.dit_file import read_dit
     from wan_ui.files.quantise import QUANTISED
     from wan_ui.files.tensors import read_fp8
-    from wan_ui.patches.bf16_loader import plain
 
     tensors, stored = {}, read_dit(path)
     for name in filter(QUANTISED.match, stored):

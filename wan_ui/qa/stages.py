@@ -114,7 +114,7 @@ def find_reference(model: Model, scheme: Scheme, wish: str, report: Report) -> t
             raise
         return None, f"none: {error}"
     try:
-        return compute(engine, model, default_trial(model)), "diffusers in float32 on the same files"
+        return compute(engine, model, default_trial(model)), SAME_FILES
     finally:
         engine.close()
 
