@@ -11,6 +11,7 @@ from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 
 from tests.job_requests import job_request
+from tests.ui.conftest import PATIENCE
 from wan_ui.catalog import load_catalog
 from wan_ui.media import muxer
 from wan_ui.queue.jobs import Job
@@ -22,7 +23,7 @@ REQUEST = job_request(prompt="x")
 
 @pytest.fixture(scope="module")
 def client(app):
-    return Client(app.url, verbose=False)
+    return Client(app.url, verbose=False, httpx_kwargs={"timeout": PATIENCE})
 
 
 def test_generate_makes_a_clip_and_tells_its_settings(client, picture):
@@ -49,7 +50,7 @@ def test_the_example_that_the_page_shows_can_be_called(client):
     (known,) = client.view_api(return_format="dict")["named_endpoints"].values()
     shown = {value["parameter_name"]: value["example_input"] for value in known["parameters"]}
     assert shown["image"]["path"].startswith(client.src) and "github" not in str(shown["audio"])
-    assert httpx.get(shown["image"]["path"]).headers["content-type"] == "image/jpeg"
+    assert httpx.get(shown["image"]["path"], timeout=PATIENCE).headers["content-type"] == "image/jpeg"
     _, settings = client.predict(image=shown["image"], prompt=shown["prompt"], api_name="/generate")
     assert settings["prompt"] == shown["prompt"]
 

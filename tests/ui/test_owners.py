@@ -13,7 +13,7 @@ import pytest
 from playwright.sync_api import expect
 
 from tests.scripted_engine import go_on
-from tests.ui.conftest import card_says, generate, shoot, wait_for_playing
+from tests.ui.conftest import PATIENCE, card_says, generate, shoot, wait_for_playing
 from wan_ui.settings import ROOT, Settings
 from wan_ui.ui.session import identify
 
@@ -86,7 +86,7 @@ def test_a_shared_visitor_sees_no_folder_of_the_server(public_app, open_page, pi
     for name in ("Compare", "Doctor"):
         page.get_by_role("tab", name=name).click()
         page.locator(f"h2:has-text('{name}')").wait_for()
-    shown = page.content() + httpx.get(f"{public_app.url}/config").text
+    shown = page.content() + httpx.get(f"{public_app.url}/config", timeout=PATIENCE).text
     for place in (
         public_app.folder / "outputs",
         ROOT,
@@ -112,7 +112,7 @@ def test_a_shared_visitor_sees_no_folder_of_the_server(public_app, open_page, pi
         assert clip["path"].startswith("/uploads/") and web.get(clip["url"]).headers["content-type"] == "video/mp4"
     outside = ("/uploads/../wan_ui.sqlite", "/uploads/", "clips/../wan_ui.sqlite", "clips/..%2fwan_ui.sqlite", "clips/")
     for place in (*outside, "clips//etc/passwd", "clips"):
-        assert httpx.get(f"{public_app.url}/gradio_api/file={place}").status_code == 403, place
+        assert httpx.get(f"{public_app.url}/gradio_api/file={place}", timeout=PATIENCE).status_code == 403, place
 
 
 def test_a_forged_owner_sees_nothing(public_app, open_page, picture):
@@ -134,14 +134,13 @@ def test_the_command_line_and_the_page_share_one_history_here(open_page, app, pi
     expect(page.locator("#history")).to_contain_text("from the terminal")
 
 
-def test_login(open_page, scripted):
-    app = scripted(WAN_UI_AUTH="ada:secret")
-    assert httpx.get(f"{app.url}/gradio_api/info").status_code == 401
-    assert httpx.get(f"{app.url}/config").status_code == 401
-    answer = httpx.post(f"{app.url}/login", data={"username": "ada", "password": "wrong"})
-    assert answer.status_code == 400
-    answer = httpx.post(f"{app.url}/login", data={"username": "ada", "password": "secret"})
-    assert answer.status_code == 200 and json.loads(answer.text)["success"]
+def test_login(scripted):
+    with httpx.Client(base_url=scripted(WAN_UI_AUTH="ada:secret").url, timeout=PATIENCE) as web:
+        assert web.get("/gradio_api/info").status_code == 401
+        assert web.get("/config").status_code == 401
+        assert web.post("/login", data={"username": "ada", "password": "wrong"}).status_code == 400
+        answer = web.post("/login", data={"username": "ada", "password": "secret"})
+        assert answer.status_code == 200 and json.loads(answer.text)["success"]
 
 
 @pytest.mark.parametrize("forged", [None, "local", {"owner": "local"}, {"owner": ["local"]}, {"owner": "A" * 32}])

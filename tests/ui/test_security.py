@@ -300,9 +300,9 @@ def test_no_request_leaves_the_machine(chromium, app):
     fonts = page.evaluate("[...document.fonts].map(font => font.family)")
     context.close()
     assert elsewhere == [] and not [font for font in fonts if "Inter" in font or "IBM" in font]
-    markup = httpx.get(app.url).text
+    markup = httpx.get(app.url, timeout=PATIENCE).text
     assert "fonts.googleapis.com" not in markup and "cdnjs" not in markup
-    config = json.loads(httpx.get(f"{app.url}/config").text)
+    config = json.loads(httpx.get(f"{app.url}/config", timeout=PATIENCE).text)
     assert config["analytics_enabled"] is False and config.get("is_space") in (False, None)
 
 
