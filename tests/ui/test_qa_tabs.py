@@ -1,6 +1,7 @@
 """The Compare and Doctor tabs, in a real browser; the scripted engine's clips zoom as far as their seed says."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 from playwright.sync_api import Page, expect
@@ -11,6 +12,7 @@ from wan_ui.machine.probes import PROBES
 from wan_ui.machine.probing import run
 from wan_ui.machine.shapes import default_shapes
 from wan_ui.settings import Settings
+from wan_ui.ui import doctor_tab
 
 
 @pytest.fixture(scope="module")
@@ -151,6 +153,16 @@ def test_the_doctor_names_what_is_wrong(open_page, qa_app):
         link.click()
     text = download.value.path().read_text()
     assert "**First failing: dit low**" in text and str(qa_app.folder) not in text
+
+
+def test_a_report_that_ends_while_the_board_is_drawn_is_looked_at_again(monkeypatch):
+    running = [True]
+    monkeypatch.setattr(doctor_tab, "identify", lambda *values: ({}, "local"))
+    monkeypatch.setattr(doctor_tab, "PIPELINE", SimpleNamespace(settings=Settings()))
+    monkeypatch.setattr(doctor_tab, "busy", lambda: bool(running))
+    monkeypatch.setattr(doctor_tab, "board_html", lambda allowed: f"running: {running.pop()}")
+    board, timer = doctor_tab.look({})
+    assert board == "running: True" and timer.active
 
 
 def test_a_patch_is_left_out_by_a_new_worker(open_page, qa_app):

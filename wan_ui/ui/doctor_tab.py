@@ -99,7 +99,8 @@ def build_doctor_tab(browser: gr.BrowserState) -> Callable[[gr.Tab, dict], None]
 def look(browser: dict) -> list:
     """Updates: board, timer."""
     _, owner = identify(browser, PIPELINE.settings)
-    return [board_html(owner == "local"), gr.Timer(LOOK, active=busy())]
+    active = busy()  # asked first: what ends while the board is drawn is drawn by another look
+    return [board_html(owner == "local"), gr.Timer(LOOK, active=active)]
 
 
 def busy() -> bool:
