@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Literal, TypedDict, Unpack
 
 import gradio as gr
-from gradio.blocks import Block
+from gradio.components import Component
 from gradio.events import Dependency
 
 Answer = dict[str, Any]  # name of a part of the page -> the update of its component, or its value
@@ -17,15 +17,13 @@ class Options(TypedDict, total=False):
     api_visibility: Literal["public", "private", "undocumented"]
     preprocess: bool
     show_progress: Literal["full", "minimal", "hidden"]
-    show_progress_on: list[Block]
-    queue: bool
+    show_progress_on: list[Component]
     trigger_mode: Literal["once", "multiple", "always_last"] | None
     concurrency_limit: int | None
     concurrency_id: str
-    js: str
 
 
-def in_order(answer: Answer, parts: Collection[str]) -> list:
+def in_order(answer: Answer, parts: Collection[str]) -> list[Any]:
     """The updates in the order of `parts`; what is not named stays as it is. Raises KeyError for an unknown name."""
     if unknown := [name for name in answer if name not in parts]:
         raise KeyError(f"the answer names {', '.join(unknown)}; the event's outputs are {', '.join(parts)}")
@@ -35,18 +33,24 @@ def in_order(answer: Answer, parts: Collection[str]) -> list:
 def connect(
     listen: Callable[..., Dependency],
     handler: Callable[..., Answer],
-    inputs: Sequence[Block],
-    parts: Mapping[str, Block],
+    inputs: Sequence[Component],
+    parts: Mapping[str, Component],
+    js: str | None = None,
     **options: Unpack[Options],
 ) -> Dependency:
-    """Let `handler` answer the event. listen: a component's listener, as `button.click`; parts: its outputs by name."""
+    """Let `handler` answer the event.
+
+    listen  a component's listener, as `button.click`
+    parts   the outputs by name
+    js      a function of the inputs in the browser, which gives what is sent
+    """
 
     @functools.wraps(handler)  # Gradio looks at what a handler takes
-    def listed(*args, **kwargs):
+    def listed(*args: Any, **kwargs: Any) -> Any:
         updates = in_order(handler(*args, **kwargs), parts)
         return updates if len(updates) != 1 else updates[0]
 
-    return listen(listed, list(inputs), list(parts.values()), **options)
+    return listen(listed, list(inputs), list(parts.values()), js=js, **options)
 
 
 def on(listeners: Sequence[Callable[..., Dependency]]) -> Callable[..., Dependency]:

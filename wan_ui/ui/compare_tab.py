@@ -18,6 +18,7 @@ from wan_ui.queue.intake import Draft
 from wan_ui.queue.jobs import Job
 from wan_ui.queue.pipeline import PIPELINE
 from wan_ui.request import UNKNOWN
+from wan_ui.ui.answers import Answer, Options, connect
 from wan_ui.ui.comparisons import COMPARISONS, Comparison
 from wan_ui.ui.history import LIMIT
 from wan_ui.ui.markup import file_url, speaks, spent, text, title, wide_table
@@ -39,7 +40,7 @@ WAIT = 1.0  # seconds between looks at a grid's jobs or a comparison
 AT_ONCE = 0.7  # seconds that a short comparison is waited for
 
 
-def build_compare_tab(browser: gr.BrowserState) -> Callable[[gr.Tab, dict], None]:
+def build_compare_tab(browser: gr.BrowserState) -> Callable[[gr.Tab, Options], None]:
     """Builds; what it gives connects: it takes the tab, and what every private event of the page is given."""
     state, timer = gr.State(NOTHING), gr.Timer(WAIT, active=False)
     with gr.Column(elem_id="compare", elem_classes="w-panel w-part"):
@@ -47,55 +48,58 @@ def build_compare_tab(browser: gr.BrowserState) -> Callable[[gr.Tab, dict], None
         message = gr.HTML("", elem_id="compare-message", js_on_load=MESSAGE, apply_default_css=False)
         player = gr.HTML("", elem_id="compare-player", js_on_load=SCRIPT, apply_default_css=False)
 
-    def wire(tab: gr.Tab, plain: dict) -> None:
-        shown = [player, message, timer, state]
-        tab.select(choices, [browser, state], [picker, timer], **plain)
-        picker.compare(show, [browser, state], shown, **plain)
-        picker.picked(lambda: "", None, message, **plain)
-        picker.grid(run_grid, [browser, state], shown, **plain)
-        timer.tick(observe_grid, [browser, state], [*shown, picker], **{**plain, "trigger_mode": "once"})
-        player.export(export, [browser, state], shown, **plain)
+    def wire(tab: gr.Tab, plain: Options) -> None:
+        shown = {"player": player, "message": message, "timer": timer, "state": state}
+        choose = {"picker": picker, "timer": timer}
+        once: Options = {**plain, "trigger_mode": "once"}
+        connect(tab.select, choices, [browser, state], choose, **plain)
+        connect(picker.compare, show, [browser, state], shown, **plain)
+        connect(picker.picked, lambda: {"message": ""}, [], {"message": message}, **plain)
+        connect(picker.grid, run_grid, [browser, state], shown, **plain)
+        connect(timer.tick, observe_grid, [browser, state], {**shown, "picker": picker}, **once)
+        connect(player.export, export, [browser, state], shown, **plain)
 
     return wire
 
 
 @guard
-def choices(browser: dict, state: dict) -> list:
-    """Updates: picker, timer."""
+def choices(browser: dict, state: dict) -> Answer:
     _, owner = identify(browser, PIPELINE.settings)
-    return [picker_html(owner, state["shown"]), gr.Timer(WAIT, active=bool(state["waiting"] or state["wanted"]))]
+    making = bool(state["waiting"] or state["wanted"])
+    return {"picker": picker_html(owner, state["shown"]), "timer": gr.Timer(WAIT, active=making)}
 
 
 @guard
-def show(browser: dict, state: dict, event: gr.EventData) -> list:
-    """Updates: player, message, timer, state."""
+def show(browser: dict, state: dict, event: gr.EventData) -> Answer:
     _, owner = identify(browser, PIPELINE.settings)
     return _shown(texts_of_event(event, "jobs"), owner, state)
 
 
-def _shown(jobs: list[str], owner: str, state: dict) -> list:
+def _shown(jobs: list[str], owner: str, state: dict) -> Answer:
     state["shown"], state["waiting"], state["wanted"] = jobs[:MOST], [], "show"
     return _look(owner, state)
 
 
-def _look(owner: str, state: dict) -> list:
-    """Ask for what is wanted. Updates: player, message, timer, state. While it is made the timer asks again."""
+def _look(owner: str, state: dict) -> Answer:
+    """Ask for what is wanted. While it is made the timer asks again."""
     export = state["wanted"] == "export"
+    emptied = {} if export else {"player": ""}
     try:
         jobs = _finished(state["shown"], owner)
         folder = PIPELINE.clips / jobs[0].id / "compare" if export else None
         comparison = COMPARISONS.ask(owner, _clips(jobs), folder)
         comparison.ended.wait(AT_ONCE)
         if comparison.active:
-            return [gr.skip() if export else "", _measuring(comparison), gr.Timer(WAIT, active=True), state]
+            asking = gr.Timer(WAIT, active=True)
+            return {**emptied, "message": _measuring(comparison), "timer": asking, "state": state}
         if comparison.state != "done":
             raise UserError(comparison.words or "compare: it was given up; press the button again")
     except UserError as error:
         state["wanted"] = ""
-        return [gr.skip() if export else "", complaint(error), gr.Timer(active=False), state]
+        return {**emptied, "message": complaint(error), "timer": gr.Timer(active=False), "state": state}
     state["wanted"] = ""
-    player = gr.skip() if export else player_html(jobs, comparison.result)
-    return [player, _links(comparison.result["files"]), gr.Timer(active=False), state]
+    player = {} if export else {"player": player_html(jobs, comparison.result)}
+    return {**player, "message": _links(comparison.result["files"]), "timer": gr.Timer(active=False), "state": state}
 
 
 def _measuring(comparison: Comparison) -> str:
@@ -105,7 +109,7 @@ def _measuring(comparison: Comparison) -> str:
 
 
 @guard
-def run_grid(browser: dict, state: dict, event: gr.EventData) -> list:
+def run_grid(browser: dict, state: dict, event: gr.EventData) -> Answer:
     """The first chosen clip again, with its seed, in every ticked scheme that it was not made in."""
     _, owner = identify(browser, PIPELINE.settings)
     jobs, schemes = texts_of_event(event, "jobs"), texts_of_event(event, "schemes")
@@ -122,9 +126,9 @@ def run_grid(browser: dict, state: dict, event: gr.EventData) -> list:
     except UserError as error:
         for job in submitted:
             PIPELINE.cancel(job, owner)
-        return [gr.skip(), complaint(error), gr.skip(), state]
+        return {"message": complaint(error), "state": state}
     state["waiting"] = [first.id, *submitted]
-    return [gr.skip(), _progress(state, owner), gr.Timer(WAIT, active=True), state]
+    return {"message": _progress(state, owner), "timer": gr.Timer(WAIT, active=True), "state": state}
 
 
 def _again(job: Job, scheme: str) -> Draft:
@@ -144,19 +148,19 @@ def _again(job: Job, scheme: str) -> Draft:
 
 
 @guard
-def observe_grid(browser: dict, state: dict) -> list:
-    """Updates: player, message, timer, state, picker. When all jobs have ended, those that are done are compared."""
+def observe_grid(browser: dict, state: dict) -> Answer:
+    """When all jobs have ended, those that are done are compared."""
     _, owner = identify(browser, PIPELINE.settings)
     if not state["waiting"]:
-        return [*_look(owner, state), gr.skip()]
+        return _look(owner, state)
     jobs = [job for job in (PIPELINE.job(job_id, owner) for job_id in state["waiting"]) if job]
     if any(job.active for job in jobs):
-        return [gr.skip(), _progress(state, owner), gr.skip(), state, gr.skip()]
+        return {"message": _progress(state, owner), "state": state}
     failed = [f"{job.request.sampling.scheme}: {job.error or job.state}" for job in jobs if PIPELINE.clip(job) is None]
-    updates = _shown([job.id for job in jobs if PIPELINE.clip(job) is not None], owner, state)
-    if failed and not updates[1]:
-        updates[1] = complaint(UserError("; ".join(failed)))
-    return [*updates, picker_html(owner, state["shown"])]
+    answer = _shown([job.id for job in jobs if PIPELINE.clip(job) is not None], owner, state)
+    if failed and not answer["message"]:
+        answer["message"] = complaint(UserError("; ".join(failed)))
+    return {**answer, "picker": picker_html(owner, state["shown"])}
 
 
 def _progress(state: dict, owner: str) -> str:
@@ -169,8 +173,8 @@ def _progress(state: dict, owner: str) -> str:
 
 
 @guard
-def export(browser: dict, state: dict) -> list:
-    """Updates: player, message with links to the files, timer, state. They lie in the first clip's own folder."""
+def export(browser: dict, state: dict) -> Answer:
+    """The message has links to the files, which lie in the first clip's own folder."""
     _, owner = identify(browser, PIPELINE.settings)
     state["wanted"] = "export"
     return _look(owner, state)
@@ -262,10 +266,11 @@ def player_html(jobs: list[Job], result: dict) -> str:
     frames = min(len(pair.psnr) for pair in pairs)
     (width, height), fps = result["size"], result["fps"]
     clips = "".join(
-        f'<figure class="w-cmp-clip"><video src="{text(file_url(PIPELINE.clip(job)))}" muted playsinline '
+        f'<figure class="w-cmp-clip"><video src="{text(file_url(clip))}" muted playsinline '
         f'preload="auto" style="aspect-ratio:{width}/{height}" aria-label="{text(name)}"></video>'
         f"<figcaption>{text(name)}</figcaption></figure>"
         for job, name in zip(jobs, names, strict=True)
+        if (clip := PIPELINE.clip(job))
     )
     modes = "".join(
         f'<button type="button" class="w-button" data-mode-is="{mode}" aria-pressed="false">{words}</button>'

@@ -15,6 +15,7 @@ import time
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from wan_ui.errors import UserError
 from wan_ui.settings import ROOT, child_environment
@@ -116,7 +117,8 @@ def run(comparison: Comparison) -> None:
         )
         watcher = threading.Thread(target=_watch, args=(comparison, process), daemon=True)
         watcher.start()
-        answer: dict = {}
+        assert process.stdin and process.stdout  # both are pipes
+        answer: dict[str, Any] = {}
         try:
             json.dump(comparison.request, process.stdin)
             process.stdin.close()

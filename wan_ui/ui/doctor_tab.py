@@ -21,6 +21,7 @@ from wan_ui.queue.pipeline import PIPELINE
 from wan_ui.reports import doctor
 from wan_ui.scrub import scrub
 from wan_ui.settings import ROOT, Settings, child_environment, split_names
+from wan_ui.ui.answers import Answer, Options, connect
 from wan_ui.ui.markup import data_url, text, wide_table
 from wan_ui.ui.refusals import complaint, guard
 from wan_ui.ui.session import for_visitor, identify
@@ -81,26 +82,27 @@ class Child:
 PROBING, REPORTING = Child("probe"), Child("doctor")
 
 
-def build_doctor_tab(browser: gr.BrowserState) -> Callable[[gr.Tab, dict], None]:
+def build_doctor_tab(browser: gr.BrowserState) -> Callable[[gr.Tab, Options], None]:
     """Builds; what it gives connects: it takes the tab, and what every private event of the page is given."""
     timer = gr.Timer(LOOK, active=False)
     with gr.Column(elem_classes="w-panel w-part"):
         board = gr.HTML("", elem_id="doctor", js_on_load=SCRIPT, apply_default_css=False)
 
-    def wire(tab: gr.Tab, plain: dict) -> None:
-        tab.select(look, browser, [board, timer], **plain)
-        timer.tick(look, browser, [board, timer], **{**plain, "trigger_mode": "once"})
-        board.ask(ask, browser, [board, timer], **plain)
+    def wire(tab: gr.Tab, plain: Options) -> None:
+        shown = {"board": board, "timer": timer}
+        once: Options = {**plain, "trigger_mode": "once"}
+        connect(tab.select, look, [browser], shown, **plain)
+        connect(timer.tick, look, [browser], shown, **once)
+        connect(board.ask, ask, [browser], shown, **plain)
 
     return wire
 
 
 @guard
-def look(browser: dict) -> list:
-    """Updates: board, timer."""
+def look(browser: dict) -> Answer:
     _, owner = identify(browser, PIPELINE.settings)
     active = busy()  # asked first: what ends while the board is drawn is drawn by another look
-    return [board_html(owner == "local"), gr.Timer(LOOK, active=active)]
+    return {"board": board_html(owner == "local"), "timer": gr.Timer(LOOK, active=active)}
 
 
 def busy() -> bool:
@@ -109,12 +111,12 @@ def busy() -> bool:
 
 
 @guard
-def ask(browser: dict, event: gr.EventData) -> list:
+def ask(browser: dict, event: gr.EventData) -> Answer:
     """A button of the tab. Only the person at this machine may start anything."""
     _, owner = identify(browser, PIPELINE.settings)
     if owner != "local":
         words = complaint(UserError("doctor: only the person at this machine may start this"))
-        return [words + board_html(False), gr.skip()]
+        return {"board": words + board_html(False)}
     match text_of_event(event, "what"):
         case "stages" if PIPELINE.examination.state not in ("waiting", "running"):
             PIPELINE.examine()
@@ -125,7 +127,7 @@ def ask(browser: dict, event: gr.EventData) -> list:
         case "patches":
             known = [patch.name for patch in PATCHES]
             PIPELINE.leave_out(",".join(name for name in texts_of_event(event, "off") if name in known))
-    return [board_html(True), gr.Timer(LOOK, active=True)]
+    return {"board": board_html(True), "timer": gr.Timer(LOOK, active=True)}
 
 
 # ---------------------------------------------------------------- markup

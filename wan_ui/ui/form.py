@@ -40,7 +40,7 @@ def read(
     """The fields as the browser sent them; of a file its path, of what is no value nothing."""
     texts = {"picture": _path(picture), "prompt": prompt, "size": size, "voice": _path(voice)}
     numbers = {"frames": frames, "steps": steps, "fps": fps, "seed": seed}
-    values = {name: value for name, value in texts.items() if isinstance(value, str)}
+    values: dict[str, Any] = {name: value for name, value in texts.items() if isinstance(value, str)}
     values |= {name: value for name, value in numbers.items() if isinstance(value, int | float) and abs(value) < 2**53}
     return {name: values.get(name) for name in FIELDS}
 

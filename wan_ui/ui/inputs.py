@@ -2,6 +2,7 @@
 
 import io
 from dataclasses import dataclass
+from typing import Any
 
 import gradio as gr
 
@@ -44,7 +45,7 @@ class Inputs:
     filled: gr.Number
     seen: gr.Number
 
-    def held(self) -> list:
+    def held(self) -> list[gr.components.Component]:
         """The form's values, in the order of `form.FIELDS`."""
         return [self.picture, self.prompt, self.size, self.frames, self.steps, self.fps, self.seed, self.voice.audio]
 
@@ -185,12 +186,11 @@ def model_updates(
     }
 
 
-def scheme_choices(model: Model, schemes: list[Scheme], scheme: str) -> dict:
+def scheme_choices(model: Model, schemes: list[Scheme], scheme: str) -> dict[str, Any]:
     """Choices and value of the scheme box: `scheme` if it is offered, else the model's default or the first."""
     names = [entry.name for entry in schemes]
-    if scheme not in names:
-        scheme = model.default_scheme if model.default_scheme in names else names[0] if names else None
-    return {"choices": _schemes(schemes), "value": scheme}
+    wished = [name for name in (scheme, model.default_scheme, *names) if name in names]
+    return {"choices": _schemes(schemes), "value": wished[0] if wished else None}
 
 
 def phrases_html(model: Model) -> str:

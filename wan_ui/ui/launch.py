@@ -23,10 +23,11 @@ def launch(page: gr.Blocks, settings: Settings, clips_folder: str) -> None:
     server.install(settings, lambda app: Guard(app, settings))
     page.queue(max_size=None)
     page._queue.sleep_when_free = 0.02  # seconds between looks at it; 0.001, its own, is 5 % of a core for an idle app
+    name, _, password = settings.auth.partition(":")
     page.launch(
         server_name=f"[{settings.host}]" if ":" in settings.host else settings.host,
         server_port=settings.port,
-        auth=tuple(settings.auth.split(":", 1)) if settings.auth else None,
+        auth=(name, password) if settings.auth else None,
         # Every clip lies under an id that cannot be guessed; the examples are everybody's.
         allowed_paths=[clips_folder, str(examples.FOLDER)],
         max_file_size=f"{settings.max_upload_mb}mb",

@@ -6,18 +6,17 @@ which `inspect` tells, it leaves that. So for the time of the import no componen
 
 import inspect
 import sys
+from typing import Any
+from unittest import mock
 
 _getfile = inspect.getfile
 
 
-def _no_source(thing: object) -> str:
+def _no_source(thing: Any) -> str:
     if sys._getframe(1).f_code.co_name == "create_or_modify_pyi":
         raise OSError("no stub file is wanted")
-    return _getfile(thing)  # type: ignore[arg-type]
+    return _getfile(thing)
 
 
-inspect.getfile = _no_source
-try:
+with mock.patch.object(inspect, "getfile", _no_source):
     import gradio  # noqa: F401
-finally:
-    inspect.getfile = _getfile

@@ -179,11 +179,12 @@ def _others(entries: list[loras.LoraEntry], model: Model, settings: Settings) ->
 
 def _row(spec: LoraSpec, entries: list[loras.LoraEntry], model: Model, match: LoraMatch | None) -> str:
     file = text(spec.file)
-    notes, extras = [], ""
+    notes: list[str] = []
+    extras, entry = "", None
     try:
         entry = loras.find(spec.file, entries)
     except UserError as error:
-        entry, trouble = None, [str(error).removeprefix("loras: ")]
+        trouble = [str(error).removeprefix("loras: ")]
     else:
         reason = refused(entry, model)
         trouble = [reason] if reason else loras.warnings(spec, entry)

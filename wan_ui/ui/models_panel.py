@@ -252,7 +252,7 @@ def download_html(status: DownloadStatus, catalog: dict[str, Model], *, fetch: b
         return _download("work", f"Downloading {name}", "asking for sizes", '<div class="w-bar open"><i></i></div>')
     if status.state == "running":
         timing = f"{status.done / 1e9:.2f} of {status.total / 1e9:.2f} GB"
-        if status.pace:
+        if status.pace and status.left is not None:
             timing += f" · {_size(int(status.pace))}/s · about {seconds(status.left)} left"
         percent = 100 * status.done / max(status.total, 1)
         bar = (

@@ -108,16 +108,19 @@ def build_ui(settings: Settings) -> gr.Blocks:
         fills = [connect(page.load, observe.arrive, [browser, view], whole, **in_order)]  # starts the timer
         connect(timer.tick, observe.look, [browser, view], observed, **once)
 
+        files_change = [inputs.picture.change, inputs.voice.audio.change]
         form = [browser, view, inputs.model, inputs.scheme, *inputs.held(), inputs.turn]
         sent = {**picture_note, **voice_note, **observed}
         pressed = connect(inputs.generate.click, submit.submit, form, sent, js=stamp, **light)
         pressed.then(None, js="() => wanUi.answered()", **silent)
         connect(inputs.cancel.click, submit.cancel, [browser, view], observed, **light)
-        example: Options = {**in_order, "trigger_mode": "once", "js": stamp}
-        fills.append(connect(samples.cards.select, submit.run_example, [browser, view, inputs.turn], whole, **example))
+        example: Options = {**in_order, "trigger_mode": "once"}
+        press = [browser, view, inputs.turn]
+        fills.append(connect(samples.cards.select, submit.run_example, press, whole, js=stamp, **example))
         # Not `prompt.change`, which every key is.
+        settings_change = [inputs.size.change, inputs.frames.change, inputs.steps.change, inputs.fps.change]
         connect(
-            on([part.change for part in inputs.held() if part is not inputs.prompt] + [inputs.prompt.blur]),
+            on([*settings_change, inputs.seed.change, *files_change, inputs.prompt.blur]),
             changing.remember,
             [browser, view, *inputs.held(), inputs.seen, inputs.turn],
             observed,
@@ -134,9 +137,8 @@ def build_ui(settings: Settings) -> gr.Blocks:
             {"picture": inputs.picture, "crop": inputs.crop, **picture_note},
             **latest,
         )
-        changes = [inputs.voice.audio.change, inputs.picture.change, inputs.size.change, inputs.model.change]
         connect(
-            on([*changes, result.change]),
+            on([*files_change, inputs.size.change, inputs.model.change, result.change]),
             changing.check_face,
             [browser, view, inputs.voice.audio, inputs.picture, inputs.size, inputs.model],
             voice_note,

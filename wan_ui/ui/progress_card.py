@@ -94,7 +94,7 @@ def _running(job: Job, history: list[Job], queued: int) -> str:
     now = time.monotonic()
     expected = estimate.reference(history, job.request)
     left = estimate.eta(job, expected, now)
-    timing = seconds(max(now - job.began, 0.0))
+    timing = seconds(max(now - (job.began or now), 0.0))
     if left is not None:
         timing += f" · about {seconds(left) if left >= 1 else 'a moment'} left"
     step = job.progress

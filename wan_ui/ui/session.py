@@ -18,13 +18,13 @@ from wan_ui.ui.visitor import is_loopback
 
 # Not a secret: local storage is readable in its own browser anyway. Fixed, so that a restart of the
 # app can still read what the browser kept.
-STORAGE = {"storage_key": "wan-ui", "secret": "wan-ui-browser-state"}
+KEY, SECRET = "wan-ui", "wan-ui-browser-state"
 TOKEN = re.compile(r"[0-9a-f]{32}")
 NOTHING = {"owner": "", "job": "", "follow": [], "loras": [], "form": {}}
 
 
 def browser_state() -> gr.BrowserState:
-    return gr.BrowserState(dict(NOTHING), **STORAGE)
+    return gr.BrowserState(dict(NOTHING), storage_key=KEY, secret=SECRET)
 
 
 def is_local(settings: Settings) -> bool:

@@ -155,9 +155,8 @@ def arrive(browser: dict, view: View) -> Answer:
 def _first_choice(kept: dict, owner: str) -> tuple[str, str] | None:
     """Model and scheme of a new page: what was chosen in this browser, else what is loaded, else the default."""
     usable, status = models_panel.usable(PIPELINE.settings), PIPELINE.model
-    loaded = status.kept[:2] or (status.model, status.scheme)
-    wishes = [(kept.get("model"), kept.get("scheme"))]
-    wishes += [loaded] if owner == "local" else []
+    wishes: list[tuple[Any, ...]] = [(kept.get("model"), kept.get("scheme"))]
+    wishes += [status.kept[:2] or (status.model, status.scheme)] if owner == "local" else []
     wishes += [(PIPELINE.settings.model, PIPELINE.settings.scheme), *((name, "") for name in usable)]
     return next(((name, str(scheme)) for name, scheme in wishes if isinstance(name, str) and name in usable), None)
 
