@@ -81,14 +81,11 @@ def apply_all(
 
 
 def report(facts: Facts, scheme: Scheme, checkout: Path | None) -> list[dict]:
-    """One entry per patch for `python -m wan_ui patches --json`."""
+    """One entry per patch for `python -m wan_ui patches --json`. target_wrong: "" unless it is not as expected."""
     entries = []
     for patch in PATCHES:
         needed, why = patch.applies(facts, scheme)
-        if checkout is None:
-            target_found = "not checked: no LightX2V here"
-        else:
-            target_found = in_source(patch, checkout) or "yes"
+        wrong = in_source(patch, checkout) if checkout is not None else ""
         entries.append(
             {
                 "name": patch.name,
@@ -96,7 +93,8 @@ def report(facts: Facts, scheme: Scheme, checkout: Path | None) -> list[dict]:
                 "target": patch.target,
                 "applies": needed,
                 "why": why,
-                "target_found": target_found,
+                "target_found": "not checked: no LightX2V here" if checkout is None else wrong or "yes",
+                "target_wrong": wrong,
                 "symptom": patch.paragraph("Symptom"),
                 "mechanism": patch.paragraph("Mechanism"),
                 "remove_when": patch.remove_when,

@@ -123,8 +123,8 @@ def patches(settings: Settings) -> list[dict]:
         if entry["applies"] and entry["name"] in off:
             state = "off"
         outcome = seen.get(entry["name"], {"state": state, "why": entry["why"], "figures": ""})
-        if entry["target_found"] not in ("yes", "not checked: no LightX2V here"):
-            outcome = {"state": "failed", "why": entry["target_found"], "figures": ""}
+        if entry["target_wrong"]:
+            outcome = {"state": "failed", "why": entry["target_wrong"], "figures": ""}
         entries.append(
             {
                 "name": entry["name"],
