@@ -47,9 +47,14 @@ class Paths:
     loras: tuple[Path, ...] = ()
 
 
+def lacks_gpu(model: Model) -> bool:
+    """Whether no download would help."""
+    return model.needs_gpu and not nvidia_gpu()
+
+
 def availability(model: Model, scheme: Scheme, settings: Settings, engine: str = "auto") -> str:
     """ "" when the model can be used with the scheme, else the reason in a few words. Cheap; derives nothing."""
-    if model.needs_gpu and not nvidia_gpu():
+    if lacks_gpu(model):
         return "needs a CUDA GPU"
     if model.needs_gpu and driver_fault():
         return f"the GPU's driver does not answer: {driver_fault()}"

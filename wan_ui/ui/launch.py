@@ -1,6 +1,7 @@
 """The page is served: in a thread, on the machine's own terms (server.py), behind the guard (security.py)."""
 
 import logging
+import threading
 from pathlib import Path
 
 import gradio as gr
@@ -20,7 +21,8 @@ def launch(page: gr.Blocks, settings: Settings, clips_folder: str) -> None:
     harden()
     folder = Path(get_upload_folder())
     uploads.keep_clean(folder, ours=folder.is_relative_to(settings.outputs))
-    server.install(settings, lambda app: Guard(app, settings))
+    ready = threading.Event()
+    server.install(settings, lambda app: Guard(app, settings, ready))
     page.queue(max_size=None)
     page._queue.sleep_when_free = 0.02  # seconds between looks at it; 0.001, its own, is 5 % of a core for an idle app
     name, _, password = settings.auth.partition(":")
@@ -46,4 +48,5 @@ def launch(page: gr.Blocks, settings: Settings, clips_folder: str) -> None:
         quiet=True,
         prevent_thread_lock=True,
     )
+    ready.set()
     print(f"Wan UI: {page.local_url}", flush=True)

@@ -51,6 +51,7 @@ class Offer:
     model: Model
     scheme: Scheme
     reason: str
+    lacks_gpu: bool
     files: dict[str, Path | None]
 
     @property
@@ -77,6 +78,7 @@ def _offers(settings: Settings, _: int) -> list[Offer]:
             model,
             scheme,
             places.availability(model, scheme, settings, engine),
+            places.lacks_gpu(model),
             places.files(model, scheme, settings, engine),
         )
         for model in load_catalog(settings.catalog).values()
@@ -145,7 +147,7 @@ def _row(
     elif offer.missing and not model.embedded and fetch:
         size = places.gigabytes(model, offer.missing)
         question = f"Download {size} into {settings.models if own else 'the models folder'}?"
-        if offer.reason == "needs a CUDA GPU":
+        if offer.lacks_gpu:
             question = f"This machine has no CUDA GPU that could run it. {question}"
         buttons.append(_button("download_model", f"Download {size}", model, scheme, question, download.active))
     about = [_about(model, scheme, settings)]

@@ -73,7 +73,7 @@ def job_card(
         kind = "bad" if trouble else "good"
         see = f'<button type="button" class="w-button" data-see="{job.id}">Show it</button>' if unseen else ""
         title, note = (f"Done in {seconds(spent(job))}", " · ".join(parts) + " s") if parts else ("Done", "")
-        return _card(kind, title, see, _note(note) + trouble)
+        return _card(kind, title, body=_note(note) + trouble, button=see)
     kind = "idle" if job.state == "cancelled" else "bad"
     title = {"failed": "This clip failed", "cancelled": "Cancelled", "interrupted": "Interrupted"}[job.state]
     return _card(kind, title, body=_note(problem(job), bad=kind == "bad"))
@@ -147,10 +147,10 @@ def _note(words: str, bad: bool = False) -> str:
     return f'<p class="w-note{" bad" if bad else ""}">{text(words)}</p>' if words else ""
 
 
-def _card(kind: str, title: str, timing: str = "", body: str = "") -> str:
-    """timing: at the right, plain words or markup of ours."""
+def _card(kind: str, title: str, timing: str = "", body: str = "", button: str = "") -> str:
+    """At the right stands `timing`, or a button; body and button are markup."""
     return (
         f'<div class="w-card-top"><span class="w-dot {kind}"></span>'
         f'<h2 class="w-card-title" role="status">{text(title)}</h2>'
-        f'<span class="w-timing">{timing if timing.startswith("<button") else text(timing)}</span></div>{body}'
+        f'<span class="w-timing">{button or text(timing)}</span></div>{body}'
     )

@@ -20,6 +20,7 @@ import json
 import logging
 import os
 import re
+import threading
 import time
 from pathlib import Path
 from urllib.parse import quote
@@ -188,8 +189,9 @@ def _check_names(values) -> None:
 class Guard:
     """ASGI application in front of Gradio's."""
 
-    def __init__(self, app, settings: Settings):
-        self.app, self.settings = app, settings
+    def __init__(self, app, settings: Settings, ready: threading.Event):
+        """ready: events are answered, which they are not yet in the moment in which the port is."""
+        self.app, self.settings, self.ready = app, settings, ready
         self.page_policy = PAGE_POLICY + (SPACES if get_space() else "")
         self.told: set[str] = set()  # each reason is logged once
 
@@ -200,6 +202,9 @@ class Guard:
             return
         try:
             scope, receive = await self._checked(scope, receive)
+            if scope["method"] == "GET" and scope["path"] == "/" and not self.ready.is_set():
+                wait = PlainTextResponse("Wan UI is starting ...", 503, {"refresh": "1", "retry-after": "1"})
+                return await wait(scope, receive, self._answering(scope, send))
         except (Refused, body.BodyRefused) as error:
             answer = PlainTextResponse(str(error), error.status, {"connection": "close"})
             return await answer(scope, receive, self._answering(scope, send))
