@@ -8,7 +8,8 @@ import pytest
 from tests import lora_files
 from wan_ui.catalog import load_catalog
 from wan_ui.errors import UserError
-from wan_ui.queue.words import load_table, read, read_for
+from wan_ui.queue.word_table import load_table
+from wan_ui.queue.words import read, read_for
 from wan_ui.request import LoraSpec
 from wan_ui.settings import ROOT, Settings, load_settings
 

@@ -10,22 +10,18 @@ they are. The table's first lines explain its format.
 """
 
 import re
-import tomllib
 import unicodedata
 from dataclasses import dataclass
-from functools import lru_cache
-from pathlib import Path
 
 from wan_ui.catalog import Model
-from wan_ui.errors import UserError
 from wan_ui.loras import trigger_words
+from wan_ui.queue.phrases import JOINS, TOKEN, Phrase, Token, find, phrase_of, stem, tokens_of
+from wan_ui.queue.word_table import Meaning, Table, load_table
 from wan_ui.request import LoraSpec
 from wan_ui.settings import Settings
 
-PARTS = ("camera", "motion", "light")
 LONGEST = 40  # words of a prompt that the model was trained on
 SHOWN = 60  # characters of a clause that was not understood
-CAMERA = frozenset(["camera", "view", "shot", "picture", "image", "scene", "lens", "frame", "viewpoint"])
 # fmt: off
 # Not missed where nothing else is left of a clause.
 SMALL = frozenset((  # noqa: SIM905 - a word list reads best as words
@@ -45,13 +41,7 @@ AFTER_NOT = frozenset("the a any to do be at in more too so want need like see h
 TAKEN_BEFORE = frozenset("remove less reduce".split())  # noqa: SIM905
 TAKEN_AFTER = frozenset("fades fade disappears disappear vanishes vanish lifts lift clears clear ends end".split())  # noqa: SIM905
 INSTEAD = re.compile(r"\b(?:instead of|rather than)\b", re.IGNORECASE)
-JOINS = frozenset("and then while as with but before after until when afterwards followed".split())  # noqa: SIM905
-IRREGULAR = {"colour": "color", "colours": "color", "colors": "color", "grey": "gray",
-             "anticlockwise": "counterclockwise", "goes": "go", "going": "go", "does": "do", "coming": "come",
-             "became": "become", "fell": "fall"}
 # fmt: on
-BREAKS = re.compile(r"[,.;:!?\n–—()/|]+|[，。；：！？、（）]+")
-TOKEN = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
 OTHER_SCRIPT = re.compile(r"[^\x00-\u024f]")
 EMOJI = re.compile(r"[\u2190-\u21ff\u2300-\u23ff\u2600-\u27bf\u2b00-\u2bff\U0001f000-\U0001faff]")
 # In scripts without spaces: what says no before a phrase, what takes away before or after it, what may stand before one
@@ -67,46 +57,6 @@ PARTICLES = re.compile(
     rf"(?:{_CAMERA_HERE}|请|請|让|讓|将|將|把|然后|然後|并|再|先|的|地|得|了|着|著|在|中|里|裡|上|下|和|与|與|时分|時分|时|時"
     "|移动|移動|平移|运动|運動|移|降临|降臨|来临|來臨|逐渐|逐漸|变成|變成|变得|變得|效果|光线|光線|氛围|色调|场景)+"
 )
-
-
-@dataclass(frozen=True)
-class Meaning:
-    """One thing that the model can do; see the head of a table."""
-
-    name: str
-    part: str
-    say: str
-    words: tuple[str, ...]
-    offer: str = ""
-
-
-@dataclass(frozen=True)
-class Strength:
-    """words  those that ask for it
-    camera, motion, light  how it is said of a meaning of that part
-    adverb, adjective      what the model is given
-    """
-
-    words: tuple[str, ...]
-    camera: str
-    motion: str
-    light: str
-    adverb: str
-    adjective: str
-
-
-@dataclass(frozen=True)
-class Table:
-    meanings: tuple[Meaning, ...]
-    strengths: dict[str, Strength]
-    default_name: str
-    default_say: str
-    ignored: tuple[str, ...]
-    lookalikes: tuple[str, ...] = ()
-
-    def offers(self) -> dict[str, list[str]]:
-        """Part -> phrases that a click adds to the prompt."""
-        return {part: [m.offer for m in self.meanings if m.part == part and m.offer] for part in PARTS}
 
 
 @dataclass(frozen=True)
@@ -149,110 +99,6 @@ def read_for(model: Model, prompt: str, specs: tuple[LoraSpec, ...], settings: S
     return read(prompt, load_table(model.words), keep, keep_rest=not all(triggers))
 
 
-@lru_cache
-def load_table(path: Path) -> Table:
-    """Raises UserError naming the file and what is wrong in it."""
-    try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
-        meanings = tuple(Meaning(**{**entry, "words": tuple(entry["words"])}) for entry in values["meaning"])
-        strengths = {
-            name: Strength(**{**entry, "words": tuple(entry["words"])}) for name, entry in values["strength"].items()
-        }
-        wrong = next((meaning.name for meaning in meanings if meaning.part not in PARTS), "")
-        if wrong:
-            raise UserError(f"words {path}, {wrong}: part must be one of {', '.join(PARTS)}")
-        default = values["default"]
-        return Table(
-            meanings, strengths, default["name"], default["say"], tuple(values["ignored"]), tuple(values["lookalikes"])
-        )
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"words {path}: {error}") from None
-
-
-# ---------------------------------------------------------------- words and phrases
-
-
-def stem(word: str) -> str:
-    """Inflections to one form: zooms, zooming, zoomed -> zoom. Both the table and the prompt go through it."""
-    word = IRREGULAR.get(word, word)
-    for ending in ("ing", "ed", "es", "s"):
-        if word.endswith(ending) and len(word) - len(ending) >= 3:
-            word = word[: -len(ending)]
-            break
-    if len(word) > 3 and word[-1] == word[-2] and word[-1] not in "aeiousl":
-        word = word[:-1]
-    if len(word) > 3 and word.endswith("e"):
-        word = word[:-1]
-    return re.sub("y$", "i", word) if len(word) > 3 else word
-
-
-@dataclass(frozen=True)
-class _Token:
-    text: str  # as typed
-    stem: str  # "|" is the end of a clause
-    plain: str  # lower case, without apostrophes
-
-
-def _tokens(prompt: str) -> list[_Token]:
-    found = []
-    prompt = re.sub(r"(?i)\b(counter|anti)[- ]clockwise", "counterclockwise", prompt)
-    for clause in BREAKS.split(prompt):
-        for match in TOKEN.finditer(clause):
-            plain = re.sub("['’]", "", match[0].lower())
-            found.append(_Token(match[0], "camera" if plain in CAMERA else stem(plain), plain))
-        found.append(_Token("", "|", "|"))
-    return found
-
-
-@dataclass(frozen=True)
-class _Phrase:
-    stems: tuple[str, ...]
-    start: bool
-    end: bool
-
-
-@lru_cache
-def _phrase(text: str) -> _Phrase:
-    words = text.lower().strip("^$").split()
-    stems = tuple("camera" if word in CAMERA else stem(word) for word in words if word not in ("the", "a"))
-    return _Phrase(stems, text.startswith("^"), text.endswith("$"))
-
-
-def _find(phrase: _Phrase, tokens: list[_Token], free: list[bool], between: frozenset[str]) -> list[tuple[int, int]]:
-    """Spans (first, one past the last) of `tokens` that are the phrase; none of their words may be taken."""
-    spans = []
-    for first, token in enumerate(tokens):
-        if token.stem != phrase.stems[0] or not free[first]:
-            continue
-        if phrase.start and not _begins(tokens, first, between):
-            continue
-        at, place = first, 1
-        while place < len(phrase.stems):
-            at += 1
-            if at >= len(tokens) or not free[at] or tokens[at].stem == "|":
-                break
-            if tokens[at].stem == phrase.stems[place]:
-                place += 1
-            elif tokens[at].plain not in between:
-                break
-        if place < len(phrase.stems):
-            continue
-        after = at + 1
-        while after < len(tokens) and tokens[after].plain in between | {"very"}:
-            after += 1
-        if phrase.end and not (tokens[after].stem == "|" or tokens[after].plain in JOINS):
-            continue
-        spans.append((first, at + 1))
-    return spans
-
-
-def _begins(tokens: list[_Token], first: int, between: frozenset[str]) -> bool:
-    before = first - 1
-    while before >= 0 and (tokens[before].plain in between or tokens[before].plain in ("please", "lets")):
-        before -= 1
-    return before < 0 or tokens[before].stem == "|" or tokens[before].plain in JOINS
-
-
 @dataclass
 class _Found:
     meaning: Meaning
@@ -273,7 +119,7 @@ def read(prompt: str, table: Table, keep: tuple[str, ...] = (), keep_rest: bool 
     """
     prompt = unicodedata.normalize("NFKC", prompt)  # full-width letters are letters
     emojis = EMOJI.findall(prompt)
-    tokens = _tokens(INSTEAD.sub(" not ", EMOJI.sub(" ", prompt)))
+    tokens = tokens_of(INSTEAD.sub(" not ", EMOJI.sub(" ", prompt)))
     free = [token.stem != "|" for token in tokens]
     kept = _take_kept(keep, tokens, free)
     levels = {word: name for name, strength in table.strengths.items() for word in strength.words}
@@ -299,29 +145,29 @@ def read(prompt: str, table: Table, keep: tuple[str, ...] = (), keep_rest: bool 
     return Reading(tuple(_say(one, table) for one in chosen), tuple(missed), tuple(left_out), table.default_name, text)
 
 
-def _take_kept(keep: tuple[str, ...], tokens: list[_Token], free: list[bool]) -> list[str]:
+def _take_kept(keep: tuple[str, ...], tokens: list[Token], free: list[bool]) -> list[str]:
     taken = []
     for words in keep:
         stems = tuple(stem(word.lower()) for word in TOKEN.findall(words))
         if not stems:
             continue
-        for first, last in _find(_Phrase(stems, False, False), tokens, free, frozenset()):
+        for first, last in find(Phrase(stems, False, False), tokens, free, frozenset()):
             taken.append(_span(tokens, first, last))
             free[first:last] = [False] * (last - first)
     return taken
 
 
-def _lookalikes(table: Table, tokens: list[_Token], free: list[bool], between: frozenset[str]) -> list[tuple[int, int]]:
+def _lookalikes(table: Table, tokens: list[Token], free: list[bool], between: frozenset[str]) -> list[tuple[int, int]]:
     """Spans that mean nothing of the table although their words are in it; they are kept from it."""
     spans = []
     for words in (words for words in table.lookalikes if not OTHER_SCRIPT.search(words)):
-        for first, last in _find(_phrase(words), tokens, free, between | {"his", "her", "their"}):
+        for first, last in find(phrase_of(words), tokens, free, between | {"his", "her", "their"}):
             spans.append((first, last))
             free[first:last] = [False] * (last - first)
     return spans
 
 
-def _is_taken_away(tokens: list[_Token], first: int, last: int, between: frozenset[str]) -> bool:
+def _is_taken_away(tokens: list[Token], first: int, last: int, between: frozenset[str]) -> bool:
     before = first - 1
     while before >= 0 and tokens[before].plain in between:
         before -= 1
@@ -329,9 +175,9 @@ def _is_taken_away(tokens: list[_Token], first: int, last: int, between: frozens
     return away or tokens[last].plain in TAKEN_AFTER or (before >= 0 and tokens[before].plain in TAKEN_BEFORE)
 
 
-def _take_meanings(table: Table, tokens: list[_Token], free: list[bool], between: frozenset[str]) -> list[_Found]:
+def _take_meanings(table: Table, tokens: list[Token], free: list[bool], between: frozenset[str]) -> list[_Found]:
     phrases = [
-        (_phrase(words), meaning)
+        (phrase_of(words), meaning)
         for meaning in table.meanings
         for words in meaning.words
         if not OTHER_SCRIPT.search(words)
@@ -339,7 +185,7 @@ def _take_meanings(table: Table, tokens: list[_Token], free: list[bool], between
     found = []
     # The longest first: "fade to black and white" before "fade to black".
     for phrase, meaning in sorted(phrases, key=lambda one: -len(one[0].stems)):
-        for first, last in _find(phrase, tokens, free, between):
+        for first, last in find(phrase, tokens, free, between):
             if not all(free[first:last]) or _is_taken_away(tokens, first, last, between):
                 continue
             found.append(_Found(meaning, first, last))
@@ -348,7 +194,7 @@ def _take_meanings(table: Table, tokens: list[_Token], free: list[bool], between
 
 
 def _read_strength(
-    one: _Found, tokens: list[_Token], free: list[bool], levels: dict[str, str], between: frozenset[str]
+    one: _Found, tokens: list[Token], free: list[bool], levels: dict[str, str], between: frozenset[str]
 ) -> None:
     """Within the phrase, then up to three words beside it that nothing else has taken."""
     inside = [(at, tokens[at].plain) for at in range(one.first, one.last)]
@@ -367,7 +213,7 @@ def _read_strength(
             free[at] = False
 
 
-def _read_negation(one: _Found, tokens: list[_Token], free: list[bool], negated: set[int]) -> None:
+def _read_negation(one: _Found, tokens: list[Token], free: list[bool], negated: set[int]) -> None:
     """negated  ends of what was negated before: "no fog or night" means both"""
     before = one.first - 1
     while before >= 0 and tokens[before].plain in AFTER_NOT:
@@ -382,7 +228,7 @@ def _read_negation(one: _Found, tokens: list[_Token], free: list[bool], negated:
 
 
 def _other_scripts(
-    table: Table, tokens: list[_Token], free: list[bool], levels: dict[str, str]
+    table: Table, tokens: list[Token], free: list[bool], levels: dict[str, str]
 ) -> tuple[list[_Found], list[str]]:
     """Chinese and the like have no spaces: what the table has is looked for inside each run of letters.
 
@@ -464,10 +310,10 @@ def _given(one: _Found, table: Table) -> str:
     return " ".join(one.meaning.say.format(**values).split())
 
 
-def _missed(table: Table, tokens: list[_Token], free: list[bool], between: frozenset[str]) -> list[str]:
+def _missed(table: Table, tokens: list[Token], free: list[bool], between: frozenset[str]) -> list[str]:
     """Runs of words that nothing has taken and that are more than small words."""
     for words in sorted(table.ignored, key=len, reverse=True):
-        for first, last in _find(_phrase(words), tokens, free, between):
+        for first, last in find(phrase_of(words), tokens, free, between):
             free[first:last] = [False] * (last - first)
     runs, run = [], []
     for at, token in enumerate(tokens):
@@ -488,10 +334,10 @@ def _missed(table: Table, tokens: list[_Token], free: list[bool], between: froze
     return list(dict.fromkeys(missed))
 
 
-def _small(token: _Token, between: frozenset[str]) -> bool:
+def _small(token: Token, between: frozenset[str]) -> bool:
     return token.plain in SMALL or token.plain in between or token.stem == "camera"
 
 
-def _span(tokens: list[_Token], first: int, last: int) -> str:
+def _span(tokens: list[Token], first: int, last: int) -> str:
     words = " ".join(token.text for token in tokens[max(first, 0) : last] if token.text)
     return words if len(words) <= SHOWN else f"{words[: SHOWN - 1]}…"

@@ -9,7 +9,8 @@ import gradio as gr
 from wan_ui.catalog import Model, Scheme, parse_size
 from wan_ui.media.images import crop_box, open_image, show_crop
 from wan_ui.queue.intake import MAX_SEED
-from wan_ui.queue.words import Reading, load_table
+from wan_ui.queue.word_table import load_table
+from wan_ui.queue.words import Reading
 from wan_ui.settings import Settings
 from wan_ui.ui.answers import Answer
 from wan_ui.ui.form import NO_MODEL
