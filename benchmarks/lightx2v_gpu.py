@@ -250,7 +250,7 @@ class Stock(Timed):
             synthetic.install()
             gguf_loader.PATCH.apply(None)
         root = self.model.family.root(paths.configs[0])
-        self.runner = lightx2v_upstream.start_runner(self.model.family.runner, root, values)
+        self.runner = lightx2v_upstream.start_runner(self.model.family, root, values)
         self._watch(self.runner)
 
     def warm(self, width, height, number) -> None:
@@ -264,6 +264,7 @@ class Stock(Timed):
         self.runner.set_config(stock_size(width, height, frames))
         image = picture(self.config.models.parent, width, height, number)
         info = input_info(
+            self.model.family,
             seed=abs(number),
             prompt=f"{PROMPT} {number}",
             image_path=image,

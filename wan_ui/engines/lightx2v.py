@@ -78,7 +78,7 @@ class LightX2VEngine:
         report(Progress("load", 3, 4, "reading weights"))
         root = model.family.root(paths.configs[0])
         try:
-            self.runner = start_runner(model.family.runner, root, choices.values)
+            self.runner = start_runner(model.family, root, choices.values)
             put(self.runner, "scheduler", flow_scheduler(self.runner.config, model))
             self.runner.model.set_scheduler(self.runner.scheduler)
             outcomes += patches.apply_all("after_init", choices.facts, scheme, self.runner, off)
@@ -224,7 +224,9 @@ class LightX2VEngine:
         if not model.family.single:
             put(runner.model, "boundary_step_index", runner.scheduler.boundary_step_index)
         made = request.sampling
-        info = input_info(seed=made.seed, prompt=made.text, return_result_tensor=False, save_result_path=None)
+        info = input_info(
+            model.family, seed=made.seed, prompt=made.text, return_result_tensor=False, save_result_path=None
+        )
         failure = None
         try:
             runner.run_pipeline(info)
@@ -328,7 +330,7 @@ class LightX2VEngine:
 
     @torch.inference_mode()
     def encode_text(self, prompt: str) -> torch.Tensor:
-        context = self.runner.run_text_encoder(input_info(prompt=prompt))["context"]
+        context = self.runner.run_text_encoder(input_info(self.model.family, prompt=prompt))["context"]
         return context.reshape(-1, context.shape[-1])
 
     @torch.inference_mode()

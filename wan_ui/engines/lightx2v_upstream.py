@@ -4,10 +4,13 @@ import argparse
 import json
 import sys
 import tempfile
+from pathlib import Path
+from typing import Any
 
 import torch
 
 from wan_ui.errors import UserError
+from wan_ui.families import Family
 from wan_ui.settings import default_environment, settings
 
 
@@ -47,8 +50,8 @@ def compute_dtype() -> torch.dtype:
     return GET_DTYPE()
 
 
-def start_runner(model_class: str, root, values: dict):
-    """A loaded runner for a model in `root`. The JSON lives only as long as upstream reads it."""
+def start_runner(family: Family, root: Path, values: dict[str, Any]) -> Any:
+    """A loaded runner for a model of `family` in `root`. The JSON lives only as long as upstream reads it."""
     from lightx2v.infer import init_runner
     from lightx2v.utils.set_config import set_config
 
@@ -56,8 +59,8 @@ def start_runner(model_class: str, root, values: dict):
         json.dump(values, file)
         file.flush()
         arguments = argparse.Namespace(
-            model_cls=model_class,
-            task="i2v",
+            model_cls=family.runner,
+            task=family.task,
             support_tasks=[],
             model_path=str(root),
             config_json=file.name,
@@ -66,10 +69,10 @@ def start_runner(model_class: str, root, values: dict):
         return init_runner(set_config(arguments))
 
 
-def input_info(**values):
-    """Upstream's record of what is asked for."""
+def input_info(family: Family, **values: Any) -> Any:
+    """Upstream's record of what is asked for of a model of `family`."""
     from lightx2v.utils.input_info import init_empty_input_info, update_input_info_from_dict
 
-    info = init_empty_input_info("i2v", [])
+    info = init_empty_input_info(family.task, [])
     update_input_info_from_dict(info, values)
     return info
