@@ -24,7 +24,7 @@ class Input:
     part      of the page where it is given; the browser remembers it by that
     file      its copy in the job's folder, with its own suffix if this has none; of a text none
     help      what `--help` says of it
-    ask       what the empty page says to do
+    using     what the line above Generate says where it is given, lacking: where it is required and is not
     """
 
     name: str
@@ -35,7 +35,8 @@ class Input:
     part: str
     file: str
     help: str
-    ask: str = ""
+    using: str = ""
+    lacking: str = ""
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,7 @@ PICTURE = Input(
     part="picture",
     file="input.png",
     help="the picture to start from",
-    ask="choose a picture",
+    lacking="no picture yet",
 )
 PROMPT = Input(
     name="prompt",
@@ -118,7 +119,6 @@ PROMPT = Input(
     part="prompt",
     file="",
     help="what should happen",
-    ask="say what should happen",
 )
 VOICE = Input(
     name="audio",
@@ -129,6 +129,7 @@ VOICE = Input(
     part="voice",
     file="voice.wav",
     help="a voice: the face in the clip speaks it",
+    using="the voice above",
 )
 SPEECH = Input(
     name="audio",

@@ -44,7 +44,7 @@ def test_a_complaint_is_over_when_its_field_is_another_whoever_changed_it():
 
 
 def test_a_form_of_anything_has_no_value():
-    damaged = form.read(5, None, [], "x", 1e300, None, None, {"path": 5})
+    damaged = form.read({"picture": 5, "size": [], "frames": "x", "steps": 1e300, "voice": {"path": 5}})
     assert damaged == dict.fromkeys(form.FIELDS)
 
 

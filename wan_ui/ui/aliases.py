@@ -10,8 +10,11 @@ from urllib.parse import quote
 
 from starlette.datastructures import Headers, MutableHeaders
 
+from wan_ui.tasks import FORM
+
 ALIAS = "/uploads"
-FIELDS = ("path", "url", "picture", "voice")  # of values that may hold one; the last two: see form.to_keep
+# Of values that may hold one; those of the form: see form.to_keep.
+FIELDS = ("path", "url", *(entry.part for entry in FORM if entry.file))
 KINDS = ("application/json", "text/event-stream", "text/html")
 
 

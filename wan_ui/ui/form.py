@@ -14,35 +14,29 @@ from wan_ui.catalog import Model
 from wan_ui.errors import UserError
 from wan_ui.queue.pipeline import PIPELINE
 from wan_ui.settings import Settings
+from wan_ui.tasks import FORM, fitting
 from wan_ui.ui import lora_picker, models_panel
 from wan_ui.ui.markup import text
 from wan_ui.ui.session import for_visitor
 from wan_ui.ui.view import Complaint, View
 
-FIELDS = (
-    "picture",
-    "prompt",
-    "size",
-    "frames",
-    "steps",
-    "fps",
-    "seed",
-    "voice",
-)  # model, scheme and loras: in the view
+PARTS = {entry.part: entry for entry in FORM}
+FIELDS = (*PARTS, "size", "frames", "steps", "fps", "seed")  # model, scheme and loras: in the view
 PLACES = ("message", "loras_message", "examples_message", "result_message")  # each beside the buttons it is about
 NO_MODEL = '<p class="w-note bad" role="alert">No model can run here yet; “Models” below says what is missing.</p>'
-NAMES = {"image": "picture", "audio": "voice"}  # a UserError's field -> ours, where they differ
+NAMES = {entry.name: entry.part for entry in FORM}  # a UserError's field -> ours, where they differ
 
 
-def read(
-    picture: Any, prompt: Any, size: Any, frames: Any, steps: Any, fps: Any, seed: Any, voice: Any
-) -> dict[str, Any]:
+def read(sent: dict[str, Any]) -> dict[str, Any]:
     """The fields as the browser sent them; of a file its path, of what is no value nothing."""
-    texts = {"picture": _path(picture), "prompt": prompt, "size": size, "voice": _path(voice)}
-    numbers = {"frames": frames, "steps": steps, "fps": fps, "seed": seed}
-    values: dict[str, Any] = {name: value for name, value in texts.items() if isinstance(value, str)}
-    values |= {name: value for name, value in numbers.items() if isinstance(value, int | float) and abs(value) < 2**53}
-    return {name: values.get(name) for name in FIELDS}
+    return {name: _value(name, sent.get(name)) for name in FIELDS}
+
+
+def _value(name: str, sent: Any) -> Any:
+    if name in PARTS or name == "size":
+        value = _path(sent) if name in PARTS and PARTS[name].file else sent
+        return value if isinstance(value, str) else None
+    return sent if isinstance(sent, int | float) and abs(sent) < 2**53 else None
 
 
 def _path(record: Any) -> Any:
@@ -85,16 +79,20 @@ def using_html(view: View, model: Model) -> str:
     """The line above Generate: everything that the next clip is made with."""
     held = view.form
     size, seed, frames, steps, fps = (held.get(name) for name in ("size", "seed", "frames", "steps", "fps"))
+    given = {entry.name for entry in FORM if held.get(entry.part)}
+    task = fitting(model.tasks, given)
+    if size in (None, "auto"):
+        size = "the picture’s shape" if task.shape else f"{model.sizes[0][0]}x{model.sizes[0][1]}"
     parts = [
         with_words(view, model),
-        "the picture’s shape" if size in (None, "auto") else size.replace("x", " × "),
+        size.replace("x", " × ") if size[0].isdigit() else size,
         f"{frames or model.default_frames:g} frames",
         *([f"{fps:g} a second"] if fps and fps != model.fps else []),
         f"{steps or model.default_steps:g} steps",
         "random seed" if seed in (None, -1) else f"seed {seed:.0f}",
     ]
-    parts += ["the voice above"] if held.get("voice") else []
-    parts += [] if held.get("picture") else ["no picture yet"]
+    parts += [entry.using for entry in task.inputs if entry.using and entry.name in given]
+    parts += [entry.lacking for entry in task.inputs if entry.lacking and entry.required and entry.name not in given]
     parts = [part if len(part) > 24 else part.replace(" ", "\u00a0") for part in parts]  # lines break between parts
     words = text(" · ".join(parts))
     return f'<p class="w-quiet" title="{words}">{words}</p>'

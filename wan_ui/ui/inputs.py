@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import gradio as gr
+from gradio.blocks import Block
 
 from wan_ui.catalog import Model, Scheme, parse_size
 from wan_ui.media.images import crop_box, open_image, show_crop
@@ -12,8 +13,9 @@ from wan_ui.queue.intake import MAX_SEED
 from wan_ui.queue.word_table import load_table
 from wan_ui.queue.words import Reading
 from wan_ui.settings import Settings
+from wan_ui.tasks import TASKS
 from wan_ui.ui.answers import Answer
-from wan_ui.ui.form import NO_MODEL
+from wan_ui.ui.form import FIELDS, NO_MODEL
 from wan_ui.ui.lora_picker import LoraPicker, build_lora_picker
 from wan_ui.ui.markup import data_url, text
 from wan_ui.ui.voice import Voice, build_voice
@@ -23,6 +25,7 @@ PROMPT_PLACEHOLDER = "What should happen? For example: slowly zoom in, sunset li
 
 @dataclass(frozen=True)
 class Inputs:
+    picture_part: gr.Column
     picture: gr.Image
     crop: gr.HTML
     picture_note: gr.HTML
@@ -48,12 +51,14 @@ class Inputs:
 
     def held(self) -> list[gr.components.Component]:
         """The form's values, in the order of `form.FIELDS`."""
-        return [self.picture, self.prompt, self.size, self.frames, self.steps, self.fps, self.seed, self.voice.audio]
+        given = {"picture": self.picture, "prompt": self.prompt, "voice": self.voice.audio}
+        return [given[name] if name in given else getattr(self, name) for name in FIELDS]
 
-    def of_model(self) -> dict[str, gr.components.Component]:
+    def of_model(self) -> dict[str, Block]:
         """What changes with the model, by the names of `model_updates`; and what LoRAs are chosen from."""
         names = ("model", "prompt", "phrases", "scheme", "size", "frames", "steps", "fps")
-        return {**{name: getattr(self, name) for name in names}, "lora_choices": self.loras.add}
+        boxes = {"picture_part": self.picture_part, "voice_part": self.voice.part}
+        return {**{name: getattr(self, name) for name in names}, **boxes, "lora_choices": self.loras.add}
 
 
 def build_inputs(
@@ -61,7 +66,7 @@ def build_inputs(
 ) -> Inputs:
     """`usable`: what can run here; only that can be selected."""
     model = catalog[chosen]
-    with gr.Column(elem_id="picture-part"):
+    with gr.Column(elem_id="picture-part", visible=_takes(model, "picture")) as picture_part:
         picture = gr.Image(
             label="Picture",
             type="filepath",
@@ -96,7 +101,9 @@ def build_inputs(
             min_width=150,
             elem_id="scheme",
         )
-    size = gr.Radio(label="Size", choices=_sizes(model), value="auto", elem_id="size", elem_classes="w-segments")
+    size = gr.Radio(
+        label="Size", choices=_sizes(model), value=default_size(model), elem_id="size", elem_classes="w-segments"
+    )
     frames = gr.Radio(
         label="Frames",
         choices=lengths(model, model.fps),
@@ -131,7 +138,7 @@ def build_inputs(
             elem_id="seed",
         )
     loras = build_lora_picker(model, settings)
-    voice = build_voice()
+    voice = build_voice(visible=_takes(model, "voice"))
     with gr.Column(elem_id="actions"):
         message = gr.HTML("" if usable else NO_MODEL, elem_id="message", apply_default_css=False)
         using = gr.HTML("", elem_id="using", apply_default_css=False)
@@ -140,6 +147,7 @@ def build_inputs(
             cancel = gr.Button("Cancel", size="lg", scale=1, min_width=100, visible=False, elem_id="cancel")
     gr.HTML('<p class="w-quiet w-keys"><kbd>Ctrl</kbd> <kbd>Enter</kbd> generates as well</p>', apply_default_css=False)
     return Inputs(
+        picture_part,
         picture,
         crop,
         picture_note,
@@ -177,6 +185,7 @@ def model_updates(
 ) -> Answer:
     """What this model offers, with these values."""
     return {
+        **{f"{part}_part": gr.update(visible=_takes(model, part)) for part in ("picture", "voice")},
         "prompt": gr.update(info=model.hint or None),
         "phrases": phrases_html(model),
         "scheme": gr.update(**scheme_choices(model, schemes, scheme)),
@@ -239,7 +248,19 @@ def _schemes(schemes: list[Scheme]) -> list[tuple[str, str]]:
 
 
 def _sizes(model: Model) -> list[tuple[str, str]]:
-    return [("auto", "auto"), *((f"{width} × {height}", f"{width}x{height}") for width, height in model.sizes)]
+    auto = [("auto", "auto")] if default_size(model) == "auto" else []
+    return auto + [(f"{width} × {height}", f"{width}x{height}") for width, height in model.sizes]
+
+
+def default_size(model: Model) -> str:
+    """The shape of what is given, where a task of the model takes something that has one."""
+    width, height = model.sizes[0]
+    return "auto" if any(TASKS[name].shape for name in model.tasks) else f"{width}x{height}"
+
+
+def _takes(model: Model, part: str) -> bool:
+    """Whether a task of the model asks for what is given there."""
+    return any(entry.part == part for name in model.tasks for entry in TASKS[name].inputs)
 
 
 def lengths(model: Model, fps: int) -> list[tuple[str, int]]:

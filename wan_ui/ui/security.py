@@ -39,6 +39,7 @@ from starlette.responses import PlainTextResponse
 
 from wan_ui.errors import UserError
 from wan_ui.settings import Settings
+from wan_ui.tasks import FORM
 from wan_ui.ui import body, examples, seams
 from wan_ui.ui.aliases import path_to_real, to_real
 from wan_ui.ui.examples import load_examples
@@ -48,8 +49,10 @@ from wan_ui.ui.visitor import is_cross_site, is_known_host, origin_host, split_h
 log = logging.getLogger(__name__)
 
 EXAMPLES = "examples/"  # stands for the folder of the examples in addresses
-NEEDED = ("image", "prompt")  # values of the endpoint `generate`, see api.py
-OPTIONAL = ("model", "scheme", "size", "frames", "steps", "seed", "loras", "audio")
+# Values of the endpoint `generate`, see api.py.
+NEEDED = tuple(entry.name for entry in FORM if entry.required)
+SETTINGS = ("model", "scheme", "size", "frames", "steps", "seed", "loras", "fps")
+OPTIONAL = (*SETTINGS, *(entry.name for entry in FORM if not entry.required))
 VISITOR = b"wan-ui-visitor"  # the header by which `Guard` tells handlers who asks: "local" or "shared"
 # All that the page and programs need; the rest of Gradio (screen recordings, component functions, streams, proxying,
 # monitoring, run history ...) is not there. After API_PREFIX or at the root.

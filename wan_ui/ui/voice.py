@@ -19,12 +19,13 @@ from wan_ui.ui.markup import text
 
 @dataclass(frozen=True)
 class Voice:
+    part: gr.Column
     audio: gr.Audio
     note: gr.HTML
 
 
-def build_voice() -> Voice:
-    with gr.Column(elem_id="voice-part"):
+def build_voice(visible: bool) -> Voice:
+    with gr.Column(elem_id="voice-part", visible=visible) as part:
         audio = gr.Audio(
             label="Speech (optional)",
             type="filepath",
@@ -34,7 +35,7 @@ def build_voice() -> Voice:
             elem_id="voice",
         )
         note = gr.HTML("", elem_id="voice-note", apply_default_css=False)
-    return Voice(audio, note)
+    return Voice(part, audio, note)
 
 
 def voice_note(audio: str, picture: str, clip: Path | None, size: str, model: Model, settings: Settings) -> str:

@@ -18,9 +18,10 @@ from wan_ui.ui.view import View
 
 
 @guard
-def remember(browser: dict, view: View, picture, prompt, size, frames, steps, fps, seed, voice, seen, turn) -> Answer:
+def remember(browser: dict, view: View, *sent) -> Answer:
     """Something in the form has changed: by a person, or since it was filled in."""
-    form.changed(view, form.read(picture, prompt, size, frames, steps, fps, seed, voice), seen, turn)
+    *held, seen, turn = sent
+    form.changed(view, form.read(dict(zip(form.FIELDS, held, strict=True))), seen, turn)
     return observe(browser, view)
 
 

@@ -30,7 +30,7 @@ def fill(
 ) -> Answer:
     """The form has this model now, with these settings as far as it offers them."""
     model, schemes = load_catalog(PIPELINE.settings.catalog)[name], models_panel.usable(PIPELINE.settings)[name]
-    size = size if size in [f"{width}x{height}" for width, height in model.sizes] else "auto"
+    size = size if size in [f"{width}x{height}" for width, height in model.sizes] else inputs.default_size(model)
     frames = frames if frames in model.frames else 0
     steps = steps if model.steps[0] <= steps <= model.steps[1] else 0
     fps = fps if fps in model.rates else 0

@@ -141,7 +141,7 @@ def arrive(browser: dict, view: View) -> Answer:
     kept = browser["form"] if isinstance(browser["form"], dict) else {}
     chosen = _first_choice(kept, owner)
     filled = fill(view, *chosen, **offered(kept)) if chosen else {}
-    files = {name: _kept_file(kept.get(name)) for name in ("picture", "voice")}
+    files = {name: _kept_file(kept.get(name)) for name, entry in form.PARTS.items() if entry.file}
     seed = kept["seed"] if is_whole(kept.get("seed")) else -1
     # The browser's storage gets all of it back with this answer: who reloads again at once loses nothing.
     filled |= fill_fields(view, seed=seed, **{name: path for name, path in files.items() if path})

@@ -1,10 +1,14 @@
 """Generate, "Add speech", an example, Cancel."""
 
+from typing import Any
+
 import gradio as gr
 
+from wan_ui.catalog import Model, load_catalog
 from wan_ui.errors import UserError
 from wan_ui.queue.intake import Draft
 from wan_ui.queue.pipeline import PIPELINE
+from wan_ui.tasks import FORM, TASKS, offered
 from wan_ui.ui import examples, form, lora_picker
 from wan_ui.ui.answers import Answer
 from wan_ui.ui.handlers.filling import fill, fill_fields
@@ -17,31 +21,42 @@ from wan_ui.ui.view import View
 
 
 @guard
-def submit(
-    browser: dict, view: View, model, scheme, picture, prompt, size, frames, steps, fps, seed, voice, turn
-) -> Answer:
+def submit(browser: dict, view: View, model, scheme, *sent) -> Answer:
     """The Generate button."""
     browser, owner = identify(browser, PIPELINE.settings)
-    held = form.read(picture, prompt, size, frames, steps, fps, seed, voice)
+    *fields, turn = sent
+    held = dict(zip(form.FIELDS, fields, strict=True))
+    numbers = {name: held[name] for name in ("frames", "steps", "fps", "seed") if held[name] not in (None, "")}
     try:
+        model = as_text(model, "model")
         draft = Draft(
-            {"image": uploaded(picture), "prompt": as_text(prompt, "prompt"), "audio": uploaded(voice, "audio")},
-            model=as_text(model, "model"),
+            _inputs(held, load_catalog(PIPELINE.settings.catalog).get(model)),
+            model=model,
             scheme=as_text(scheme, "scheme"),
-            size=as_text(size, "size", "auto"),
-            frames=None if frames in (None, "") else frames,
-            steps=None if steps in (None, "") else steps,
-            fps=None if fps in (None, "") else fps,
-            seed=-1 if seed in (None, "") else seed,
+            size=as_text(held["size"], "size", "auto"),
+            **numbers,
             loras=lora_picker.specs(view.loras),
         )
         _follow(view, PIPELINE.submit(draft, owner))
     except UserError as error:
-        form.complain(view, "message", error, turn, held)
-        notes = {"image": "picture_note", "audio": "voice_note"}  # beside which it is said as well
-        beside = {notes[error.field]: complaint(error)} if error.field in notes else {}
-        return {**beside, **observe(browser, view)}
+        form.complain(view, "message", error, turn, form.read(held))
+        return {**_beside(error), **observe(browser, view)}
     return observe(browser, view)
+
+
+def _inputs(held: dict[str, Any], model: Model | None) -> dict[str, str]:
+    """What the form holds of the inputs that it shows, by their names."""
+    entries = offered(TASKS[name] for name in model.tasks) if model else FORM
+    return {
+        entry.name: uploaded(held[entry.part], entry.name) if entry.file else as_text(held[entry.part], entry.name)
+        for entry in entries
+    }
+
+
+def _beside(error: UserError) -> Answer:
+    """What is wrong with a file is said beside it as well."""
+    parts = [entry.part for entry in FORM if entry.file and entry.name == error.field]
+    return {f"{part}_note": complaint(error) for part in parts}
 
 
 @guard
@@ -53,8 +68,7 @@ def add_speech(browser: dict, view: View, voice, turn, event: gr.EventData) -> A
         _follow(view, PIPELINE.submit(draft, owner))
     except UserError as error:
         form.complain(view, "result_message", error, turn, {"voice": voice})
-        beside = {"voice_note": complaint(error)} if error.field == "audio" else {}
-        return {**beside, **observe(browser, view)}
+        return {**_beside(error), **observe(browser, view)}
     return observe(browser, view)
 
 
@@ -62,10 +76,10 @@ def add_speech(browser: dict, view: View, voice, turn, event: gr.EventData) -> A
 def run_example(browser: dict, view: View, turn, event: gr.EventData) -> Answer:
     """With the form's model, weights and LoRAs, as the line above the examples says; everything else is the
     example's or the model's own, and the form shows it."""
-    offered, number = examples.load_examples(), of_event(event, "example")
-    if type(number) is not int or not 0 <= number < len(offered):
-        raise UserError(f"example: there are {len(offered)} examples, counted from 0", field="example")
-    example = offered[number]
+    shown, number = examples.load_examples(), of_event(event, "example")
+    if type(number) is not int or not 0 <= number < len(shown):
+        raise UserError(f"example: there are {len(shown)} examples, counted from 0", field="example")
+    example = shown[number]
     browser, owner = identify(browser, PIPELINE.settings)
     voice = str(example.audio) if example.audio else None
     try:
