@@ -5,6 +5,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Literal, TypedDict, Unpack
 
 import gradio as gr
+from gradio.blocks import Block
 from gradio.components import Component
 from gradio.events import Dependency
 
@@ -34,7 +35,7 @@ def connect(
     listen: Callable[..., Dependency],
     handler: Callable[..., Answer],
     inputs: Sequence[Component],
-    parts: Mapping[str, Component],
+    parts: Mapping[str, Block],
     js: str | None = None,
     **options: Unpack[Options],
 ) -> Dependency:
