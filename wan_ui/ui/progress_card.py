@@ -11,17 +11,10 @@ from wan_ui.catalog import Model
 from wan_ui.queue import estimate
 from wan_ui.queue.jobs import Job
 from wan_ui.queue.runner import ModelStatus
+from wan_ui.tasks import STAGES
 from wan_ui.ui.markup import model_name, problem, seconds, spent, text
 
-STAGE_WORDS = {
-    "load": ("Model", "Loading the model"),
-    "text": ("Text", "Reading the prompt"),
-    "image": ("Image", "Looking at the picture"),
-    "denoise": ("Denoise", "Denoising"),
-    "decode": ("Decode", "Decoding frames"),
-    "encode": ("Encode", "Writing the video"),
-    "lipsync": ("Speech", "Adding speech"),
-}
+STAGE_WORDS = {stage.name: (stage.title, stage.doing) for stage in STAGES}
 
 
 SCRIPT = """
