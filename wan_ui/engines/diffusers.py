@@ -13,6 +13,7 @@ import contextlib
 import hashlib
 from collections import OrderedDict
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -47,7 +48,11 @@ class DiffusersEngine:
     def __init__(self, dtype: Choice | None = None) -> None:
         self.wanted_dtype = dtype
         self.model: Model | None = None
-        self.experts: list = []
+        self.experts: list[Any] = []
+        self.tokenizer: Any = None  # transformers', its module and diffusers'
+        self.encoder: Any = None
+        self.vae: Any = None
+        self.loras: LoraSet | None = None
         self.facts: dict[str, str] = {}
         self.prompts: OrderedDict[str, torch.Tensor] = OrderedDict()
         self.images: OrderedDict[tuple, torch.Tensor] = OrderedDict()
@@ -105,6 +110,13 @@ class DiffusersEngine:
         }
         self.model = model
 
+    @property
+    def loaded(self) -> Model:
+        """The model that `load` has loaded."""
+        if self.model is None:
+            raise RuntimeError("used before load()")
+        return self.model
+
     def check(self, model: Model, scheme: Scheme) -> None:
         """Raise what `load` would raise before it reads weights; what is loaded stays as it is."""
         self.decide(model, scheme)
@@ -119,6 +131,8 @@ class DiffusersEngine:
         return device, paths
 
     def set_loras(self, loras: Sequence[LoraSpec]) -> tuple[LoraMatch, ...]:
+        if self.loras is None:
+            raise RuntimeError("set_loras() before load()")
         return self.loras.set(loras, settings())
 
     def close(self) -> None:
@@ -134,8 +148,7 @@ class DiffusersEngine:
     @torch.inference_mode()
     def generate(self, request: Request, report: Report) -> Clip:
         """Run one job. Raises UserError for a picture of the wrong size, Cancelled from `report`."""
-        if self.model is None:
-            raise RuntimeError("generate() before load()")
+        model = self.loaded
         report(Progress("text"))
         prompt = self._encode_prompt(request.sampling.text)
         condition = self._encode_image(request, report)
@@ -145,16 +158,16 @@ class DiffusersEngine:
         )
         return Clip(
             frames=frames.numpy(),
-            fps=float(request.sampling.fps or self.model.fps),
+            fps=float(request.sampling.fps or model.fps),
             latents=latents.cpu().numpy(),
-            facts=self.facts | self.loras.facts(),
+            facts=self.facts | (self.loras.facts() if self.loras is not None else {}),
         )
 
     # ------------------------------------------------------------ stages: see wan_ui.engines.base.Stages
 
     def plan(self, steps: int) -> list[tuple[float, int]]:
-        sigmas = schedule.sigmas(steps, self.model.shift)[:-1]
-        return [(sigma, schedule.expert_index(1000 * sigma, self.model.boundary)) for sigma in sigmas]
+        sigmas = schedule.sigmas(steps, self.loaded.shift)[:-1]
+        return [(sigma, schedule.expert_index(1000 * sigma, self.loaded.boundary)) for sigma in sigmas]
 
     def encode_text(self, prompt: str) -> torch.Tensor:
         embeddings = text.encode(self.tokenizer, self.encoder, prompt, self.text_length)
@@ -162,7 +175,7 @@ class DiffusersEngine:
 
     def encode_image(self, pixels: np.ndarray, frames: int, entering: Entering = ignore) -> torch.Tensor:
         image = torch.from_numpy(pixels).permute(2, 0, 1)[None].to(self.device).float().div(127.5).sub(1)
-        if self.model.family.condition == "first frame":  # conditioned on the first frame alone
+        if self.loaded.family.condition == "first frame":  # conditioned on the first frame alone
             return vae.encode_image(self.vae, image, 1, entering)[0]
         latents = vae.encode_image(self.vae, image, frames, entering)[0]
         given = torch.zeros(4, *latents.shape[1:], device=latents.device)
@@ -180,7 +193,7 @@ class DiffusersEngine:
         on_block: OnBlock | None = None,
     ) -> torch.Tensor:
         latents, condition = latents.to(self.device), condition.to(self.device)
-        if self.model.family.condition == "first frame":
+        if self.loaded.family.condition == "first frame":
             # The picture's latent frame is given, not denoised: pasted in, with timestep 0 for its tokens.
             given = is_first(latents)
             inputs = torch.where(given.bool(), condition, latents)
@@ -215,7 +228,7 @@ class DiffusersEngine:
     def _encode_image(self, request: Request, report: Report) -> torch.Tensor:
         """What `encode_image` gives for the job's picture."""
         pixels = read_pixels(request)
-        frames = self.model.family.condition_frames(request.frames)
+        frames = self.loaded.family.condition_frames(request.frames)
         key = (hashlib.sha256(pixels.tobytes()).digest(), pixels.shape, frames)
         if key not in self.images:
             condition = self.encode_image(
@@ -230,19 +243,19 @@ class DiffusersEngine:
     def _denoise(self, request: Request, prompt: torch.Tensor, condition: torch.Tensor, report: Report) -> torch.Tensor:
         """Noise -> normalised latents (z, t, h, w) float32."""
         config = self.vae.config
-        stride = config.scale_factor_spatial
-        shape = (config.z_dim, 1 + (request.frames - 1) // 4, request.height // stride, request.width // stride)
+        stride = config["scale_factor_spatial"]
+        shape = (config["z_dim"], 1 + (request.frames - 1) // 4, request.height // stride, request.width // stride)
         latents = schedule.noise(request.sampling.seed, shape).to(self.device)
         plan = self.plan(request.sampling.steps)
         look = ""
         for k, (sigma, index) in enumerate(plan):
             next_sigma = plan[k + 1][0] if k + 1 < len(plan) else 0.0
-            report(Progress("denoise", k + 1, len(plan), self.model.family.experts[index].title, look))
+            report(Progress("denoise", k + 1, len(plan), self.loaded.family.experts[index].title, look))
             velocity = self.predict(latents, sigma, index, prompt, condition)
             # What the clip would be if the rest of the way were straight.
             look = preview.animate(schedule.euler_step(latents, velocity, sigma, 0.0)[None], self.colours)
             latents = schedule.euler_step(latents, velocity, sigma, next_sigma)
-        if self.model.family.condition == "first frame":
+        if self.loaded.family.condition == "first frame":
             latents = torch.where(is_first(latents).bool(), condition, latents)
         return latents
 

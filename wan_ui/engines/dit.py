@@ -12,6 +12,7 @@ A few tensors stay float32 whatever the compute dtype, as `from_pretrained` of d
 """
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -41,6 +42,9 @@ class Fp8Linear(nn.Module):
     weight (out, in) float8, weight_scale (out, 1) float32.
     """
 
+    weight: torch.Tensor
+    weight_scale: torch.Tensor
+    bias: torch.Tensor
     # Of the power's exponent: below, the smallest e4m3 number times it would vanish in float16; above, 448 times it.
     EXPONENTS = (-15, 7)
 
@@ -74,6 +78,9 @@ def dequantise_iq4_nl(blocks: torch.Tensor, _block: int, _block_bytes: int, dtyp
 class GgufLinear(nn.Module):
     """Linear whose weight stays in GGML blocks (uint8, (out, bytes per row)), dequantised at every forward."""
 
+    weight: torch.Tensor
+    bias: torch.Tensor
+
     def __init__(self, out_features: int, row_bytes: int, qtype: str, dtype: torch.dtype):
         from diffusers.quantizers.gguf.utils import GGML_QUANT_SIZES, dequantize_functions
         from gguf import GGMLQuantizationType
@@ -81,7 +88,9 @@ class GgufLinear(nn.Module):
         super().__init__()
         self.qtype = GGMLQuantizationType[qtype]
         self.block, self.block_bytes = GGML_QUANT_SIZES[self.qtype]
-        self.dequantise = dequantise_iq4_nl if qtype == "IQ4_NL" else dequantize_functions[self.qtype]
+        self.dequantise: Callable[..., torch.Tensor] = (
+            dequantise_iq4_nl if qtype == "IQ4_NL" else dequantize_functions[self.qtype]
+        )
         self.register_buffer("weight", torch.empty(out_features, row_bytes, dtype=torch.uint8))
         self.register_buffer("bias", torch.empty(out_features, dtype=dtype))
 
@@ -167,8 +176,8 @@ def _replace_linear(model, module: str, stored: Stored, weight: torch.Tensor, dt
     out, width = stored.shape
     with torch.device("meta"):
         if stored.blocks:
-            new = GgufLinear(out, weight.shape[1], stored.info.dtype, dtype)
+            model.set_submodule(module, GgufLinear(out, weight.shape[1], stored.info.dtype, dtype))
         else:
-            new = (Fp8Linear if stored.scale_blocks == 1 else Fp8BlockLinear)(width, out, dtype)
-            new.weight_scale = torch.empty(out, stored.scale_blocks)
-    model.set_submodule(module, new)
+            fp8 = (Fp8Linear if stored.scale_blocks == 1 else Fp8BlockLinear)(width, out, dtype)
+            fp8.weight_scale = torch.empty(out, stored.scale_blocks)
+            model.set_submodule(module, fp8)

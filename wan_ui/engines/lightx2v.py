@@ -18,6 +18,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -53,8 +54,10 @@ class LightX2VEngine:
     """See wan_ui.engines.base.Engine. One model and scheme at a time; not thread-safe."""
 
     def __init__(self) -> None:
-        self.runner = None
+        self.runner: Any = None  # upstream's; it has no types
         self.model: Model | None = None
+        self.loras: LoraSet | None = None
+        self.transformers: list[Any] = []
         self.report: Report = lambda progress: None
         self.compiled: CompiledBlocks | None = None
         self.entered: Progress | None = None  # the denoise step that runs
@@ -104,6 +107,13 @@ class LightX2VEngine:
         for outcome in outcomes:
             log.info("patch %s: %s (%s) %s", outcome.name, outcome.state, outcome.why, outcome.figures)
 
+    @property
+    def loaded(self) -> Model:
+        """The model that `load` has loaded."""
+        if self.model is None:
+            raise RuntimeError("used before load()")
+        return self.model
+
     def check(self, model: Model, scheme: Scheme) -> None:
         """Raise what `load` would raise before it reads weights; what is loaded stays as it is."""
         self.decide(model, scheme)
@@ -141,7 +151,7 @@ class LightX2VEngine:
 
     def _compile(self, report: Report) -> CompiledBlocks:
         """Compile for the default size, by one step on nothing, so that the first clip need not."""
-        model, (width, height) = self.model, self.model.sizes[0]
+        model, (width, height) = self.loaded, self.loaded.sizes[0]
         report(Progress("load", 4, 4, f"compiling for {width}x{height}, once"))
         compiled = CompiledBlocks([part.transformer_infer for part in self.transformers], self._announce)
         config = self.runner.config
@@ -195,6 +205,8 @@ class LightX2VEngine:
         self.set_loras([])
 
     def set_loras(self, loras: Sequence[LoraSpec]) -> tuple[LoraMatch, ...]:
+        if self.loras is None:
+            raise RuntimeError("set_loras() before load()")
         try:
             return self.loras.set(loras, settings())
         finally:
@@ -205,7 +217,8 @@ class LightX2VEngine:
         """Free the weights."""
         if self.compiled is not None:
             torch._dynamo.reset()
-        self.runner = self.model = self.loras = self.transformers = self.compiled = None
+        self.runner = self.model = self.loras = self.compiled = None
+        self.transformers = []
         self.prompts.clear()
         self.images.clear()
         release()
@@ -214,11 +227,10 @@ class LightX2VEngine:
 
     def generate(self, request: Request, report: Report) -> Clip:
         """Run one job. Raises Cancelled from `report`, UserError for a bad picture or when memory runs out."""
-        if self.model is None:
-            raise RuntimeError("generate() before load()")
+        model = self.loaded
         self.report, self.request = report, request
         self.pixels = read_pixels(request)
-        runner, model = self.runner, self.model
+        runner = self.runner
         self._set_size(request.width, request.height, request.frames)
         self.plan(request.sampling.steps)
         if not model.family.single:
@@ -244,7 +256,7 @@ class LightX2VEngine:
                 "Choose a smaller size or fewer frames, or set WAN_UI_LIGHTX2V_OFFLOAD=model.",
                 field="size",
             )
-        facts = self.facts | self.loras.facts()
+        facts = self.facts | (self.loras.facts() if self.loras is not None else {})
         if self.compiled is not None and self.compiled.reason:
             facts["compile"] = f"off (failed: {self.compiled.reason})"
         frames, self.pictures = self.pictures.numpy(), None
@@ -259,14 +271,14 @@ class LightX2VEngine:
         put(runner, "gen_video_final", None)
         for vae in {id(vae): vae for vae in (runner.vae_encoder, runner.vae_decoder)}.values():
             vae.model.clear_cache()
-        experts = [runner.model] if self.model.family.single else runner.model.model
+        experts = [runner.model] if self.loaded.family.single else runner.model.model
         for expert in experts:
             if self.offload == "model":
                 expert.to_cpu()
             elif self.offload == "block":
                 # The buffer holds the block that was next; without this the next job would start with it.
                 put(expert.transformer_infer.offload_manager, "need_init_first_buffer", True)
-        if self.offload == "model" and not self.model.family.single:
+        if self.offload == "model" and not self.loaded.family.single:
             put(runner.model, "cur_model_index", -1)
         release()
 
@@ -281,7 +293,7 @@ class LightX2VEngine:
             remember(self.prompts, key, runner.run_text_encoder(runner.input_info), CACHED_PROMPTS)
             if self.offload != "none":  # upstream leaves the embedding table (2 GB) on the GPU
                 runner.text_encoders[0].model.token_embedding.to("cpu")
-        frames = self.model.family.condition_frames(request.frames)
+        frames = self.loaded.family.condition_frames(request.frames)
         image_key = (hashlib.sha256(self.pixels.tobytes()).digest(), self.pixels.shape, frames)
         self.report(Progress("image", detail="already encoded" if image_key in self.images else ""))
         stride = runner.config["vae_stride"][1]
@@ -295,7 +307,7 @@ class LightX2VEngine:
     def _encode_image(self, pixels: np.ndarray) -> torch.Tensor:
         self.latent_frame = 0
         image = torch.from_numpy(pixels).permute(2, 0, 1).float().div(127.5).sub(1)
-        if self.model.family.condition == "first frame":
+        if self.loaded.family.condition == "first frame":
             return self.runner.get_vae_encoder_output(image.unsqueeze(1).to(device_name()))
         stride = self.runner.config["vae_stride"][1]
         height, width = pixels.shape[0] // stride, pixels.shape[1] // stride
@@ -308,7 +320,7 @@ class LightX2VEngine:
 
     def _entering_step(self, index: int) -> None:
         scheduler = self.runner.scheduler
-        expert = self.model.family.experts[0 if index < scheduler.boundary_step_index else -1]
+        expert = self.loaded.family.experts[0 if index < scheduler.boundary_step_index else -1]
         self.latent_frame = 0
         look = "" if scheduler.straight is None else preview.animate(scheduler.straight[None], self.colours)
         self.entered = Progress("denoise", index + 1, scheduler.infer_steps, expert.title, look)
@@ -317,7 +329,7 @@ class LightX2VEngine:
     def _latent_frame(self, stage: str) -> None:
         self.latent_frame += 1
         total = 1 + (self.frames - 1) // 4
-        if stage == "image" and self.model.family.condition == "first frame":
+        if stage == "image" and self.loaded.family.condition == "first frame":
             total = 1
         self.report(Progress(stage, self.latent_frame, total, f"latent frame {self.latent_frame} of {total}"))
 
@@ -354,7 +366,7 @@ class LightX2VEngine:
     def _predict(self, latents, sigma, expert, prompt, condition, on_block=None) -> torch.Tensor:
         scheduler, model = self.runner.scheduler, self.runner.model
         experts = [model]
-        if not self.model.family.single:
+        if not self.loaded.family.single:
             experts = model.model
             put(model, "boundary_step_index", 1)  # step 0 is the first expert's, step 1 the other's
         condition = condition.to(device_name(), self.dtype)
@@ -363,7 +375,7 @@ class LightX2VEngine:
             "image_encoder_output": {"vae_encoder_out": condition, "clip_encoder_out": None},
         }
         scheduler.at(latents, sigma, expert, condition)
-        if self.model.family.condition == "first frame":
+        if self.loaded.family.condition == "first frame":
             inputs["image_encoder_output"]["vae_encoder_out"] = None  # pasted into the latents instead
         try:
             with shown(experts[expert].transformer_infer, on_block) if on_block else nullcontext():

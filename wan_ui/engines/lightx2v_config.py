@@ -277,9 +277,9 @@ def from_catalog(model: Model) -> dict:
     return values
 
 
-def from_paths(model: Model, scheme: Scheme, paths: Paths, kernel: str, t5_kernel: str) -> dict:
+def from_paths(model: Model, scheme: Scheme, paths: Paths, kernel: str, t5_kernel: str) -> dict[str, Any]:
     """Where upstream finds the files, and how they are quantised."""
-    values = {"vae_path": str(paths.vae), "t5_tokenizer_path": str(paths.tokenizer)}
+    values: dict[str, Any] = {"vae_path": str(paths.vae), "t5_tokenizer_path": str(paths.tokenizer)}
     if paths.t5.name.endswith("fp8.pth"):
         values |= {"t5_quantized": True, "t5_quant_scheme": t5_kernel, "t5_quantized_ckpt": str(paths.t5)}
     else:

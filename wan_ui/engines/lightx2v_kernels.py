@@ -1,5 +1,7 @@
 """LightX2V's kernels, tried one by one as its models call them; in a process of its own, see wan_ui.machine.probes."""
 
+from typing import Any
+
 import torch
 
 from wan_ui.engines import lightx2v_config
@@ -47,7 +49,7 @@ def _rope(name: str, head_dim: int):
     """kernel(q, k, turns), turns (tokens, 1, head_dim / 2) complex"""
     layer = _registry("ROPE_REGISTER")[name]()
 
-    prepared = []
+    prepared: list[Any] = []
 
     def kernel(q, k, turns):
         if not prepared:  # as its models do: once per clip

@@ -10,6 +10,7 @@ last filled with. Buffers that were filled before a norm was exchanged are fille
 """
 
 from collections.abc import Iterator
+from typing import Any, Literal
 
 import torch
 
@@ -23,16 +24,17 @@ TENSORS = ("weight", "bias", "weight_scale", "tensor")
 class LinearSlot:
     """A weight object with `apply(x)`; of a block, also the buffers that stand in for it."""
 
-    linear = True
+    linear: Literal[True] = True
 
-    def __init__(self, weight, dtype: torch.dtype, block: int | None, buffers: list):
+    def __init__(self, weight: Any, dtype: torch.dtype, block: int | None, buffers: list[Any]):
         self.weight, self.dtype, self.block, self.buffers = weight, dtype, block, buffers
         self.branch: Branch | None = None
 
     def attach(self, branch: Branch) -> None:
         self.branch = branch
         put(self.weight, "lora_branch", branch)
-        put(self.weight, "__class__", with_branch(type(self.weight), "apply"))
+        cls: type = type(self.weight)
+        put(self.weight, "__class__", with_branch(cls, "apply"))
         for buffer in self.buffers:
             buffer.lora_branch.branches[self.block] = branch
 
@@ -61,11 +63,12 @@ class LinearSlot:
 class BlockBranch:
     """What a buffer of block offload adds: the branch of the block that it holds just now."""
 
-    def __init__(self, weight):
-        self.branches, self.block = {}, 0
+    def __init__(self, weight: Any):
+        self.branches: dict[int | None, Branch] = {}
+        self.block = 0
         fill = weight.load_state_dict
 
-        def noted(source, block, *rest):
+        def noted(source: Any, block: int, *rest: Any) -> Any:
             self.block = block
             return fill(source, block, *rest)
 
@@ -79,11 +82,12 @@ class BlockBranch:
 class TensorSlot:
     """A norm, an embedding or a modulation table: its tensor and, with offload, the host's copy are exchanged."""
 
-    linear, branch = False, None
+    linear: Literal[False] = False
+    branch: None = None
 
-    def __init__(self, weight):
+    def __init__(self, weight: Any):
         self.weight = weight
-        self.kept: dict[str, tuple] = {}
+        self.kept: dict[str, tuple[Any, Any]] = {}
 
     def swap(self, leaf: str, difference: torch.Tensor) -> None:
         name = "tensor" if leaf == "weight" and not hasattr(self.weight, "weight_name") else leaf
@@ -104,19 +108,21 @@ class TensorSlot:
         self.kept.clear()
 
 
-def expert(model, side: str, shapes: dict[str, tuple[int, ...]]) -> Expert:
+def expert(model: Any, side: str, shapes: dict[str, tuple[int, ...]]) -> Expert:
     """`model`: a WanModel; `shapes`: dit_file.parameters of the model."""
     from lightx2v.common.ops.mm.mm_weight import MMWeightTemplate
     from lightx2v.utils.envs import GET_DTYPE
 
-    weights, buffers = {}, {}
+    weights: dict[str, list[Any]] = {}
+    buffers: dict[str, list[Any]] = {}
     for group in (model.pre_weight, model.transformer_weights):
         for name, weight, buffered in _leaves(group):
             (buffers.setdefault(_of_any_block(name), []) if buffered else weights.setdefault(name, [])).append(weight)
     for weight in (weight for group in buffers.values() for weight in group):
         if isinstance(weight, MMWeightTemplate):
             put(weight, "lora_branch", BlockBranch(weight))
-            put(weight, "__class__", with_branch(type(weight), "apply"))
+            cls: type = type(weight)
+            put(weight, "__class__", with_branch(cls, "apply"))
 
     def slot(module: str) -> LinearSlot | TensorSlot | None:
         if module not in weights:
@@ -130,7 +136,7 @@ def expert(model, side: str, shapes: dict[str, tuple[int, ...]]) -> Expert:
     return Expert(side, shapes, slot)
 
 
-def changed(model, expert: Expert) -> None:
+def changed(model: Any, expert: Expert) -> None:
     """Tell the code that runs the blocks: buffers of block offload are to be filled again, for they hold the next
     clip's first block already; and which shapes were added, since each set of them is compiled once.
     """
@@ -149,7 +155,7 @@ def _of_any_block(name: str) -> str:
     return ".".join(["blocks", "*", *name.split(".")[2:]]) if name.startswith("blocks.") else name
 
 
-def _leaves(group, buffered: bool = False) -> Iterator[tuple[str, object, bool]]:
+def _leaves(group: Any, buffered: bool = False) -> Iterator[tuple[str, Any, bool]]:
     """(canonical name, weight object, whether it is an offload buffer) of everything that holds a named tensor."""
     for registry in (group._modules, group._parameters):
         for key, child in registry.items():

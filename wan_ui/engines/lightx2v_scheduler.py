@@ -1,5 +1,7 @@
 """The scheduler that LightX2V is given: our noise, our sigmas, Euler steps, float32 latents."""
 
+from typing import Any
+
 import torch
 
 from wan_ui.catalog import Model
@@ -17,6 +19,8 @@ def flow_scheduler(config: dict, model: Model):
 
     class FlowScheduler(WanScheduler):
         boundary_step_index = 0
+        exact: Any  # the latents in float32; None between clips, as all of these
+        is_first: Any  # 1 where the first latent frame is
 
         def plan(self, steps: int) -> None:
             self.infer_steps = steps

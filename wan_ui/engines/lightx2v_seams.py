@@ -220,7 +220,8 @@ def _listed(cls: type, name: str) -> bool:
 
 def put(thing: Any, name: str, value: Any) -> None:
     """Write an attribute of one of upstream's objects. Raises SeamError for one that the list does not have."""
-    if not _listed(type(thing), name):
+    cls: type = type(thing)
+    if not _listed(cls, name):
         place = f"{type(thing).__module__}:{type(thing).__qualname__}"
         raise SeamError(place, name, "it is written, but is not among the seams of this class")
     setattr(thing, name, value)

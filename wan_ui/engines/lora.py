@@ -17,9 +17,9 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, reduce
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -63,7 +63,9 @@ class Branch:
 
     def delta(self, x: torch.Tensor) -> torch.Tensor:
         """The addition alone, in float32: what a probe expects to see."""
-        total = torch.zeros(len(x), (self.dense if self.up is None else self.up).shape[1], device=x.device)
+        widest = self.dense if self.up is None else self.up
+        assert widest is not None  # see join
+        total = torch.zeros(len(x), widest.shape[1], device=x.device)
         if self.up is not None:
             hidden = x.new_empty(len(x), 0).float() if self.down is None else x.float() @ self.down.float().T
             total += (F.pad(hidden, (0, PAD), value=1.0) if self.ones else hidden) @ self.up.float()
@@ -72,28 +74,40 @@ class Branch:
         return total
 
 
-class Slot(Protocol):
-    """A place in an expert that a LoRA can change.
+class LinearSlot(Protocol):
+    """A linear layer.
 
-    linear  a linear layer, which takes a Branch; else tensors, which are exchanged
-    dtype   what the layer computes in
+    dtype   what it computes in
     branch  what is attached; None when nothing is
     """
 
-    linear: bool
+    linear: Literal[True]
     dtype: torch.dtype
     branch: Branch | None
 
     def attach(self, branch: Branch) -> None: ...
 
+    def clear(self) -> None:
+        """Back to the state before any attach, bit for bit."""
+
+    def run(self, x: torch.Tensor, with_branch: bool) -> torch.Tensor:
+        """The layer's forward, through the callable that the model calls, or its class's own."""
+
+
+class TensorSlot(Protocol):
+    """Tensors that are exchanged: a norm, an embedding, a modulation table."""
+
+    linear: Literal[False]
+    branch: None
+
     def swap(self, leaf: str, difference: torch.Tensor) -> None:
         """Add to the tensor `leaf` (weight | bias), keeping the old one."""
 
     def clear(self) -> None:
-        """Back to the state before any attach or swap, bit for bit."""
+        """Back to the state before any swap, bit for bit."""
 
-    def run(self, x: torch.Tensor, with_branch: bool) -> torch.Tensor:
-        """A linear layer's forward, through the callable that the model calls, or its class's own."""
+
+Slot = LinearSlot | TensorSlot  # a place in an expert that a LoRA can change
 
 
 @dataclass
@@ -340,7 +354,7 @@ def attach(expert: Expert, plans: list[Plan]) -> None:
             ("bias", [change.strength * change.diff_b.float() for change in changes if change.diff_b is not None]),
         ):
             if differences:
-                slot.swap(leaf, sum(differences))
+                slot.swap(leaf, reduce(torch.add, differences))
 
 
 def join(changes: list[Change], dtype: torch.dtype) -> Branch | None:
@@ -354,14 +368,14 @@ def join(changes: list[Change], dtype: torch.dtype) -> Branch | None:
         ups.append(ups[0].new_zeros(len(ups[0]), short))
     rows = [up.T for up in ups]
     if biases:
-        bias = sum(biases)
+        bias = reduce(torch.add, biases)
         rows += [bias[None], bias.new_zeros(PAD - 1, len(bias))]
     if not rows and not dense:
         return None
     return Branch(
         torch.cat(downs).contiguous() if downs else None,
         torch.cat(rows).to(dtype).contiguous() if rows else None,
-        sum(dense).T.to(dtype).contiguous() if dense else None,
+        reduce(torch.add, dense).T.to(dtype).contiguous() if dense else None,
         bool(biases),
     )
 
@@ -373,12 +387,16 @@ def verify(expert: Expert, plans: list[Plan], device) -> None:
         missing = [module for module in plan.changes if module not in expert.attached]
         if missing:
             raise RuntimeError(f"{len(missing)} layers were matched but not changed: {missing[0]}")
-    branches = [(module, slot) for module, slot in expert.attached.items() if slot.branch is not None]
+    branches = [
+        (module, slot, slot.branch)
+        for module, slot in expert.attached.items()
+        if slot.linear and slot.branch is not None
+    ]
     generator = torch.Generator("cpu").manual_seed(0)
     for i in sorted({0, len(branches) // 2, len(branches) - 1}) if branches else ():
-        module, slot = branches[i]
+        module, slot, branch = branches[i]
         x = torch.randn(8, expert.shapes[f"{module}.weight"][1], generator=generator).to(device, slot.dtype)
-        base, changed, delta = slot.run(x, False).float(), slot.run(x, True).float(), slot.branch.delta(x)
+        base, changed, delta = slot.run(x, False).float(), slot.run(x, True).float(), branch.delta(x)
         error = (changed - base - delta).norm()
         if error > 0.05 * delta.norm() + 0.02 * base.norm():
             raise RuntimeError(f"{module}: a probe is off by {error:.3g}; its change should be {delta.norm():.3g}")

@@ -1,5 +1,7 @@
 """Where a LoRA goes in a WanTransformer3DModel: see wan_ui.engines.lora.Slot."""
 
+from typing import Any, Literal
+
 import torch
 from torch import nn
 
@@ -10,16 +12,18 @@ from wan_ui.files.names import dit_name_map
 class LinearSlot:
     """nn.Linear, Fp8Linear or GgufLinear: whatever maps (..., in) to (..., out)."""
 
-    linear = True
+    linear: Literal[True] = True
 
-    def __init__(self, module: nn.Module):
-        self.module, self.branch = module, None
+    def __init__(self, module: Any):
+        self.module = module
+        self.branch: Branch | None = None
         plain = isinstance(module, nn.Linear)
         self.dtype = module.weight.dtype if plain else module.bias.dtype
 
     def attach(self, branch: Branch) -> None:
         self.branch = self.module.lora_branch = branch
-        self.module.__class__ = with_branch(type(self.module), "forward")
+        cls: type = type(self.module)
+        self.module.__class__ = with_branch(cls, "forward")
 
     def clear(self) -> None:
         if self.branch is not None:
@@ -39,7 +43,8 @@ class LinearSlot:
 class TensorSlot:
     """Parameters that are exchanged. names: weight | bias -> (module, attribute)."""
 
-    linear, branch = False, None
+    linear: Literal[False] = False
+    branch: None = None
 
     def __init__(self, names: dict[str, tuple[nn.Module, str]]):
         self.names = names
@@ -59,7 +64,7 @@ class TensorSlot:
         self.kept.clear()
 
 
-def expert(model: nn.Module, side: str, shapes: dict[str, tuple[int, ...]]) -> Expert:
+def expert(model: Any, side: str, shapes: dict[str, tuple[int, ...]]) -> Expert:
     """`shapes`: dit_file.parameters of the model."""
     names = dit_name_map(len(model.blocks))
 

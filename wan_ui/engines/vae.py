@@ -39,16 +39,16 @@ def load_vae(path: Path, *, dtype: torch.dtype, device: torch.device) -> Autoenc
         vae = AutoencoderKLWan(**config)
     load_strict(vae, {name: tensor.to(device, dtype) for name, tensor in tensors.items()}, file=file)
     vae.eval().requires_grad_(False)
-    if not vae.config.is_residual:
+    if not vae.config["is_residual"]:
         vae_fast.prepare(vae)
     return vae
 
 
 def latent_statistics(vae: AutoencoderKLWan) -> tuple[torch.Tensor, torch.Tensor]:
     """Mean and standard deviation per channel, each (1, z, 1, 1, 1) float32 on the VAE's device."""
-    shape = (1, vae.config.z_dim, 1, 1, 1)
-    mean = torch.tensor(vae.config.latents_mean, device=vae.device).view(shape)
-    return mean, torch.tensor(vae.config.latents_std, device=vae.device).view(shape)
+    shape = (1, vae.config["z_dim"], 1, 1, 1)
+    mean = torch.tensor(vae.config["latents_mean"], device=vae.device).view(shape)
+    return mean, torch.tensor(vae.config["latents_std"], device=vae.device).view(shape)
 
 
 def fit_colours(vae: AutoencoderKLWan) -> torch.Tensor:
@@ -59,7 +59,7 @@ def fit_colours(vae: AutoencoderKLWan) -> torch.Tensor:
         moments = vae.encode(clip.to(vae.device, vae.dtype)).latent_dist.mode().float()
         return ((moments - mean) / std)[0]
 
-    return preview.fit(encode, vae.config.scale_factor_spatial)
+    return preview.fit(encode, vae.config["scale_factor_spatial"])
 
 
 @torch.inference_mode()
@@ -70,13 +70,13 @@ def encode_image(vae: AutoencoderKLWan, image: torch.Tensor, frames: int, enteri
     frames    4k+1 frames in all; those after the first are zero (mid grey)
     entering  called with (k, n) before step k of n
     """
-    if vae.config.is_residual:
+    if vae.config["is_residual"]:
         moments = _encode_residual(vae, image, frames, entering)
     else:
         moments = vae_fast.encode(vae, image.to(vae.device), frames, entering)
     moments = moments.float()
     mean, std = latent_statistics(vae)
-    return (moments[:, : vae.config.z_dim] - mean) / std  # the mode of the posterior is its mean
+    return (moments[:, : vae.config["z_dim"]] - mean) / std  # the mode of the posterior is its mean
 
 
 def decode(vae: AutoencoderKLWan, latents: torch.Tensor, entering) -> torch.Tensor:
@@ -92,7 +92,7 @@ def decode_pixels(vae: AutoencoderKLWan, latents: torch.Tensor, entering) -> Ite
     """What `decode` rounds: one latent frame after the other, (1, 3, 1 or 4, H, W) in about -1 .. 1."""
     mean, std = latent_statistics(vae)
     x = vae.post_quant_conv((latents.to(vae.device).float() * std + mean).to(vae.dtype))
-    decode_next = _residual_decoder(vae) if vae.config.is_residual else vae_fast.Decoder(vae).decode_next
+    decode_next = _residual_decoder(vae) if vae.config["is_residual"] else vae_fast.Decoder(vae).decode_next
     for k, frame in enumerate(x.split(1, dim=2)):
         entering(k + 1, x.shape[2])
         yield decode_next(frame)
@@ -100,7 +100,7 @@ def decode_pixels(vae: AutoencoderKLWan, latents: torch.Tensor, entering) -> Ite
 
 def _encode_residual(vae: AutoencoderKLWan, image: torch.Tensor, frames: int, entering) -> torch.Tensor:
     zeros = image.new_zeros(1, 3, frames - 1, *image.shape[-2:])
-    video = patchify(torch.cat([image.unsqueeze(2), zeros], dim=2).to(vae.device, vae.dtype), vae.config.patch_size)
+    video = patchify(torch.cat([image.unsqueeze(2), zeros], dim=2).to(vae.device, vae.dtype), vae.config["patch_size"])
     chunks = video.split([1, *[4] * ((frames - 1) // 4)], dim=2)
     cache = [None] * vae._cached_conv_counts["encoder"]
     out = []
@@ -119,7 +119,7 @@ def _residual_decoder(vae: AutoencoderKLWan):
         nonlocal first
         pixels = vae.decoder(frame, feat_cache=cache, feat_idx=[0], first_chunk=first)
         first = False
-        return unpatchify(pixels, vae.config.patch_size)
+        return unpatchify(pixels, vae.config["patch_size"])
 
     return decode_next
 

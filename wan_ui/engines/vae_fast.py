@@ -18,6 +18,8 @@ Not for the residual VAE of the 5B model, which keeps diffusers' own forward (wa
 tests/engines/test_vae.py holds both walks together.
 """
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from diffusers.models.autoencoders.autoencoder_kl_wan import (
@@ -69,7 +71,8 @@ def attention(block: WanAttentionBlock, x: torch.Tensor) -> torch.Tensor:
     frames, height, width, channels = x.shape
     y = F.rms_norm(x, (channels,), block.norm.gamma.view(-1), eps=1e-24)
     qkv = F.linear(y.reshape(frames, 1, -1, channels), block.to_qkv.weight[:, :, 0, 0], block.to_qkv.bias)
-    y = F.scaled_dot_product_attention(*qkv.chunk(3, dim=-1))
+    q, k, v = qkv.chunk(3, dim=-1)
+    y = F.scaled_dot_product_attention(q, k, v)
     return x + F.linear(y.view(frames, height, width, channels), block.proj.weight[:, :, 0, 0], block.proj.bias)
 
 
@@ -77,7 +80,8 @@ def residual(block: WanResidualBlock, x: torch.Tensor, conv) -> tuple[torch.Tens
     """The two summands. `conv(module, x)` is the causal convolution: streaming, or over a tail."""
     shortcut = x
     if block.in_dim != block.out_dim:
-        shortcut = conv2d(x, block.conv_shortcut.weight[:, :, 0], block.conv_shortcut.bias)
+        narrow: Any = block.conv_shortcut
+        shortcut = conv2d(x, narrow.weight[:, :, 0], narrow.bias)
     y = conv(block.conv1, norm_silu(block.norm1, x))
     y = conv(block.conv2, norm_silu(block.norm2, y))
     return shortcut, y
@@ -87,7 +91,7 @@ class Decoder:
     """Decodes latent frames one after the other; holds the causal context of one clip."""
 
     def __init__(self, vae: AutoencoderKLWan):
-        self.decoder = vae.decoder
+        self.decoder: Any = vae.decoder
         self.context: dict = {}  # module -> its last two input frames
 
     def conv(self, module, x: torch.Tensor) -> torch.Tensor:
@@ -113,7 +117,8 @@ class Decoder:
             self.context[block] = True  # the first latent frame is one frame, every later one becomes four
         frames, height, width, channels = x.shape
         x = x[:, :, None, :, None].expand(-1, -1, 2, -1, 2, -1).reshape(frames, 2 * height, 2 * width, channels)
-        return conv2d(x, block.resample[1].weight, block.resample[1].bias, padding=1)
+        conv: Any = block.resample[1]
+        return conv2d(x, conv.weight, conv.bias, padding=1)
 
     def decode_next(self, frame: torch.Tensor) -> torch.Tensor:
         """The next latent frame (1, z, 1, h, w) -> its pixels (1, 3, 1 or 4, 8h, 8w) in about -1 .. 1."""
@@ -154,7 +159,7 @@ class Tail:
         return Tail(y.add_(Tail(shortcut, self.total).extended(len(y))), self.total)
 
     def downsample(self, block: WanResample) -> "Tail":
-        conv = block.resample[1]
+        conv: Any = block.resample[1]
         half = self.map(lambda x: conv2d(F.pad(x, (0, 0, 0, 1, 0, 1)), conv.weight, conv.bias, stride=2))
         if block.mode == "downsample2d" or self.total == 1:
             return half
@@ -172,7 +177,7 @@ def encode(vae: AutoencoderKLWan, image: torch.Tensor, frames: int, entering) ->
 
     entering  called with (k, n) before layer k of n
     """
-    e = vae.encoder
+    e: Any = vae.encoder
     n = len(e.down_blocks) + 2
     x = image.to(vae.dtype).permute(0, 2, 3, 1)
     entering(1, n)
