@@ -269,6 +269,9 @@ def modules(calls: list) -> dict[str, types.ModuleType]:
         update_input_info_from_dict=update,
     )
     module("lightx2v_platform.base.global_var", AI_DEVICE="cpu")
+    module("lightx2v.models.networks.base_model", safe_open=None)
+    for readers in ("input_encoders.hf.wan.t5.model", "video_encoders.hf.wan.vae", "video_encoders.hf.wan.vae_2_2"):
+        module(f"lightx2v.models.{readers}", load_weights=None)
     classes("lightx2v.utils.input_info", I2VInputInfo)
     classes("lightx2v.models.runners.wan.wan_distill_runner", Wan22MoeDistillRunner, MultiDistillModelStruct)
     classes("lightx2v.models.runners.wan.wan_runner", Wan22DenseRunner=Wan22MoeDistillRunner)

@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from typing import Any
 
+from wan_ui.engines.lightx2v_seams import put
+
 Reader = Callable[..., Any]
 
 
@@ -16,5 +18,7 @@ def wrap_readers(opening: Callable[[Reader], Reader], loading: Callable[[Reader]
     from lightx2v.models.networks import base_model
     from lightx2v.models.video_encoders.hf.wan import vae, vae_2_2
 
-    base_model.safe_open = opening(base_model.safe_open)
-    t5.load_weights = vae.load_weights = vae_2_2.load_weights = loading(t5.load_weights)
+    put(base_model, "safe_open", opening(base_model.safe_open))
+    reader = loading(t5.load_weights)
+    for module in (t5, vae, vae_2_2):
+        put(module, "load_weights", reader)

@@ -12,7 +12,7 @@ replaced for everyone, with a reason each, are patches: wan_ui/patches.
 import inspect
 from functools import lru_cache
 from importlib import import_module
-from types import CodeType
+from types import CodeType, ModuleType
 from typing import Any
 
 from wan_ui.errors import UserError
@@ -73,6 +73,8 @@ SEAMS: dict[str, dict[str, Parameters]] = {
     },
     "lightx2v.utils.envs": {"GET_DTYPE": ()},
     "lightx2v_platform.base.global_var": {"AI_DEVICE": None},
+    "lightx2v.models.networks.base_model": {"safe_open": None},
+    **{module: {"load_weights": None} for module in (T5, f"{VAE}.vae", f"{VAE}.vae_2_2")},
     **dict.fromkeys(RUNNERS, RUNNER),
     EXPERTS: {
         "model": None,
@@ -221,7 +223,8 @@ def _listed(cls: type, name: str) -> bool:
 def put(thing: Any, name: str, value: Any) -> None:
     """Write an attribute of one of upstream's objects. Raises SeamError for one that the list does not have."""
     cls: type = type(thing)
-    if not _listed(cls, name):
+    listed = name in SEAMS.get(thing.__name__, {}) if isinstance(thing, ModuleType) else _listed(cls, name)
+    if not listed:
         place = f"{type(thing).__module__}:{type(thing).__qualname__}"
         raise SeamError(place, name, "it is written, but is not among the seams of this class")
     setattr(thing, name, value)
