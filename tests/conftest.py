@@ -56,15 +56,25 @@ def pytest_configure(config):
         config.option.loadscopereorder = False  # the order below, not by the number of tests
 
 
-def pytest_collection_modifyitems(config, items):
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
     """With several processes (pytest -n 3 --dist loadgroup) each takes one group after the other, long ones first.
 
-    A group is what shares costly fixtures: the models of a folder, the apps of a file of tests/ui.
+    A group is what shares costly fixtures: the models of a folder, the apps of a file of tests/ui. Ours, since the
+    marks of pytest-xdist 3.8 are not seen with pytest 9.2: every test would be a group.
     """
-    if config.pluginmanager.hasplugin("xdist"):
-        for item in items:
-            folder, *_, file = item.path.relative_to(ROOT / "tests").parts
-            item.add_marker(pytest.mark.xdist_group(folder if folder in SHARED else f"{folder}/{file}"))
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Groups(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            path = nodeid.split("::")[0]
+            folder = path.split("/")[1]
+            return folder if folder in SHARED else path
+
+    return Groups(config, log) if config.getoption("dist") == "loadgroup" else None
+
+
+def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: order(item.path.relative_to(ROOT / "tests").parts[0]))
 
 
