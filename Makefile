@@ -22,6 +22,7 @@ test: $(VENV)/.installed-dev
 	$(BIN)/python tools/install_chromium.py
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m ruff format --check .
+	$(BIN)/python -m mypy
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadgroup
 
 # make test-upstream LIGHTX2V=/path/to/LightX2V MUSETALK=/path/to/MuseTalk: our code against theirs, on the CPU.
@@ -65,4 +66,4 @@ $(VENV)/.installed-upstream: requirements-upstream.txt $(VENV)/.installed-dev
 	@touch $@
 
 clean:
-	rm -rf $(VENV) test-artifacts .pytest_cache .ruff_cache
+	rm -rf $(VENV) test-artifacts .pytest_cache .ruff_cache .mypy_cache

@@ -342,7 +342,7 @@ class LightX2VEngine:
 
     @torch.inference_mode()
     def encode_text(self, prompt: str) -> torch.Tensor:
-        context = self.runner.run_text_encoder(input_info(self.model.family, prompt=prompt))["context"]
+        context = self.runner.run_text_encoder(input_info(self.loaded.family, prompt=prompt))["context"]
         return context.reshape(-1, context.shape[-1])
 
     @torch.inference_mode()
