@@ -215,15 +215,19 @@ def test_a_reload_keeps_the_whole_form_and_it_says_what_it_will_use(page: Page, 
     page.locator("#lora-add input").click()
     page.get_by_role("option", name="teal").click()
     page.locator(".w-lora").wait_for()
+    expect(page.locator("#using p")).to_contain_text("teal")
+    older = page.evaluate("localStorage.getItem('wan-ui')")
     page.locator("#steps input[type=number]").fill("3")
     page.keyboard.press("Tab")
     words = "Wan-Tiny, bf16, with the LoRA .*teal.*×1 · 256 × 256 · 17 frames · 3 steps · seed 77$"
     words = re.compile(words.replace(" ", r"\s"))
     expect(page.locator("#using p")).to_have_text(words)
     expect(page.locator("#examples-note")).to_contain_text("teal")  # an example is made with it as well
-    page.wait_for_timeout(300)
-    for _ in range(2):  # the second as soon as the first is there
-        page.reload(wait_until="domcontentloaded")
+    # Without a pause, as if an older answer had been the last to reach the storage; then as soon as the page is there.
+    back = "older => { if (older) localStorage.setItem('wan-ui', older); location.reload(); }"
+    for stored in (older, None):
+        with page.expect_navigation(wait_until="domcontentloaded"):
+            page.evaluate(back, stored)
         page.locator("#card", has_not_text="Connecting").wait_for()
         expect(page.locator("#using p")).to_have_text(words)
     page.locator("#crop img").wait_for()
@@ -264,9 +268,9 @@ def test_what_a_page_tells_of_its_form_before_it_has_shown_it_is_not_kept(app):
         browser, scheme = {"form": kept}, {"scheme": "bf16"}  # with no owner yet, so that every answer has it
         arrived = ask("arrive", browser, None)
         assert arrived["form"] == kept | scheme and arrived["filled"] > 0
-        half_drawn = (None, "", "256x256", 33, 4, 16, -1, None)
+        half_drawn = (None, "", None, "256x256", 33, 4, 16, -1)
         assert ask("remember", browser, None, *half_drawn, 0, 1)["form"] == kept | scheme
-        changed = ask("remember", browser, None, None, "", "256x256", 33, 3, 16, 77, None, arrived["filled"], 2)
+        changed = ask("remember", browser, None, None, "", None, "256x256", 33, 3, 16, 77, arrived["filled"], 2)
         assert changed["form"] == kept | scheme | {"frames": 33}  # that was a person
 
 

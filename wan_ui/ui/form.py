@@ -4,8 +4,13 @@ Every event by which a person changes the form or sends it carries its number in
 (`turn`, counted by page.js): answers and events may overtake each other, the acts do not. The server fills in the form
 as well, when a page is opened or old settings are loaded. It knows then what the form holds; the page, whose fields are
 drawn one after the other and each tell of it, shows it a while later (`fill`, `changed`).
+
+A reload brings the form back from the browser: from its storage, and what the line at Generate says from that line
+itself (`line_html`), which page.js reads as the page goes. So the person gets what they have seen, although an older
+answer may have been the last to reach the storage.
 """
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +61,18 @@ def to_keep(view: View) -> dict[str, Any]:
     prompt, which would else be sent at every key."""
     kept = {name: value for name, value in view.form.items() if value is not None and name != "prompt"}
     return {**kept, "model": view.model, "scheme": view.scheme}
+
+
+def line_html(view: View, model: Model) -> str:
+    """`using_html`, with its values for page.js, and their number: an older line is known by it."""
+    if not view.fills:  # nothing of this page's own yet: what the browser kept is to stay
+        return using_html(view, model)
+    kept = {name: view.form.get(name) for name in FIELDS if name not in PARTS}
+    kept |= {"model": view.model, "scheme": view.scheme}
+    line = json.dumps({"form": kept, "loras": view.loras})
+    if line != view.line:
+        view.line, view.lines = line, view.lines + 1
+    return f'<div data-kept="{text(line)}" data-number="{view.lines}">{using_html(view, model)}</div>'
 
 
 def model_of(view: View, catalog: dict[str, Model]) -> Model:

@@ -22,6 +22,14 @@ from wan_ui.ui.voice import Voice, build_voice
 
 PROMPT_PLACEHOLDER = "What should happen? For example: slowly zoom in, sunset light"
 
+# The line above Generate says what a reload brings back, see form.py.
+KEEP = """
+watch('value', () => {
+  const line = element.querySelector('[data-kept]');
+  if (line) window.wanUi.keep(line.dataset);
+});
+"""
+
 
 @dataclass(frozen=True)
 class Inputs:
@@ -141,7 +149,7 @@ def build_inputs(
     voice = build_voice(visible=_takes(model, "voice"))
     with gr.Column(elem_id="actions"):
         message = gr.HTML("" if usable else NO_MODEL, elem_id="message", apply_default_css=False)
-        using = gr.HTML("", elem_id="using", apply_default_css=False)
+        using = gr.HTML("", elem_id="using", js_on_load=KEEP, apply_default_css=False)
         with gr.Row():
             generate = gr.Button("Generate", variant="primary", size="lg", scale=3, min_width=140, elem_id="generate")
             cancel = gr.Button("Cancel", size="lg", scale=1, min_width=100, visible=False, elem_id="cancel")

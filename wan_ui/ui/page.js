@@ -30,7 +30,22 @@ window.wanUi = (() => {
   }, 100);
   window.addEventListener("pagehide", () => {
     if (prompt() && !waiting) sessionStorage.setItem("wan-ui-prompt", prompt().value);
+    const line = find("#using [data-kept]");
+    if (line) keep(line.dataset);
   });
+
+  // The line at Generate with the highest number is the newest, whichever was drawn last; see wan_ui/ui/form.py.
+  let newest = 0;
+  const keep = (line) => {
+    if (Number(line.number) < newest) return;
+    newest = Number(line.number);
+    sessionStorage.setItem("wan-ui-form", line.kept);
+  };
+
+  const returned = (browser) => {
+    const mine = JSON.parse(sessionStorage.getItem("wan-ui-form") || "{}");
+    return mine.form ? { ...browser, loras: mine.loras, form: { ...browser?.form, ...mine.form } } : browser;
+  };
 
   // ---- into view
 
@@ -178,5 +193,5 @@ window.wanUi = (() => {
     if (list && list === document.activeElement && list.ariaExpanded !== "true") list.blur();
   }, true);
 
-  return { show, bring, asked, opened, chosen, stamp, answered };
+  return { keep, returned, show, bring, asked, opened, chosen, stamp, answered };
 })();

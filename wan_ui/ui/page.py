@@ -99,13 +99,16 @@ def build_ui(settings: Settings) -> gr.Blocks:
         latest: Options = {**light, "trigger_mode": "always_last"}
         # Whatever fills in model and weights: one after the other, so that the last answer is that to the last act.
         in_order: Options = {**plain, "concurrency_id": "form", "concurrency_limit": 1, "trigger_mode": "multiple"}
+        returned = "(browser, view) => [wanUi.returned(browser), view]"
         stamp = "(...values) => wanUi.stamp(values)"  # see form.py
         silent: Options = {"api_visibility": "private", "show_progress": "hidden"}  # answered in the browser
 
         wire_compare(compare_tab, light)
         wire_doctor(doctor_tab, light)
 
-        fills = [connect(page.load, observe.arrive, [browser, view], whole, **in_order)]  # starts the timer
+        fills = [
+            connect(page.load, observe.arrive, [browser, view], whole, js=returned, **in_order)
+        ]  # starts the timer
         connect(timer.tick, observe.look, [browser, view], observed, **once)
 
         files_change = [inputs.picture.change, inputs.voice.audio.change]

@@ -32,6 +32,7 @@ class View:
     model      in the form; so is `scheme`
     form       the other fields, see form.py
     fills      how often the server has filled in fields; filled: field -> the last of these that filled it in
+    line       what the line at Generate was drawn from; lines: how often it has changed
     complaint  what is wrong with what was asked for
     refused    the picture just taken away was
     """
@@ -50,6 +51,8 @@ class View:
     form: dict[str, Any] = field(default_factory=dict)
     fills: int = 0
     filled: dict[str, int] = field(default_factory=dict)
+    line: str = ""
+    lines: int = 0
     complaint: Complaint | None = None
     refused: bool = False
 

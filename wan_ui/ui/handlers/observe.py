@@ -60,8 +60,8 @@ def _observed(browser: dict, view: View) -> Answer:
     last = by_id.get(view.last)
     browser["job"] = active[0].id if active else view.last
     browser["follow"] = list(view.follow)
-    browser["loras"] = view.loras
-    browser["form"] = form.to_keep(view)
+    if view.fills:  # before, it is not known what this browser has kept
+        browser["loras"], browser["form"] = list(view.loras), form.to_keep(view)
 
     if active:
         position = PIPELINE.position(active[0])
@@ -105,7 +105,7 @@ def _observed(browser: dict, view: View) -> Answer:
     )
     for place in form.PLACES:
         draw_html(place, form.complaint_html(view, place, PIPELINE.settings))
-    draw_html("using", form.using_html(view, model))
+    draw_html("using", form.line_html(view, model))
     draw_html("examples_note", examples.note_html(form.with_words(view, model)))
     draw_html("in_view", in_view.order(view.show))
     draw("cancel", bool(active), lambda: gr.update(visible=bool(active)))
