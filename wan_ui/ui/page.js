@@ -105,8 +105,15 @@ window.wanUi = (() => {
   const chosen = (list, value) => {
     if (value === opened[list]) return null;
     opened[list] = value;
-    if (list === "lora") sent = performance.now();
     return value;
+  };
+
+  // That of LoRAs is emptied by the answer: until then it may be closed again with what was chosen in it.
+  let added = null;
+  const adding = (name) => {
+    if (!name || name === added) return null;
+    [added, sent] = [name, performance.now()];
+    return name;
   };
 
   const stamp = (values) => [...values.slice(0, -1), ++turn];
@@ -193,5 +200,5 @@ window.wanUi = (() => {
     if (list && list === document.activeElement && list.ariaExpanded !== "true") list.blur();
   }, true);
 
-  return { keep, returned, show, bring, asked, opened, chosen, stamp, answered };
+  return { keep, returned, show, bring, asked, opened, chosen, adding, added: () => { added = null; }, stamp, answered };
 })();

@@ -158,7 +158,7 @@ def build_ui(settings: Settings) -> gr.Blocks:
         # either, which the keyboard does not fire. A list that is only opened and closed fires `input` as well:
         # page.js knows what it was when it was opened.
         added = {"lora_choices": inputs.loras.add, **observed}
-        for name, part in (("model", inputs.model), ("scheme", inputs.scheme), ("lora", inputs.loras.add)):
+        for name, part in (("model", inputs.model), ("scheme", inputs.scheme)):
             part.focus(None, part, js=f"(value) => {{ wanUi.opened.{name} = value; }}", queue=False, **silent)
         named = "(browser, view, name) => [browser, view, wanUi.chosen('model', name)]"
         by_name = [browser, view, inputs.model]
@@ -166,14 +166,15 @@ def build_ui(settings: Settings) -> gr.Blocks:
         named = "(browser, view, name, scheme) => [browser, view, name, wanUi.chosen('scheme', scheme)]"
         by_name = [browser, view, inputs.model, inputs.scheme]
         fills.append(connect(inputs.scheme.input, choosing.choose_scheme, by_name, of_model, js=named, **in_order))
-        connect(
+        adding = connect(
             inputs.loras.add.input,
             loras.add_lora,
             [browser, view, inputs.loras.add, inputs.turn],
             added,
-            js="(browser, view, name, turn) => wanUi.stamp([browser, view, wanUi.chosen('lora', name), turn])",
+            js="(browser, view, name, turn) => wanUi.stamp([browser, view, wanUi.adding(name), turn])",
             **light,
         )
+        adding.then(None, js="() => wanUi.added()", **silent)
 
         boxes = {"model": inputs.model, "scheme": inputs.scheme}
         connect(models.table.change, choosing.refresh_choices, [view], boxes, **in_order)
