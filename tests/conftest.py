@@ -24,6 +24,9 @@ OUTSIDE = {
     or (name.startswith("WAN_UI_") and name not in ("WAN_UI_LIGHTX2V_PATH", "WAN_UI_MUSETALK_PATH"))
 }
 
+if not Path("/dev/nvidia0").exists():  # Triton reads it when it is imported, and torch may do that any time
+    os.environ["TRITON_INTERPRET"] = "1"
+
 SHARED = ("engines", "golden", "lightx2v", "lipsync", "qa", "patches", "gpu")
 
 SCRIPTED = """

@@ -20,6 +20,9 @@ from wan_ui.rules import Rule
 
 ROOT = Path(__file__).resolve().parent.parent
 ENGINES = ("auto", "diffusers", "lightx2v")
+# Of the LightX2V engine: the walk through the VAE, its decoder's and the blocks' kernels, and products with GGUF
+# weights that were dequantised once.
+LEVERS = ("vae", "decoder", "blocks", "products")
 # A patch is called as its file; wan_ui/patches itself is above this.
 PATCHES = tuple(sorted(file.stem for file in (ROOT / "wan_ui" / "patches").glob("[!_]*.py") if file.stem != "record"))
 # Gradio's and the hub's own variables are honoured because Spaces and Docker images set them.
@@ -80,12 +83,14 @@ class Settings:
     # a checkout of ModelTC/LightX2V; empty: the installed package, if any
     lightx2v_path: str = setting("", rules.text("a checkout of ModelTC/LightX2V"))
     lightx2v_attention: str = setting(
-        "auto", rules.one_of("auto", "torch_sdpa", "flash_attn2", "flash_attn3", "sage_attn2")
+        "auto", rules.one_of("auto", "torch_sdpa", "flash_attn2", "flash_attn3", "fa3_fwd", "sage_attn2")
     )
     lightx2v_offload: str = setting("auto", rules.one_of("auto", "none", "text", "model", "block"))  # idle weights
     lightx2v_dtype: str = setting("auto", rules.one_of("auto", "bf16", "fp16"))
     # load without these patches, to compare
     lightx2v_patches_off: str = setting("", rules.names("names of patches", PATCHES))
+    # what is left as LightX2V does it, to compare
+    lightx2v_plain: str = setting("", rules.names("names of optimisations", LEVERS))
     # half a minute at load for steps that take a third less time
     lightx2v_compile: str = setting("auto", rules.one_of("auto", "on", "off"))
     # GPU memory that may be used, GiB. The choice of what stays on the GPU follows it

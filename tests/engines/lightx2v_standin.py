@@ -33,6 +33,13 @@ def modules(calls: list) -> dict[str, types.ModuleType]:
         def apply(self, input_tensor):
             return input_tensor @ self.weight
 
+    class MMWeightGGUFTemplate(MMWeight):
+        def load(self):
+            self.pin_weight = self.pin_bias = None
+
+        def get_weight(self, tensor, dtype):
+            return tensor.to(dtype)
+
     class MMWeightQuantTemplate(MMWeight):
         def load(self):
             self.weight_scale = self.pin_weight = self.pin_bias = None
@@ -41,7 +48,13 @@ def modules(calls: list) -> dict[str, types.ModuleType]:
         """A weight with a copy in host memory."""
 
         def load(self):
-            self.weight = self.bias = self.pin_weight = self.pin_bias = None
+            self.weight = self.bias = self.pin_weight = self.pin_bias = self.eps = None
+
+        def _get_actual_weight(self):
+            return self.weight
+
+        def _get_actual_bias(self):
+            return self.bias
 
     class DefaultTensor:
         def __init__(self, tensor_name):
@@ -55,6 +68,13 @@ def modules(calls: list) -> dict[str, types.ModuleType]:
             self._modules, self._parameters = leaves, {}
 
     class WanTransformerInfer:
+        def prepare(self):
+            self.num_heads = self.head_dim = self.cos_sin = None
+            self.self_attn_cu_seqlens_qkv = self.cross_attn_cu_seqlens_q = None
+
+        def pre_process(self, modulation, embed0):
+            return (modulation + embed0).chunk(6, dim=1)
+
         def infer(self, blocks, hidden):
             for self.block_idx, block in enumerate(blocks):
                 hidden = self.run_block(self.block_idx, block, hidden, None)
@@ -286,8 +306,7 @@ def modules(calls: list) -> dict[str, types.ModuleType]:
     fp8 = [f"MMWeightWfp8channelAfp8channeldynamic{name}" for name in ("Torchao", "Triton", "Sgl")]
     classes(
         "lightx2v.common.ops.mm.mm_weight",
-        *(MMWeightTemplate, MMWeight, MMWeightQuantTemplate),
-        MMWeightGGUFTemplate=MMWeight,
+        *(MMWeightTemplate, MMWeight, MMWeightQuantTemplate, MMWeightGGUFTemplate),
         **dict.fromkeys(fp8, MMWeightQuantTemplate),
     )
     classes("lightx2v.common.ops.norm.rms_norm_weight", RMSWeightTemplate=Held)

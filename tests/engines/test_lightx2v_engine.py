@@ -35,7 +35,8 @@ def cache(tmp_path_factory) -> Path:
 def calls(cache, tmp_path, monkeypatch):
     """What upstream was asked for; the stand-in is installed, its patches count as applied."""
     before = settings_module.settings()
-    settings_module.use(load_settings({"WAN_UI_CACHE": str(cache), "WAN_UI_LORAS": str(tmp_path)}))
+    values = {"WAN_UI_CACHE": str(cache), "WAN_UI_LORAS": str(tmp_path)}
+    settings_module.use(load_settings(values | {"WAN_UI_LIGHTX2V_PLAIN": "vae"}))  # the stand-in has one
     monkeypatch.setattr(patches, "apply_all", lambda phase, *rest, **more: [Outcome(f"a-{phase}", "applied", "test")])
     found = []
     with installed(found):

@@ -9,9 +9,11 @@ from diffusers.loaders.single_file_utils import convert_wan_transformer_to_diffu
 from tests.engines.random_models import randomised, write_text_encoder
 from wan_ui.engines import text
 from wan_ui.errors import UserError
+from wan_ui.families import FAMILIES
 from wan_ui.files.names import dit_name_map, inverse, rename, strip_prefix, vae_name_map
 from wan_ui.files.sizes import count, vae_layout
 from wan_ui.files.tensors import load_strict, read_pth
+from wan_ui.qa import layouts
 
 DIT = {"num_attention_heads": 2, "attention_head_dim": 12, "text_dim": 8, "freq_dim": 8, "ffn_dim": 16}
 
@@ -114,3 +116,15 @@ def test_errors_name_file_and_tensors(tmp_path):
         load_strict(model, {"weight": weight, "other": bias}, file=tmp_path / "x.gguf")
     with pytest.raises(UserError, match=r"x\.gguf: tensor weight has shape \(3, 2\), expected \(2, 3\)"):
         load_strict(model, {"weight": weight.T, "bias": bias}, file=tmp_path / "x.gguf")
+
+
+def test_the_layout_of_the_5b_models_vae(tmp_path):
+    """layouts.vae is what a download has; every name and shape of it has a place."""
+    with torch.device("meta"):
+        shapes = layouts.vae(FAMILIES["5b"].vae)
+        config, names = vae_layout(tmp_path / "vae.pth", {k: torch.empty(shape) for k, (_, shape) in shapes.items()})
+        expected = AutoencoderKLWan(**config).state_dict()
+    got = rename({name: tuple(shape) for name, (_, shape) in shapes.items()}, names)
+    assert got == {name: tuple(tensor.shape) for name, tensor in expected.items()}
+    assert config["scale_factor_spatial"] == 16 and config["temperal_downsample"] == [False, True, True]
+    assert len(config["latents_mean"]) == len(config["latents_std"]) == 48

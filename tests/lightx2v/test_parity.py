@@ -44,7 +44,7 @@ def both(load, reference, euler_steps, model, tmp_path):
         for index, pair in enumerate(zip(our_steps, euler_steps.values(), strict=True), start=1):
             stages[f"step {index}"] = pair
         latents = torch.from_numpy(theirs.latents)
-        decoded = production.runner.vae_decoder.decode(latents.to(production.runner.vae_decoder.device))
+        decoded = production.decode(latents).permute(3, 0, 1, 2)
         stages["decode"] = (decoded, decode(other.vae, latents))
         stages["frames"] = (torch.from_numpy(ours.frames), torch.from_numpy(theirs.frames))
         return stages

@@ -33,7 +33,7 @@ def healthy(model):
 def test_faults_are_localised_in_stage_and_block(load, model, healthy):
     """One load, float32; each fault is taken out again, which the last examination proves."""
     engine = load("bf16")
-    scheduler, experts, vae = engine.runner.scheduler, engine.runner.model.model, engine.runner.vae_decoder
+    scheduler, experts, vae = engine.runner.scheduler, engine.runner.model.model, engine.vae.vae
 
     experts.reverse()
     report = examine(engine, model, "bf16", healthy)
@@ -55,9 +55,12 @@ def test_faults_are_localised_in_stage_and_block(load, model, healthy):
     assert examine(engine, model, "bf16").first_failing == "schedule"
     scheduler.plan = plan
 
-    scale, vae.scale = vae.scale, [vae.scale[0], torch.ones_like(vae.scale[1])]
+    ends = {conv: conv.weight.data for conv in (vae.quant_conv, vae.post_quant_conv)}
+    for conv, weight in ends.items():
+        conv.weight.data = 1.5 * weight
     failing = examine(engine, model, "bf16")
     assert failing.first_failing == "image" and not next(s for s in failing.stages if s.name == "decode").passed
-    vae.scale = scale
+    for conv, weight in ends.items():
+        conv.weight.data = weight
 
     assert examine(engine, model, "bf16").first_failing == ""

@@ -153,9 +153,10 @@ def test_a_load_tries_what_it_would_take_and_nobody_knows(settings, found, monke
     chooser = Chooser(settings, A14B, CARDS["RTX 5090"])
     found("RTX 5090", {})
     names = {entry.choice for entry in chooser.untried(scheme, wishes)}
-    assert names == {"torch_sdpa", "flash_attn2", "flash_attn3", "sage_attn2", "on"}
+    assert names == {"torch_sdpa", "flash_attn2", "flash_attn3", "fa3_fwd", "sage_attn2", "on", "fused"}
     assert {entry.choice for entry in chooser.untried(A14B.scheme("fp8-triton"), wishes)} == names | {"fp8-triton"}
-    found("RTX 5090", {("attention", name): "crashed" for name in names - {"torch_sdpa"}} | {("compile", "on"): "ok"})
+    tried = {(kind, name): "crashed" for kind in ("attention", "cross") for name in names - {"torch_sdpa"}}
+    found("RTX 5090", tried | {("compile", "on"): "ok", ("blocks", "fused"): "ok", ("decoder", "fused"): "wrong"})
     assert chooser.untried(scheme, wishes) == ()
     nothing = replace(CARDS["RTX 5090"], kernels=frozenset())
     assert Chooser(settings, A14B, nothing).untried(scheme, wishes) == ()
@@ -171,7 +172,7 @@ def test_what_did_not_fit_into_memory_is_tried_again(settings, monkeypatch):
 
     monkeypatch.setattr(probing, "_child", child)
     shape = shape_of(A14B, 480, 480, 81)
-    probes = tuple(entry for entry in PROBES if entry.name == "sdpa")
+    probes = tuple(entry for entry in PROBES if (entry.kind, entry.name) == ("attention", "sdpa"))
     for _ in range(2):
         (result,) = probing.run(settings, [shape], probes=probes)
         assert result.status == "failed"

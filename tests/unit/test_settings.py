@@ -55,7 +55,7 @@ def test_values_are_parsed_to_their_types():
         ("SCHEME", "fp7", "one of bf16, fp8"),
         ("ENGINE", "foo", "one of auto, diffusers, lightx2v"),
         ("LIGHTX2V_PATH", "/nowhere", "a checkout of ModelTC/LightX2V"),
-        ("LIGHTX2V_ATTENTION", "flash", "one of auto, torch_sdpa, flash_attn2, flash_attn3, sage_attn2"),
+        ("LIGHTX2V_ATTENTION", "flash", "one of auto, torch_sdpa, flash_attn2, flash_attn3, fa3_fwd, sage_attn2"),
         ("LIGHTX2V_OFFLOAD", "yes", "one of auto, none, text, model, block"),
         ("LIGHTX2V_DTYPE", "fp7", "one of auto, bf16, fp16"),
         ("LIGHTX2V_COMPILE", "maybe", "one of auto, on, off"),

@@ -19,6 +19,7 @@ from wan_ui.settings import Settings
 # Kernels of torch itself, the one for want of a better first: on a card that they are not for, they raise.
 SAFE = {
     "attention": ("torch_sdpa",),
+    "cross": ("torch_sdpa",),
     "gemm": ("fp8-torchao",),  # torch._scaled_mm
     "modulate": ("torch",),
     "norm": ("torch_native",),
@@ -30,6 +31,11 @@ ATTENTION = {entry.choice: "".join(entry.packages) for entry in PROBES if entry.
 GGUF_MIXES = (
     "Q8_0", "Q6_K", "Q5_K_S", "Q5_K_M", "Q5_0", "Q5_1", "Q4_K_S", "Q4_K_M", "Q4_0", "Q4_1", "Q3_K_S", "Q3_K_M",
 )  # fmt: skip
+
+
+def left_plain(settings: Settings) -> frozenset[str]:
+    """What WAN_UI_LIGHTX2V_PLAIN names, of settings.LEVERS."""
+    return frozenset(settings.lightx2v_plain.replace(" ", "").split(","))
 
 
 @dataclass(frozen=True)
@@ -114,6 +120,19 @@ class Chooser:
             return False, f"{how}, but compiled kernels are Triton's, and {found}"
         return True, f"{how}: blocks compiled at load; WAN_UI_LIGHTX2V_COMPILE=off loads sooner"
 
+    def fused(self, kind: str) -> tuple[bool, str]:
+        """Whether this project's own kernels may be taken. kind  blocks | decoder"""
+        if kind in left_plain(self.settings):
+            return False, "switched off"
+        if self.hardware.device != "cuda":
+            return False, "no GPU"
+        if self._no_triton():
+            return False, self._no_triton()
+        status, why = self.found(kind, "fused")
+        if status == "ok":
+            return True, "right when tried on this card"
+        return False, f"{status} when tried on this card: {why}" if status else "not tried on this card"
+
     def untried(self, scheme: Scheme, wishes: dict) -> tuple[Probe, ...]:
         """What this load would take if it were right here, and nobody knows whether it is."""
         if self.hardware.device != "cuda":
@@ -125,10 +144,12 @@ class Chooser:
             ("rope", wishes["rope_type"]),
             ("gemm", wishes["t5_fp8_kernel"]),
         }
+        if not self._no_triton():
+            wanted |= {(kind, "fused") for kind in ("blocks", "decoder")}
         if scheme.kind == "fp8":
             wanted |= {("gemm", scheme.name), ("gemm", wishes["fp8_kernel"])}
         if wishes["attention"] == "auto":  # it is a half of each step: worth looking for
-            wanted |= {("attention", name) for name in ATTENTION}
+            wanted |= {(kind, name) for kind in ("attention", "cross") for name in ATTENTION}
         wish = wishes["use_compile"]
         if (wish is True or (wish == "auto" and not self.model.embedded)) and not self._no_compiler():
             wanted.add(("compile", "on"))
@@ -139,8 +160,9 @@ class Chooser:
             and not (self._is_safe(entry.kind, entry.choice) or self._lacks(entry))
             and not self.found(entry.kind, entry.choice)[0]
         ]
-        if any(entry.kind == "attention" for entry in new):  # what the others must be faster than
-            new += [entry for entry in PROBES if (entry.kind, entry.choice) == ("attention", "torch_sdpa")]
+        for kind in ("attention", "cross"):
+            if any(entry.kind == kind for entry in new):  # what the others must be faster than
+                new += [entry for entry in PROBES if (entry.kind, entry.choice) == (kind, "torch_sdpa")]
         return tuple(new)
 
     def found(self, kind: str, name: str) -> tuple[str, str]:
@@ -170,7 +192,7 @@ class Chooser:
     def _is_safe(self, kind: str, name: str) -> bool:
         # fp8-sgl without its library is torch's own product: see wan_ui/patches/fp8_sgl.py.
         torch_as_sgl = name == "fp8-sgl" and "sgl_kernel" not in self.hardware.kernels
-        return name in SAFE[kind] or torch_as_sgl or self.hardware.device != "cuda"
+        return name in SAFE.get(kind, ()) or torch_as_sgl or self.hardware.device != "cuda"
 
     def _lacks(self, entry: Probe) -> str:
         """The package that a kernel needs and that is not installed, "" if there is none."""
@@ -179,10 +201,15 @@ class Chooser:
         needed = (name for name in entry.packages if name != "lightx2v")
         return next((name for name in needed if name not in self.hardware.kernels), "")
 
-    def _no_compiler(self) -> str:
-        """ "" where torch.compile can make kernels, else what it lacks."""
+    def _no_triton(self) -> str:
         if "triton" not in self.hardware.kernels or self.hardware.capability < (8, 0):
             return "needs triton and an Ampere GPU or newer"
+        return ""
+
+    def _no_compiler(self) -> str:
+        """ "" where torch.compile can make kernels, else what it lacks."""
+        if self._no_triton():
+            return self._no_triton()
         if not (shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")):
             return "triton needs a C compiler (gcc)"
         return ""

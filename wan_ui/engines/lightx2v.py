@@ -3,8 +3,8 @@
 Upstream is driven through its own entry points (set_config, init_runner, run_pipeline). Three seams that
 it offers are taken: the input encoder of a runner is an attribute, so text and image run in our order,
 with stage marks and caches keyed on content; the scheduler can be set, so noise comes from the CPU, the
-sigmas are those of wan_ui.engines.schedule, and latents stay float32 between steps; the VAE's encoder and
-decoder are modules, so a hook before each latent frame reports progress and lets a job be cancelled there.
+sigmas are those of wan_ui.engines.schedule, and latents stay float32 between steps; the decoder is one too, so the
+VAE is ours (lightx2v_vae.py).
 
 Cancelling: `report` raises Cancelled before a step or a latent frame is entered; `end_run` then clears the
 runner, as after any failure. Nothing of a failed job survives it.
@@ -32,8 +32,10 @@ from wan_ui.engines.lightx2v_compile import CompiledBlocks
 from wan_ui.engines.lightx2v_scheduler import flow_scheduler
 from wan_ui.engines.lightx2v_seams import put, put_back
 from wan_ui.engines.lightx2v_upstream import compute_dtype, device_name, import_lightx2v, input_info, start_runner
+from wan_ui.engines.lightx2v_vae import OwnVae, UpstreamVae
 from wan_ui.engines.lora import LoraSet
 from wan_ui.errors import UserError
+from wan_ui.families import TIME_STRIDE
 from wan_ui.files.dit_file import read_dit, read_parameters
 from wan_ui.files.places import Paths, locate
 from wan_ui.files.tokenizer import clean
@@ -60,7 +62,10 @@ class LightX2VEngine:
         self.transformers: list[Any] = []
         self.report: Report = lambda progress: None
         self.compiled: CompiledBlocks | None = None
+        self.vae: Any = None  # a lightx2v_vae.Vae once loaded
         self.entered: Progress | None = None  # the denoise step that runs
+        self.latents: Any = None  # of the clip that is made, and its frames
+        self.pictures: Any = None
         self.prompts: OrderedDict[str, torch.Tensor] = OrderedDict()
         self.images: OrderedDict[tuple, torch.Tensor] = OrderedDict()
 
@@ -86,8 +91,15 @@ class LightX2VEngine:
             self.runner.model.set_scheduler(self.runner.scheduler)
             outcomes += patches.apply_all("after_init", choices.facts, scheme, self.runner, off)
             self.model, self.offload, self.dtype = model, choices.facts.offload, compute_dtype()
+            self._hook(paths, choices)
+            if choices.dequantised:
+                from wan_ui.engines.lightx2v_blocks import dequantise_once
+
+                dequantise_once(self.transformers, self.dtype)
             self._prepare_loras(model, paths)
-            self._hook()
+            own_loras = self._merge_loras() if choices.dequantised else {}
+            if choices.fused_blocks:
+                self._fuse()
             self.compiled = self._compile(report) if choices.compile else None
         except BaseException:
             self.close()
@@ -101,6 +113,7 @@ class LightX2VEngine:
             "device": hardware.name or hardware.device,
             "scheme": scheme.name,
             **choices.reasons,
+            **own_loras,
             "patches": ", ".join(applied) or "none",
             **({"patches switched off": ", ".join(left_out)} if left_out else {}),
         }
@@ -154,48 +167,68 @@ class LightX2VEngine:
         model, (width, height) = self.loaded, self.loaded.sizes[0]
         report(Progress("load", 4, 4, f"compiling for {width}x{height}, once"))
         compiled = CompiledBlocks([part.transformer_infer for part in self.transformers], self._announce)
-        config = self.runner.config
-        self._set_size(width, height, model.default_frames)
-        latents = torch.zeros(model.family.vae.latents(width, height, model.default_frames))
-        condition = torch.zeros(model.family.condition_shape(width, height, model.default_frames))
+        self._predict_nothing(width, height, model.default_frames)
+        return compiled
+
+    def _predict_nothing(self, width: int, height: int, frames: int) -> None:
+        """One step on zeros: whatever is built at the first call is built now."""
+        config, family = self.runner.config, self.loaded.family
+        self._set_size(width, height, frames)
+        latents = torch.zeros(family.vae.latents(width, height, frames))
+        condition = torch.zeros(family.condition_shape(width, height, frames))
         prompt = torch.zeros(config["text_len"], config.get("text_dim", 4096))
         with torch.no_grad():  # as in a job: what is compiled in inference mode does not fit it
             self._predict(latents, 1.0, 0, prompt, condition)
         self._recover()
-        return compiled
 
     def _announce(self, tokens: int) -> None:
         log.info("compiling the transformer for %d tokens", tokens)
         if self.entered is not None:
             self.report(replace(self.entered, detail=f"{self.entered.detail}, compiling for this size, once"))
 
-    def _hook(self) -> None:
+    def _merge_loras(self) -> dict[str, str]:
+        """Put the model's own LoRAs into weights that were dequantised; what was matched, for the facts."""
+        from wan_ui.engines.lightx2v_blocks import merge_fixed
+
+        assert self.loras is not None
+        matched = self.loras.own
+        if not merge_fixed(self.loras):
+            return {}
+        self.set_loras([])
+        return {"distill LoRA": f"{matched}, merged into the dequantised weights"}
+
+    def _fuse(self) -> None:
+        """Put the fused blocks in, and run them once on a small clip: their kernels are built at the first call."""
+        from wan_ui.engines.lightx2v_blocks import FusedBlocks
+
+        FusedBlocks([part.transformer_infer for part in self.transformers])
+        width, height = self.loaded.sizes[0]
+        self._predict_nothing(width, height, 1 + TIME_STRIDE)
+
+    def _hook(self, paths: Paths, choices: lightx2v_config.Choices) -> None:
         """Put our stages and marks into the runner's seams."""
-        runner = self.runner
+        runner, family = self.runner, self.loaded.family
+        self.transformers = [runner.model] if family.single else runner.model.model
+        if choices.own_vae:
+            put(runner, "vae_encoder", None)
+            put(runner, "vae_decoder", None)
+            self.vae = OwnVae(paths.vae, family, device_name(), self.dtype, choices.fused_decoder)
+        else:
+            self.vae = UpstreamVae(runner, family, device_name(), self.dtype)
         put(runner, "run_input_encoder", self._encode_inputs)
-        upstream_decode = runner.run_vae_decoder
-
-        def decode(latents):
-            self.latents = latents.detach().float().cpu()
-            self.report(Progress("decode", 0, latents.shape[1], "starting"))
-            images = upstream_decode(latents)
-            self.pictures = to_pixels(images)
-            return images
-
-        put(runner, "run_vae_decoder", decode)
-        encoder = runner.vae_encoder
-        self.colours = preview.fit(
-            lambda clip: encoder.encode(clip.to(device_name(), encoder.dtype)), runner.config["vae_stride"][1]
-        )
-        self.latent_frame = 0
-        for vae in {id(vae): vae for vae in (runner.vae_encoder, runner.vae_decoder)}.values():
-            vae.model.encoder.register_forward_pre_hook(lambda *_: self._latent_frame("image"))
-            vae.model.decoder.register_forward_pre_hook(lambda *_: self._latent_frame("decode"))
+        put(runner, "run_vae_decoder", self._decode)
+        self.colours = self.vae.colours()
         put(runner.scheduler, "entering", self._entering_step)
+
+    def _decode(self, latents: torch.Tensor) -> torch.Tensor:
+        """In place of the runner's run_vae_decoder."""
+        self.latents = latents.detach().float().cpu()
+        self.report(Progress("decode", 0, latents.shape[1], "starting"))
+        self.pictures = self.vae.decode(latents, self.report)
+        return self.pictures
 
     def _prepare_loras(self, model: Model, paths: Paths) -> None:
         sides = model.family.sides
-        self.transformers = [self.runner.model] if model.family.single else self.runner.model.model
         shapes = [read_parameters(path) for path in paths.configs]
         self.loras = LoraSet(
             [lightx2v_lora.expert(*parts) for parts in zip(self.transformers, sides, shapes, strict=True)],
@@ -217,7 +250,7 @@ class LightX2VEngine:
         """Free the weights."""
         if self.compiled is not None:
             torch._dynamo.reset()
-        self.runner = self.model = self.loras = self.compiled = None
+        self.runner = self.model = self.loras = self.compiled = self.vae = None
         self.transformers = []
         self.prompts.clear()
         self.images.clear()
@@ -269,8 +302,7 @@ class LightX2VEngine:
         runner.end_run()
         put(runner, "gen_video", None)
         put(runner, "gen_video_final", None)
-        for vae in {id(vae): vae for vae in (runner.vae_encoder, runner.vae_decoder)}.values():
-            vae.model.clear_cache()
+        self.vae.forget()
         experts = [runner.model] if self.loaded.family.single else runner.model.model
         for expert in experts:
             if self.offload == "model":
@@ -299,19 +331,11 @@ class LightX2VEngine:
         stride = runner.config["vae_stride"][1]
         height, width = request.height // stride, request.width // stride
         if image_key not in self.images:
-            remember(self.images, image_key, self._encode_image(self.pixels), CACHED_IMAGES)
+            condition = self.vae.encode(self.pixels, request.frames, self.report)
+            remember(self.images, image_key, condition, CACHED_IMAGES)
         put(runner.input_info, "latent_shape", runner.get_latent_shape_with_lat_hw(height, width))
         # Upstream drops the 5B model's image latents from this dict after prepare(): give it a dict of its own.
         return runner.get_encoder_output_i2v(None, self.images[image_key], self.prompts[key])
-
-    def _encode_image(self, pixels: np.ndarray) -> torch.Tensor:
-        self.latent_frame = 0
-        image = torch.from_numpy(pixels).permute(2, 0, 1).float().div(127.5).sub(1)
-        if self.loaded.family.condition == "first frame":
-            return self.runner.get_vae_encoder_output(image.unsqueeze(1).to(device_name()))
-        stride = self.runner.config["vae_stride"][1]
-        height, width = pixels.shape[0] // stride, pixels.shape[1] // stride
-        return self.runner.get_vae_encoder_output(image.unsqueeze(0), height, width)
 
     def _set_size(self, width: int, height: int, frames: int) -> None:
         self.frames = frames
@@ -321,17 +345,9 @@ class LightX2VEngine:
     def _entering_step(self, index: int) -> None:
         scheduler = self.runner.scheduler
         expert = self.loaded.family.experts[0 if index < scheduler.boundary_step_index else -1]
-        self.latent_frame = 0
         look = "" if scheduler.straight is None else preview.animate(scheduler.straight[None], self.colours)
         self.entered = Progress("denoise", index + 1, scheduler.infer_steps, expert.title, look)
         self.report(self.entered)
-
-    def _latent_frame(self, stage: str) -> None:
-        self.latent_frame += 1
-        total = 1 + (self.frames - 1) // 4
-        if stage == "image" and self.loaded.family.condition == "first frame":
-            total = 1
-        self.report(Progress(stage, self.latent_frame, total, f"latent frame {self.latent_frame} of {total}"))
 
     # ------------------------------------------------------------ one by one: see wan_ui.engines.base.Stages
 
@@ -347,9 +363,8 @@ class LightX2VEngine:
 
     @torch.inference_mode()
     def encode_image(self, pixels: np.ndarray, frames: int) -> torch.Tensor:
-        self.report = lambda progress: None
         self._set_size(pixels.shape[1], pixels.shape[0], frames)
-        return self._encode_image(pixels)
+        return self.vae.encode(pixels, frames, lambda progress: None)
 
     @torch.inference_mode()
     def predict(
@@ -388,9 +403,7 @@ class LightX2VEngine:
 
     @torch.inference_mode()
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
-        self.report, self.latent_frame, self.frames = lambda progress: None, 0, 1 + 4 * (latents.shape[1] - 1)
-        pixels = self.runner.vae_decoder.decode(latents.to(device_name(), self.dtype))
-        return pixels.float().cpu()[0].permute(1, 2, 3, 0)
+        return self.vae.pixels(latents)
 
 
 @contextmanager
@@ -419,9 +432,3 @@ def release() -> None:
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-
-
-def to_pixels(images: torch.Tensor) -> torch.Tensor:
-    """The VAE's (1, 3, T, H, W) in -1 .. 1 -> (T, H, W, 3) uint8 on the CPU, computed where the images are."""
-    levels = images[0].float().add(1).mul(0.5).clamp(0, 1).mul(255).round().to(torch.uint8)
-    return levels.permute(1, 2, 3, 0).contiguous().cpu()

@@ -15,7 +15,7 @@ from typing import Any
 
 from wan_ui import patches
 from wan_ui.catalog import Model, Scheme
-from wan_ui.engines.kernel_choice import Chooser
+from wan_ui.engines.kernel_choice import Chooser, left_plain
 from wan_ui.engines.schedule import expert_index, sigmas
 from wan_ui.errors import UserError
 from wan_ui.families import TIME_STRIDE, VAE_21
@@ -48,6 +48,10 @@ class Choices:
     facts: Facts
     reasons: dict[str, str]
     compile: bool = False
+    own_vae: bool = True
+    fused_decoder: bool = False
+    fused_blocks: bool = False
+    dequantised: bool = False
 
 
 def difference_file(model: Model, scheme: Scheme) -> Path:
@@ -127,20 +131,33 @@ def choose(model: Model, scheme: Scheme, paths: Paths, hardware: Hardware, setti
     wishes = wished(model, scheme, settings)
     chooser = Chooser(settings, model, hardware)
     attention, attention_why = chooser.kernel("attention", wishes["attention"])
+    cross, cross_why = attention, attention_why
+    if wishes["attention"] == "auto":
+        cross, cross_why = chooser.kernel("cross", "auto")
     kernel, kernel_why = chooser.product(scheme, wishes["fp8_kernel"])
     t5_kernel, t5_kernel_why = chooser.kernel("gemm", wishes["t5_fp8_kernel"], key="t5_fp8_kernel")
     offload, offload_why = _offload(wishes["offload"], model, scheme, paths, hardware)
-    compiled, compiled_why = chooser.compiling(wishes["use_compile"], offload)
+    dequantised, dequantised_why = _dequantised(model, scheme, paths, hardware, settings, offload)
+    fused, fused_why = chooser.fused("blocks")
+    if fused:
+        fused, fused_why = _fusable(kernel, dequantised, offload, wishes["use_compile"], fused_why)
+    compiled, compiled_why = False, "the blocks run on fused kernels"
+    if not fused:
+        compiled, compiled_why = chooser.compiling(wishes["use_compile"], offload)
+    own_vae = not wishes["use_tiling_vae"] and "vae" not in left_plain(settings)
+    decoder, decoder_why = chooser.fused("decoder") if own_vae else (False, "upstream's VAE")
     # The compiler fuses what torch's own operations say, and leaves complex numbers and foreign kernels alone.
     modulate, modulate_why = chooser.kernel("modulate", wishes["modulate_type"], ("torch",) if compiled else ())
     rope, rope_why = chooser.kernel("rope", wishes["rope_type"], ("torch_real_rope",) if compiled else ())
+    if fused:  # they take the turns as complex numbers, and turn by themselves
+        rope, rope_why = "torch_complex_rope", "in the fused kernels"
     norm, norm_why = chooser.kernel("norm", wishes["rms_norm_type"])
     dtype, dtype_why = _dtype(settings, hardware)
     facts = Facts(hardware, model.embedded, kernel, offload, dtype)
     values = {
         "self_attn_1_type": attention,
-        "cross_attn_1_type": attention,
-        "cross_attn_2_type": attention,
+        "cross_attn_1_type": cross,
+        "cross_attn_2_type": cross,
         "rope_type": rope,
         "modulate_type": modulate,
         "rms_norm_type": norm,
@@ -155,7 +172,10 @@ def choose(model: Model, scheme: Scheme, paths: Paths, hardware: Hardware, setti
     }
     reasons = {
         "attention": f"{attention} ({attention_why})",
-        "kernel": f"{kernel} ({kernel_why})",
+        "cross attention": f"{cross} ({cross_why})",
+        "kernel": f"bf16 ({dequantised_why})" if dequantised else f"{kernel} ({kernel_why})",
+        "blocks": f"{'fused' if fused else 'as upstream has them'} ({fused_why})",
+        "vae": f"{'ours' if own_vae else 'upstream'}, decoder {'fused' if decoder else 'plain'} ({decoder_why})",
         "offload": f"{offload} ({offload_why})",
         "compile": f"{'on' if compiled else 'off'} ({compiled_why})",
         "modulate": f"{modulate} ({modulate_why})",
@@ -164,7 +184,37 @@ def choose(model: Model, scheme: Scheme, paths: Paths, hardware: Hardware, setti
         **({"text encoder's kernel": f"{t5_kernel} ({t5_kernel_why})"} if paths.t5.name.endswith("fp8.pth") else {}),
         "dtype": dtype_why,
     }
-    return Choices(values, facts, reasons, compiled)
+    return Choices(values, facts, reasons, compiled, own_vae, decoder, fused, dequantised)
+
+
+def _fusable(kernel: str, dequantised: bool, offload: str, wish: str | bool, why: str) -> tuple[bool, str]:
+    """Whether kernels that are right on this card serve this load's blocks."""
+    if wish is True:
+        return False, "compiled blocks are asked for"
+    if offload not in ("none", "text"):
+        return False, "weights are moved: upstream's blocks know when"
+    if not dequantised and kernel not in ("Default", "fp8-torchao"):
+        return False, f"not for {kernel} weights"
+    return True, why
+
+
+def _dequantised(
+    model: Model, scheme: Scheme, paths: Paths, hardware: Hardware, settings: Settings, offload: str
+) -> tuple[bool, str]:
+    """Whether GGUF weights are given their numbers once, at load, for all steps: where two bytes a number fit."""
+    if scheme.kind != "gguf" or "products" in left_plain(settings):
+        return False, ""
+    if hardware.device != "cuda" or offload != "none":
+        return False, ""
+    try:
+        numbers = sum(math.prod(info.shape) for path in paths.experts for info in read_header(path).tensors.values())
+    except UserError:  # said when the file is read
+        return False, ""
+    beside = paths.vae.stat().st_size // 2 + sum(path.stat().st_size for path in paths.loras) + paths.t5.stat().st_size
+    wanted = 2 * numbers + beside + work(*max(model.sizes, key=math.prod))
+    if wanted > hardware.free:
+        return False, ""
+    return True, f"dequantised once: {wanted / GIB:.1f} GiB wanted, {hardware.free / GIB:.1f} GiB free"
 
 
 def patch_report(model: Model, scheme: Scheme, settings: Settings) -> list[dict]:

@@ -36,7 +36,6 @@ MM = "lightx2v.common.ops.mm.mm_weight"
 LINEAR, QUANTISED = f"{MM}:MMWeightTemplate", f"{MM}:MMWeightQuantTemplate"
 LINEAR_CLASSES = (
     "MMWeight",
-    "MMWeightGGUFTemplate",
     "MMWeightWfp8channelAfp8channeldynamicTorchao",
     "MMWeightWfp8channelAfp8channeldynamicTriton",
     "MMWeightWfp8channelAfp8channeldynamicSgl",
@@ -95,6 +94,8 @@ SEAMS: dict[str, dict[str, Parameters]] = {
         "infer_block": ("self", "block", "x", "pre_infer_out"),
         "run_block": ("self", "block_idx", "block", "args"),
         "block_idx": None,
+        "pre_process": ("self", "modulation", "embed0"),
+        **dict.fromkeys(("num_heads", "head_dim", "cos_sin", "self_attn_cu_seqlens_qkv", "cross_attn_cu_seqlens_q")),
     },
     OFFLOADED_BLOCKS: {"offload_manager": None},
     BUFFERS: {"need_init_first_buffer": None},
@@ -127,9 +128,23 @@ SEAMS: dict[str, dict[str, Parameters]] = {
         "__class__": None,  # becomes a subclass with another `apply`
     },
     **{f"{MM}:{name}": {"apply": ("self", "input_tensor")} for name in LINEAR_CLASSES},
+    f"{MM}:MMWeightGGUFTemplate": {
+        "apply": ("self", "input_tensor"),
+        "get_weight": ("self", "tensor", "dtype"),
+        "pin_weight": None,
+        "pin_bias": None,
+    },
     QUANTISED: {"weight": None, "bias": None, "weight_scale": None, "pin_weight": None, "pin_bias": None},
-    RMS_NORM: {"weight": None, "pin_weight": None},
-    LAYER_NORM: {"weight": None, "bias": None, "pin_weight": None, "pin_bias": None},
+    RMS_NORM: {"weight": None, "pin_weight": None, "eps": None, "_get_actual_weight": ("self",)},
+    LAYER_NORM: {
+        "weight": None,
+        "bias": None,
+        "pin_weight": None,
+        "pin_bias": None,
+        "eps": None,
+        "_get_actual_weight": ("self",),
+        "_get_actual_bias": ("self",),
+    },
     CONVOLUTION: {"weight": None, "bias": None, "pin_weight": None, "pin_bias": None},
     TENSOR: {"tensor": None, "pin_tensor": None, "tensor_name": None},
 }

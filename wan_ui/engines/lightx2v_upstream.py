@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from wan_ui.engines import lightx2v_attention
 from wan_ui.errors import UserError
 from wan_ui.families import Family
 from wan_ui.settings import default_environment, settings
@@ -35,6 +36,7 @@ def import_lightx2v(environ: dict[str, str]) -> str:
         raise CannotImport(f"LightX2V cannot be imported ({error}); see README, or use --engine diffusers") from error
     if dequantize_c is not None:
         raise CannotImport("LightX2V takes a CPU path for GGUF when llama_cpp is installed; uninstall llama-cpp-python")
+    lightx2v_attention.register()
     return device_name()
 
 

@@ -190,6 +190,12 @@ class LoraSet:
             log.info("LoRA %s", match.words)
         return self.matches
 
+    def forget_fixed(self) -> None:
+        """The fixed ones are part of the weights from now on: no LoRA is attached any more."""
+        for expert in self.experts:
+            expert.clear()
+        self.fixed, self.current = {}, None
+
     def facts(self) -> dict[str, str]:
         """For a clip's facts: what was matched of the chosen LoRAs and of the model's own; nothing without any."""
         words = {"loras": "; ".join(match.words for match in self.matches), "distill LoRA": self.own}

@@ -3,26 +3,33 @@
 The loops are here rather than in `vae.encode` and `vae.decode`, so that progress can be reported and a
 job cancelled between steps, without hooks, and with the causal cache in a local variable: a cancelled
 job leaves nothing behind. The Wan2.1 VAE goes the faster way of vae_fast.py; the residual one of the 5B
-model goes through diffusers' own encoder and decoder, one latent frame at a time.
+model goes through diffusers' own encoder and decoder, one latent frame at a time. On a GPU whose kernels
+were tried, both are decoded by vae_fused.py.
 """
 
+import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
 from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan, patchify, unpatchify
 
 from wan_ui.engines import preview, vae_fast
+from wan_ui.engines.vae_fused import AT_ONCE, MANY_PIXELS, FusedDecoder
 from wan_ui.errors import UserError
+from wan_ui.families import TIME_STRIDE
 from wan_ui.files.headers import read_header
 from wan_ui.files.names import rename
 from wan_ui.files.sizes import vae_layout
 from wan_ui.files.tensors import load_strict, read_pth, read_tensor
 
+Entering = Callable[[int, int], None]
+NewDecoder = Callable[[], FusedDecoder]
+
 
 def load_vae(path: Path, *, dtype: torch.dtype, device: torch.device) -> AutoencoderKLWan:
-    """The VAE in eval mode. A folder is read as Diffusers format, a file as original Wan2.1. Raises UserError."""
+    """The VAE in eval mode. A folder is read as Diffusers format, a file as the original. Raises UserError."""
     if path.is_dir():
         file = path / "diffusion_pytorch_model.safetensors"
         tensors = {name: read_tensor(file, info) for name, info in read_header(file).tensors.items()}
@@ -39,8 +46,7 @@ def load_vae(path: Path, *, dtype: torch.dtype, device: torch.device) -> Autoenc
         vae = AutoencoderKLWan(**config)
     load_strict(vae, {name: tensor.to(device, dtype) for name, tensor in tensors.items()}, file=file)
     vae.eval().requires_grad_(False)
-    if not vae.config["is_residual"]:
-        vae_fast.prepare(vae)
+    vae_fast.prepare(vae)
     return vae
 
 
@@ -63,7 +69,7 @@ def fit_colours(vae: AutoencoderKLWan) -> torch.Tensor:
 
 
 @torch.inference_mode()
-def encode_image(vae: AutoencoderKLWan, image: torch.Tensor, frames: int, entering) -> torch.Tensor:
+def encode_image(vae: AutoencoderKLWan, image: torch.Tensor, frames: int, entering: Entering) -> torch.Tensor:
     """[image, zeros ...] -> normalised latents (1, z, 1 + (frames - 1) / 4, h, w) float32.
 
     image     (1, 3, H, W) float32 in -1 .. 1
@@ -79,26 +85,52 @@ def encode_image(vae: AutoencoderKLWan, image: torch.Tensor, frames: int, enteri
     return (moments[:, : vae.config["z_dim"]] - mean) / std  # the mode of the posterior is its mean
 
 
-def decode(vae: AutoencoderKLWan, latents: torch.Tensor, entering) -> torch.Tensor:
+def decode(
+    vae: AutoencoderKLWan, latents: torch.Tensor, entering: Entering, fused: NewDecoder | None = None
+) -> torch.Tensor:
     """Normalised latents (1, z, t, h, w) -> frames (T, H, W, 3) uint8 on the CPU, T = 1 + 4 (t - 1).
 
     entering  called with (k, n) before latent frame k of n
+    fused     see decode_pixels
     """
-    return torch.cat([to_uint8(pixels) for pixels in decode_pixels(vae, latents, entering)])
+    frames, at = torch.empty(0), 0
+    for pixels in decode_pixels(vae, latents, entering, fused):
+        levels = to_uint8(pixels)
+        if not at:
+            shape = (1 + TIME_STRIDE * (latents.shape[2] - 1), *levels.shape[1:])
+            frames = torch.empty(shape, dtype=torch.uint8, pin_memory=levels.is_cuda)
+        frames[at : at + len(levels)].copy_(levels, non_blocking=True)  # while the next ones are computed
+        at += len(levels)
+    if vae.device.type == "cuda":
+        torch.cuda.current_stream(vae.device).synchronize()
+    return frames
 
 
 @torch.inference_mode()
-def decode_pixels(vae: AutoencoderKLWan, latents: torch.Tensor, entering) -> Iterator[torch.Tensor]:
-    """What `decode` rounds: one latent frame after the other, (1, 3, 1 or 4, H, W) in about -1 .. 1."""
+def decode_pixels(
+    vae: AutoencoderKLWan, latents: torch.Tensor, entering: Entering, fused: NewDecoder | None = None
+) -> Iterator[torch.Tensor]:
+    """What `decode` rounds: one latent frame after the other, (1, 3, 1 or 4, H, W) in about -1 .. 1.
+
+    fused  makes a FusedDecoder for `vae`; it takes several latent frames at once
+    """
     mean, std = latent_statistics(vae)
     x = vae.post_quant_conv((latents.to(vae.device).float() * std + mean).to(vae.dtype))
-    decode_next = _residual_decoder(vae) if vae.config["is_residual"] else vae_fast.Decoder(vae).decode_next
-    for k, frame in enumerate(x.split(1, dim=2)):
-        entering(k + 1, x.shape[2])
-        yield decode_next(frame)
+    count, at_once = x.shape[2], 1
+    if fused is not None:
+        pixels = x.shape[-2] * x.shape[-1] * vae.config["scale_factor_spatial"] ** 2
+        decode_next, at_once = _unpatched(vae, fused().decode_next), AT_ONCE if pixels <= MANY_PIXELS else 1
+    elif vae.config["is_residual"]:
+        decode_next = _unpatched(vae, _residual_decoder(vae))
+    else:
+        decode_next = vae_fast.Decoder(vae).decode_next
+    starts = [0, *range(1, count, at_once), count]
+    for start, end in itertools.pairwise(starts):
+        entering(start + 1, count)
+        yield decode_next(x[:, :, start:end])
 
 
-def _encode_residual(vae: AutoencoderKLWan, image: torch.Tensor, frames: int, entering) -> torch.Tensor:
+def _encode_residual(vae: AutoencoderKLWan, image: torch.Tensor, frames: int, entering: Entering) -> torch.Tensor:
     zeros = image.new_zeros(1, 3, frames - 1, *image.shape[-2:])
     video = patchify(torch.cat([image.unsqueeze(2), zeros], dim=2).to(vae.device, vae.dtype), vae.config["patch_size"])
     chunks = video.split([1, *[4] * ((frames - 1) // 4)], dim=2)
@@ -110,7 +142,7 @@ def _encode_residual(vae: AutoencoderKLWan, image: torch.Tensor, frames: int, en
     return vae.quant_conv(torch.cat(out, dim=2))
 
 
-def _residual_decoder(vae: AutoencoderKLWan):
+def _residual_decoder(vae: AutoencoderKLWan) -> Callable[[torch.Tensor], torch.Tensor]:
     """A function from the next latent frame (1, z, 1, h, w) to its pixels, with the causal cache inside."""
     cache = [None] * vae._cached_conv_counts["decoder"]
     first = True
@@ -119,12 +151,19 @@ def _residual_decoder(vae: AutoencoderKLWan):
         nonlocal first
         pixels = vae.decoder(frame, feat_cache=cache, feat_idx=[0], first_chunk=first)
         first = False
-        return unpatchify(pixels, vae.config["patch_size"])
+        return pixels
 
     return decode_next
 
 
+def _unpatched(
+    vae: AutoencoderKLWan, decode_next: Callable[[torch.Tensor], torch.Tensor]
+) -> Callable[[torch.Tensor], torch.Tensor]:
+    """The residual VAE's decoder gives patches of pixels as channels."""
+    patch = vae.config["patch_size"]
+    return (lambda latents: unpatchify(decode_next(latents), patch)) if patch else decode_next
+
+
 def to_uint8(pixels: torch.Tensor) -> torch.Tensor:
-    """(1, 3, T, H, W) in -1 .. 1 -> (T, H, W, 3) uint8 on the CPU."""
-    pixels = pixels[0].permute(1, 2, 3, 0).float().clamp(-1, 1).mul(127.5).add(127.5).round()
-    return pixels.to(torch.uint8).cpu()
+    """(1, 3, T, H, W) in -1 .. 1 -> (T, H, W, 3) uint8, where the pixels are."""
+    return pixels[0].permute(1, 2, 3, 0).float().clamp(-1, 1).mul(127.5).add(127.5).round().to(torch.uint8)

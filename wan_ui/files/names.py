@@ -72,11 +72,11 @@ def _resample(ours: str, theirs: str) -> dict[str, str]:
     return {f"{ours}.resample.1": f"{theirs}.resample.1", f"{ours}.time_conv": f"{theirs}.time_conv"}
 
 
-def vae_name_map(stages: int, num_res_blocks: int) -> dict[str, str]:
-    """Original Wan2.1 VAE -> AutoencoderKLWan (is_residual=False), for any number of stages and blocks.
+def vae_name_map(stages: int, num_res_blocks: int, residual: bool = False) -> dict[str, str]:
+    """Original VAE -> AutoencoderKLWan, for any number of stages and blocks.
 
-    Both sides number the encoder's layers in one flat list; in the decoder the original does too,
-    whereas diffusers groups them by stage.
+    Wan2.1: both sides number the encoder's layers in one flat list; in the decoder the original does too,
+    whereas diffusers groups them by stage. residual, the 5B model's: both sides group them by stage.
     """
     names = {"conv1": "quant_conv", "conv2": "post_quant_conv"}
     for side in ("encoder", "decoder"):
@@ -90,6 +90,17 @@ def vae_name_map(stages: int, num_res_blocks: int) -> dict[str, str]:
         }
         names |= _residual(f"{side}.middle.0", f"{side}.mid_block.resnets.0")
         names |= _residual(f"{side}.middle.2", f"{side}.mid_block.resnets.1")
+    if residual:
+        for stage in range(stages):
+            down, up = f"encoder.downsamples.{stage}.downsamples", f"decoder.upsamples.{stage}.upsamples"
+            for block in range(num_res_blocks):
+                names |= _residual(f"{down}.{block}", f"encoder.down_blocks.{stage}.resnets.{block}")
+            for block in range(num_res_blocks + 1):
+                names |= _residual(f"{up}.{block}", f"decoder.up_blocks.{stage}.resnets.{block}")
+            if stage != stages - 1:
+                names |= _resample(f"{down}.{num_res_blocks}", f"encoder.down_blocks.{stage}.downsampler")
+                names |= _resample(f"{up}.{num_res_blocks + 1}", f"decoder.up_blocks.{stage}.upsampler")
+        return names
     layer = 0
     for stage in range(stages):
         for _ in range(num_res_blocks):

@@ -16,7 +16,8 @@ GIB = 2**30
 CONTEXT = 0.75 * GIB
 # What LightX2V looks for at import; a missing one becomes None there and fails at its first use.
 KERNELS = (
-    "triton", "flash_attn_interface", "flash_attn", "sageattention", "sgl_kernel", "vllm", "q8_kernels", "flashinfer",
+    "triton", "fa3_fwd_interface", "flash_attn_interface", "flash_attn", "sageattention", "sgl_kernel", "vllm",
+    "q8_kernels", "flashinfer",
 )  # fmt: skip
 
 

@@ -1,26 +1,51 @@
 """Packages for attention, tried one by one: FlashAttention 2 and 3, SageAttention 1 to 3."""
 
+from collections.abc import Callable
+from typing import Any
+
 from torch import Tensor
 
 from wan_ui.machine.shapes import Shape
-from wan_ui.machine.trials import Trial, attention
+from wan_ui.machine.trials import TEXT, Trial, attention
 
 
-def flash2(shape: Shape) -> Trial:
+def flash2(shape: Shape, keys: int = 0) -> Trial:
     from flash_attn import flash_attn_func
 
-    return attention(shape, flash_attn_func)
+    return attention(shape, flash_attn_func, keys)
 
 
-def flash3(shape: Shape) -> Trial:
-    from flash_attn_interface import flash_attn_func
-
+def _flash3(shape: Shape, function: Callable[..., Any], keys: int) -> Trial:
     def kernel(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        found = flash_attn_func(q, k, v)
+        found = function(q, k, v)
         result: Tensor = found[0] if isinstance(found, tuple) else found
         return result
 
-    return attention(shape, kernel)
+    return attention(shape, kernel, keys)
+
+
+def flash3(shape: Shape, keys: int = 0) -> Trial:
+    from flash_attn_interface import flash_attn_func
+
+    return _flash3(shape, flash_attn_func, keys)
+
+
+def fa3_fwd(shape: Shape, keys: int = 0) -> Trial:
+    from fa3_fwd_interface import flash_attn_func
+
+    return _flash3(shape, flash_attn_func, keys)
+
+
+def cross_flash2(shape: Shape) -> Trial:
+    return flash2(shape, TEXT)
+
+
+def cross_flash3(shape: Shape) -> Trial:
+    return flash3(shape, TEXT)
+
+
+def cross_fa3_fwd(shape: Shape) -> Trial:
+    return fa3_fwd(shape, TEXT)
 
 
 def sage1(shape: Shape) -> Trial:

@@ -8,6 +8,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from wan_ui.machine.shapes import Shape
 from wan_ui.machine.trials import (
+    TEXT,
     OfTensor,
     Pair,
     Trial,
@@ -24,17 +25,21 @@ from wan_ui.machine.trials import (
 )
 
 
-def _sdpa(shape: Shape, backend: str = "") -> Trial:
+def _sdpa(shape: Shape, backend: str = "", keys: int = 0) -> Trial:
     def kernel(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         q, k, v = (x.transpose(1, 2) for x in (q, k, v))
         with sdpa_kernel(getattr(SDPBackend, backend)) if backend else contextlib.nullcontext():
             return torch.nn.functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).contiguous()
 
-    return attention(shape, kernel)
+    return attention(shape, kernel, keys)
 
 
 def sdpa(shape: Shape) -> Trial:
     return _sdpa(shape)
+
+
+def cross_sdpa(shape: Shape) -> Trial:
+    return _sdpa(shape, keys=TEXT)
 
 
 def sdpa_flash(shape: Shape) -> Trial:

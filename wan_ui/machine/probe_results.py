@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 
 Identity = tuple[str, str, str, str]  # kind, name, shape, versions
 DISTRIBUTIONS = {
+    "fa3_fwd_interface": "fa3-fwd",
     "flash_attn": "flash-attn",
     "flash_attn_interface": "flash-attn-3",
     "sgl_kernel": "sgl-kernel",
@@ -138,7 +139,7 @@ def best(
 ) -> tuple[str, str]:
     """(name, reason) of the fastest kernel that is ok, as an engine's configuration calls it; ("", why) if none.
 
-    kind     attention | gemm | modulate | norm | rope | compile
+    kind     attention | cross | gemm | modulate | norm | rope | compile | blocks | decoder
     model    only results for that model's shapes; its largest shape decides
     allowed  names to choose from; empty: every one that an engine can be told
     card     only what was found on it; empty: on the first of this machine

@@ -1,8 +1,8 @@
 """The kernels that can be tried, as a table: what each needs, what error it may have, which function tries it.
 
 The functions stand by library: torch's own in kernels_torch.py, packages for attention in kernels_attention.py,
-LightX2V's beside its engine. They are named, not imported: a kernel built for another GPU may end the process instead
-of raising, so that each is loaded by a child (probe_child.py), which probing.py starts.
+LightX2V's and our own beside the engines. They are named, not imported: a kernel built for another GPU may end the
+process instead of raising, so that each is loaded by a child (probe_child.py), which probing.py starts.
 """
 
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Probe:
-    """kind       attention | gemm | modulate | norm | rope | compile
+    """kind       attention | cross | gemm | modulate | norm | rope | compile | blocks | decoder
     function   "module:name" of a function Shape -> Trial
     packages   what must be installed; tried in a child only where all are
     allowed    largest relative error against float32 that is called ok
@@ -29,7 +29,7 @@ class Probe:
 
 TORCH = "wan_ui.machine.kernels_torch"
 PACKAGES = "wan_ui.machine.kernels_attention"
-LIGHTX2V = "wan_ui.engines.lightx2v_kernels"
+LIGHTX2V, OURS = "wan_ui.engines.lightx2v_kernels", "wan_ui.engines.fused_probes"
 FP8, SAGE = 0.06, 0.08  # e4m3 on both sides costs 0.037; 8-bit scores and values about as much
 
 PROBES: tuple[Probe, ...] = (
@@ -41,9 +41,14 @@ PROBES: tuple[Probe, ...] = (
     Probe("attention", "flex", f"{TORCH}:flex", ("triton",)),
     Probe("attention", "flash-attn 2", f"{PACKAGES}:flash2", ("flash_attn",), choice="flash_attn2"),
     Probe("attention", "flash-attn 3", f"{PACKAGES}:flash3", ("flash_attn_interface",), choice="flash_attn3"),
+    Probe("attention", "flash-attn 3 (fa3-fwd)", f"{PACKAGES}:fa3_fwd", ("fa3_fwd_interface",), choice="fa3_fwd"),
     Probe("attention", "SageAttention 1", f"{PACKAGES}:sage1", ("sageattention", "triton"), SAGE),
     Probe("attention", "SageAttention 2", f"{PACKAGES}:sage2", ("sageattention",), SAGE, "sage_attn2"),
     Probe("attention", "SageAttention 3", f"{PACKAGES}:sage3", ("sageattn3",), 0.15),
+    Probe("cross", "sdpa", f"{TORCH}:cross_sdpa", choice="torch_sdpa", cuda=False),
+    Probe("cross", "flash-attn 2", f"{PACKAGES}:cross_flash2", ("flash_attn",), choice="flash_attn2"),
+    Probe("cross", "flash-attn 3", f"{PACKAGES}:cross_flash3", ("flash_attn_interface",), choice="flash_attn3"),
+    Probe("cross", "flash-attn 3 (fa3-fwd)", f"{PACKAGES}:cross_fa3_fwd", ("fa3_fwd_interface",), choice="fa3_fwd"),
     Probe("gemm", "bf16", f"{TORCH}:gemm_bf16", cuda=False),
     Probe("gemm", "scaled_mm tensor-wise", f"{TORCH}:scaled_mm_tensor", allowed=FP8),
     Probe("gemm", "scaled_mm row-wise", f"{TORCH}:scaled_mm_row", allowed=FP8),
@@ -59,4 +64,6 @@ PROBES: tuple[Probe, ...] = (
     Probe("rope", "torch real", f"{TORCH}:rope_real", choice="torch_real_rope", cuda=False),
     Probe("rope", "flashinfer", f"{LIGHTX2V}:rope_flashinfer", ("lightx2v", "flashinfer"), choice="flashinfer_rope"),
     Probe("compile", "torch.compile", f"{TORCH}:compiled", ("triton",), FP8, "on"),
+    Probe("blocks", "fused kernels", f"{OURS}:blocks", ("triton",), FP8, "fused"),
+    Probe("decoder", "fused kernels", f"{OURS}:decoder", ("triton",), choice="fused"),
 )  # fmt: skip

@@ -41,7 +41,7 @@ def run(
 ) -> list[ProbeResult]:
     """Every kernel on every shape; from the cache what is known already, unless `again`.
 
-    kinds  attention, gemm, modulate, norm, rope, compile; empty: all
+    kinds  attention, cross, gemm, modulate, norm, rope, compile, blocks, decoder; empty: all
     limit  seconds for one kernel; one that is not done by then has crashed, and the next one is tried
     card   torch's name of the GPU that a child will take; empty: the first that nvidia-smi lists
     """

@@ -13,6 +13,7 @@ from torch import Tensor
 from wan_ui.machine.shapes import Shape
 
 ROWS = 64  # of the result that are checked
+TEXT = 512  # tokens of a prompt, which cross attention looks at
 OfTensor = Callable[[Tensor], Tensor]
 Pair = tuple[Tensor, Tensor]
 
@@ -53,9 +54,10 @@ def some(count: int) -> Tensor:
     return rows.to(device())
 
 
-def attention(shape: Shape, kernel: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Trial:
-    """kernel takes q, k, v (1, tokens, heads, head_dim) bf16 and gives the same shape."""
-    q, k, v = (normal(1, shape.tokens, shape.heads, shape.head_dim, seed=seed) for seed in (1, 2, 3))
+def attention(shape: Shape, kernel: Callable[[Tensor, Tensor, Tensor], Tensor], keys: int = 0) -> Trial:
+    """kernel takes q, k, v (1, tokens, heads, head_dim) bf16 and gives q's shape; keys: tokens of k and v, 0: as q."""
+    counts = (shape.tokens, keys or shape.tokens, keys or shape.tokens)
+    q, k, v = (normal(1, n, shape.heads, shape.head_dim, seed=seed) for seed, n in enumerate(counts, start=1))
     # Real keys share a part that all queries see; SageAttention subtracts it, others must bear it.
     k = k + 2 * normal(1, 1, shape.heads, shape.head_dim, seed=4)
     rows = some(shape.tokens)

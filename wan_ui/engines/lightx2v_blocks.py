@@ -1,0 +1,175 @@
+"""The transformer's blocks with the fused kernels of block_kernels.py around torch's products and the chosen attention.
+
+What upstream's infer_block does in some thirty passes over the tokens is done in nine: addition, norm, modulation and
+rounding to e4m3 in one, norm and rotation in one, GELU and rounding in one. Nothing is compiled for a size, so every
+size starts at once; and nothing is traced, so any attention kernel fits in.
+
+GGUF weights can be dequantised once, where both experts fit in twice their numbers: the products are then bf16's, with
+the very weights that upstream makes anew at every use.
+"""
+
+from typing import TypedDict
+
+import torch
+import torch.nn.functional as F
+
+from wan_ui.engines import block_kernels as kernels
+from wan_ui.engines.block_kernels import Rows
+from wan_ui.engines.lightx2v_lora import LinearSlot
+from wan_ui.engines.lightx2v_seams import put
+from wan_ui.engines.lora import PAD, LoraSet
+
+FP8 = "fp8-torchao"  # upstream's name of the weight class that these blocks multiply themselves
+
+
+class Wanted(TypedDict):
+    plain: bool
+    levels: bool
+
+
+class FusedBlocks:
+    """Takes the place of infer_block on the given transformers (upstream's WanTransformerInfer)."""
+
+    def __init__(self, transformers: list):
+        from lightx2v.utils.registry_factory import MM_WEIGHT_REGISTER
+
+        self.fp8_class = MM_WEIGHT_REGISTER[FP8]
+        self.turns: tuple[torch.Tensor, torch.Tensor] | None = None  # upstream's and ours
+        for transformer in transformers:
+            put(transformer, "infer_block", self._runner(transformer))
+
+    def _runner(self, transformer):
+        return lambda block, hidden, inputs: self.run(transformer, block, hidden, inputs)
+
+    def run(self, infer, block, x: torch.Tensor, inputs) -> torch.Tensor:
+        """One block on x (tokens, width), in place."""
+        first, cross, feed = block.compute_phases[:3]
+        shift, scale, gate, feed_shift, feed_scale, feed_gate = (
+            part.squeeze(1) for part in infer.pre_process(first.modulation, inputs.embed0)
+        )
+        heads, head = infer.num_heads, infer.head_dim
+
+        qkv = (first.self_attn_q, first.self_attn_k, first.self_attn_v)
+        rows = kernels.layer_norm(x, scale, shift, eps=first.norm1.eps, modulated=True, **self.wanted(*qkv))
+        q, k, v = (self.product(layer, rows) for layer in qkv)
+        turns = self.as_turns(infer.cos_sin)
+        for part, norm in ((q, first.self_attn_norm_q), (k, first.self_attn_norm_k)):
+            kernels.norm_rotate(part, norm._get_actual_weight(), turns, eps=norm.eps, head=head)
+        attended = self.attend(first.self_attn_1, (q, k, v), heads, head, infer.self_attn_cu_seqlens_qkv)
+        y = self.product(first.self_attn_o, self.rows(attended, first.self_attn_o))
+
+        norm = cross.norm3
+        weight, bias = norm._get_actual_weight(), norm._get_actual_bias()
+        rows = kernels.layer_norm(
+            x, weight, bias, eps=norm.eps, modulated=False, added=y, gate=gate, **self.wanted(cross.cross_attn_q)
+        )
+        q = self.product(cross.cross_attn_q, rows)
+        norm = cross.cross_attn_norm_q
+        kernels.norm_rotate(q, norm._get_actual_weight(), None, eps=norm.eps, head=head)
+        context = inputs.context
+        k = cross.cross_attn_norm_k.apply(cross.cross_attn_k.apply(context))
+        v = cross.cross_attn_v.apply(context)
+        attended = self.attend(cross.cross_attn_1, (q, k, v), heads, head, infer.cross_attn_cu_seqlens_q)
+        y = self.product(cross.cross_attn_o, self.rows(attended, cross.cross_attn_o))
+
+        rows = kernels.layer_norm(
+            x, feed_scale, feed_shift, eps=feed.norm2.eps, modulated=True, added=y, **self.wanted(feed.ffn_0)
+        )
+        y = self.product(feed.ffn_0, rows)
+        y = self.product(feed.ffn_2, self.rows(y, feed.ffn_2, gelu=True))
+        return x.addcmul_(y, feed_gate)
+
+    def is_fp8(self, layer) -> bool:
+        return isinstance(layer, self.fp8_class)
+
+    def wanted(self, *layers) -> Wanted:
+        """Which forms of their common input these layers read: LoRAs and layers that are not fp8 take plain numbers."""
+        return {
+            "plain": any(getattr(layer, "lora_branch", None) or not self.is_fp8(layer) for layer in layers),
+            "levels": any(self.is_fp8(layer) for layer in layers),
+        }
+
+    def rows(self, x: torch.Tensor, layer, gelu: bool = False) -> Rows:
+        if self.is_fp8(layer):
+            return kernels.quantise(x, gelu=gelu, plain=self.wanted(layer)["plain"])
+        return Rows(plain=F.gelu(x, approximate="tanh") if gelu else x)
+
+    def product(self, layer, rows: Rows) -> torch.Tensor:
+        """The layer's output, LoRAs included; a tensor of its own."""
+        if not self.is_fp8(layer):
+            return layer.apply(rows.plain)
+        assert rows.levels is not None and rows.scales is not None
+        y = torch._scaled_mm(
+            rows.levels,
+            layer.weight,
+            scale_a=rows.scales,
+            scale_b=layer.weight_scale.t(),
+            bias=layer._get_actual_bias(),
+            out_dtype=layer.infer_dtype,
+            use_fast_accum=True,
+        )
+        branch = getattr(layer, "lora_branch", None)
+        return y if branch is None else branch.add(rows.plain, y)
+
+    @staticmethod
+    def attend(kernel, qkv: tuple[torch.Tensor, ...], heads: int, head: int, ends: torch.Tensor) -> torch.Tensor:
+        q, k, v = (part.view(-1, heads, head) for part in qkv)
+        return kernel.apply(
+            q=q, k=k, v=v, cu_seqlens_q=ends, cu_seqlens_kv=ends, max_seqlen_q=len(q), max_seqlen_kv=len(k)
+        )
+
+    def as_turns(self, cos_sin: torch.Tensor) -> torch.Tensor:
+        """Upstream's (tokens, 1, head / 2) complex, as block_kernels wants it; made once per clip."""
+        if self.turns is None or self.turns[0] is not cos_sin:
+            pairs = torch.view_as_real(cos_sin.to(torch.complex64)).squeeze(1).contiguous()
+            self.turns = cos_sin, pairs
+        return self.turns[1]
+
+
+def dequantise_once(transformers: list, dtype: torch.dtype) -> None:
+    """Give every GGUF layer of the blocks its numbers in `dtype`, and the class of a plain layer."""
+    from lightx2v.common.ops.mm.mm_weight import MMWeightGGUFTemplate
+    from lightx2v.utils.registry_factory import MM_WEIGHT_REGISTER
+
+    plain = MM_WEIGHT_REGISTER["Default"]
+    for transformer in transformers:
+        for block in transformer.transformer_weights.blocks:
+            for phase in block.compute_phases:
+                for layer in phase._modules.values():
+                    if isinstance(layer, MMWeightGGUFTemplate):
+                        put(layer, "weight", layer.get_weight(layer.weight, dtype).t())
+                        put(layer, "bias", layer.get_weight(layer.bias, dtype))
+                        put(layer, "pin_weight", None)
+                        put(layer, "pin_bias", None)
+                        put(layer, "__class__", plain)
+
+
+def merge_fixed(loras: LoraSet) -> bool:
+    """Add the model's own LoRAs, which are attached, to weights that were dequantised, and detach them.
+
+    Beside the weights they cost a tenth of a step; there they are rounded once, as the weights are. They belong to the
+    model and are never taken out. False, and nothing is done, if one of them changes anything but plain weights.
+    """
+    from lightx2v.utils.registry_factory import MM_WEIGHT_REGISTER
+
+    plain = MM_WEIGHT_REGISTER["Default"]
+    slots = [slot for expert in loras.experts for slot in expert.attached.values()]
+    linear = [slot for slot in slots if isinstance(slot, LinearSlot) and isinstance(slot.weight, plain)]
+    if not slots or len(linear) < len(slots):
+        return False
+    for slot in linear:
+        layer, branch = slot.weight, slot.branch
+        if branch is None:
+            continue
+        change = torch.zeros_like(layer.weight, dtype=torch.float32)
+        if branch.up is not None:
+            rank = len(branch.up) - (PAD if branch.ones else 0)
+            if branch.down is not None:
+                change += branch.down.float().t() @ branch.up[:rank].float()
+            if branch.ones:
+                put(layer, "bias", (layer.bias.float() + branch.up[rank:].float().sum(0)).to(layer.bias.dtype))
+        if branch.dense is not None:
+            change += branch.dense.float()
+        layer.weight.copy_(layer.weight.float() + change)
+    loras.forget_fixed()
+    return True

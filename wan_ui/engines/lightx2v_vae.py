@@ -1,0 +1,138 @@
+"""The VAE of the LightX2V engine: ours (engines/vae.py, one walk for both engines), or upstream's own.
+
+Ours encodes what differs from the zero frames behind the picture alone, decodes with fused kernels where these were
+tried on the card, and rounds to uint8 there, so that a quarter of the bytes goes to page-locked memory while the next
+frames are computed. Upstream's is for tiles, and for comparing: WAN_UI_LIGHTX2V_PLAIN=vae.
+"""
+
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from wan_ui.engines import preview, vae
+from wan_ui.families import Family, latent_frames
+from wan_ui.request import Progress, Report
+
+
+class Vae(Protocol):
+    def colours(self) -> torch.Tensor:
+        """The map of previews; see wan_ui.engines.preview."""
+
+    def encode(self, pixels: np.ndarray, frames: int, report: Report) -> torch.Tensor:
+        """A picture (H, W, 3) uint8 -> what the transformer is told of it, as upstream has it."""
+
+    def decode(self, latents: torch.Tensor, report: Report) -> torch.Tensor:
+        """Normalised latents (z, t, h, w) -> (T, H, W, 3) uint8 on the CPU."""
+
+    def pixels(self, latents: torch.Tensor) -> torch.Tensor:
+        """What `decode` rounds: float32, in -1 .. 1."""
+
+    def forget(self) -> None:
+        """Drop what a failed job left."""
+
+
+class OwnVae:
+    """fused: whether the decoder may take Triton kernels."""
+
+    def __init__(self, path: Path, family: Family, device: str, dtype: torch.dtype, fused: bool):
+        self.vae = vae.load_vae(path, dtype=dtype, device=torch.device(device))
+        self.family, self.dtype = family, dtype
+        self.fused: vae.NewDecoder | None = None
+        if fused:
+            from wan_ui.engines import vae_kernels
+            from wan_ui.engines.vae_fused import FusedDecoder, padded_weights
+
+            weights = padded_weights(self.vae)
+            self.fused = lambda: FusedDecoder(self.vae, vae_kernels, weights)
+
+    def colours(self) -> torch.Tensor:
+        return vae.fit_colours(self.vae)
+
+    def encode(self, pixels: np.ndarray, frames: int, report: Report) -> torch.Tensor:
+        image = to_image(pixels)[None].to(self.vae.device)
+        first_frame = self.family.condition == "first frame"
+        latents = vae.encode_image(
+            self.vae,
+            image,
+            1 if first_frame else frames,
+            lambda k, n: report(Progress("image", k, n, "encoding the picture")),
+        )[0]
+        if first_frame:
+            return latents.to(self.dtype)
+        given = torch.zeros(4, *latents.shape[1:], device=latents.device)
+        given[:, 0] = 1
+        return torch.cat([given, latents]).to(self.dtype)
+
+    def decode(self, latents: torch.Tensor, report: Report) -> torch.Tensor:
+        def entering(k: int, n: int) -> None:
+            report(Progress("decode", k, n, f"latent frame {k} of {n}"))
+
+        return vae.decode(self.vae, latents[None], entering, self.fused)
+
+    def pixels(self, latents: torch.Tensor) -> torch.Tensor:
+        parts = vae.decode_pixels(self.vae, latents[None], lambda k, n: None, self.fused)
+        return torch.cat([part.float().cpu() for part in parts], dim=2)[0].permute(1, 2, 3, 0).clamp(-1, 1)
+
+    def forget(self) -> None:
+        return None
+
+
+class UpstreamVae:
+    """Through the runner's modules; a hook before each latent frame reports progress and lets a job be cancelled."""
+
+    def __init__(self, runner, family: Family, device: str, dtype: torch.dtype):
+        self.runner, self.family, self.device, self.dtype = runner, family, device, dtype
+        self.report: Report = lambda progress: None
+        self.latent_frame = self.total = 0
+        for module in self._modules():
+            module.encoder.register_forward_pre_hook(lambda *_: self._entering("image"))
+            module.decoder.register_forward_pre_hook(lambda *_: self._entering("decode"))
+
+    def _modules(self) -> list:
+        vaes = {id(vae): vae for vae in (self.runner.vae_encoder, self.runner.vae_decoder)}
+        return [vae.model for vae in vaes.values()]
+
+    def _entering(self, stage: str) -> None:
+        self.latent_frame += 1
+        words = f"latent frame {self.latent_frame} of {self.total}"
+        self.report(Progress(stage, self.latent_frame, self.total, words))
+
+    def _count(self, total: int, report: Report) -> None:
+        self.latent_frame, self.total, self.report = 0, total, report
+
+    def colours(self) -> torch.Tensor:
+        encoder = self.runner.vae_encoder
+        return preview.fit(lambda clip: encoder.encode(clip.to(self.device, encoder.dtype)), self.family.vae.stride)
+
+    def encode(self, pixels: np.ndarray, frames: int, report: Report) -> torch.Tensor:
+        image = to_image(pixels)
+        if self.family.condition == "first frame":
+            self._count(1, report)
+            return self.runner.get_vae_encoder_output(image.unsqueeze(1).to(self.device))
+        self._count(latent_frames(frames), report)
+        stride = self.family.vae.stride
+        return self.runner.get_vae_encoder_output(
+            image.unsqueeze(0), pixels.shape[0] // stride, pixels.shape[1] // stride
+        )
+
+    def decode(self, latents: torch.Tensor, report: Report) -> torch.Tensor:
+        self._count(latents.shape[1], report)
+        images = self.runner.vae_decoder.decode(latents.to(self.dtype))
+        levels = images[0].float().add(1).mul(0.5).clamp(0, 1).mul(255).round().to(torch.uint8)
+        return levels.permute(1, 2, 3, 0).contiguous().cpu()
+
+    def pixels(self, latents: torch.Tensor) -> torch.Tensor:
+        self._count(latents.shape[1], lambda progress: None)
+        images = self.runner.vae_decoder.decode(latents.to(self.device, self.dtype))
+        return images.float().cpu()[0].permute(1, 2, 3, 0)
+
+    def forget(self) -> None:
+        for module in self._modules():
+            module.clear_cache()
+
+
+def to_image(pixels: np.ndarray) -> torch.Tensor:
+    """(H, W, 3) uint8 -> (3, H, W) float32 in -1 .. 1."""
+    return torch.from_numpy(pixels).permute(2, 0, 1).float().div(127.5).sub(1)
