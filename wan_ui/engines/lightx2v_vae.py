@@ -5,13 +5,14 @@ tried on the card, and rounds to uint8 there, so that a quarter of the bytes goe
 frames are computed. Upstream's is for tiles, and for comparing: WAN_UI_LIGHTX2V_PLAIN=vae.
 """
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 
-from wan_ui.engines import preview, vae
+from wan_ui.engines import preview
 from wan_ui.families import Family, latent_frames
 from wan_ui.request import Progress, Report
 
@@ -37,9 +38,12 @@ class OwnVae:
     """fused: whether the decoder may take Triton kernels."""
 
     def __init__(self, path: Path, family: Family, device: str, dtype: torch.dtype, fused: bool):
+        from wan_ui.engines import vae  # imports diffusers, which nothing else here needs
+
+        self.walk = vae
         self.vae = vae.load_vae(path, dtype=dtype, device=torch.device(device))
         self.family, self.dtype = family, dtype
-        self.fused: vae.NewDecoder | None = None
+        self.fused: Callable[[], Any] | None = None
         if fused:
             from wan_ui.engines import vae_kernels
             from wan_ui.engines.vae_fused import FusedDecoder, padded_weights
@@ -48,12 +52,12 @@ class OwnVae:
             self.fused = lambda: FusedDecoder(self.vae, vae_kernels, weights)
 
     def colours(self) -> torch.Tensor:
-        return vae.fit_colours(self.vae)
+        return self.walk.fit_colours(self.vae)
 
     def encode(self, pixels: np.ndarray, frames: int, report: Report) -> torch.Tensor:
         image = to_image(pixels)[None].to(self.vae.device)
         first_frame = self.family.condition == "first frame"
-        latents = vae.encode_image(
+        latents = self.walk.encode_image(
             self.vae,
             image,
             1 if first_frame else frames,
@@ -69,10 +73,10 @@ class OwnVae:
         def entering(k: int, n: int) -> None:
             report(Progress("decode", k, n, f"latent frame {k} of {n}"))
 
-        return vae.decode(self.vae, latents[None], entering, self.fused)
+        return self.walk.decode(self.vae, latents[None], entering, self.fused)
 
     def pixels(self, latents: torch.Tensor) -> torch.Tensor:
-        parts = vae.decode_pixels(self.vae, latents[None], lambda k, n: None, self.fused)
+        parts = self.walk.decode_pixels(self.vae, latents[None], lambda k, n: None, self.fused)
         return torch.cat([part.float().cpu() for part in parts], dim=2)[0].permute(1, 2, 3, 0).clamp(-1, 1)
 
     def forget(self) -> None:
