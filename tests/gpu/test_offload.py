@@ -1,10 +1,11 @@
-"""Where the weights wait: the same clip bit for bit, and less memory."""
+"""Where the weights wait: the same clip bit for bit, and less memory; what is faster where they stay is not seen."""
 
 import numpy as np
 import pytest
 import torch
 
 from tests.lightx2v.jobs import live_bytes, make_request, quiet
+from tests.lightx2v.test_fused import psnr
 
 
 @pytest.mark.parametrize(
@@ -15,7 +16,8 @@ from tests.lightx2v.jobs import live_bytes, make_request, quiet
         ("gguf-Q8_0", ("none", "model")),
     ],
 )
-def test_the_same_clip_wherever_the_weights_wait(load, offload, device, model, tmp_path, scheme, modes):
+def test_the_same_clip_wherever_the_weights_wait(load, offload, configured, device, model, tmp_path, scheme, modes):
+    configured(lightx2v_plain="blocks,products")  # which only weights that stay can have
     if device == "cpu":
         modes = [mode for mode in modes if mode not in ("none", "text")]  # upstream: there must be a device to stay on
     request, clips, held = make_request(tmp_path, model, scheme), {}, {}
@@ -32,3 +34,12 @@ def test_the_same_clip_wherever_the_weights_wait(load, offload, device, model, t
     assert all(np.array_equal(latents, first) for latents in others), "weights only move"
     if "none" in modes:
         assert all(held[mode] < held["none"] for mode in modes if mode != "none")
+
+
+@pytest.mark.parametrize("scheme", ("bf16", "fp8", "gguf-Q8_0"))
+def test_what_is_on_by_default_shows_no_difference(load, configured, device, model, tmp_path, scheme):
+    request = make_request(tmp_path, model, scheme)
+    fast = load(scheme, torch.bfloat16).generate(request, quiet)
+    configured(lightx2v_plain="vae,decoder,blocks,products", lightx2v_attention="torch_sdpa")
+    plain = load(scheme, torch.bfloat16).generate(request, quiet)
+    assert psnr(fast.frames, plain.frames) > 45

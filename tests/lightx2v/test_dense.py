@@ -26,7 +26,7 @@ def dense(lightx2v, settings, tmp_path):
         torch.manual_seed(1)
         write_5b(root)
     (root / "Wan2.2_VAE.pth").touch()
-    settings_module.use(replace(settings, models=tmp_path / "models", lightx2v_compile="off"))
+    settings_module.use(replace(settings, models=tmp_path / "models", lightx2v_compile="off", lightx2v_plain="vae"))
     scheme = Scheme("gguf-Q8_0", "GGUF Q8_0", "gguf", "Q8_0", high="local/random-5b:dit-Q8_0.gguf")
     model = load_catalog(settings.catalog)["ti2v-5b"]
     yield replace(

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -256,7 +257,7 @@ def generate(page: Page, picture: Path, prompt: str) -> None:
     page.click("#generate")
 
 
-def card_says(page: Page, words: str, seconds: float = PATIENCE) -> None:
+def card_says(page: Page, words: str | re.Pattern, seconds: float = PATIENCE) -> None:
     page.locator("#card", has_text=words).wait_for(timeout=seconds * 1000)
 
 

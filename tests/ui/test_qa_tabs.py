@@ -161,8 +161,8 @@ def test_a_report_that_ends_while_the_board_is_drawn_is_looked_at_again(monkeypa
     monkeypatch.setattr(doctor_tab, "PIPELINE", SimpleNamespace(settings=Settings()))
     monkeypatch.setattr(doctor_tab, "busy", lambda: bool(running))
     monkeypatch.setattr(doctor_tab, "board_html", lambda allowed: f"running: {running.pop()}")
-    board, timer = doctor_tab.look({})
-    assert board == "running: True" and timer.active
+    answer = doctor_tab.look({})
+    assert answer["board"] == "running: True" and answer["timer"].active
 
 
 def test_a_patch_is_left_out_by_a_new_worker(open_page, qa_app):

