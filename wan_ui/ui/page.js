@@ -150,6 +150,16 @@ window.wanUi = (() => {
     until = performance.now() + (button.id === "generate" ? 10000 : patience); // the answer to Generate shortens it
   }, true);
 
+  // A part that is drawn anew while the button in it is held down takes the click away: it is that of the new one.
+  const buttons = "button, label, [role=option], a";
+  let held = null;
+  document.addEventListener("mousedown", (event) => { held = event.target.closest(buttons); }, true);
+  document.addEventListener("mouseup", (event) => {
+    const button = event.target.closest(buttons);
+    if (held && button && !held.isConnected && held.outerHTML === button.outerHTML) button.click();
+    held = null;
+  }, true);
+
   document.addEventListener("change", (event) => {
     if (event.target.closest("#lora-rows")) sent = performance.now();
   }, true);

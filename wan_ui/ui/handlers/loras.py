@@ -1,4 +1,10 @@
-"""The LoRAs that are chosen: added, put on an expert, weakened, removed."""
+"""The LoRAs that are chosen: added, put on an expert, weakened, removed.
+
+Two events of a page may be answered at the same time, each in its thread: what is chosen is read and changed by one
+after the other, so that neither change is lost.
+"""
+
+import threading
 
 import gradio as gr
 
@@ -13,6 +19,8 @@ from wan_ui.ui.handlers.observe import observe
 from wan_ui.ui.refusals import guard
 from wan_ui.ui.values import as_text, number_of_event, text_of_event
 from wan_ui.ui.view import View
+
+CHANGING = threading.Lock()
 
 
 @guard
@@ -30,7 +38,8 @@ def add_lora(browser: dict, view: View, name, turn) -> Answer:
         return observe(browser, view)
     model = form.model_of(view, load_catalog(PIPELINE.settings.catalog))
     try:
-        view.loras = lora_picker.add(view.loras, as_text(name, "loras"), model, PIPELINE.settings)
+        with CHANGING:
+            view.loras = lora_picker.add(view.loras, as_text(name, "loras"), model, PIPELINE.settings)
         view.bring("lora")
     except UserError as error:
         form.complain(view, "loras_message", error, turn)
@@ -40,7 +49,8 @@ def add_lora(browser: dict, view: View, name, turn) -> Answer:
 @guard
 def change_strength(browser: dict, view: View, event: gr.EventData) -> Answer:
     file, value = text_of_event(event, "file"), number_of_event(event, "value")
-    view.loras = lora_picker.change(view.loras, file, strength=value)
+    with CHANGING:
+        view.loras = lora_picker.change(view.loras, file, strength=value)
     return observe(browser, view)
 
 
@@ -49,11 +59,13 @@ def change_target(browser: dict, view: View, event: gr.EventData) -> Answer:
     file, value = text_of_event(event, "file"), text_of_event(event, "value")
     if value not in TARGETS:
         raise UserError(f"target: {value!r} is not one of {', '.join(TARGETS)}", field="target")
-    view.loras = lora_picker.change(view.loras, file, target=value)
+    with CHANGING:
+        view.loras = lora_picker.change(view.loras, file, target=value)
     return observe(browser, view)
 
 
 @guard
 def remove_lora(browser: dict, view: View, event: gr.EventData) -> Answer:
-    view.loras = lora_picker.remove(view.loras, text_of_event(event, "file"))
+    with CHANGING:
+        view.loras = lora_picker.remove(view.loras, text_of_event(event, "file"))
     return observe(browser, view)
