@@ -194,12 +194,12 @@ def test_a_text_encoder_that_waits_computes_what_a_resident_one_does(load, monke
 
 
 def test_gc_freeze(load, model, tmp_path):
-    engine = load("bf16")
+    engine, before = load("bf16"), gc.get_freeze_count()  # what the tests have frozen themselves
     engine.generate(make_request(tmp_path, model, "bf16"), quiet)
-    assert gc.get_freeze_count() == 0
+    assert gc.get_freeze_count() <= before
     engine.runner._gc_frozen = False
     engine.runner._maybe_freeze_gc()
-    assert gc.get_freeze_count() > 0, "upstream's own behaviour"
+    assert gc.get_freeze_count() > before, "upstream's own behaviour"
     gc.unfreeze()
 
 
