@@ -5,7 +5,10 @@ job itself does not depend on the caller: it is a row in the queue like any othe
 """
 
 import asyncio
+import inspect
 import secrets
+from pathlib import Path
+from typing import Any
 
 import gradio as gr
 from gradio_client import handle_file
@@ -15,6 +18,7 @@ from wan_ui.loras.choice import read_spec
 from wan_ui.queue.intake import Draft
 from wan_ui.queue.pipeline import PIPELINE
 from wan_ui.request import LoraSpec
+from wan_ui.tasks import DEFAULT, FORM
 from wan_ui.ui import seams
 from wan_ui.ui.examples import load_examples
 from wan_ui.ui.refusals import failed
@@ -30,38 +34,34 @@ DESCRIPTION = (
 )
 
 
+# What a call takes and what it means where it is left out, in the order of callers who send no names: what the usual
+# task requires, the settings, every other input, and what came later.
+REQUIRED = [entry.name for entry in DEFAULT.inputs if entry.required]
+SETTINGS = {"model": "", "scheme": "", "size": "auto", "frames": None, "steps": None, "seed": -1, "loras": ""}
+OPTIONAL = dict.fromkeys(entry.name for entry in FORM if entry.name not in REQUIRED)
+PARAMETERS = {**dict.fromkeys(REQUIRED, inspect.Parameter.empty), **SETTINGS, **OPTIONAL, "fps": None}
+SIGNATURE = inspect.Signature(
+    [
+        inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=value)
+        for name, value in PARAMETERS.items()
+    ]
+)
+
+
 def build_api(waiting: int, address: str) -> None:
     """`waiting`: how many calls may wait for their jobs at once. address: of the page, for the drawer's example."""
+    kinds = {entry.name: entry.kind for entry in FORM}
     with gr.Row(visible=False):
-        inputs = [
-            gr.Image(type="filepath", image_mode=None, label="image"),
-            gr.Textbox(label="prompt"),
-            gr.Textbox("", label="model"),
-            gr.Textbox("", label="scheme"),
-            gr.Textbox("auto", label="size"),
-            gr.Number(None, label="frames"),
-            gr.Number(None, label="steps"),
-            gr.Number(-1, label="seed"),
-            gr.Textbox("", label="loras"),
-            gr.Audio(None, type="filepath", label="audio"),
-            gr.Number(None, label="fps"),
-        ]
+        inputs = {name: _component(name, kinds.get(name, "")) for name in PARAMETERS}
         outputs = [gr.Video(label="video"), gr.JSON(label="settings")]
         shown = load_examples()
-        if shown:  # Gradio's own examples are addresses, which are refused here; ours are files that it serves itself
-            place = f"{address}gradio_api/file={EXAMPLES}"
-            voice = next((example.audio for example in shown if example.audio), None)
-            named = {component.label: component for component in inputs}
-            payloads = {
-                "image": lambda: handle_file(f"{place}{shown[0].image.name}"),
-                "prompt": lambda: shown[0].prompt,
-                "audio": lambda: handle_file(f"{place}{voice.name}") if voice else None,
-            }
-            for name, payload in payloads.items():
-                seams.replace_on(named[name], "example_payload", payload)
+        # Gradio's own examples are addresses, which are refused here; ours are files that it serves itself.
+        for name in kinds:
+            found = next((example.inputs[name] for example in shown if name in example.inputs), None)
+            seams.replace_on(inputs[name], "example_payload", lambda given=found: _as_sent(given, address))
         gr.Button().click(
             generate,
-            inputs,
+            list(inputs.values()),
             outputs,
             api_name="generate",
             api_description=DESCRIPTION,
@@ -70,21 +70,46 @@ def build_api(waiting: int, address: str) -> None:
         )
 
 
-async def generate(
-    image, prompt, model="", scheme="", size="auto", frames=None, steps=None, seed=-1, loras="", audio=None, fps=None
-):
+def _component(name: str, kind: str) -> Any:
+    match kind:
+        case "picture":
+            return gr.Image(type="filepath", image_mode=None, label=name)
+        case "audio":
+            return gr.Audio(None, type="filepath", label=name)
+        case "video":
+            return gr.Video(None, label=name)
+    default = PARAMETERS[name]
+    if kind == "text":
+        return gr.Textbox(label=name)
+    return gr.Textbox(default, label=name) if isinstance(default, str) else gr.Number(default, label=name)
+
+
+def _as_sent(given: str | Path | None, address: str) -> Any:
+    return handle_file(f"{address}gradio_api/file={EXAMPLES}{given.name}") if isinstance(given, Path) else given
+
+
+async def generate(*sent: Any) -> tuple[str, dict[str, Any]]:
+    """`sent` as SIGNATURE says, by position."""
+    call = SIGNATURE.bind(*sent)
+    call.apply_defaults()
+    given = call.arguments
     owner = "local" if is_local(PIPELINE.settings) else f"api-{secrets.token_hex(16)}"
     try:
         draft = Draft(
-            {"image": uploaded(image), "prompt": as_text(prompt, "prompt"), "audio": uploaded(audio, "audio")},
-            model=as_text(model, "model"),
-            scheme=as_text(scheme, "scheme"),
-            size=as_text(size, "size", "auto"),
-            frames=frames,
-            steps=steps,
-            fps=fps,
-            seed=seed,
-            loras=_loras(loras),
+            {
+                entry.name: uploaded(given[entry.name], entry.name)
+                if entry.file
+                else as_text(given[entry.name], entry.name)
+                for entry in FORM
+            },
+            model=as_text(given["model"], "model"),
+            scheme=as_text(given["scheme"], "scheme"),
+            size=as_text(given["size"], "size", "auto"),
+            frames=given["frames"],
+            steps=given["steps"],
+            fps=given["fps"],
+            seed=given["seed"],
+            loras=_loras(given["loras"]),
         )
         job_id = await asyncio.to_thread(PIPELINE.submit, draft, owner)
         while True:
@@ -102,6 +127,9 @@ async def generate(
         raise gr.Error("The clip was made, but its file is not there any more.", print_exception=False)
     warning = {"warning": job.error} if job.error else {}  # the clip is there, but it does not speak
     return str(PIPELINE.clip(job)), {"job": job.id, **job.request.public(), **job.result.public(), **warning}
+
+
+setattr(generate, "__signature__", SIGNATURE)  # noqa: B010 - Gradio names and documents the values by it
 
 
 def _loras(lines) -> tuple[LoraSpec, ...]:

@@ -10,6 +10,7 @@ import gradio as gr
 from PIL import Image
 
 from wan_ui.settings import ROOT
+from wan_ui.tasks import FORM
 from wan_ui.ui.markup import SPEAKS, data_url, text
 
 log = logging.getLogger(__name__)
@@ -25,24 +26,40 @@ element.addEventListener('click', (event) => {
 
 @dataclass(frozen=True)
 class Example:
-    image: Path
-    prompt: str
-    audio: Path | None = None
+    """inputs: name of an input of wan_ui.tasks -> its text, or its file; there is a picture among them."""
+
+    inputs: dict[str, str | Path]
+
+    @property
+    def picture(self) -> Path:
+        return Path(next(self.inputs[entry.name] for entry in FORM if entry.kind == "picture"))
+
+    @property
+    def speaks(self) -> bool:
+        return any(entry.kind == "audio" and entry.name in self.inputs for entry in FORM)
+
+    @property
+    def words(self) -> str:
+        return " ".join(str(self.inputs[entry.name]) for entry in FORM if entry.kind == "text")
 
 
 def load_examples() -> list[Example]:
+    """Those whose files are there. Names in examples.json are those of the inputs."""
     try:
         entries = json.loads((FOLDER / "examples.json").read_text(encoding="utf-8"))
     except FileNotFoundError:
         return []
-    examples = [
-        Example(FOLDER / entry["image"], entry["prompt"], FOLDER / entry["audio"] if "audio" in entry else None)
-        for entry in entries
-    ]
-    for example in examples:
-        if not example.image.is_file():
-            log.warning("example %s is missing and is not shown", example.image)
-    return [example for example in examples if example.image.is_file()]
+    examples = []
+    for entry in entries:
+        inputs = {part.name: entry[part.name] for part in FORM if part.name in entry}
+        example = Example(
+            inputs | {part.name: FOLDER / inputs[part.name] for part in FORM if part.file and part.name in inputs}
+        )
+        if example.picture.is_file():
+            examples.append(example)
+        else:
+            log.warning("example %s is missing and is not shown", example.picture)
+    return examples
 
 
 @dataclass(frozen=True)
@@ -68,9 +85,9 @@ def note_html(made_with: str) -> str:
 def _html(examples: list[Example]) -> str:
     cards = "".join(
         f'<li><button type="button" class="w-tile" data-example="{number}"><span class="w-tile-picture">'
-        f'<img src="{_thumbnail(example.image)}" alt="">'
-        f"{SPEAKS if example.audio else ''}</span>"
-        f'<span class="w-tile-prompt">{text(example.prompt)}</span></button></li>'
+        f'<img src="{_thumbnail(example.picture)}" alt="">'
+        f"{SPEAKS if example.speaks else ''}</span>"
+        f'<span class="w-tile-prompt">{text(example.words)}</span></button></li>'
         for number, example in enumerate(examples)
     )
     return f'<ul class="w-grid">{cards}</ul>'

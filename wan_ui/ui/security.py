@@ -85,8 +85,8 @@ async def _refuse_fetch(url: str):
     """The one address that is taken is that of an example, which is read from the disk and not fetched."""
     name = url.partition(f"/gradio_api/file={EXAMPLES}")[2]
     for example in load_examples():
-        for file in filter(None, (example.image, example.audio)):
-            if file.name == name:
+        for file in example.inputs.values():
+            if isinstance(file, Path) and file.name == name:
                 return httpx.Response(200, content=file.read_bytes())
     raise gr.Error("Only uploaded files are accepted, not addresses.", print_exception=False)
 

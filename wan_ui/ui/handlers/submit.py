@@ -81,10 +81,9 @@ def run_example(browser: dict, view: View, turn, event: gr.EventData) -> Answer:
         raise UserError(f"example: there are {len(shown)} examples, counted from 0", field="example")
     example = shown[number]
     browser, owner = identify(browser, PIPELINE.settings)
-    voice = str(example.audio) if example.audio else None
     try:
         draft = Draft(
-            {"image": str(example.image), "prompt": example.prompt, "audio": voice or ""},
+            {name: str(value) for name, value in example.inputs.items()},
             model=view.model,
             scheme=view.scheme,
             loras=lora_picker.specs(view.loras),
@@ -93,8 +92,9 @@ def run_example(browser: dict, view: View, turn, event: gr.EventData) -> Answer:
     except UserError as error:
         form.complain(view, "examples_message", error, turn)
         return observe(browser, view)
-    filled = fill(view, view.model, view.scheme, prompt=example.prompt)
-    filled |= fill_fields(view, seed=-1, picture=str(example.image), voice=voice)
+    filled = fill(view, view.model, view.scheme, prompt=example.words)
+    files = {entry.part: example.inputs.get(entry.name) for entry in FORM if entry.file}
+    filled |= fill_fields(view, seed=-1, **{part: str(file) if file else None for part, file in files.items()})
     return {**filled, **observe(browser, view)}
 
 
