@@ -24,7 +24,10 @@ TARGET_WORDS = {"high_noise": "High noise", "low_noise": "Low noise", "both": "B
 # Each control has a data-key, by which the focus finds it again when the rows are drawn anew.
 SCRIPT = """
 const events = ['remove_lora', 'target_lora', 'strength_lora'];
-const send = (control, more) => trigger(control.dataset.do, { file: control.dataset.file, ...more });
+const send = (control, more) => {
+  window.wanUi.changes();
+  trigger(control.dataset.do, { file: control.dataset.file, ...more });
+};
 element.addEventListener('click', (event) => {
   const button = event.target.closest('button[data-do]');
   if (button && events.includes(button.dataset.do)) send(button, {});

@@ -98,7 +98,7 @@ window.wanUi = (() => {
   // ---- what was chosen, and when
 
   const opened = {};
-  let sent = -1000; // when a LoRA was last changed: those are kept by the server, not sent with the form
+  let changing = 0, waits = null; // changes of LoRAs, which are not sent with the form, that are not answered yet
   let turn = 0;
 
   // A list says that there was input whenever it closes. null: nothing else was chosen than when it was opened.
@@ -111,9 +111,23 @@ window.wanUi = (() => {
   // That of LoRAs is emptied by the answer: until then it may be closed again with what was chosen in it.
   let added = null;
   const adding = (name) => {
+    changes();
     if (!name || name === added) return null;
-    [added, sent] = [name, performance.now()];
+    added = name;
     return name;
+  };
+
+  // Generate waits until the server has them.
+  const changes = () => { changing += 1; };
+  const settled = () => {
+    changing = Math.max(0, changing - 1);
+    if (changing || !waits) return;
+    clearTimeout(waits.late);
+    waits = void waits.button.click();
+  };
+  const wait = (button) => {
+    if (waits) return;
+    waits = { button, late: setTimeout(() => { changing = 1; settled(); }, 10000) }; // an answer that never came
   };
 
   const stamp = (values) => [...values.slice(0, -1), ++turn];
@@ -127,14 +141,12 @@ window.wanUi = (() => {
 
   document.addEventListener("click", (event) => {
     const button = event.target.closest(makers);
-    if (button?.id === "generate" && performance.now() - sent < 250) {
+    if (button?.id === "generate" && changing) {
       event.preventDefault();
       event.stopImmediatePropagation();
-      sent = -1000;
-      setTimeout(() => button.click(), 250); // the change is there first
+      wait(button);
       return;
     }
-    if (event.target.closest("[data-do=remove_lora]")) sent = performance.now();
     if (!button) {
       pressed = "";
       return;
@@ -158,10 +170,6 @@ window.wanUi = (() => {
     const button = event.target.closest(buttons);
     if (held && button && !held.isConnected && held.outerHTML === button.outerHTML) button.click();
     held = null;
-  }, true);
-
-  document.addEventListener("change", (event) => {
-    if (event.target.closest("#lora-rows")) sent = performance.now();
   }, true);
 
   document.addEventListener("input", (event) => {
@@ -210,5 +218,5 @@ window.wanUi = (() => {
     if (list && list === document.activeElement && list.ariaExpanded !== "true") list.blur();
   }, true);
 
-  return { keep, returned, show, bring, asked, opened, chosen, adding, added: () => { added = null; }, stamp, answered };
+  return { keep, returned, show, bring, asked, opened, chosen, adding, added: () => { added = null; settled(); }, changes, settled, stamp, answered };
 })();

@@ -183,9 +183,14 @@ def build_ui(settings: Settings) -> gr.Blocks:
         connect(models.download.stop_download, choosing.stop_download, [browser, view], observed, **once)
 
         connect(inputs.loras.refresh.click, loras.refresh_loras, [browser, view], added, **light)
-        connect(inputs.loras.rows.remove_lora, loras.remove_lora, [browser, view], observed, **light)
-        connect(inputs.loras.rows.target_lora, loras.change_target, [browser, view], observed, **light)
-        connect(inputs.loras.rows.strength_lora, loras.change_strength, [browser, view], observed, **light)
+        rows = inputs.loras.rows
+        for change, handler in (
+            (rows.remove_lora, loras.remove_lora),
+            (rows.target_lora, loras.change_target),
+            (rows.strength_lora, loras.change_strength),
+        ):
+            changed = connect(change, handler, [browser, view], observed, **light)
+            changed.then(None, js="() => wanUi.settled()", **silent)
 
         for clips_part in (past.grid, card):
             connect(clips_part.select, clips.select, [browser, view], observed, **light)
