@@ -6,11 +6,12 @@ what is wrong and what to do. Anything else is a bug and keeps its traceback in 
 
 
 class UserError(Exception):
-    """Bad input or a fixable state of the machine. `field` is the control it belongs to, if any."""
+    """Bad input or a fixable state of the machine. `field` is the control it belongs to, if any, which the message then
+    names first; `words` is the message for a place where that is plain."""
 
     def __init__(self, message: str, *, field: str = ""):
         super().__init__(message)
-        self.field = field
+        self.field, self.words = field, message.removeprefix(f"{field}: ")
 
 
 class Cancelled(Exception):

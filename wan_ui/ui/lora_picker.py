@@ -187,7 +187,7 @@ def _row(spec: LoraSpec, entries: list[loras.LoraEntry], model: Model, match: Lo
     try:
         entry = loras.find(spec.file, entries)
     except UserError as error:
-        trouble = [str(error).removeprefix("loras: ")]
+        trouble = [error.words]
     else:
         reason = refused(entry, model)
         trouble = [reason] if reason else loras.warnings(spec, entry)
