@@ -233,7 +233,9 @@ def test_a_reload_keeps_the_whole_form_and_it_says_what_it_will_use(page: Page, 
     page.locator("#crop img").wait_for()
     expect(page.locator("#seed input")).to_have_value("77")
     page.fill("#prompt textarea", "after a reload")
+    before = page.locator("#history .w-tile").count()
     page.click("#generate")
+    expect(page.locator("#history .w-tile")).to_have_count(before + 1)  # the card may still say that of the last one
     card_says(page, "Done in")
     made = jobs_of(app)[-1]
     assert (made["width"], made["frames"], made["steps"], made["seed"], len(made["loras"])) == (256, 17, 3, 77, 1)

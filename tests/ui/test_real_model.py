@@ -82,6 +82,7 @@ def test_a_lora_changes_the_clip_by_its_strength_and_goes_without_a_trace(open_p
     base = clip()
     page.locator("#lora-add input").click()
     page.get_by_role("option", name="odd").click()
+    page.locator(".w-lora").wait_for()
     whole = clip()
     expect(page.locator(".w-lora")).to_contain_text("Matched")
     expect(page.locator(".w-lora")).to_contain_text(
