@@ -14,7 +14,7 @@ from wan_ui.errors import UserError
 from wan_ui.machine import probe_results
 from wan_ui.machine.hardware import Hardware
 from wan_ui.machine.probes import PROBES, Probe
-from wan_ui.settings import Settings
+from wan_ui.settings import Settings, split_names
 
 # Kernels of torch itself, the one for want of a better first: on a card that they are not for, they raise.
 SAFE = {
@@ -35,7 +35,7 @@ GGUF_MIXES = (
 
 def left_plain(settings: Settings) -> frozenset[str]:
     """What WAN_UI_LIGHTX2V_PLAIN names, of settings.LEVERS."""
-    return frozenset(settings.lightx2v_plain.replace(" ", "").split(","))
+    return frozenset(split_names(settings.lightx2v_plain))
 
 
 @dataclass(frozen=True)

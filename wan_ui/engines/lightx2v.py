@@ -303,8 +303,7 @@ class LightX2VEngine:
         put(runner, "gen_video", None)
         put(runner, "gen_video_final", None)
         self.vae.forget()
-        experts = [runner.model] if self.loaded.family.single else runner.model.model
-        for expert in experts:
+        for expert in self.transformers:
             if self.offload == "model":
                 expert.to_cpu()
             elif self.offload == "block":
@@ -380,9 +379,7 @@ class LightX2VEngine:
 
     def _predict(self, latents, sigma, expert, prompt, condition, on_block=None) -> torch.Tensor:
         scheduler, model = self.runner.scheduler, self.runner.model
-        experts = [model]
         if not self.loaded.family.single:
-            experts = model.model
             put(model, "boundary_step_index", 1)  # step 0 is the first expert's, step 1 the other's
         condition = condition.to(device_name(), self.dtype)
         inputs = {
@@ -393,7 +390,7 @@ class LightX2VEngine:
         if self.loaded.family.condition == "first frame":
             inputs["image_encoder_output"]["vae_encoder_out"] = None  # pasted into the latents instead
         try:
-            with shown(experts[expert].transformer_infer, on_block) if on_block else nullcontext():
+            with shown(self.transformers[expert].transformer_infer, on_block) if on_block else nullcontext():
                 model.infer(inputs)
             return scheduler.noise_pred.float()
         finally:

@@ -116,6 +116,7 @@ class Failed:
 Asked = Load | Generate | LipSync | Examine | Cancel
 Answered = Entered | Partial | Loaded | Made | Examined | Stopped | Refused | Failed
 KINDS = {kind.__name__: kind for kind in (*Asked.__args__, *Answered.__args__)}
+TYPES = {kind: get_type_hints(kind) for kind in KINDS.values()}
 
 
 @dataclass(frozen=True)
@@ -148,9 +149,8 @@ def from_json(text: bytes) -> Letter:
     kind = KINDS.get(letter["kind"])
     if kind is None:
         raise NotUnderstood(f"a message of the unknown kind {letter['kind']!r}", letter["id"])
-    types = get_type_hints(kind)
     try:
-        values = {name: _typed(types[name], value) for name, value in letter["values"].items()}
+        values = {name: _typed(TYPES[kind][name], value) for name, value in letter["values"].items()}
         return Letter(letter["id"], kind(**values), tuple(letter["loaded"]))
     except (TypeError, KeyError) as error:
         raise NotUnderstood(f"a message of kind {letter['kind']!r} with wrong fields: {error}", letter["id"]) from None
