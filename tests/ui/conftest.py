@@ -1,5 +1,6 @@
 """The real app as a subprocess, and a real Chromium in front of it."""
 
+import contextlib
 import json
 import os
 import re
@@ -26,6 +27,7 @@ from wan_ui.settings import ROOT
 PATIENCE = 60
 expect.set_options(timeout=PATIENCE * 1000)
 
+FAILED = pytest.StashKey[bool]()
 ARTIFACTS = ROOT / "test-artifacts" / "ui"
 # The shell without a window first: it takes half the time of the whole browser, and the same engine draws.
 CHROMIUM = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
@@ -222,6 +224,34 @@ def open_page(chromium, first_browser):
 @pytest.fixture
 def page(open_page, app) -> Page:
     return open_page(app.url)
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left_behind(request):
+    """A job that a failed test left waiting is not in the way of the tests after it."""
+    yield
+    if request.node.stash.get(FAILED, False) and "app" in request.fixturenames:
+        app = request.getfixturevalue("app")
+        app.stop(signal.SIGKILL)
+        app.start()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item):
+    """A failure brings what the page and the app said last, and a picture of each page."""
+    report = yield
+    if report.failed and report.when == "call":
+        item.stash[FAILED] = True
+        browser, apps = item.funcargs.get("first_browser"), item.funcargs.get("scripted")
+        for number, page in enumerate(browser.pages if browser else []):
+            with contextlib.suppress(PlaywrightError):
+                said = page.locator("#card").inner_text(timeout=2000)
+                report.sections.append((f"card of {page.url}", said))
+                shoot(page, f"failed-{re.sub(r'[^0-9A-Za-z]+', '-', item.name)[:80]}-{number}")
+        for app in apps.apps if apps else []:
+            if app.process.poll() is None:
+                report.sections.append((f"end of the log of {app.url}", app.log()[-1500:]))
+    return report
 
 
 @pytest.fixture(scope="session")

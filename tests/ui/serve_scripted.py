@@ -1,8 +1,10 @@
 """The real app with the scripted engine: `python -m tests.ui.serve_scripted`, settings from the environment.
 
-TEST_EXAMPLES names a folder with an examples.json of the test's own.
+TEST_EXAMPLES names a folder with an examples.json of the test's own. TEST_LATE_CLOSE: seconds for which the word that
+the stream of answers is closed is on its way to the browser, as on a busy machine.
 """
 
+import asyncio
 import logging
 import os
 import sys
@@ -12,12 +14,30 @@ from app import serve
 from wan_ui.errors import UserError
 from wan_ui.settings import page_environment, settings
 
+
+def close_late(guard: type, seconds: float) -> None:
+    through = guard._answering
+
+    def answering(self, scope, send):
+        checked = through(self, scope, send)
+
+        async def late(message):
+            if b"close_stream" in message.get("body", b""):
+                await asyncio.sleep(seconds)
+            await checked(message)
+
+        return late
+
+    guard._answering = answering
+
+
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     try:
         page_environment(settings())  # as `serve` does it: before Gradio is imported
-        from wan_ui.ui import examples
+        from wan_ui.ui import examples, security
 
+        close_late(security.Guard, float(os.environ.get("TEST_LATE_CLOSE", 0)))
         examples.FOLDER = Path(os.environ.get("TEST_EXAMPLES", "/nowhere"))
         serve(settings(), engine_factory="tests.ui.scripted_engine:create_engine")
     except UserError as error:

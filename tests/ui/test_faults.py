@@ -117,3 +117,16 @@ def fails(app: App) -> str:
     assert process.returncode == 1, words
     assert words.startswith("error: ") and "Traceback" not in words
     return words
+
+
+def test_an_answer_whose_stream_was_just_closed_is_not_lost(open_page, scripted, picture):
+    app = scripted(TEST_LATE_CLOSE="1")
+    page = open_page(app.url)
+    generate(page, picture, "held, denoise:2=hold")
+    for _ in range(3):
+        card_says(page, "denoise step 2 of 4")
+        page.reload(wait_until="domcontentloaded")
+        expect(page.locator("#prompt textarea")).to_have_value("held, denoise:2=hold")
+    go_on(app.jobs())
+    card_says(page, "Done in")
+    expect(page.locator(".w-prompt")).to_contain_text("held")

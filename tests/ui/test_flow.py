@@ -371,3 +371,17 @@ def test_a_clip_that_is_watched_stays_and_the_new_one_is_offered(page: Page, ope
     page.locator("#card").get_by_role("button", name="Show it").click()
     expect(page.locator(".w-prompt")).to_contain_text("asked for here")
     expect(page.locator("#card").get_by_role("button", name="Show it")).to_have_count(0)
+
+
+def test_nothing_moves_under_a_press(page: Page):
+    page.set_viewport_size({"width": 390, "height": 500})
+    page.mouse.move(200, 300)
+    page.evaluate("wanUi.bring(document.querySelector('#card'))")
+    page.mouse.down()
+    before = page.evaluate("window.scrollY")
+    page.evaluate("document.querySelector('#left').style.paddingTop = '900px'")  # what is drawn meanwhile
+    page.wait_for_timeout(1200)
+    assert page.evaluate("window.scrollY") == before
+    page.mouse.up()
+    page.evaluate("wanUi.bring(document.querySelector('#card'))")  # and otherwise it comes into view
+    page.wait_for_function("document.querySelector('#card').getBoundingClientRect().top < window.innerHeight")

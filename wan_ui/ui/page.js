@@ -54,7 +54,7 @@ window.wanUi = (() => {
     loras_message: "#lora-message", examples_message: "#examples-message", from_video: "#from-video-message",
     lora: "#lora-rows li:last-child", form: "#prompt", seed: "#seed", picture: "#picture-part", download: "#download",
   };
-  let shown = 0, scrolled = false;
+  let shown = 0, scrolled = false, again = null;
 
   // How far to scroll until `element` is whole in view: below the card, where that sticks, and above Generate.
   const distance = (element) => {
@@ -81,7 +81,11 @@ window.wanUi = (() => {
     scrolled = false;
     go(calm ? "instant" : "smooth");
     // What is drawn meanwhile may have moved it.
-    setTimeout(() => { if (!scrolled) go("instant"); }, 900);
+    clearTimeout(again);
+    again = setTimeout(() => {
+      again = null;
+      if (!scrolled) go("instant");
+    }, 900);
   };
 
   const show = ({ number, part, gentle }) => {
@@ -91,6 +95,12 @@ window.wanUi = (() => {
   };
 
   const asked = () => { scrolled = false; };
+
+  // Nothing moves under a finger: a press that ends on something else than it began on does nothing.
+  document.addEventListener("mousedown", () => {
+    if (again) window.scrollTo({ top: window.scrollY, behavior: "instant" });
+    again = clearTimeout(again);
+  }, true);
 
   const scrolls = (event) => { if (event.isTrusted) scrolled = true; };
   for (const act of ["wheel", "touchmove"]) document.addEventListener(act, scrolls, { passive: true });

@@ -45,7 +45,7 @@ def build_ui(settings: Settings) -> gr.Blocks:
     with CheckedBlocks(title="Wan UI", analytics_enabled=False, fill_width=True, delete_cache=(3600, 86400)) as page:
         browser, view, timer = browser_state(), gr.State(View()), gr.Timer(observe.BUSY, active=False)
         gr.HTML(HEADER, apply_default_css=False)
-        in_view = build_in_view()
+        in_view, poke = build_in_view(), gr.Button(elem_id="poke", visible="hidden")
         with gr.Tabs(elem_id="tabs"):
             with gr.Tab("Create"):
                 with gr.Row(elem_id="desk"):
@@ -103,6 +103,7 @@ def build_ui(settings: Settings) -> gr.Blocks:
         stamp = "(...values) => wanUi.stamp(values)"  # see form.py
         silent: Options = {"api_visibility": "private", "show_progress": "hidden"}  # answered in the browser
 
+        connect(poke.click, lambda: {}, [], {}, **light)  # see stream.js
         wire_compare(compare_tab, light)
         wire_doctor(doctor_tab, light)
 
