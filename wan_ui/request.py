@@ -57,6 +57,7 @@ class Sampling:
     fps     frames per second that the clip is played at; 0, in jobs of older versions: the model's
     given   what the model is given in place of the prompt, where it does not take any prompt; else empty
     understood  how that was said to the person; see wan_ui.queue.words
+    draft   lossy kernels and a small decoder where the engine has them, see wan_ui.engines.lightx2v_draft
     """
 
     prompt: str
@@ -69,6 +70,7 @@ class Sampling:
     loras: tuple[LoraSpec, ...] = ()
     given: str = ""
     understood: str = ""
+    draft: bool = False
 
     @property
     def text(self) -> str:
@@ -123,6 +125,7 @@ class Request:
             **{name: made[name] for name in ("given", "understood")},
             "kind": tasks.TASKS[self.task].stored,
             "fps": made["fps"],
+            **{name: made[name] for name in LATER if made[name] != getattr(UNKNOWN, name)},
         }
 
     def stages(self) -> tuple[str, ...]:
@@ -147,6 +150,7 @@ class Request:
 
 
 SAMPLING = tuple(entry.name for entry in fields(Sampling))
+LATER = ("draft",)  # fields of Sampling that are stored only where they say something: older versions had none of them
 OWN = ("width", "height", "frames", "audio_seconds")  # of a Request's fields those that are stored as they are
 
 

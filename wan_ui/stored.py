@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from wan_ui.families import TARGETS
-from wan_ui.request import OWN, SAMPLING, LoraMatch, LoraSpec, Request, Result, Sampling
+from wan_ui.request import LATER, OWN, SAMPLING, LoraMatch, LoraSpec, Request, Result, Sampling
 from wan_ui.tasks import BY_STORED, DEFAULT, FILES, Task
 from wan_ui.valid_text import valid_values
 
-NEUTRAL: dict[Any, Any] = {str: "", int: 0, float: 0.0}
+NEUTRAL: dict[Any, Any] = {str: "", int: 0, float: 0.0, bool: False}
 # Of the fields of a stored request the type and the default, MISSING where every version has had it; in their order.
 _TYPES: dict[str, tuple[Any, Any]] = {
     entry.name: (entry.type, entry.default) for record in (Sampling, Request) for entry in fields(record)
@@ -25,6 +25,7 @@ _TYPES: dict[str, tuple[Any, Any]] = {
 _REQUEST = {
     **dict.fromkeys(FILES, (str, "")),
     **{name: _TYPES[name] for name in Request(DEFAULT.name, {}, 0, 0, 0).public() if name not in ("loras", "kind")},
+    **{name: _TYPES[name] for name in LATER},
 }
 LARGEST = 2**63 - 1  # of a whole number; more does not go into the table, nor into a browser
 
@@ -103,9 +104,9 @@ def number(value: Any) -> float | None:
 
 
 def _of_type(kind: Any, value: Any) -> Any:
-    """`value` as a non-negative number or a text, None when it is something else."""
-    if kind is str:
-        return value if isinstance(value, str) else None
+    """`value` as a non-negative number, a text or a truth, None when it is something else."""
+    if kind in (str, bool):
+        return value if isinstance(value, kind) else None
     found = number(value)
     if found is None or found < 0 or (kind is int and found != int(found)):
         return None

@@ -1,5 +1,6 @@
 """Every field is checked on the server, and the message names the field."""
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -7,6 +8,8 @@ from PIL import Image
 
 from wan_ui.errors import UserError
 from wan_ui.queue.intake import MAX_SEED, Draft, resolve
+from wan_ui.request import Request
+from wan_ui.stored import read_request
 
 
 @pytest.fixture
@@ -14,7 +17,7 @@ def draft(picture) -> Draft:
     return Draft({"image": str(picture), "prompt": "slowly zoom in"}, model="scripted", seed=5)
 
 
-def changed(draft: Draft, **changes) -> Draft:
+def changed(draft: Draft, /, **changes) -> Draft:
     given = {name: changes.pop(name) for name in ("image", "prompt", "audio", "video") if name in changes}
     return replace(draft, inputs=draft.inputs | given, **changes)
 
@@ -30,6 +33,19 @@ def test_zeros_mean_choose_for_me(draft, scripted_settings, tmp_path):
 def test_frames_per_second_are_the_models_or_chosen(draft, scripted_settings, tmp_path):
     assert resolve(draft, scripted_settings, tmp_path).sampling.fps == 16
     assert resolve(replace(draft, fps=24), scripted_settings, tmp_path).public()["fps"] == 24
+
+
+def test_a_draft_is_asked_for_and_is_in_what_a_clip_carries(draft, scripted_settings, tmp_path):
+    assert "draft" not in resolve(draft, scripted_settings, tmp_path).public(), "as versions before had it"
+    assert resolve(replace(draft, draft=None), scripted_settings, tmp_path).sampling.draft is False
+    request = resolve(replace(draft, draft=True), scripted_settings, tmp_path)
+    assert request.public()["draft"] is True
+    assert Request.from_dict(request.to_dict()) == request
+    assert read_request(json.dumps(request.to_dict())) == (request, ())
+    older = {name: value for name, value in request.to_dict().items() if name != "draft"}
+    found, skipped = read_request(json.dumps(older))
+    assert (found.sampling.draft, skipped) == (False, ())
+    assert read_request(json.dumps(older | {"draft": "yes"}))[1] == ("draft",)
 
 
 def test_a_random_seed_is_drawn_once_and_differs(draft, scripted_settings, tmp_path):
@@ -55,6 +71,8 @@ def test_the_prompt_is_cleaned_of_nul_and_line_breaks(draft, scripted_settings, 
         ({"frames": 6}, "frames", "5 or 9 frames, not 6"),
         ({"frames": "many"}, "frames", "not a whole number"),
         ({"frames": 5.5}, "frames", "not a whole number"),
+        ({"draft": "yes"}, "draft", "'yes' is neither true nor false"),
+        ({"draft": 1}, "draft", "1 is neither true nor false"),
         ({"steps": 9}, "steps", "1 to 8 steps, not 9"),
         ({"steps": -4}, "steps", "not -4"),
         ({"steps": 0}, "steps", "1 to 8 steps, not 0"),

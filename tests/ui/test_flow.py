@@ -219,7 +219,9 @@ def test_a_reload_keeps_the_whole_form_and_it_says_what_it_will_use(page: Page, 
     older = page.evaluate("localStorage.getItem('wan-ui')")
     page.locator("#steps input[type=number]").fill("3")
     page.keyboard.press("Tab")
-    words = "Wan-Tiny, bf16, with the LoRA .*teal.*×1 · 256 × 256 · 17 frames · 3 steps · seed 77$"
+    page.get_by_role("button", name="Quick draft").click()
+    page.locator("#draft input").check()
+    words = "Wan-Tiny, bf16, with the LoRA .*teal.*×1 · 256 × 256 · 17 frames · 3 steps · seed 77 · draft$"
     words = re.compile(words.replace(" ", r"\s"))
     expect(page.locator("#using p")).to_have_text(words)
     expect(page.locator("#examples-note")).to_contain_text("teal")  # an example is made with it as well
@@ -239,6 +241,9 @@ def test_a_reload_keeps_the_whole_form_and_it_says_what_it_will_use(page: Page, 
     card_says(page, "Done in")
     made = jobs_of(app)[-1]
     assert (made["width"], made["frames"], made["steps"], made["seed"], len(made["loras"])) == (256, 17, 3, 77, 1)
+    assert made["draft"] is True
+    expect(page.locator("#history .w-tile").first).to_contain_text("draft")
+    expect(page.locator("#result")).to_contain_text("this engine has nothing quicker")
     page.locator(".w-lora").get_by_role("button", name="Remove").click()
     expect(page.locator("#examples-note")).not_to_contain_text("teal")
 
@@ -266,13 +271,13 @@ def test_what_a_page_tells_of_its_form_before_it_has_shown_it_is_not_kept(app):
                     sent["filled"] = value
             return sent
 
-        kept = {"size": "256x256", "frames": 17, "steps": 3, "fps": 16, "seed": 77, "model": "wan-tiny"}
+        kept = {"size": "256x256", "frames": 17, "steps": 3, "fps": 16, "seed": 77, "draft": True, "model": "wan-tiny"}
         browser, scheme = {"form": kept}, {"scheme": "bf16"}  # with no owner yet, so that every answer has it
         arrived = ask("arrive", browser, None)
         assert arrived["form"] == kept | scheme and arrived["filled"] > 0
-        half_drawn = (None, "", None, "256x256", 33, 4, 16, -1)
+        half_drawn = (None, "", None, "256x256", 33, 4, 16, -1, False)
         assert ask("remember", browser, None, *half_drawn, 0, 1)["form"] == kept | scheme
-        changed = ask("remember", browser, None, None, "", None, "256x256", 33, 3, 16, 77, arrived["filled"], 2)
+        changed = ask("remember", browser, None, None, "", None, "256x256", 33, 3, 16, 77, True, arrived["filled"], 2)
         assert changed["form"] == kept | scheme | {"frames": 33}  # that was a person
 
 

@@ -62,6 +62,9 @@ def add_model_options(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--fps", type=positive, metavar="N", help="frames per second of the clip (default: what the model was made for)"
     )
+    command.add_argument(
+        "--draft", action="store_true", help="quicker and less exact, where the engine and the GPU have the means"
+    )
 
 
 def add_inputs(command: argparse.ArgumentParser, inputs: Iterable[Input]) -> None:
@@ -96,5 +99,7 @@ def lora_spec(text: str) -> LoraSpec:
 def draft(args: argparse.Namespace, **more) -> Draft:
     """Of the options of `add_model_options` and `add_lora_option`, and of the inputs that the command has."""
     inputs = {entry.name: getattr(args, entry.name, "") for entry in FORM}
-    settings = {name: getattr(args, name) for name in ("model", "scheme", "engine", "size", "frames", "steps", "fps")}
+    settings = {
+        name: getattr(args, name) for name in ("model", "scheme", "engine", "size", "frames", "steps", "fps", "draft")
+    }
     return Draft(inputs, loras=tuple(getattr(args, "lora", ())), lora_paths=True, **settings, **more)

@@ -21,7 +21,7 @@ def work(request: Request, stage: str) -> float:
 
 
 def reference(history: list[Job], request: Request) -> dict[str, float]:
-    """Expected seconds of each stage, from the newest finished job of this kind with the same model and scheme.
+    """Expected seconds of each stage, from the newest finished job of this kind with the same model and scheme, draft or not.
 
     "before lipsync" is what speech takes before its first frame (loading, finding the face) however long the voice is;
     "lipsync" is then its frames alone.
@@ -39,9 +39,9 @@ def reference(history: list[Job], request: Request) -> dict[str, float]:
     return {}
 
 
-def _kind(request: Request) -> tuple[str, ...]:
+def _kind(request: Request) -> tuple[str | bool, ...]:
     made = request.made_with
-    return (request.task, made.model, made.scheme) if made else (request.task,)
+    return (request.task, made.model, made.scheme, made.draft) if made else (request.task,)
 
 
 def eta(job: Job, expected: dict[str, float], now: float | None = None) -> float | None:

@@ -37,6 +37,7 @@ class Draft:
     inputs  name of an input -> text, or path of a file; which there are says the task
     task    its name; empty: the first of the model's tasks that fits what is given
     job     for a task that changes a clip: the entry of the history whose clip is meant
+    draft   a quick clip that is less exact, where the engine can
     lora_paths  the command line may name any LoRA file; the page only those in the folder
     """
 
@@ -50,6 +51,7 @@ class Draft:
     steps: int | None = None
     fps: int | None = None
     seed: int = -1
+    draft: bool = False
     loras: tuple[LoraSpec, ...] = ()
     job: str = ""
     lora_paths: bool = False
@@ -103,6 +105,7 @@ def _sample(draft: Draft, settings: Settings, folder: Path) -> Request:
     if fps not in model.rates:
         raise UserError(f"fps: {model.name} plays at {_list(model.rates)} frames a second, not {fps}", field="fps")
     seed = _seed(draft.seed)
+    quick = _truth("draft", draft.draft)
     chosen = loras.check(draft.loras, model, settings, paths=draft.lora_paths)
     reading = words.read_for(model, prompt, chosen, settings)
     paths = _files(task, draft)
@@ -125,6 +128,7 @@ def _sample(draft: Draft, settings: Settings, folder: Path) -> Request:
         loras=chosen,
         given=reading.text if reading else "",
         understood=reading.words if reading else "",
+        draft=quick,
     )
     return Request(task.name, inputs, width, height, frames, made, seconds)
 
@@ -244,6 +248,13 @@ def _whole(field: str, value: object) -> int:
     if abs(value) >= 2**63:  # Python refuses to print one of 4,300 digits
         raise UserError(f"{field}: a number of {value.bit_length()} bits is too large", field=field)
     return value
+
+
+def _truth(field: str, value: object) -> bool:
+    """None, which programs send for what is left out, is no."""
+    if value is not None and not isinstance(value, bool):
+        raise UserError(f"{field}: {reprlib.repr(value)} is neither true nor false", field=field)
+    return bool(value)
 
 
 def _list(values: Iterable[object]) -> str:

@@ -111,7 +111,8 @@ class Work:
         matches = engine.set_loras(made.loras)
         clip = engine.generate(request, clock.report)
         clock.report(Progress("encode", detail="MP4"))
-        facts = {"engine": self.chosen.words, **clip.facts}
+        in_full = {"draft": "asked for, but this engine has nothing quicker: made in full"} if made.draft else {}
+        facts = {"engine": self.chosen.words, **in_full, **clip.facts}
         speaks = "lipsync" in request.stages()
         name = "silent.mp4" if speaks else "clip.mp4"
         try:

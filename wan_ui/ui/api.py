@@ -29,7 +29,8 @@ from wan_ui.ui.values import as_text
 RUNNING, WAITING = 0.3, 1.0  # seconds between looks at a job
 DESCRIPTION = (
     "Make a clip from a picture and a prompt, and wait for it. Empty texts and null choose the default, seed -1 "
-    "draws a random one; loras: one FILE:STRENGTH:TARGET a line; audio: a voice that the face speaks. Answers with "
+    "draws a random one; loras: one FILE:STRENGTH:TARGET a line; audio: a voice that the face speaks; "
+    "draft: quicker and less exact, where the GPU has the means. Answers with "
     "the video and its settings: job, seed, model, seconds per stage and more."
 )
 
@@ -39,7 +40,7 @@ DESCRIPTION = (
 REQUIRED = [entry.name for entry in DEFAULT.inputs if entry.required]
 SETTINGS = {"model": "", "scheme": "", "size": "auto", "frames": None, "steps": None, "seed": -1, "loras": ""}
 OPTIONAL = dict.fromkeys(entry.name for entry in FORM if entry.name not in REQUIRED)
-PARAMETERS = {**dict.fromkeys(REQUIRED, inspect.Parameter.empty), **SETTINGS, **OPTIONAL, "fps": None}
+PARAMETERS = {**dict.fromkeys(REQUIRED, inspect.Parameter.empty), **SETTINGS, **OPTIONAL, "fps": None, "draft": False}
 SIGNATURE = inspect.Signature(
     [
         inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=value)
@@ -81,6 +82,8 @@ def _component(name: str, kind: str) -> Any:
     default = PARAMETERS[name]
     if kind == "text":
         return gr.Textbox(label=name)
+    if isinstance(default, bool):
+        return gr.Checkbox(default, label=name)
     return gr.Textbox(default, label=name) if isinstance(default, str) else gr.Number(default, label=name)
 
 
@@ -108,6 +111,7 @@ async def generate(*sent: Any) -> tuple[str, dict[str, Any]]:
             frames=given["frames"],
             steps=given["steps"],
             fps=given["fps"],
+            draft=given["draft"],
             seed=given["seed"],
             loras=_loras(given["loras"]),
         )

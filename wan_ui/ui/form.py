@@ -26,7 +26,7 @@ from wan_ui.ui.session import for_visitor
 from wan_ui.ui.view import Complaint, View
 
 PARTS = {entry.part: entry for entry in FORM}
-FIELDS = (*PARTS, "size", "frames", "steps", "fps", "seed")  # model, scheme and loras: in the view
+FIELDS = (*PARTS, "size", "frames", "steps", "fps", "seed", "draft")  # model, scheme and loras: in the view
 PLACES = ("message", "loras_message", "examples_message", "result_message")  # each beside the buttons it is about
 NO_MODEL = '<p class="w-note bad" role="alert">No model can run here yet; “Models” below says what is missing.</p>'
 NAMES = {entry.name: entry.part for entry in FORM}  # a UserError's field -> ours, where they differ
@@ -107,6 +107,7 @@ def using_html(view: View, model: Model) -> str:
         *([f"{fps:g} a second"] if fps and fps != model.fps else []),
         f"{steps or model.default_steps:g} steps",
         "random seed" if seed in (None, -1) else f"seed {seed:.0f}",
+        *(["draft"] if held.get("draft") else []),
     ]
     parts += [entry.using for entry in task.inputs if entry.using and entry.name in given]
     parts += [entry.lacking for entry in task.inputs if entry.lacking and entry.required and entry.name not in given]

@@ -6,7 +6,8 @@ import gradio as gr
 
 from wan_ui.queue.jobs import Job
 from wan_ui.queue.pipeline import PIPELINE
-from wan_ui.ui.markup import SPEAKS, STATE_WORDS, file_url, speaks, text, title
+from wan_ui.request import UNKNOWN
+from wan_ui.ui.markup import DRAFT, SPEAKS, STATE_WORDS, file_url, speaks, text, title
 
 LIMIT = 60
 SCRIPT = """
@@ -53,7 +54,7 @@ def _tile(job: Job, selected: bool) -> str:
     still = f'<img src="{text(file_url(picture))}" alt="" loading="lazy">' if picture else ""
     state = f'<span class="w-state {job.state}">{STATE_WORDS[job.state]}</span>'
     if job.state == "done":
-        state = SPEAKS if speaks(job) else ""
+        state = (SPEAKS if speaks(job) else "") + (DRAFT if (job.request.made_with or UNKNOWN).draft else "")
     pressed = "true" if selected else "false"
     return (
         f'<li><button type="button" class="w-tile {job.state}" data-tile="{job.id}" aria-pressed="{pressed}">'

@@ -8,6 +8,7 @@ import gradio as gr
 from gradio.blocks import Block
 
 from wan_ui.catalog import Model, Scheme, parse_size
+from wan_ui.machine.engine_choice import choose_engine
 from wan_ui.media.images import crop_box, open_image, show_crop
 from wan_ui.queue.intake import MAX_SEED
 from wan_ui.queue.word_table import load_table
@@ -47,6 +48,7 @@ class Inputs:
     steps: gr.Slider
     fps: gr.Radio
     seed: gr.Number
+    draft: gr.Checkbox
     loras: LoraPicker
     voice: Voice
     message: gr.HTML
@@ -64,7 +66,7 @@ class Inputs:
 
     def of_model(self) -> dict[str, Block]:
         """What changes with the model, by the names of `model_updates`; and what LoRAs are chosen from."""
-        names = ("model", "prompt", "phrases", "scheme", "size", "frames", "steps", "fps")
+        names = ("model", "prompt", "phrases", "scheme", "size", "frames", "steps", "fps", "draft")
         boxes = {"picture_part": self.picture_part, "voice_part": self.voice.part}
         return {**{name: getattr(self, name) for name in names}, **boxes, "lora_choices": self.loras.add}
 
@@ -145,6 +147,8 @@ def build_inputs(
             min_width=150,
             elem_id="seed",
         )
+    with gr.Accordion("Quick draft", open=False, elem_id="draft-part"):
+        draft = gr.Checkbox(False, label="Draft", info=_draft_words(settings), elem_id="draft")
     loras = build_lora_picker(model, settings)
     voice = build_voice(visible=_takes(model, "voice"))
     with gr.Column(elem_id="actions"):
@@ -169,6 +173,7 @@ def build_inputs(
         steps,
         fps,
         seed,
+        draft,
         loras,
         voice,
         message,
@@ -209,6 +214,15 @@ def scheme_choices(model: Model, schemes: list[Scheme], scheme: str) -> dict[str
     names = [entry.name for entry in schemes]
     wished = [name for name in (scheme, model.default_scheme, *names) if name in names]
     return {"choices": _schemes(schemes), "value": wished[0] if wished else None}
+
+
+def _draft_words(settings: Settings) -> str:
+    if choose_engine("auto", settings).name != "lightx2v":
+        return "Nothing quicker than the usual way is known on this machine: it needs LightX2V and an NVIDIA GPU."
+    return (
+        "For trying things out: sooner there and less exact, by attention in 8 bits and a small decoder, as far as this "
+        "GPU and the downloaded files have them. The clip is marked as a draft and says what was used."
+    )
 
 
 def phrases_html(model: Model) -> str:

@@ -27,6 +27,7 @@ STATE_WORDS = {
 
 CLIPS = "clips/"  # stands for the folder of all jobs, which is nobody's business
 SPEAKS = '<span class="w-state speaks">speaks</span>'  # on a tile
+DRAFT = '<span class="w-state draft">draft</span>'
 
 
 def text(value) -> str:

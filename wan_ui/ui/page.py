@@ -124,7 +124,7 @@ def build_ui(settings: Settings) -> gr.Blocks:
         # Not `prompt.change`, which every key is.
         settings_change = [inputs.size.change, inputs.frames.change, inputs.steps.change, inputs.fps.change]
         connect(
-            on([*settings_change, inputs.seed.change, *files_change, inputs.prompt.blur]),
+            on([*settings_change, inputs.seed.change, inputs.draft.change, *files_change, inputs.prompt.blur]),
             changing.remember,
             [browser, view, *inputs.held(), inputs.seen, inputs.turn],
             observed,

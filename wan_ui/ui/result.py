@@ -84,6 +84,7 @@ def _about(job: Job, catalog: dict[str, Model]) -> str:
         "Size": f"{request.width} × {request.height}" if request.width and request.height else "",
         "Length": length if frames else "",
         "Steps": f"{made.steps}" if made.steps else "",
+        "Quality": "Draft" if made.draft else "",
         "LoRAs": _loras(job),
         "Speech": f"{request.audio_seconds:.1f} s" if "audio" in request.inputs and not job.error else "",
         "Time": seconds(spent(job)) if result.seconds else "",

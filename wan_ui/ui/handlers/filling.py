@@ -26,6 +26,7 @@ def fill(
     frames: int = 0,
     steps: int = 0,
     fps: int = 0,
+    draft: bool = False,
     prompt: str | None = None,
 ) -> Answer:
     """The form has this model now, with these settings as far as it offers them."""
@@ -37,7 +38,8 @@ def fill(
     frames, steps, fps = frames or model.default_frames, steps or model.default_steps, fps or model.fps
     answer = inputs.model_updates(model, schemes, scheme, size=size, frames=frames, steps=steps, fps=fps)
     view.scheme = inputs.scheme_choices(model, schemes, scheme)["value"] or ""
-    values: dict[str, Any] = {"size": size, "frames": frames, "steps": steps, "fps": fps}
+    values: dict[str, Any] = {"size": size, "frames": frames, "steps": steps, "fps": fps, "draft": draft}
+    answer["draft"] = draft
     if prompt is not None:
         answer["prompt"] = gr.update(info=model.hint or None, value=prompt)
         values["prompt"] = prompt
@@ -69,9 +71,9 @@ def lora_choices(view: View, model: Model) -> dict:
 
 
 def offered(values: dict) -> dict[str, Any]:
-    """Size, frames, steps and fps of a stored form or request, which may hold anything; `fill` takes what it may."""
+    """Size, frames, steps, fps and draft of a stored form or request, which may hold anything; `fill` takes what it may."""
     whole = {name: values[name] for name in ("frames", "steps", "fps") if is_whole(values.get(name))}
-    return {"size": str(values.get("size")), **whole}
+    return {"size": str(values.get("size")), "draft": values.get("draft") is True, **whole}
 
 
 def is_whole(value: Any) -> bool:

@@ -34,6 +34,7 @@ def submit(browser: dict, view: View, model, scheme, *sent) -> Answer:
             model=model,
             scheme=as_text(scheme, "scheme"),
             size=as_text(held["size"], "size", "auto"),
+            draft=held["draft"],
             **numbers,
             loras=lora_picker.specs(view.loras),
         )
