@@ -21,7 +21,8 @@ def work(request: Request, stage: str) -> float:
 
 
 def reference(history: list[Job], request: Request) -> dict[str, float]:
-    """Expected seconds of each stage, from the newest finished job of this kind with the same model and scheme, draft or not.
+    """Expected seconds of each stage, from the newest finished job of this kind with the same model and scheme, both
+    drafts or neither.
 
     "before lipsync" is what speech takes before its first frame (loading, finding the face) however long the voice is;
     "lipsync" is then its frames alone.

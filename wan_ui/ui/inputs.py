@@ -220,8 +220,8 @@ def _draft_words(settings: Settings) -> str:
     if choose_engine("auto", settings).name != "lightx2v":
         return "Nothing quicker than the usual way is known on this machine: it needs LightX2V and an NVIDIA GPU."
     return (
-        "For trying things out: sooner there and less exact, by attention in 8 bits and a small decoder, as far as this "
-        "GPU and the downloaded files have them. The clip is marked as a draft and says what was used."
+        "For trying things out: sooner there and less exact, by attention in 8 bits and a small decoder, as far as "
+        "this GPU and the downloaded files have them. The clip is marked as a draft and says what was used."
     )
 
 

@@ -71,7 +71,8 @@ def lora_choices(view: View, model: Model) -> dict:
 
 
 def offered(values: dict) -> dict[str, Any]:
-    """Size, frames, steps, fps and draft of a stored form or request, which may hold anything; `fill` takes what it may."""
+    """Size, frames, steps, fps and draft of a stored form or request, which may hold anything; `fill` takes what it
+    may."""
     whole = {name: values[name] for name in ("frames", "steps", "fps") if is_whole(values.get(name))}
     return {"size": str(values.get("size")), "draft": values.get("draft") is True, **whole}
 
