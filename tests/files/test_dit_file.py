@@ -14,6 +14,7 @@ from wan_ui.engines import lightx2v_config  # noqa: E402
 from wan_ui.engines.dit import check_kept, dequantise_iq4_nl  # noqa: E402
 from wan_ui.errors import UserError  # noqa: E402
 from wan_ui.files.dit_file import parameters, read_dit, read_parameters, unfolds  # noqa: E402
+from wan_ui.files.names import dit_name_map, rename  # noqa: E402
 from wan_ui.files.tensors import dequantise_fp8, float_tensors, read_blocks, read_fp8, read_tensor  # noqa: E402
 
 FIRST = "blocks.0.self_attn.q.weight"
@@ -49,6 +50,8 @@ SAFETENSORS = {
         lambda t: {k: v.bfloat16() if "scale" in k else v for k, v in files.scaled_fp8(t, per="channel").items()},
         0.04,
     ),
+    "Diffusers' names": (lambda t: {k: v.bfloat16() for k, v in rename(t, dit_name_map(2)).items()}, 0),
+    "Diffusers' names, fp8": (lambda t: rename(files.scaled_fp8(t), dit_name_map(2)), 0.04),
     "scaled e5m2": (lambda t: files.scaled_fp8(t, "scale_weight", dtype=files.E5M2), 0.08),
     "musubi-tuner's blocks": (lambda t: files.scaled_fp8(t, "scale_weight", per="block"), 0.04),
     "partly scaled": (
@@ -180,7 +183,6 @@ REFUSED = {
         lambda t: t | {"blocks.0.cross_attn.k_img.weight": torch.zeros(64, 64)},
         "not of this model .*k_img",
     ),
-    "diffusers' names": (lambda t: {"blocks.0.attn1.to_q.weight": t[FIRST]}, "in diffusers' names"),
     "no DIT": (lambda t: {"x": torch.zeros(2)}, "no Wan DIT in original names"),
 }  # fmt: skip
 

@@ -15,7 +15,7 @@ from wan_ui.settings import ROOT, Settings
 FAULTS = {
     "missing": r"1 of 8 files missing",
     "truncated": r"tiny-LowNoise\S*\.gguf: .*(truncated|end|cut)",
-    "foreign": r"no Wan DIT in original names \(.*; it says that its architecture is 'sd3'\)",
+    "foreign": r"no Wan DIT in original names or Diffusers' \(.*; it says that its architecture is 'sd3'\)",
     "exchanged": r"this is the low-noise expert, expected the high-noise one\. Are the high and low files exchanged\?",
 }
 

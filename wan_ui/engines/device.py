@@ -12,7 +12,7 @@ import torch
 
 from wan_ui.catalog import Model
 from wan_ui.errors import UserError
-from wan_ui.files.headers import read_header
+from wan_ui.files.parts import read_weights, weights_size
 from wan_ui.machine.cpus import allowed_cpus
 from wan_ui.machine.hardware import measure
 from wan_ui.settings import settings
@@ -91,11 +91,11 @@ def choose_residence(experts: tuple[Path, ...], t5: Path, device: torch.device) 
     A text encoder that does not fit beside an expert runs on the CPU: it reads 20 tokens, not 512, which
     is a second even at full size. It is float32 when small and bf16 otherwise; float16 overflows in UMT5.
     """
-    stored = sum(path.stat().st_size for path in experts)
-    values = sum(math.prod(info.shape) for path in experts for info in read_header(path).tensors.values())
+    stored = sum(weights_size(path) for path in experts)
+    values = sum(math.prod(info.shape) for path in experts for info in read_weights(path).tensors.values())
     small = 4 * values < SMALL
     weights = "expanded once at load: small model" if small else "kept as stored: large model"
-    text_bytes = t5.stat().st_size
+    text_bytes = weights_size(t5)
     text_dtype = torch.float32 if text_bytes < SMALL else torch.bfloat16
     if device.type == "cpu":
         return Residence(device, not small, device, text_dtype, weights, "none (everything is in host memory)")

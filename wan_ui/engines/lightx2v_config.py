@@ -20,9 +20,11 @@ from wan_ui.engines.schedule import expert_index, sigmas
 from wan_ui.errors import UserError
 from wan_ui.families import TIME_STRIDE, VAE_21
 from wan_ui.files.dit_file import FP8, Stored
-from wan_ui.files.headers import is_gguf, read_header
+from wan_ui.files.headers import is_gguf
+from wan_ui.files.parts import read_weights, weights_size
 from wan_ui.files.places import Paths, locate, work
 from wan_ui.files.quantise import QUANTISED
+from wan_ui.files.text_file import is_pickle, text_is_fp8
 from wan_ui.machine.hardware import GIB, Hardware, measure
 from wan_ui.patches.record import Facts
 from wan_ui.settings import ROOT, Settings
@@ -153,7 +155,7 @@ def choose(model: Model, scheme: Scheme, paths: Paths, hardware: Hardware, setti
         rope, rope_why = "torch_complex_rope", "in the fused kernels"
     norm, norm_why = chooser.kernel("norm", wishes["rms_norm_type"])
     dtype, dtype_why = _dtype(settings, hardware)
-    facts = Facts(hardware, model.embedded, kernel, offload, dtype)
+    facts = Facts(hardware, model.embedded, kernel, offload, dtype, not all(map(is_pickle, (paths.t5, paths.vae))))
     values = {
         "self_attn_1_type": attention,
         "cross_attn_1_type": cross,
@@ -181,7 +183,7 @@ def choose(model: Model, scheme: Scheme, paths: Paths, hardware: Hardware, setti
         "modulate": f"{modulate} ({modulate_why})",
         "rope": f"{rope} ({rope_why})",
         "norm": f"{norm} ({norm_why})",
-        **({"text encoder's kernel": f"{t5_kernel} ({t5_kernel_why})"} if paths.t5.name.endswith("fp8.pth") else {}),
+        **({"text encoder's kernel": f"{t5_kernel} ({t5_kernel_why})"} if text_is_fp8(paths.t5) else {}),
         "dtype": dtype_why,
     }
     return Choices(values, facts, reasons, compiled, own_vae, decoder, fused, dequantised)
@@ -207,10 +209,10 @@ def _dequantised(
     if hardware.device != "cuda" or offload != "none":
         return False, ""
     try:
-        numbers = sum(math.prod(info.shape) for path in paths.experts for info in read_header(path).tensors.values())
+        numbers = sum(math.prod(info.shape) for path in paths.experts for info in read_weights(path).tensors.values())
     except UserError:  # said when the file is read
         return False, ""
-    beside = paths.vae.stat().st_size // 2 + sum(path.stat().st_size for path in paths.loras) + paths.t5.stat().st_size
+    beside = weights_size(paths.vae) // 2 + sum(path.stat().st_size for path in paths.loras) + weights_size(paths.t5)
     wanted = 2 * numbers + beside + work(*max(model.sizes, key=math.prod))
     if wanted > hardware.free:
         return False, ""
@@ -260,9 +262,9 @@ def _offload(wish: str, model: Model, scheme: Scheme, paths: Paths, hardware: Ha
             raise UserError("offload: GGUF weights can be offloaded by whole models only; choose model or none")
         return wish, "asked for"
     experts = [_resident(path, scheme) for path in paths.experts]
-    beside = paths.vae.stat().st_size // 2 + sum(path.stat().st_size for path in paths.loras)  # the VAE is float32
+    beside = weights_size(paths.vae) // 2 + sum(path.stat().st_size for path in paths.loras)  # the VAE is float32
     weights = {
-        "none": sum(experts) + beside + paths.t5.stat().st_size,
+        "none": sum(experts) + beside + weights_size(paths.t5),
         "text": sum(experts) + beside,
         "model": max(experts) + beside,
     }
@@ -282,11 +284,11 @@ def _offload(wish: str, model: Model, scheme: Scheme, paths: Paths, hardware: Ha
 def _resident(expert: Path, scheme: Scheme) -> int:
     """Bytes of an expert on the GPU: as in its file, but two a number where the file holds plain ones."""
     if scheme.kind != "bf16":
-        return expert.stat().st_size
+        return weights_size(expert)
     try:
-        return 2 * sum(math.prod(info.shape) for info in read_header(expert).tensors.values())
+        return 2 * sum(math.prod(info.shape) for info in read_weights(expert).tensors.values())
     except UserError:  # said when the file is read
-        return expert.stat().st_size
+        return weights_size(expert)
 
 
 def _dtype(settings: Settings, hardware: Hardware) -> tuple[str, str]:
@@ -330,7 +332,7 @@ def from_catalog(model: Model) -> dict:
 def from_paths(model: Model, scheme: Scheme, paths: Paths, kernel: str, t5_kernel: str) -> dict[str, Any]:
     """Where upstream finds the files, and how they are quantised."""
     values: dict[str, Any] = {"vae_path": str(paths.vae), "t5_tokenizer_path": str(paths.tokenizer)}
-    if paths.t5.name.endswith("fp8.pth"):
+    if text_is_fp8(paths.t5):
         values |= {"t5_quantized": True, "t5_quant_scheme": t5_kernel, "t5_quantized_ckpt": str(paths.t5)}
     else:
         values["t5_original_ckpt"] = str(paths.t5)

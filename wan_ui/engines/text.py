@@ -1,4 +1,4 @@
-"""The text encoder: prompt -> UMT5 embeddings, from the original `.pth`.
+"""The text encoder: prompt -> UMT5 embeddings, from a file of any layout (wan_ui/files/text_file.py).
 
 The original runs 512 padded tokens and masks the padding. Masked keys get exactly zero attention, and
 relative position bias knows distances only, so running the real tokens alone gives the same embeddings
@@ -13,14 +13,15 @@ from transformers import UMT5Config, UMT5EncoderModel
 
 from wan_ui.files.names import rename, t5_name_map
 from wan_ui.files.sizes import t5_sizes
-from wan_ui.files.tensors import load_strict, read_pth
+from wan_ui.files.tensors import load_strict
+from wan_ui.files.text_file import plain_text, read_text
 from wan_ui.files.tokenizer import clean
 
 
 def load_text_encoder(path: Path, *, dtype: torch.dtype, device: torch.device) -> UMT5EncoderModel:
     """The encoder in eval mode; every size is read off the tensors. Raises UserError."""
-    tensors = read_pth(path)
-    sizes = t5_sizes(path, tensors)
+    entries = read_text(path)
+    sizes = t5_sizes(path, entries)
     config = UMT5Config(
         vocab_size=sizes["vocab_size"],
         d_model=sizes["dim"],
@@ -34,9 +35,9 @@ def load_text_encoder(path: Path, *, dtype: torch.dtype, device: torch.device) -
     )
     with torch.device("meta"):
         model = UMT5EncoderModel(config)
-    tensors = {
-        name: tensor.to(device, dtype) for name, tensor in rename(tensors, t5_name_map(sizes["encoder_layers"])).items()
-    }
+    names = [name for name in entries if not name.endswith("_scale")]
+    tensors = {name: plain_text(path, entries, name).to(device, dtype) for name in names}
+    tensors = rename(tensors, t5_name_map(sizes["encoder_layers"]))
     tensors["encoder.embed_tokens.weight"] = tensors["shared.weight"]  # one table under two names
     load_strict(model, tensors, file=path)
     return model.eval().requires_grad_(False)

@@ -1,4 +1,4 @@
-"""The VAE: original `.pth` or a Diffusers folder -> AutoencoderKLWan; encoding a picture, decoding latents.
+"""The VAE: a file or folder of any layout -> AutoencoderKLWan; encoding a picture, decoding latents.
 
 The loops are here rather than in `vae.encode` and `vae.decode`, so that progress can be reported and a
 job cancelled between steps, without hooks, and with the causal cache in a local variable: a cancelled
@@ -19,32 +19,32 @@ from wan_ui.engines import preview, vae_fast
 from wan_ui.engines.vae_fused import AT_ONCE, MANY_PIXELS, FusedDecoder
 from wan_ui.errors import UserError
 from wan_ui.families import TIME_STRIDE
-from wan_ui.files.headers import read_header
 from wan_ui.files.names import rename
 from wan_ui.files.sizes import vae_layout
-from wan_ui.files.tensors import load_strict, read_pth, read_tensor
+from wan_ui.files.tensors import load_strict
+from wan_ui.files.vae_file import read_vae
 
 Entering = Callable[[int, int], None]
 NewDecoder = Callable[[], FusedDecoder]
 
 
 def load_vae(path: Path, *, dtype: torch.dtype, device: torch.device) -> AutoencoderKLWan:
-    """The VAE in eval mode. A folder is read as Diffusers format, a file as the original. Raises UserError."""
-    if path.is_dir():
-        file = path / "diffusion_pytorch_model.safetensors"
-        tensors = {name: read_tensor(file, info) for name, info in read_header(file).tensors.items()}
+    """The VAE in eval mode, from a file or folder of any layout. Raises UserError.
+
+    A config.json beside the weights, as Diffusers' folders have it, gives the sizes; else the tensors do.
+    """
+    tensors = read_vae(path)
+    config, names = vae_layout(path, tensors)
+    if path.is_dir() and (path / "config.json").is_file():
         try:
-            config = json.loads((path / "config.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+            stored = json.loads((path / "config.json").read_text(encoding="utf-8"))
+            config = {key: value for key, value in stored.items() if not key.startswith("_")}
+        except (OSError, ValueError, AttributeError) as error:
             raise UserError(f"{path / 'config.json'}: {error}") from error
-        config = {key: value for key, value in config.items() if not key.startswith("_")}
-    else:
-        file, tensors = path, read_pth(path)
-        config, names = vae_layout(path, tensors)
-        tensors = rename(tensors, names)
+    tensors = rename(tensors, names)
     with torch.device("meta"):
         vae = AutoencoderKLWan(**config)
-    load_strict(vae, {name: tensor.to(device, dtype) for name, tensor in tensors.items()}, file=file)
+    load_strict(vae, {name: tensor.to(device, dtype) for name, tensor in tensors.items()}, file=path)
     vae.eval().requires_grad_(False)
     vae_fast.prepare(vae)
     return vae

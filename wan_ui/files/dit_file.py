@@ -2,11 +2,11 @@
 
     stored = read_dit(path, side, config)      # original name -> Stored, or UserError saying what the file is
 
-Checkpoints of one model come in many layouts: ComfyUI's prefixes and all-in-one files, fp8 with a scale per
-tensor, per channel, per block or none, GGUF by several converters. What is the same for all of them, names,
-shapes and where the scales are, is settled here once, from the header (and the few bytes of markers and
-scales), so that a file that no engine can take is refused before the loaded model is given up. Which types an
-engine can take is its own check. No torch.
+Checkpoints of one model come in many layouts: the official and Diffusers' folders of several files, ComfyUI's
+prefixes and all-in-one files, fp8 with a scale per tensor, per channel, per block or none, GGUF by several
+converters. What is the same for all of them, names, shapes and where the scales are, is settled here once, from the
+header (and the few bytes of markers and scales), so that a file that no engine can take is refused before the loaded
+model is given up. Which types an engine can take is its own check. No torch.
 
 fp8: the weight is `X.weight` (float8) times its scale, `X.weight_scale` (LightX2V, ComfyUI) or `X.scale_weight`
 (ComfyUI until 2025, musubi-tuner). A scale is one number, one per output channel, or (out, blocks) along the
@@ -26,8 +26,9 @@ from typing import Any, NoReturn
 import numpy as np
 
 from wan_ui.errors import UserError
-from wan_ui.files.headers import SAFETENSORS_BYTES, Header, TensorInfo, expert_side, read_header
-from wan_ui.files.names import PREFIXES, strip_prefix
+from wan_ui.files.headers import SAFETENSORS_BYTES, Header, TensorInfo, expert_side
+from wan_ui.files.names import PREFIXES, original_dit, strip_prefix
+from wan_ui.files.parts import read_weights
 from wan_ui.valid_text import valid_name
 
 FLOATS = ("F64", "F32", "F16", "BF16")
@@ -81,31 +82,47 @@ def read_dit(path: Path, side: str = "", config: Path | None = None) -> dict[str
     Raises UserError with the file's name: damaged, a part of a split file, swapped, another model, numbers that
     cannot be told (int8, nvfp4, a missing scale).
     """
-    header = read_header(path)
-    refuse_parts(path, header)
+    header = read_weights(path)
+    if header.metadata.get("split.count"):
+        refuse_parts(path, header)
     found = expert_side(path, header.metadata)
     if side and found and found != side:
         raise UserError(
             f"{path}: this is the {found}-noise expert, expected the {side}-noise one. "
             "Are the high and low files exchanged?"
         )
-    if config is None:
-        return _match(path, header, parameters(_own_sizes(path, header)), "by its other tensors")
-    return _match(path, header, read_parameters(config), f"by {config}")
-
-
-def _match(path: Path, header: Header, wanted: dict[str, tuple[int, ...]], whose: str) -> dict[str, Stored]:
-    """The tensors of `header` for the parameters of `wanted`, each with its scale. Raises UserError."""
     tensors = own_tensors(header)
     taken = {name for name, _ in tensors.values()}
     twice = next((name for name in header.tensors if name not in taken and strip_prefix(name) in tensors), "")
     if twice:
         first = tensors[strip_prefix(twice)][0]
         raise UserError(f"{path}: {first} and {twice} are the same parameter; use a file that holds one model")
-    _known_formats(path, header, tensors)
+    if config is None:
+        wanted, whose = parameters(_own_sizes(path, header)), "by its other tensors"
+    else:
+        wanted, whose = read_parameters(config), f"by {config}"
     if not wanted.keys() <= tensors.keys():
+        _known_formats(path, header, tensors)
         _say_what_is_missing(path, header, tensors, wanted, whose)
-    stored = {}
+    stored = match(path, header, tensors, wanted, whose)
+    for name, parameter in stored.items():
+        _numbers_are_plausible(path, name, parameter)
+    return stored
+
+
+def match(
+    path: Path,
+    header: Header,
+    tensors: dict[str, tuple[str, TensorInfo]],
+    wanted: dict[str, tuple[int, ...]],
+    whose: str,
+) -> dict[str, Stored]:
+    """Those of `tensors`, original name -> (name in the file, info), that `wanted` names, each with its scale.
+
+    whose  in words, what `wanted` is known by. Raises UserError for shapes and types, and for what is left over.
+    """
+    _known_formats(path, header, tensors)
+    stored, tensors = {}, dict(tensors)
     for name, shape in wanted.items():
         file_name, info = tensors.pop(name)
         if info.dtype not in (*FLOATS, *FP8, *GGML):
@@ -135,11 +152,13 @@ def _match(path: Path, header: Header, wanted: dict[str, tuple[int, ...]], whose
 def own_tensors(header: Header) -> dict[str, tuple[str, TensorInfo]]:
     """Original name -> (name in the file, info) of what belongs to the DIT; an all-in-one file's rest is left out."""
     prefixed = any(name.startswith(PREFIXES) for name in header.tensors)
-    return {
-        strip_prefix(name): (name, info)
-        for name, info in header.tensors.items()
-        if (name.startswith(PREFIXES) if prefixed else not REST_OF_ALL_IN_ONE.match(name))
-    }
+    return original_dit(
+        {
+            strip_prefix(name): (name, info)
+            for name, info in header.tensors.items()
+            if (name.startswith(PREFIXES) if prefixed else not REST_OF_ALL_IN_ONE.match(name))
+        }
+    )
 
 
 def read_parameters(config: Path) -> dict[str, tuple[int, ...]]:
@@ -235,14 +254,12 @@ def _say_what_is_missing(
     missing = [name for name in wanted if name not in tensors]
     blocks = {match[1] for name in tensors if (match := re.match(r"blocks\.(\d+)\.", name))}
     layers = len({name.split(".")[1] for name in wanted if name.startswith("blocks.")})
-    if any(re.match(r"blocks\.\d+\.attn1\.to_q\.", name) for name in tensors):
-        why = "a Wan DIT in diffusers' names; use one in original names (the official release's, ComfyUI's)"
-    elif any(re.search(r"\.(lora_(down|up|[AB])|lokr_w\d|hada_w\d)", name) for name in tensors):
+    if any(re.search(r"\.(lora_(down|up|[AB])|lokr_w\d|hada_w\d)", name) for name in tensors):
         why = "a LoRA, not a model; put it into the LoRA folder"
     elif not blocks or "patch_embedding.weight" not in tensors:
         architecture = valid_name(str(header.metadata.get("general.architecture", ""))[:40])
         words = f"; it says that its architecture is {architecture!r}" if architecture else ""
-        why = f"no Wan DIT in original names (no {missing[0]}{words})"
+        why = f"no Wan DIT in original names or Diffusers' (no {missing[0]}{words})"
     elif layers and len(blocks) != layers:
         why = f"{len(blocks)} blocks, expected {layers} {whose}. Is it the file of another model, or a part of one?"
     else:
@@ -274,17 +291,22 @@ def _known_formats(path: Path, header: Header, tensors: dict[str, tuple[str, Ten
             )
 
 
+def _numbers_are_plausible(path: Path, name: str, stored: Stored) -> None:
+    """Refuse a DIT's fp8 weight that has lost its scale. Raises UserError."""
+    info = stored.info
+    if stored.scale is None and info.dtype in FP8 and len(stored.shape) == 2 and _sample_rms(path, info) > UNSCALED_RMS:
+        raise UserError(
+            f"{path}: the scale of {name} is missing: its fp8 numbers are far too large for a weight. "
+            "The file is damaged or was converted wrongly; fetch it again."
+        )
+
+
 def _numbers_are_known(path: Path, name: str, stored: Stored) -> None:
     """Refuse what cannot be turned into the right numbers. Raises UserError."""
     info, scale = stored.info, stored.scale
     if stored.blocks and scale is not None:
         raise UserError(_unreadable(path, f"{name} is stored as {info.dtype} with a scale"))
     if scale is None:
-        if info.dtype in FP8 and len(stored.shape) == 2 and _sample_rms(path, info) > UNSCALED_RMS:
-            raise UserError(
-                f"{path}: the scale of {name} is missing: its fp8 numbers are far too large for a weight. "
-                "The file is damaged or was converted wrongly; fetch it again."
-            )
         return
     out, width = stored.shape[0], math.prod(stored.shape[1:])
     count, shape = math.prod(scale.shape), scale.shape
@@ -306,7 +328,7 @@ def _unreadable(path: Path, what: str) -> str:
 
 def _read_raw(path: Path, info: TensorInfo) -> np.ndarray:
     """A tensor's bytes, copied: a mapped file that is replaced or truncated meanwhile kills the process."""
-    return np.fromfile(path, dtype=np.uint8, count=info.nbytes, offset=info.offset)
+    return np.fromfile(info.file(path), dtype=np.uint8, count=info.nbytes, offset=info.offset)
 
 
 def _read_scale(path: Path, info: TensorInfo) -> np.ndarray:
@@ -319,7 +341,10 @@ def _read_scale(path: Path, info: TensorInfo) -> np.ndarray:
 
 def _sample_rms(path: Path, info: TensorInfo) -> float:
     """Root mean square of an fp8 tensor's first SAMPLE numbers; NaN counts as the type's largest."""
-    raw = np.fromfile(path, dtype=np.uint8, count=min(info.nbytes, SAMPLE), offset=info.offset).astype(int) & 0x7F
+    raw = (
+        np.fromfile(info.file(path), dtype=np.uint8, count=min(info.nbytes, SAMPLE), offset=info.offset).astype(int)
+        & 0x7F
+    )
     if not len(raw):
         return 0.0
     mantissa, bias = (3, 7) if info.dtype == "F8_E4M3" else (2, 15)

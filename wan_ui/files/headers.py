@@ -48,6 +48,11 @@ class TensorInfo:
     shape: tuple[int, ...]
     offset: int  # bytes from the start of the file
     nbytes: int
+    part: str = ""  # of weights in several files: the name of the one, in the same folder
+
+    def file(self, path: Path) -> Path:
+        """The file that the tensor lies in, of weights that are found at `path` (a file, or a folder of parts)."""
+        return (path if path.is_dir() else path.parent) / self.part if self.part else path
 
 
 @dataclass(frozen=True)
@@ -70,6 +75,9 @@ def read_header(path: Path) -> Header:
 
 
 def is_gguf(path: Path) -> bool:
+    """Told by content; a folder of parts is none."""
+    if path.is_dir():
+        return False
     with path.open("rb") as file:
         return file.read(4) == b"GGUF"
 

@@ -1,8 +1,9 @@
 """Name maps: original Wan tensor names -> the names of the diffusers and transformers modules.
 
-The files on disk always carry the original names, since LightX2V, ComfyUI and the official release
-read those. diffusers' own converters hard-code the sizes of the released models (4 VAE stages with
-2 residual blocks), and there is none for the UMT5 `.pth`, so the maps here are built from the sizes.
+LightX2V, ComfyUI and the official release read the original names; Diffusers' folders, ComfyUI's text encoders
+and GGUF text encoders carry others, which `original_*` take back. diffusers' own converters hard-code the sizes of
+the released models (4 VAE stages with 2 residual blocks), and there is none for the UMT5 `.pth`, so the maps here
+are built from the sizes.
 A map takes a module's name (or a bare parameter's, such as `modulation`) to the other side's;
 the leaf (`weight`, `bias`, `gamma`, `weight_scale`) is carried over unchanged.
 
@@ -10,7 +11,8 @@ tests/engines/test_name_maps.py holds them against `convert_wan_transformer_to_d
 `convert_wan_vae_to_diffusers` of diffusers 0.42.1.
 """
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 PREFIXES = ("model.diffusion_model.", "diffusion_model.")
@@ -46,6 +48,24 @@ def dit_name_map(layers: int) -> dict[str, str]:
     return names
 
 
+def in_diffusers_names(names: Iterable[str]) -> bool:
+    """Whether these are a WanTransformer3DModel's."""
+    return any(re.match(r"blocks\.\d+\.attn1\.to_q\.", name) for name in names)
+
+
+def last_number(names: Iterable[str], pattern: str) -> int:
+    """The largest number below 10000 that group 1 of `pattern` matches at the start of any of `names`; -1 if none."""
+    numbers = (re.match(pattern, name) for name in names)
+    return max((int(match[1]) for match in numbers if match and len(match[1]) < 5), default=-1)
+
+
+def original_dit(tensors: Mapping[str, Any]) -> dict[str, Any]:
+    """A DIT's tensors (or whatever stands for them) by their original names, from Diffusers' or original ones."""
+    if not in_diffusers_names(tensors):
+        return dict(tensors)
+    return rename(tensors, inverse(dit_name_map(1 + last_number(tensors, r"blocks\.(\d+)\."))))
+
+
 def t5_name_map(layers: int) -> dict[str, str]:
     """Original umt5 encoder (wan/modules/t5.py) -> UMT5EncoderModel, for `layers` blocks."""
     names = {"token_embedding": "shared", "norm": "encoder.final_layer_norm"}
@@ -60,6 +80,40 @@ def t5_name_map(layers: int) -> dict[str, str]:
     for i in range(layers):
         names |= {f"blocks.{i}.{ours}": f"encoder.block.{i}.{theirs}" for ours, theirs in block.items()}
     return names
+
+
+def gguf_t5_name_map(layers: int) -> dict[str, str]:
+    """Original umt5 encoder -> the names of llama.cpp's GGUF files. The relative bias may be in block 0 only."""
+    names = {"token_embedding": "token_embd", "norm": "enc.output_norm"}
+    block = {
+        "norm1": "attn_norm", "pos_embedding.embedding": "attn_rel_b", "norm2": "ffn_norm",
+        "ffn.gate.0": "ffn_gate", "ffn.fc1": "ffn_up", "ffn.fc2": "ffn_down",
+    } | {f"attn.{x}": f"attn_{x}" for x in "qkvo"}  # fmt: skip
+    for i in range(layers):
+        names |= {f"blocks.{i}.{ours}": f"enc.blk.{i}.{theirs}" for ours, theirs in block.items()}
+    return names
+
+
+def original_t5(tensors: Mapping[str, Any]) -> dict[str, Any]:
+    """A UMT5 encoder's tensors by their original names, from those of transformers (Diffusers, ComfyUI), of llama.cpp
+    (GGUF) or original ones. What is no weight of the encoder (ComfyUI's spiece_model, markers) is left out."""
+    left_out = ("spiece_model", "scaled_fp8", "encoder.embed_tokens.weight", "logit_scale")
+    tensors = {name: tensor for name, tensor in tensors.items() if name not in left_out}
+    for pattern, name_map in ((r"encoder\.block\.(\d+)\.", t5_name_map), (r"enc\.blk\.(\d+)\.", gguf_t5_name_map)):
+        last = last_number(tensors, pattern)
+        if last >= 0:
+            return rename(tensors, inverse(name_map(1 + last)))
+    return tensors
+
+
+def original_vae(tensors: Mapping[str, Any]) -> dict[str, Any]:
+    """A VAE's tensors by their original names, from AutoencoderKLWan's or original ones."""
+    if "encoder.conv_in.weight" not in tensors:
+        return dict(tensors)
+    residual = "encoder.down_blocks.0.resnets.0.conv1.weight" in tensors
+    stages = 1 + last_number(tensors, r"decoder\.up_blocks\.(\d+)\.")
+    blocks = last_number(tensors, r"decoder\.up_blocks\.0\.resnets\.(\d+)\.")
+    return rename(tensors, inverse(vae_name_map(stages, blocks, residual)))
 
 
 def _residual(ours: str, theirs: str) -> dict[str, str]:

@@ -1,13 +1,12 @@
 """The sizes of a text encoder and of a VAE, read off the tensors of their files in original names."""
 
 import math
-import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from wan_ui.errors import UserError
-from wan_ui.files.names import vae_name_map
+from wan_ui.files.names import last_number, vae_name_map
 
 # Of the latents of the 5B model's VAE, per channel; diffusers knows those of the Wan2.1 VAE by itself.
 WAN22_MEAN = (
@@ -25,7 +24,8 @@ WAN22_STD = (
 
 
 def t5_sizes(path: Path, tensors: Mapping[str, Any]) -> dict[str, int]:
-    """Of a UMT5 encoder, under the names of the original's arguments. Raises UserError."""
+    """Of a UMT5 encoder, from its tensors by original names (or whatever has their shapes), under the names of the
+    original's arguments. Raises UserError."""
     try:
         buckets, heads = tensors["blocks.0.pos_embedding.embedding.weight"].shape
         return {
@@ -38,7 +38,27 @@ def t5_sizes(path: Path, tensors: Mapping[str, Any]) -> dict[str, int]:
             "encoder_layers": count(tensors, r"blocks\.(\d+)\."),
         }
     except KeyError as error:
-        raise UserError(f"{path}: no UMT5 encoder in original Wan names ({error} is missing)") from None
+        raise UserError(
+            f"{path}: no UMT5 encoder in the names of Wan's release, Diffusers, ComfyUI or llama.cpp "
+            f"({error} is missing)"
+        ) from None
+
+
+def t5_parameters(sizes: Mapping[str, int]) -> dict[str, tuple[int, ...]]:
+    """Name -> shape of every parameter of a UMT5 encoder of such `t5_sizes`."""
+    width, inner, ffn = sizes["dim"], sizes["dim_attn"], sizes["dim_ffn"]
+    shapes: dict[str, tuple[int, ...]] = {
+        "token_embedding.weight": (sizes["vocab_size"], width),
+        "norm.weight": (width,),
+    }
+    for block in (f"blocks.{i}" for i in range(sizes["encoder_layers"])):
+        shapes |= {f"{block}.{norm}.weight": (width,) for norm in ("norm1", "norm2")}
+        shapes[f"{block}.pos_embedding.embedding.weight"] = (sizes["num_buckets"], sizes["num_heads"])
+        shapes |= {f"{block}.attn.{x}.weight": (inner, width) for x in "qkv"}
+        shapes[f"{block}.attn.o.weight"] = (width, inner)
+        shapes |= {f"{block}.ffn.{x}.weight": (ffn, width) for x in ("gate.0", "fc1")}
+        shapes[f"{block}.ffn.fc2.weight"] = (width, ffn)
+    return shapes
 
 
 def vae_layout(path: Path, tensors: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
@@ -49,7 +69,7 @@ def vae_layout(path: Path, tensors: Mapping[str, Any]) -> tuple[dict[str, Any], 
         base, z_dim = tensors["encoder.conv1.weight"].shape[0], tensors["conv2.weight"].shape[0]
         pixels, decoder = tensors["decoder.head.2.weight"].shape[:2]
     except (KeyError, UnboundLocalError) as error:
-        raise UserError(f"{path}: no Wan VAE in original names ({error})") from None
+        raise UserError(f"{path}: no Wan VAE in the names of its release or of Diffusers ({error})") from None
     widths, blocks, joined = ([stage[part] for stage in stages] for part in range(3))
     if len(set(blocks)) != 1 or any(width % base for width in widths):
         raise UserError(f"{path}: VAE stages of {blocks} blocks and {widths} channels are not a Wan VAE")
@@ -103,4 +123,4 @@ def _grouped_stages(tensors: Mapping[str, Any]) -> list[tuple[int, int, bool]]:
 
 def count(names: Iterable[str], pattern: str) -> int:
     """1 + the largest number that group 1 of `pattern` matches at the start of any of `names`; 0 if none."""
-    return 1 + max((int(match[1]) for name in names if (match := re.match(pattern, name))), default=-1)
+    return 1 + last_number(names, pattern)

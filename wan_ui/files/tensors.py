@@ -35,7 +35,7 @@ def is_blocks(info: TensorInfo) -> bool:
 
 def read_blocks(path: Path, info: TensorInfo) -> torch.Tensor:
     """The raw bytes: uint8, (rows, bytes per row) for a 2-D tensor in GGML blocks."""
-    raw = np.fromfile(path, dtype=np.uint8, count=info.nbytes, offset=info.offset)
+    raw = np.fromfile(info.file(path), dtype=np.uint8, count=info.nbytes, offset=info.offset)
     return torch.from_numpy(raw).reshape(info.shape[0] if info.shape else 1, -1)
 
 
@@ -46,7 +46,7 @@ def read_tensor(path: Path, info: TensorInfo) -> torch.Tensor:
 
         values = quants.dequantize(read_blocks(path, info).numpy(), GGMLQuantizationType[info.dtype])
         return torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32)).reshape(info.shape)
-    raw = np.fromfile(path, dtype=np.uint8, count=info.nbytes, offset=info.offset)
+    raw = np.fromfile(info.file(path), dtype=np.uint8, count=info.nbytes, offset=info.offset)
     return torch.from_numpy(raw).view(DTYPES[info.dtype]).reshape(info.shape)
 
 

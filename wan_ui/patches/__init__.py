@@ -19,6 +19,7 @@ from wan_ui.patches import (
     gc_freeze,
     gguf_loader,
     gguf_pinned,
+    other_layouts,
     t5_offload,
     t5_tokenizer,
 )
@@ -26,6 +27,7 @@ from wan_ui.patches.record import COMMIT, Facts, Patch, PatchError, in_source, r
 
 PATCHES: tuple[Patch, ...] = (
     embedded_sizes.PATCH,
+    other_layouts.PATCH,
     bf16_loader.PATCH,
     gguf_loader.PATCH,
     gguf_pinned.PATCH,

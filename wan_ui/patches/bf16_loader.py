@@ -27,14 +27,15 @@ def apply(_runner) -> None:
 
 
 def replace_reader(patch_name: str, target: str, key: str, read: Callable[..., dict]) -> None:
-    """Have `read(path, device, sensitive_layer)` read the one safetensors file that the configuration names in `key`;
-    whatever else there is stays upstream's."""
+    """Have `read(path, device, sensitive_layer)` read the safetensors file, or the folder of them, that the
+    configuration names in `key`; whatever else there is stays upstream's."""
     place, name = owner(target)
     upstream = getattr(place, name)
 
     def load(self, unified_dtype, sensitive_layer) -> dict:
-        path = Path(self.config.get(key) or self.model_path)
-        if not path.is_file() or path.suffix != ".safetensors":
+        named = self.config.get(key)
+        path = Path(named or self.model_path)
+        if not (named and path.is_dir()) and (not path.is_file() or path.suffix not in (".safetensors", ".json")):
             return upstream(self, unified_dtype, sensitive_layer)
         return read(path, self.device, sensitive_layer)
 

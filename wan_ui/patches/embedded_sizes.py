@@ -29,9 +29,9 @@ def applies(facts, scheme) -> tuple[bool, str]:
 def vae_sizes(path: Path) -> dict:
     """Arguments of _video_vae for a Wan2.1 VAE file."""
     from wan_ui.files.sizes import vae_layout
-    from wan_ui.files.tensors import read_pth
+    from wan_ui.files.vae_file import read_vae
 
-    config, _ = vae_layout(path, read_pth(path))
+    config, _ = vae_layout(path, read_vae(path))
     return {
         "dim": config["base_dim"],
         "dim_mult": config["dim_mult"],
@@ -46,10 +46,10 @@ def apply(_runner) -> None:
 
     def umt5(**kwargs):
         from wan_ui.files.sizes import t5_sizes
-        from wan_ui.files.tensors import read_pth
+        from wan_ui.files.text_file import read_text
 
         path = Path(kwargs["lazy_load_path"])
-        return upstream_t5(**{**t5_sizes(path, read_pth(path)), **kwargs})
+        return upstream_t5(**{**t5_sizes(path, read_text(path)), **kwargs})
 
     place, name = owner(VAE)
     upstream_vae = getattr(place, name)

@@ -29,6 +29,7 @@ class Facts:
     kernel   upstream's name of the weight class: Default, fp8-torchao, fp8-sgl, gguf-Q8_0 ...
     offload  none | text | model | block: what waits in host memory
     dtype    BF16 | FP16: what the run computes in
+    other_layout  whether the text encoder or the VAE is stored otherwise than in the release's `.pth`
     """
 
     hardware: Hardware
@@ -36,6 +37,7 @@ class Facts:
     kernel: str = "Default"
     offload: str = "none"
     dtype: str = "BF16"
+    other_layout: bool = False
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,91 @@
+"""A text encoder's file of whatever converter: the release's `.pth`, Diffusers' folder, ComfyUI's file, GGUF.
+
+    entries = read_text(path)                           # original name -> Entry; UserError saying what the file is
+    tensor = plain_text(path, entries["norm.weight"])
+
+All of a safetensors or GGUF file is settled from its header, as of a DIT (dit_file.py): names, shapes, scales. Of a
+`.pth` the tensors themselves are the entries. Imports torch in functions: the page asks `text_is_fp8`.
+"""
+
+import zipfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Union
+
+from wan_ui.errors import UserError
+from wan_ui.files.dit_file import FP8, Stored, match, refuse_parts
+from wan_ui.files.names import original_t5
+from wan_ui.files.parts import read_weights
+from wan_ui.files.sizes import t5_parameters, t5_sizes
+
+if TYPE_CHECKING:
+    import torch
+
+PICKLES = (".pth", ".pt", ".bin", ".ckpt")
+MAX_PICKLE = 32_000_000  # bytes of the table in a .pth
+Entry = Union[Stored, "torch.Tensor"]
+
+
+def is_pickle(path: Path) -> bool:
+    """Whether torch has saved it, by name or content."""
+    return path.is_file() and (path.suffix in PICKLES or zipfile.is_zipfile(path))
+
+
+def read_text(path: Path) -> dict[str, Entry]:
+    """What has the encoder's parameters, by their original names; of an fp8 `.pth` the scales too. Raises UserError."""
+    if is_pickle(path):
+        from wan_ui.files.tensors import read_pth
+
+        return dict(original_t5(read_pth(path)))
+    return dict(stored_text(path))
+
+
+def stored_text(path: Path) -> dict[str, Stored]:
+    """The same of a safetensors or GGUF file or folder, from its header alone. Raises UserError."""
+    header = read_weights(path)
+    if header.metadata.get("split.count"):
+        refuse_parts(path, header)
+    tensors = original_t5({name: (name, info) for name, info in header.tensors.items()})
+    sizes = t5_sizes(path, {name: info for name, (_, info) in tensors.items()})
+    wanted = t5_parameters(sizes)
+    missing = [name for name in wanted if name not in tensors]
+    if missing:
+        raise UserError(
+            f"{path}: {len(missing)} tensors of the text encoder are missing (first: {', '.join(missing[:3])}). "
+            "Is it the whole file?"
+        )
+    return match(path, header, tensors, wanted, "by its other tensors")
+
+
+def plain_text(path: Path, entries: dict[str, Entry], name: str) -> "torch.Tensor":
+    """A parameter as plain numbers; of an fp8 weight multiplied with its scale."""
+    from wan_ui.files.tensors import dequantise_fp8, read_plain
+
+    entry = entries[name]
+    if isinstance(entry, Stored):
+        return read_plain(path, entry)
+    scale = entries.get(f"{name}_scale")
+    if scale is not None and not isinstance(scale, Stored):
+        return dequantise_fp8(entry, scale)
+    return entry
+
+
+def text_is_fp8(path: Path) -> bool:
+    """Whether the linear layers are stored as fp8, so that an engine may multiply with them as they are."""
+    if path.name.endswith("fp8.pth"):
+        return True
+    if is_pickle(path):
+        return _pickle_names(path, b"weight_scale")
+    try:
+        return any(entry.info.dtype in FP8 for name, entry in stored_text(path).items() if ".attn." in name)
+    except UserError:  # said when the file is read
+        return False
+
+
+def _pickle_names(path: Path, word: bytes) -> bool:
+    """Whether the table of a `.pth` names a tensor with `word` in it; nothing of it is executed."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            tables = [entry for entry in archive.infolist() if entry.filename.endswith("data.pkl")]
+            return any(word in archive.read(entry) for entry in tables if entry.file_size < MAX_PICKLE)
+    except (OSError, zipfile.BadZipFile):
+        return False
