@@ -212,7 +212,7 @@ def test_large_models_on_a_gpu(free_gib, experts, text, words, monkeypatch, tmp_
         with (tmp_path / name).open("wb") as file:
             file.truncate(size)
     info = SimpleNamespace(tensors={"x": SimpleNamespace(shape=(14 * 2**30,))})
-    monkeypatch.setattr("wan_ui.engines.device.read_header", lambda path: info)
+    monkeypatch.setattr("wan_ui.engines.device.read_weights", lambda path: info)
     hardware = Hardware(device="cuda", free=free_gib * 2**30, total=80 * 2**30)
     monkeypatch.setattr("wan_ui.engines.device.measure", lambda limit: hardware)
     paths = (tmp_path / "high", tmp_path / "low")

@@ -13,6 +13,7 @@ import torch
 from wan_ui.catalog import Model
 from wan_ui.errors import UserError
 from wan_ui.files.parts import read_weights, weights_size
+from wan_ui.files.text_file import expanded_size
 from wan_ui.machine.cpus import allowed_cpus
 from wan_ui.machine.hardware import measure
 from wan_ui.settings import settings
@@ -95,7 +96,7 @@ def choose_residence(experts: tuple[Path, ...], t5: Path, device: torch.device) 
     values = sum(math.prod(info.shape) for path in experts for info in read_weights(path).tensors.values())
     small = 4 * values < SMALL
     weights = "expanded once at load: small model" if small else "kept as stored: large model"
-    text_bytes = weights_size(t5)
+    text_bytes = expanded_size(t5)
     text_dtype = torch.float32 if text_bytes < SMALL else torch.bfloat16
     if device.type == "cpu":
         return Residence(device, not small, device, text_dtype, weights, "none (everything is in host memory)")

@@ -11,6 +11,7 @@ import json
 import re
 from dataclasses import replace
 from pathlib import Path, PurePath
+from typing import Any
 
 from wan_ui.errors import UserError
 from wan_ui.files.headers import Header, TensorInfo, damaged, is_gguf, read_header
@@ -27,7 +28,7 @@ def read_weights(path: Path) -> Header:
     if parts == [path]:
         return read_header(path)
     tensors: dict[str, TensorInfo] = {}
-    metadata = {}
+    metadata: dict[str, Any] = {}
     for part in parts:
         header = read_header(part)
         metadata |= header.metadata

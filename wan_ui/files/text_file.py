@@ -7,6 +7,7 @@ All of a safetensors or GGUF file is settled from its header, as of a DIT (dit_f
 `.pth` the tensors themselves are the entries. Imports torch in functions: the page asks `text_is_fp8`.
 """
 
+import math
 import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Union
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Union
 from wan_ui.errors import UserError
 from wan_ui.files.dit_file import FP8, Stored, match, refuse_parts
 from wan_ui.files.names import original_t5
-from wan_ui.files.parts import read_weights
+from wan_ui.files.parts import read_weights, weights_size
 from wan_ui.files.sizes import t5_parameters, t5_sizes
 
 if TYPE_CHECKING:
@@ -79,6 +80,17 @@ def text_is_fp8(path: Path) -> bool:
         return any(entry.info.dtype in FP8 for name, entry in stored_text(path).items() if ".attn." in name)
     except UserError:  # said when the file is read
         return False
+
+
+def expanded_size(path: Path) -> int:
+    """Bytes of the encoder in bf16, however it is stored; about."""
+    size = weights_size(path)
+    if is_pickle(path):
+        return 2 * size if text_is_fp8(path) else size
+    try:
+        return 2 * sum(math.prod(entry.shape) for entry in stored_text(path).values())
+    except UserError:  # said when the file is read
+        return size
 
 
 def _pickle_names(path: Path, word: bytes) -> bool:
