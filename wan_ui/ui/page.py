@@ -159,8 +159,6 @@ def build_ui(settings: Settings) -> gr.Blocks:
         # either, which the keyboard does not fire. A list that is only opened and closed fires `input` as well:
         # page.js knows what it was when it was opened.
         added = {"lora_choices": inputs.loras.add, **observed}
-        for name, part in (("model", inputs.model), ("scheme", inputs.scheme)):
-            part.focus(None, part, js=f"(value) => {{ wanUi.opened.{name} = value; }}", queue=False, **silent)
         named = "(browser, view, name) => [browser, view, wanUi.chosen('model', name)]"
         by_name = [browser, view, inputs.model]
         fills.append(connect(inputs.model.input, choosing.choose_model, by_name, of_model, js=named, **in_order))
