@@ -60,7 +60,7 @@ def test_what_it_does_not_take_or_lacks_is_said(settings, tmp_path, draft, field
 def test_the_form_asks_for_no_picture(settings):
     model = load_catalog(settings.catalog)["scripted"]
     assert inputs.default_size(model) == "64x64"
-    updates = inputs.model_updates(model, [], "", size="64x64", frames=5, steps=4, fps=16)
+    updates = inputs.model_updates(model, [], "", size="64x64", frames=5, fps=16)
     assert not updates["picture_part"]["visible"] and not updates["voice_part"]["visible"]
     line = form.using_html(View(model="scripted"), model)
     assert "picture" not in line and "64 × 64" in line.replace("\u00a0", " ")

@@ -29,9 +29,10 @@ from wan_ui.ui.values import as_text
 RUNNING, WAITING = 0.3, 1.0  # seconds between looks at a job
 DESCRIPTION = (
     "Make a clip from a picture and a prompt, and wait for it. Empty texts and null choose the default, seed -1 "
-    "draws a random one; loras: one FILE:STRENGTH:TARGET a line; audio: a voice that the face speaks; "
-    "draft: quicker and less exact, where the GPU has the means. Answers with "
-    "the video and its settings: job, seed, model, seconds per stage and more."
+    "draws a random one; loras: one FILE:STRENGTH:TARGET a line; audio: a voice that the face speaks; guidance: A or "
+    "A,B for the two experts; negative: null is the official text, an empty one none; draft: quicker and less exact, "
+    "where the GPU has the means. Answers with the video and its settings: job, seed, model, seconds per stage and "
+    "more."
 )
 
 
@@ -40,7 +41,9 @@ DESCRIPTION = (
 REQUIRED = [entry.name for entry in DEFAULT.inputs if entry.required]
 SETTINGS = {"model": "", "scheme": "", "size": "auto", "frames": None, "steps": None, "seed": -1, "loras": ""}
 OPTIONAL = dict.fromkeys(entry.name for entry in FORM if entry.name not in REQUIRED)
-PARAMETERS = {**dict.fromkeys(REQUIRED, inspect.Parameter.empty), **SETTINGS, **OPTIONAL, "fps": None, "draft": False}
+SAMPLING = {"motion": "", "negative": None, "guidance": "", "shift": None, "solver": "", "cache": ""}
+LATER = {"fps": None, "draft": False, **SAMPLING}
+PARAMETERS = {**dict.fromkeys(REQUIRED, inspect.Parameter.empty), **SETTINGS, **OPTIONAL, **LATER}
 SIGNATURE = inspect.Signature(
     [
         inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=value)
@@ -80,7 +83,7 @@ def _component(name: str, kind: str) -> Any:
         case "video":
             return gr.Video(None, label=name)
     default = PARAMETERS[name]
-    if kind == "text":
+    if kind == "text" or name == "negative":
         return gr.Textbox(label=name)
     if isinstance(default, bool):
         return gr.Checkbox(default, label=name)
@@ -114,6 +117,7 @@ async def generate(*sent: Any) -> tuple[str, dict[str, Any]]:
             draft=given["draft"],
             seed=given["seed"],
             loras=_loras(given["loras"]),
+            **{name: given[name] for name in SAMPLING},
         )
         job_id = await asyncio.to_thread(PIPELINE.submit, draft, owner)
         while True:

@@ -19,6 +19,7 @@ from wan_ui.ui.answers import Answer
 from wan_ui.ui.form import FIELDS, NO_MODEL
 from wan_ui.ui.lora_picker import LoraPicker, build_lora_picker
 from wan_ui.ui.markup import data_url, text
+from wan_ui.ui.recipe_part import RecipePart, build_recipe_part
 from wan_ui.ui.voice import Voice, build_voice
 
 PROMPT_PLACEHOLDER = "What should happen? For example: slowly zoom in, sunset light"
@@ -49,6 +50,7 @@ class Inputs:
     fps: gr.Radio
     seed: gr.Number
     draft: gr.Checkbox
+    recipe: RecipePart
     loras: LoraPicker
     voice: Voice
     message: gr.HTML
@@ -61,14 +63,15 @@ class Inputs:
 
     def held(self) -> list[gr.components.Component]:
         """The form's values, in the order of `form.FIELDS`."""
-        given = {"picture": self.picture, "prompt": self.prompt, "voice": self.voice.audio}
+        given = {"picture": self.picture, "prompt": self.prompt, "voice": self.voice.audio, **self.recipe.parts()}
         return [given[name] if name in given else getattr(self, name) for name in FIELDS]
 
     def of_model(self) -> dict[str, Block]:
         """What changes with the model, by the names of `model_updates`; and what LoRAs are chosen from."""
         names = ("model", "prompt", "phrases", "scheme", "size", "frames", "steps", "fps", "draft")
         boxes = {"picture_part": self.picture_part, "voice_part": self.voice.part}
-        return {**{name: getattr(self, name) for name in names}, **boxes, "lora_choices": self.loras.add}
+        own = {name: getattr(self, name) for name in names}
+        return {**own, **self.recipe.parts(), **boxes, "lora_choices": self.loras.add}
 
 
 def build_inputs(
@@ -130,9 +133,9 @@ def build_inputs(
     )
     with gr.Row(elem_classes="w-pair"):
         steps = gr.Slider(
-            *model.steps,
+            *model.recipe(model.scheme(scheme)).steps,
             label="Steps",
-            value=model.default_steps,
+            value=model.recipe(model.scheme(scheme)).default_steps,
             step=1,
             buttons=[],
             min_width=150,
@@ -147,6 +150,7 @@ def build_inputs(
             min_width=150,
             elem_id="seed",
         )
+    recipe = build_recipe_part(model, model.scheme(scheme))
     with gr.Accordion("Quick draft", open=False, elem_id="draft-part"):
         draft = gr.Checkbox(False, label="Draft", info=_draft_words(settings), elem_id="draft")
     loras = build_lora_picker(model, settings)
@@ -174,6 +178,7 @@ def build_inputs(
         fps,
         seed,
         draft,
+        recipe,
         loras,
         voice,
         message,
@@ -193,7 +198,6 @@ def model_updates(
     *,
     size: str,
     frames: int,
-    steps: int,
     fps: int,
 ) -> Answer:
     """What this model offers, with these values."""
@@ -204,7 +208,6 @@ def model_updates(
         "scheme": gr.update(**scheme_choices(model, schemes, scheme)),
         "size": gr.update(choices=_sizes(model), value=size),
         "frames": gr.update(choices=lengths(model, fps), value=frames),
-        "steps": gr.update(minimum=model.steps[0], maximum=model.steps[1], value=steps),
         "fps": gr.update(choices=_rates(model), value=fps),
     }
 

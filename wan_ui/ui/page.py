@@ -123,6 +123,9 @@ def build_ui(settings: Settings) -> gr.Blocks:
         fills.append(connect(samples.cards.select, submit.run_example, press, whole, js=stamp, **example))
         # Not `prompt.change`, which every key is.
         settings_change = [inputs.size.change, inputs.frames.change, inputs.steps.change, inputs.fps.change]
+        recipe = inputs.recipe
+        settings_change += [part.change for part in (recipe.guidance, recipe.guidance_low, recipe.shift)]
+        settings_change += [recipe.solver.change, recipe.cache.change, recipe.negative.blur]
         connect(
             on([*settings_change, inputs.seed.change, inputs.draft.change, *files_change, inputs.prompt.blur]),
             changing.remember,
@@ -165,6 +168,8 @@ def build_ui(settings: Settings) -> gr.Blocks:
         named = "(browser, view, name, scheme) => [browser, view, name, wanUi.chosen('scheme', scheme)]"
         by_name = [browser, view, inputs.model, inputs.scheme]
         fills.append(connect(inputs.scheme.input, choosing.choose_scheme, by_name, of_model, js=named, **in_order))
+        by_motion = [browser, view, recipe.motion]
+        fills.append(connect(recipe.motion.input, choosing.choose_motion, by_motion, of_model, **in_order))
         adding = connect(
             inputs.loras.add.input,
             loras.add_lora,

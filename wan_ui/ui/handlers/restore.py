@@ -108,7 +108,11 @@ def _left_out(values: dict) -> str:
     """Which settings of a video of another version, or a damaged one, the form does not take over."""
     name = str(values.get("model"))
     model, schemes = load_catalog(PIPELINE.settings.catalog)[name], models_panel.usable(PIPELINE.settings)[name]
-    size, fewest, most = f"{values.get('width')}x{values.get('height')}", *model.steps
+    size = f"{values.get('width')}x{values.get('height')}"
+    scheme = next((scheme for scheme in schemes if scheme.name == values.get("scheme")), schemes[0])
+    motion = values.get("motion") or model.motions(scheme)[0]
+    offered = motion in model.motions(scheme)
+    fewest, most = model.recipe(scheme, motion if offered else "").steps
     loras = values.get("loras", [])
     taken = {
         "scheme": values.get("scheme") in [scheme.name for scheme in schemes],
@@ -116,6 +120,7 @@ def _left_out(values: dict) -> str:
         "frames": is_whole(values.get("frames")) and values["frames"] in model.frames,
         "steps": is_whole(values.get("steps")) and fewest <= values["steps"] <= most,
         "fps": not values.get("fps") or values["fps"] in model.rates,
+        "motion": offered,
         "seed": is_whole(values.get("seed")),
         "prompt": isinstance(values.get("prompt"), str),
         "loras": len(lora_picker.from_values(loras)) == (len(loras) if isinstance(loras, list) else 0),
