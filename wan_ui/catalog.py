@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from wan_ui.errors import UserError
-from wan_ui.families import FAMILIES, TIME_STRIDE, Family
+from wan_ui.families import FAMILIES, PICTURES, TIME_STRIDE, Family
 from wan_ui.recipes import SOLVERS, Recipe
 from wan_ui.tasks import DEFAULT, TASKS
 
@@ -238,6 +238,8 @@ def _model(name: str, values: dict[str, Any], repositories: dict[str, Repository
     )
     can = [task.name for task in TASKS.values() if task.samples]
     assert model.tasks and set(model.tasks) <= set(can), f"{name}: tasks are some of {', '.join(can)}"
+    for task in model.tasks:
+        assert TASKS[task].pictures in PICTURES[family.condition], f"{name}: family {named} cannot do {task}"
     assert model.fps in model.rates and all(type(rate) is int and 1 <= rate <= 60 for rate in model.rates), (
         f"{name}: rates are whole numbers from 1 to 60, fps among them"
     )

@@ -105,10 +105,12 @@ def test_bad_values_are_refused_by_field(draft, scripted_settings, tmp_path, cha
 
 
 def test_what_a_task_does_not_take_is_refused(draft, scripted_settings, tmp_path):
-    with pytest.raises(UserError, match="image to video takes none; leave it out") as caught:
+    with pytest.raises(
+        UserError, match=r"video: scripted takes none, it does image to video \(i2v\); leave it out$"
+    ) as caught:
         resolve(changed(draft, video="a.mp4"), scripted_settings, tmp_path / "job")
     assert caught.value.field == "video" and not (tmp_path / "job").exists()
-    with pytest.raises(UserError, match="'fly' is not known; choose one of image-to-video, lip-sync"):
+    with pytest.raises(UserError, match="'fly' is not known; choose one of image-to-video"):
         resolve(replace(draft, task="fly"), scripted_settings, tmp_path / "job")
 
 

@@ -12,7 +12,7 @@ from wan_ui.recipes import CACHES, MOTIONS, SOLVERS, read_shift
 from wan_ui.request import LoraSpec
 from wan_ui.rules import Rule
 from wan_ui.settings import ENGINES, RULES
-from wan_ui.tasks import FORM, Input
+from wan_ui.tasks import FORM, TASKS, Input
 
 
 def by(rule: Rule) -> Callable:
@@ -66,6 +66,10 @@ MODEL_OPTIONS = (
 )
 positive = by(rules.whole(1))
 seed = by(rules.whole(-1, MAX_SEED, f"a whole number from 0 to {MAX_SEED}, or -1 to draw one"))
+
+
+def task(value: str) -> str:
+    return value and by(rules.one_of(*(task.short for task in TASKS.values() if task.short)))(value)
 
 
 def add_model_options(command: argparse.ArgumentParser) -> None:

@@ -26,7 +26,7 @@ from wan_ui.queue.speech_intake import look_at_clip, take_audio, take_clip
 from wan_ui.recipes import MOTIONS, NEGATIVE, SOLVERS, read_guidance, read_shift
 from wan_ui.request import LoraSpec, Request, Sampling
 from wan_ui.settings import ENGINES, Settings
-from wan_ui.tasks import FILES, FORM, TASKS, Task, fitting
+from wan_ui.tasks import FILES, FORM, TASKS, Task, find_task, fitting
 from wan_ui.valid_text import valid_text
 
 MAX_SEED = 2**32 - 1
@@ -39,7 +39,7 @@ class Draft:
     inputs  name of an input -> text, or path of a file; which there are says the task
     negative  None: the official text; empty: none
     guidance  a number, two, or a text of them: see recipes.read_guidance
-    task    its name; empty: the first of the model's tasks that fits what is given
+    task    its name, or its few letters; empty: the first of the model's tasks that fits what is given
     job     for a task that changes a clip: the entry of the history whose clip is meant
     draft   a quick clip that is less exact, where the engine can
     lora_paths  the command line may name any LoRA file; the page only those in the folder
@@ -86,19 +86,21 @@ def resolve(
         cache=_text("cache", draft.cache),
         inputs={name: _input(name, value) for name, value in draft.inputs.items() if value},
     )
-    if draft.task and draft.task not in TASKS:
-        raise UserError(f"task: {draft.task!r} is not known; choose one of {', '.join(TASKS)}", field="task")
-    if draft.task and not TASKS[draft.task].samples:
-        return _change(TASKS[draft.task], draft, settings, folder, source, clip)
-    return _sample(draft, settings, folder)
+    task = find_task(draft.task)
+    if draft.task and task is None:
+        known = ", ".join(f"{known.name} ({known.short})" if known.short else known.name for known in TASKS.values())
+        raise UserError(f"task: {draft.task!r} is not known; choose one of {known}", field="task")
+    if task is not None and not task.samples:
+        return _change(task, draft, settings, folder, source, clip)
+    return _sample(task, draft, settings, folder)
 
 
-def _sample(draft: Draft, settings: Settings, folder: Path) -> Request:
-    """A clip that a model makes."""
-    model = find_model(load_catalog(settings.catalog), draft.model or settings.model)
-    if draft.task and draft.task not in model.tasks:
-        raise UserError(f"task: {model.name} does {_list(model.tasks)}, not {draft.task}", field="task")
-    task = TASKS[draft.task] if draft.task else fitting(model.tasks, draft.inputs)
+def _sample(asked: Task | None, draft: Draft, settings: Settings, folder: Path) -> Request:
+    """A clip that a model makes. asked: its task, if it was named."""
+    catalog = load_catalog(settings.catalog)
+    model = find_model(catalog, draft.model or settings.model)
+    task = asked or fitting(model.tasks, draft.inputs)
+    _check_task(task, asked is not None, draft, model, catalog)
     scheme = model.scheme(draft.scheme)
     engine = draft.engine or settings.engine
     if engine not in ENGINES:
@@ -208,6 +210,25 @@ def _why_not(motion: str, model: Model, scheme: Scheme) -> str:
     if scheme.distilled:
         return f"the files of {scheme.name} hold the distilled {model.name} alone{able}"
     return f"{model.name} with {scheme.name} has no distill LoRA to leave out{able}"
+
+
+def _check_task(task: Task, named: bool, draft: Draft, model: Model, catalog: dict[str, Model]) -> None:
+    """Raise UserError where the model does not do the task, or neither takes what is given: with what would."""
+    does = _list(f"{TASKS[name].title} ({TASKS[name].short})" for name in model.tasks)
+    if task.name not in model.tasks:
+        others = [other.name for other in catalog.values() if task.name in other.tasks]
+        hint = f"; {_list(others)} can do it" if others else ""
+        raise UserError(f"task: {model.name} does {does}, not {task.title} ({task.short}){hint}", field="task")
+    for name in (name for name in draft.inputs if task.input(name) is None):
+        own = [TASKS[other] for other in model.tasks if TASKS[other].input(name)]
+        if named and own:
+            wanted = _list(other.short for other in own)
+            words = f"{task.title} ({task.short}) takes none; leave it out, or choose the task {wanted}"
+        else:
+            others = [other.name for other in catalog.values() if any(TASKS[able].input(name) for able in other.tasks)]
+            hint = f", or choose a model that takes it: {_list(others)}" if others else ""
+            words = f"{model.name} takes none, it does {does}; leave it out{hint}"
+        raise UserError(f"{name}: {words}", field=name)
 
 
 def _change(
