@@ -31,6 +31,7 @@ def add(commands) -> None:
     )
     parser.add_argument("--dry-run", action="store_true", help="only show files and sizes")
     parser.add_argument("--check", action="store_true", help="compare files that are there with the hub's checksums")
+    parser.add_argument("--draft", action="store_true", help="the small decoder that drafts take, too")
     parser.add_argument(
         "--pin",
         action="store_true",
@@ -52,12 +53,12 @@ def run(args: argparse.Namespace) -> int:
         if changes:
             print(f"{config.catalog}: {'not changed (--dry-run)' if args.dry_run else 'written'}")
         return 0
-    items = download.plan(model, scheme, config, engine, check=args.check)
+    items = download.plan(model, scheme, config, engine, check=args.check, draft=args.draft)
     _list(items, {scheme.lora_high: "distill LoRA, high noise", scheme.lora_low: "distill LoRA, low noise"})
     for repo in dict.fromkeys(item.repo for item in items):
         revision = model.revision(repo)
         print(f"{'revision':>11}  {revision}{' (no commit is pinned)' if revision == 'main' else ''}  {repo}")
-    if scheme.distill_loras:
+    if not scheme.distilled:
         print(
             f"{'note':>11}  the files hold the base model; the distill LoRA pair is loaded with them, on both experts"
         )

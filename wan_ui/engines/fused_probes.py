@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 
 from wan_ui.machine.shapes import Shape
-from wan_ui.machine.trials import Trial, normal, relative, some
+from wan_ui.machine.trials import Trial, Unfit, attention, normal, relative, some
 
 
 def blocks(shape: Shape) -> Trial:
@@ -45,6 +45,21 @@ def blocks(shape: Shape) -> Trial:
         )
 
     return Trial(run, error_of)
+
+
+def draft_attention(shape: Shape) -> Trial:
+    """wan_ui.engines.e4m3_attention, with outliers: without its rotation it would be wrong by 0.25."""
+    from wan_ui.engines import e4m3_attention
+
+    if shape.head_dim & (shape.head_dim - 1) or not 64 <= shape.head_dim <= 256:
+        raise Unfit(f"heads of {shape.head_dim} numbers: the rotation needs 64, 128 or 256")
+    if torch.cuda.get_device_capability()[0] != 9:
+        raise Unfit("FlashAttention-3 in e4m3 is for Hopper")
+
+    def kernel(q, k, v):
+        return e4m3_attention.attention(q[0], k[0], v[0])[None]
+
+    return attention(shape, kernel, outliers=True)
 
 
 def decoder(shape: Shape) -> Trial:

@@ -133,6 +133,18 @@ class Chooser:
             return True, "right when tried on this card"
         return False, f"{status} when tried on this card: {why}" if status else "not tried on this card"
 
+    def draft_attention(self) -> tuple[bool, str]:
+        """Whether drafts may take attention in e4m3 (wan_ui/engines/e4m3_attention.py)."""
+        if self.hardware.device != "cuda":
+            return False, "no GPU"
+        entry = next(entry for entry in PROBES if entry.kind == "draft")
+        if self._lacks(entry):
+            return False, f"it needs the package {self._lacks(entry)} (fa3-fwd) and a Hopper GPU"
+        status, why = self.found(entry.kind, entry.choice)
+        if status == "ok":
+            return True, "right when tried on this card"
+        return False, f"{status} when tried on this card: {why}" if status else "not tried on this card"
+
     def untried(self, scheme: Scheme, wishes: dict) -> tuple[Probe, ...]:
         """What this load would take if it were right here, and nobody knows whether it is."""
         if self.hardware.device != "cuda":
@@ -145,7 +157,7 @@ class Chooser:
             ("gemm", wishes["t5_fp8_kernel"]),
         }
         if not self._no_triton():
-            wanted |= {(kind, "fused") for kind in ("blocks", "decoder")}
+            wanted |= {(kind, "fused") for kind in ("blocks", "decoder")} | {("draft", "fa3_e4m3")}
         if scheme.kind == "fp8":
             wanted |= {("gemm", scheme.name), ("gemm", wishes["fp8_kernel"])}
         if wishes["attention"] == "auto":  # it is a half of each step: worth looking for

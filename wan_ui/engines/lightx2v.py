@@ -29,6 +29,7 @@ from wan_ui.engines import lightx2v_config, lightx2v_lora, lightx2v_seams, previ
 from wan_ui.engines.base import CACHED_IMAGES, CACHED_PROMPTS, OnBlock, remember
 from wan_ui.engines.kernel_choice import Chooser
 from wan_ui.engines.lightx2v_compile import CompiledBlocks
+from wan_ui.engines.lightx2v_draft import Draft
 from wan_ui.engines.lightx2v_scheduler import flow_scheduler
 from wan_ui.engines.lightx2v_seams import put, put_back
 from wan_ui.engines.lightx2v_upstream import compute_dtype, device_name, import_lightx2v, input_info, start_runner
@@ -63,6 +64,7 @@ class LightX2VEngine:
         self.report: Report = lambda progress: None
         self.compiled: CompiledBlocks | None = None
         self.vae: Any = None  # a lightx2v_vae.Vae once loaded
+        self.draft: Any = None  # a Draft once loaded
         self.entered: Progress | None = None  # the denoise step that runs
         self.latents: Any = None  # of the clip that is made, and its frames
         self.pictures: Any = None
@@ -218,13 +220,15 @@ class LightX2VEngine:
         put(runner, "run_input_encoder", self._encode_inputs)
         put(runner, "run_vae_decoder", self._decode)
         self.colours = self.vae.colours()
+        self.draft = Draft(self.transformers, self.vae, family, choices.draft_attention, paths.draft_decoder)
         put(runner.scheduler, "entering", self._entering_step)
 
     def _decode(self, latents: torch.Tensor) -> torch.Tensor:
         """In place of the runner's run_vae_decoder."""
         self.latents = latents.detach().float().cpu()
         self.report(Progress("decode", 0, latents.shape[1], "starting"))
-        self.pictures = self.vae.decode(latents, self.report)
+        decoder = self.draft if self.request.sampling.draft else self.vae
+        self.pictures = decoder.decode(latents, self.report)
         return self.pictures
 
     def _prepare_loras(self, model: Model, paths: Paths) -> None:
@@ -250,7 +254,7 @@ class LightX2VEngine:
         """Free the weights."""
         if self.compiled is not None:
             torch._dynamo.reset()
-        self.runner = self.model = self.loras = self.compiled = self.vae = None
+        self.runner = self.model = self.loras = self.compiled = self.vae = self.draft = None
         self.transformers = []
         self.prompts.clear()
         self.images.clear()
@@ -274,7 +278,8 @@ class LightX2VEngine:
         )
         failure = None
         try:
-            runner.run_pipeline(info)
+            with self.draft.attention() if made.draft else nullcontext():
+                runner.run_pipeline(info)
         except torch.OutOfMemoryError as error:
             failure = str(error).splitlines()[0]
             traceback.clear_frames(error.__traceback__)
@@ -290,6 +295,8 @@ class LightX2VEngine:
                 field="size",
             )
         facts = self.facts | (self.loras.facts() if self.loras is not None else {})
+        if made.draft:
+            facts |= self.draft.facts()
         if self.compiled is not None and self.compiled.reason:
             facts["compile"] = f"off (failed: {self.compiled.reason})"
         frames, self.pictures = self.pictures.numpy(), None

@@ -54,6 +54,7 @@ class Choices:
     fused_decoder: bool = False
     fused_blocks: bool = False
     dequantised: bool = False
+    draft_attention: tuple[bool, str] = (False, "")
 
 
 def difference_file(model: Model, scheme: Scheme) -> Path:
@@ -186,7 +187,16 @@ def choose(model: Model, scheme: Scheme, paths: Paths, hardware: Hardware, setti
         **({"text encoder's kernel": f"{t5_kernel} ({t5_kernel_why})"} if text_is_fp8(paths.t5) else {}),
         "dtype": dtype_why,
     }
-    return Choices(values, facts, reasons, compiled, own_vae, decoder, fused, dequantised)
+    draft = _draft_attention(chooser, compiled, offload)
+    return Choices(values, facts, reasons, compiled, own_vae, decoder, fused, dequantised, draft)
+
+
+def _draft_attention(chooser: Chooser, compiled: bool, offload: str) -> tuple[bool, str]:
+    if compiled:
+        return False, "compiled blocks keep theirs"
+    if offload == "block":
+        return False, "blocks take turns in one buffer"
+    return chooser.draft_attention()
 
 
 def _fusable(kernel: str, dequantised: bool, offload: str, wish: str | bool, why: str) -> tuple[bool, str]:

@@ -43,6 +43,7 @@ LINEAR_CLASSES = (
 RMS_NORM = "lightx2v.common.ops.norm.rms_norm_weight:RMSWeightTemplate"
 LAYER_NORM = "lightx2v.common.ops.norm.layer_norm_weight:LNWeightTemplate"
 CONVOLUTION = "lightx2v.common.ops.conv.conv3d:Conv3dWeight"
+ATTENTION = "lightx2v.common.ops.attn.template:AttnWeightTemplate"
 TENSOR = "lightx2v.common.ops.tensor.tensor:DefaultTensor"
 
 RUNNER: dict[str, Parameters] = {
@@ -146,6 +147,10 @@ SEAMS: dict[str, dict[str, Parameters]] = {
         "_get_actual_bias": ("self",),
     },
     CONVOLUTION: {"weight": None, "bias": None, "pin_weight": None, "pin_bias": None},
+    ATTENTION: {"apply": ("self", "input_tensor")},  # replaced for a draft
+    "lightx2v.models.video_encoders.hf.tae:TAEHV": {
+        "decode_video": ("self", "x", "parallel", "show_progress_bar"),
+    },
     TENSOR: {"tensor": None, "pin_tensor": None, "tensor_name": None},
 }
 # Names of our own on upstream's objects.

@@ -65,15 +65,18 @@ class Item:
 OnBytes = Callable[[Item, int], None]
 
 
-def plan(model: Model, scheme: Scheme, settings: Settings, engine: str, *, check: bool = False) -> list[Item]:
+def plan(
+    model: Model, scheme: Scheme, settings: Settings, engine: str, *, check: bool = False, draft: bool = False
+) -> list[Item]:
     """Every file of the model and scheme. Asks the hub for sizes and checksums of those that are not there.
 
+    draft  the small decoder of drafts, too
     check  also compare files in the models folder with the hub's checksum; a wrong one is fetched again
     Raises UserError: an embedded model, or no network (listing each file, where it is, where to put it).
     """
     if model.embedded:
         raise UserError(f"{model.name} ships with Wan UI; there is nothing to download")
-    found = places.files(model, scheme, settings, engine)
+    found = places.files(model, scheme, settings, engine, draft)
     # A file here whose size differs from the catalog's is not whole, whoever put it there.
     wrong = {ref for ref, path in found.items() if path is not None and _wrong_size(model, ref, path)}
     items, unreachable = [], ""

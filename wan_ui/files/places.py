@@ -37,6 +37,7 @@ class Paths:
     tokenizer  folder with tokenizer.json
     vae        original `.pth`, or a Diffusers folder
     loras      distillation LoRAs (high, low), for files that hold the base model
+    draft_decoder  a small decoder, where one is here: for drafts
     """
 
     experts: tuple[Path, ...]
@@ -45,6 +46,7 @@ class Paths:
     tokenizer: Path
     vae: Path
     loras: tuple[Path, ...] = ()
+    draft_decoder: Path | None = None
 
 
 def lacks_gpu(model: Model) -> bool:
@@ -132,6 +134,7 @@ def locate(model: Model, scheme: Scheme, settings: Settings, engine: str = "diff
         tokenizer=path(TOKENIZER_FILES[0]).parent,
         vae=vae,
         loras=tuple(here[ref] for ref in scheme.distill_loras),
+        draft_decoder=next(filter(None, (_find(model, ref, settings) for ref in model.draft_decoders)), None),
     )
 
 
@@ -144,9 +147,13 @@ def _t5(model: Model, engine: str) -> str:
     return model.t5 if model.t5 and engine == "lightx2v" else _ref(model, T5_FILE)
 
 
-def files(model: Model, scheme: Scheme, settings: Settings, engine: str) -> dict[str, Path | None]:
-    """Every file that `engine` reads, "owner/repo:path" -> where it is, None if it is missing."""
-    return {ref: _find(model, ref, settings) for ref in needed_files(model, scheme, engine)}
+def files(model: Model, scheme: Scheme, settings: Settings, engine: str, draft: bool = False) -> dict[str, Path | None]:
+    """Every file that `engine` reads, "owner/repo:path" -> where it is, None if it is missing.
+
+    draft  the quickest small decoder, too
+    """
+    refs = [*needed_files(model, scheme, engine), *(model.draft_decoders[:1] if draft else ())]
+    return {ref: _find(model, ref, settings) for ref in refs}
 
 
 def needed_files(model: Model, scheme: Scheme, engine: str) -> list[str]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Probe:
-    """kind       attention | cross | gemm | modulate | norm | rope | compile | blocks | decoder
+    """kind       attention | cross | gemm | modulate | norm | rope | compile | blocks | decoder | draft
     function   "module:name" of a function Shape -> Trial
     packages   what must be installed; tried in a child only where all are
     allowed    largest relative error against float32 that is called ok
@@ -31,6 +31,7 @@ TORCH = "wan_ui.machine.kernels_torch"
 PACKAGES = "wan_ui.machine.kernels_attention"
 LIGHTX2V, OURS = "wan_ui.engines.lightx2v_kernels", "wan_ui.engines.fused_probes"
 FP8, SAGE = 0.06, 0.08  # e4m3 on both sides costs 0.037; 8-bit scores and values about as much
+DRAFT = 0.1  # e4m3 q, k, v and weights cost 0.07 where there are outliers, 0.25 if q and k are not rotated
 
 PROBES: tuple[Probe, ...] = (
     Probe("attention", "sdpa", f"{TORCH}:sdpa", choice="torch_sdpa", cuda=False),
@@ -66,4 +67,5 @@ PROBES: tuple[Probe, ...] = (
     Probe("compile", "torch.compile", f"{TORCH}:compiled", ("triton",), FP8, "on"),
     Probe("blocks", "fused kernels", f"{OURS}:blocks", ("triton",), FP8, "fused"),
     Probe("decoder", "fused kernels", f"{OURS}:decoder", ("triton",), choice="fused"),
+    Probe("draft", "e4m3 attention", f"{OURS}:draft_attention", ("fa3_fwd_interface", "triton"), DRAFT, "fa3_e4m3"),
 )  # fmt: skip

@@ -54,12 +54,23 @@ def some(count: int) -> Tensor:
     return rows.to(device())
 
 
-def attention(shape: Shape, kernel: Callable[[Tensor, Tensor, Tensor], Tensor], keys: int = 0) -> Trial:
-    """kernel takes q, k, v (1, tokens, heads, head_dim) bf16 and gives q's shape; keys: tokens of k and v, 0: as q."""
+def attention(
+    shape: Shape, kernel: Callable[[Tensor, Tensor, Tensor], Tensor], keys: int = 0, outliers: bool = False
+) -> Trial:
+    """kernel takes q, k, v (1, tokens, heads, head_dim) bf16 and gives q's shape.
+
+    keys      tokens of k and v, 0: as q
+    outliers  a few channels of q and k are 6 to 12 times larger than the others, as those of trained models are
+    """
     counts = (shape.tokens, keys or shape.tokens, keys or shape.tokens)
     q, k, v = (normal(1, n, shape.heads, shape.head_dim, seed=seed) for seed, n in enumerate(counts, start=1))
     # Real keys share a part that all queries see; SageAttention subtracts it, others must bear it.
     k = k + 2 * normal(1, 1, shape.heads, shape.head_dim, seed=4)
+    if outliers:
+        for place, factor in enumerate((6, 8, 10, 12)):
+            channel = (2 * place + 1) * shape.head_dim // 8
+            q[..., channel] *= factor
+            k[..., channel] *= factor
     rows = some(shape.tokens)
 
     def error_of(result: Any) -> float:
