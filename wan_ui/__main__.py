@@ -7,12 +7,25 @@ import sys
 from typing import NoReturn
 
 from wan_ui import __version__
-from wan_ui.commands import bench, compare, doctor, download, generate, lipsync, loras, patches, probe, serve, stages
+from wan_ui.commands import (
+    bench,
+    compare,
+    convert,
+    doctor,
+    download,
+    generate,
+    lipsync,
+    loras,
+    patches,
+    probe,
+    serve,
+    stages,
+)
 from wan_ui.errors import UserError
 from wan_ui.machine.preflight import say_anything
 from wan_ui.signals import Stop, stoppable
 
-COMMANDS = (serve, generate, lipsync, download, loras, patches, bench, stages, probe, compare, doctor)
+COMMANDS = (serve, generate, lipsync, download, convert, loras, patches, bench, stages, probe, compare, doctor)
 
 
 class Parser(argparse.ArgumentParser):

@@ -11,7 +11,6 @@ A few tensors stay float32 whatever the compute dtype, as `from_pretrained` of d
 (time embedder, modulation tables, norms): they scale whole channels, and cost nothing.
 """
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from torch import nn
 
 from wan_ui.errors import UserError
 from wan_ui.files.dit_file import FP8, Stored, read_dit
+from wan_ui.files.model_configs import read_official
 from wan_ui.files.names import dit_name_map, rename
 from wan_ui.files.quantise import QUANTISED
 from wan_ui.files.tensors import dequantise_fp8, load_strict, read_blocks, read_plain, read_scale, read_tensor
@@ -101,12 +101,12 @@ class GgufLinear(nn.Module):
 
 
 def read_config(path: Path) -> tuple[dict, int]:
-    """The official WanModel `config.json`: WanTransformer3DModel's arguments, and the tokens a prompt is padded to.
+    """A `config.json`, official or Diffusers': WanTransformer3DModel's arguments, and the tokens a prompt is padded to.
 
     Raises UserError.
     """
+    config = read_official(path)
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
         arguments = {
             "patch_size": tuple(config.get("patch_size", (1, 2, 2))),
             "num_attention_heads": config["num_heads"],
@@ -121,7 +121,7 @@ def read_config(path: Path) -> tuple[dict, int]:
             "eps": config.get("eps", 1e-6),
         }
         return arguments, config.get("text_len", 512)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path}: not a WanModel config: {type(error).__name__}: {error}") from error
 
 

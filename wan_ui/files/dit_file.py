@@ -27,6 +27,7 @@ import numpy as np
 
 from wan_ui.errors import UserError
 from wan_ui.files.headers import SAFETENSORS_BYTES, Header, TensorInfo, expert_side
+from wan_ui.files.model_configs import read_official
 from wan_ui.files.names import PREFIXES, original_dit, strip_prefix
 from wan_ui.files.parts import read_weights
 from wan_ui.valid_text import valid_name
@@ -77,7 +78,7 @@ def read_dit(path: Path, side: str = "", config: Path | None = None) -> dict[str
     """All parameters of the DIT in a file, by their original names.
 
     side    high | low | "" (a single DIT): an expert that says it is the other one is refused
-    config  the official config.json that it must be of; None: of the sizes that its own tensors have
+    config  the config.json that it must be of, official or Diffusers'; None: of the sizes that its own tensors have
 
     Raises UserError with the file's name: damaged, a part of a split file, swapped, another model, numbers that
     cannot be told (int8, nvfp4, a missing scale).
@@ -98,7 +99,7 @@ def read_dit(path: Path, side: str = "", config: Path | None = None) -> dict[str
         first = tensors[strip_prefix(twice)][0]
         raise UserError(f"{path}: {first} and {twice} are the same parameter; use a file that holds one model")
     if config is None:
-        wanted, whose = parameters(_own_sizes(path, header)), "by its other tensors"
+        wanted, whose = parameters(own_sizes(path, header)), "by its other tensors"
     else:
         wanted, whose = read_parameters(config), f"by {config}"
     if not wanted.keys() <= tensors.keys():
@@ -162,10 +163,11 @@ def own_tensors(header: Header) -> dict[str, tuple[str, TensorInfo]]:
 
 
 def read_parameters(config: Path) -> dict[str, tuple[int, ...]]:
-    """`parameters` of an official config.json. Raises UserError."""
+    """`parameters` of a config.json, the official one or Diffusers'. Raises UserError."""
+    values = read_official(config)
     try:
-        return parameters(json.loads(config.read_text(encoding="utf-8")))
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        return parameters(values)
+    except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{config}: not a WanModel config: {type(error).__name__}: {error}") from error
 
 
@@ -202,7 +204,7 @@ def _size(number: Any) -> int:
     return number
 
 
-def _own_sizes(path: Path, header: Header) -> dict[str, int]:
+def own_sizes(path: Path, header: Header) -> dict[str, int]:
     """The config.json's sizes, read off the tensors. Raises UserError."""
     tensors = own_tensors(header)
 

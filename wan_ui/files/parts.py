@@ -20,6 +20,7 @@ PART = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.safetens
 INDEX = ".safetensors.index.json"
 MAX_INDEX = 32_000_000  # bytes
 MAX_PARTS = 1000
+SUFFIXES = (".safetensors", ".gguf", ".pth")
 
 
 def read_weights(path: Path) -> Header:
@@ -71,6 +72,21 @@ def find_parts(path: Path) -> tuple[list[Path], dict[str, str]]:
             "name the one that is meant"
         )
     return files, {}
+
+
+def weights_in(folder: Path) -> list[Path]:
+    """What may be weights directly in a folder, one path for each set: a file, an index, or the first of its parts."""
+    found, seen = [], set()
+    names = sorted(name.name for name in folder.iterdir() if name.is_file() and not name.name.startswith("."))
+    for name in sorted(names, key=lambda name: not name.endswith(INDEX)):
+        match = PART.fullmatch(name)
+        stem = match["stem"] if match else name.removesuffix(INDEX)
+        if name.endswith(INDEX) or (match and stem not in seen):
+            seen.add(stem)
+            found.append(folder / name)
+        elif not match and PurePath(name).suffix in SUFFIXES:
+            found.append(folder / name)
+    return found
 
 
 def weights_size(path: Path) -> int:

@@ -9,6 +9,7 @@ All of a safetensors or GGUF file is settled from its header, as of a DIT (dit_f
 
 import math
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Union
 
@@ -57,7 +58,7 @@ def stored_text(path: Path) -> dict[str, Stored]:
     return match(path, header, tensors, wanted, "by its other tensors")
 
 
-def plain_text(path: Path, entries: dict[str, Entry], name: str) -> "torch.Tensor":
+def plain_text(path: Path, entries: Mapping[str, Entry], name: str) -> "torch.Tensor":
     """A parameter as plain numbers; of an fp8 weight multiplied with its scale."""
     from wan_ui.files.tensors import dequantise_fp8, read_plain
 

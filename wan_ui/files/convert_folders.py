@@ -1,0 +1,154 @@
+"""A model's whole folder in each layout: which weights are in it, and what the files are called.
+
+A role is what a set of weights is in its model: high, low or "" (a single transformer), text, vae.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from wan_ui.errors import UserError
+from wan_ui.files.identify import TEXT, TRANSFORMER, VAE, What, identify
+from wan_ui.files.parts import read_weights, weights_in
+
+DEPTH = 2  # folders below a model's that are looked at
+DIFFUSERS = {"high": "transformer", "low": "transformer_2", "": "transformer", "text": "text_encoder", "vae": "vae"}
+OFFICIAL = {"high": "high_noise_model/", "low": "low_noise_model/", "": ""}
+T5_NAME = "models_t5_umt5-xxl-enc-{}.pth"
+VAE_NAMES = {16: "Wan2.1_VAE.pth", 48: "Wan2.2_VAE.pth"}
+TOKENIZER = {"official": "google/umt5-xxl", "diffusers": "tokenizer"}
+TOKENIZER_SUFFIXES = (".json", ".model")
+MAX_TOKENIZER = 64_000_000  # bytes of one of its files
+DIFFUSERS_FILE = "diffusion_pytorch_model.safetensors"
+
+Model = dict[str, tuple[Path, What]]
+
+
+def find_parts_of_model(folder: Path) -> Model:
+    """Role -> its weights and what they are; {} for a folder that is one set of weights itself. Raises UserError."""
+    found: Model = {}
+    for path in _weights_below(folder, DEPTH):
+        what = identify(path)
+        if what.problem or not what.part:
+            raise UserError(what.problem)
+        role = {TRANSFORMER: what.side, TEXT: "text", VAE: "vae"}[what.part]
+        if role in found:
+            raise UserError(
+                f"{folder}: {found[role][0]} and {path} are both its {_words(role)}; name the file that is meant"
+            )
+        found[role] = (path, what)
+    if len(found) < 2:
+        return {}
+    sides = found.keys() & {"high", "low"}
+    if len(sides) == 1 or (sides and "" in found):
+        missing = ({"high", "low"} - sides or {"high"}).pop()
+        raise UserError(
+            f"{folder}: only one expert of a pair is in it; the {missing}-noise expert is missing or does not "
+            "say which it is"
+        )
+    return found
+
+
+def _words(role: str) -> str:
+    return {"text": "text encoder", "vae": "VAE", "": "transformer"}.get(role, f"{role}-noise expert")
+
+
+def _weights_below(folder: Path, depth: int) -> list[Path]:
+    """Sets of weights, an index for those in parts; no hidden folders, no LoRAs' folder."""
+    found = weights_in(folder)
+    if depth:
+        for child in sorted(folder.iterdir()):
+            if child.is_dir() and not child.name.startswith(".") and child.name not in ("loras", "assets", "examples"):
+                found += _weights_below(child, depth - 1)
+    return found
+
+
+def names_in(to: str, model: Model, alone: bool = False) -> dict[str, str]:
+    """Role -> the file below the target's folder; alone: "" where the target is the file itself."""
+    names = {}
+    for role, (path, what) in model.items():
+        if what.part == TRANSFORMER:
+            if to == "comfyui":
+                side = f"_{role}_noise" if role else ""
+                name = "" if alone else f"diffusion_models/{_model_name(path, what)}{side}.safetensors"
+            elif alone:
+                name = DIFFUSERS_FILE
+            else:
+                name = (OFFICIAL[role] if to == "official" else f"{DIFFUSERS[role]}/") + DIFFUSERS_FILE
+        elif to == "diffusers":
+            file = "model.safetensors" if what.part == TEXT else DIFFUSERS_FILE
+            name = file if alone else f"{DIFFUSERS[role]}/{file}"
+        elif alone:
+            name = ""
+        elif what.part == TEXT:
+            kind = "fp8" if what.kind == "fp8" else "bf16"
+            name = T5_NAME.format(kind) if to == "official" else "text_encoders/umt5_xxl.safetensors"
+        elif to == "official":
+            name = VAE_NAMES.get(what.channels, "Wan_VAE.pth")
+        else:
+            name = f"vae/wan_{'2.2' if what.channels == 48 else '2.1'}_vae.safetensors"
+        names[role] = name
+    return names
+
+
+def _model_name(path: Path, what: What) -> str:
+    return f"wan_{what.config.get('model_type', 't2v')}_{what.config.get('dim', 0)}"
+
+
+def spiece_of(path: Path, root: Path) -> bytes:
+    """The sentencepiece model that goes with a text encoder: in its file (ComfyUI's), or in the model's folder."""
+    from wan_ui.files.text_file import is_pickle
+
+    if not is_pickle(path):
+        info = read_weights(path).tensors.get("spiece_model")
+        if info is not None:
+            with info.file(path).open("rb") as file:
+                file.seek(info.offset)
+                return file.read(info.nbytes)
+    here = path if path.is_dir() else path.parent
+    for folder in (root, here, here.parent):
+        for place in ("spiece.model", "tokenizer/spiece.model", "google/umt5-xxl/spiece.model"):
+            if (folder / place).is_file() and (folder / place).stat().st_size < MAX_TOKENIZER:
+                return (folder / place).read_bytes()
+    return b""
+
+
+def tokenizer_files(root: Path, to: str, first: str) -> dict[str, bytes]:
+    """The tokenizer's files of a model's folder, by their names from the folder of its `first` file of weights."""
+    up = "../" * first.count("/")
+    folder = next((root / place for place in TOKENIZER.values() if (root / place).is_dir()), None)
+    if folder is None:
+        return {}
+    files = (file for file in sorted(folder.iterdir()) if file.suffix in TOKENIZER_SUFFIXES)
+    return {
+        f"{up}{TOKENIZER[to]}/{file.name}": file.read_bytes() for file in files if file.stat().st_size < MAX_TOKENIZER
+    }
+
+
+def model_index(root: Path, model: Model) -> dict[str, bytes]:
+    """What makes a folder a pipeline of Diffusers: model_index.json, and the scheduler's configuration."""
+    transformer = next(what for role, (_, what) in model.items() if role in ("", "high"))
+    picture = transformer.config.get("model_type") == "i2v"
+    index: dict[str, Any] = {
+        "_class_name": "WanImageToVideoPipeline" if picture else "WanPipeline",
+        "_diffusers_version": "0.42.1",
+        "boundary_ratio": (0.9 if picture else 0.875) if "low" in model else None,
+        "expand_timesteps": transformer.config.get("model_type") == "ti2v",
+        "scheduler": ["diffusers", "UniPCMultistepScheduler"],
+        "text_encoder": ["transformers", "UMT5EncoderModel"],
+        "tokenizer": ["transformers", "T5TokenizerFast"],
+        "transformer": ["diffusers", "WanTransformer3DModel"],
+        "transformer_2": ["diffusers", "WanTransformer3DModel"] if "low" in model else [None, None],
+        "vae": ["diffusers", "AutoencoderKLWan"],
+    }
+    if picture:
+        index |= {"image_encoder": [None, None], "image_processor": [None, None]}
+    scheduler = {
+        "_class_name": "UniPCMultistepScheduler", "flow_shift": 5.0 if picture or index["expand_timesteps"] else 3.0,
+        "num_train_timesteps": 1000, "prediction_type": "flow_prediction", "use_flow_sigmas": True, "solver_order": 2,
+        "solver_type": "bh2", "final_sigmas_type": "zero", "timestep_spacing": "linspace",
+    }  # fmt: skip
+    return {
+        "model_index.json": json.dumps(index, indent=2).encode(),
+        "scheduler/scheduler_config.json": json.dumps(scheduler, indent=2).encode(),
+    }

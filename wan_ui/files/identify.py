@@ -1,0 +1,174 @@
+"""What a file or folder of weights is, told by what is in it: names, shapes and types, not by what it is called.
+
+    what = identify(path)      # never raises; `problem` says why it cannot be used
+
+Reads headers alone (of a `.pth` the table of names, as bytes: nothing of a pickle is executed). No torch.
+"""
+
+import re
+import zipfile
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from wan_ui.errors import UserError
+from wan_ui.files.dit_file import FP8, GGML, own_sizes, own_tensors, read_dit
+from wan_ui.files.headers import Header, expert_side, is_gguf
+from wan_ui.files.model_configs import from_tensors, read_official, said_by
+from wan_ui.files.names import in_diffusers_names, original_t5, original_vae, strip_prefix
+from wan_ui.files.parts import read_weights, weights_size
+from wan_ui.files.quantise import QUANTISED
+from wan_ui.files.text_file import MAX_PICKLE, is_pickle, stored_text
+from wan_ui.valid_text import valid_name
+
+TRANSFORMER, TEXT, VAE = "transformer", "text encoder", "VAE"
+# Names that only other Wan transformers have, and what those are.
+VARIANTS = (
+    (r"vace_blocks\.", "a Wan VACE transformer"),
+    (r"(casual_audio_encoder|audio_injector|cond_encoder)\.", "a Wan2.2 S2V transformer"),
+    (r"(face_adapter|motion_encoder|pose_patch_embedding)\.", "a Wan2.2 Animate transformer"),
+    (r"control_adapter\.", "a Wan Fun Camera transformer"),
+    (r"ref_conv\.", "a Wan Fun Control transformer"),
+    (r"(img_emb|condition_embedder\.image_embedder)\.", "a Wan2.1 image-to-video transformer, which wants CLIP"),
+)
+# Of other programs' files: the first name that fits tells whose.
+FOREIGN = (
+    (r"(model\.diffusion_model\.)?double_blocks\.", "a Flux or Hunyuan transformer"),
+    (r"(model\.diffusion_model\.)?joint_blocks\.", "a Stable Diffusion 3 transformer"),
+    (r"(model\.diffusion_model\.)?input_blocks\.", "a Stable Diffusion UNet"),
+    (r"(vision_model|visual)\.", "a CLIP vision model"),
+    (r"text_model\.|transformer\.text_model\.", "a CLIP text encoder"),
+    (r"(encoder|decoder)\.(down|up)\.\d+\.block\.", "a VAE for still pictures"),
+    (r"model\.layers\.\d+\.self_attn\.", "a language model"),
+    (
+        r"encoder\.block\.\d+\.layer\.",
+        "a T5 text encoder that is no UMT5 (it lacks the biases of each block)",
+    ),
+)
+
+
+@dataclass(frozen=True)
+class What:
+    """part     transformer | text encoder | VAE | LoRA | "" (none of them)
+    layout   official | diffusers | comfyui: whose names and scales it has
+    kind     bf16 (plain numbers) | fp8 | gguf; qtype: of GGUF, the type that most of the blocks' layers have
+    config   of a transformer, the official values of its config.json, as far as they can be told
+    side     high | low | "": which noise expert it says it is
+    channels  of a VAE's latents
+    problem  why it cannot be used; "" if it can
+    """
+
+    part: str = ""
+    layout: str = ""
+    kind: str = ""
+    qtype: str = ""
+    size: int = 0
+    side: str = ""
+    channels: int = 0
+    config: dict[str, Any] = field(default_factory=dict)
+    problem: str = ""
+
+
+def identify(path: Path) -> What:
+    """See the module's docstring."""
+    try:
+        if is_pickle(path):
+            return _pickle(path)
+        header = read_weights(path)
+        own = own_tensors(header)
+        if any(re.search(r"\.(lora_(down|up|[AB])|lokr_w\d|hada_w\d)(\.|$)", name) for name in header.tensors):
+            return What("LoRA", problem=f"{path}: a LoRA, not a model; put it into the LoRA folder")
+        if "blocks.0.self_attn.q.weight" in own:
+            return _transformer(path, header)
+        text = original_t5(header.tensors)
+        if "token_embedding.weight" in text and "blocks.0.pos_embedding.embedding.weight" in text:
+            return _text(path, header)
+        vae = original_vae(header.tensors)
+        if "decoder.conv1.weight" in vae and "conv2.weight" in vae:
+            layout = "official" if "decoder.conv1.weight" in header.tensors else "diffusers"
+            channels = vae["conv2.weight"].shape[0]
+            return What(VAE, layout, "bf16", size=weights_size(path), channels=channels)
+        return What(problem=f"{path}: {_foreign(header)}; Wan UI reads Wan's transformers, UMT5 text encoders and VAEs")
+    except UserError as error:
+        return What(problem=str(error))
+    except OSError as error:
+        return What(problem=f"{path}: it cannot be read ({error.strerror})")
+
+
+def _transformer(path: Path, header: Header) -> What:
+    names = [strip_prefix(name) for name in header.tensors]
+    variant = next((what for pattern, what in VARIANTS if any(re.match(pattern, name) for name in names)), "")
+    if variant:
+        return What(TRANSFORMER, problem=f"{path}: {variant}, which no model of the catalog runs")
+    stored = read_dit(path)
+    beside = (path if path.is_dir() else path.parent) / "config.json"
+    sizes = own_sizes(path, header)
+    config = read_official(beside) if beside.is_file() else said_by(header.metadata)
+    if any(config.get(key) != value for key, value in sizes.items()):  # it is another file's
+        config = from_tensors(sizes, path)
+    types = Counter(stored[name].info.dtype for name in stored if QUANTISED.match(name))
+    usual = types.most_common(1)[0][0]
+    kind = "gguf" if is_gguf(path) else "fp8" if any(dtype in FP8 for dtype in types) else "bf16"
+    comfy = any(
+        name.rpartition(".")[2] in ("scale_weight", "comfy_quant", "scaled_fp8") for name in header.tensors
+    ) or names != list(header.tensors)  # fmt: skip
+    layout = "diffusers" if in_diffusers_names(names) else "comfyui" if comfy else "official"
+    return What(
+        TRANSFORMER,
+        layout,
+        kind,
+        usual if usual in GGML else "",
+        weights_size(path),
+        side_of(path, header),
+        config=config,
+    )
+
+
+def side_of(path: Path, header: Header) -> str:
+    """high | low | "": what the file or its folder says of itself; no tensor tells one expert from the other."""
+    folder = path if path.is_dir() else path.parent
+    if (folder.parent / "transformer_2").is_dir() and folder.name in ("transformer", "transformer_2"):
+        return "low" if folder.name == "transformer_2" else "high"  # Diffusers' pair
+    said = expert_side(path, header.metadata)
+    if not said:
+        words = {match.lower() for match in re.findall(r"(?i)(?<![a-z])(high|low)(?![a-z])", path.stem)}
+        said = words.pop() if len(words) == 1 else ""
+    return said or expert_side(folder, {})
+
+
+def _text(path: Path, header: Header) -> What:
+    stored = stored_text(path)
+    types = {entry.info.dtype for name, entry in stored.items() if ".attn." in name}
+    kind = "gguf" if is_gguf(path) else "fp8" if types & set(FP8) else "bf16"
+    layout = "official" if "token_embedding.weight" in header.tensors else "diffusers"
+    if "spiece_model" in header.tensors or "scaled_fp8" in header.tensors:
+        layout = "comfyui"
+    return What(TEXT, layout, kind, size=weights_size(path))
+
+
+def _pickle(path: Path) -> What:
+    """Of a `.pth`: which names its table has."""
+    if not zipfile.is_zipfile(path):
+        return What(problem=f"{path}: not a torch checkpoint (no zip directory; truncated?)")
+    with zipfile.ZipFile(path) as archive:
+        entry = next((entry for entry in archive.infolist() if entry.filename.endswith("data.pkl")), None)
+        table = archive.read(entry) if entry is not None and entry.file_size < MAX_PICKLE else b""
+    if b"blocks.0.pos_embedding.embedding.weight" in table:
+        kind = "fp8" if b"weight_scale" in table else "bf16"
+        return What(TEXT, "official", kind, size=path.stat().st_size)
+    if b"decoder.conv1.weight" in table and b"conv2.weight" in table:
+        residual = b"downsamples.0.downsamples.0.residual" in table
+        return What(VAE, "official", "bf16", size=path.stat().st_size, channels=48 if residual else 16)
+    return What(problem=f"{path}: a torch checkpoint that is neither a UMT5 text encoder nor a Wan VAE")
+
+
+def _foreign(header: Header) -> str:
+    for pattern, words in FOREIGN:
+        if any(re.match(pattern, name) for name in header.tensors):
+            return words
+    architecture = valid_name(str(header.metadata.get("general.architecture", ""))[:40])
+    if architecture:
+        return f"a GGUF file of the architecture {architecture!r}"
+    first = ", ".join(valid_name(name[:60]) for name in list(header.tensors)[:2])
+    return f"weights of an unknown kind (its first tensors: {first or 'none'})"
