@@ -7,17 +7,19 @@ the page has offered. [repositories] says which commit of a repository is meant 
 
 import re
 import tomllib
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from wan_ui.errors import UserError
-from wan_ui.families import FAMILIES, TIME_STRIDE, Family
+from wan_ui.families import FAMILIES, PICTURES, TIME_STRIDE, Family
+from wan_ui.recipes import SOLVERS, Recipe
 from wan_ui.tasks import DEFAULT, TASKS
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 KINDS = ("bf16", "fp8", "gguf")
+RECIPE_KEYS = ("guidance", "solver", "magcache", "teacache")  # of a recipe, beside steps, default_steps and shift
 # Kernels for fp8 weights in LightX2V; each name also works as a scheme: fp8 with that kernel.
 FP8_KERNELS = ("fp8-torchao", "fp8-triton", "fp8-sgl")
 
@@ -53,12 +55,13 @@ class Scheme:
     """One way the DIT weights are stored.
 
     kind   bf16 | fp8 (e4m3 with a scale per output channel) | gguf
-    distilled  the files run in a few steps without guidance; otherwise lora_high and lora_low make them do so
+    distilled  the files run in a few steps without guidance; otherwise lora_high and lora_low make them do so, and
+           without these they are sampled with guidance
     float32  the files hold float32 numbers: the weights take half of their bytes
     qtype  GGUF type such as Q8_0; empty for the others
     high   "owner/repo:file" of the high-noise expert (or of the only DIT); empty when derived
     low    the same for the low-noise expert
-    lora_high, lora_low  distillation LoRAs, where the files hold the base model: 4 steps need them
+    lora_high, lora_low  distillation LoRAs for files of the base model: with them it runs in 4 steps
     """
 
     name: str
@@ -92,6 +95,8 @@ class Model:
     frames    clip lengths in frames, each 4k+1
     steps     (fewest, most) denoise steps
     shift     flow-matching timestep shift
+    recipes   motion -> how it is sampled so: the model's own steps and shift are "fast", or where it has guidance of
+              its own, "full"; tables `more` and `full` beside them
     fps       frames per second that the model was trained for, its family's if not given: the default of `rates`
     boundary  the high-noise expert takes timesteps >= boundary * 1000; 0 for a single DIT
     vae       "owner/repo:folder" of a VAE in Diffusers format, for the diffusers engine
@@ -119,6 +124,7 @@ class Model:
     fps: int
     default_scheme: str
     schemes: dict[str, Scheme]
+    recipes: dict[str, Recipe]
     face: int = 0
     tasks: tuple[str, ...] = (DEFAULT.name,)
     rates: tuple[int, ...] = (12, 16, 24, 30)
@@ -158,6 +164,16 @@ class Model:
             )
         return self.schemes[name]
 
+    def motions(self, scheme: Scheme) -> tuple[str, ...]:
+        """How clips can be made with these weights, the usual way first: a pair of base and distill LoRA has all."""
+        with_lora = bool(scheme.distill_loras)
+        there = {"fast": scheme.distilled or with_lora, "more": with_lora, "full": not scheme.distilled}
+        return tuple(motion for motion in there if there[motion] and motion in self.recipes)
+
+    def recipe(self, scheme: Scheme, motion: str = "") -> Recipe:
+        """How `motion` ("" = the usual one) is sampled with these weights."""
+        return self.recipes[motion or self.motions(scheme)[0]]
+
     def closest_size(self, width: int, height: int) -> tuple[int, int]:
         """The offered size whose aspect ratio is nearest to that of a width x height picture."""
         ratio = width / height
@@ -180,6 +196,26 @@ def _repository(name: str, values: dict[str, Any]) -> Repository:
     return repository
 
 
+def _recipes(values: dict[str, Any], family: Family) -> dict[str, Recipe]:
+    """Takes the keys that are the recipes' alone out of a model's values."""
+    count = len(family.experts)
+    own: dict[str, Any] = {key: values[key] for key in ("steps", "default_steps", "shift")}
+    own |= {key: values.pop(key) for key in RECIPE_KEYS if key in values}
+    tables = {"full" if "guidance" in own else "fast": {"guidance": [1.0] * count, **own}}
+    tables |= {motion: {"shift": own["shift"], **values.pop(motion)} for motion in ("more", "full") if motion in values}
+    recipes: dict[str, Recipe] = {}
+    for motion, table in tables.items():
+        guidance = tuple(float(scale) for scale in table["guidance"])
+        steps = tuple(table["steps"])
+        recipe = Recipe(**{**table, "guidance": guidance, "steps": steps, "fixed": motion != "full"})
+        assert len(guidance) == count, f"{motion}: guidance is a list of {count}, one for each expert"
+        assert recipe.solver in SOLVERS, f"{motion}: solver is one of {', '.join(SOLVERS)}"
+        assert recipe.steps[0] <= recipe.default_steps <= recipe.steps[1], f"{motion}: default_steps"
+        assert motion != "more" or count == 2, "more: it is for a model of two experts"
+        recipes[motion] = recipe
+    return recipes
+
+
 def _model(name: str, values: dict[str, Any], repositories: dict[str, Repository]) -> Model:
     values = dict(values)
     schemes = {key: Scheme(name=key, **entry) for key, entry in values.pop("schemes").items()}
@@ -195,12 +231,17 @@ def _model(name: str, values: dict[str, Any], repositories: dict[str, Repository
     family = FAMILIES[named]
     values["family"] = family
     values.setdefault("fps", family.fps)
+    known = {entry.name for entry in fields(Model)} | {*RECIPE_KEYS, "more", "full"}
+    assert set(values) <= known, f"unknown key {min(set(values) - known)!r}"
+    values["recipes"] = _recipes(values, family)
     model = Model(name=name, schemes=schemes, repositories=repositories, **values)
     assert all(w % family.token == 0 and h % family.token == 0 for w, h in model.sizes), (
         f"{name}: sizes are multiples of {family.token} pixels"
     )
     can = [task.name for task in TASKS.values() if task.samples]
     assert model.tasks and set(model.tasks) <= set(can), f"{name}: tasks are some of {', '.join(can)}"
+    for task in model.tasks:
+        assert TASKS[task].pictures in PICTURES[family.condition], f"{name}: family {named} cannot do {task}"
     assert model.fps in model.rates and all(type(rate) is int and 1 <= rate <= 60 for rate in model.rates), (
         f"{name}: rates are whole numbers from 1 to 60, fps among them"
     )
@@ -212,8 +253,13 @@ def _model(name: str, values: dict[str, Any], repositories: dict[str, Repository
         assert model.embedded or count == len(family.experts), (
             f"{name}: {scheme.name} names {count} files of experts, its family has {len(family.experts)}"
         )
-        complete = bool(scheme.lora_high) and bool(scheme.lora_low) != family.single
-        assert scheme.distilled or complete, f"{name}: {scheme.name} is not distilled and names no distill LoRA"
+        loras = (bool(scheme.lora_high), bool(scheme.lora_low))
+        assert scheme.distilled or loras in ((False, False), (True, not family.single)), (
+            f"{name}: {scheme.name} names one distill LoRA of a pair"
+        )
+        assert model.motions(scheme), (
+            f"{name}: {scheme.name} is not distilled and names no distill LoRA, and the model has no table `full`"
+        )
     return model
 
 

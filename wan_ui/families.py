@@ -1,7 +1,7 @@
 """Model families: what is alike in all models of one architecture, one record each.
 
 A catalog entry names its family; whatever depends on the architecture is read off the record, so that another
-family (a text-to-video A14B, say) is one record here and entries in configs/catalog.toml.
+family is one record here and entries in configs/catalog.toml.
 """
 
 from dataclasses import dataclass
@@ -9,6 +9,12 @@ from pathlib import Path, PurePosixPath
 from typing import Literal
 
 Condition = Literal["channels", "first frame", "none"]
+# What a family can be given, by how its picture enters: names of inputs of wan_ui.tasks, one set for each way.
+PICTURES: dict[Condition, tuple[frozenset[str], ...]] = {
+    "channels": (frozenset({"image"}), frozenset({"image", "end_image"})),
+    "first frame": (frozenset({"image"}), frozenset()),
+    "none": (frozenset(),),
+}
 TIME_STRIDE = 4  # frames per latent frame after the first, in every VAE of Wan
 
 
@@ -205,6 +211,17 @@ FAMILIES = {
             condition="channels",
             model_type="i2v",
             task="i2v",
+            runner="wan2.2_moe_distill",
+            fps=16,
+        ),
+        Family(
+            name="t2v-a14b",
+            experts=(HIGH_NOISE, LOW_NOISE),
+            transformer=TRANSFORMERS["a14b"],
+            vae=VAE_21,
+            condition="none",
+            model_type="t2v",
+            task="t2v",
             runner="wan2.2_moe_distill",
             fps=16,
         ),

@@ -55,6 +55,11 @@ class Sampling:
     engine  auto | diffusers | lightx2v
     seed    0 .. 2**32 - 1; the noise is drawn on the CPU, so a seed means the same everywhere
     fps     frames per second that the clip is played at; 0, in jobs of older versions: the model's
+    motion  of wan_ui.recipes.MOTIONS; empty, as all that follow, in jobs of older versions: distilled
+    negative  what the clip is pushed away from, where there is guidance
+    guidance  of each expert in the order in which they run; 1: none
+    shift   flow-matching timestep shift; 0: the model's
+    solver, cache  of wan_ui.recipes
     given   what the model is given in place of the prompt, where it does not take any prompt; else empty
     understood  how that was said to the person; see wan_ui.queue.words
     draft   lossy kernels and a small decoder where the engine has them, see wan_ui.engines.lightx2v_draft
@@ -71,6 +76,17 @@ class Sampling:
     given: str = ""
     understood: str = ""
     draft: bool = False
+    motion: str = ""
+    negative: str = ""
+    guidance: tuple[float, ...] = ()
+    shift: float = 0.0
+    solver: str = ""
+    cache: str = ""
+
+    @property
+    def guided(self) -> bool:
+        """Whether a step takes two passes."""
+        return any(scale > 1 for scale in self.guidance)
 
     @property
     def text(self) -> str:
@@ -138,6 +154,7 @@ class Request:
         task = tasks.BY_STORED[values.get("kind", tasks.DEFAULT.stored)]
         made = {name: values[name] for name in SAMPLING if name in values}
         made["loras"] = tuple(LoraSpec(**lora) for lora in values.get("loras", ()))
+        made["guidance"] = tuple(values.get("guidance", ()))
         own = {name: values[name] for name in OWN if name in values}
         known = {"kind", *SAMPLING, *OWN, *tasks.FILES}
         return cls(
@@ -150,7 +167,8 @@ class Request:
 
 
 SAMPLING = tuple(entry.name for entry in fields(Sampling))
-LATER = ("draft",)  # fields of Sampling that are stored only where they say something: older versions had none of them
+# Fields of Sampling that are stored only where they say something: older versions had none of them.
+LATER = ("draft", "motion", "negative", "guidance", "shift", "solver", "cache")
 OWN = ("width", "height", "frames", "audio_seconds")  # of a Request's fields those that are stored as they are
 
 

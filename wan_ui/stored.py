@@ -18,14 +18,14 @@ from wan_ui.tasks import BY_STORED, DEFAULT, FILES, Task
 from wan_ui.valid_text import valid_values
 
 NEUTRAL: dict[Any, Any] = {str: "", int: 0, float: 0.0, bool: False}
+LISTS = ("loras", "guidance", "kind")  # read by themselves
 # Of the fields of a stored request the type and the default, MISSING where every version has had it; in their order.
 _TYPES: dict[str, tuple[Any, Any]] = {
     entry.name: (entry.type, entry.default) for record in (Sampling, Request) for entry in fields(record)
 }
 _REQUEST = {
     **dict.fromkeys(FILES, (str, "")),
-    **{name: _TYPES[name] for name in Request(DEFAULT.name, {}, 0, 0, 0).public() if name not in ("loras", "kind")},
-    **{name: _TYPES[name] for name in LATER},
+    **{name: _TYPES[name] for name in (*Request(DEFAULT.name, {}, 0, 0, 0).public(), *LATER) if name not in LISTS},
 }
 LARGEST = 2**63 - 1  # of a whole number; more does not go into the table, nor into a browser
 
@@ -59,13 +59,22 @@ def read_request(text: str) -> tuple[Request, tuple[str, ...]]:
     if kind != task.stored:
         skipped.append("kind")
     loras, unread = _specs(values.get("loras", ()))
-    other = {name: value for name, value in values.items() if name not in {*_REQUEST, "loras", "kind"}}
-    return _request(task, taken, loras, other), (*skipped, *unread)
+    guidance = _scales(values.get("guidance", ()))
+    if guidance is None:
+        skipped.append("guidance")
+    other = {name: value for name, value in values.items() if name not in {*_REQUEST, *LISTS}}
+    return _request(task, taken, loras, other, guidance or ()), (*skipped, *unread)
 
 
-def _request(task: Task, taken: dict[str, Any], loras: tuple[LoraSpec, ...], other: dict[str, Any]) -> Request:
+def _request(
+    task: Task,
+    taken: dict[str, Any],
+    loras: tuple[LoraSpec, ...],
+    other: dict[str, Any],
+    guidance: tuple[float, ...] = (),
+) -> Request:
     values = {name: taken.get(name, NEUTRAL[type_]) for name, (type_, _) in _REQUEST.items()}
-    made = Sampling(**{name: values[name] for name in SAMPLING if name in values}, loras=loras)
+    made = Sampling(**{name: values[name] for name in SAMPLING if name in values}, loras=loras, guidance=guidance)
     return Request(
         task=task.name,
         inputs={name: values[name] for name in FILES if values[name]},
@@ -126,6 +135,13 @@ def _specs(values: Any) -> tuple[tuple[LoraSpec, ...], tuple[str, ...]]:
         else:
             skipped.append(f"LoRA {place}")
     return tuple(specs), tuple(skipped)
+
+
+def _scales(value: Any) -> tuple[float, ...] | None:
+    """Of two experts at most; all or none."""
+    scales = [number(entry) for entry in value] if isinstance(value, list | tuple) else [None]
+    found = tuple(float(scale) for scale in scales if scale is not None and scale >= 1)
+    return found if len(found) == len(scales) <= 2 else None
 
 
 def _name(value: Any) -> str | None:

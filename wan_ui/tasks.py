@@ -60,6 +60,7 @@ class Task:
     """One kind of job.
 
     name      in the catalog and for `Draft.task`
+    short     the same in a few letters, as the models' names have it; empty: it has a command of its own
     stored    its `kind` in rows and in the metadata of an MP4
     title     what it is, for people
     inputs    in the order in which the page asks for them
@@ -71,6 +72,7 @@ class Task:
     """
 
     name: str
+    short: str
     stored: str
     title: str
     inputs: tuple[Input, ...]
@@ -79,6 +81,11 @@ class Task:
     shape: str
     untitled: str
     stem: str
+
+    @property
+    def pictures(self) -> frozenset[str]:
+        """Names of the pictures that it needs."""
+        return frozenset(entry.name for entry in self.inputs if entry.kind == "picture" and entry.required)
 
     def input(self, name: str) -> Input | None:
         return next((entry for entry in self.inputs if entry.name == name), None)
@@ -109,6 +116,17 @@ PICTURE = Input(
     file="input.png",
     help="the picture to start from",
     lacking="no picture yet",
+)
+END = Input(
+    name="end_image",
+    kind="picture",
+    required=True,
+    missing="choose the picture that the clip ends at",
+    label="Ends at",
+    part="end",
+    file="end.png",
+    help="the picture to end at, cropped like the first one; the same one twice gives a loop",
+    using="ends at the second picture",
 )
 PROMPT = Input(
     name="prompt",
@@ -157,6 +175,7 @@ TASKS = {
     for task in (
         Task(
             name="image-to-video",
+            short="i2v",
             stored="generate",
             title="image to video",
             inputs=(PICTURE, PROMPT, VOICE),
@@ -167,7 +186,32 @@ TASKS = {
             stem="clip",
         ),
         Task(
+            name="first-last-frame",
+            short="flf2v",
+            stored="first-last-frame",
+            title="first and last frame",
+            inputs=(PICTURE, END, PROMPT, VOICE),
+            stages=STAGES,
+            samples=True,
+            shape="image",
+            untitled="A clip without its prompt",
+            stem="clip",
+        ),
+        Task(
+            name="text-to-video",
+            short="t2v",
+            stored="text-to-video",
+            title="text to video",
+            inputs=(PROMPT, VOICE),
+            stages=STAGES,
+            samples=True,
+            shape="",
+            untitled="A clip without its prompt",
+            stem="clip",
+        ),
+        Task(
             name="lip-sync",
+            short="",
             stored="lipsync",
             title="speech for a clip",
             inputs=(SPEECH, CLIP),
@@ -194,13 +238,17 @@ def offered(tasks: Iterable[Task]) -> tuple[Input, ...]:
 
 
 def fitting(names: Sequence[str], given: Collection[str]) -> Task:
-    """Of these tasks the first that takes all that is given and needs no more; where none does, the first."""
+    """Of these tasks the first that takes all that is given and needs no more; where none does, the first that takes
+    it, whose other inputs are then asked for, and where none takes it, the first."""
     tasks = [TASKS[name] for name in names]
-    for task in tasks:
-        needed = {entry.name for entry in task.inputs if entry.required}
-        if needed <= set(given) <= {entry.name for entry in task.inputs}:
-            return task
-    return tasks[0]
+    taking = [task for task in tasks if set(given) <= {entry.name for entry in task.inputs}]
+    whole = [task for task in taking if {entry.name for entry in task.inputs if entry.required} <= set(given)]
+    return (whole or taking or tasks)[0]
+
+
+def find_task(name: str) -> Task | None:
+    """By its name, or by the few letters that stand for it."""
+    return TASKS.get(name) or next((task for task in TASKS.values() if name and name == task.short), None)
 
 
 FORM = offered(task for task in TASKS.values() if task.samples)  # what the form asks for, whatever the model

@@ -8,7 +8,9 @@ from PIL import Image
 
 from wan_ui.errors import UserError
 from wan_ui.queue.intake import MAX_SEED, Draft, resolve
+from wan_ui.recipes import NEGATIVE
 from wan_ui.request import Request
+from wan_ui.settings import Settings
 from wan_ui.stored import read_request
 
 
@@ -103,10 +105,12 @@ def test_bad_values_are_refused_by_field(draft, scripted_settings, tmp_path, cha
 
 
 def test_what_a_task_does_not_take_is_refused(draft, scripted_settings, tmp_path):
-    with pytest.raises(UserError, match="image to video takes none; leave it out") as caught:
+    with pytest.raises(
+        UserError, match=r"video: scripted takes none, it does image to video \(i2v\); leave it out$"
+    ) as caught:
         resolve(changed(draft, video="a.mp4"), scripted_settings, tmp_path / "job")
     assert caught.value.field == "video" and not (tmp_path / "job").exists()
-    with pytest.raises(UserError, match="'fly' is not known; choose one of image-to-video, lip-sync"):
+    with pytest.raises(UserError, match="'fly' is not known; choose one of image-to-video"):
         resolve(replace(draft, task="fly"), scripted_settings, tmp_path / "job")
 
 
@@ -114,3 +118,89 @@ def test_missing_model_files_are_said_before_a_job_is_made(draft, scripted_setti
     (tmp_path / "scripted-model" / "Wan2.1_VAE.pth").unlink()
     with pytest.raises(UserError, match=r"1 of \d+ files missing"):
         resolve(draft, scripted_settings, tmp_path)
+
+
+@pytest.fixture
+def anything_runs(monkeypatch):
+    monkeypatch.setattr("wan_ui.files.places.availability", lambda *_: "")
+
+
+def sampled(draft, tmp_path, model, scheme, **changes):
+    wanted = replace(draft, model=model, scheme=scheme, **changes)
+    return resolve(wanted, Settings(outputs=tmp_path / "outputs"), tmp_path / "job").sampling
+
+
+def test_each_way_of_sampling_has_its_defaults(draft, tmp_path, anything_runs):
+    made = sampled(draft, tmp_path, "i2v-a14b", "gguf-Q4_K_M")
+    assert (made.motion, made.steps, made.guidance, made.negative, made.solver) == ("fast", 4, (1, 1), "", "euler")
+    made = sampled(draft, tmp_path, "i2v-a14b", "gguf-Q4_K_M", motion="more")
+    assert (made.motion, made.steps, made.guidance, made.negative) == ("more", 6, (3.5, 1), NEGATIVE)
+    made = sampled(draft, tmp_path, "i2v-a14b", "gguf-Q4_K_M", motion="full")
+    assert (made.steps, made.guidance, made.shift, made.solver, made.cache) == (40, (3.5, 3.5), 5, "unipc", "off")
+    made = sampled(draft, tmp_path, "ti2v-5b-full", "")
+    assert (made.motion, made.steps, made.guidance, made.fps) == ("full", 50, (5,), 24) and made.negative == NEGATIVE
+
+
+def test_what_is_said_of_sampling_is_taken(draft, tmp_path, anything_runs):
+    said = {"motion": "full", "guidance": "4, 3", "shift": 12, "solver": "dpm++", "cache": "magcache", "steps": 50}
+    made = sampled(draft, tmp_path, "i2v-a14b", "gguf-Q4_K_M", **said, negative=" blurred,\n grey ")
+    assert (made.guidance, made.shift, made.solver, made.cache) == ((4, 3), 12, "dpm++", "magcache")
+    assert (made.negative, made.steps) == ("blurred, grey", 50)
+    assert sampled(draft, tmp_path, "i2v-a14b", "gguf-Q4_K_M", motion="full", negative="").negative == ""
+    assert sampled(draft, tmp_path, "ti2v-5b-full", "", guidance=1).negative == "", "no pass would read it"
+    more = sampled(draft, tmp_path, "i2v-a14b", "gguf-Q4_K_M", motion="more", guidance=[5])
+    assert more.guidance == (5, 1), "of the first steps alone"
+
+
+@pytest.mark.parametrize(
+    "scheme, change, field, words",
+    [
+        ("fp8", {"motion": "full"}, "motion", "hold the distilled i2v-a14b alone; choose fp8-base, gguf-Q4_K_M"),
+        ("fp8", {"motion": "slow"}, "motion", "is not known; choose one of fast, more, full"),
+        ("fp8", {"guidance": 3.5}, "guidance", "i2v-a14b with fp8 is distilled to run without it"),
+        ("gguf-Q4_K_M", {"guidance": 3.5}, "guidance", "--motion full samples it so"),
+        ("gguf-Q4_K_M", {"negative": "blurred"}, "negative", "without guidance it changes nothing"),
+        ("gguf-Q4_K_M", {"shift": 3}, "shift", "distilled for a shift of 5, not 3"),
+        ("gguf-Q4_K_M", {"solver": "unipc"}, "solver", "distilled steps are taken by Euler alone"),
+        ("gguf-Q4_K_M", {"cache": "magcache"}, "cache", "4 distilled steps differ too much"),
+        (
+            "gguf-Q4_K_M",
+            {"motion": "full", "cache": "teacache"},
+            "cache",
+            "no numbers for teacache have been published",
+        ),
+        ("gguf-Q4_K_M", {"motion": "full", "steps": 51}, "steps", r"1 to 50 steps \(Full\), not 51"),
+        ("gguf-Q4_K_M", {"motion": "more", "steps": 2}, "steps", r"3 to 12 steps \(More motion\), not 2"),
+        ("gguf-Q4_K_M", {"motion": "full", "guidance": "3,4,5"}, "guidance", "3 numbers were given; this model takes"),
+        ("gguf-Q4_K_M", {"motion": "full", "guidance": 0.5}, "guidance", "'0.5' is not a number from 1 to 20"),
+        ("gguf-Q4_K_M", {"motion": "full", "guidance": "nan"}, "guidance", "'nan' is not a number from 1 to 20"),
+        ("gguf-Q4_K_M", {"motion": "full", "guidance": True}, "guidance", "'True' is not a number"),
+        ("gguf-Q4_K_M", {"motion": "full", "guidance": {"a": 1}}, "guidance", "is not a number"),
+        ("gguf-Q4_K_M", {"motion": "full", "shift": "far"}, "shift", "'far' is not a number from 1 to 20"),
+        ("gguf-Q4_K_M", {"motion": "full", "solver": "ddim"}, "solver", "choose one of unipc, dpm"),
+        ("gguf-Q4_K_M", {"motion": "full", "negative": "x" * 3000}, "negative", "3,000 characters; the limit is 2,000"),
+        ("gguf-Q4_K_M", {"motion": "full", "negative": 7}, "negative", "7 is not text"),
+        ("gguf-Q4_K_M", {"motion": ["full"]}, "motion", "is not text"),
+    ],
+)
+def test_bad_sampling_is_refused_by_field(draft, tmp_path, anything_runs, scheme, change, field, words):
+    with pytest.raises(UserError, match=words) as caught:
+        sampled(draft, tmp_path, "i2v-a14b", scheme, **change)
+    assert caught.value.field == field
+
+
+def test_a_model_that_is_not_distilled_is_sampled_in_full(draft, tmp_path, anything_runs):
+    with pytest.raises(UserError, match="ti2v-5b-full with gguf-Q8_0 is not distilled: it is sampled in full"):
+        sampled(draft, tmp_path, "ti2v-5b-full", "", motion="fast")
+    with pytest.raises(UserError, match="2 numbers were given; this model takes one number"):
+        sampled(draft, tmp_path, "ti2v-5b-full", "", guidance="3,4")
+
+
+def test_sampling_survives_the_table(draft, tmp_path, anything_runs):
+    wanted = replace(draft, model="i2v-a14b", scheme="gguf-Q4_K_M", motion="full", guidance="4,3", cache="magcache")
+    request = resolve(wanted, Settings(outputs=tmp_path / "outputs"), tmp_path / "job")
+    assert Request.from_dict(json.loads(json.dumps(request.to_dict()))) == request
+    assert read_request(json.dumps(request.to_dict())) == (request, ())
+    spoilt = request.to_dict() | {"guidance": [3.5, "high"], "shift": -1, "motion": 5}
+    read, skipped = read_request(json.dumps(spoilt))
+    assert read.sampling.guidance == () and set(skipped) == {"guidance", "shift", "motion"}

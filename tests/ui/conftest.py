@@ -282,7 +282,7 @@ def shoot(page: Page, name: str, full: bool = False) -> None:
 def generate(page: Page, picture: Path, prompt: str) -> None:
     """Choose a picture, write the prompt, press Generate."""
     page.set_input_files("#picture input[type=file]", picture)
-    page.locator("#crop img").wait_for()
+    page.locator("#picture-crop img").wait_for()
     page.fill("#prompt textarea", prompt)
     page.click("#generate")
 

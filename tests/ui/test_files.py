@@ -63,9 +63,9 @@ def test_pictures(page: Page):
     for number, (act, place, kind, type) in enumerate(steps):
         bring(page, act, place, f"photo.{kind}", scene(kind, number % 2), type)
         expect(page.locator("#picture-note")).to_contain_text("192 × 320" if number % 2 else "320 × 192")
-        expect(page.locator("#crop img")).to_have_js_property("complete", True)
+        expect(page.locator("#picture-crop img")).to_have_js_property("complete", True)
     page.locator("#picture").get_by_label("Paste from clipboard").click()
-    expect(page.locator("#crop img")).to_have_count(0)
+    expect(page.locator("#picture-crop img")).to_have_count(0)
     bring(page, "drop", "#picture", "photo.jp2", scene("jpeg2000", True))
     expect(page.locator("#picture-note")).to_contain_text("192 × 320")
     page.locator("#picture .upload-container input[type=file]").evaluate("input => input.click()")

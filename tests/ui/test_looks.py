@@ -48,7 +48,7 @@ def test_no_serious_fault_for_axe(open_page, gallery_app, picture, size, dark):
     wait_for_playing(page)
     page.get_by_role("button", name="Models").click()
     page.set_input_files("#picture input[type=file]", picture)
-    page.locator("#crop img").wait_for()
+    page.locator("#picture-crop img").wait_for()
     page.locator("#history .w-tile.failed").scroll_into_view_if_needed()
     assert faults(page) == []
     page.evaluate("window.scrollTo(0, 0)")
@@ -90,7 +90,7 @@ def test_what_an_action_makes_comes_into_view(open_page, gallery_app, picture):
         page = open_page(gallery_app.url, *size)
         wait_for_playing(page)
         page.set_input_files("#picture input[type=file]", picture)
-        page.locator("#crop img").wait_for()
+        page.locator("#picture-crop img").wait_for()
         page.click("#generate")
         seen("#message [role=alert]", "#generate")
         page.fill("#prompt textarea", "in view")

@@ -30,7 +30,7 @@ def qa_app(scripted, chromium, picture, tmp_path_factory):
     page = chromium.new_context().new_page()
     page.goto(app.url, wait_until="domcontentloaded")
     page.set_input_files("#picture input[type=file]", picture)
-    page.locator("#crop img").wait_for()
+    page.locator("#picture-crop img").wait_for()
     for seed in (1, 9):
         page.fill("#prompt textarea", "slowly zoom in")
         page.fill("#seed input", str(seed))

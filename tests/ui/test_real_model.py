@@ -65,7 +65,7 @@ def test_a_lora_changes_the_clip_by_its_strength_and_goes_without_a_trace(open_p
     page.get_by_role("radio", name="17 · 1.1 s").check()
     page.fill("#seed input", "5")
     page.set_input_files("#picture input[type=file]", picture)
-    page.locator("#crop img").wait_for()
+    page.locator("#picture-crop img").wait_for()
     page.fill("#prompt textarea", "pan left")
     page.locator("#steps input[type=number]").fill("2")
 

@@ -58,7 +58,7 @@ def clip_of(app, page: Page):
 def test_the_face_is_looked_for_before_anything_is_made(open_page, speech_app, picture, voice, silence):
     page = open_page(speech_app.url)
     page.set_input_files("#picture input[type=file]", picture)
-    page.locator("#crop img").wait_for()
+    page.locator("#picture-crop img").wait_for()
     expect(page.locator("#voice-note p")).to_have_count(0)
     speak(page, voice)
     expect(page.locator("#voice-note [role=alert]")).to_contain_text("No face was found")
@@ -117,11 +117,11 @@ def test_a_clip_that_speaks_and_speech_for_a_clip_that_is_there(open_page, speec
     # Settings of speech that was added are those of its clip, the picture as well.
     page.get_by_role("radio", name="33 · 2.1 s").check()
     page.get_by_role("button", name="Remove Image").click()
-    expect(page.locator("#crop img")).to_have_count(0)
+    expect(page.locator("#picture-crop img")).to_have_count(0)
     page.locator("#history .w-tile").nth(1).click()
     expect(page.locator(".w-prompt")).to_have_text("a silent one")
     page.get_by_role("button", name="Load settings", exact=True).click()
-    page.locator("#crop img").wait_for()
+    page.locator("#picture-crop img").wait_for()
     expect(page.get_by_role("radio", name="17 · 1.1 s")).to_be_checked()
 
 

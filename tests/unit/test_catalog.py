@@ -14,7 +14,7 @@ def catalog():
 
 
 def test_the_models_and_schemes_that_are_promised(catalog):
-    assert list(catalog) == ["wan-tiny", "i2v-a14b", "ti2v-5b"]
+    assert list(catalog) == ["wan-tiny", "i2v-a14b", "ti2v-5b", "ti2v-5b-full"]
     assert list(catalog["wan-tiny"].schemes) == ["bf16", "fp8", "gguf-Q8_0", "gguf-Q5_0", "gguf-Q4_0"]
     assert catalog["wan-tiny"].embedded and not catalog["i2v-a14b"].embedded
     for model in catalog.values():
@@ -40,8 +40,22 @@ def test_every_download_is_known(catalog):
 def test_base_model_files_carry_the_distill_pair(catalog):
     for model in catalog.values():
         for scheme in model.schemes.values():
-            assert scheme.distilled or (scheme.lora_high and scheme.lora_low)
-            assert scheme.distilled is ("QuantStack" not in scheme.high)
+            pair = bool(scheme.lora_high and scheme.lora_low)
+            assert scheme.distilled or pair or model.motions(scheme) == ("full",)
+            assert scheme.distilled is not any(base in scheme.high for base in ("QuantStack", "Comfy-Org"))
+            assert model.motions(scheme) == (("fast", "more", "full") if pair else model.motions(scheme)[:1])
+
+
+def test_each_way_of_sampling_has_the_official_defaults(catalog):
+    """wan/configs/wan_i2v_A14B.py and wan_ti2v_5B.py; guidance there is low noise first."""
+    assert set(catalog["wan-tiny"].recipes) == {"fast"} and not catalog["wan-tiny"].recipes["fast"].guided
+    full = catalog["i2v-a14b"].recipes["full"]
+    assert (full.default_steps, full.steps[1], full.shift, full.guidance) == (40, 50, 5.0, (3.5, 3.5))
+    assert full.solver == "unipc" and not full.fixed and catalog["i2v-a14b"].boundary == 0.9
+    trained = catalog["ti2v-5b-full"]
+    recipe = trained.recipe(trained.scheme(""))
+    assert (recipe.default_steps, recipe.shift, recipe.guidance, recipe.solver) == (50, 5.0, (5.0,), "unipc")
+    assert (trained.fps, trained.default_frames) == (24, 121) and set(trained.sizes) == {(1280, 704), (704, 1280)}
 
 
 @pytest.mark.parametrize(
@@ -73,11 +87,18 @@ def test_sizes_are_parsed():
         ('"256x256", ', '"250x250", ', "wan-tiny: sizes"),
         ("shift = 5.0", "shfit = 5.0", "shfit"),
         ("boundary = 0.9", "boundary = 0.9\nfps = 17", "wan-tiny: rates are whole numbers"),
-        ('family = "a14b"', 'family = "14b"', r"\[wan-tiny\]: family '14b' is not known; choose one of a14b, 5b"),
+        (
+            'family = "a14b"',
+            'family = "14b"',
+            r"\[wan-tiny\]: family '14b' is not known; choose .* t2v-a14b, 5b",
+        ),
         ('family = "a14b"', "", r"\[wan-tiny\]: family '' is not known"),
         ("[wan-tiny]", "[wan-tiny", "catalog"),
+        ("[i2v-a14b.full]", "[i2v-a14b.other]", "unknown key 'other'"),
+        ("guidance = [3.5, 3.5]", "guidance = [3.5]", "full: guidance is a list of 2, one for each expert"),
+        ('solver = "unipc"', 'solver = "unpic"', "full: solver is one of unipc"),
         ('lora_low = "', 'lora_later = "', "lora_later"),
-        ('lora_low = "lightx2v/', '# "lightx2v/', "gguf-Q4_K_M is not distilled and names no distill LoRA"),
+        ('lora_low = "lightx2v/', '# "lightx2v/', "fp8-base names one distill LoRA of a pair"),
         (
             'revision = "206a',
             'revision = "206',
@@ -112,5 +133,6 @@ def test_float32_files_take_half_of_their_bytes(catalog):
 
 
 def test_frames_per_second_are_those_that_the_model_was_made_for(catalog):
-    assert {name: model.fps for name, model in catalog.items()} == {"wan-tiny": 16, "i2v-a14b": 16, "ti2v-5b": 24}
+    rates = {"wan-tiny": 16, "i2v-a14b": 16, "ti2v-5b": 24, "ti2v-5b-full": 24}
+    assert {name: model.fps for name, model in catalog.items()} == rates
     assert all(model.fps in model.rates and len(model.rates) > 1 for model in catalog.values())

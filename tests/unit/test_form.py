@@ -1,5 +1,9 @@
 """What the page's form keeps over a reload, and when a complaint is over."""
 
+import re
+
+from PIL import Image
+
 from wan_ui.catalog import load_catalog
 from wan_ui.errors import UserError
 from wan_ui.queue.pipeline import PIPELINE
@@ -61,13 +65,28 @@ def test_a_full_queue_is_no_complaint_any_more_when_there_is_room(monkeypatch):
 
 def test_why_a_picture_was_refused_stays_however_often_its_removal_is_told(monkeypatch, tmp_path):
     monkeypatch.setattr(PIPELINE, "settings", Settings(), raising=False)
-    monkeypatch.setattr(changing, "uploaded", lambda value: value["path"])
+    monkeypatch.setattr(changing, "uploaded", lambda value, field="": value["path"])
     bad, view = tmp_path / "bad.png", View()
     bad.write_bytes(b"not a picture")
     answer = changing.show_crop(view, {"path": str(bad)}, "auto", "wan-tiny")
     assert "bad.png is not a picture" in answer["picture_note"] and answer["picture"] is None
     for _ in range(3):
-        assert changing.show_crop(view, None, "auto", "wan-tiny") == {"crop": ""}
+        assert changing.show_crop(view, None, "auto", "wan-tiny") == {"picture_crop": ""}
     good = {"path": str(ROOT / "assets" / "examples" / "cat.jpg")}
     assert "Used at" in changing.show_crop(view, good, "auto", "wan-tiny")["picture_note"]
-    assert changing.show_crop(view, None, "auto", "wan-tiny") == {"crop": "", "picture_note": ""}
+    assert changing.show_crop(view, None, "auto", "wan-tiny") == {"picture_crop": "", "picture_note": ""}
+
+
+def test_the_end_picture_is_cropped_to_the_shape_of_the_first(monkeypatch, tmp_path):
+    monkeypatch.setattr(PIPELINE, "settings", Settings(), raising=False)
+    monkeypatch.setattr(changing, "uploaded", lambda value, field="": value["path"])
+    view, tall = View(), tmp_path / "tall.png"
+    Image.new("RGB", (400, 800)).save(tall)
+    wide, tall = {"path": str(ROOT / "assets" / "examples" / "cat.jpg")}, {"path": str(tall)}
+    used = re.search(r"Used at \d+ × \d+", changing.show_crop(view, wide, "auto", "i2v-a14b")["picture_note"])
+    answer = changing.show_end_crop(view, wide, "auto", "i2v-a14b", tall)
+    assert f"{used[0]}; the dimmed edges are cut off" in answer["end_note"] and "<img" in answer["end_crop"]
+    assert "720 × 1280" in changing.show_end_crop(view, None, "auto", "i2v-a14b", tall)["end_note"], "its own"
+    (tmp_path / "bad.png").write_bytes(b"not a picture")
+    answer = changing.show_end_crop(view, wide, "auto", "i2v-a14b", {"path": str(tmp_path / "bad.png")})
+    assert answer["end"] is None and "bad.png is not a picture" in answer["end_note"]

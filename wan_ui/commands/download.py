@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
     for repo in dict.fromkeys(item.repo for item in items):
         revision = model.revision(repo)
         print(f"{'revision':>11}  {revision}{' (no commit is pinned)' if revision == 'main' else ''}  {repo}")
-    if not scheme.distilled:
+    if scheme.distill_loras:
         print(
             f"{'note':>11}  the files hold the base model; the distill LoRA pair is loaded with them, on both experts"
         )

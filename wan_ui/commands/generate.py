@@ -11,16 +11,20 @@ from pathlib import Path
 
 from wan_ui.catalog import find_model, load_catalog
 from wan_ui.commands.job import run_job
-from wan_ui.commands.options import add_inputs, add_lora_option, add_model_options, draft, seed
+from wan_ui.commands.options import add_inputs, add_lora_option, add_model_options, draft, seed, task
 from wan_ui.lipsync.choice import shortcoming
 from wan_ui.queue.speech_intake import look_for_face, voice_trouble
 from wan_ui.settings import settings
-from wan_ui.tasks import FORM
+from wan_ui.tasks import FORM, TASKS
 
 
 def add(commands) -> None:
     parser = commands.add_parser("generate", help="make one clip")
     add_inputs(parser, FORM)
+    kinds = ", ".join(f"{kind.short}: {kind.title}" for kind in TASKS.values() if kind.short)
+    parser.add_argument(
+        "--task", type=task, default="", help=f"{kinds} (default: what fits the model and what is given)"
+    )
     parser.add_argument("--out", required=True, metavar="FILE.mp4", type=Path)
     add_model_options(parser)
     add_lora_option(parser)
@@ -41,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
         elif args.image:
             usable, words = look_for_face(args.image, args.size, model)
             print(f"speech: {words}{'' if usable else '; the clip may stay silent'}", file=sys.stderr)
-    job = run_job(draft(args, seed=args.seed), args.out, quiet=args.json)
+    job = run_job(draft(args, seed=args.seed, task=args.task), args.out, quiet=args.json)
     result = job.result
     summary = {
         "out": str(args.out),

@@ -8,10 +8,11 @@ from wan_ui.catalog import parse_size
 from wan_ui.errors import UserError
 from wan_ui.loras.choice import read_spec
 from wan_ui.queue.intake import MAX_SEED, Draft
+from wan_ui.recipes import CACHES, MOTIONS, SOLVERS, read_shift
 from wan_ui.request import LoraSpec
 from wan_ui.rules import Rule
 from wan_ui.settings import ENGINES, RULES
-from wan_ui.tasks import FORM, Input
+from wan_ui.tasks import FORM, TASKS, Input
 
 
 def by(rule: Rule) -> Callable:
@@ -34,6 +35,18 @@ def engine(value: str) -> str:
     return value and by(rules.one_of(*ENGINES))(value)  # argparse reads the default "" as well
 
 
+def any_of(names: Iterable[str]) -> Callable:
+    """Of these, or nothing: argparse reads the default "" as well."""
+    return lambda value: value and by(rules.one_of(*names))(value)
+
+
+def shift(value: str) -> float:
+    try:
+        return read_shift(value)
+    except UserError as error:
+        raise argparse.ArgumentTypeError(str(error).removeprefix("shift: ")) from None
+
+
 def size(value: str) -> str:
     """WxH, or auto. Which sizes there are depends on the model."""
     if value != "auto":
@@ -46,8 +59,17 @@ def size(value: str) -> str:
     return value
 
 
+# What `add_model_options` adds, by the names of a Draft.
+MODEL_OPTIONS = (
+    *("model", "scheme", "engine", "size", "frames", "steps", "fps", "draft"),
+    *("motion", "negative", "guidance", "shift", "solver", "cache"),
+)
 positive = by(rules.whole(1))
 seed = by(rules.whole(-1, MAX_SEED, f"a whole number from 0 to {MAX_SEED}, or -1 to draw one"))
+
+
+def task(value: str) -> str:
+    return value and by(rules.one_of(*(task.short for task in TASKS.values() if task.short)))(value)
 
 
 def add_model_options(command: argparse.ArgumentParser) -> None:
@@ -59,6 +81,18 @@ def add_model_options(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument("--frames", type=positive, metavar="N")
     command.add_argument("--steps", type=positive, metavar="N", help="denoise steps (default: the model's)")
+    command.add_argument("--motion", default="", type=any_of(MOTIONS), help=f"{' | '.join(MOTIONS)}: how it is sampled")
+    command.add_argument(
+        "--negative", metavar="TEXT", help="what the clip is to be pushed away from (default: the official text)"
+    )
+    command.add_argument(
+        "--guidance", metavar="A[,B]", help="how strongly the prompt counts, 1 to 20: of the high, the low-noise expert"
+    )
+    command.add_argument("--shift", type=shift, metavar="X", help="1 to 20: how long the steps stay at high noise")
+    command.add_argument("--solver", default="", type=any_of(SOLVERS), help=f"{' | '.join(SOLVERS)}")
+    command.add_argument(
+        "--cache", default="", type=any_of(CACHES), help=f"{' | '.join(CACHES)}: leave out what hardly changes a step"
+    )
     command.add_argument(
         "--fps", type=positive, metavar="N", help="frames per second of the clip (default: what the model was made for)"
     )
@@ -99,7 +133,5 @@ def lora_spec(text: str) -> LoraSpec:
 def draft(args: argparse.Namespace, **more) -> Draft:
     """Of the options of `add_model_options` and `add_lora_option`, and of the inputs that the command has."""
     inputs = {entry.name: getattr(args, entry.name, "") for entry in FORM}
-    settings = {
-        name: getattr(args, name) for name in ("model", "scheme", "engine", "size", "frames", "steps", "fps", "draft")
-    }
+    settings = {name: getattr(args, name) for name in MODEL_OPTIONS}
     return Draft(inputs, loras=tuple(getattr(args, "lora", ())), lora_paths=True, **settings, **more)

@@ -10,11 +10,12 @@ import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
 from wan_ui import loras
-from wan_ui.catalog import Model, find_model, load_catalog, parse_size
+from wan_ui.catalog import Model, Scheme, find_model, load_catalog, parse_size
 from wan_ui.errors import UserError
 from wan_ui.files import places
 from wan_ui.media import sound
@@ -22,9 +23,10 @@ from wan_ui.media.images import fit, open_image
 from wan_ui.queue import words
 from wan_ui.queue.jobs import Job
 from wan_ui.queue.speech_intake import look_at_clip, take_audio, take_clip
+from wan_ui.recipes import MOTIONS, NEGATIVE, SOLVERS, read_guidance, read_shift
 from wan_ui.request import LoraSpec, Request, Sampling
 from wan_ui.settings import ENGINES, Settings
-from wan_ui.tasks import FILES, FORM, TASKS, Task, fitting
+from wan_ui.tasks import FILES, FORM, TASKS, Task, find_task, fitting
 from wan_ui.valid_text import valid_text
 
 MAX_SEED = 2**32 - 1
@@ -35,7 +37,9 @@ class Draft:
     """A request as typed. None and empty strings mean "choose for me"; seed -1 means a random one.
 
     inputs  name of an input -> text, or path of a file; which there are says the task
-    task    its name; empty: the first of the model's tasks that fits what is given
+    negative  None: the official text; empty: none
+    guidance  a number, two, or a text of them: see recipes.read_guidance
+    task    its name, or its few letters; empty: the first of the model's tasks that fits what is given
     job     for a task that changes a clip: the entry of the history whose clip is meant
     draft   a quick clip that is less exact, where the engine can
     lora_paths  the command line may name any LoRA file; the page only those in the folder
@@ -53,6 +57,12 @@ class Draft:
     seed: int = -1
     draft: bool = False
     loras: tuple[LoraSpec, ...] = ()
+    motion: str = ""
+    negative: str | None = None
+    guidance: object = None
+    shift: float | None = None
+    solver: str = ""
+    cache: str = ""
     job: str = ""
     lora_paths: bool = False
 
@@ -71,21 +81,26 @@ def resolve(
         scheme=_text("scheme", draft.scheme),
         engine=_text("engine", draft.engine),
         size=_text("size", draft.size),
+        motion=_text("motion", draft.motion),
+        solver=_text("solver", draft.solver),
+        cache=_text("cache", draft.cache),
         inputs={name: _input(name, value) for name, value in draft.inputs.items() if value},
     )
-    if draft.task and draft.task not in TASKS:
-        raise UserError(f"task: {draft.task!r} is not known; choose one of {', '.join(TASKS)}", field="task")
-    if draft.task and not TASKS[draft.task].samples:
-        return _change(TASKS[draft.task], draft, settings, folder, source, clip)
-    return _sample(draft, settings, folder)
+    task = find_task(draft.task)
+    if draft.task and task is None:
+        known = ", ".join(f"{known.name} ({known.short})" if known.short else known.name for known in TASKS.values())
+        raise UserError(f"task: {draft.task!r} is not known; choose one of {known}", field="task")
+    if task is not None and not task.samples:
+        return _change(task, draft, settings, folder, source, clip)
+    return _sample(task, draft, settings, folder)
 
 
-def _sample(draft: Draft, settings: Settings, folder: Path) -> Request:
-    """A clip that a model makes."""
-    model = find_model(load_catalog(settings.catalog), draft.model or settings.model)
-    if draft.task and draft.task not in model.tasks:
-        raise UserError(f"task: {model.name} does {_list(model.tasks)}, not {draft.task}", field="task")
-    task = TASKS[draft.task] if draft.task else fitting(model.tasks, draft.inputs)
+def _sample(asked: Task | None, draft: Draft, settings: Settings, folder: Path) -> Request:
+    """A clip that a model makes. asked: its task, if it was named."""
+    catalog = load_catalog(settings.catalog)
+    model = find_model(catalog, draft.model or settings.model)
+    task = asked or fitting(model.tasks, draft.inputs)
+    _check_task(task, asked is not None, draft, model, catalog)
     scheme = model.scheme(draft.scheme)
     engine = draft.engine or settings.engine
     if engine not in ENGINES:
@@ -97,10 +112,7 @@ def _sample(draft: Draft, settings: Settings, folder: Path) -> Request:
     frames = _whole("frames", model.default_frames if draft.frames is None else draft.frames)
     if frames not in model.frames:
         raise UserError(f"frames: {model.name} makes {_list(model.frames)} frames, not {frames}", field="frames")
-    steps = _whole("steps", model.default_steps if draft.steps is None else draft.steps)
-    fewest, most = model.steps
-    if not fewest <= steps <= most:
-        raise UserError(f"steps: {model.name} takes {fewest} to {most} steps, not {steps}", field="steps")
+    how = _how(draft, model, scheme, settings.max_prompt)
     fps = _whole("fps", model.fps if draft.fps is None else draft.fps)
     if fps not in model.rates:
         raise UserError(f"fps: {model.name} plays at {_list(model.rates)} frames a second, not {fps}", field="fps")
@@ -122,15 +134,101 @@ def _sample(draft: Draft, settings: Settings, folder: Path) -> Request:
         model=model.name,
         scheme=scheme.name,
         engine=engine,
-        steps=steps,
         seed=seed,
         fps=fps,
         loras=chosen,
         given=reading.text if reading else "",
         understood=reading.words if reading else "",
         draft=quick,
+        **how,
     )
     return Request(task.name, inputs, width, height, frames, made, seconds)
+
+
+def _how(draft: Draft, model: Model, scheme: Scheme, longest: int) -> dict[str, Any]:
+    """Steps, motion, guidance and so on, as far as these weights leave a choice."""
+    motions = model.motions(scheme)
+    motion = draft.motion or motions[0]
+    if motion not in MOTIONS:
+        raise UserError(f"motion: {motion!r} is not known; choose one of {', '.join(MOTIONS)}", field="motion")
+    if motion not in motions:
+        raise UserError(f"motion: {_why_not(motion, model, scheme)}", field="motion")
+    recipe, with_these = model.recipe(scheme, motion), f"{model.name} with {scheme.name}"
+    steps = _whole("steps", recipe.default_steps if draft.steps is None else draft.steps)
+    fewest, most = recipe.steps
+    if not fewest <= steps <= most:
+        way = f" ({MOTIONS[motion].title})" if len(motions) > 1 else ""
+        raise UserError(f"steps: {model.name} takes {fewest} to {most} steps{way}, not {steps}", field="steps")
+    other = f"; --motion full samples it so with {scheme.name}" if "full" in motions else ""
+    guidance = recipe.guidance
+    if draft.guidance not in (None, "", ()):
+        wanted = read_guidance(draft.guidance, len(guidance))
+        if motion == "more":  # of the first steps alone
+            wanted = (wanted[0], *guidance[1:])
+        elif recipe.fixed and wanted != guidance:
+            raise UserError(f"guidance: {with_these} is distilled to run without it (1){other}", field="guidance")
+        guidance = wanted
+    shift = recipe.shift if draft.shift is None else read_shift(draft.shift)
+    if recipe.fixed and shift != recipe.shift:
+        said = f"{with_these} was distilled for a shift of {recipe.shift:g}, not {shift:g}{other}"
+        raise UserError(f"shift: {said}", field="shift")
+    solver = draft.solver or recipe.solver
+    if solver not in SOLVERS:
+        raise UserError(f"solver: {solver!r} is not known; choose one of {', '.join(SOLVERS)}", field="solver")
+    if recipe.fixed and solver != recipe.solver:
+        raise UserError(f"solver: distilled steps are taken by {SOLVERS[recipe.solver]} alone{other}", field="solver")
+    guided = any(scale > 1 for scale in guidance)
+    negative = "" if not guided else NEGATIVE if draft.negative is None else _line("negative", draft.negative, longest)
+    if draft.negative and not guided:
+        raise UserError(f"negative: without guidance it changes nothing; leave it out{other}", field="negative")
+    cache = draft.cache or "off"
+    offered = recipe.caches or ("off",)
+    if cache not in offered:
+        said = (
+            f"no numbers for {cache} have been published for {model.name}"
+            if not recipe.fixed
+            else (f"{steps} distilled steps differ too much from each other to leave one out")
+        )
+        raise UserError(f"cache: {said}; choose {_list(offered)}", field="cache")
+    return {
+        "steps": steps,
+        "motion": motion,
+        "negative": negative,
+        "guidance": guidance,
+        "shift": shift,
+        "solver": solver,
+        "cache": cache,
+    }
+
+
+def _why_not(motion: str, model: Model, scheme: Scheme) -> str:
+    """Why these weights cannot be sampled so, and which can."""
+    others = [name for name, other in model.schemes.items() if motion in model.motions(other)]
+    able = f"; choose {_list(others)}" if others else ""
+    if motion == "fast":
+        return f"{model.name} with {scheme.name} is not distilled: it is sampled in full{able}"
+    if scheme.distilled:
+        return f"the files of {scheme.name} hold the distilled {model.name} alone{able}"
+    return f"{model.name} with {scheme.name} has no distill LoRA to leave out{able}"
+
+
+def _check_task(task: Task, named: bool, draft: Draft, model: Model, catalog: dict[str, Model]) -> None:
+    """Raise UserError where the model does not do the task, or neither takes what is given: with what would."""
+    does = _list(f"{TASKS[name].title} ({TASKS[name].short})" for name in model.tasks)
+    if task.name not in model.tasks:
+        others = [other.name for other in catalog.values() if task.name in other.tasks]
+        hint = f"; {_list(others)} can do it" if others else ""
+        raise UserError(f"task: {model.name} does {does}, not {task.title} ({task.short}){hint}", field="task")
+    for name in (name for name in draft.inputs if task.input(name) is None):
+        own = [TASKS[other] for other in model.tasks if TASKS[other].input(name)]
+        if named and own:
+            wanted = _list(other.short for other in own)
+            words = f"{task.title} ({task.short}) takes none; leave it out, or choose the task {wanted}"
+        else:
+            others = [other.name for other in catalog.values() if any(TASKS[able].input(name) for able in other.tasks)]
+            hint = f", or choose a model that takes it: {_list(others)}" if others else ""
+            words = f"{model.name} takes none, it does {does}; leave it out{hint}"
+        raise UserError(f"{name}: {words}", field=name)
 
 
 def _change(
@@ -156,13 +254,19 @@ def _words(task: Task, draft: Draft, limit: int) -> dict[str, str]:
     """The task's texts, in one line each and no longer than `limit`."""
     found = {}
     for entry in (entry for entry in task.inputs if entry.kind == "text"):
-        text = " ".join(draft.inputs.get(entry.name, "").replace("\0", " ").split())
+        text = _line(entry.name, draft.inputs.get(entry.name, ""), limit)
         if entry.required and not text:
             raise UserError(f"{entry.name}: {entry.missing}", field=entry.name)
-        if len(text) > limit:
-            raise UserError(f"{entry.name}: {len(text):,} characters; the limit is {limit:,}", field=entry.name)
         found[entry.name] = text
     return found
+
+
+def _line(name: str, value: object, limit: int) -> str:
+    """A text in one line. Raises UserError where it is longer than `limit`."""
+    text = " ".join(_text(name, value).replace("\0", " ").split())
+    if len(text) > limit:
+        raise UserError(f"{name}: {len(text):,} characters; the limit is {limit:,}", field=name)
+    return text
 
 
 def _files(task: Task, draft: Draft, gone: str = "") -> dict[str, str]:

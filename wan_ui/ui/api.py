@@ -28,19 +28,23 @@ from wan_ui.ui.values import as_text
 
 RUNNING, WAITING = 0.3, 1.0  # seconds between looks at a job
 DESCRIPTION = (
-    "Make a clip from a picture and a prompt, and wait for it. Empty texts and null choose the default, seed -1 "
-    "draws a random one; loras: one FILE:STRENGTH:TARGET a line; audio: a voice that the face speaks; "
-    "draft: quicker and less exact, where the GPU has the means. Answers with "
-    "the video and its settings: job, seed, model, seconds per stage and more."
+    "Make a clip from a picture, a prompt or both, and wait for it. Empty texts and null choose the default, seed -1 "
+    "draws a random one; loras: one FILE:STRENGTH:TARGET a line; audio: a voice that the face speaks; end_image: the "
+    "picture that the clip ends at; task: i2v, flf2v or t2v, else what fits the model and what is given; guidance: A "
+    "or A,B for the two experts; negative: null is the official text, an empty one none; draft: quicker and less "
+    "exact, where the GPU has the means. Answers with the video and its settings: job, seed, model, seconds per "
+    "stage and more."
 )
 
 
-# What a call takes and what it means where it is left out, in the order of callers who send no names: what the usual
-# task requires, the settings, every other input, and what came later.
-REQUIRED = [entry.name for entry in DEFAULT.inputs if entry.required]
+# What a call takes and what it means where it is left out, in the order of callers who send no names: the inputs of the
+# usual task, with the settings between those that it requires and the others, and what came later.
+REQUIRED = {entry.name: "" if entry.kind == "text" else None for entry in DEFAULT.inputs if entry.required}
 SETTINGS = {"model": "", "scheme": "", "size": "auto", "frames": None, "steps": None, "seed": -1, "loras": ""}
-OPTIONAL = dict.fromkeys(entry.name for entry in FORM if entry.name not in REQUIRED)
-PARAMETERS = {**dict.fromkeys(REQUIRED, inspect.Parameter.empty), **SETTINGS, **OPTIONAL, "fps": None, "draft": False}
+OPTIONAL = {entry.name: None for entry in DEFAULT.inputs if not entry.required}
+SAMPLING = {"motion": "", "negative": None, "guidance": "", "shift": None, "solver": "", "cache": ""}
+LATER = {"fps": None, "draft": False, **SAMPLING, "end_image": None, "task": ""}
+PARAMETERS: dict[str, Any] = {**REQUIRED, **SETTINGS, **OPTIONAL, **LATER}
 SIGNATURE = inspect.Signature(
     [
         inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=value)
@@ -80,7 +84,7 @@ def _component(name: str, kind: str) -> Any:
         case "video":
             return gr.Video(None, label=name)
     default = PARAMETERS[name]
-    if kind == "text":
+    if kind == "text" or name == "negative":
         return gr.Textbox(label=name)
     if isinstance(default, bool):
         return gr.Checkbox(default, label=name)
@@ -105,6 +109,7 @@ async def generate(*sent: Any) -> tuple[str, dict[str, Any]]:
                 else as_text(given[entry.name], entry.name)
                 for entry in FORM
             },
+            task=as_text(given["task"], "task"),
             model=as_text(given["model"], "model"),
             scheme=as_text(given["scheme"], "scheme"),
             size=as_text(given["size"], "size", "auto"),
@@ -114,6 +119,7 @@ async def generate(*sent: Any) -> tuple[str, dict[str, Any]]:
             draft=given["draft"],
             seed=given["seed"],
             loras=_loras(given["loras"]),
+            **{name: given[name] for name in SAMPLING},
         )
         job_id = await asyncio.to_thread(PIPELINE.submit, draft, owner)
         while True:

@@ -9,10 +9,11 @@
   const endings = (names) => names.split(" ").map((name) => `.${name}`).join(",");
   const fields = [
     { part: "#picture-part", note: "#picture-note", type: "image/x-unknown", accept: `image/*,${endings(pictures)}` },
+    { part: "#end-part", note: "#end-note", type: "image/x-unknown", accept: `image/*,${endings(pictures)}` },
     { part: "#voice-part", note: "#voice-note", type: "audio/x-unknown", accept: `audio/*,video/*,${endings(sounds)}` },
     { part: "#history-part", note: "#from-video-message", type: "video/mp4", accept: "video/mp4,.mp4" },
   ];
-  const [picture, voice] = fields;
+  const [picture, , voice] = fields;
   const around = (element) => fields.find(({ part }) => element.closest?.(part));
   const find = ({ part }, what) => document.querySelector(`${part} ${what}`);
 
@@ -120,7 +121,7 @@
   // ---- not shown by this browser, though it may well be read by the server
 
   const shown = (event) => {
-    if (event.target.matches?.("#picture img, #voice audio")) {
+    if (event.target.matches?.(":is(#picture, #end) img, #voice audio")) {
       event.target.toggleAttribute("data-unshown", event.type === "error");
     }
   };

@@ -15,18 +15,21 @@ from pathlib import Path
 from typing import Any
 
 from wan_ui import loras
-from wan_ui.catalog import Model
+from wan_ui.catalog import Model, Scheme
 from wan_ui.errors import UserError
 from wan_ui.queue.pipeline import PIPELINE
+from wan_ui.recipes import MOTIONS, Recipe
 from wan_ui.settings import Settings
-from wan_ui.tasks import FORM, fitting
-from wan_ui.ui import lora_picker, models_panel
+from wan_ui.tasks import FORM, TASKS, fitting, offered
+from wan_ui.ui import lora_picker, models_panel, recipe_part
 from wan_ui.ui.markup import text
 from wan_ui.ui.session import for_visitor
 from wan_ui.ui.view import Complaint, View
 
 PARTS = {entry.part: entry for entry in FORM}
-FIELDS = (*PARTS, "size", "frames", "steps", "fps", "seed", "draft")  # model, scheme and loras: in the view
+RECIPE = ("motion", "negative", "guidance", "guidance_low", "shift", "solver", "cache")  # see recipe_part.py
+FIELDS = (*PARTS, "size", "frames", "steps", "fps", "seed", "draft", *RECIPE)  # model, scheme and loras: in the view
+TEXTS = {*PARTS, "size", "motion", "negative", "solver", "cache"}
 PLACES = ("message", "loras_message", "examples_message", "result_message")  # each beside the buttons it is about
 NO_MODEL = '<p class="w-note bad" role="alert">No model can run here yet; “Models” below says what is missing.</p>'
 NAMES = {entry.name: entry.part for entry in FORM}  # a UserError's field -> ours, where they differ
@@ -38,7 +41,7 @@ def read(sent: dict[str, Any]) -> dict[str, Any]:
 
 
 def _value(name: str, sent: Any) -> Any:
-    if name in PARTS or name == "size":
+    if name in TEXTS:
         value = _path(sent) if name in PARTS and PARTS[name].file else sent
         return value if isinstance(value, str) else None
     return sent if isinstance(sent, int | float) and abs(sent) < 2**53 else None
@@ -79,6 +82,21 @@ def model_of(view: View, catalog: dict[str, Model]) -> Model:
     return catalog.get(view.model) or next(iter(catalog.values()))
 
 
+def recipe_of(view: View, model: Model) -> tuple[str, Recipe]:
+    """The motion that is chosen, else the usual one, and how it is sampled with the weights that are chosen."""
+    scheme = scheme_of(view, model)
+    motions, chosen = model.motions(scheme), view.form.get("motion")
+    motion = chosen if chosen in motions else motions[0]
+    return motion, model.recipe(scheme, motion)
+
+
+def scheme_of(view: View, model: Model) -> Scheme:
+    try:
+        return model.scheme(view.scheme)
+    except UserError:  # of another model, or of none that can run here
+        return model.scheme("")
+
+
 # ---------------------------------------------------------------- what will be used
 
 
@@ -96,8 +114,11 @@ def using_html(view: View, model: Model) -> str:
     """The line above Generate: everything that the next clip is made with."""
     held = view.form
     size, seed, frames, steps, fps = (held.get(name) for name in ("size", "seed", "frames", "steps", "fps"))
-    given = {entry.name for entry in FORM if held.get(entry.part)}
-    task = fitting(model.tasks, given)
+    entries = offered(TASKS[name] for name in model.tasks)
+    given = {entry.name for entry in entries if held.get(entry.part)}
+    task = fitting(model.tasks, given | {entry.name for entry in entries if entry.kind == "text"})
+    motion, recipe = recipe_of(view, model)
+    several = len(model.motions(scheme_of(view, model))) > 1
     if size in (None, "auto"):
         size = "the picture’s shape" if task.shape else f"{model.sizes[0][0]}x{model.sizes[0][1]}"
     parts = [
@@ -105,7 +126,9 @@ def using_html(view: View, model: Model) -> str:
         size.replace("x", " × ") if size[0].isdigit() else size,
         f"{frames or model.default_frames:g} frames",
         *([f"{fps:g} a second"] if fps and fps != model.fps else []),
-        f"{steps or model.default_steps:g} steps",
+        f"{steps or recipe.default_steps:g} steps",
+        *([MOTIONS[motion].title] if several else []),
+        *recipe_part.words(held, motion, recipe),
         "random seed" if seed in (None, -1) else f"seed {seed:.0f}",
         *(["draft"] if held.get("draft") else []),
     ]

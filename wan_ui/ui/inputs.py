@@ -1,24 +1,24 @@
 """The left side: picture, prompt, settings, Generate. Building and the values that follow from a model."""
 
-import io
 from dataclasses import dataclass
 from typing import Any
 
 import gradio as gr
 from gradio.blocks import Block
 
-from wan_ui.catalog import Model, Scheme, parse_size
+from wan_ui.catalog import Model, Scheme
 from wan_ui.machine.engine_choice import choose_engine
-from wan_ui.media.images import crop_box, open_image, show_crop
 from wan_ui.queue.intake import MAX_SEED
 from wan_ui.queue.word_table import load_table
 from wan_ui.queue.words import Reading
 from wan_ui.settings import Settings
-from wan_ui.tasks import TASKS
+from wan_ui.tasks import TASKS, offered
 from wan_ui.ui.answers import Answer
 from wan_ui.ui.form import FIELDS, NO_MODEL
 from wan_ui.ui.lora_picker import LoraPicker, build_lora_picker
-from wan_ui.ui.markup import data_url, text
+from wan_ui.ui.markup import text
+from wan_ui.ui.picture import Picture, build_picture
+from wan_ui.ui.recipe_part import RecipePart, build_recipe_part
 from wan_ui.ui.voice import Voice, build_voice
 
 PROMPT_PLACEHOLDER = "What should happen? For example: slowly zoom in, sunset light"
@@ -34,10 +34,9 @@ watch('value', () => {
 
 @dataclass(frozen=True)
 class Inputs:
-    picture_part: gr.Column
-    picture: gr.Image
-    crop: gr.HTML
-    picture_note: gr.HTML
+    picture: Picture
+    picture_hint: gr.HTML
+    end: Picture
     prompt: gr.Textbox
     phrases: gr.HTML
     reading: gr.HTML
@@ -49,6 +48,7 @@ class Inputs:
     fps: gr.Radio
     seed: gr.Number
     draft: gr.Checkbox
+    recipe: RecipePart
     loras: LoraPicker
     voice: Voice
     message: gr.HTML
@@ -61,14 +61,20 @@ class Inputs:
 
     def held(self) -> list[gr.components.Component]:
         """The form's values, in the order of `form.FIELDS`."""
-        given = {"picture": self.picture, "prompt": self.prompt, "voice": self.voice.audio}
+        given: dict[str, gr.components.Component] = {
+            "picture": self.picture.image,
+            "end": self.end.image,
+            "voice": self.voice.audio,
+            **self.recipe.parts(),
+        }
         return [given[name] if name in given else getattr(self, name) for name in FIELDS]
 
     def of_model(self) -> dict[str, Block]:
         """What changes with the model, by the names of `model_updates`; and what LoRAs are chosen from."""
-        names = ("model", "prompt", "phrases", "scheme", "size", "frames", "steps", "fps", "draft")
-        boxes = {"picture_part": self.picture_part, "voice_part": self.voice.part}
-        return {**{name: getattr(self, name) for name in names}, **boxes, "lora_choices": self.loras.add}
+        names = ("model", "picture_hint", "prompt", "phrases", "scheme", "size", "frames", "steps", "fps", "draft")
+        boxes = {"picture_part": self.picture.part, "end_part": self.end.part, "voice_part": self.voice.part}
+        own = {name: getattr(self, name) for name in names}
+        return {**own, **self.recipe.parts(), **boxes, "lora_choices": self.loras.add}
 
 
 def build_inputs(
@@ -76,19 +82,21 @@ def build_inputs(
 ) -> Inputs:
     """`usable`: what can run here; only that can be selected."""
     model = catalog[chosen]
-    with gr.Column(elem_id="picture-part", visible=_takes(model, "picture")) as picture_part:
-        picture = gr.Image(
-            label="Picture",
-            type="filepath",
-            image_mode=None,
-            sources=["upload", "clipboard"],
-            buttons=[],
-            height=260,
-            placeholder="Drop a picture here, paste one, or click to choose",
-            elem_id="picture",
-        )
-        crop = gr.HTML("", elem_id="crop", apply_default_css=False)
-    picture_note = gr.HTML("", elem_id="picture-note", apply_default_css=False)
+    picture = build_picture(
+        "picture",
+        "Picture",
+        "Drop a picture here, paste one, or click to choose",
+        height=260,
+        visible=_takes(model, "picture"),
+    )
+    picture_hint = gr.HTML(picture_hint_html(model), elem_id="picture-hint", apply_default_css=False)
+    end = build_picture(
+        "end",
+        "Ends at",
+        "Ends at (optional): a second picture, or the same one for a loop",
+        height=110,
+        visible=_takes(model, "end"),
+    )
     prompt = gr.Textbox(
         label="Prompt", info=model.hint or None, placeholder=PROMPT_PLACEHOLDER, lines=3, max_lines=8, elem_id="prompt"
     )
@@ -130,9 +138,9 @@ def build_inputs(
     )
     with gr.Row(elem_classes="w-pair"):
         steps = gr.Slider(
-            *model.steps,
+            *model.recipe(model.scheme(scheme)).steps,
             label="Steps",
-            value=model.default_steps,
+            value=model.recipe(model.scheme(scheme)).default_steps,
             step=1,
             buttons=[],
             min_width=150,
@@ -147,6 +155,7 @@ def build_inputs(
             min_width=150,
             elem_id="seed",
         )
+    recipe = build_recipe_part(model, model.scheme(scheme))
     with gr.Accordion("Quick draft", open=False, elem_id="draft-part"):
         draft = gr.Checkbox(False, label="Draft", info=_draft_words(settings), elem_id="draft")
     loras = build_lora_picker(model, settings)
@@ -159,10 +168,9 @@ def build_inputs(
             cancel = gr.Button("Cancel", size="lg", scale=1, min_width=100, visible=False, elem_id="cancel")
     gr.HTML('<p class="w-quiet w-keys"><kbd>Ctrl</kbd> <kbd>Enter</kbd> generates as well</p>', apply_default_css=False)
     return Inputs(
-        picture_part,
         picture,
-        crop,
-        picture_note,
+        picture_hint,
+        end,
         prompt,
         phrases,
         reading,
@@ -174,6 +182,7 @@ def build_inputs(
         fps,
         seed,
         draft,
+        recipe,
         loras,
         voice,
         message,
@@ -193,18 +202,17 @@ def model_updates(
     *,
     size: str,
     frames: int,
-    steps: int,
     fps: int,
 ) -> Answer:
     """What this model offers, with these values."""
     return {
-        **{f"{part}_part": gr.update(visible=_takes(model, part)) for part in ("picture", "voice")},
+        **{f"{part}_part": gr.update(visible=_takes(model, part)) for part in ("picture", "end", "voice")},
+        "picture_hint": picture_hint_html(model),
         "prompt": gr.update(info=model.hint or None),
         "phrases": phrases_html(model),
         "scheme": gr.update(**scheme_choices(model, schemes, scheme)),
         "size": gr.update(choices=_sizes(model), value=size),
         "frames": gr.update(choices=lengths(model, fps), value=frames),
-        "steps": gr.update(minimum=model.steps[0], maximum=model.steps[1], value=steps),
         "fps": gr.update(choices=_rates(model), value=fps),
     }
 
@@ -223,6 +231,14 @@ def _draft_words(settings: Settings) -> str:
         "For trying things out: sooner there and less exact, by attention in 8 bits and a small decoder, as far as "
         "this GPU and the downloaded files have them. The clip is marked as a draft and says what was used."
     )
+
+
+def picture_hint_html(model: Model) -> str:
+    """Said where a model can do without a picture."""
+    picture = {entry.name: entry for entry in offered(TASKS[name] for name in model.tasks)}.get("image")
+    if picture is None or picture.required:
+        return ""
+    return '<p class="w-quiet">Optional: with a picture the clip starts at it, without one it is made of the words.</p>'
 
 
 def phrases_html(model: Model) -> str:
@@ -248,21 +264,6 @@ def reading_html(reading: Reading | None) -> str:
 
 def _chip(phrase: str) -> str:
     return f'<button type="button" class="w-chip" data-phrase="{text(phrase)}">{text(phrase)}</button>'
-
-
-def crop_preview(path: str, size: str, model: Model) -> tuple[str, str]:
-    """The picture with its crop marked, and a line about it. Raises UserError."""
-    image = open_image(path)
-    width, height = model.closest_size(*image.size) if size == "auto" else parse_size(size)
-    left, top, right, bottom = crop_box(image.size, (width, height))
-    kept = (right - left) * (bottom - top) / (image.width * image.height)
-    stored = io.BytesIO()
-    show_crop(image, width, height, longest=720).save(stored, "JPEG", quality=85)
-    source = data_url(stored.getvalue(), "image/jpeg")
-    cropped = "; the dimmed edges are cut off" if kept < 0.99 else ""
-    return f'<img src="{source}" alt="Your picture with the part that is used">', (
-        f'<p class="w-quiet">Used at {width} × {height}{cropped}.</p>'
-    )
 
 
 def _schemes(schemes: list[Scheme]) -> list[tuple[str, str]]:

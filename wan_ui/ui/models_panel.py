@@ -172,7 +172,9 @@ def _loading(status: ModelStatus) -> str:
 
 def _about(model: Model, scheme: Scheme, settings: Settings) -> str:
     words = []
-    if not scheme.distilled:
+    if not scheme.distilled and not scheme.distill_loras:
+        words.append("base model, sampled in full")
+    elif not scheme.distilled:
         pair = "LoRA attached" if model.family.single else "LoRA pair attached, one LoRA on each expert"
         words.append(f"base model with the distill {pair}")
     elif not model.embedded:

@@ -111,10 +111,16 @@ window.wanUi = (() => {
   let changing = 0, waits = null; // changes of LoRAs, which are not sent with the form, that are not answered yet
   let turn = 0;
 
-  // A list says that there was input whenever it closes. null: nothing else was chosen than when it was opened.
+  // A list says that there was input whenever it closes. null: nothing else was chosen than when it was opened. What it
+  // shows is read as it gets the focus: Gradio tells of that a while later, when something may be chosen already.
+  const field = (list) => find(`#${list} input`);
+  document.addEventListener("focusin", ({ target }) => {
+    for (const list of ["model", "scheme"]) if (target === field(list)) opened[list] = target.value;
+  });
   const chosen = (list, value) => {
-    if (value === opened[list]) return null;
-    opened[list] = value;
+    const shown = field(list).value;
+    if (shown === opened[list]) return null;
+    opened[list] = shown;
     return value;
   };
 
@@ -228,5 +234,5 @@ window.wanUi = (() => {
     if (list && list === document.activeElement && list.ariaExpanded !== "true") list.blur();
   }, true);
 
-  return { keep, returned, show, bring, asked, opened, chosen, adding, added: () => { added = null; settled(); }, changes, settled, stamp, answered };
+  return { keep, returned, show, bring, asked, chosen, adding, added: () => { added = null; settled(); }, changes, settled, stamp, answered };
 })();

@@ -83,11 +83,12 @@ def build_ui(settings: Settings) -> gr.Blocks:
             "browser": browser,
             "view": view,
         }
+        picture, end = inputs.picture, inputs.end
         # What handlers fill in: see form.py, also for `filled`.
         of_model = {**inputs.of_model(), "filled": inputs.filled, **observed}
         of_video = {"seed": inputs.seed, **of_model}
-        whole = {"picture": inputs.picture, "voice": inputs.voice.audio, **of_video}
-        picture_note, voice_note = {"picture_note": inputs.picture_note}, {"voice_note": inputs.voice.note}
+        whole = {"picture": picture.image, "end": end.image, "voice": inputs.voice.audio, **of_video}
+        voice_note = {"voice_note": inputs.voice.note}
 
         # Values arrive as the browser sent them and are checked by wan_ui.queue.intake; see handlers.
         plain: Options = {"api_visibility": "private", "preprocess": False, "show_progress": "hidden"}
@@ -112,9 +113,9 @@ def build_ui(settings: Settings) -> gr.Blocks:
         ]  # starts the timer
         connect(timer.tick, observe.look, [browser, view], observed, **once)
 
-        files_change = [inputs.picture.change, inputs.voice.audio.change]
+        files_change = [picture.image.change, end.image.change, inputs.voice.audio.change]
         form = [browser, view, inputs.model, inputs.scheme, *inputs.held(), inputs.turn]
-        sent = {**picture_note, **voice_note, **observed}
+        sent = {"picture_note": picture.note, "end_note": end.note, **voice_note, **observed}
         pressed = connect(inputs.generate.click, submit.submit, form, sent, js=stamp, **light)
         pressed.then(None, js="() => wanUi.answered()", **silent)
         connect(inputs.cancel.click, submit.cancel, [browser, view], observed, **light)
@@ -123,6 +124,9 @@ def build_ui(settings: Settings) -> gr.Blocks:
         fills.append(connect(samples.cards.select, submit.run_example, press, whole, js=stamp, **example))
         # Not `prompt.change`, which every key is.
         settings_change = [inputs.size.change, inputs.frames.change, inputs.steps.change, inputs.fps.change]
+        recipe = inputs.recipe
+        settings_change += [part.change for part in (recipe.guidance, recipe.guidance_low, recipe.shift)]
+        settings_change += [recipe.solver.change, recipe.cache.change, recipe.negative.blur]
         connect(
             on([*settings_change, inputs.seed.change, inputs.draft.change, *files_change, inputs.prompt.blur]),
             changing.remember,
@@ -134,17 +138,25 @@ def build_ui(settings: Settings) -> gr.Blocks:
 
         fps = [inputs.model, inputs.fps]
         connect(inputs.fps.change, changing.show_lengths, fps, {"frames": inputs.frames}, **latest)
+        of_crop = [view, picture.image, inputs.size, inputs.model]
         connect(
-            on([inputs.picture.change, inputs.size.change, inputs.model.change]),
+            on([picture.image.change, inputs.size.change, inputs.model.change]),
             changing.show_crop,
-            [view, inputs.picture, inputs.size, inputs.model],
-            {"picture": inputs.picture, "crop": inputs.crop, **picture_note},
+            of_crop,
+            {"picture": picture.image, "picture_crop": picture.crop, "picture_note": picture.note},
+            **latest,
+        )
+        connect(
+            on([end.image.change, picture.image.change, inputs.size.change, inputs.model.change]),
+            changing.show_end_crop,
+            [*of_crop, end.image],
+            {"end": end.image, "end_crop": end.crop, "end_note": end.note},
             **latest,
         )
         connect(
             on([*files_change, inputs.size.change, inputs.model.change, result.change]),
             changing.check_face,
-            [browser, view, inputs.voice.audio, inputs.picture, inputs.size, inputs.model],
+            [browser, view, inputs.voice.audio, picture.image, inputs.size, inputs.model],
             voice_note,
             **latest,
         )
@@ -159,14 +171,14 @@ def build_ui(settings: Settings) -> gr.Blocks:
         # either, which the keyboard does not fire. A list that is only opened and closed fires `input` as well:
         # page.js knows what it was when it was opened.
         added = {"lora_choices": inputs.loras.add, **observed}
-        for name, part in (("model", inputs.model), ("scheme", inputs.scheme)):
-            part.focus(None, part, js=f"(value) => {{ wanUi.opened.{name} = value; }}", queue=False, **silent)
         named = "(browser, view, name) => [browser, view, wanUi.chosen('model', name)]"
         by_name = [browser, view, inputs.model]
         fills.append(connect(inputs.model.input, choosing.choose_model, by_name, of_model, js=named, **in_order))
         named = "(browser, view, name, scheme) => [browser, view, name, wanUi.chosen('scheme', scheme)]"
         by_name = [browser, view, inputs.model, inputs.scheme]
         fills.append(connect(inputs.scheme.input, choosing.choose_scheme, by_name, of_model, js=named, **in_order))
+        by_motion = [browser, view, recipe.motion]
+        fills.append(connect(recipe.motion.input, choosing.choose_motion, by_motion, of_model, **in_order))
         adding = connect(
             inputs.loras.add.input,
             loras.add_lora,
@@ -205,7 +217,7 @@ def build_ui(settings: Settings) -> gr.Blocks:
         old = [browser, view, inputs.turn]
         fills.append(connect(result.restore, restore.restore, old, whole, js=stamp, **in_order))
         video = [browser, view, past.from_video]
-        told = {"from_video": past.message, **of_video}
+        told = {"from_video": past.message, **whole}
         fills.append(connect(past.from_video.upload, restore.restore_from_video, video, told, **in_order))
 
         for filling in fills:  # all of its values are drawn then

@@ -7,7 +7,8 @@ import gradio as gr
 from wan_ui.catalog import Model
 from wan_ui.queue.jobs import Job
 from wan_ui.queue.pipeline import PIPELINE
-from wan_ui.request import UNKNOWN
+from wan_ui.recipes import CACHES, MOTIONS, NEGATIVE, SOLVERS
+from wan_ui.request import UNKNOWN, Sampling
 from wan_ui.tasks import TASKS
 from wan_ui.ui.markup import STATE_WORDS, file_url, model_name, problem, seconds, speaks, spent, text, title
 
@@ -83,7 +84,8 @@ def _about(job: Job, catalog: dict[str, Model]) -> str:
         "Model": model_name(catalog, made.model, made.scheme) if made.model else "",
         "Size": f"{request.width} × {request.height}" if request.width and request.height else "",
         "Length": length if frames else "",
-        "Steps": f"{made.steps}" if made.steps else "",
+        "Steps": _steps(made),
+        "Negative": made.negative if made.negative != NEGATIVE else "the official text",
         "Quality": "Draft" if made.draft else "",
         "LoRAs": _loras(job),
         "Speech": f"{request.audio_seconds:.1f} s" if "audio" in request.inputs and not job.error else "",
@@ -99,6 +101,18 @@ def _about(job: Job, catalog: dict[str, Model]) -> str:
     trouble += f'<p class="w-note">{text(job.unread)}</p>' if job.unread else ""
     understood = f'<p class="w-quiet">{text(_sentence(made.understood))}</p>' if made.understood else ""
     return f'<p class="w-prompt">{text(title(request))}</p>{understood}{trouble}{_list(facts)}{how}'
+
+
+def _steps(made: Sampling) -> str:
+    """ "40, Full, guidance 3.5, UniPC" """
+    if not made.steps:
+        return ""
+    scales = dict.fromkeys(f"{scale:g}" for scale in made.guidance)
+    more = [MOTIONS[made.motion].title] if made.motion in ("more", "full") else []
+    more += [f"guidance {', '.join(scales)}"] if made.guided else []
+    more += [SOLVERS[made.solver]] if made.solver in SOLVERS and made.motion == "full" else []
+    more += [CACHES[made.cache]] if made.cache in CACHES and made.cache != "off" else []
+    return ", ".join([f"{made.steps}", *more])
 
 
 def _sentence(words: str) -> str:

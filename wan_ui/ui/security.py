@@ -51,7 +51,10 @@ log = logging.getLogger(__name__)
 EXAMPLES = "examples/"  # stands for the folder of the examples in addresses
 # Values of the endpoint `generate`, see api.py.
 NEEDED = tuple(entry.name for entry in FORM if entry.required)
-SETTINGS = ("model", "scheme", "size", "frames", "steps", "seed", "loras", "fps", "draft")
+SETTINGS = (
+    "model", "scheme", "size", "frames", "steps", "seed", "loras", "fps", "draft", "task", "motion", "negative",
+    "guidance", "shift", "solver", "cache",
+)  # fmt: skip
 OPTIONAL = (*SETTINGS, *(entry.name for entry in FORM if not entry.required))
 VISITOR = b"wan-ui-visitor"  # the header by which `Guard` tells handlers who asks: "local" or "shared"
 # All that the page and programs need; the rest of Gradio (screen recordings, component functions, streams, proxying,

@@ -34,7 +34,7 @@ class View:
     fills      how often the server has filled in fields; filled: field -> the last of these that filled it in
     line       what the line at Generate was drawn from; lines: how often it has changed
     complaint  what is wrong with what was asked for
-    refused    the picture just taken away was
+    refused    parts of the form whose picture was just taken away because it was refused
     """
 
     active: list[str] = field(default_factory=list)
@@ -54,7 +54,7 @@ class View:
     line: str = ""
     lines: int = 0
     complaint: Complaint | None = None
-    refused: bool = False
+    refused: set[str] = field(default_factory=set)
 
     def bring(self, part: str, gently: bool = False) -> None:
         """With the next answer `part` comes into view; gently: only if nobody has scrolled since they asked for it."""

@@ -7,6 +7,7 @@ from wan_ui.errors import UserError
 from wan_ui.queue.pipeline import PIPELINE
 from wan_ui.queue.words import read_for
 from wan_ui.ui import form, inputs, lora_picker
+from wan_ui.ui import picture as pictures
 from wan_ui.ui import voice as voice_part
 from wan_ui.ui.answers import Answer
 from wan_ui.ui.handlers.observe import observe
@@ -44,19 +45,34 @@ def show_lengths(name: str, fps: int) -> Answer:
 
 @guard
 def show_crop(view: View, picture, size: str, name: str) -> Answer:
+    return _crop(view, "picture", picture, picture, size, name)
+
+
+@guard
+def show_end_crop(view: View, first, size: str, name: str, picture) -> Answer:
+    """Of the picture that the clip ends at, which has the shape of the first one."""
+    return _crop(view, "end", picture, first or picture, size, name)
+
+
+def _crop(view: View, part: str, picture, first, size: str, name: str) -> Answer:
     """A picture that is refused is taken away, which is a change as well, and the browser may tell of it more than
     once: the reason stays until there is another picture."""
     if not picture:
-        return {"crop": ""} if view.refused else {"crop": "", "picture_note": ""}
+        gone = {f"{part}_crop": ""}
+        return gone if part in view.refused else {**gone, f"{part}_note": ""}
     catalog = load_catalog(PIPELINE.settings.catalog)
     model = catalog.get(as_text(name, "model")) or next(iter(catalog.values()))
+    field = form.PARTS[part].name
     try:
-        crop, note = inputs.crop_preview(uploaded(picture), as_text(size, "size", "auto"), model)
+        paths = uploaded(picture, field), uploaded(first)
+        crop, note = pictures.crop_preview(paths[0], as_text(size, "size", "auto"), model, paths[1], field)
     except UserError as error:
-        view.refused = True
-        return {"picture": None, "crop": "", "picture_note": complaint(error)}
-    view.refused = False
-    return {"crop": crop, "picture_note": note}
+        if error.field != field:  # said beside the first picture
+            return {f"{part}_crop": ""}
+        view.refused.add(part)
+        return {part: None, f"{part}_crop": "", f"{part}_note": complaint(error)}
+    view.refused.discard(part)
+    return {f"{part}_crop": crop, f"{part}_note": note}
 
 
 @guard

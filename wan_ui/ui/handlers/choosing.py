@@ -7,9 +7,9 @@ import gradio as gr
 from wan_ui.catalog import load_catalog
 from wan_ui.errors import UserError
 from wan_ui.queue.pipeline import PIPELINE
-from wan_ui.ui import inputs, models_panel
+from wan_ui.ui import form, inputs, models_panel
 from wan_ui.ui.answers import Answer
-from wan_ui.ui.handlers.filling import choose
+from wan_ui.ui.handlers.filling import choose, fill_recipe
 from wan_ui.ui.handlers.observe import IDLE, observe
 from wan_ui.ui.refusals import guard, refusal
 from wan_ui.ui.session import identify, may_download
@@ -38,6 +38,13 @@ def choose_scheme(browser: dict, view: View, name: str, scheme: str | None) -> A
     if status.state == "failed" or (status.model, status.scheme) != (name, scheme):
         _load(browser, view, name, scheme)
     return {**choose(view, name, scheme), **observe(browser, view)}
+
+
+@guard
+def choose_motion(browser: dict, view: View, motion) -> Answer:
+    """Its steps and guidance come with it."""
+    model = form.model_of(view, load_catalog(PIPELINE.settings.catalog))
+    return {**fill_recipe(view, model, as_text(motion, "motion")), **observe(browser, view)}
 
 
 @guard

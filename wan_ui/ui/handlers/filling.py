@@ -12,7 +12,8 @@ from gradio.utils import get_upload_folder
 
 from wan_ui.catalog import Model, load_catalog
 from wan_ui.queue.pipeline import PIPELINE
-from wan_ui.ui import form, inputs, lora_picker, models_panel
+from wan_ui.recipes import GUIDANCE, SHIFT, SOLVERS, Recipe
+from wan_ui.ui import form, inputs, lora_picker, models_panel, recipe_part
 from wan_ui.ui.answers import Answer
 from wan_ui.ui.view import View
 
@@ -24,27 +25,57 @@ def fill(
     *,
     size: str = "auto",
     frames: int = 0,
-    steps: int = 0,
     fps: int = 0,
     draft: bool = False,
     prompt: str | None = None,
+    **recipe: Any,
 ) -> Answer:
     """The form has this model now, with these settings as far as it offers them."""
     model, schemes = load_catalog(PIPELINE.settings.catalog)[name], models_panel.usable(PIPELINE.settings)[name]
     size = size if size in [f"{width}x{height}" for width, height in model.sizes] else inputs.default_size(model)
     frames = frames if frames in model.frames else 0
-    steps = steps if model.steps[0] <= steps <= model.steps[1] else 0
     fps = fps if fps in model.rates else 0
-    frames, steps, fps = frames or model.default_frames, steps or model.default_steps, fps or model.fps
-    answer = inputs.model_updates(model, schemes, scheme, size=size, frames=frames, steps=steps, fps=fps)
+    frames, fps = frames or model.default_frames, fps or model.fps
+    answer = inputs.model_updates(model, schemes, scheme, size=size, frames=frames, fps=fps)
     view.scheme = inputs.scheme_choices(model, schemes, scheme)["value"] or ""
-    values: dict[str, Any] = {"size": size, "frames": frames, "steps": steps, "fps": fps, "draft": draft}
+    values: dict[str, Any] = {"size": size, "frames": frames, "fps": fps, "draft": draft}
     answer["draft"] = draft
     if prompt is not None:
         answer["prompt"] = gr.update(info=model.hint or None, value=prompt)
         values["prompt"] = prompt
     form.fill(view, **values)
-    return {"model": name, **answer, "lora_choices": lora_choices(view, model), "filled": view.fills}
+    answer |= {"model": name, "lora_choices": lora_choices(view, model)}
+    return {**answer, **fill_recipe(view, model, **recipe)}
+
+
+def fill_recipe(view: View, model: Model, motion: str = "", steps: int = 0, **wished: Any) -> Answer:
+    """The form has this motion now, the usual one if these weights do not offer it; with these values as far as it
+    offers them."""
+    scheme = form.scheme_of(view, model)
+    motion = motion if motion in model.motions(scheme) else model.motions(scheme)[0]
+    recipe = model.recipe(scheme, motion)
+    fewest, most = recipe.steps
+    steps = steps if fewest <= steps <= most else recipe.default_steps
+    values = recipe_part.defaults(motion, recipe)
+    for name in recipe_part.offered(motion, recipe):
+        if name in wished and good(name, wished[name], recipe):
+            values[name] = wished[name]
+    form.fill(view, steps=steps, **values)
+    updates = recipe_part.recipe_updates(model, scheme, motion, values)
+    return {"steps": gr.update(minimum=fewest, maximum=most, value=steps), **updates, "filled": view.fills}
+
+
+def good(name: str, value: Any, recipe: Recipe) -> bool:
+    """Whether a stored value may be taken over."""
+    match name:
+        case "guidance" | "guidance_low" | "shift":
+            smallest, largest = SHIFT if name == "shift" else GUIDANCE
+            return isinstance(value, int | float) and not isinstance(value, bool) and smallest <= value <= largest
+        case "solver":
+            return isinstance(value, str) and value in SOLVERS
+        case "cache":
+            return value in recipe.caches
+    return isinstance(value, str)
 
 
 def fill_fields(view: View, *, seed: int, **files: str | None) -> Answer:
@@ -60,8 +91,20 @@ def choose(view: View, name: str, scheme: str = "") -> Answer:
         return fill(view, name, scheme)
     model, schemes = load_catalog(PIPELINE.settings.catalog)[name], models_panel.usable(PIPELINE.settings)[name]
     boxes = inputs.scheme_choices(model, schemes, scheme)
+    before, motions = form.recipe_of(view, model), model.motions(form.scheme_of(view, model))
     view.scheme = boxes["value"] or ""
-    return {"model": name, "scheme": gr.update(**boxes)}
+    answer = {"model": name, "scheme": gr.update(**boxes)}
+    weights = form.scheme_of(view, model)
+    motion, recipe = form.recipe_of(view, model)
+    if (motion, recipe) != before:  # other weights, other ways to sample them
+        return answer | fill_recipe(view, model)
+    if model.motions(weights) == motions:
+        return answer
+    held = {key: value for key, value in view.form.items() if value is not None}
+    steps = held.get("steps", recipe.default_steps)
+    return answer | fill_recipe(
+        view, model, motion, steps, **{key: held[key] for key in form.RECIPE[1:] if key in held}
+    )
 
 
 def lora_choices(view: View, model: Model) -> dict:
@@ -71,10 +114,15 @@ def lora_choices(view: View, model: Model) -> dict:
 
 
 def offered(values: dict) -> dict[str, Any]:
-    """Size, frames, steps, fps and draft of a stored form or request, which may hold anything; `fill` takes what it
-    may."""
+    """Size, frames, steps and so on of a stored form or request, which may hold anything; `fill` takes what it may."""
     whole = {name: values[name] for name in ("frames", "steps", "fps") if is_whole(values.get(name))}
-    return {"size": str(values.get("size")), "draft": values.get("draft") is True, **whole}
+    recipe = {name: values[name] for name in form.RECIPE if values.get(name) is not None}
+    scales = recipe.get("guidance")
+    if isinstance(scales, list | tuple):  # of a request; a form has them one by one
+        recipe |= {"guidance": scales[0], "guidance_low": scales[-1]} if scales else {"guidance": None}
+    if not recipe.get("negative") and isinstance(scales, list | tuple):
+        recipe.pop("negative", None)  # without guidance none is stored
+    return {"size": str(values.get("size")), "draft": values.get("draft") is True, **whole, **recipe}
 
 
 def is_whole(value: Any) -> bool:

@@ -10,7 +10,7 @@ from wan_ui.media import muxer
 from wan_ui.queue.jobs import Job
 from wan_ui.queue.pipeline import PIPELINE
 from wan_ui.request import UNKNOWN
-from wan_ui.tasks import FORM, TASKS
+from wan_ui.tasks import BY_STORED, DEFAULT, FORM, TASKS
 from wan_ui.ui import form, lora_picker, models_panel
 from wan_ui.ui.answers import Answer
 from wan_ui.ui.handlers.filling import fill, fill_fields, is_whole, offered
@@ -45,7 +45,7 @@ def restore(browser: dict, view: View, turn, event: gr.EventData) -> Answer:
         files = {
             entry.part: str(there[entry.name]) if entry.name in there else None
             for entry in FORM
-            if entry.file and (entry.name in there or not entry.required)
+            if entry.file and (entry.name in there or not _requires(job, entry.name))
         }
         filled = _settings(view, {**job.request.to_dict(), **_of_base(job)}, **files)
     except UserError as error:
@@ -53,6 +53,12 @@ def restore(browser: dict, view: View, turn, event: gr.EventData) -> Answer:
         return observe(browser, view)
     view.bring("form")
     return {**filled, **observe(browser, view)}
+
+
+def _requires(job: Job, name: str) -> bool:
+    """Whether the job had that input for certain: one whose file is gone takes nothing out of the form."""
+    entry = TASKS[job.request.task].input(name)
+    return entry is not None and entry.required
 
 
 def _of_base(job: Job) -> dict:
@@ -78,9 +84,13 @@ def restore_from_video(browser: dict, view: View, video) -> Answer:
             if file.read(12)[4:8] != b"ftyp":
                 raise UserError("video: this is not an MP4 file", field="video")
         values = muxer.read_metadata(path)
-        filled = _settings(view, values)
+        task = BY_STORED.get(str(values.get("kind")), DEFAULT)
+        pictures = [entry for entry in FORM if entry.kind == "picture"]
+        not_taken = {entry.part: None for entry in pictures if task.samples and task.input(entry.name) is None}
+        filled = _settings(view, values, **not_taken)
+        carries = "A video does not carry its picture. " if len(not_taken) < len(pictures) else ""
         name = text(as_text(video.get("orig_name"), "video", "the video"))
-        words = f"Settings loaded from {name}. A video does not carry its picture. {text(_left_out(values))}"
+        words = f"Settings loaded from {name}. {carries}{text(_left_out(values))}"
         filled["from_video"] = f'<p class="w-quiet" role="status">{words}</p>'
         view.bring("form")
     except UserError as error:
@@ -108,7 +118,11 @@ def _left_out(values: dict) -> str:
     """Which settings of a video of another version, or a damaged one, the form does not take over."""
     name = str(values.get("model"))
     model, schemes = load_catalog(PIPELINE.settings.catalog)[name], models_panel.usable(PIPELINE.settings)[name]
-    size, fewest, most = f"{values.get('width')}x{values.get('height')}", *model.steps
+    size = f"{values.get('width')}x{values.get('height')}"
+    scheme = next((scheme for scheme in schemes if scheme.name == values.get("scheme")), schemes[0])
+    motion = values.get("motion") or model.motions(scheme)[0]
+    offered = motion in model.motions(scheme)
+    fewest, most = model.recipe(scheme, motion if offered else "").steps
     loras = values.get("loras", [])
     taken = {
         "scheme": values.get("scheme") in [scheme.name for scheme in schemes],
@@ -116,6 +130,7 @@ def _left_out(values: dict) -> str:
         "frames": is_whole(values.get("frames")) and values["frames"] in model.frames,
         "steps": is_whole(values.get("steps")) and fewest <= values["steps"] <= most,
         "fps": not values.get("fps") or values["fps"] in model.rates,
+        "motion": offered,
         "seed": is_whole(values.get("seed")),
         "prompt": isinstance(values.get("prompt"), str),
         "loras": len(lora_picker.from_values(loras)) == (len(loras) if isinstance(loras, list) else 0),

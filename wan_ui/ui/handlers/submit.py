@@ -9,7 +9,7 @@ from wan_ui.errors import UserError
 from wan_ui.queue.intake import Draft
 from wan_ui.queue.pipeline import PIPELINE
 from wan_ui.tasks import FORM, TASKS, offered
-from wan_ui.ui import examples, form, lora_picker
+from wan_ui.ui import examples, form, lora_picker, recipe_part
 from wan_ui.ui.answers import Answer
 from wan_ui.ui.handlers.filling import fill, fill_fields
 from wan_ui.ui.handlers.observe import observe
@@ -28,14 +28,16 @@ def submit(browser: dict, view: View, model, scheme, *sent) -> Answer:
     held = dict(zip(form.FIELDS, fields, strict=True))
     numbers = {name: held[name] for name in ("frames", "steps", "fps", "seed") if held[name] not in (None, "")}
     try:
-        model = as_text(model, "model")
+        model, scheme = as_text(model, "model"), as_text(scheme, "scheme")
+        entry = load_catalog(PIPELINE.settings.catalog).get(model)
         draft = Draft(
-            _inputs(held, load_catalog(PIPELINE.settings.catalog).get(model)),
+            _inputs(held, entry),
             model=model,
-            scheme=as_text(scheme, "scheme"),
+            scheme=scheme,
             size=as_text(held["size"], "size", "auto"),
             draft=held["draft"],
             **numbers,
+            **(_recipe(held, entry, scheme) if entry else {}),
             loras=lora_picker.specs(view.loras),
         )
         _follow(view, PIPELINE.submit(draft, owner))
@@ -52,6 +54,14 @@ def _inputs(held: dict[str, Any], model: Model | None) -> dict[str, str]:
         entry.name: uploaded(held[entry.part], entry.name) if entry.file else as_text(held[entry.part], entry.name)
         for entry in entries
     }
+
+
+def _recipe(held: dict[str, Any], model: Model, scheme: str) -> dict[str, Any]:
+    """What the form holds of motion, guidance and so on, as far as it shows them for these weights."""
+    weights = model.scheme(scheme)
+    motions, motion = model.motions(weights), as_text(held["motion"], "motion")
+    motion = motion if motion in motions else motions[0]
+    return recipe_part.to_send(held, motion, model.recipe(weights, motion))
 
 
 def _beside(error: UserError) -> Answer:
