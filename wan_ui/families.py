@@ -132,10 +132,12 @@ class Family:
         """How many frames are encoded for the condition of a clip of `frames`."""
         return {"channels": frames, "first frame": 1, "none": 0}[self.condition]
 
-    def condition_shape(self, width: int, height: int, frames: int) -> tuple[int, int, int, int]:
-        """Shape (c, t, h, w) of what conditions a clip of that size; c is 0 without a condition."""
+    def condition_shape(self, width: int, height: int, frames: int, pictures: int = 1) -> tuple[int, int, int, int]:
+        """Shape (c, t, h, w) of what conditions a clip of that size; c is 0 where the family knows no pictures, t where
+        it knows them as first frames and there are none."""
         z, t, h, w = self.vae.latents(width, height, frames)
-        return {"channels": (4 + z, t, h, w), "first frame": (z, 1, h, w), "none": (0, t, h, w)}[self.condition]
+        first = (z, min(pictures, 1), h, w)
+        return {"channels": (4 + z, t, h, w), "first frame": first, "none": (0, t, h, w)}[self.condition]
 
     def root(self, config: Path) -> Path:
         """The model's root, from where the first expert's config.json lies."""

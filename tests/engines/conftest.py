@@ -11,6 +11,7 @@ from tests.engines.random_models import make_engine, write_5b, write_a14b
 from wan_ui import settings
 from wan_ui.catalog import Model, Scheme, load_catalog
 from wan_ui.engines.diffusers import DiffusersEngine
+from wan_ui.families import FAMILIES
 from wan_ui.request import Request
 from wan_ui.settings import ROOT
 
@@ -36,6 +37,20 @@ def a14b(tmp_path_factory) -> Model:
         write_a14b(root)
     model = load_catalog(ROOT / "configs/catalog.toml")["wan-tiny"]
     return replace(model, name="random", root=f"embedded:{root}", sizes=((64, 64), (96, 64)), frames=(5, 9, 17))
+
+
+@pytest.fixture(scope="session")
+def t2v(tmp_path_factory) -> Model:
+    """A random two-expert model that takes no picture."""
+    root = tmp_path_factory.mktemp("t2v")
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        write_a14b(root, channels=16)
+    model = load_catalog(ROOT / "configs/catalog.toml")["wan-tiny"]
+    return replace(
+        model, name="random-t2v", family=FAMILIES["t2v-a14b"], tasks=("text-to-video",), boundary=0.875,
+        root=f"embedded:{root}", sizes=((64, 64), (96, 64)), frames=(5, 9, 17),
+    )  # fmt: skip
 
 
 @pytest.fixture(scope="session")
@@ -65,8 +80,18 @@ def picture(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def other_picture(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("other-picture") / "other.png"
+    image = Image.linear_gradient("L").resize((64, 64)).convert("RGB")
+    image.paste((20, 180, 90), (30, 4, 60, 30))
+    image.save(path)
+    return path
+
+
+@pytest.fixture(scope="session")
 def make_request(picture):
     def make(model: Model, **changes) -> Request:
+        """`changes`: of the picture "" for none."""
         values = {
             "image": str(picture), "prompt": "zoom in slowly", "model": model.name, "scheme": model.default_scheme,
             "engine": "diffusers", "width": 64, "height": 64, "frames": 9, "steps": 4, "seed": 7,

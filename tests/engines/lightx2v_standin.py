@@ -175,6 +175,9 @@ def modules(calls: list) -> dict[str, types.ModuleType]:
         def __init__(self):
             self.prompt, self.seed, self.latent_shape = "", 0, None
 
+    class T2VInputInfo(I2VInputInfo):
+        pass
+
     class Wan22MoeDistillRunner:
         def __init__(self, config):
             self.config = {"vae_stride": (4, 8, 8), **config}
@@ -192,11 +195,13 @@ def modules(calls: list) -> dict[str, types.ModuleType]:
             generator = torch.Generator().manual_seed(sum(input_info.prompt.encode()))
             return {"context": torch.randn(1, 8, 16, generator=generator)}
 
-        def get_vae_encoder_output(self, image, height, width):
+        def get_vae_encoder_output(self, image, height, width, last_frame=None):
             calls.append("image")
             count = 1 + (self.config["target_video_length"] - 1) // 4
             clip = torch.zeros(1, 3, 1 + 4 * (count - 1), 8 * height, 8 * width)
             clip[:, :, 0] = image
+            if last_frame is not None:
+                clip[:, :, -1] = last_frame
             return torch.cat([torch.ones(4, count, height, width), self.vae_encoder.encode(clip)])
 
         def get_latent_shape_with_lat_hw(self, height, width):
@@ -209,6 +214,9 @@ def modules(calls: list) -> dict[str, types.ModuleType]:
             }
 
         def _run_input_encoder_local_i2v(self):
+            raise AssertionError("the engine has its own")
+
+        def _run_input_encoder_local_t2v(self):
             raise AssertionError("the engine has its own")
 
         def run_vae_decoder(self, latents):
@@ -292,7 +300,7 @@ def modules(calls: list) -> dict[str, types.ModuleType]:
     module("lightx2v.models.networks.base_model", safe_open=None)
     for readers in ("input_encoders.hf.wan.t5.model", "video_encoders.hf.wan.vae", "video_encoders.hf.wan.vae_2_2"):
         module(f"lightx2v.models.{readers}", load_weights=None)
-    classes("lightx2v.utils.input_info", I2VInputInfo)
+    classes("lightx2v.utils.input_info", I2VInputInfo, T2VInputInfo)
     classes("lightx2v.models.runners.wan.wan_distill_runner", Wan22MoeDistillRunner, MultiDistillModelStruct)
     classes("lightx2v.models.runners.wan.wan_runner", Wan22DenseRunner=Wan22MoeDistillRunner)
     classes("lightx2v.models.networks.wan.model", WanModel)

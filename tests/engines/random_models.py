@@ -77,15 +77,16 @@ def write_dit(path: Path, in_dim: int, out_dim: int) -> dict:
     return config
 
 
-def write_a14b(root: Path) -> None:
-    """Two experts (Q8_0 GGUF only, as assets/wan-tiny ships), VAE, text encoder, tokenizer."""
+def write_a14b(root: Path, channels: int = 36) -> None:
+    """Two experts (Q8_0 GGUF only, as assets/wan-tiny ships), VAE, text encoder, tokenizer. channels: 16 for words
+    alone."""
     write_tokenizer(root / "google/umt5-xxl")
     write_text_encoder(root / "models_t5_umt5-xxl-enc-bf16.pth", 3 + len(WORDS.split(" ")))
     vae = randomised(AutoencoderKLWan(base_dim=8, dim_mult=[1, 2, 3, 4], num_res_blocks=1))
     torch.save(rename(vae.state_dict(), inverse(vae_name_map(4, 1))), root / "Wan2.1_VAE.pth")
     for side, folder in (("high", "HighNoise"), ("low", "LowNoise")):
         (root / f"{side}_noise_model").mkdir()
-        config = write_dit(root / "dit.safetensors", 36, 16)
+        config = write_dit(root / "dit.safetensors", channels, 16) | {"model_type": "i2v" if channels == 36 else "t2v"}
         (root / f"{side}_noise_model/config.json").write_text(json.dumps(config))
         target = root / folder / f"random-{folder}-Q8_0.gguf"
         quantise_file(root / "dit.safetensors", target, "Q8_0", name=f"random {side}_noise")

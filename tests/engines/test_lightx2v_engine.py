@@ -20,6 +20,7 @@ from wan_ui.engines import lightx2v_seams as seams
 from wan_ui.engines.lightx2v import LightX2VEngine
 from wan_ui.errors import Cancelled, UserError
 from wan_ui.files import places
+from wan_ui.media.images import read_pixels
 from wan_ui.patches import Outcome
 from wan_ui.request import LoraSpec
 from wan_ui.settings import load_settings
@@ -264,7 +265,7 @@ def test_a_bad_lora_changes_nothing(engine, model, tmp_path):
 
 def test_its_stages_are_those_of_a_job(engine, model, tmp_path):
     request = make_request(tmp_path, model, "bf16")
-    pixels = lightx2v.read_pixels(request)
+    pixels = read_pixels(request)
     clip = engine.generate(request, quiet)
     text, image = engine.encode_text(request.sampling.prompt), engine.encode_image(pixels, request.frames)
     latents = schedule.noise(request.sampling.seed, (16, 3, 8, 12))

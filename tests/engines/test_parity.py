@@ -1,14 +1,15 @@
-"""The engine against diffusers' WanImageToVideoPipeline on the same components, picture and noise, in float32."""
+"""The engine against diffusers' Wan pipelines on the same components, pictures and noise, in float32."""
 
 import numpy as np
 import pytest
 import torch
-from diffusers import FlowMatchEulerDiscreteScheduler, WanImageToVideoPipeline
+from diffusers import FlowMatchEulerDiscreteScheduler, WanImageToVideoPipeline, WanPipeline
 from PIL import Image
 from transformers import PreTrainedTokenizerFast
 
 from tests.engines.random_models import make_engine, quiet
 from wan_ui.files.places import locate
+from wan_ui.tasks import TASKS
 
 
 class DistilledScheduler(FlowMatchEulerDiscreteScheduler):
@@ -19,7 +20,9 @@ class DistilledScheduler(FlowMatchEulerDiscreteScheduler):
 
 
 def run_pipeline(engine, model, tokenizer_folder, request, output_type):
-    pipeline = WanImageToVideoPipeline(
+    names = {"image": "image", "last_image": "end_image"}
+    pictures = {name: Image.open(request.inputs[given]) for name, given in names.items() if given in request.inputs}
+    pipeline = (WanImageToVideoPipeline if pictures else WanPipeline)(
         tokenizer=PreTrainedTokenizerFast.from_pretrained(tokenizer_folder),
         text_encoder=engine.encoder,
         vae=engine.vae,
@@ -31,7 +34,7 @@ def run_pipeline(engine, model, tokenizer_folder, request, output_type):
     )
     pipeline.set_progress_bar_config(disable=True)
     return pipeline(
-        image=Image.open(request.inputs["image"]),
+        **pictures,
         prompt=request.sampling.prompt,
         width=request.width,
         height=request.height,
@@ -44,12 +47,22 @@ def run_pipeline(engine, model, tokenizer_folder, request, output_type):
     ).frames[0]
 
 
-@pytest.mark.parametrize("steps", [1, 3, 4])
-@pytest.mark.parametrize("family", ["a14b", "ti2v"])
-def test_equals_pipeline(family, steps, request, make_request, isolated_settings):
+@pytest.mark.parametrize(
+    "family, task, steps",
+    [
+        *(("a14b", "i2v", steps) for steps in (1, 3, 4)),
+        *(("ti2v", "i2v", steps) for steps in (1, 3, 4)),
+        ("a14b", "flf2v", 4),
+        ("t2v", "t2v", 4),
+        ("ti2v", "t2v", 4),
+    ],
+)
+def test_equals_pipeline(family, task, steps, request, make_request, other_picture, isolated_settings):
     model = request.getfixturevalue(family)
     engine = make_engine(model, dtype=torch.float32)
-    job = make_request(model, steps=steps, frames=9, scheme="gguf-Q8_0")
+    kind = next(record.stored for record in TASKS.values() if record.short == task)
+    given = {"flf2v": {"end_image": str(other_picture)}, "t2v": {"image": ""}}.get(task, {})
+    job = make_request(model, steps=steps, frames=9, scheme="gguf-Q8_0", kind=kind, **given)
     clip = engine.generate(job, quiet)
     tokenizer = locate(model, model.scheme("gguf-Q8_0"), isolated_settings).tokenizer
 
@@ -61,3 +74,12 @@ def test_equals_pipeline(family, steps, request, make_request, isolated_settings
     assert clip.frames.shape == (9, 64, 64, 3) and clip.frames.dtype == np.uint8
     # rounding to 8 bits can fall to either side of .5
     assert np.abs(clip.frames.astype(int) - np.round(frames * 255).astype(int)).max() <= 1
+
+
+def test_the_last_picture_counts(a14b, make_request, other_picture, picture, float32_engine):
+    """It is told from the first, from none, and remembered by what is in it."""
+    ends = [{}, {"end_image": str(other_picture)}, {"end_image": str(picture)}, {"end_image": str(other_picture)}]
+    jobs = [make_request(a14b, **end, kind="first-last-frame" if end else "generate") for end in ends]
+    clips = [float32_engine.generate(job, quiet).latents for job in jobs]
+    assert np.array_equal(clips[1], clips[3])
+    assert min(np.abs(clips[a] - clips[b]).max() for a, b in ((0, 1), (0, 2), (1, 2))) > 1e-3

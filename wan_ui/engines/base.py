@@ -60,8 +60,11 @@ class Stages(Protocol):
     def encode_text(self, prompt: str) -> "torch.Tensor":
         """(text length, text width) in the DIT's dtype; zero beyond the prompt's tokens."""
 
-    def encode_image(self, pixels: "np.ndarray", frames: int) -> "torch.Tensor":
-        """(H, W, 3) uint8 -> the condition, float: (4 + z, t, h, w), mask first (1 = given); 5B: (z, 1, h, w)."""
+    def encode_image(self, pixels: "np.ndarray", frames: int, last: "np.ndarray | None" = None) -> "torch.Tensor":
+        """(H, W, 3) uint8 -> the condition, float: (4 + z, t, h, w), mask first (1 = given); 5B: (z, 1, h, w).
+
+        last  the picture that the clip ends at, of the same size
+        """
 
     def predict(
         self,

@@ -4,7 +4,7 @@ text -> image -> denoise -> decode is written out here rather than called as Wan
 the loop then reports before every step it enters, can be left at any of them (`report` raises
 Cancelled) with nothing to clean up, keeps latents in float32, and caches what a second clip of the
 same picture or prompt would compute again. On the same components and noise it equals the pipeline to
-1e-5 in float32 (tests/engines/test_parity.py), for A14B and for TI2V-5B.
+1e-5 in float32 (tests/engines/test_parity.py), for A14B with a picture, with two and with none, and for TI2V-5B.
 
 There is no classifier-free guidance: every model in the catalog is distilled to run without it.
 """
@@ -34,7 +34,7 @@ from wan_ui.files.dit_file import read_dit, read_parameters
 from wan_ui.files.places import Paths, locate
 from wan_ui.files.tokenizer import clean, load_tokenizer
 from wan_ui.machine.memory import limit_gpu
-from wan_ui.media.images import read_pixels
+from wan_ui.media.images import read_pictures
 from wan_ui.request import Clip, LoraMatch, LoraSpec, Progress, Report, Request
 from wan_ui.settings import settings
 
@@ -151,7 +151,7 @@ class DiffusersEngine:
         model = self.loaded
         report(Progress("text"))
         prompt = self._encode_prompt(request.sampling.text)
-        condition = self._encode_image(request, report)
+        condition = self._encode_pictures(request, report)
         latents = self._denoise(request, prompt, condition, report)
         frames = vae.decode(
             self.vae, latents[None], lambda k, n: report(Progress("decode", k, n, f"latent frame {k} of {n}"))
@@ -173,14 +173,14 @@ class DiffusersEngine:
         embeddings = text.encode(self.tokenizer, self.encoder, prompt, self.text_length)
         return embeddings[0].to(self.device, self.dtype)
 
-    def encode_image(self, pixels: np.ndarray, frames: int, entering: Entering = ignore) -> torch.Tensor:
-        image = torch.from_numpy(pixels).permute(2, 0, 1)[None].to(self.device).float().div(127.5).sub(1)
+    def encode_image(
+        self, pixels: np.ndarray, frames: int, last: np.ndarray | None = None, entering: Entering = ignore
+    ) -> torch.Tensor:
+        image = vae.to_image(pixels).to(self.device)
         if self.loaded.family.condition == "first frame":  # conditioned on the first frame alone
             return vae.encode_image(self.vae, image, 1, entering)[0]
-        latents = vae.encode_image(self.vae, image, frames, entering)[0]
-        given = torch.zeros(4, *latents.shape[1:], device=latents.device)
-        given[:, 0] = 1
-        return torch.cat([given, latents])
+        end = None if last is None else vae.to_image(last).to(self.device)
+        return vae.with_mask(vae.encode_image(self.vae, image, frames, entering, end)[0], end is not None)
 
     @torch.inference_mode()
     def predict(
@@ -195,8 +195,7 @@ class DiffusersEngine:
         latents, condition = latents.to(self.device), condition.to(self.device)
         if self.loaded.family.condition == "first frame":
             # The picture's latent frame is given, not denoised: pasted in, with timestep 0 for its tokens.
-            given = is_first(latents)
-            inputs = torch.where(given.bool(), condition, latents)
+            inputs, given = pasted(latents, condition)
             times = (1000 * sigma * (1 - given[0, :, ::2, ::2])).flatten()[None]
         else:
             inputs = torch.cat([latents, condition])
@@ -225,15 +224,19 @@ class DiffusersEngine:
         self.prompts.move_to_end(key)
         return self.prompts[key]
 
-    def _encode_image(self, request: Request, report: Report) -> torch.Tensor:
-        """What `encode_image` gives for the job's picture."""
-        pixels = read_pixels(request)
-        frames = self.loaded.family.condition_frames(request.frames)
-        key = (hashlib.sha256(pixels.tobytes()).digest(), pixels.shape, frames)
+    def _encode_pictures(self, request: Request, report: Report) -> torch.Tensor:
+        """What `encode_image` gives for the job's pictures; of a job without, an empty condition."""
+        family = self.loaded.family
+        pictures = read_pictures(request)
+        if not pictures:
+            shape = family.condition_shape(request.width, request.height, request.frames, pictures=0)
+            return torch.zeros(shape, device=self.device)
+        frames = family.condition_frames(request.frames)
+        key = (*(hashlib.sha256(pixels.tobytes()).digest() for pixels in pictures), pictures[0].shape, frames)
         if key not in self.images:
-            condition = self.encode_image(
-                pixels, frames, lambda k, n: report(Progress("image", k, n, "encoding the picture"))
-            )
+            words = "encoding the picture" if len(pictures) == 1 else "encoding the pictures"
+            first, last = pictures[0], pictures[1] if len(pictures) > 1 else None
+            condition = self.encode_image(first, frames, last, lambda k, n: report(Progress("image", k, n, words)))
             remember(self.images, key, condition, CACHED_IMAGES)
         else:
             report(Progress("image", detail="already encoded"))
@@ -256,7 +259,7 @@ class DiffusersEngine:
             look = preview.animate(schedule.euler_step(latents, velocity, sigma, 0.0)[None], self.colours)
             latents = schedule.euler_step(latents, velocity, sigma, next_sigma)
         if self.loaded.family.condition == "first frame":
-            latents = torch.where(is_first(latents).bool(), condition, latents)
+            latents, _ = pasted(latents, condition)
         return latents
 
     def _expert(self, index: int):
@@ -269,11 +272,12 @@ class DiffusersEngine:
         return self.experts[index]
 
 
-def is_first(latents: torch.Tensor) -> torch.Tensor:
-    """(1, t, h, w): 1 in the first latent frame, 0 elsewhere."""
-    mask = torch.zeros(1, *latents.shape[1:], device=latents.device)
-    mask[:, 0] = 1
-    return mask
+def pasted(latents: torch.Tensor, condition: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Latents (z, t, h, w) with the given frames, those of `condition`, in front; (1, t, h, w): 1 where they are."""
+    count = condition.shape[1]
+    given = torch.zeros(1, *latents.shape[1:], device=latents.device)
+    given[:, :count] = 1
+    return torch.cat([condition.to(latents), latents[:, count:]], dim=1), given
 
 
 @contextlib.contextmanager

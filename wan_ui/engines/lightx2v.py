@@ -44,7 +44,7 @@ from wan_ui.machine import probing
 from wan_ui.machine.hardware import Hardware, measure
 from wan_ui.machine.memory import let_memory_grow, limit_gpu
 from wan_ui.machine.shapes import shape_of
-from wan_ui.media.images import read_pixels
+from wan_ui.media.images import read_pictures
 from wan_ui.request import Clip, LoraMatch, LoraSpec, Progress, Report, Request
 from wan_ui.settings import settings, split_names
 
@@ -266,7 +266,7 @@ class LightX2VEngine:
         """Run one job. Raises Cancelled from `report`, UserError for a bad picture or when memory runs out."""
         model = self.loaded
         self.report, self.request = report, request
-        self.pixels = read_pixels(request)
+        self.given = read_pictures(request)
         runner = self.runner
         self._set_size(request.width, request.height, request.frames)
         self.plan(request.sampling.steps)
@@ -331,17 +331,27 @@ class LightX2VEngine:
             remember(self.prompts, key, runner.run_text_encoder(runner.input_info), CACHED_PROMPTS)
             if self.offload != "none":  # upstream leaves the embedding table (2 GB) on the GPU
                 runner.text_encoders[0].model.token_embedding.to("cpu")
-        frames = self.loaded.family.condition_frames(request.frames)
-        image_key = (hashlib.sha256(self.pixels.tobytes()).digest(), self.pixels.shape, frames)
-        self.report(Progress("image", detail="already encoded" if image_key in self.images else ""))
+        condition = self._encode_pictures(self.given)
         stride = runner.config["vae_stride"][1]
         height, width = request.height // stride, request.width // stride
-        if image_key not in self.images:
-            condition = self.vae.encode(self.pixels, request.frames, self.report)
-            remember(self.images, image_key, condition, CACHED_IMAGES)
         put(runner.input_info, "latent_shape", runner.get_latent_shape_with_lat_hw(height, width))
         # Upstream drops the 5B model's image latents from this dict after prepare(): give it a dict of its own.
-        return runner.get_encoder_output_i2v(None, self.images[image_key], self.prompts[key])
+        return runner.get_encoder_output_i2v(None, condition, self.prompts[key])
+
+    def _encode_pictures(self, pictures: list[np.ndarray]) -> torch.Tensor:
+        """What the transformer is told of the job's pictures; of none, an empty condition."""
+        family, request = self.loaded.family, self.request
+        if not pictures:
+            shape = family.condition_shape(request.width, request.height, request.frames, pictures=0)
+            return torch.zeros(shape, device=device_name(), dtype=self.dtype)
+        frames = family.condition_frames(request.frames)
+        key = (*(hashlib.sha256(pixels.tobytes()).digest() for pixels in pictures), pictures[0].shape, frames)
+        self.report(Progress("image", detail="already encoded" if key in self.images else ""))
+        if key not in self.images:
+            last = pictures[1] if len(pictures) > 1 else None
+            remember(self.images, key, self.vae.encode(pictures[0], request.frames, self.report, last), CACHED_IMAGES)
+        self.images.move_to_end(key)
+        return self.images[key]
 
     def _set_size(self, width: int, height: int, frames: int) -> None:
         self.frames = frames
@@ -368,9 +378,9 @@ class LightX2VEngine:
         return context.reshape(-1, context.shape[-1])
 
     @torch.inference_mode()
-    def encode_image(self, pixels: np.ndarray, frames: int) -> torch.Tensor:
+    def encode_image(self, pixels: np.ndarray, frames: int, last: np.ndarray | None = None) -> torch.Tensor:
         self._set_size(pixels.shape[1], pixels.shape[0], frames)
-        return self.vae.encode(pixels, frames, lambda progress: None)
+        return self.vae.encode(pixels, frames, lambda progress: None, last)
 
     @torch.inference_mode()
     def predict(

@@ -43,7 +43,7 @@ def flow_scheduler(config: dict, model: Model):
             self.rope_request_id += 1
             self.exact = latents.to(device_name())
             self.given = self.straight = None
-            if model.family.condition == "first frame":  # the first latent frame is given, not denoised
+            if model.family.condition == "first frame" and condition.shape[1]:  # given, not denoised
                 self.given = condition.float()
                 self.is_first = torch.zeros_like(self.exact)
                 self.is_first[:, 0] = 1

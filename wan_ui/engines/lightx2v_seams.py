@@ -49,6 +49,7 @@ TENSOR = "lightx2v.common.ops.tensor.tensor:DefaultTensor"
 RUNNER: dict[str, Parameters] = {
     "run_input_encoder": None,  # replaced; it stands for the next
     "_run_input_encoder_local_i2v": ("self",),
+    "_run_input_encoder_local_t2v": ("self",),
     "run_vae_decoder": ("self", "latents"),  # wrapped
     "run_text_encoder": ("self", "input_info"),
     "run_pipeline": ("self", "input_info"),
@@ -119,7 +120,10 @@ SEAMS: dict[str, dict[str, Parameters]] = {
     **{module: {"encoder": None, "decoder": None, "clear_cache": ("self",)} for module in VAE_MODULES},
     f"{T5}:T5EncoderModel": {"model": None},
     f"{T5}:T5Encoder": {"token_embedding": None},
-    "lightx2v.utils.input_info:I2VInputInfo": {"seed": None, "prompt": None, "latent_shape": None},
+    **{
+        f"lightx2v.utils.input_info:{task}InputInfo": {"seed": None, "prompt": None, "latent_shape": None}
+        for task in ("I2V", "T2V")
+    },
     LINEAR: {
         "weight": None,
         "bias": None,

@@ -21,8 +21,9 @@ class Vae(Protocol):
     def colours(self) -> torch.Tensor:
         """The map of previews; see wan_ui.engines.preview."""
 
-    def encode(self, pixels: np.ndarray, frames: int, report: Report) -> torch.Tensor:
-        """A picture (H, W, 3) uint8 -> what the transformer is told of it, as upstream has it."""
+    def encode(self, pixels: np.ndarray, frames: int, report: Report, last: np.ndarray | None = None) -> torch.Tensor:
+        """A picture (H, W, 3) uint8, and the last one if it is given -> what the transformer is told of them, as
+        upstream has it."""
 
     def decode(self, latents: torch.Tensor, report: Report) -> torch.Tensor:
         """Normalised latents (z, t, h, w) -> (T, H, W, 3) uint8 on the CPU."""
@@ -54,20 +55,20 @@ class OwnVae:
     def colours(self) -> torch.Tensor:
         return self.walk.fit_colours(self.vae)
 
-    def encode(self, pixels: np.ndarray, frames: int, report: Report) -> torch.Tensor:
-        image = to_image(pixels)[None].to(self.vae.device)
-        first_frame = self.family.condition == "first frame"
-        latents = self.walk.encode_image(
-            self.vae,
-            image,
-            1 if first_frame else frames,
-            lambda k, n: report(Progress("image", k, n, "encoding the picture")),
-        )[0]
-        if first_frame:
-            return latents.to(self.dtype)
-        given = torch.zeros(4, *latents.shape[1:], device=latents.device)
-        given[:, 0] = 1
-        return torch.cat([given, latents]).to(self.dtype)
+    def encode(self, pixels: np.ndarray, frames: int, report: Report, last: np.ndarray | None = None) -> torch.Tensor:
+        walk, device = self.walk, self.vae.device
+        words = "encoding the picture" if last is None else "encoding the pictures"
+
+        def entering(k: int, n: int) -> None:
+            report(Progress("image", k, n, words))
+
+        image = walk.to_image(pixels).to(device)
+        if self.family.condition == "first frame":
+            return walk.encode_image(self.vae, image, 1, entering)[0].to(self.dtype)
+        end = None if last is None else walk.to_image(last).to(device)
+        return walk.with_mask(walk.encode_image(self.vae, image, frames, entering, end)[0], end is not None).to(
+            self.dtype
+        )
 
     def decode(self, latents: torch.Tensor, report: Report) -> torch.Tensor:
         def entering(k: int, n: int) -> None:
@@ -95,7 +96,7 @@ class UpstreamVae:
             module.decoder.register_forward_pre_hook(lambda *_: self._entering("decode"))
 
     def _modules(self) -> list:
-        vaes = {id(vae): vae for vae in (self.runner.vae_encoder, self.runner.vae_decoder)}
+        vaes = {id(vae): vae for vae in (self.runner.vae_encoder, self.runner.vae_decoder) if vae is not None}
         return [vae.model for vae in vaes.values()]
 
     def _entering(self, stage: str) -> None:
@@ -107,19 +108,18 @@ class UpstreamVae:
         self.latent_frame, self.total, self.report = 0, total, report
 
     def colours(self) -> torch.Tensor:
-        encoder = self.runner.vae_encoder
+        encoder = self.runner.vae_encoder or self.runner.vae_decoder  # of words alone nothing is encoded
         return preview.fit(lambda clip: encoder.encode(clip.to(self.device, encoder.dtype)), self.family.vae.stride)
 
-    def encode(self, pixels: np.ndarray, frames: int, report: Report) -> torch.Tensor:
+    def encode(self, pixels: np.ndarray, frames: int, report: Report, last: np.ndarray | None = None) -> torch.Tensor:
         image = to_image(pixels)
         if self.family.condition == "first frame":
             self._count(1, report)
             return self.runner.get_vae_encoder_output(image.unsqueeze(1).to(self.device))
         self._count(latent_frames(frames), report)
-        stride = self.family.vae.stride
-        return self.runner.get_vae_encoder_output(
-            image.unsqueeze(0), pixels.shape[0] // stride, pixels.shape[1] // stride
-        )
+        height, width = (side // self.family.vae.stride for side in pixels.shape[:2])
+        end = None if last is None else to_image(last).unsqueeze(0)
+        return self.runner.get_vae_encoder_output(image.unsqueeze(0), height, width, end)
 
     def decode(self, latents: torch.Tensor, report: Report) -> torch.Tensor:
         self._count(latents.shape[1], report)

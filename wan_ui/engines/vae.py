@@ -2,9 +2,9 @@
 
 The loops are here rather than in `vae.encode` and `vae.decode`, so that progress can be reported and a
 job cancelled between steps, without hooks, and with the causal cache in a local variable: a cancelled
-job leaves nothing behind. The Wan2.1 VAE goes the faster way of vae_fast.py; the residual one of the 5B
-model goes through diffusers' own encoder and decoder, one latent frame at a time. On a GPU whose kernels
-were tried, both are decoded by vae_fused.py.
+job leaves nothing behind. The Wan2.1 VAE goes the faster way of vae_fast.py; diffusers' own encoder and
+decoder, one latent frame at a time, take the residual one of the 5B model, and encode a clip whose last
+frame is given too. On a GPU whose kernels were tried, both are decoded by vae_fused.py.
 """
 
 import itertools
@@ -12,6 +12,7 @@ import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import torch
 from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan, patchify, unpatchify
 
@@ -69,15 +70,18 @@ def fit_colours(vae: AutoencoderKLWan) -> torch.Tensor:
 
 
 @torch.inference_mode()
-def encode_image(vae: AutoencoderKLWan, image: torch.Tensor, frames: int, entering: Entering) -> torch.Tensor:
-    """[image, zeros ...] -> normalised latents (1, z, 1 + (frames - 1) / 4, h, w) float32.
+def encode_image(
+    vae: AutoencoderKLWan, image: torch.Tensor, frames: int, entering: Entering, last: torch.Tensor | None = None
+) -> torch.Tensor:
+    """[image, zeros ..., last] -> normalised latents (1, z, 1 + (frames - 1) / 4, h, w) float32.
 
     image     (1, 3, H, W) float32 in -1 .. 1
     frames    4k+1 frames in all; those after the first are zero (mid grey)
     entering  called with (k, n) before step k of n
+    last      the last frame, if it is given, as `image`
     """
-    if vae.config["is_residual"]:
-        moments = _encode_residual(vae, image, frames, entering)
+    if vae.config["is_residual"] or last is not None:
+        moments = _encode_in_chunks(vae, image, frames, last, entering)
     else:
         moments = vae_fast.encode(vae, image.to(vae.device), frames, entering)
     moments = moments.float()
@@ -130,10 +134,31 @@ def decode_pixels(
         yield decode_next(x[:, :, start:end])
 
 
-def _encode_residual(vae: AutoencoderKLWan, image: torch.Tensor, frames: int, entering: Entering) -> torch.Tensor:
-    zeros = image.new_zeros(1, 3, frames - 1, *image.shape[-2:])
-    video = patchify(torch.cat([image.unsqueeze(2), zeros], dim=2).to(vae.device, vae.dtype), vae.config["patch_size"])
-    chunks = video.split([1, *[4] * ((frames - 1) // 4)], dim=2)
+def with_mask(latents: torch.Tensor, ends: bool) -> torch.Tensor:
+    """(z, t, h, w) -> (4 + z, t, h, w): in front which of its four frames each latent frame is given. The first stands
+    for one frame, given in all four. ends: the last frame is given, too."""
+    given = torch.zeros(TIME_STRIDE, *latents.shape[1:], device=latents.device)
+    given[:, 0] = 1
+    if ends:
+        given[-1, -1] = 1
+    return torch.cat([given, latents])
+
+
+def to_image(pixels: np.ndarray) -> torch.Tensor:
+    """(H, W, 3) uint8 -> (1, 3, H, W) float32 in -1 .. 1."""
+    return torch.from_numpy(pixels).permute(2, 0, 1)[None].float().div(127.5).sub(1)
+
+
+def _encode_in_chunks(
+    vae: AutoencoderKLWan, image: torch.Tensor, frames: int, last: torch.Tensor | None, entering: Entering
+) -> torch.Tensor:
+    """One latent frame after the other, whatever the frames hold."""
+    video = image.new_zeros(1, 3, frames, *image.shape[-2:])
+    video[:, :, 0] = image
+    if last is not None:
+        video[:, :, -1] = last
+    video, patch = video.to(vae.device, vae.dtype), vae.config["patch_size"]
+    chunks = (patchify(video, patch) if patch else video).split([1, *[TIME_STRIDE] * ((frames - 1) // 4)], dim=2)
     cache = [None] * vae._cached_conv_counts["encoder"]
     out = []
     for k, chunk in enumerate(chunks):

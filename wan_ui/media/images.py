@@ -17,6 +17,7 @@ from PIL import Image, ImageDraw, ImageFile
 from wan_ui.errors import UserError
 from wan_ui.media import picture_colour, picture_files
 from wan_ui.request import Request
+from wan_ui.tasks import TASKS
 
 log = logging.getLogger(__name__)
 
@@ -210,6 +211,16 @@ def read_pixels(request: Request, name: str = "image") -> np.ndarray:
             field=name,
         )
     return pixels
+
+
+def read_pictures(request: Request) -> list[np.ndarray]:
+    """The pictures of a job in the order of its task's inputs. Raises as `read_pixels`."""
+    entries = TASKS[request.task].inputs
+    return [
+        read_pixels(request, entry.name)
+        for entry in entries
+        if entry.kind == "picture" and entry.name in request.inputs
+    ]
 
 
 def crop_box(size: tuple[int, int], target: tuple[int, int]) -> tuple[float, float, float, float]:
