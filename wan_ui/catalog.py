@@ -126,7 +126,7 @@ class Model:
     schemes: dict[str, Scheme]
     recipes: dict[str, Recipe]
     face: int = 0
-    tasks: tuple[str, ...] = (DEFAULT.name,)
+    tasks: tuple[str, ...] = (DEFAULT.name, "continue")
     rates: tuple[int, ...] = (12, 16, 24, 30)
     hint: str = ""
     words: Path | None = None

@@ -49,6 +49,15 @@ class LoraMatch:
 
 
 @dataclass(frozen=True)
+class Segment:
+    """What happens in a clip after what its prompt says, from the last frame on. Fields as in Sampling."""
+
+    prompt: str
+    given: str = ""
+    understood: str = ""
+
+
+@dataclass(frozen=True)
 class Sampling:
     """How a model makes a clip: every field has its final value and has been validated.
 
@@ -63,6 +72,7 @@ class Sampling:
     given   what the model is given in place of the prompt, where it does not take any prompt; else empty
     understood  how that was said to the person; see wan_ui.queue.words
     draft   lossy kernels and a small decoder where the engine has them, see wan_ui.engines.lightx2v_draft
+    segments  those after the first, which is what `prompt` says. Segment k is drawn with seed + k - 1
     """
 
     prompt: str
@@ -76,6 +86,7 @@ class Sampling:
     given: str = ""
     understood: str = ""
     draft: bool = False
+    segments: tuple[Segment, ...] = ()
     motion: str = ""
     negative: str = ""
     guidance: tuple[float, ...] = ()
@@ -87,6 +98,10 @@ class Sampling:
     def guided(self) -> bool:
         """Whether a step takes two passes."""
         return any(scale > 1 for scale in self.guidance)
+
+    @property
+    def first(self) -> Segment:
+        return Segment(self.prompt, self.given, self.understood)
 
     @property
     def text(self) -> str:
@@ -104,7 +119,7 @@ class Request:
 
     task    its name in wan_ui.tasks
     inputs  name of an input -> path of its file in the job's folder; pictures have exactly `width` x `height` pixels
-    frames  of the clip that will be there
+    frames  of the clip that will be there; of one in segments: of each, whose first is the last of the one before
     made_with  how the clip is sampled. Of a task that changes a finished clip: how that one was, None if no model of
             ours has made it
     audio_seconds  how long the speech lasts, if there is any among the inputs
@@ -128,7 +143,7 @@ class Request:
 
     def to_dict(self) -> dict[str, Any]:
         """For rows and for the worker: one flat object, with the names that every version has used."""
-        return {**self.other, **{name: self.inputs.get(name, "") for name in tasks.FILES}, **self.public()}
+        return {**self.other, **dict.fromkeys(ALWAYS, ""), **self.inputs, **self.public()}
 
     def public(self) -> dict[str, Any]:
         """As `to_dict`, without this machine's paths and what is not known: for metadata and answers."""
@@ -155,6 +170,7 @@ class Request:
         made = {name: values[name] for name in SAMPLING if name in values}
         made["loras"] = tuple(LoraSpec(**lora) for lora in values.get("loras", ()))
         made["guidance"] = tuple(values.get("guidance", ()))
+        made["segments"] = tuple(Segment(**segment) for segment in values.get("segments", ()))
         own = {name: values[name] for name in OWN if name in values}
         known = {"kind", *SAMPLING, *OWN, *tasks.FILES}
         return cls(
@@ -168,7 +184,8 @@ class Request:
 
 SAMPLING = tuple(entry.name for entry in fields(Sampling))
 # Fields of Sampling that are stored only where they say something: older versions had none of them.
-LATER = ("draft", "motion", "negative", "guidance", "shift", "solver", "cache")
+LATER = ("draft", "segments", "motion", "negative", "guidance", "shift", "solver", "cache")
+ALWAYS = ("image", "audio", "video")  # inputs that a row has also where they are not given, as at the beginning
 OWN = ("width", "height", "frames", "audio_seconds")  # of a Request's fields those that are stored as they are
 
 
@@ -181,6 +198,7 @@ class Progress:
     total   number of steps in the stage; 0 when the stage is a single piece of work
     detail  words for people: "high-noise expert", "frame 9 of 33"
     preview data URL of a small animated picture of the clip so far; empty when there is none
+    segment, segments  "segment 2 of 3" of a clip in several; 0 else
     """
 
     stage: str
@@ -188,6 +206,8 @@ class Progress:
     total: int = 0
     detail: str = ""
     preview: str = ""
+    segment: int = 0
+    segments: int = 0
 
 
 @dataclass(frozen=True)

@@ -101,6 +101,8 @@ class Settings:
     max_queue_per_visitor: int = setting(5, rules.whole(0))
     max_prompt: int = setting(2000, rules.whole(1))  # characters
     max_upload_mb: int = setting(32, rules.whole(1, 100_000))
+    max_segments: int = setting(12, rules.whole(1))  # of a clip that goes on from its last frame
+    max_clip_seconds: float = setting(120.0, rules.number(1, 100_000))  # of a clip that is continued
     # of speech; longer audio is refused
     max_audio_seconds: float = setting(600.0, rules.number(1, 100_000))
     # 1: on a shared address, too, anybody may start downloads of models from the page

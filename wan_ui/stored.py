@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from wan_ui.families import TARGETS
-from wan_ui.request import LATER, OWN, SAMPLING, LoraMatch, LoraSpec, Request, Result, Sampling
+from wan_ui.request import LATER, OWN, SAMPLING, LoraMatch, LoraSpec, Request, Result, Sampling, Segment
 from wan_ui.tasks import BY_STORED, DEFAULT, FILES, Task
 from wan_ui.valid_text import valid_values
 
 NEUTRAL: dict[Any, Any] = {str: "", int: 0, float: 0.0, bool: False}
-LISTS = ("loras", "guidance", "kind")  # read by themselves
+LISTS = ("loras", "segments", "guidance", "kind")  # read by themselves
 # Of the fields of a stored request the type and the default, MISSING where every version has had it; in their order.
 _TYPES: dict[str, tuple[Any, Any]] = {
     entry.name: (entry.type, entry.default) for record in (Sampling, Request) for entry in fields(record)
@@ -43,7 +43,7 @@ def read_request(text: str) -> tuple[Request, tuple[str, ...]]:
     """A request as far as it can be read, and the names of its fields that cannot."""
     values = parse(text)
     if values is None:
-        return _request(DEFAULT, {}, (), {}), ("request",)
+        return _request(DEFAULT, {}, (), (), {}), ("request",)
     kind = values.get("kind", DEFAULT.stored)
     task = BY_STORED.get(kind, DEFAULT) if isinstance(kind, str) else DEFAULT
     required = {entry.name for entry in task.inputs if entry.required and entry.file}
@@ -62,19 +62,23 @@ def read_request(text: str) -> tuple[Request, tuple[str, ...]]:
     guidance = _scales(values.get("guidance", ()))
     if guidance is None:
         skipped.append("guidance")
+    segments, lost = _segments(values.get("segments", ()))
     other = {name: value for name, value in values.items() if name not in {*_REQUEST, *LISTS}}
-    return _request(task, taken, loras, other, guidance or ()), (*skipped, *unread)
+    return _request(task, taken, loras, segments, other, guidance or ()), (*skipped, *unread, *lost)
 
 
 def _request(
     task: Task,
     taken: dict[str, Any],
     loras: tuple[LoraSpec, ...],
+    segments: tuple[Segment, ...],
     other: dict[str, Any],
     guidance: tuple[float, ...] = (),
 ) -> Request:
     values = {name: taken.get(name, NEUTRAL[type_]) for name, (type_, _) in _REQUEST.items()}
-    made = Sampling(**{name: values[name] for name in SAMPLING if name in values}, loras=loras, guidance=guidance)
+    made = Sampling(
+        **{name: values[name] for name in SAMPLING if name in values}, loras=loras, segments=segments, guidance=guidance
+    )
     return Request(
         task=task.name,
         inputs={name: values[name] for name in FILES if values[name]},
@@ -142,6 +146,20 @@ def _scales(value: Any) -> tuple[float, ...] | None:
     scales = [number(entry) for entry in value] if isinstance(value, list | tuple) else [None]
     found = tuple(float(scale) for scale in scales if scale is not None and scale >= 1)
     return found if len(found) == len(scales) <= 2 else None
+
+
+def _segments(values: Any) -> tuple[tuple[Segment, ...], tuple[str, ...]]:
+    """All or none: what comes after a segment goes on from it."""
+    if not isinstance(values, list | tuple):
+        return (), ("segments",)
+    read = []
+    for value in values:
+        value = value if isinstance(value, dict) else {}
+        words = {entry.name: value.get(entry.name, "") for entry in fields(Segment)}
+        if not words["prompt"] or not all(isinstance(text, str) for text in words.values()):
+            return (), ("segments",)
+        read.append(Segment(**words))
+    return tuple(read), ()
 
 
 def _name(value: Any) -> str | None:

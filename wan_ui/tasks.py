@@ -24,6 +24,7 @@ class Input:
     part      of the page where it is given; the browser remembers it by that
     file      its copy in the job's folder, with its own suffix if this has none; of a text none
     help      what `--help` says of it
+    option    on the command line, where that is not --name
     using     what the line above Generate says where it is given, lacking: where it is required and is not
     """
 
@@ -35,6 +36,7 @@ class Input:
     part: str
     file: str
     help: str
+    option: str = ""
     using: str = ""
     lacking: str = ""
 
@@ -84,8 +86,10 @@ class Task:
 
     @property
     def pictures(self) -> frozenset[str]:
-        """Names of the pictures that it needs."""
-        return frozenset(entry.name for entry in self.inputs if entry.kind == "picture" and entry.required)
+        """Names of the pictures that an engine is given; a clip's last frame is one to start from."""
+        needed = [entry for entry in self.inputs if entry.required]
+        first = [PICTURE.name for entry in needed if entry.kind == "video" and self.samples]
+        return frozenset([*first, *(entry.name for entry in needed if entry.kind == "picture")])
 
     def input(self, name: str) -> Input | None:
         return next((entry for entry in self.inputs if entry.name == name), None)
@@ -97,6 +101,7 @@ class Task:
 
 # In the order in which they run, whatever the task.
 STAGES = (
+    Stage("read", "Clip", "Reading the clip that goes on", needs="clip"),
     Stage("load", "Model", "Loading the model"),
     Stage("text", "Text", "Reading the prompt"),
     Stage("image", "Image", "Looking at the picture", needs="image"),
@@ -169,6 +174,29 @@ CLIP = Input(
     file="base",
     help="a clip with a face; it plays forth and back",
 )
+BEFORE = Input(
+    name="clip",
+    kind="video",
+    required=True,
+    missing="choose a clip to continue",
+    label="Clip to continue",
+    part="before",
+    file="before",
+    help="goes on from the last frame of this clip: a video, or the job of a clip that was made here; the new clip is "
+    "the old one and what follows",
+    option="--continue",
+    using="the clip above goes on",
+)
+SEGMENTS = Input(
+    name="segments",
+    kind="text",
+    required=False,
+    missing="",
+    label="And then",
+    part="segments",
+    file="",
+    help='what happens after that, a segment each, from the last frame of the one before: "prompt 1 | prompt 2"',
+)
 
 TASKS = {
     task.name: task
@@ -178,7 +206,7 @@ TASKS = {
             short="i2v",
             stored="generate",
             title="image to video",
-            inputs=(PICTURE, PROMPT, VOICE),
+            inputs=(PICTURE, PROMPT, VOICE, SEGMENTS),
             stages=STAGES,
             samples=True,
             shape="image",
@@ -207,6 +235,19 @@ TASKS = {
             samples=True,
             shape="",
             untitled="A clip without its prompt",
+            stem="clip",
+        ),
+        Task(
+            name="continue",
+            short="continue",
+            stored="continue",
+            title="a clip that goes on",
+            # With segments alone, the first is the prompt.
+            inputs=(BEFORE, replace(PROMPT, required=False), VOICE, SEGMENTS),
+            stages=STAGES,
+            samples=True,
+            shape="clip",
+            untitled="A clip that goes on",
             stem="clip",
         ),
         Task(

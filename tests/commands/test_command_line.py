@@ -103,7 +103,7 @@ def test_a_wrong_option_is_one_line_with_its_name_and_what_is_allowed(command, o
 def test_an_option_that_is_missing_is_one_line(capsys):
     with pytest.raises(SystemExit):
         main(["generate"])
-    assert capsys.readouterr().err.startswith("error: the following arguments are required: --prompt, --out")
+    assert capsys.readouterr().err.startswith("error: the following arguments are required: --out")
 
 
 @pytest.mark.parametrize("shape", ["wan-tiny:²x²", "wan-tiny:0x64", "wan-tiny:64x64x0", "wan-tiny:64", "wan-tiny"])

@@ -106,7 +106,7 @@ def test_bad_values_are_refused_by_field(draft, scripted_settings, tmp_path, cha
 
 def test_what_a_task_does_not_take_is_refused(draft, scripted_settings, tmp_path):
     with pytest.raises(
-        UserError, match=r"video: scripted takes none, it does image to video \(i2v\); leave it out$"
+        UserError, match=r"video: scripted takes none, it does image to video \(i2v\) or a clip that .*; leave it out$"
     ) as caught:
         resolve(changed(draft, video="a.mp4"), scripted_settings, tmp_path / "job")
     assert caught.value.field == "video" and not (tmp_path / "job").exists()

@@ -39,7 +39,7 @@ EACH = [
     Examine("m", "s", "auto", "own", Path("doctor")),
     Cancel(),
     Entered(Progress("denoise", 2, 4, "high-noise expert")),
-    Partial(replace(RESULT, step_seconds=(0.5, 0.25), other={"depth": 1})),
+    Partial(replace(RESULT, step_seconds=(0.5, 0.25), other={"depth": 1}), "2 of 3 segments", "only 2 of them"),
     Loaded("diffusers", "auto: no CUDA GPU", 1.25),
     Made(RESULT),
     Examined({"stages": [{"name": "text", "passed": True}]}),

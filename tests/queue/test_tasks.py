@@ -104,7 +104,8 @@ def test_what_is_given_chooses_among_the_tasks_of_a_model(settings):
     assert fitting(both, {"prompt", "image"}).name == "image-to-video"
     assert fitting(both, set()).name == "image-to-video", "whose picture is then asked for"
     entries = offered(TASKS[name] for name in both)
-    assert [(entry.name, entry.required) for entry in entries] == [("image", False), ("prompt", True), ("audio", False)]
+    required = {"image": False, "prompt": True, "audio": False, "segments": False}
+    assert {entry.name: entry.required for entry in entries} == required
 
 
 def test_both_ends_are_cropped_alike(pair, pictures, tmp_path):

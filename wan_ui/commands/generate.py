@@ -13,6 +13,7 @@ from wan_ui.catalog import find_model, load_catalog
 from wan_ui.commands.job import run_job
 from wan_ui.commands.options import add_inputs, add_lora_option, add_model_options, draft, seed, task
 from wan_ui.lipsync.choice import shortcoming
+from wan_ui.queue.jobs import ID
 from wan_ui.queue.speech_intake import look_for_face, voice_trouble
 from wan_ui.settings import settings
 from wan_ui.tasks import FORM, TASKS
@@ -45,7 +46,10 @@ def run(args: argparse.Namespace) -> int:
         elif args.image:
             usable, words = look_for_face(args.image, args.size, model)
             print(f"speech: {words}{'' if usable else '; the clip may stay silent'}", file=sys.stderr)
-    job = run_job(draft(args, seed=args.seed, task=args.task), args.out, quiet=args.json)
+    job_id = ""
+    if args.clip and not Path(args.clip).exists() and ID.fullmatch(args.clip):
+        job_id, args.clip = args.clip, ""
+    job = run_job(draft(args, seed=args.seed, task=args.task, job=job_id), args.out, quiet=args.json)
     result = job.result
     summary = {
         "out": str(args.out),

@@ -39,8 +39,10 @@ def run_job(draft: Draft, out: Path, quiet: bool) -> Job:
     try:
         job_id = pipeline.submit(draft)
         if made := submitted(pipeline, job_id).request.made_with:
-            if made.understood:
-                print(f"prompt: {made.understood}", file=sys.stderr)
+            for number, said in enumerate((made.first, *made.segments), start=1):
+                if said.understood:
+                    which = f" {number}" if made.segments else ""
+                    print(f"prompt{which}: {said.understood}", file=sys.stderr)
             for words in lora_warnings(made.loras, settings()):
                 print(f"LoRA: {words}", file=sys.stderr)
         try:

@@ -105,8 +105,9 @@ def add_inputs(command: argparse.ArgumentParser, inputs: Iterable[Input]) -> Non
     """One option for each input of a task."""
     for entry in inputs:
         value = "TEXT" if entry.kind == "text" else "FILE"
+        option = entry.option or f"--{entry.name.replace('_', '-')}"
         command.add_argument(
-            f"--{entry.name.replace('_', '-')}", required=entry.required, default="", metavar=value, help=entry.help
+            option, dest=entry.name, required=entry.required, default="", metavar=value, help=entry.help
         )
 
 

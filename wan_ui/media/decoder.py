@@ -108,6 +108,19 @@ _STREAM = re.compile(
 )
 
 
+def duration(path: Path) -> float:
+    """Seconds that the file says it lasts; 0 where it does not."""
+    found: list[float] = []
+
+    def note(line: str) -> None:
+        if match := re.match(r"  Duration: (\d+):(\d\d):([\d.]+)", line):
+            found.append(3600 * int(match[1]) + 60 * int(match[2]) + float(match[3]))
+
+    with contextlib.suppress(DecodeError):  # always: there is no output
+        list(_run(["-loglevel", "info", *input_arguments(path)], 1, lambda given: BASE_SECONDS, note))
+    return found[0] if found else 0.0
+
+
 def frame_times(path: Path, stream: Stream, most: int) -> list[float]:
     """When each of the first `most` frames of a stream is shown, in seconds."""
     times: list[float] = []

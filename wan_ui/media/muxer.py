@@ -12,7 +12,7 @@ import os
 import re
 import subprocess
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import ffmpeg
@@ -116,7 +116,7 @@ def write_mp4(
         "crf": 14,
         "preset": "medium",
         "movflags": "use_metadata_tags+faststart",
-        "metadata": f"{TAG}={json.dumps(metadata or {}, ensure_ascii=True)}",
+        **_tag(metadata),
     }
     if audio is not None:
         # A file may begin late or have gaps in its time stamps; the mouth follows its samples, so sound does too.
@@ -128,6 +128,27 @@ def write_mp4(
     finally:
         part.unlink(missing_ok=True)
     return count
+
+
+def join(parts: Sequence[Path], path: Path, metadata: dict | None = None) -> None:
+    """Files that `write_mp4` gave for the same size and rate, one after the other, without encoding them again.
+
+    They lie in the folder of `path`, under names without a quote. Raises UserError. Never leaves half a file.
+    """
+    part, names = path.with_name(f".{path.stem}.part.mp4"), path.with_name(f".{path.stem}.part.txt")
+    try:
+        names.write_text("".join(f"file '{one.name}'\n" for one in parts), encoding="utf-8")
+        source = ffmpeg.input(str(names), format="concat", safe=0, protocol_whitelist="file")
+        options = {"c": "copy", "movflags": "use_metadata_tags+faststart", **_tag(metadata)}
+        _run(ffmpeg.output(source, str(part), **options))
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+        names.unlink(missing_ok=True)
+
+
+def _tag(metadata: dict | None) -> dict[str, str]:
+    return {"metadata": f"{TAG}={json.dumps(metadata or {}, ensure_ascii=True)}"}
 
 
 def read_metadata(path: Path) -> dict:

@@ -22,11 +22,12 @@ from wan_ui.media import sound
 from wan_ui.media.images import fit, open_image
 from wan_ui.queue import words
 from wan_ui.queue.jobs import Job
+from wan_ui.queue.segments_intake import look_before, read_prompts
 from wan_ui.queue.speech_intake import look_at_clip, take_audio, take_clip
 from wan_ui.recipes import MOTIONS, NEGATIVE, SOLVERS, read_guidance, read_shift
-from wan_ui.request import LoraSpec, Request, Sampling
+from wan_ui.request import LoraSpec, Request, Sampling, Segment
 from wan_ui.settings import ENGINES, Settings
-from wan_ui.tasks import FILES, FORM, TASKS, Task, find_task, fitting
+from wan_ui.tasks import BEFORE, FILES, FORM, PICTURE, PROMPT, SEGMENTS, TASKS, Task, find_task, fitting
 from wan_ui.valid_text import valid_text
 
 MAX_SEED = 2**32 - 1
@@ -40,7 +41,7 @@ class Draft:
     negative  None: the official text; empty: none
     guidance  a number, two, or a text of them: see recipes.read_guidance
     task    its name, or its few letters; empty: the first of the model's tasks that fits what is given
-    job     for a task that changes a clip: the entry of the history whose clip is meant
+    job     the entry of the history whose clip is changed or goes on
     draft   a quick clip that is less exact, where the engine can
     lora_paths  the command line may name any LoRA file; the page only those in the folder
     """
@@ -92,6 +93,10 @@ def resolve(
         raise UserError(f"task: {draft.task!r} is not known; choose one of {known}", field="task")
     if task is not None and not task.samples:
         return _change(task, draft, settings, folder, source, clip)
+    if draft.job:
+        if clip is None:
+            raise UserError(f"{BEFORE.name}: that clip is not there any more; choose another", field=BEFORE.name)
+        draft = replace(draft, inputs={**draft.inputs, BEFORE.name: str(clip)})
     return _sample(task, draft, settings, folder)
 
 
@@ -99,6 +104,9 @@ def _sample(asked: Task | None, draft: Draft, settings: Settings, folder: Path) 
     """A clip that a model makes. asked: its task, if it was named."""
     catalog = load_catalog(settings.catalog)
     model = find_model(catalog, draft.model or settings.model)
+    if draft.inputs.get(BEFORE.name) and draft.inputs.get(PICTURE.name):
+        words = "it goes on from its own last frame and takes no picture; take the one or the other away"
+        raise UserError(f"{BEFORE.name}: {words}", field=BEFORE.name)
     task = asked or fitting(model.tasks, draft.inputs)
     _check_task(task, asked is not None, draft, model, catalog)
     scheme = model.scheme(draft.scheme)
@@ -108,41 +116,53 @@ def _sample(asked: Task | None, draft: Draft, settings: Settings, folder: Path) 
     missing = places.availability(model, scheme, settings, engine)
     if missing:
         raise UserError(f"model: {model.name} with {scheme.name} cannot run here: {missing}", field="model")
-    prompt = _words(task, draft, settings.max_prompt).get("prompt", "")
+    said = _words(task, draft, settings.max_prompt).get(PROMPT.name, "")
+    prompts = read_prompts(draft.inputs.get(SEGMENTS.name, ""), said, settings)
+    if not prompts:
+        raise UserError(f"{PROMPT.name}: {PROMPT.missing}", field=PROMPT.name)
     frames = _whole("frames", model.default_frames if draft.frames is None else draft.frames)
     if frames not in model.frames:
         raise UserError(f"frames: {model.name} makes {_list(model.frames)} frames, not {frames}", field="frames")
     how = _how(draft, model, scheme, settings.max_prompt)
-    fps = _whole("fps", model.fps if draft.fps is None else draft.fps)
+    paths = _files(task, draft)
+    before = look_before(paths[BEFORE.name], settings) if BEFORE.name in paths else None
+    usual = before.rate(model) if before else model.fps
+    fps = _whole("fps", usual if draft.fps is None else draft.fps)
     if fps not in model.rates:
         raise UserError(f"fps: {model.name} plays at {_list(model.rates)} frames a second, not {fps}", field="fps")
     seed = _seed(draft.seed)
     quick = _truth("draft", draft.draft)
     chosen = loras.check(draft.loras, model, settings, paths=draft.lora_paths)
-    reading = words.read_for(model, prompt, chosen, settings)
-    paths = _files(task, draft)
+    first, *segments = (_segment(model, prompt, chosen, settings) for prompt in prompts)
     pictures = {
         entry.name: open_image(paths[entry.name], entry.name)
         for entry in task.inputs
         if entry.kind == "picture" and entry.name in paths
     }
     shape = pictures.get(task.shape)
-    width, height = _size(draft.size, model, shape.size if shape else None)
+    natural = before.size(model) if before else model.closest_size(*shape.size) if shape else model.sizes[0]
+    width, height = _size(draft.size, model, natural)
     inputs, seconds = _take(task, paths, pictures, (width, height), settings, folder)
     made = Sampling(
-        prompt=prompt,
+        prompt=first.prompt,
         model=model.name,
         scheme=scheme.name,
         engine=engine,
         seed=seed,
         fps=fps,
         loras=chosen,
-        given=reading.text if reading else "",
-        understood=reading.words if reading else "",
+        given=first.given,
+        understood=first.understood,
+        segments=tuple(segments),
         draft=quick,
         **how,
     )
     return Request(task.name, inputs, width, height, frames, made, seconds)
+
+
+def _segment(model: Model, prompt: str, chosen: tuple[LoraSpec, ...], settings: Settings) -> Segment:
+    reading = words.read_for(model, prompt, chosen, settings)
+    return Segment(prompt, reading.text, reading.words) if reading else Segment(prompt)
 
 
 def _how(draft: Draft, model: Model, scheme: Scheme, longest: int) -> dict[str, Any]:
@@ -251,11 +271,11 @@ def _change(
 
 
 def _words(task: Task, draft: Draft, limit: int) -> dict[str, str]:
-    """The task's texts, in one line each and no longer than `limit`."""
+    """The task's texts but those of segments, in one line each and no longer than `limit`."""
     found = {}
-    for entry in (entry for entry in task.inputs if entry.kind == "text"):
+    for entry in (entry for entry in task.inputs if entry.kind == "text" and entry is not SEGMENTS):
         text = _line(entry.name, draft.inputs.get(entry.name, ""), limit)
-        if entry.required and not text:
+        if entry.required and not text and not draft.inputs.get(SEGMENTS.name):
             raise UserError(f"{entry.name}: {entry.missing}", field=entry.name)
         found[entry.name] = text
     return found
@@ -324,9 +344,9 @@ def _text(field: str, value: object) -> str:
     return valid_text(value)
 
 
-def _size(text: str, model: Model, picture: tuple[int, int] | None) -> tuple[int, int]:
+def _size(text: str, model: Model, natural: tuple[int, int]) -> tuple[int, int]:
     if not text or text == "auto":
-        return model.closest_size(*picture) if picture else model.sizes[0]
+        return natural
     size = parse_size(text)
     if size not in model.sizes:
         offered = _list(f"{width}x{height}" for width, height in model.sizes)

@@ -56,6 +56,8 @@ COLUMNS = {
     "result": "TEXT NOT NULL DEFAULT '{}'",
     "turn": "INTEGER NOT NULL DEFAULT 0",
     "began": "REAL",
+    "segment": "INTEGER NOT NULL DEFAULT 0",
+    "segments": "INTEGER NOT NULL DEFAULT 0",
 }
 INDEXES = ("jobs_in_line ON jobs (state, turn)", "jobs_of_owner ON jobs (owner)")
 NEXT_TURN = "(SELECT COALESCE(MAX(turn), 0) + 1 FROM jobs)"
@@ -254,7 +256,7 @@ class Jobs:
         with self._connect() as db:
             db.execute(
                 "UPDATE jobs SET state = 'queued', started = NULL, began = NULL, stage = '', step = 0, total = 0, "
-                "detail = '', preview = '', stage_started = NULL, step_started = NULL "
+                "detail = '', preview = '', segment = 0, segments = 0, stage_started = NULL, step_started = NULL "
                 "WHERE id = ? AND state = 'running'",
                 (job_id,),
             )
@@ -269,9 +271,10 @@ class Jobs:
         with self._connect(patience) as db:
             db.execute(
                 "UPDATE jobs SET step_started = ?, stage_started = "
-                "CASE WHEN stage = ? AND (total > 0) = ? THEN stage_started ELSE ? END, "
-                "stage = ?, step = ?, total = ?, detail = ?, preview = COALESCE(NULLIF(?, ''), preview) WHERE id = ?",
-                (now, progress.stage, progress.total > 0, now, *values, job_id),
+                "CASE WHEN stage = ? AND segment = ? AND (total > 0) = ? THEN stage_started ELSE ? END, "
+                "stage = ?, step = ?, total = ?, detail = ?, preview = COALESCE(NULLIF(?, ''), preview), "
+                "segment = ?, segments = ? WHERE id = ?",
+                (now, progress.stage, progress.segment, progress.total > 0, now, *values, job_id),
             )
 
     def cancel(self, job_id: str) -> None:
@@ -350,7 +353,7 @@ def _job(row: sqlite3.Row) -> Job | None:
     if state == "done":  # the clip may well be there, under the names that the worker gives
         result = replace(result, clip=result.clip or "clip.mp4", poster=result.poster or "poster.jpg")
     words = {name: valid_text(str(row[name] or "")) for name in ("owner", "stage", "detail", "preview", "error")}
-    step, total = (int(stored.number(row[name]) or 0) for name in ("step", "total"))
+    step, total, *segment = (int(stored.number(row[name]) or 0) for name in ("step", "total", "segment", "segments"))
     return Job(
         id=row["id"],
         owner=words["owner"],
@@ -359,7 +362,7 @@ def _job(row: sqlite3.Row) -> Job | None:
         created=created or 0.0,
         started=started,
         finished=finished,
-        progress=Progress(words["stage"], step, total, words["detail"], words["preview"]),
+        progress=Progress(words["stage"], step, total, words["detail"], words["preview"], *segment),
         stage_started=stage_started,
         step_started=step_started,
         cancel=bool(row["cancel"]),

@@ -67,9 +67,11 @@ class Entered:
 
 @dataclass(frozen=True)
 class Partial:
-    """A result that is worth keeping whatever comes."""
+    """A result that is worth keeping whatever comes. kept: what it is, lacking: what it lacks, in words."""
 
     result: Result
+    kept: str
+    lacking: str
 
 
 @dataclass(frozen=True)

@@ -254,24 +254,25 @@ class Runner:
                 return self._stopped(job)
             partial = self.worker.partial
             if isinstance(error, Cancelled):
-                return "cancelled", "", partial
+                return "cancelled", f"Kept: {partial.kept}." if partial else "", partial.result if partial else None
             _log("%s failed", error, job.id)
             if self.model.state == "loading":
                 self._load_failed(error)
             if partial:
-                return "done", f"The clip is made, but it could not be given speech. {_words(error)}", partial
+                return "done", f"The clip is made, but {partial.lacking}. {_words(error)}", partial.result
             return "failed", _words(error), None
 
     def _stopped(self, job: Job) -> tuple[str, str, Result | None]:
         """What becomes of a job whose app or command is stopped."""
+        result = self.worker.partial.result if self.worker.partial else None
         try:
             if self.jobs.cancelled(job.id, SHORT):
-                return "cancelled", "", self.worker.partial
+                return "cancelled", "", result
         except TableError as error:
             self.say(error)
         if self.own is not None and job.id not in self.own:
             return "queued", "", None  # another command waits for it, and takes the queue over
-        return "interrupted", "The app was stopped.", self.worker.partial
+        return "interrupted", "The app was stopped.", result
 
     def _active(self, job_id: str) -> bool:
         job = self.jobs.get(job_id)

@@ -23,6 +23,7 @@ from wan_ui.machine import memory
 from wan_ui.machine.engine_choice import EngineChoice
 from wan_ui.media import muxer, sound, video
 from wan_ui.queue.messages import Answered, Entered, Examine, Examined, Generate, LipSync, Load, Loaded, Made, Partial
+from wan_ui.queue.segments import Chain, in_segments
 from wan_ui.queue.stage_clock import StageClock
 from wan_ui.request import Progress, Request, Result, Sampling
 from wan_ui.settings import Settings
@@ -30,6 +31,8 @@ from wan_ui.settings import Settings
 if TYPE_CHECKING:
     from wan_ui.engines.base import Engine
     from wan_ui.lipsync import speech
+
+SILENT = ("the clip without its speech", "it could not be given speech")  # of a Partial
 
 CreateEngine = Callable[[str], "tuple[Engine, EngineChoice]"]
 
@@ -104,6 +107,8 @@ class Work:
 
         With a voice also silent.mp4, the clip as it was before; that much is sent as a partial result beforehand.
         """
+        if in_segments(request):
+            return self.generate_segments(request, folder)
         clock, started, made = self._clock(), time.monotonic(), request.sampling
         engine = self.load(made)
         load_seconds = round(time.monotonic() - started, 3)
@@ -137,20 +142,78 @@ class Work:
             latents_sha256=hashlib.sha256(clip.latents.tobytes()).hexdigest(),
         )
         if speaks:
-            self.answer(Partial(result))
+            self.answer(Partial(result, *SILENT))
             result = self._speak(clip.frames, clip.fps, request, folder, clock, replace(result, silent=name))
+        return result
+
+    def generate_segments(self, request: Request, folder: Path) -> Result:
+        """As `generate`, for a clip that goes on from another or has several prompts.
+
+        What is finished is sent as a partial result after each segment, and joined in the file already.
+        """
+        made, chain, reading = request.sampling, Chain(request, folder), {}
+        speaks = "lipsync" in request.stages()
+        name = "silent.mp4" if speaks else "clip.mp4"
+        try:
+            if "clip" in request.inputs:
+                clock = self._clock()
+                chain.read(self.settings, clock.report)
+                reading = clock.seconds()
+            clock, started = self._clock(), time.monotonic()
+            engine = self.load(made)
+            load_seconds = round(time.monotonic() - started, 3)
+            memory.forget_peak()
+            matches, latents = engine.set_loras(made.loras), hashlib.sha256()
+            for number in range(1, chain.total + 1):
+                report = chain.placed(clock.report)
+                clip = engine.generate(chain.next(), report)
+                report(Progress("encode", detail="MP4"))
+                if number == 1:
+                    Image.fromarray(clip.frames[len(clip.frames) // 2]).save(folder / "poster.jpg", quality=88)
+                chain.add(clip.frames)
+                latents.update(clip.latents.tobytes())
+                facts = {"engine": self.chosen.words, **clip.facts, **chain.facts()}
+                chain.join(folder / name, _metadata(request, facts))
+                result = Result(
+                    clip=name,
+                    poster="poster.jpg",
+                    frames=chain.frames,
+                    fps=clip.fps,
+                    engine_ran=self.chosen.name,
+                    engine_why=self.chosen.why,
+                    seconds=reading | clock.seconds(),
+                    step_seconds=tuple(clock.steps),
+                    load_seconds=load_seconds,
+                    memory=memory.memory_used(),
+                    facts=facts,
+                    loras=tuple(matches),
+                    latents_sha256=latents.hexdigest(),
+                )
+                if number < chain.total:
+                    self.answer(Partial(result, *chain.unfinished()))
+        finally:
+            chain.clear()
+        if speaks:
+            self.answer(Partial(result, *SILENT))
+            spoken = sound.frame_count(round(request.audio_seconds * sound.SAMPLE_RATE), clip.fps)
+            result = self._speak_file(folder / name, spoken, request, folder, clock, replace(result, silent=name))
         return result
 
     def lipsync(self, request: Request, folder: Path) -> Result:
         """Write clip.mp4, the clip of the request with its voice, and poster.jpg."""
         path, clock = Path(request.inputs["video"]), self._clock()
         clock.report(Progress("lipsync", detail="reading the clip"))
-        # Of a long clip only as much is kept in memory as the voice lasts; the rest follows as it is.
+        before = Result(poster="poster.jpg", silent=path.name)
+        return self._speak_file(path, request.frames, request, folder, clock, before)
+
+    def _speak_file(
+        self, path: Path, spoken: int, request: Request, folder: Path, clock: StageClock, before: Result
+    ) -> Result:
+        """As `_speak`. Of a long clip only as much is kept in memory as is spoken; the rest follows as it is."""
         source = video.look(path)
-        limit = request.frames + sound.closing_frames(source.fps)
+        limit = spoken + sound.closing_frames(source.fps)
         frames, fps = muxer.read_frames(path, limit)
         rest = itertools.islice(video.frames(source), limit, None) if len(frames) == limit else ()
-        before = Result(poster="poster.jpg", silent=path.name)
         return self._speak(frames, fps, request, folder, clock, before, rest)
 
     def _speak(
@@ -184,7 +247,7 @@ class Work:
             frames=count,
             fps=fps,
             facts=facts,
-            seconds=clock.seconds(),
+            seconds=before.seconds | clock.seconds(),
             before_lipsync=clock.before.get("lipsync", 0.0),
         )
 

@@ -63,7 +63,7 @@ class WorkerError(Exception):
 class Worker:
     """Handle on the child. One message is answered at a time; `cancel` may interrupt it.
 
-    partial  what the last message had finished before it ended badly: the silent clip, if speech could not be added
+    partial  what the last message had finished before it ended badly: a clip without its speech, or segments of it
     loaded   (model, scheme, engine) after the last answer; () when nothing is
     """
 
@@ -72,7 +72,7 @@ class Worker:
         self.engine_factory = engine_factory
         self.process: BaseProcess | None = None
         self.pipe: Connection
-        self.partial: Result | None = None
+        self.partial: Partial | None = None
         self.loaded: tuple[str, ...] = ()
         self.ids = itertools.count(1)
         self.ending = threading.Event()
@@ -172,8 +172,8 @@ class Worker:
             answer = self._receive(letter.id, progress)
             if answer is not None:
                 match answer.content:
-                    case Partial(result):
-                        self.partial = result
+                    case Partial():
+                        self.partial = answer.content
                     case Entered(progress):
                         on_progress(progress)
                         if not cancel_sent:
@@ -247,7 +247,8 @@ def _signal(number: int) -> str:
 
 def describe(progress: Progress) -> str:
     """ "denoise step 3/4, low-noise expert" """
-    words = progress.stage
+    words = f"segment {progress.segment} of {progress.segments}: " if progress.segments > 1 else ""
+    words += progress.stage
     if progress.total:
         words += f" step {progress.step}/{progress.total}"
     return f"{words}, {progress.detail}" if progress.detail else words

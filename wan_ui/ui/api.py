@@ -32,8 +32,9 @@ DESCRIPTION = (
     "draws a random one; loras: one FILE:STRENGTH:TARGET a line; audio: a voice that the face speaks; end_image: the "
     "picture that the clip ends at; task: i2v, flf2v or t2v, else what fits the model and what is given; guidance: A "
     "or A,B for the two experts; negative: null is the official text, an empty one none; draft: quicker and less "
-    "exact, where the GPU has the means. Answers with the video and its settings: job, seed, model, seconds per "
-    "stage and more."
+    "exact, where the GPU has the means; segments: what happens next, one prompt a line; clip, or the id of its "
+    "job: goes on instead of a picture. Answers with the video and its settings: job, seed, model, seconds per stage "
+    "and more."
 )
 
 
@@ -41,9 +42,18 @@ DESCRIPTION = (
 # usual task, with the settings between those that it requires and the others, and what came later.
 REQUIRED = {entry.name: "" if entry.kind == "text" else None for entry in DEFAULT.inputs if entry.required}
 SETTINGS = {"model": "", "scheme": "", "size": "auto", "frames": None, "steps": None, "seed": -1, "loras": ""}
-OPTIONAL = {entry.name: None for entry in DEFAULT.inputs if not entry.required}
+OPTIONAL = {"audio": None}
 SAMPLING = {"motion": "", "negative": None, "guidance": "", "shift": None, "solver": "", "cache": ""}
-LATER = {"fps": None, "draft": False, **SAMPLING, "end_image": None, "task": ""}
+LATER = {
+    "fps": None,
+    "draft": False,
+    **SAMPLING,
+    "end_image": None,
+    "task": "",
+    "segments": "",
+    "clip": None,
+    "job": "",
+}
 PARAMETERS: dict[str, Any] = {**REQUIRED, **SETTINGS, **OPTIONAL, **LATER}
 SIGNATURE = inspect.Signature(
     [
@@ -84,7 +94,7 @@ def _component(name: str, kind: str) -> Any:
         case "video":
             return gr.Video(None, label=name)
     default = PARAMETERS[name]
-    if kind == "text" or name == "negative":
+    if default is inspect.Parameter.empty or name == "negative":
         return gr.Textbox(label=name)
     if isinstance(default, bool):
         return gr.Checkbox(default, label=name)
@@ -120,6 +130,7 @@ async def generate(*sent: Any) -> tuple[str, dict[str, Any]]:
             seed=given["seed"],
             loras=_loras(given["loras"]),
             **{name: given[name] for name in SAMPLING},
+            job=as_text(given["job"], "job"),
         )
         job_id = await asyncio.to_thread(PIPELINE.submit, draft, owner)
         while True:

@@ -40,7 +40,9 @@ class Example:
 
     @property
     def words(self) -> str:
-        return " ".join(str(self.inputs[entry.name]) for entry in FORM if entry.kind == "text")
+        return " ".join(
+            str(self.inputs[entry.name]) for entry in FORM if entry.kind == "text" and entry.name in self.inputs
+        )
 
 
 def load_examples() -> list[Example]:

@@ -20,7 +20,7 @@ from wan_ui.errors import UserError
 from wan_ui.queue.pipeline import PIPELINE
 from wan_ui.recipes import MOTIONS, Recipe
 from wan_ui.settings import Settings
-from wan_ui.tasks import FORM, TASKS, fitting, offered
+from wan_ui.tasks import FORM, PROMPT, TASKS, fitting, offered
 from wan_ui.ui import lora_picker, models_panel, recipe_part
 from wan_ui.ui.markup import text
 from wan_ui.ui.session import for_visitor
@@ -116,15 +116,18 @@ def using_html(view: View, model: Model) -> str:
     size, seed, frames, steps, fps = (held.get(name) for name in ("size", "seed", "frames", "steps", "fps"))
     entries = offered(TASKS[name] for name in model.tasks)
     given = {entry.name for entry in entries if held.get(entry.part)}
-    task = fitting(model.tasks, given | {entry.name for entry in entries if entry.kind == "text"})
+    task = fitting(model.tasks, given | {PROMPT.name})
     motion, recipe = recipe_of(view, model)
     several = len(model.motions(scheme_of(view, model))) > 1
+    segments = len([row for row in (held.get("segments") or "").splitlines() if row.strip()])
+    segments += bool(held.get("prompt")) or not segments
     if size in (None, "auto"):
-        size = "the picture’s shape" if task.shape else f"{model.sizes[0][0]}x{model.sizes[0][1]}"
+        shape = task.input(task.shape)
+        size = f"the {shape.kind}’s shape" if shape else f"{model.sizes[0][0]}x{model.sizes[0][1]}"
     parts = [
         with_words(view, model),
         size.replace("x", " × ") if size[0].isdigit() else size,
-        f"{frames or model.default_frames:g} frames",
+        (f"{segments} segments of " if segments > 1 else "") + f"{frames or model.default_frames:g} frames",
         *([f"{fps:g} a second"] if fps and fps != model.fps else []),
         f"{steps or recipe.default_steps:g} steps",
         *([MOTIONS[motion].title] if several else []),

@@ -15,6 +15,7 @@ from wan_ui.settings import Settings
 from wan_ui.tasks import TASKS, offered
 from wan_ui.ui.answers import Answer
 from wan_ui.ui.form import FIELDS, NO_MODEL
+from wan_ui.ui.longer import Longer, build_longer
 from wan_ui.ui.lora_picker import LoraPicker, build_lora_picker
 from wan_ui.ui.markup import text
 from wan_ui.ui.picture import Picture, build_picture
@@ -51,6 +52,7 @@ class Inputs:
     recipe: RecipePart
     loras: LoraPicker
     voice: Voice
+    longer: Longer
     message: gr.HTML
     using: gr.HTML
     generate: gr.Button
@@ -65,6 +67,8 @@ class Inputs:
             "picture": self.picture.image,
             "end": self.end.image,
             "voice": self.voice.audio,
+            "segments": self.longer.segments,
+            "before": self.longer.clip,
             **self.recipe.parts(),
         }
         return [given[name] if name in given else getattr(self, name) for name in FIELDS]
@@ -73,6 +77,7 @@ class Inputs:
         """What changes with the model, by the names of `model_updates`; and what LoRAs are chosen from."""
         names = ("model", "picture_hint", "prompt", "phrases", "scheme", "size", "frames", "steps", "fps", "draft")
         boxes = {"picture_part": self.picture.part, "end_part": self.end.part, "voice_part": self.voice.part}
+        boxes["longer"] = self.longer.part
         own = {name: getattr(self, name) for name in names}
         return {**own, **self.recipe.parts(), **boxes, "lora_choices": self.loras.add}
 
@@ -160,6 +165,7 @@ def build_inputs(
         draft = gr.Checkbox(False, label="Draft", info=_draft_words(settings), elem_id="draft")
     loras = build_lora_picker(model, settings)
     voice = build_voice(visible=_takes(model, "voice"))
+    longer = build_longer(visible=_takes(model, "segments"))
     with gr.Column(elem_id="actions"):
         message = gr.HTML("" if usable else NO_MODEL, elem_id="message", apply_default_css=False)
         using = gr.HTML("", elem_id="using", js_on_load=KEEP, apply_default_css=False)
@@ -185,6 +191,7 @@ def build_inputs(
         recipe,
         loras,
         voice,
+        longer,
         message,
         using,
         generate,
@@ -208,6 +215,7 @@ def model_updates(
     return {
         **{f"{part}_part": gr.update(visible=_takes(model, part)) for part in ("picture", "end", "voice")},
         "picture_hint": picture_hint_html(model),
+        "longer": gr.update(visible=_takes(model, "segments")),
         "prompt": gr.update(info=model.hint or None),
         "phrases": phrases_html(model),
         "scheme": gr.update(**scheme_choices(model, schemes, scheme)),

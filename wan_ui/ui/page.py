@@ -86,8 +86,10 @@ def build_ui(settings: Settings) -> gr.Blocks:
         picture, end = inputs.picture, inputs.end
         # What handlers fill in: see form.py, also for `filled`.
         of_model = {**inputs.of_model(), "filled": inputs.filled, **observed}
-        of_video = {"seed": inputs.seed, **of_model}
-        whole = {"picture": picture.image, "end": end.image, "voice": inputs.voice.audio, **of_video}
+        of_video = {"seed": inputs.seed, "segments": inputs.longer.segments, **of_model}
+        longer = {"before": inputs.longer.clip, "segments": inputs.longer.segments}
+        whole = {"picture": picture.image, "end": end.image, "voice": inputs.voice.audio, **longer, **of_video}
+        before_note = {"before_note": inputs.longer.note}
         voice_note = {"voice_note": inputs.voice.note}
 
         # Values arrive as the browser sent them and are checked by wan_ui.queue.intake; see handlers.
@@ -115,20 +117,29 @@ def build_ui(settings: Settings) -> gr.Blocks:
 
         files_change = [picture.image.change, end.image.change, inputs.voice.audio.change]
         form = [browser, view, inputs.model, inputs.scheme, *inputs.held(), inputs.turn]
-        sent = {"picture_note": picture.note, "end_note": end.note, **voice_note, **observed}
+        sent = {"picture_note": picture.note, "end_note": end.note, **voice_note, **before_note, **observed}
         pressed = connect(inputs.generate.click, submit.submit, form, sent, js=stamp, **light)
         pressed.then(None, js="() => wanUi.answered()", **silent)
         connect(inputs.cancel.click, submit.cancel, [browser, view], observed, **light)
         example: Options = {**in_order, "trigger_mode": "once"}
         press = [browser, view, inputs.turn]
         fills.append(connect(samples.cards.select, submit.run_example, press, whole, js=stamp, **example))
-        # Not `prompt.change`, which every key is.
+        texts_left = [inputs.prompt.blur, inputs.longer.segments.blur]  # not `change`, which every key is
         settings_change = [inputs.size.change, inputs.frames.change, inputs.steps.change, inputs.fps.change]
         recipe = inputs.recipe
         settings_change += [part.change for part in (recipe.guidance, recipe.guidance_low, recipe.shift)]
         settings_change += [recipe.solver.change, recipe.cache.change, recipe.negative.blur]
         connect(
-            on([*settings_change, inputs.seed.change, inputs.draft.change, *files_change, inputs.prompt.blur]),
+            on(
+                [
+                    *settings_change,
+                    inputs.seed.change,
+                    inputs.draft.change,
+                    *files_change,
+                    inputs.longer.clip.change,
+                    *texts_left,
+                ]
+            ),
             changing.remember,
             [browser, view, *inputs.held(), inputs.seen, inputs.turn],
             observed,
@@ -136,6 +147,13 @@ def build_ui(settings: Settings) -> gr.Blocks:
             **latest,
         )
 
+        connect(
+            on([inputs.longer.clip.change, inputs.size.change, inputs.model.change]),
+            changing.look_before,
+            [inputs.longer.clip, inputs.size, inputs.model],
+            {"fps": inputs.fps, **before_note},
+            **latest,
+        )
         fps = [inputs.model, inputs.fps]
         connect(inputs.fps.change, changing.show_lengths, fps, {"frames": inputs.frames}, **latest)
         of_crop = [view, picture.image, inputs.size, inputs.model]

@@ -92,6 +92,8 @@ def _running(job: Job, history: list[Job], queued: int) -> str:
         timing += f" · about {seconds(left) if left >= 1 else 'a moment'} left"
     step = job.progress
     title = STAGE_WORDS[step.stage][1] if step.stage in STAGE_WORDS else "Starting"
+    if step.segments > 1:
+        title = f"Segment {step.segment} of {step.segments}: {title[:1].lower()}{title[1:]}"
     detail = []
     if step.total and step.stage != "lipsync":  # its detail says which frame
         detail.append(f"{step.stage} step {step.step} of {step.total}")

@@ -6,7 +6,7 @@ from wan_ui.catalog import load_catalog
 from wan_ui.errors import UserError
 from wan_ui.queue.pipeline import PIPELINE
 from wan_ui.queue.words import read_for
-from wan_ui.ui import form, inputs, lora_picker
+from wan_ui.ui import form, inputs, longer, lora_picker
 from wan_ui.ui import picture as pictures
 from wan_ui.ui import voice as voice_part
 from wan_ui.ui.answers import Answer
@@ -73,6 +73,21 @@ def _crop(view: View, part: str, picture, first, size: str, name: str) -> Answer
         return {part: None, f"{part}_crop": "", f"{part}_note": complaint(error)}
     view.refused.discard(part)
     return {f"{part}_crop": crop, f"{part}_note": note}
+
+
+@guard
+def look_before(clip, size: str, name: str) -> Answer:
+    """The clip that goes on: what becomes of it, and the form's frames per second follow it."""
+    if not clip:
+        return {"before_note": ""}
+    catalog = load_catalog(PIPELINE.settings.catalog)
+    model = catalog.get(as_text(name, "model")) or next(iter(catalog.values()))
+    try:
+        path, size = uploaded(clip, "clip"), as_text(size, "size", "auto")
+        note, fps = longer.note_html(path, size, None, model, PIPELINE.settings)
+    except UserError as error:
+        return {"before_note": complaint(error)}
+    return {"before_note": note, "fps": fps}
 
 
 @guard

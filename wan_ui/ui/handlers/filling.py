@@ -78,11 +78,13 @@ def good(name: str, value: Any, recipe: Recipe) -> bool:
     return isinstance(value, str)
 
 
-def fill_fields(view: View, *, seed: int, **files: str | None) -> Answer:
-    """The form has this seed now, and of picture and voice what is named: a file, or None for none."""
+def fill_fields(view: View, *, seed: int | None = None, segments: str | None = None, **files: str | None) -> Answer:
+    """The form has these now, if they are named: seed, prompts of segments, of the files a path, or None for none."""
     cached = {name: path and save_file_to_cache(path, get_upload_folder()) for name, path in files.items()}
-    form.fill(view, seed=seed, **cached)
-    return {"seed": seed, **cached, "filled": view.fills}
+    values: dict[str, Any] = {} if seed is None else {"seed": seed}
+    values |= cached if segments is None else {"segments": segments, **cached}
+    form.fill(view, **values)
+    return {**values, "filled": view.fills}
 
 
 def choose(view: View, name: str, scheme: str = "") -> Answer:

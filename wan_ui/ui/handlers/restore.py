@@ -111,7 +111,14 @@ def _settings(view: View, values: dict, **files: str | None) -> Answer:
     seed = values["seed"] if is_whole(values.get("seed")) else -1
     prompt = str(values.get("prompt", ""))
     filled = fill(view, name, str(values.get("scheme")), prompt=prompt, **offered(values))
-    return {**filled, **fill_fields(view, seed=seed, **files)}
+    return {**filled, **fill_fields(view, seed=seed, segments=_segments(values.get("segments")), **files)}
+
+
+def _segments(values: object) -> str:
+    """Prompts of a stored request's segments, a line each."""
+    entries = values if isinstance(values, list | tuple) else ()
+    prompts = [entry.get("prompt") for entry in entries if isinstance(entry, dict)]
+    return "\n".join(prompt for prompt in prompts if isinstance(prompt, str))
 
 
 def _left_out(values: dict) -> str:

@@ -105,7 +105,9 @@ def run_example(browser: dict, view: View, turn, event: gr.EventData) -> Answer:
         return observe(browser, view)
     filled = fill(view, view.model, view.scheme, prompt=example.words)
     files = {entry.part: example.inputs.get(entry.name) for entry in FORM if entry.file}
-    filled |= fill_fields(view, seed=-1, **{part: str(file) if file else None for part, file in files.items()})
+    filled |= fill_fields(
+        view, seed=-1, segments="", **{part: str(file) if file else None for part, file in files.items()}
+    )
     return {**filled, **observe(browser, view)}
 
 
