@@ -77,9 +77,8 @@ class Inputs:
         """What changes with the model, by the names of `model_updates`; and what LoRAs are chosen from."""
         names = ("model", "picture_hint", "prompt", "phrases", "scheme", "size", "frames", "steps", "fps", "draft")
         boxes = {"picture_part": self.picture.part, "end_part": self.end.part, "voice_part": self.voice.part}
-        boxes["longer"] = self.longer.part
         own = {name: getattr(self, name) for name in names}
-        return {**own, **self.recipe.parts(), **boxes, "lora_choices": self.loras.add}
+        return {**own, **self.recipe.parts(), **boxes, "longer": self.longer.part, "lora_choices": self.loras.add}
 
 
 def build_inputs(
