@@ -15,8 +15,8 @@ from wan_ui.engines import schedule
 from wan_ui.engines.create import create_engine
 from wan_ui.errors import UserError
 from wan_ui.files import places
-from wan_ui.files.places import Paths, locate, work
-from wan_ui.machine import hardware
+from wan_ui.files.places import Paths, least_work, locate, work
+from wan_ui.machine import hardware, memory
 from wan_ui.machine.engine_choice import EngineChoice, choose_engine, lightx2v_missing
 from wan_ui.machine.hardware import GIB
 from wan_ui.qa import synthetic
@@ -218,6 +218,51 @@ def test_room_is_left_for_the_largest_clip_where_that_can_be(tmp_path, free, mod
     choices = config.choose(model, scheme, locate(model, scheme, settings, "lightx2v"), hardware, settings)
     assert (choices.facts.offload == mode and f" at {size}," in choices.reasons["offload"]) or not size
     assert work(1280, 720) - work(480, 480) == pytest.approx(7.6 * GIB, rel=0.02)
+
+
+TIGHT = [
+    ("i2v-a14b", "gguf-Q4_K_M", 14, "model"),
+    ("ti2v-5b", "gguf-Q8_0", 10, "text"),
+    ("i2v-a14b", "gguf-Q4_K_M", 16, "model"),
+]
+
+
+@pytest.mark.parametrize(("name", "kind", "gib", "mode"), TIGHT)
+def test_the_smallest_cards_that_are_promised_something(tmp_path, name, kind, gib, mode):
+    """What a step holds beside its own tensors, and what the text encoder does, fit into what such a card has."""
+    model = CATALOG[name]
+    scheme = model.scheme(kind)
+    settings = replace(SETTINGS, models=tmp_path)
+    synthetic.write(model, scheme, settings, "lightx2v")
+    card = replace(H200, free=int(gib * GIB - hardware.CONTEXT))
+    files = locate(model, scheme, settings, "lightx2v")
+    choices = config.choose(model, scheme, files, card, settings)
+    assert choices.facts.offload == mode, choices.reasons["offload"]
+    assert choices.slim == (gib < 16) == ("one latent frame at a time" in choices.reasons["vae"])
+    beside = files.vae.stat().st_size / 2 + sum(path.stat().st_size for path in files.loras)
+    stays = max(path.stat().st_size for path in files.experts) + beside
+    assert stays + least_work(*model.sizes[0]) < card.free, "while a step runs"
+    # Upstream's two buffers of a block of the text encoder, and its table, in bf16. In mode "model" no expert is there.
+    text = 2 * (256384 * 4096) + 2 * files.t5.stat().st_size / 24
+    assert (beside if mode == "model" else stays) + text < card.free, "while the prompt is encoded"
+    assert not config.choose(model, scheme, files, H200, settings).slim
+
+
+def test_memory_of_a_large_clip_goes_back_before_a_small_one(monkeypatch):
+    import torch
+
+    given = []
+    figures = {"is_initialized": True, "memory_reserved": 30 * GIB, "memory_allocated": 20 * GIB}
+    for name, value in figures.items():
+        monkeypatch.setattr(torch.cuda, name, lambda value=value: value)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: given.append(1))
+    memory.give_back(most=least_work(1280, 720))
+    assert not given, "the next clip of that size takes it all"
+    memory.give_back(most=least_work(480, 480))
+    assert given == [1]
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: False)
+    memory.give_back()
+    assert given == [1], "a process without a GPU is left alone"
 
 
 def test_wishes_and_what_cannot_be_met(paths):

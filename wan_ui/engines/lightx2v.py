@@ -40,7 +40,7 @@ from wan_ui.families import TIME_STRIDE
 from wan_ui.files.dit_file import read_dit, read_parameters
 from wan_ui.files.places import Paths, locate
 from wan_ui.files.tokenizer import clean
-from wan_ui.machine import probing
+from wan_ui.machine import memory, probing
 from wan_ui.machine.hardware import Hardware, measure
 from wan_ui.machine.memory import let_memory_grow, limit_gpu
 from wan_ui.machine.shapes import shape_of
@@ -214,7 +214,7 @@ class LightX2VEngine:
         if choices.own_vae:
             put(runner, "vae_encoder", None)
             put(runner, "vae_decoder", None)
-            self.vae = OwnVae(paths.vae, family, device_name(), self.dtype, choices.fused_decoder)
+            self.vae = OwnVae(paths.vae, family, device_name(), self.dtype, choices.fused_decoder, choices.slim)
         else:
             self.vae = UpstreamVae(runner, family, device_name(), self.dtype)
         put(runner, "run_input_encoder", self._encode_inputs)
@@ -226,6 +226,13 @@ class LightX2VEngine:
     def _decode(self, latents: torch.Tensor) -> torch.Tensor:
         """In place of the runner's run_vae_decoder."""
         self.latents = latents.detach().float().cpu()
+        if self.offload == "model" and not self.loaded.family.single:
+            # The next clip begins with the other expert: this one need not stand in the decoder's way, or in that of
+            # the next prompt.
+            for expert in self.transformers:
+                expert.to_cpu()
+            put(self.runner.model, "cur_model_index", -1)
+            memory.give_back()
         self.report(Progress("decode", 0, latents.shape[1], "starting"))
         decoder = self.draft if self.request.sampling.draft else self.vae
         self.pictures = decoder.decode(latents, self.report)

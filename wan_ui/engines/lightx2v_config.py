@@ -22,7 +22,7 @@ from wan_ui.families import TIME_STRIDE, VAE_21
 from wan_ui.files.dit_file import FP8, Stored
 from wan_ui.files.headers import is_gguf
 from wan_ui.files.parts import read_weights, weights_size
-from wan_ui.files.places import Paths, locate, work
+from wan_ui.files.places import Paths, least_work, locate, work
 from wan_ui.files.quantise import QUANTISED
 from wan_ui.files.text_file import is_pickle, text_is_fp8
 from wan_ui.machine.hardware import GIB, Hardware, measure
@@ -55,6 +55,7 @@ class Choices:
     fused_blocks: bool = False
     dequantised: bool = False
     draft_attention: tuple[bool, str] = (False, "")
+    slim: bool = False
 
 
 def difference_file(model: Model, scheme: Scheme) -> Path:
@@ -173,6 +174,8 @@ def choose(model: Model, scheme: Scheme, paths: Paths, hardware: Hardware, setti
         **from_catalog(model),
         **from_paths(model, scheme, paths, kernel, t5_kernel),
     }
+    slim = _slim(model, scheme, paths, hardware, offload)
+    decoder_why += ", one latent frame at a time: memory is short" if slim else ""
     reasons = {
         "attention": f"{attention} ({attention_why})",
         "cross attention": f"{cross} ({cross_why})",
@@ -188,7 +191,7 @@ def choose(model: Model, scheme: Scheme, paths: Paths, hardware: Hardware, setti
         "dtype": dtype_why,
     }
     draft = _draft_attention(chooser, compiled, offload)
-    return Choices(values, facts, reasons, compiled, own_vae, decoder, fused, dequantised, draft)
+    return Choices(values, facts, reasons, compiled, own_vae, decoder, fused, dequantised, draft, slim)
 
 
 def _draft_attention(chooser: Chooser, compiled: bool, offload: str) -> tuple[bool, str]:
@@ -271,13 +274,7 @@ def _offload(wish: str, model: Model, scheme: Scheme, paths: Paths, hardware: Ha
         if wish == "block" and scheme.kind == "gguf":
             raise UserError("offload: GGUF weights can be offloaded by whole models only; choose model or none")
         return wish, "asked for"
-    experts = [_resident(path, scheme) for path in paths.experts]
-    beside = weights_size(paths.vae) // 2 + sum(path.stat().st_size for path in paths.loras)  # the VAE is float32
-    weights = {
-        "none": sum(experts) + beside + weights_size(paths.t5),
-        "text": sum(experts) + beside,
-        "model": max(experts) + beside,
-    }
+    weights = _weights(scheme, paths)
     words = {"none": "all fits", "text": "the text encoder waits in host memory", "model": "one expert at a time"}
     largest = max(model.sizes, key=lambda size: size[0] * size[1])
     for size in (largest, model.sizes[0]):
@@ -286,9 +283,32 @@ def _offload(wish: str, model: Model, scheme: Scheme, paths: Paths, hardware: Ha
         for mode, needed in weights.items():
             if needed <= room:
                 return mode, f"auto: {words[mode]} at {size[0]}x{size[1]}, {gib}"
+    least = least_work(*size)
+    gib = f"{(weights['model'] + least) / GIB:.1f} GiB wanted, {hardware.free / GIB:.1f} GiB free"
+    for mode in ("text", "model"):
+        if weights[mode] + least <= hardware.free:
+            return mode, f"auto: {words[mode]}, little is left at {size[0]}x{size[1]}: {gib}"
     if scheme.kind == "gguf":
         return "model", f"auto: one expert at a time, {gib}"
     return "block", f"auto: block by block, {gib}"
+
+
+def _weights(scheme: Scheme, paths: Paths) -> dict[str, int]:
+    """Bytes on the GPU while a step runs, by what is offloaded."""
+    experts = [_resident(path, scheme) for path in paths.experts]
+    beside = weights_size(paths.vae) // 2 + sum(path.stat().st_size for path in paths.loras)  # the VAE is float32
+    return {
+        "none": sum(experts) + beside + weights_size(paths.t5),
+        "text": sum(experts) + beside,
+        "model": max(experts) + beside,
+    }
+
+
+def _slim(model: Model, scheme: Scheme, paths: Paths, hardware: Hardware, offload: str) -> bool:
+    """Whether memory is so short that the VAE decodes one latent frame at a time, which takes 0.05 s more."""
+    if hardware.device != "cuda":
+        return False
+    return _weights(scheme, paths).get(offload, 0) + work(*model.sizes[0]) > hardware.free
 
 
 def _resident(expert: Path, scheme: Scheme) -> int:

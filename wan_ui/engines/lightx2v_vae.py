@@ -36,14 +36,16 @@ class Vae(Protocol):
 
 
 class OwnVae:
-    """fused: whether the decoder may take Triton kernels."""
+    """fused  whether the decoder may take Triton kernels
+    slim   whether it decodes one latent frame at a time
+    """
 
-    def __init__(self, path: Path, family: Family, device: str, dtype: torch.dtype, fused: bool):
+    def __init__(self, path: Path, family: Family, device: str, dtype: torch.dtype, fused: bool, slim: bool = False):
         from wan_ui.engines import vae  # imports diffusers, which nothing else here needs
 
         self.walk = vae
         self.vae = vae.load_vae(path, dtype=dtype, device=torch.device(device))
-        self.family, self.dtype = family, dtype
+        self.family, self.dtype, self.slim = family, dtype, slim
         self.fused: Callable[[], Any] | None = None
         if fused:
             from wan_ui.engines import vae_kernels
@@ -74,7 +76,7 @@ class OwnVae:
         def entering(k: int, n: int) -> None:
             report(Progress("decode", k, n, f"latent frame {k} of {n}"))
 
-        return self.walk.decode(self.vae, latents[None], entering, self.fused)
+        return self.walk.decode(self.vae, latents[None], entering, self.fused, self.slim)
 
     def pixels(self, latents: torch.Tensor) -> torch.Tensor:
         parts = self.walk.decode_pixels(self.vae, latents[None], lambda k, n: None, self.fused)

@@ -90,15 +90,19 @@ def encode_image(
 
 
 def decode(
-    vae: AutoencoderKLWan, latents: torch.Tensor, entering: Entering, fused: NewDecoder | None = None
+    vae: AutoencoderKLWan,
+    latents: torch.Tensor,
+    entering: Entering,
+    fused: NewDecoder | None = None,
+    slim: bool = False,
 ) -> torch.Tensor:
     """Normalised latents (1, z, t, h, w) -> frames (T, H, W, 3) uint8 on the CPU, T = 1 + 4 (t - 1).
 
     entering  called with (k, n) before latent frame k of n
-    fused     see decode_pixels
+    fused, slim  see decode_pixels
     """
     frames, at = torch.empty(0), 0
-    for pixels in decode_pixels(vae, latents, entering, fused):
+    for pixels in decode_pixels(vae, latents, entering, fused, slim):
         levels = to_uint8(pixels)
         if not at:
             shape = (1 + TIME_STRIDE * (latents.shape[2] - 1), *levels.shape[1:])
@@ -112,18 +116,24 @@ def decode(
 
 @torch.inference_mode()
 def decode_pixels(
-    vae: AutoencoderKLWan, latents: torch.Tensor, entering: Entering, fused: NewDecoder | None = None
+    vae: AutoencoderKLWan,
+    latents: torch.Tensor,
+    entering: Entering,
+    fused: NewDecoder | None = None,
+    slim: bool = False,
 ) -> Iterator[torch.Tensor]:
     """What `decode` rounds: one latent frame after the other, (1, 3, 1 or 4, H, W) in about -1 .. 1.
 
     fused  makes a FusedDecoder for `vae`; it takes several latent frames at once
+    slim   it takes one, to save memory
     """
     mean, std = latent_statistics(vae)
     x = vae.post_quant_conv((latents.to(vae.device).float() * std + mean).to(vae.dtype))
     count, at_once = x.shape[2], 1
     if fused is not None:
         pixels = x.shape[-2] * x.shape[-1] * vae.config["scale_factor_spatial"] ** 2
-        decode_next, at_once = _unpatched(vae, fused().decode_next), AT_ONCE if pixels <= MANY_PIXELS else 1
+        decode_next = _unpatched(vae, fused().decode_next)
+        at_once = AT_ONCE if pixels <= MANY_PIXELS and not slim else 1
     elif vae.config["is_residual"]:
         decode_next = _unpatched(vae, _residual_decoder(vae))
     else:

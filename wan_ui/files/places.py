@@ -80,6 +80,12 @@ def work(width: int, height: int) -> float:
     return WORK_BESIDE + WORK_PER_PIXEL * width * height
 
 
+def least_work(width: int, height: int) -> float:
+    """As `work` where every GiB counts: without memory in pieces, which torch gives back when it is asked for more, nor
+    the CUDA context, which is no part of what a card has free."""
+    return WORK_PER_PIXEL * width * height
+
+
 def gpu_memory_wanted(model: Model, scheme: Scheme, engine: str, size: tuple[int, int] = (0, 0)) -> tuple[float, float]:
     """GPU memory in GiB that a full-size model takes: (everything resident, one expert at a time).
 

@@ -24,6 +24,19 @@ def let_memory_grow() -> None:
         torch._C._accelerator_setAllocatorSettings("expandable_segments:True")
 
 
+def give_back(most: float = 0) -> None:
+    """Return the GPU memory that torch keeps for tensors to come, if that is more than `most` bytes.
+
+    What a large clip took would else stay with the process, and be the peak of every small one after it. Asking the
+    driver for it again takes some 10 ms a GiB, so that what the next clip needs may stay.
+    """
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_initialized():
+        return
+    if torch.cuda.memory_reserved() - torch.cuda.memory_allocated() > most:
+        torch.cuda.empty_cache()
+
+
 def forget_peak() -> None:
     """Start the peaks of `memory_used` anew. Does nothing in a process that has not used a GPU."""
     torch = sys.modules.get("torch")

@@ -19,6 +19,7 @@ from PIL import Image
 from wan_ui import __version__
 from wan_ui.catalog import find_model, load_catalog
 from wan_ui.errors import UserError
+from wan_ui.files import places
 from wan_ui.machine import memory
 from wan_ui.machine.engine_choice import EngineChoice
 from wan_ui.media import muxer, sound, video
@@ -112,6 +113,7 @@ class Work:
         clock, started, made = self._clock(), time.monotonic(), request.sampling
         engine = self.load(made)
         load_seconds = round(time.monotonic() - started, 3)
+        memory.give_back(most=places.least_work(request.width, request.height))
         memory.forget_peak()
         matches = engine.set_loras(made.loras)
         clip = engine.generate(request, clock.report)
