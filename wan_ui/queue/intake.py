@@ -244,6 +244,9 @@ def _check_task(task: Task, named: bool, draft: Draft, model: Model, catalog: di
         if named and own:
             wanted = _list(other.short for other in own)
             words = f"{task.title} ({task.short}) takes none; leave it out, or choose the task {wanted}"
+        elif own:
+            others = [given for given in draft.inputs if not any(other.input(given) for other in own)]
+            words = f"it does not go with {_list(others)}; take the one or the other away"
         else:
             others = [other.name for other in catalog.values() if any(TASKS[able].input(name) for able in other.tasks)]
             hint = f", or choose a model that takes it: {_list(others)}" if others else ""
