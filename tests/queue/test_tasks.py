@@ -173,3 +173,10 @@ def test_the_line_at_generate_says_where_the_clip_ends(pair):
     held = {"picture": "x.png", "end": "y.png"}
     assert "ends at the second picture" in form.using_html(View(form=held), model).replace("\u00a0", " ")
     assert "no picture yet" in form.using_html(View(form={"end": "y.png"}), model).replace("\u00a0", " ")
+
+
+def test_what_does_not_go_together_is_said(scripted_settings, pictures, tmp_path):
+    settings = offering(scripted_settings, ["image-to-video", "first-last-frame"], "a14b")
+    inputs = {"image": pictures[0], "end_image": pictures[1], "prompt": "a boat", "segments": "and a storm"}
+    with pytest.raises(UserError, match=r"^end_image: it does not go with segments; take the one or the other away"):
+        resolve(Draft(inputs), settings, tmp_path / "job")
