@@ -93,6 +93,8 @@ class Settings:
     lightx2v_plain: str = setting("", rules.names("names of optimisations", LEVERS))
     # half a minute at load for steps that take a third less time
     lightx2v_compile: str = setting("auto", rules.one_of("auto", "on", "off"))
+    # both halves of guidance in one pass of the transformer (diffusers engine), or one after the other
+    guidance_passes: str = setting("auto", rules.one_of("auto", "one", "two"))
     # GPU memory that may be used, GiB. The choice of what stays on the GPU follows it
     gpu_gib: float = setting(0.0, rules.number(1, 10_000, "0 (all), or GiB from 1 to 10000", zero=True))
     stage_timeout: int = setting(900, rules.whole(1))  # seconds without progress until the worker is killed

@@ -12,13 +12,17 @@ import torch
 
 from wan_ui.catalog import Model
 from wan_ui.errors import UserError
+from wan_ui.families import Family
 from wan_ui.files.parts import read_weights, weights_size
 from wan_ui.files.text_file import expanded_size
 from wan_ui.machine.cpus import allowed_cpus
 from wan_ui.machine.hardware import measure
+from wan_ui.machine.memory import free_memory
+from wan_ui.request import Request
 from wan_ui.settings import settings
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h
+WIDE = 20  # tensors as large as the tokens that one block holds at a time, float32 ones counted twice
 SMALL = 2 * 2**30  # bytes of dequantised experts below which keeping them quantised saves nothing that matters
 
 
@@ -84,6 +88,22 @@ def use_threads(wanted: int) -> None:
             libc = ctypes.CDLL("libc.so.6")
             libc.mallopt(M_MMAP_THRESHOLD, 32 * 2**20)
             libc.mallopt(M_TRIM_THRESHOLD, 2**30)
+
+
+def choose_passes(family: Family, config: Any, request: Request, dtype: torch.dtype) -> Choice:
+    """Whether both halves of guidance go through the transformer in "one" pass or in "two".
+
+    config  the transformer's; a pass works on tokens that are as wide, and on its feed-forward's
+    """
+    wish = settings().guidance_passes
+    if wish != "auto":
+        return Choice(wish, "asked for")
+    tokens = family.tokens(request.width, request.height, request.frames)
+    width = config["num_attention_heads"] * config["attention_head_dim"]
+    wanted = 2 * tokens * (WIDE * width + config["ffn_dim"]) * dtype.itemsize
+    free = free_memory(settings().gpu_gib)
+    words = f"auto: {wanted / 2**30:.1f} GiB wanted, {free / 2**30:.1f} GiB free"
+    return Choice("one" if wanted < free / 2 else "two", words)
 
 
 def choose_residence(experts: tuple[Path, ...], t5: Path, device: torch.device) -> Residence:

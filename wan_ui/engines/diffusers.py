@@ -6,13 +6,15 @@ Cancelled) with nothing to clean up, keeps latents in float32, and caches what a
 same picture or prompt would compute again. On the same components and noise it equals the pipeline to
 1e-5 in float32 (tests/engines/test_parity.py), for A14B with a picture, with two and with none, and for TI2V-5B.
 
-There is no classifier-free guidance: every model in the catalog is distilled to run without it.
+Classifier-free guidance runs both halves of a step in one pass of the transformer where there is room, else one after
+the other; distilled steps have no second half.
 """
 
 import contextlib
 import hashlib
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -28,8 +30,17 @@ from wan_ui.engines.base import (
     ignore,
     remember,
 )
-from wan_ui.engines.device import Choice, choose_device, choose_dtype, choose_residence, use_threads
+from wan_ui.engines.device import (
+    Choice,
+    choose_device,
+    choose_dtype,
+    choose_passes,
+    choose_residence,
+    use_threads,
+)
 from wan_ui.engines.lora import LoraSet
+from wan_ui.engines.solvers import make_solver
+from wan_ui.engines.step_cache import BOTH, StepCache, make_step_cache
 from wan_ui.files.dit_file import read_dit, read_parameters
 from wan_ui.files.places import Paths, locate
 from wan_ui.files.tokenizer import clean, load_tokenizer
@@ -150,9 +161,10 @@ class DiffusersEngine:
         """Run one job. Raises UserError for a picture of the wrong size, Cancelled from `report`."""
         model = self.loaded
         report(Progress("text"))
-        prompt = self._encode_prompt(request.sampling.text)
+        made = request.sampling
+        prompts = [self._encode_prompt(text) for text in ((made.text, made.negative) if made.guided else (made.text,))]
         condition = self._encode_pictures(request, report)
-        latents = self._denoise(request, prompt, condition, report)
+        latents, said = self._denoise(request, prompts, condition, report)
         frames = vae.decode(
             self.vae, latents[None], lambda k, n: report(Progress("decode", k, n, f"latent frame {k} of {n}"))
         )
@@ -160,12 +172,13 @@ class DiffusersEngine:
             frames=frames.numpy(),
             fps=float(request.sampling.fps or model.fps),
             latents=latents.cpu().numpy(),
-            facts=self.facts | (self.loras.facts() if self.loras is not None else {}),
+            facts=self.facts | (self.loras.facts() if self.loras is not None else {}) | said,
         )
 
     # ------------------------------------------------------------ stages: see wan_ui.engines.base.Stages
 
     def plan(self, steps: int) -> list[tuple[float, int]]:
+        """Of a distilled clip."""
         sigmas = schedule.sigmas(steps, self.loaded.shift)[:-1]
         return [(sigma, schedule.expert_index(1000 * sigma, self.loaded.boundary)) for sigma in sigmas]
 
@@ -192,23 +205,29 @@ class DiffusersEngine:
         condition: torch.Tensor,
         on_block: OnBlock | None = None,
     ) -> torch.Tensor:
+        model = self._expert(expert)
+        with hooked(model.blocks, on_block) if on_block else contextlib.nullcontext():
+            return self._pass(model, latents, 1000 * sigma, prompt[None], condition)[0]
+
+    def _pass(
+        self, model: Any, latents: torch.Tensor, timestep: float, prompts: torch.Tensor, condition: torch.Tensor
+    ) -> torch.Tensor:
+        """Velocities (n, z, t, h, w) with each of n prompts."""
         latents, condition = latents.to(self.device), condition.to(self.device)
         if self.loaded.family.condition == "first frame":
             # The picture's latent frame is given, not denoised: pasted in, with timestep 0 for its tokens.
             inputs, given = pasted(latents, condition)
-            times = (1000 * sigma * (1 - given[0, :, ::2, ::2])).flatten()[None]
+            times = (timestep * (1 - given[0, :, ::2, ::2])).flatten()[None]
         else:
             inputs = torch.cat([latents, condition])
-            times = torch.tensor([1000 * sigma], device=self.device)
-        model = self._expert(expert)
-        with hooked(model.blocks, on_block) if on_block else contextlib.nullcontext():
-            velocity = model(
-                hidden_states=inputs[None].to(self.dtype),
-                timestep=times,
-                encoder_hidden_states=prompt[None].to(self.device, self.dtype),
-                return_dict=False,
-            )[0]
-        return velocity[0]
+            times = torch.tensor([timestep], device=self.device)
+        count = len(prompts)
+        return model(
+            hidden_states=inputs[None].to(self.dtype).expand(count, *inputs.shape),
+            timestep=times.expand(count, *times.shape[1:]),
+            encoder_hidden_states=prompts.to(self.device, self.dtype),
+            return_dict=False,
+        )[0]
 
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
         pixels = [chunk.float().cpu() for chunk in vae.decode_pixels(self.vae, latents[None], ignore)]
@@ -243,24 +262,67 @@ class DiffusersEngine:
         self.images.move_to_end(key)
         return self.images[key]
 
-    def _denoise(self, request: Request, prompt: torch.Tensor, condition: torch.Tensor, report: Report) -> torch.Tensor:
-        """Noise -> normalised latents (z, t, h, w) float32."""
-        config = self.vae.config
-        stride = config["scale_factor_spatial"]
-        shape = (config["z_dim"], 1 + (request.frames - 1) // 4, request.height // stride, request.width // stride)
-        latents = schedule.noise(request.sampling.seed, shape).to(self.device)
-        plan = self.plan(request.sampling.steps)
+    def _denoise(
+        self, request: Request, prompts: list[torch.Tensor], condition: torch.Tensor, report: Report
+    ) -> tuple[torch.Tensor, dict[str, str]]:
+        """Noise -> normalised latents (z, t, h, w) float32, and how. prompts: the prompt, then the negative one."""
+        model, made = self.loaded, request.sampling
+        latents = schedule.noise(made.seed, model.family.vae.latents(request.width, request.height, request.frames))
+        latents = latents.to(self.device)
+        steps = schedule.steps_of(made, model)
+        solver = make_solver(made.solver or "euler", [step.sigma for step in steps] + [0.0])
+        task = "i2v" if condition.shape[0] else "t2v"
+        cache, cache_words = make_step_cache(made.cache, model.recipes.get(made.motion), steps, task)
+        passes = choose_passes(model.family, self.experts[0].config, request, self.dtype)
         look = ""
-        for k, (sigma, index) in enumerate(plan):
-            next_sigma = plan[k + 1][0] if k + 1 < len(plan) else 0.0
-            report(Progress("denoise", k + 1, len(plan), self.loaded.family.experts[index].title, look))
-            velocity = self.predict(latents, sigma, index, prompt, condition)
-            # What the clip would be if the rest of the way were straight.
-            look = preview.animate(schedule.euler_step(latents, velocity, sigma, 0.0)[None], self.colours)
-            latents = schedule.euler_step(latents, velocity, sigma, next_sigma)
-        if self.loaded.family.condition == "first frame":
+        try:
+            for k, step in enumerate(steps):
+                words = model.family.experts[step.expert].title
+                if self.loras is not None and self.loras.attach_fixed(step.distilled, settings()):
+                    words += "" if step.distilled else " without the distill LoRA"
+                progress = Progress("denoise", k + 1, len(steps), words, look)
+                report(progress)
+                velocity = self._velocity(k, step, latents, prompts, condition, cache, passes.value, report, progress)
+                # What the clip would be if the rest of the way were straight.
+                look = preview.animate(schedule.euler_step(latents, velocity, step.sigma, 0.0)[None], self.colours)
+                latents = solver.step(latents, velocity)
+        finally:
+            if self.loras is not None:
+                self.loras.attach_fixed(True, settings())
+        if model.family.condition == "first frame":
             latents, _ = pasted(latents, condition)
-        return latents
+        return latents, schedule.facts(made, steps, passes.text, cache.words if cache else cache_words)
+
+    def _velocity(
+        self,
+        k: int,
+        step: schedule.Step,
+        latents: torch.Tensor,
+        prompts: list[torch.Tensor],
+        condition: torch.Tensor,
+        cache: StepCache | None,
+        passes: str,
+        report: Report,
+        progress: Progress,
+    ) -> torch.Tensor:
+        """Of one step, with its guidance."""
+        model = self._expert(step.expert)
+        if cache is not None:
+            cache.enter(k)
+
+        def run(half: int, *texts: torch.Tensor) -> torch.Tensor:
+            with sparing(model, cache, half) if cache is not None else contextlib.nullcontext():
+                return self._pass(model, latents, step.timestep, torch.stack(texts), condition).float()
+
+        if step.guidance <= 1:
+            return run(0, prompts[0])[0]
+        if passes == "one":
+            towards, away = run(BOTH, *prompts)
+        else:
+            (towards,) = run(0, prompts[0])
+            report(replace(progress, detail=f"{progress.detail}, negative prompt"))
+            (away,) = run(1, prompts[1])
+        return away + step.guidance * (towards - away)
 
     def _expert(self, index: int):
         """The expert on the compute device; with offload the other one moves to the host first."""
@@ -278,6 +340,31 @@ def pasted(latents: torch.Tensor, condition: torch.Tensor) -> tuple[torch.Tensor
     given = torch.zeros(1, *latents.shape[1:], device=latents.device)
     given[:, :count] = 1
     return torch.cat([condition.to(latents), latents[:, count:]], dim=1), given
+
+
+@contextlib.contextmanager
+def sparing(model: Any, cache: StepCache, half: int) -> Iterator[None]:
+    """Let `cache` decide whether the blocks run."""
+    blocks = model.blocks
+    seen: list[torch.Tensor] = []
+
+    class Spared(torch.nn.Module):
+        def forward(self, tokens, *rest):
+            def run():
+                hidden = tokens
+                for block in blocks:
+                    hidden = block(hidden, *rest)
+                return hidden
+
+            return cache.around(half, tokens, seen[-1], run)
+
+    hook = model.condition_embedder.time_embedder.register_forward_hook(lambda _module, _args, out: seen.append(out))
+    model.blocks = torch.nn.ModuleList([Spared()])
+    try:
+        yield
+    finally:
+        model.blocks = blocks
+        hook.remove()
 
 
 @contextlib.contextmanager

@@ -156,6 +156,8 @@ class LoraSet:
 
     def __init__(self, experts: Sequence[Expert], device: torch.device | str, fixed: dict[str, Sequence[Path]]):
         self.experts, self.device, self.fixed = list(experts), device, fixed
+        self.with_fixed = True
+        self.specs: tuple[LoraSpec, ...] = ()
         self.current: tuple | None = None
         self.matches: tuple[LoraMatch, ...] = ()
         self.own = ""  # what was matched of the fixed ones
@@ -168,6 +170,7 @@ class LoraSet:
         model is then without LoRAs, but for the fixed ones.
         """
         started = time.perf_counter()
+        self.specs = tuple(specs)
         try:
             wanted = self._wanted(specs, settings)
             key = tuple((side, *map(_stamp, files)) for side, files in wanted.items())
@@ -190,6 +193,16 @@ class LoraSet:
             log.info("LoRA %s", match.words)
         return self.matches
 
+    def attach_fixed(self, on: bool, settings: Settings) -> bool:
+        """Let the fixed ones work, or the weights be the base model's; the others stay. Whether there are any."""
+        if not any(self.fixed.values()):
+            return False
+        if on != self.with_fixed:
+            own, self.with_fixed = self.own, on
+            self.set(self.specs, settings)
+            self.own = own
+        return True
+
     def forget_fixed(self) -> None:
         """The fixed ones are part of the weights from now on: no LoRA is attached any more."""
         for expert in self.experts:
@@ -201,8 +214,11 @@ class LoraSet:
         words = {"loras": "; ".join(match.words for match in self.matches), "distill LoRA": self.own}
         return {name: text for name, text in words.items() if text}
 
+    def _fixed(self, expert: Expert) -> Sequence[Path]:
+        return self.fixed.get(expert.side, ()) if self.with_fixed else ()
+
     def _wanted(self, specs: Sequence[LoraSpec], settings: Settings) -> dict[str, list[tuple[Path, float, int]]]:
-        wanted = {expert.side: [(path, 1.0, -1) for path in self.fixed.get(expert.side, ())] for expert in self.experts}
+        wanted = {expert.side: [(path, 1.0, -1) for path in self._fixed(expert)] for expert in self.experts}
         for index, spec in enumerate(specs):
             files = locate(spec, settings)
             for expert in self.experts:

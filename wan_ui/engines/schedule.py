@@ -1,4 +1,4 @@
-"""The distilled flow-matching schedule: which timesteps, which expert, and the Euler step.
+"""The flow-matching schedules: which timesteps, which expert, with or without guidance, and the Euler step.
 
 The model predicts the velocity v = noise - clean of x(sigma) = (1 - sigma) * clean + sigma * noise.
 n steps start at the even grid sigma = 1, 1 - 1/n, ... 1/n, bent towards noise by the shift s:
@@ -9,7 +9,73 @@ With s = 5 and four steps that gives the timesteps 1000, 937.5, 833.33, 625, tho
 distillation was trained on. diffusers' FlowMatchEulerDiscreteScheduler, left alone, applies the shift
 twice and ends at 24.4, which is wrong here. LightX2V lists the steps (`denoising_step_list`) and the
 switch of experts (`boundary_step_index`); both follow from steps, shift and boundary.
+
+Undistilled sampling goes as the official code does it (wan/utils/fm_solvers*.py): DPM++ on the same grid, UniPC on one
+that begins at 0.999 before it is bent, and both tell the model whole timesteps, cut off rather than rounded.
 """
+
+from dataclasses import dataclass
+
+from wan_ui.catalog import Model
+from wan_ui.recipes import MOTIONS, SOLVERS
+from wan_ui.request import Sampling
+
+UNIPC_START = 0.9990000128746033  # 1 - 1/1000 in float32, as the official code has it
+
+
+@dataclass(frozen=True)
+class Step:
+    """One denoise step.
+
+    sigma, next_sigma  where it begins and ends
+    timestep   what the model is told, 0 .. 1000
+    expert     its index
+    guidance   1: one pass, without the negative prompt
+    distilled  with the model's distill LoRA, where it has one
+    """
+
+    sigma: float
+    next_sigma: float
+    timestep: float
+    expert: int
+    guidance: float = 1.0
+    distilled: bool = True
+
+
+def steps_of(made: Sampling, model: Model) -> list[Step]:
+    """Every denoise step of a job. Jobs of older versions say nothing but their number."""
+    solver, shift = made.solver or "euler", made.shift or model.shift
+    grid = unipc_sigmas(made.steps, shift) if solver == "unipc" else sigmas(made.steps, shift)
+    times = [1000 * sigma if solver == "euler" else float(int(1000 * sigma)) for sigma in grid[:-1]]
+    experts = [expert_index(time, model.boundary) for time in times]
+    undistilled = {"full": made.steps, "more": (experts.count(0) + 1) // 2}.get(made.motion, 0)
+    steps = []
+    for k, (time, expert) in enumerate(zip(times, experts, strict=True)):
+        guided = made.guidance and k < undistilled
+        scale = made.guidance[min(expert, len(made.guidance) - 1)] if guided else 1.0
+        steps.append(Step(grid[k], grid[k + 1], time, expert, scale, k >= undistilled))
+    return steps
+
+
+def facts(made: Sampling, steps: list[Step], passes: str, cache: str) -> dict[str, str]:
+    """How a clip was sampled, where that is not the plain distilled way. passes: how both halves of guidance ran."""
+    scales = dict.fromkeys(step.guidance for step in steps if step.guidance > 1)
+    if made.motion not in ("more", "full"):
+        return {}
+    without = sum(not step.distilled for step in steps)
+    said = {"motion": f"{MOTIONS[made.motion].title}, {without} of {len(steps)} steps undistilled"}
+    if scales:
+        guided = sum(step.guidance > 1 for step in steps)
+        words = ", ".join(f"{scale:g}" for scale in scales)
+        said["guidance"] = f"{words} in {guided} of {len(steps)} steps; passes of such a step: {passes}"
+    said["solver"] = SOLVERS[made.solver or "euler"]
+    return said | ({"step cache": cache} if cache else {})
+
+
+def unipc_sigmas(steps: int, shift: float) -> list[float]:
+    """As `sigmas`, from a little below 1: the logarithm of what is left of the clip is finite there."""
+    even = [UNIPC_START * (1 - i / steps) for i in range(steps)]
+    return [shift * s / (1 + (shift - 1) * s) for s in even] + [0.0]
 
 
 def sigmas(steps: int, shift: float) -> list[float]:

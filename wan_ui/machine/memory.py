@@ -37,6 +37,19 @@ def give_back(most: float = 0) -> None:
         torch.cuda.empty_cache()
 
 
+def free_memory(gib: float = 0.0) -> int:
+    """Bytes that this process can still take: of the GPU, with a limit to it, or without one of the host."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        free, _ = torch.cuda.mem_get_info()
+        kept = torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
+        allowed = int(gib * GIB - CONTEXT) - torch.cuda.memory_allocated() if gib else free + kept
+        return int(min(free + kept, allowed))
+    info = Path("/proc/meminfo")
+    lines = info.read_text(encoding="utf-8").splitlines() if info.is_file() else []
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable")), 0)
+
+
 def forget_peak() -> None:
     """Start the peaks of `memory_used` anew. Does nothing in a process that has not used a GPU."""
     torch = sys.modules.get("torch")
