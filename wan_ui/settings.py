@@ -73,6 +73,8 @@ class Settings:
     models: Path = setting(Path("models"), rules.folder())  # downloaded weights: <models>/<owner>/<repo>/<file>
     # LoRA files, in subfolders too; those of assets/loras are listed beside them
     loras: Path = setting(Path("loras"), rules.folder())
+    # ComfyUI installations (or their folder `models`), separated by commas, whose files are offered as well
+    comfyui: str = setting("", rules.text("folders of ComfyUI installations, separated by commas"))
     hub: str = setting("https://huggingface.co", rules.URL)  # or a mirror; HF_ENDPOINT is honoured
     # files derived from shipped ones; safe to delete
     cache: Path = setting(_home_cache() or Path("outputs/cache"), rules.folder())
@@ -172,10 +174,14 @@ def _check_names(settings: Settings) -> None:
     if settings.model not in catalog:
         raise UserError(f"WAN_UI_MODEL={settings.model!r}: expected one of {', '.join(catalog)}")
     try:
-        catalog[settings.model].scheme(settings.scheme)
+        if not settings.scheme.startswith("found-"):  # what is here is looked for when it is loaded
+            catalog[settings.model].scheme(settings.scheme)
     except UserError:
         schemes = ", ".join(catalog[settings.model].schemes)
         raise UserError(f"WAN_UI_SCHEME={settings.scheme!r}: expected one of {schemes} (of {settings.model})") from None
+    for folder in split_names(settings.comfyui):
+        if not Path(folder).expanduser().is_dir():
+            raise UserError(f"WAN_UI_COMFYUI: {folder!r} is no folder; expected {RULES['comfyui'].allowed}")
     path = settings.lightx2v_path
     if path and not (Path(path) / "lightx2v" / "infer.py").is_file():
         raise UserError(f"WAN_UI_LIGHTX2V_PATH={path!r}: expected {RULES['lightx2v_path'].allowed}")

@@ -22,7 +22,7 @@ DOORS = {
     "lipsync": "ground media files",
     "qa": "ground media machine files engines",
     "queue": "ground media machine files loras engines lipsync qa",
-    "reports": "ground media machine loras engines qa queue",
+    "reports": "ground media machine files loras engines qa queue",
     "ui": "ground media machine files loras patches lipsync qa queue reports",
     "app": "ground machine queue ui",
     "commands": "ground machine files loras patches engines lipsync qa queue reports app",

@@ -8,11 +8,11 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
-from wan_ui.catalog import find_model, load_catalog
+from wan_ui.catalog import find_model
 from wan_ui.commands import options
 from wan_ui.commands.options import add_lora_option, draft, lora_spec
 from wan_ui.errors import UserError
-from wan_ui.files import places
+from wan_ui.files import found, places
 from wan_ui.qa import compare
 from wan_ui.queue.intake import MAX_SEED, Draft
 from wan_ui.queue.pipeline import Pipeline
@@ -83,7 +83,7 @@ def run(args: argparse.Namespace) -> int:
 
 def make(args: argparse.Namespace, config: Settings) -> list[compare.Item]:
     """One finished clip per variant: the same picture, prompt, size and, unless varied, the same seed."""
-    model = find_model(load_catalog(config.catalog), args.model or config.model)
+    model = find_model(found.models(config), args.model or config.model)
     texts = list(args.variants)
     if args.all_schemes:
         fitting = [
@@ -179,7 +179,7 @@ def run_golden(args: argparse.Namespace) -> int:
 
 
 def update(args: argparse.Namespace, config: Settings, schemes: tuple[str, ...]) -> int:
-    model = find_model(load_catalog(config.catalog), args.model or config.model)
+    model = find_model(found.models(config), args.model or config.model)
     try:
         stored = golden.load_golden(args.golden)
     except UserError:

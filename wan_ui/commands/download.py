@@ -4,11 +4,11 @@ import argparse
 
 from tqdm import tqdm
 
-from wan_ui.catalog import find_model, load_catalog
+from wan_ui.catalog import find_model
 from wan_ui.commands import options
 from wan_ui.commands.progress import Lines, watched
 from wan_ui.errors import UserError
-from wan_ui.files import download, pinning
+from wan_ui.files import download, found, pinning
 from wan_ui.lipsync import downloads
 from wan_ui.lipsync.choice import can_run_dwpose
 from wan_ui.machine.engine_choice import choose_engine
@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
     config = settings()
     if args.model == MUSETALK:
         return _speech(args, config)
-    model = find_model(load_catalog(config.catalog), args.model)
+    model = find_model(found.models(config), args.model)
     scheme = model.scheme(args.scheme)
     engine = choose_engine(args.engine, config).name
     if args.pin:

@@ -9,9 +9,10 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from wan_ui.catalog import find_model, load_catalog
+from wan_ui.catalog import find_model
 from wan_ui.commands.job import run_job
 from wan_ui.commands.options import add_inputs, add_lora_option, add_model_options, draft, seed, task
+from wan_ui.files import found
 from wan_ui.lipsync.choice import shortcoming
 from wan_ui.queue.jobs import ID
 from wan_ui.queue.speech_intake import look_for_face, voice_trouble
@@ -38,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
     """1 when the clip was made but could not be given speech."""
     if args.audio:
         config = settings()
-        model = find_model(load_catalog(config.catalog), args.model or config.model)
+        model = find_model(found.models(config), args.model or config.model)
         if words := shortcoming(config):
             print(f"speech: {words}", file=sys.stderr)
         if words := voice_trouble(args.audio, config):

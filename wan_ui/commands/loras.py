@@ -3,7 +3,7 @@
 import argparse
 import json
 
-from wan_ui.loras import base_title, scan
+from wan_ui.loras import available, base_title
 from wan_ui.settings import settings
 
 
@@ -15,7 +15,7 @@ def add(commands) -> None:
 
 def run(args: argparse.Namespace) -> int:
     config = settings()
-    entries = scan(config.loras)
+    entries = available(config)
     if args.json:
         print(json.dumps({"folder": str(config.loras), "loras": [entry.to_dict() for entry in entries]}))
         return 0

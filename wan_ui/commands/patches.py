@@ -4,8 +4,9 @@ import argparse
 import json
 
 from wan_ui import patches
-from wan_ui.catalog import find_model, load_catalog
+from wan_ui.catalog import find_model
 from wan_ui.engines import lightx2v_config
+from wan_ui.files import found
 from wan_ui.settings import settings
 
 
@@ -23,7 +24,7 @@ def run(args: argparse.Namespace) -> int:
         print(patches.markdown())
         return 0
     config = settings()
-    model = find_model(load_catalog(config.catalog), args.model or config.model)
+    model = find_model(found.models(config), args.model or config.model)
     scheme = model.scheme(args.scheme)
     report = lightx2v_config.patch_report(model, scheme, config)
     if args.json:

@@ -7,9 +7,10 @@ import sys
 from dataclasses import asdict
 
 from wan_ui import rules
-from wan_ui.catalog import find_model, load_catalog
+from wan_ui.catalog import find_model
 from wan_ui.commands import options
 from wan_ui.errors import UserError
+from wan_ui.files import found
 from wan_ui.machine import probe_results, probing, shapes
 from wan_ui.machine.hardware import gpu
 from wan_ui.machine.probe_results import ProbeResult
@@ -63,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
 
 def parse_shape(text: str, config: Settings) -> shapes.Shape:
     name, _, size = text.partition(":")
-    model = find_model(load_catalog(config.catalog), name)
+    model = find_model(found.models(config), name)
     numbers = re.fullmatch(r"([1-9][0-9]{0,4})x([1-9][0-9]{0,4})(?:x([1-9][0-9]{0,4}))?", size)
     if not numbers:
         raise UserError(f"--shape: {text!r} is not MODEL:WIDTHxHEIGHT or MODEL:WIDTHxHEIGHTxFRAMES")

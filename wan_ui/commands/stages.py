@@ -5,9 +5,10 @@ import json
 import logging
 from pathlib import Path
 
-from wan_ui.catalog import find_model, load_catalog
+from wan_ui.catalog import find_model
 from wan_ui.commands import options
 from wan_ui.errors import UserError
+from wan_ui.files import found
 from wan_ui.settings import settings
 
 
@@ -35,7 +36,7 @@ def add(commands) -> None:
 def run(args: argparse.Namespace) -> int:
     """0 when every stage passed."""
     config = settings()
-    model = find_model(load_catalog(config.catalog), args.model or config.model)
+    model = find_model(found.models(config), args.model or config.model)
     scheme = model.scheme(args.scheme or (config.scheme if not args.model else ""))
     if args.save:
         return save(args, model, scheme)

@@ -113,7 +113,10 @@ def by_hand(refs: list[str], model: Model, settings: Settings) -> list[str]:
 
 
 def _wrong_size(model: Model, ref: str, path: Path) -> bool:
-    size = model.known(*places.split(ref)).size
+    repo, file = places.split(ref)
+    if path.name != Path(file).name:  # another converter's file serves in its place
+        return False
+    size = model.known(repo, file).size
     return bool(size) and path.stat().st_size != size
 
 

@@ -57,6 +57,7 @@ class What:
     side     high | low | "": which noise expert it says it is
     channels  of a VAE's latents
     problem  why it cannot be used; "" if it can
+    damaged  the problem is that it is not whole, so that nobody can tell what it is
     """
 
     part: str = ""
@@ -68,6 +69,7 @@ class What:
     channels: int = 0
     config: dict[str, Any] = field(default_factory=dict)
     problem: str = ""
+    damaged: bool = False
 
 
 def identify(path: Path) -> What:
@@ -91,7 +93,7 @@ def identify(path: Path) -> What:
             return What(VAE, layout, "bf16", size=weights_size(path), channels=channels)
         return What(problem=f"{path}: {_foreign(header)}; Wan UI reads Wan's transformers, UMT5 text encoders and VAEs")
     except UserError as error:
-        return What(problem=str(error))
+        return What(problem=str(error), damaged=True)
     except OSError as error:
         return What(problem=f"{path}: it cannot be read ({error.strerror})")
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from wan_ui.catalog import Model, Scheme, load_catalog
 from wan_ui.errors import UserError
-from wan_ui.files import places
+from wan_ui.files import found, places
 from wan_ui.files.download import HEADERS, TIMEOUT
 from wan_ui.settings import Settings
 
@@ -26,6 +26,8 @@ def pin(model: Model, scheme: Scheme, settings: Settings, engine: str, *, write:
         raise UserError(f"{model.name} ships with Wan UI; there is nothing to pin")
     wanted: dict[str, list[str]] = {}
     for ref in places.needed_files(model, scheme, engine):
+        if ref.startswith(found.HERE):
+            continue
         repo, file = places.split(ref)
         wanted.setdefault(repo, []).append(file)
     try:

@@ -16,6 +16,8 @@ from pathlib import Path
 from wan_ui.catalog import Model, Scheme
 from wan_ui.errors import UserError
 from wan_ui.families import Expert
+from wan_ui.files import found
+from wan_ui.files.parts import weights_size
 from wan_ui.files.quantise import quantise_file, suffix
 from wan_ui.machine.engine_choice import choose_engine
 from wan_ui.machine.hardware import driver_fault, nvidia_gpu
@@ -60,11 +62,11 @@ def availability(model: Model, scheme: Scheme, settings: Settings, engine: str =
         return "needs a CUDA GPU"
     if model.needs_gpu and driver_fault():
         return f"the GPU's driver does not answer: {driver_fault()}"
-    found = files(model, scheme, settings, choose_engine(engine, settings).name)
-    missing = [ref for ref, path in found.items() if path is None]
+    here = files(model, scheme, settings, choose_engine(engine, settings).name)
+    missing = [ref for ref, path in here.items() if path is None]
     if not missing:
         return ""
-    words = f"{len(missing)} of {len(found)} files missing"
+    words = f"{len(missing)} of {len(here)} files missing"
     return words if model.embedded else f"{words}, {gigabytes(model, missing)} to download"
 
 
@@ -94,6 +96,8 @@ def gpu_memory_wanted(model: Model, scheme: Scheme, engine: str, size: tuple[int
     """
 
     def bytes_of(ref: str) -> int:
+        if ref.startswith(found.HERE):
+            return weights_size(Path(ref.removeprefix(found.HERE)))
         return model.known(*split(ref)).shown if ref else 0
 
     experts = [bytes_of(ref) // (2 if scheme.float32 else 1) for ref in scheme.experts]
@@ -104,28 +108,29 @@ def gpu_memory_wanted(model: Model, scheme: Scheme, engine: str, size: tuple[int
 
 
 def split(ref: str) -> tuple[str, str]:
-    """ "owner/repo:path" -> (owner/repo, path)"""
+    """ "owner/repo:path" -> (owner/repo, path); of a file that was found here ("file", its path)."""
     repo, _, file = ref.removeprefix("embedded:").partition(":")
     return repo, file
 
 
 def locate(model: Model, scheme: Scheme, settings: Settings, engine: str = "diffusers") -> Paths:
     """The files, derived first where needed. Raises UserError that lists each missing file and its place."""
-    found = files(model, scheme, settings, engine)
-    missing = [ref for ref, path in found.items() if path is None]
+    places = files(model, scheme, settings, engine)
+    missing = [ref for ref, path in places.items() if path is None]
     if missing:
         lines = [f"  {_describe(model, ref, settings)}" for ref in missing]
-        heading = f"{model.name}: {len(missing)} of {len(found)} files are missing:"
+        heading = f"{model.name}: {len(missing)} of {len(places)} files are missing:"
         hint = [] if model.embedded else [f"`python -m wan_ui download {model.name} {scheme.name}` fetches them."]
         raise UserError("\n".join([heading, *lines, *hint]))
 
-    here = {ref: path for ref, path in found.items() if path is not None}
+    here = {ref: path for ref, path in places.items() if path is not None}
 
     def path(file: str) -> Path:
         return here[_ref(model, file)]
 
     if model.vae and engine == "diffusers":
-        vae = here[f"{model.vae}/config.json"].parent
+        vae = here[f"{model.vae}/config.json"]
+        vae = vae.parent if vae.name == "config.json" else vae
     else:
         vae = path(model.family.vae.file)
     if model.embedded:
@@ -179,6 +184,8 @@ def _find(model: Model, ref: str, settings: Settings) -> Path | None:
     repo, file = split(ref)
     if ref.startswith("embedded:"):
         return next(iter(sorted((ROOT / repo).glob(file))), None)
+    if ref.startswith(found.HERE):
+        return Path(file) if Path(file).is_file() else None
     path = settings.models / repo / file
     if path.is_file():
         return path
@@ -189,11 +196,27 @@ def _find(model: Model, ref: str, settings: Settings) -> Path | None:
         cached = try_to_load_from_cache(repo, file, revision=revision)
         if isinstance(cached, str):
             return Path(cached)
+    return _stand_in(model, ref, settings)
+
+
+def _stand_in(model: Model, ref: str, settings: Settings) -> Path | None:
+    """A file that is here and serves in its place: another converter's, or one that follows from what is known."""
+    repo, file = split(ref)
+    if ref == model.t5 or file == T5_FILE:
+        return found.stand_in(model, "text", settings)
+    if file == model.family.vae.file or (model.vae and ref.startswith(f"{model.vae}/")):
+        return found.stand_in(model, "vae", settings)
+    if file in TOKENIZER_FILES:
+        return found.stand_in(model, Path(file).name, settings)
+    if repo == model.root and file in [expert.config for expert in model.family.experts]:
+        return found.stand_in(model, file, settings)
     return None
 
 
 def _describe(model: Model, ref: str, settings: Settings) -> str:
     repo, file = split(ref)
+    if ref.startswith(found.HERE):
+        return f"{file} (it was there before)"
     if ref.startswith("embedded:"):
         return f"{ROOT / repo / file} (ships with Wan UI; restore it with `git checkout -- {repo}`)"
     return f"{file} from {address(model, ref, settings)} -> put it at {settings.models / repo / file}"

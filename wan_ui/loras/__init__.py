@@ -1,6 +1,6 @@
 """LoRA files: what is in the folder, what each file is, and which expert it belongs on. No torch, no GPU.
 
-    entries = scan(settings.loras)                 # list[LoraEntry]; cheap, call it at every refresh
+    entries = available(settings)                  # list[LoraEntry]; cheap, call it at every refresh
     target, reason = suggest(entry, model)
     texts = warnings(LoraSpec(entry.name, 1.0, target), entry)
     specs = check(specs, model, settings)          # the server's check: UserError(field="loras")
@@ -18,9 +18,9 @@ clip.facts["loras"] is text such as "sepia.safetensors x1 -> low noise 80/80".
 
 from wan_ui.loras.choice import check, fits, locate, lora_warnings, suggest, trigger_words, warnings
 from wan_ui.loras.entry import LoraEntry, base_title
-from wan_ui.loras.folder import find, scan
+from wan_ui.loras.folder import available, find, scan
 
 __all__ = [
-    "LoraEntry", "base_title", "check", "find", "fits", "locate", "lora_warnings", "scan",
+    "LoraEntry", "available", "base_title", "check", "find", "fits", "locate", "lora_warnings", "scan",
     "suggest", "trigger_words", "warnings",
 ]  # fmt: skip

@@ -11,7 +11,7 @@ from wan_ui.catalog import Model
 from wan_ui.errors import UserError
 from wan_ui.families import DIT, EXPERTS, NOISE_TARGETS, TARGETS, Transformer, of_width
 from wan_ui.loras.entry import LoraEntry, base_title
-from wan_ui.loras.folder import find, read_file, scan
+from wan_ui.loras.folder import available, find, read_file
 from wan_ui.request import LoraSpec
 from wan_ui.settings import ROOT, Settings
 
@@ -82,7 +82,7 @@ def warnings(spec: LoraSpec, entry: LoraEntry) -> list[str]:
 
 def lora_warnings(specs: Sequence[LoraSpec], settings: Settings) -> list[str]:
     """`warnings` of all of a job's checked specs."""
-    entries = scan(settings.loras) if specs else []
+    entries = available(settings) if specs else []
     return [words for spec in specs for words in warnings(spec, _entry(spec, entries))]
 
 
@@ -113,7 +113,7 @@ def check(specs: Iterable[LoraSpec], model: Model, settings: Settings, *, paths:
     specs = tuple(specs)
     if len(specs) > MAX_LORAS:
         raise UserError(f"loras: {len(specs)} LoRAs; at most {MAX_LORAS} together", field="loras")
-    entries = scan(settings.loras) if specs else []
+    entries = available(settings) if specs else []
     return tuple(_check(spec, model, entries, paths) for spec in specs)
 
 
@@ -153,7 +153,7 @@ def locate(spec: LoraSpec, settings: Settings) -> dict[str, Path]:
 
     A model with a single expert takes the file under either name. Raises UserError when the file has gone since.
     """
-    entry = _entry(spec, scan(settings.loras))
+    entry = _entry(spec, available(settings))
     if entry.problem:
         raise UserError(f"loras: {entry.name} cannot be used: {entry.problem}", field="loras")
     sides = NOISE_TARGETS if spec.target == "both" else (spec.target,)
@@ -162,7 +162,7 @@ def locate(spec: LoraSpec, settings: Settings) -> dict[str, Path]:
 
 def trigger_words(specs: Sequence[LoraSpec], settings: Settings) -> list[tuple[str, ...]]:
     """Of each checked spec the words that its file says it answers to; () where it names none or has gone."""
-    entries = scan(settings.loras) if specs else []
+    entries = available(settings) if specs else []
     found: list[tuple[str, ...]] = []
     for spec in specs:
         path = Path(spec.file)

@@ -19,12 +19,13 @@ from pathlib import Path
 
 from wan_ui.errors import UserError
 from wan_ui.families import TARGETS, TRANSFORMERS, of_width, patch_channels
+from wan_ui.files import comfyui
 from wan_ui.files.dit_file import refuse_parts
 from wan_ui.files.headers import Header, safetensors_header
 from wan_ui.loras.entry import LoraEntry
 from wan_ui.loras.keys import Layout, read_layout
 from wan_ui.loras.pairs import pair, target_said
-from wan_ui.settings import ROOT
+from wan_ui.settings import ROOT, Settings
 from wan_ui.valid_text import valid_name, valid_text
 
 SHIPPED = ROOT / "assets" / "loras"  # Wan-Tiny's own, listed beside the user's folder
@@ -34,13 +35,15 @@ MAX_DEPTH = 6  # folders below the LoRA folder
 PICKLES = (".pt", ".pth", ".ckpt", ".bin", ".pkl")
 
 
-def scan(folder: Path) -> list[LoraEntry]:
-    """Every LoRA below `folder` and those that ship, by name. A folder that is not there is empty, not an error.
+def scan(folder: Path, *others: Path) -> list[LoraEntry]:
+    """Every LoRA below `folder` and the others (ComfyUI's), and those that ship, by name; the first wins a name.
+
+    A folder that is not there is empty, not an error.
 
     Files that cannot be used are entries too, with `problem` set. Nothing in here raises.
     """
     entries = []
-    for root, shipped in ((folder, False), (SHIPPED, True)):
+    for root, shipped in (*((root, False) for root in (folder, *others)), (SHIPPED, True)):
         if shipped and folder.resolve() == SHIPPED.resolve():
             continue
         entries += pair([replace(entry, shipped=shipped) for entry in _files(root)])
@@ -51,6 +54,11 @@ def scan(folder: Path) -> list[LoraEntry]:
             taken.add(entry.name)
             unique.append(entry)
     return sorted(unique, key=lambda entry: (entry.shipped, entry.name.lower()))
+
+
+def available(settings: Settings) -> list[LoraEntry]:
+    """Every LoRA of the LoRA folder, of the ComfyUI installations that the settings name, and those that ship."""
+    return scan(settings.loras, *comfyui.folders(settings, "loras"))
 
 
 def find(name: str, entries: list[LoraEntry]) -> LoraEntry:

@@ -11,9 +11,9 @@ import time
 from collections import deque
 from dataclasses import dataclass, replace
 
-from wan_ui.catalog import Model, find_model, load_catalog
+from wan_ui.catalog import Model, find_model
 from wan_ui.errors import Cancelled, UserError
-from wan_ui.files import download
+from wan_ui.files import download, found
 from wan_ui.machine.engine_choice import choose_engine
 from wan_ui.settings import Settings
 
@@ -59,9 +59,9 @@ class BackgroundDownload:
 
     def start(self, model: str, scheme: str, engine: str) -> None:
         """Begin; returns at once. Raises UserError for unknown names or when one is running already."""
-        found = find_model(load_catalog(self.settings.catalog), model)
-        name = found.scheme(scheme).name
-        if found.embedded:
+        wanted = find_model(found.models(self.settings), model)
+        name = wanted.scheme(scheme).name
+        if wanted.embedded:
             raise UserError(f"{model} ships with Wan UI; there is nothing to download")
         with self._lock:
             if self.status.active:
@@ -70,7 +70,7 @@ class BackgroundDownload:
                 )
             self._cancel.clear()
             self.status = DownloadStatus("asking", model, name)
-        threading.Thread(target=self._run, args=(found, name, engine), name="wan-ui-download", daemon=True).start()
+        threading.Thread(target=self._run, args=(wanted, name, engine), name="wan-ui-download", daemon=True).start()
 
     def cancel(self) -> None:
         """Stop within a megabyte; what has arrived is kept."""

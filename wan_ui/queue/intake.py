@@ -15,9 +15,9 @@ from typing import Any
 from PIL import Image
 
 from wan_ui import loras
-from wan_ui.catalog import Model, Scheme, find_model, load_catalog, parse_size
+from wan_ui.catalog import Model, Scheme, find_model, parse_size
 from wan_ui.errors import UserError
-from wan_ui.files import places
+from wan_ui.files import found, places
 from wan_ui.media import sound
 from wan_ui.media.images import fit, open_image
 from wan_ui.queue import words
@@ -102,7 +102,7 @@ def resolve(
 
 def _sample(asked: Task | None, draft: Draft, settings: Settings, folder: Path) -> Request:
     """A clip that a model makes. asked: its task, if it was named."""
-    catalog = load_catalog(settings.catalog)
+    catalog = found.models(settings)
     model = find_model(catalog, draft.model or settings.model)
     if draft.inputs.get(BEFORE.name) and draft.inputs.get(PICTURE.name):
         words = "it goes on from its own last frame and takes no picture; take the one or the other away"

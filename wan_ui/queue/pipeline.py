@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import IO
 
 from wan_ui import locks
-from wan_ui.catalog import find_model, load_catalog
+from wan_ui.catalog import find_model
 from wan_ui.errors import UserError
+from wan_ui.files import found
 from wan_ui.queue import quota
 from wan_ui.queue.background_download import BackgroundDownload
 from wan_ui.queue.intake import Draft, resolve
@@ -263,8 +264,8 @@ class Pipeline:
 
     def load(self, model: str, scheme: str, engine: str) -> None:
         """Ask for a model to be loaded now; returns at once. Raises UserError for unknown names."""
-        found = find_model(load_catalog(self.settings.catalog), model)
-        self.runner.load(model, found.scheme(scheme).name, engine)
+        wanted = find_model(found.models(self.settings), model)
+        self.runner.load(model, wanted.scheme(scheme).name, engine)
 
     def examine(self, reference: str = "auto") -> None:
         """Hold the stages of the loaded model (else the default one) against a reference, between two jobs."""

@@ -17,9 +17,9 @@ import numpy as np
 from PIL import Image
 
 from wan_ui import __version__
-from wan_ui.catalog import find_model, load_catalog
+from wan_ui.catalog import find_model
 from wan_ui.errors import UserError
-from wan_ui.files import places
+from wan_ui.files import found, places
 from wan_ui.machine import memory
 from wan_ui.machine.engine_choice import EngineChoice
 from wan_ui.media import muxer, sound, video
@@ -82,7 +82,7 @@ class Work:
         asked = (wanted.model, wanted.scheme, wanted.engine)
         if self.engine is not None and self.loaded == asked:
             return self.engine
-        model = find_model(load_catalog(self.settings.catalog), wanted.model)
+        model = find_model(found.models(self.settings), wanted.model)
         scheme = model.scheme(wanted.scheme)
         clock = self._clock()
         clock.report(Progress("load", detail=f"{model.title}, {scheme.title}"))
@@ -274,7 +274,7 @@ class Work:
         from wan_ui.qa import stages
 
         engine = self.load(wanted)
-        model = find_model(load_catalog(self.settings.catalog), wanted.model)
+        model = find_model(found.models(self.settings), wanted.model)
         report, scheme = self._clock().report, model.scheme(wanted.scheme)
         return Examined(stages.examine(engine, model, scheme, wanted.reference, report, wanted.folder))
 

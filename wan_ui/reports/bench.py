@@ -15,8 +15,9 @@ from pathlib import Path
 
 from PIL import Image
 
-from wan_ui.catalog import find_model, load_catalog
+from wan_ui.catalog import find_model
 from wan_ui.errors import UserError
+from wan_ui.files import found
 from wan_ui.machine.cpus import allowed_cpus
 from wan_ui.machine.engine_choice import choose_engine
 from wan_ui.media.muxer import read_frames
@@ -48,7 +49,7 @@ def import_seconds(module: str = "wan_ui.ui") -> tuple[float, bool]:
 
 def lay_out(settings: Settings, draft: Draft, folder: str) -> Settings:
     """Files of random weights for the draft's model below `folder`; settings that find them."""
-    model = find_model(load_catalog(settings.catalog), draft.model or settings.model)
+    model = find_model(found.models(settings), draft.model or settings.model)
     settings = replace(settings, models=Path(folder) / "models")
     engine = choose_engine(draft.engine or settings.engine, settings).name
     synthetic.write(model, model.scheme(draft.scheme or settings.scheme), settings, engine)

@@ -13,8 +13,9 @@ from dataclasses import asdict, fields
 from pathlib import Path
 
 from wan_ui import __version__
-from wan_ui.catalog import find_model, load_catalog
+from wan_ui.catalog import find_model
 from wan_ui.errors import UserError
+from wan_ui.files import found
 from wan_ui.machine import probe_results
 from wan_ui.machine.engine_choice import lightx2v_missing
 from wan_ui.machine.hardware import KERNELS, gpu, installed
@@ -113,7 +114,7 @@ def patches(settings: Settings) -> list[dict]:
     from wan_ui.engines import lightx2v_config
 
     last = last_stages(settings) or {}
-    model = find_model(load_catalog(settings.catalog), last.get("model") or settings.model)
+    model = find_model(found.models(settings), last.get("model") or settings.model)
     scheme = model.scheme(last.get("scheme") or ("" if last else settings.scheme))
     seen = {outcome["name"]: outcome for outcome in last.get("patches", [])}
     off = split_names(settings.lightx2v_patches_off)

@@ -19,7 +19,7 @@ def clean_files(text: str, settings: Settings) -> str:
     """As `scrub.clean`, and without names of files of the person's own; those that the catalog knows stay."""
     text = valid_text(text)
     known = _catalog(settings.catalog)
-    for entry in loras.scan(settings.loras):
+    for entry in loras.available(settings):
         if not entry.shipped:
             text = text.replace(entry.name, "<lora>")
     text = clean(text, settings)

@@ -10,9 +10,8 @@ from pathlib import Path
 
 import gradio as gr
 
-from wan_ui.catalog import load_catalog
 from wan_ui.errors import UserError
-from wan_ui.files import places
+from wan_ui.files import found, places
 from wan_ui.qa import compare
 from wan_ui.queue.intake import Draft
 from wan_ui.queue.jobs import Job
@@ -242,7 +241,7 @@ def picker_html(owner: str, picked: list[str]) -> str:
             f'<span class="w-tile-prompt">{text(_name(job))}: {text(title(job.request))}</span></button></li>'
         )
     settings = PIPELINE.settings
-    model = load_catalog(settings.catalog).get((jobs[0].request.made_with or UNKNOWN).model)
+    model = found.models(settings).get((jobs[0].request.made_with or UNKNOWN).model)
     schemes = [s for s in model.schemes.values() if not places.availability(model, s, settings)] if model else []
     boxes = "".join(
         f'<label><input type="checkbox" value="{text(scheme.name)}" checked> {text(scheme.name)}</label>'

@@ -74,7 +74,7 @@ def build_lora_picker(model: Model, settings: Settings) -> LoraPicker:
 
 def choices(model: Model, settings: Settings) -> list[tuple[str, str]]:
     """Those that fit the model, as the list shows them."""
-    return [(_choice(entry), entry.name) for entry in loras.scan(settings.loras) if not refused(entry, model)]
+    return [(_choice(entry), entry.name) for entry in loras.available(settings) if not refused(entry, model)]
 
 
 def _choice(entry: loras.LoraEntry) -> str:
@@ -96,7 +96,7 @@ def refused(entry: loras.LoraEntry, model: Model) -> str:
 
 def add(chosen: list[dict], name: str, model: Model, settings: Settings) -> list[dict]:
     """With `name` at the end, on the target that suits it. Raises UserError."""
-    entry = loras.find(name, loras.scan(settings.loras))
+    entry = loras.find(name, loras.available(settings))
     reason = refused(entry, model)
     if reason:
         raise UserError(f"loras: {reason}", field="loras")
@@ -156,11 +156,11 @@ def rows_key(chosen: list[dict], model: Model, jobs: list[Job], settings: Settin
 
 def _folder_key(chosen: list[dict], settings: Settings) -> list:
     """Only the folder of somebody who has chosen something is looked at again and again."""
-    return [entry.size for entry in loras.scan(settings.loras)] if chosen else []
+    return [entry.size for entry in loras.available(settings)] if chosen else []
 
 
 def rows_html(chosen: list[dict], model: Model, jobs: list[Job], settings: Settings) -> str:
-    entries = loras.scan(settings.loras)
+    entries = loras.available(settings)
     rows = "".join(_row(spec, entries, model, last_match(spec, jobs)) for spec in specs(chosen))
     return (f'<ul class="w-loras">{rows}</ul>' if rows else "") + _others(entries, model, settings)
 

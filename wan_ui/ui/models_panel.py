@@ -11,8 +11,9 @@ from pathlib import Path
 
 import gradio as gr
 
-from wan_ui.catalog import Model, Scheme, load_catalog
-from wan_ui.files import places
+from wan_ui.catalog import Model, Scheme
+from wan_ui.files import found, places
+from wan_ui.files.parts import weights_size
 from wan_ui.machine.engine_choice import choose_engine
 from wan_ui.queue.background_download import DownloadStatus
 from wan_ui.queue.runner import ModelStatus
@@ -81,18 +82,18 @@ def _offers(settings: Settings, _: int) -> list[Offer]:
             places.lacks_gpu(model),
             places.files(model, scheme, settings, engine),
         )
-        for model in load_catalog(settings.catalog).values()
+        for model in found.models(settings).values()
         for scheme in model.schemes.values()
     ]
 
 
 def usable(settings: Settings) -> dict[str, list[Scheme]]:
     """Models that can run here with the schemes that can."""
-    found: dict[str, list[Scheme]] = {}
+    schemes: dict[str, list[Scheme]] = {}
     for offer in offers(settings):
         if not offer.reason:
-            found.setdefault(offer.model.name, []).append(offer.scheme)
-    return found
+            schemes.setdefault(offer.model.name, []).append(offer.scheme)
+    return schemes
 
 
 def build_models_panel() -> ModelsPanel:
@@ -104,9 +105,9 @@ def build_models_panel() -> ModelsPanel:
 
 def models_key(status: ModelStatus, download: DownloadStatus, settings: Settings) -> list:
     """Whatever the table shows: it is drawn again when this differs."""
-    here = [[offer.reason, len(offer.missing)] for offer in offers(settings)]
+    here = [[offer.scheme.title, offer.reason, len(offer.missing)] for offer in offers(settings)]
     loaded = [status.model, status.scheme, status.state, status.kept, status.progress]
-    return [*loaded, download.active, download.scheme, here]
+    return [*loaded, download.active, download.scheme, here, found.problems(settings)]
 
 
 def models_html(status: ModelStatus, download: DownloadStatus, settings: Settings, *, own: bool, fetch: bool) -> str:
@@ -125,7 +126,11 @@ def models_html(status: ModelStatus, download: DownloadStatus, settings: Setting
             parts.append(f"{'</ul>' if shown else ''}<h3>{text(offer.model.title)}</h3><ul class='w-schemes'>")
             shown = offer.model.name
         parts.append(_row(offer, status, download, settings, own, fetch))
-    return "".join([*parts, "</ul>"])
+    parts.append("</ul>")
+    if own and (troubles := found.problems(settings)):
+        lines = "".join(f'<li class="w-note">{text(trouble)}</li>' for trouble in troubles)
+        parts.append(f'<h3>Found, but of no use as it is</h3><ul class="w-schemes w-troubles">{lines}</ul>')
+    return "".join(parts)
 
 
 def _row(
@@ -203,7 +208,7 @@ def _files(offer: Offer, settings: Settings, own: bool) -> str:
     for ref, path in offer.files.items():
         repo, file = places.split(ref)
         if path is not None:
-            state, size, place = "here", _size(path.stat().st_size), str(path) if own else ""
+            state, size, place = "here", _size(weights_size(path)), str(path) if own else ""
         else:
             known = model.known(repo, file)
             state, size = "missing", ("" if known.size else "about ") + _size(known.shown) if known.shown else "small"

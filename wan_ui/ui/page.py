@@ -7,7 +7,8 @@ reload, a second tab or a restart of the app all find their job again.
 
 import gradio as gr
 
-from wan_ui.catalog import find_model, load_catalog
+from wan_ui.catalog import find_model
+from wan_ui.files import found
 from wan_ui.settings import Settings
 from wan_ui.ui.answers import Options, connect, on
 from wan_ui.ui.api import build_api
@@ -34,7 +35,7 @@ HEADER = (
 
 
 def build_ui(settings: Settings) -> gr.Blocks:
-    catalog = load_catalog(settings.catalog)
+    catalog = found.models(settings)
     find_model(catalog, settings.model).scheme(settings.scheme)  # a wrong setting is said before anything starts
     ready = usable(settings)
     chosen = settings.model if settings.model in ready or not ready else next(iter(ready))

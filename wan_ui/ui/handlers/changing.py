@@ -2,8 +2,8 @@
 
 import gradio as gr
 
-from wan_ui.catalog import load_catalog
 from wan_ui.errors import UserError
+from wan_ui.files import found
 from wan_ui.queue.pipeline import PIPELINE
 from wan_ui.queue.words import read_for
 from wan_ui.ui import form, inputs, longer, lora_picker
@@ -29,7 +29,7 @@ def remember(browser: dict, view: View, *sent) -> Answer:
 @guard
 def read_prompt(view: View, prompt: str, name: str) -> Answer:
     """What the model will make of the prompt as it stands."""
-    model = load_catalog(PIPELINE.settings.catalog).get(name) if isinstance(name, str) else None
+    model = found.models(PIPELINE.settings).get(name) if isinstance(name, str) else None
     if model is None or not isinstance(prompt, str) or not prompt.strip():
         return {"reading": ""}
     prompt = prompt[: PIPELINE.settings.max_prompt]
@@ -39,7 +39,7 @@ def read_prompt(view: View, prompt: str, name: str) -> Answer:
 
 def show_lengths(name: str, fps: int) -> Answer:
     """The lengths in seconds follow the frames per second."""
-    model = load_catalog(PIPELINE.settings.catalog).get(name) if isinstance(name, str) else None
+    model = found.models(PIPELINE.settings).get(name) if isinstance(name, str) else None
     return {"frames": gr.update(choices=inputs.lengths(model, fps))} if model and fps in model.rates else {}
 
 
@@ -60,7 +60,7 @@ def _crop(view: View, part: str, picture, first, size: str, name: str) -> Answer
     if not picture:
         gone = {f"{part}_crop": ""}
         return gone if part in view.refused else {**gone, f"{part}_note": ""}
-    catalog = load_catalog(PIPELINE.settings.catalog)
+    catalog = found.models(PIPELINE.settings)
     model = catalog.get(as_text(name, "model")) or next(iter(catalog.values()))
     field = form.PARTS[part].name
     try:
@@ -96,7 +96,7 @@ def check_face(browser: dict, view: View, voice, picture, size: str, name: str) 
     if not voice:
         return {"voice_note": ""}
     _, owner = identify(browser, PIPELINE.settings)
-    catalog = load_catalog(PIPELINE.settings.catalog)
+    catalog = found.models(PIPELINE.settings)
     model = catalog.get(as_text(name, "model")) or next(iter(catalog.values()))
     job = PIPELINE.job(view.selected, owner)
     clip = PIPELINE.silent_clip(job) if job else None

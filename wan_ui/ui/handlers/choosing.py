@@ -4,8 +4,8 @@ import time
 
 import gradio as gr
 
-from wan_ui.catalog import load_catalog
 from wan_ui.errors import UserError
+from wan_ui.files import found
 from wan_ui.queue.pipeline import PIPELINE
 from wan_ui.ui import form, inputs, models_panel
 from wan_ui.ui.answers import Answer
@@ -43,7 +43,7 @@ def choose_scheme(browser: dict, view: View, name: str, scheme: str | None) -> A
 @guard
 def choose_motion(browser: dict, view: View, motion) -> Answer:
     """Its steps and guidance come with it."""
-    model = form.model_of(view, load_catalog(PIPELINE.settings.catalog))
+    model = form.model_of(view, found.models(PIPELINE.settings))
     return {**fill_recipe(view, model, as_text(motion, "motion")), **observe(browser, view)}
 
 
@@ -79,7 +79,7 @@ def _load(browser: dict, view: View, name: str, scheme: str) -> None:
 @guard
 def refresh_choices(view: View) -> Answer:
     """Something was downloaded or has gone. The choice stays if it can."""
-    catalog, usable = load_catalog(PIPELINE.settings.catalog), models_panel.usable(PIPELINE.settings)
+    catalog, usable = found.models(PIPELINE.settings), models_panel.usable(PIPELINE.settings)
     if not usable:
         return {}
     models = [(catalog[found].short_title, found) for found in usable]

@@ -10,7 +10,8 @@ import gradio as gr
 from gradio.processing_utils import save_file_to_cache
 from gradio.utils import get_upload_folder
 
-from wan_ui.catalog import Model, load_catalog
+from wan_ui.catalog import Model
+from wan_ui.files import found
 from wan_ui.queue.pipeline import PIPELINE
 from wan_ui.recipes import GUIDANCE, SHIFT, SOLVERS, Recipe
 from wan_ui.ui import form, inputs, lora_picker, models_panel, recipe_part
@@ -31,7 +32,7 @@ def fill(
     **recipe: Any,
 ) -> Answer:
     """The form has this model now, with these settings as far as it offers them."""
-    model, schemes = load_catalog(PIPELINE.settings.catalog)[name], models_panel.usable(PIPELINE.settings)[name]
+    model, schemes = found.models(PIPELINE.settings)[name], models_panel.usable(PIPELINE.settings)[name]
     size = size if size in [f"{width}x{height}" for width, height in model.sizes] else inputs.default_size(model)
     frames = frames if frames in model.frames else 0
     fps = fps if fps in model.rates else 0
@@ -91,7 +92,7 @@ def choose(view: View, name: str, scheme: str = "") -> Answer:
     """As `fill`, for a choice: with the model that is there already its other settings stay."""
     if name != view.model:
         return fill(view, name, scheme)
-    model, schemes = load_catalog(PIPELINE.settings.catalog)[name], models_panel.usable(PIPELINE.settings)[name]
+    model, schemes = found.models(PIPELINE.settings)[name], models_panel.usable(PIPELINE.settings)[name]
     boxes = inputs.scheme_choices(model, schemes, scheme)
     before, motions = form.recipe_of(view, model), model.motions(form.scheme_of(view, model))
     view.scheme = boxes["value"] or ""

@@ -8,9 +8,9 @@ import threading
 
 import gradio as gr
 
-from wan_ui.catalog import load_catalog
 from wan_ui.errors import UserError
 from wan_ui.families import TARGETS
+from wan_ui.files import found
 from wan_ui.queue.pipeline import PIPELINE
 from wan_ui.ui import form, lora_picker
 from wan_ui.ui.answers import Answer
@@ -27,7 +27,7 @@ CHANGING = threading.Lock()
 def refresh_loras(browser: dict, view: View) -> Answer:
     """The Refresh button: the folder is read again."""
     view.sent.pop("loras", None)
-    choices = lora_choices(view, form.model_of(view, load_catalog(PIPELINE.settings.catalog)))
+    choices = lora_choices(view, form.model_of(view, found.models(PIPELINE.settings)))
     return {"lora_choices": choices, **observe(browser, view)}
 
 
@@ -36,7 +36,7 @@ def add_lora(browser: dict, view: View, name, turn) -> Answer:
     """Chosen in the list, which is empty again then. None: it was only closed."""
     if not name:
         return observe(browser, view)
-    model = form.model_of(view, load_catalog(PIPELINE.settings.catalog))
+    model = form.model_of(view, found.models(PIPELINE.settings))
     try:
         with CHANGING:
             view.loras = lora_picker.add(view.loras, as_text(name, "loras"), model, PIPELINE.settings)

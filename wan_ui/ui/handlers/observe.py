@@ -8,8 +8,8 @@ from typing import Any
 
 import gradio as gr
 
-from wan_ui.catalog import load_catalog
 from wan_ui.errors import UserError
+from wan_ui.files import found
 from wan_ui.queue.jobs import Job
 from wan_ui.queue.pipeline import PIPELINE
 from wan_ui.ui import examples, form, history, in_view, lora_picker, models_panel, progress_card, result
@@ -43,7 +43,7 @@ def observe(browser: dict, view: View) -> Answer:
 def _observed(browser: dict, view: View) -> Answer:
     """Updates of what differs from what the page shows."""
     browser, owner = identify(browser, PIPELINE.settings)
-    catalog = load_catalog(PIPELINE.settings.catalog)
+    catalog = found.models(PIPELINE.settings)
     status = replace(PIPELINE.model, words=for_visitor(PIPELINE.model.words, PIPELINE.settings))
     download = models_panel.still_true(PIPELINE.download.status, PIPELINE.settings)
     download = replace(download, words=for_visitor(download.words, PIPELINE.settings))

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import gradio as gr
 
-from wan_ui.catalog import load_catalog
 from wan_ui.errors import UserError
+from wan_ui.files import found
 from wan_ui.media import muxer
 from wan_ui.queue.jobs import Job
 from wan_ui.queue.pipeline import PIPELINE
@@ -124,7 +124,7 @@ def _segments(values: object) -> str:
 def _left_out(values: dict) -> str:
     """Which settings of a video of another version, or a damaged one, the form does not take over."""
     name = str(values.get("model"))
-    model, schemes = load_catalog(PIPELINE.settings.catalog)[name], models_panel.usable(PIPELINE.settings)[name]
+    model, schemes = found.models(PIPELINE.settings)[name], models_panel.usable(PIPELINE.settings)[name]
     size = f"{values.get('width')}x{values.get('height')}"
     scheme = next((scheme for scheme in schemes if scheme.name == values.get("scheme")), schemes[0])
     motion = values.get("motion") or model.motions(scheme)[0]

@@ -4,8 +4,9 @@ from typing import Any
 
 import gradio as gr
 
-from wan_ui.catalog import Model, load_catalog
+from wan_ui.catalog import Model
 from wan_ui.errors import UserError
+from wan_ui.files import found
 from wan_ui.queue.intake import Draft
 from wan_ui.queue.pipeline import PIPELINE
 from wan_ui.tasks import FORM, TASKS, offered
@@ -29,7 +30,7 @@ def submit(browser: dict, view: View, model, scheme, *sent) -> Answer:
     numbers = {name: held[name] for name in ("frames", "steps", "fps", "seed") if held[name] not in (None, "")}
     try:
         model, scheme = as_text(model, "model"), as_text(scheme, "scheme")
-        entry = load_catalog(PIPELINE.settings.catalog).get(model)
+        entry = found.models(PIPELINE.settings).get(model)
         draft = Draft(
             _inputs(held, entry),
             model=model,
