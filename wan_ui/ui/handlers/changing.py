@@ -80,7 +80,7 @@ def look_before(clip, size: str, name: str) -> Answer:
     """The clip that goes on: what becomes of it, and the form's frames per second follow it."""
     if not clip:
         return {"before_note": ""}
-    catalog = load_catalog(PIPELINE.settings.catalog)
+    catalog = found.models(PIPELINE.settings)
     model = catalog.get(as_text(name, "model")) or next(iter(catalog.values()))
     try:
         path, size = uploaded(clip, "clip"), as_text(size, "size", "auto")
