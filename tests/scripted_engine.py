@@ -100,7 +100,7 @@ class ScriptedEngine:
             for spec in loras
         )
 
-    def generate(self, request, report) -> Clip:
+    def generate(self, request, report, show=None) -> Clip:
         script = dict(item.split("=", 1) for item in request.sampling.prompt.replace(" ", "").split(",") if "=" in item)
         for stage, steps in STEPS.items():
             steps = request.sampling.steps if steps is None else steps

@@ -21,8 +21,8 @@ from wan_ui.rules import Rule
 ROOT = Path(__file__).resolve().parent.parent
 ENGINES = ("auto", "diffusers", "lightx2v")
 # Of the LightX2V engine: the walk through the VAE, its decoder's and the blocks' kernels, and products with GGUF
-# weights that were dequantised once.
-LEVERS = ("vae", "decoder", "blocks", "products")
+# weights that were dequantised once. Of both engines: frames that go into the MP4 while later ones are decoded.
+LEVERS = ("vae", "decoder", "blocks", "products", "stream")
 # A patch is called as its file; wan_ui/patches itself is above this.
 PATCHES = tuple(sorted(file.stem for file in (ROOT / "wan_ui" / "patches").glob("[!_]*.py") if file.stem != "record"))
 # Gradio's and the hub's own variables are honoured because Spaces and Docker images set them.

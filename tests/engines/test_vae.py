@@ -51,6 +51,19 @@ def test_decode_equals_diffusers(layout, frames):
     torch.testing.assert_close(got.clamp(-1, 1), model.decode(latents).sample, atol=2e-5, rtol=0)
 
 
+def test_finished_frames_are_shown_in_order_while_the_next_ones_are_made():
+    model, happened, shown = build(LAYOUTS[0]), [], []
+
+    def show(frames):
+        happened.append(f"shown {len(frames)}")
+        shown.append(frames.clone())  # they do not change any more
+
+    latents = torch.randn(1, 16, 3, 4, 6)
+    frames = vae.decode(model, latents, lambda k, n: happened.append(f"entering {k}"), show=show)
+    assert happened == ["entering 1", "entering 2", "shown 1", "entering 3", "shown 4", "shown 4"]
+    assert torch.equal(torch.cat(shown), frames) and frames.shape == (9, 32, 48, 3)
+
+
 @torch.inference_mode()
 def test_bf16_is_no_worse_than_plain_bf16():
     exact, model = build(LAYOUTS[0]), build(LAYOUTS[0], torch.bfloat16)

@@ -20,7 +20,10 @@ SCHEMES = ("bf16", "fp8", "gguf-Q8_0", "gguf-Q5_0", "gguf-Q4_0")
 def test_schemes(load, model, scheme, tmp_path):
     engine = load(scheme, torch.bfloat16)
     seen = []
-    clip = engine.generate(make_request(tmp_path, model, scheme), seen.append)
+    parts = []
+    clip = engine.generate(make_request(tmp_path, model, scheme), seen.append, parts.append)
+    assert np.array_equal(np.concatenate([part.frames for part in parts]), clip.frames)
+    assert len(parts) == 3 and all((part.facts, part.fps) == (clip.facts, clip.fps) for part in parts)
     assert clip.frames.shape == (9, 64, 96, 3) and clip.frames.dtype == np.uint8
     assert np.isfinite(clip.latents).all() and clip.latents.shape == (16, 3, 8, 12)
     assert [bool(p.preview) for p in seen if p.stage == "denoise"] == [False, True, True, True]

@@ -15,7 +15,7 @@ def create_engine(name: str):
 
 
 class MovingEngine(ScriptedEngine):
-    def generate(self, request, report):
+    def generate(self, request, report, show=None):
         clip = super().generate(request, report)
         picture = Image.open(request.inputs["image"]).convert("RGB")
         width, height = picture.size

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 CACHED_PROMPTS = 32  # 1 MB each at full size
 CACHED_IMAGES = 8  # 2 MB each at 480x480x81
+Show = Callable[[Clip], None]
 OnBlock = Callable[[int, "torch.Tensor"], "torch.Tensor | None"]
 Entering = Callable[[int, int], None]
 
@@ -40,8 +41,12 @@ class Engine(Protocol):
         Raises UserError naming the file; the model is then without LoRAs.
         """
 
-    def generate(self, request: Request, report: Report) -> Clip:
-        """Run one job; reports text, image, denoise (each step) and decode (each latent frame)."""
+    def generate(self, request: Request, report: Report, show: "Show | None" = None) -> Clip:
+        """Run one job; reports text, image, denoise (each step) and decode (each latent frame).
+
+        show  called with the clip's frames as they are finished, in order, each part a Clip of its own; an engine
+              need not call it
+        """
 
     def close(self) -> None:
         """Free the weights."""

@@ -27,6 +27,7 @@ from wan_ui.engines.base import (
     CACHED_PROMPTS,
     Entering,
     OnBlock,
+    Show,
     ignore,
     remember,
 )
@@ -157,7 +158,7 @@ class DiffusersEngine:
             torch.cuda.empty_cache()
 
     @torch.inference_mode()
-    def generate(self, request: Request, report: Report) -> Clip:
+    def generate(self, request: Request, report: Report, show: Show | None = None) -> Clip:
         """Run one job. Raises UserError for a picture of the wrong size, Cancelled from `report`."""
         model = self.loaded
         report(Progress("text"))
@@ -165,15 +166,19 @@ class DiffusersEngine:
         prompts = [self._encode_prompt(text) for text in ((made.text, made.negative) if made.guided else (made.text,))]
         condition = self._encode_pictures(request, report)
         latents, said = self._denoise(request, prompts, condition, report)
+        facts = self.facts | (self.loras.facts() if self.loras is not None else {}) | said
+        whole = latents.cpu().numpy()
+
+        def clip(frames: torch.Tensor) -> Clip:
+            return Clip(frames.numpy(), float(request.sampling.fps or model.fps), whole, facts)
+
         frames = vae.decode(
-            self.vae, latents[None], lambda k, n: report(Progress("decode", k, n, f"latent frame {k} of {n}"))
+            self.vae,
+            latents[None],
+            lambda k, n: report(Progress("decode", k, n, f"latent frame {k} of {n}")),
+            show=None if show is None else lambda part: show(clip(part)),
         )
-        return Clip(
-            frames=frames.numpy(),
-            fps=float(request.sampling.fps or model.fps),
-            latents=latents.cpu().numpy(),
-            facts=self.facts | (self.loras.facts() if self.loras is not None else {}) | said,
-        )
+        return clip(frames)
 
     # ------------------------------------------------------------ stages: see wan_ui.engines.base.Stages
 

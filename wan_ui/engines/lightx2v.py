@@ -26,7 +26,7 @@ import torch
 from wan_ui import patches
 from wan_ui.catalog import Model, Scheme
 from wan_ui.engines import lightx2v_config, lightx2v_lora, lightx2v_seams, preview
-from wan_ui.engines.base import CACHED_IMAGES, CACHED_PROMPTS, OnBlock, remember
+from wan_ui.engines.base import CACHED_IMAGES, CACHED_PROMPTS, OnBlock, Show, remember
 from wan_ui.engines.kernel_choice import Chooser
 from wan_ui.engines.lightx2v_compile import CompiledBlocks
 from wan_ui.engines.lightx2v_draft import Draft
@@ -235,8 +235,22 @@ class LightX2VEngine:
             memory.give_back()
         self.report(Progress("decode", 0, latents.shape[1], "starting"))
         decoder = self.draft if self.request.sampling.draft else self.vae
-        self.pictures = decoder.decode(latents, self.report)
+        self.pictures = decoder.decode(latents, self.report, None if self.show is None else self._show)
         return self.pictures
+
+    def _show(self, frames: torch.Tensor) -> None:
+        assert self.show is not None
+        self.show(self._clip(frames))
+
+    def _clip(self, frames: torch.Tensor) -> Clip:
+        """The clip that is being made, with these of its frames."""
+        made, facts = self.request.sampling, self.facts | (self.loras.facts() if self.loras is not None else {})
+        if made.draft:
+            facts |= self.draft.facts()
+        if self.compiled is not None and self.compiled.reason:
+            facts["compile"] = f"off (failed: {self.compiled.reason})"
+        fps = float(made.fps or self.loaded.fps)
+        return Clip(frames=frames.numpy(), fps=fps, latents=self.latents.numpy(), facts=facts)
 
     def _prepare_loras(self, model: Model, paths: Paths) -> None:
         sides = model.family.sides
@@ -269,10 +283,10 @@ class LightX2VEngine:
 
     # ------------------------------------------------------------ generate
 
-    def generate(self, request: Request, report: Report) -> Clip:
+    def generate(self, request: Request, report: Report, show: Show | None = None) -> Clip:
         """Run one job. Raises Cancelled from `report`, UserError for a bad picture or when memory runs out."""
         model = self.loaded
-        self.report, self.request = report, request
+        self.report, self.request, self.show = report, request, show
         self.given = read_pictures(request)
         runner = self.runner
         self._set_size(request.width, request.height, request.frames)
@@ -301,13 +315,8 @@ class LightX2VEngine:
                 "Choose a smaller size or fewer frames, or set WAN_UI_LIGHTX2V_OFFLOAD=model.",
                 field="size",
             )
-        facts = self.facts | (self.loras.facts() if self.loras is not None else {})
-        if made.draft:
-            facts |= self.draft.facts()
-        if self.compiled is not None and self.compiled.reason:
-            facts["compile"] = f"off (failed: {self.compiled.reason})"
-        frames, self.pictures = self.pictures.numpy(), None
-        return Clip(frames=frames, fps=float(made.fps or model.fps), latents=self.latents.numpy(), facts=facts)
+        frames, self.pictures = self.pictures, None
+        return self._clip(frames)
 
     def _recover(self) -> None:
         """After a failure: no latents, no inputs, no half-moved expert, and the next job's seed counts."""

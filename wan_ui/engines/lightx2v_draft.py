@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from wan_ui.engines.lightx2v_seams import put, put_back
-from wan_ui.engines.lightx2v_vae import OwnVae
+from wan_ui.engines.lightx2v_vae import OwnVae, ShowFrames
 from wan_ui.errors import UserError
 from wan_ui.families import Family
 from wan_ui.request import Progress, Report
@@ -50,13 +50,13 @@ class Draft:
             for kernel in kernels:
                 put_back(kernel, "apply")
 
-    def decode(self, latents: torch.Tensor, report: Report) -> torch.Tensor:
+    def decode(self, latents: torch.Tensor, report: Report, show: ShowFrames | None = None) -> torch.Tensor:
         """As lightx2v_vae.Vae.decode, by the small decoder; by the VAE's own where there is none."""
         if not isinstance(self.vae, OwnVae) or self.path is None:
-            return self.vae.decode(latents, report)
+            return self.vae.decode(latents, report, show)
         if self.decoder is None:
             self.decoder = self._load(self.path, self.vae)
-        return self.decoder.decode(latents, report)
+        return self.decoder.decode(latents, report, show)
 
     def _load(self, path: Path, vae: OwnVae) -> Any:
         if "lightvae" in path.name:
@@ -106,11 +106,14 @@ class Tae:
         self.scaled, self.dtype = "lighttae" in path.name, vae.dtype
 
     @torch.inference_mode()
-    def decode(self, latents: torch.Tensor, report: Report) -> torch.Tensor:
+    def decode(self, latents: torch.Tensor, report: Report, show: ShowFrames | None = None) -> torch.Tensor:
         """(z, t, h, w) -> (T, H, W, 3) uint8 on the CPU."""
         report(Progress("decode", 1, 1, "all frames, by a small decoder"))
         x = latents[None].float().to(self.mean.device)
         if self.scaled:
             x = x * self.deviation + self.mean
         frames = self.network.decode_video(x.transpose(1, 2).to(self.dtype), parallel=False, show_progress_bar=False)
-        return frames[0].float().mul(255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().cpu()
+        levels = frames[0].float().mul(255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().cpu()
+        if show is not None:
+            show(levels)
+        return levels

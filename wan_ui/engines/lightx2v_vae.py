@@ -16,6 +16,8 @@ from wan_ui.engines import preview
 from wan_ui.families import Family, latent_frames
 from wan_ui.request import Progress, Report
 
+ShowFrames = Callable[[torch.Tensor], None]
+
 
 class Vae(Protocol):
     def colours(self) -> torch.Tensor:
@@ -25,8 +27,8 @@ class Vae(Protocol):
         """A picture (H, W, 3) uint8, and the last one if it is given -> what the transformer is told of them, as
         upstream has it."""
 
-    def decode(self, latents: torch.Tensor, report: Report) -> torch.Tensor:
-        """Normalised latents (z, t, h, w) -> (T, H, W, 3) uint8 on the CPU."""
+    def decode(self, latents: torch.Tensor, report: Report, show: ShowFrames | None = None) -> torch.Tensor:
+        """Normalised latents (z, t, h, w) -> (T, H, W, 3) uint8 on the CPU; shown part by part as they are finished."""
 
     def pixels(self, latents: torch.Tensor) -> torch.Tensor:
         """What `decode` rounds: float32, in -1 .. 1."""
@@ -72,11 +74,11 @@ class OwnVae:
             self.dtype
         )
 
-    def decode(self, latents: torch.Tensor, report: Report) -> torch.Tensor:
+    def decode(self, latents: torch.Tensor, report: Report, show: ShowFrames | None = None) -> torch.Tensor:
         def entering(k: int, n: int) -> None:
             report(Progress("decode", k, n, f"latent frame {k} of {n}"))
 
-        return self.walk.decode(self.vae, latents[None], entering, self.fused, self.slim)
+        return self.walk.decode(self.vae, latents[None], entering, self.fused, self.slim, show)
 
     def pixels(self, latents: torch.Tensor) -> torch.Tensor:
         parts = self.walk.decode_pixels(self.vae, latents[None], lambda k, n: None, self.fused)
@@ -123,11 +125,14 @@ class UpstreamVae:
         end = None if last is None else to_image(last).unsqueeze(0)
         return self.runner.get_vae_encoder_output(image.unsqueeze(0), height, width, end)
 
-    def decode(self, latents: torch.Tensor, report: Report) -> torch.Tensor:
+    def decode(self, latents: torch.Tensor, report: Report, show: ShowFrames | None = None) -> torch.Tensor:
         self._count(latents.shape[1], report)
         images = self.runner.vae_decoder.decode(latents.to(self.dtype))
         levels = images[0].float().add(1).mul(0.5).clamp(0, 1).mul(255).round().to(torch.uint8)
-        return levels.permute(1, 2, 3, 0).contiguous().cpu()
+        frames = levels.permute(1, 2, 3, 0).contiguous().cpu()
+        if show is not None:
+            show(frames)
+        return frames
 
     def pixels(self, latents: torch.Tensor) -> torch.Tensor:
         self._count(latents.shape[1], lambda progress: None)

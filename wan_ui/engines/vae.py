@@ -95,23 +95,52 @@ def decode(
     entering: Entering,
     fused: NewDecoder | None = None,
     slim: bool = False,
+    show: Callable[[torch.Tensor], None] | None = None,
 ) -> torch.Tensor:
     """Normalised latents (1, z, t, h, w) -> frames (T, H, W, 3) uint8 on the CPU, T = 1 + 4 (t - 1).
 
     entering  called with (k, n) before latent frame k of n
     fused, slim  see decode_pixels
+    show      called with the frames that are finished (n, H, W, 3), while the next ones are computed
     """
-    frames, at = torch.empty(0), 0
+    frames, at, copied = torch.empty(0), 0, Copied(show)
     for pixels in decode_pixels(vae, latents, entering, fused, slim):
         levels = to_uint8(pixels)
         if not at:
             shape = (1 + TIME_STRIDE * (latents.shape[2] - 1), *levels.shape[1:])
             frames = torch.empty(shape, dtype=torch.uint8, pin_memory=levels.is_cuda)
         frames[at : at + len(levels)].copy_(levels, non_blocking=True)  # while the next ones are computed
+        copied.add(frames[at : at + len(levels)], levels.device)
         at += len(levels)
-    if vae.device.type == "cuda":
-        torch.cuda.current_stream(vae.device).synchronize()
+    copied.finish()
     return frames
+
+
+class Copied:
+    """Frames on their way to the host, shown one part late: then waiting for their copy does not keep the GPU idle."""
+
+    def __init__(self, show: Callable[[torch.Tensor], None] | None):
+        self.show = show
+        self.last: tuple[torch.Tensor, torch.cuda.Event | None] | None = None
+
+    def add(self, frames: torch.Tensor, device: torch.device) -> None:
+        """frames  in host memory, whose copy from `device` has just been asked for"""
+        event = None
+        if device.type == "cuda":
+            event = torch.cuda.Event()
+            event.record(torch.cuda.current_stream(device))
+        self.finish()
+        self.last = frames, event
+
+    def finish(self) -> None:
+        """What was added last is there, and shown."""
+        if self.last is None:
+            return
+        (frames, event), self.last = self.last, None
+        if event is not None:
+            event.synchronize()
+        if self.show is not None:
+            self.show(frames)
 
 
 @torch.inference_mode()

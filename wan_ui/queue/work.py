@@ -23,11 +23,12 @@ from wan_ui.files import found, places
 from wan_ui.machine import memory
 from wan_ui.machine.engine_choice import EngineChoice
 from wan_ui.media import muxer, sound, video
+from wan_ui.media.streaming import Mp4Writer
 from wan_ui.queue.messages import Answered, Entered, Examine, Examined, Generate, LipSync, Load, Loaded, Made, Partial
 from wan_ui.queue.segments import Chain, in_segments
 from wan_ui.queue.stage_clock import StageClock
-from wan_ui.request import Progress, Request, Result, Sampling
-from wan_ui.settings import Settings
+from wan_ui.request import Clip, Progress, Request, Result, Sampling
+from wan_ui.settings import Settings, split_names
 
 if TYPE_CHECKING:
     from wan_ui.engines.base import Engine
@@ -59,6 +60,7 @@ class Work:
         self.mouth: speech.LipSync | None = None
         self.mouth_folder: Path | None = None
         self.mouth_facts: dict[str, str] = {}
+        self.left_plain = split_names(settings.lightx2v_plain)
 
     def do(self, message: object) -> Answered:
         match message:
@@ -116,14 +118,33 @@ class Work:
         memory.give_back(most=places.least_work(request.width, request.height))
         memory.forget_peak()
         matches = engine.set_loras(made.loras)
-        clip = engine.generate(request, clock.report)
-        clock.report(Progress("encode", detail="MP4"))
-        in_full = {"draft": "asked for, but this engine has nothing quicker: made in full"} if made.draft else {}
-        facts = {"engine": self.chosen.words, **in_full, **clip.facts}
         speaks = "lipsync" in request.stages()
         name = "silent.mp4" if speaks else "clip.mp4"
+        writer: Mp4Writer | None = None
+
+        def show(part: Clip) -> None:
+            nonlocal writer
+            if writer is None:
+                writer = Mp4Writer(folder / name, part.fps, _metadata(request, self._facts(part, made)))
+            writer.add(part.frames)
+
         try:
-            muxer.write_mp4(clip.frames, folder / name, clip.fps, _metadata(request, facts))
+            clip = engine.generate(request, clock.report, None if "stream" in self.left_plain else show)
+            clock.report(Progress("encode", detail="MP4"))
+            facts = self._facts(clip, made)
+            metadata = _metadata(request, facts)
+            if writer is not None and (writer.fps, writer.metadata) != (clip.fps, metadata):
+                writer.abandon()  # something was found out at the end, and is to stand in the file
+                writer = None
+        except BaseException:
+            if writer is not None:
+                writer.abandon()
+            raise
+        try:
+            if writer is not None:
+                writer.finish()
+            else:
+                muxer.write_mp4(clip.frames, folder / name, clip.fps, metadata)
             Image.fromarray(clip.frames[len(clip.frames) // 2]).save(folder / "poster.jpg", quality=88)
         except (UserError, OSError) as error:
             # The minutes spent on the frames are not thrown away because of a full disk or a bad ffmpeg.
@@ -147,6 +168,10 @@ class Work:
             self.answer(Partial(result, *SILENT))
             result = self._speak(clip.frames, clip.fps, request, folder, clock, replace(result, silent=name))
         return result
+
+    def _facts(self, clip: Clip, made: Sampling) -> dict[str, str]:
+        in_full = {"draft": "asked for, but this engine has nothing quicker: made in full"} if made.draft else {}
+        return {"engine": self.chosen.words, **in_full, **clip.facts}
 
     def generate_segments(self, request: Request, folder: Path) -> Result:
         """As `generate`, for a clip that goes on from another or has several prompts.
@@ -174,7 +199,7 @@ class Work:
                     Image.fromarray(clip.frames[len(clip.frames) // 2]).save(folder / "poster.jpg", quality=88)
                 chain.add(clip.frames)
                 latents.update(clip.latents.tobytes())
-                facts = {"engine": self.chosen.words, **clip.facts, **chain.facts()}
+                facts = {**self._facts(clip, made), **chain.facts()}
                 chain.join(folder / name, _metadata(request, facts))
                 result = Result(
                     clip=name,
