@@ -1,5 +1,7 @@
 """Name maps: bit-exact there and back, and equal to diffusers' converters where those apply."""
 
+import json
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -8,6 +10,7 @@ from diffusers.loaders.single_file_utils import convert_wan_transformer_to_diffu
 
 from tests.engines.random_models import randomised, write_text_encoder
 from wan_ui.engines import text
+from wan_ui.engines.dit import read_config
 from wan_ui.errors import UserError
 from wan_ui.families import FAMILIES
 from wan_ui.files.names import dit_name_map, inverse, rename, strip_prefix, vae_name_map
@@ -30,6 +33,22 @@ def test_dit_round_trip_and_converter(layers):
     assert "blocks.0.self_attn.q.weight" in original and "head.modulation" in original
     assert_same(rename(original, dit_name_map(layers)), tensors)
     assert_same(convert_wan_transformer_to_diffusers(dict(original)), tensors)
+
+
+@pytest.mark.parametrize("family", FAMILIES.values(), ids=lambda family: family.name)
+def test_full_size_transformers(family, tmp_path):
+    """Names and shapes of the released files against the module that they are loaded into."""
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps(layouts.dit_config(family)))
+    arguments, _ = read_config(config)
+    with torch.device("meta"):
+        module = WanTransformer3DModel(**arguments)
+    shapes = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+    stored = {name: shape for name, (_, shape) in layouts.dit(layouts.dit_config(family), layouts.BF16).items()}
+    assert rename(stored, dit_name_map(family.transformer.blocks)) == shapes
+    channels = {"a14b": 36, "t2v-a14b": 16, "5b": 48}
+    if family.name in channels:
+        assert stored["patch_embedding.weight"] == (family.transformer.width, channels[family.name], 1, 2, 2)
 
 
 @pytest.mark.parametrize("prefix", ["", "diffusion_model.", "model.diffusion_model."])

@@ -17,7 +17,8 @@ def create_engine(name: str):
 class MovingEngine(ScriptedEngine):
     def generate(self, request, report, show=None):
         clip = super().generate(request, report)
-        picture = Image.open(request.inputs["image"]).convert("RGB")
+        given = request.inputs.get("image")
+        picture = Image.open(given).convert("RGB") if given else Image.fromarray(clip.frames[0])
         width, height = picture.size
         frames = []
         for index in range(request.frames):

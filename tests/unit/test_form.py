@@ -90,3 +90,5 @@ def test_the_end_picture_is_cropped_to_the_shape_of_the_first(monkeypatch, tmp_p
     (tmp_path / "bad.png").write_bytes(b"not a picture")
     answer = changing.show_end_crop(view, wide, "auto", "i2v-a14b", {"path": str(tmp_path / "bad.png")})
     assert answer["end"] is None and "bad.png is not a picture" in answer["end_note"]
+    hidden = changing.show_end_crop(view, wide, "auto", "wan-tiny", tall)
+    assert hidden == {"end_crop": "", "end_note": ""}, "a model that does not take it says nothing of it"

@@ -27,6 +27,7 @@ from wan_ui.queue.pipeline import Pipeline
 from wan_ui.queue.worker import ENGINE_FACTORY
 from wan_ui.request import STAGES
 from wan_ui.settings import ROOT, Settings
+from wan_ui.tasks import TASKS
 
 
 def machine() -> str:
@@ -61,6 +62,8 @@ def bench(settings: Settings, draft: Draft, clips: int, *, random_weights: bool 
 
     random_weights  full-size random weights in place of the model's files: see wan_ui.qa.synthetic
     """
+    model = find_model(load_catalog(settings.catalog), draft.model or settings.model)
+    takes_picture = any(TASKS[name].input("image") for name in model.tasks)
     with tempfile.TemporaryDirectory(prefix="wan-ui-bench-") as folder:
         settings = replace(settings, outputs=Path(folder))
         factory = ENGINE_FACTORY
@@ -73,7 +76,11 @@ def bench(settings: Settings, draft: Draft, clips: int, *, random_weights: bool 
             jobs, seconds = [], []
             for number in range(clips + 1):
                 # Another seed and another picture each time: nothing may come out of a cache.
-                given = draft.inputs | {"image": _picture(draft.inputs["image"], number, folder)}
+                given = dict(draft.inputs)
+                if takes_picture:
+                    given["image"] = _picture(draft.inputs["image"], number, folder)
+                else:
+                    given.pop("image", None)
                 job = pipeline.wait(pipeline.submit(replace(draft, inputs=given, seed=number)))
                 if job.state != "done":
                     raise UserError(f"bench: the job {job.state}: {job.error}")

@@ -12,7 +12,7 @@ from wan_ui.queue.intake import MAX_SEED
 from wan_ui.queue.word_table import load_table
 from wan_ui.queue.words import Reading
 from wan_ui.settings import Settings
-from wan_ui.tasks import TASKS, offered
+from wan_ui.tasks import TASKS
 from wan_ui.ui.answers import Answer
 from wan_ui.ui.form import FIELDS, NO_MODEL
 from wan_ui.ui.longer import Longer, build_longer
@@ -91,15 +91,15 @@ def build_inputs(
         "Picture",
         "Drop a picture here, paste one, or click to choose",
         height=260,
-        visible=_takes(model, "picture"),
+        visible=takes(model, "picture"),
     )
     picture_hint = gr.HTML(picture_hint_html(model), elem_id="picture-hint", apply_default_css=False)
     end = build_picture(
         "end",
         "Ends at",
-        "Ends at (optional): a second picture, or the same one for a loop",
+        "Ends at: a second picture (optional)",
         height=110,
-        visible=_takes(model, "end"),
+        visible=takes(model, "end"),
     )
     prompt = gr.Textbox(
         label="Prompt", info=model.hint or None, placeholder=PROMPT_PLACEHOLDER, lines=3, max_lines=8, elem_id="prompt"
@@ -163,8 +163,8 @@ def build_inputs(
     with gr.Accordion("Quick draft", open=False, elem_id="draft-part"):
         draft = gr.Checkbox(False, label="Draft", info=_draft_words(settings), elem_id="draft")
     loras = build_lora_picker(model, settings)
-    voice = build_voice(visible=_takes(model, "voice"))
-    longer = build_longer(visible=_takes(model, "segments"))
+    voice = build_voice(visible=takes(model, "voice"))
+    longer = build_longer(visible=takes(model, "segments"))
     with gr.Column(elem_id="actions"):
         message = gr.HTML("" if usable else NO_MODEL, elem_id="message", apply_default_css=False)
         using = gr.HTML("", elem_id="using", js_on_load=KEEP, apply_default_css=False)
@@ -212,9 +212,9 @@ def model_updates(
 ) -> Answer:
     """What this model offers, with these values."""
     return {
-        **{f"{part}_part": gr.update(visible=_takes(model, part)) for part in ("picture", "end", "voice")},
+        **{f"{part}_part": gr.update(visible=takes(model, part)) for part in ("picture", "end", "voice")},
         "picture_hint": picture_hint_html(model),
-        "longer": gr.update(visible=_takes(model, "segments")),
+        "longer": gr.update(visible=takes(model, "segments")),
         "prompt": gr.update(info=model.hint or None),
         "phrases": phrases_html(model),
         "scheme": gr.update(**scheme_choices(model, schemes, scheme)),
@@ -242,8 +242,7 @@ def _draft_words(settings: Settings) -> str:
 
 def picture_hint_html(model: Model) -> str:
     """Said where a model can do without a picture."""
-    picture = {entry.name: entry for entry in offered(TASKS[name] for name in model.tasks)}.get("image")
-    if picture is None or picture.required:
+    if not takes(model, "picture") or all(TASKS[name].pictures for name in model.tasks):
         return ""
     return '<p class="w-quiet">Optional: with a picture the clip starts at it, without one it is made of the words.</p>'
 
@@ -288,7 +287,7 @@ def default_size(model: Model) -> str:
     return "auto" if any(TASKS[name].shape for name in model.tasks) else f"{width}x{height}"
 
 
-def _takes(model: Model, part: str) -> bool:
+def takes(model: Model, part: str) -> bool:
     """Whether a task of the model asks for what is given there."""
     return any(entry.part == part for name in model.tasks for entry in TASKS[name].inputs)
 

@@ -62,6 +62,8 @@ def _crop(view: View, part: str, picture, first, size: str, name: str) -> Answer
         return gone if part in view.refused else {**gone, f"{part}_note": ""}
     catalog = found.models(PIPELINE.settings)
     model = catalog.get(as_text(name, "model")) or next(iter(catalog.values()))
+    if not inputs.takes(model, part):  # it is not shown, and waits for another model
+        return {f"{part}_crop": "", f"{part}_note": ""}
     field = form.PARTS[part].name
     try:
         paths = uploaded(picture, field), uploaded(first)
@@ -101,7 +103,8 @@ def check_face(browser: dict, view: View, voice, picture, size: str, name: str) 
     job = PIPELINE.job(view.selected, owner)
     clip = PIPELINE.silent_clip(job) if job else None
     try:
-        audio, picture, size = uploaded(voice, "audio"), uploaded(picture), as_text(size, "size", "auto")
+        audio, size = uploaded(voice, "audio"), as_text(size, "size", "auto")
+        picture = uploaded(picture) if inputs.takes(model, "picture") else ""
         return {"voice_note": voice_part.voice_note(audio, picture, clip, size, model, PIPELINE.settings)}
     except UserError as error:
         return {"voice_note": complaint(error)}

@@ -93,9 +93,11 @@ def run_example(browser: dict, view: View, turn, event: gr.EventData) -> Answer:
         raise UserError(f"example: there are {len(shown)} examples, counted from 0", field="example")
     example = shown[number]
     browser, owner = identify(browser, PIPELINE.settings)
+    model = form.model_of(view, load_catalog(PIPELINE.settings.catalog))
+    taken = {entry.name for entry in offered(TASKS[name] for name in model.tasks)}  # of words alone the picture is not
     try:
         draft = Draft(
-            {name: str(value) for name, value in example.inputs.items()},
+            {name: str(value) for name, value in example.inputs.items() if name in taken},
             model=view.model,
             scheme=view.scheme,
             loras=lora_picker.specs(view.loras),
