@@ -62,7 +62,7 @@ def bench(settings: Settings, draft: Draft, clips: int, *, random_weights: bool 
 
     random_weights  full-size random weights in place of the model's files: see wan_ui.qa.synthetic
     """
-    model = find_model(load_catalog(settings.catalog), draft.model or settings.model)
+    model = find_model(found.models(settings), draft.model or settings.model)
     takes_picture = any(TASKS[name].input("image") for name in model.tasks)
     with tempfile.TemporaryDirectory(prefix="wan-ui-bench-") as folder:
         settings = replace(settings, outputs=Path(folder))

@@ -93,7 +93,7 @@ def run_example(browser: dict, view: View, turn, event: gr.EventData) -> Answer:
         raise UserError(f"example: there are {len(shown)} examples, counted from 0", field="example")
     example = shown[number]
     browser, owner = identify(browser, PIPELINE.settings)
-    model = form.model_of(view, load_catalog(PIPELINE.settings.catalog))
+    model = form.model_of(view, found.models(PIPELINE.settings))
     taken = {entry.name for entry in offered(TASKS[name] for name in model.tasks)}  # of words alone the picture is not
     try:
         draft = Draft(
