@@ -88,7 +88,8 @@ def test_files_are_read_and_written_as_utf_8_whatever_the_locale():
             name = getattr(node.func, "attr", getattr(node.func, "id", ""))
             given = {word.arg: ast.unparse(word.value) for word in node.keywords}
             mode = ast.unparse(node.args[1]) if name == "open" and len(node.args) > 1 else given.get("mode", "'r'")
-            text = name in ("read_text", "write_text") or given.get("text") == "True"
+            text = name in ("read_text", "write_text") and isinstance(node.func, ast.Attribute)
+            text |= given.get("text") == "True"
             text |= name == "open" and isinstance(node.func, ast.Name) and "b" not in mode
             if text and "encoding" not in given:
                 wrong.append(f"{path.relative_to(ROOT)}:{node.lineno}")

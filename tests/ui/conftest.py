@@ -24,7 +24,7 @@ from wan_ui.files import places
 from wan_ui.settings import ROOT
 
 # Seconds: what a right app needs even on a machine that is busy ten times over. Nothing here measures speed.
-PATIENCE = 60
+PATIENCE = 120
 expect.set_options(timeout=PATIENCE * 1000)
 
 FAILED = pytest.StashKey[bool]()

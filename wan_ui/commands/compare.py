@@ -19,7 +19,9 @@ from wan_ui.queue.pipeline import Pipeline
 from wan_ui.reports import golden
 from wan_ui.settings import Settings, settings
 
-VARIED = ("model", "scheme", "engine", "steps", "seed", "lora", "patches_off")
+READ = {"steps": options.positive, "seed": options.seed, "draft": options.switch, "shift": options.shift}
+NAMES = ("model", "scheme", "engine", "motion", "guidance", "solver", "cache")  # words, which intake reads
+VARIED = (*NAMES, *READ, "lora", "patches_off")
 
 
 def add(commands) -> None:
@@ -43,14 +45,8 @@ def add(commands) -> None:
         help=f"one clip each; keys: {', '.join(VARIED)}. Example: --with scheme=bf16 --with scheme=fp8,engine=lightx2v",
     )
     parser.add_argument("--all-schemes", action="store_true", help="one clip for every scheme that fits here")
-    parser.add_argument("--model", default="")
-    parser.add_argument("--scheme", default="", help="with --golden: several, separated by commas; default: all stored")
-    parser.add_argument("--engine", type=options.engine, default="", help="auto | lightx2v | diffusers")
+    options.add_model_options(parser)  # with --golden: --scheme takes several, separated by commas; default: all stored
     add_lora_option(parser)
-    parser.add_argument("--size", type=options.size, default="auto", metavar="WxH")
-    parser.add_argument("--frames", type=options.positive, metavar="N")
-    parser.add_argument("--steps", type=options.positive, metavar="N")
-    parser.add_argument("--fps", type=options.positive, metavar="N")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="comparison.mp4, contact-sheet.png, comparison.json")
     parser.add_argument("--json", action="store_true", help="print the result as JSON, the last line of output")
     parser.set_defaults(run=run)
@@ -117,9 +113,9 @@ def vary(base: Draft, text: str) -> tuple[Draft, str]:
         key, _, value = (word.strip() for word in part.partition("="))
         if key not in VARIED:
             raise UserError(f"--with: {key!r} cannot be varied; the keys are {', '.join(VARIED)}")
-        if key in ("steps", "seed"):
+        if key in READ:
             try:
-                changes[key] = (options.positive if key == "steps" else options.seed)(value)
+                changes[key] = READ[key](value)
             except argparse.ArgumentTypeError as error:
                 raise UserError(f"--with: {key}={error}") from None
         elif key == "lora":  # besides those of --lora
@@ -128,7 +124,7 @@ def vary(base: Draft, text: str) -> tuple[Draft, str]:
             except argparse.ArgumentTypeError as error:
                 raise UserError(f"--with: lora={error}") from None
         else:
-            changes[key] = value
+            changes[key] = value.replace("+", ",") if key == "guidance" else value
     patches_off = changes.pop("patches_off", "").replace("+", ",")
     return replace(base, **changes), patches_off
 

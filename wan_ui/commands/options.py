@@ -68,6 +68,10 @@ positive = by(rules.whole(1))
 seed = by(rules.whole(-1, MAX_SEED, f"a whole number from 0 to {MAX_SEED}, or -1 to draw one"))
 
 
+def switch(value: str) -> bool:
+    return bool(by(rules.one_of(0, 1))(value))
+
+
 def task(value: str) -> str:
     return value and by(rules.one_of(*(task.short for task in TASKS.values() if task.short)))(value)
 
