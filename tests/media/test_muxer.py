@@ -86,10 +86,10 @@ def test_settings_that_are_damaged_are_said_to_be(tmp_path, frames, stored, monk
 
 
 def test_settings_of_another_version_are_read_with_what_is_not_known(tmp_path, frames):
-    values = {**SETTINGS, "end_image": "half \ud800", "facts": {"line": "a\nb = c; d\\e"}, "huge": 2**70}
+    values = {**SETTINGS, "hologram": "half \ud800", "facts": {"line": "a\nb = c; d\\e"}, "huge": 2**70}
     muxer.write_mp4(frames, tmp_path / "clip.mp4", 16, values)
     read = muxer.read_metadata(tmp_path / "clip.mp4")
-    assert read == {**values, "end_image": "half \N{REPLACEMENT CHARACTER}", "huge": None}
+    assert read == {**values, "hologram": "half \N{REPLACEMENT CHARACTER}", "huge": None}
 
 
 def tone(path, seconds, rate=16000, channels=1, offset=0.0, codec=()):

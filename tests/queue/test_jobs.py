@@ -133,13 +133,13 @@ def test_a_result_of_a_newer_version_is_read_as_far_as_it_is_known(table):
 
 def test_what_another_version_has_added_is_kept_and_named(table):
     lora = {"file": "x.safetensors", "strength": 0.5, "target": "both", "schedule": [1, 2]}
-    values = {**REQUEST.to_dict(), "end_image": "y.png", "mood": 24, "loras": [lora]}
+    values = {**REQUEST.to_dict(), "hologram": "y.png", "mood": 24, "loras": [lora]}
     table.add("a", "ann", REQUEST)
     change(table, "a", request=json.dumps(values))
     (job,) = table.of_owner("ann")
     made = replace(REQUEST.sampling, loras=(LoraSpec(lora["file"], 0.5),))
-    assert job.request == replace(REQUEST, other={"end_image": "y.png", "mood": 24}, made_with=made)
-    assert job.skipped == () and job.unread == "Of this entry not known to this version: end_image, mood."
+    assert job.request == replace(REQUEST, other={"hologram": "y.png", "mood": 24}, made_with=made)
+    assert job.skipped == () and job.unread == "Of this entry not known to this version: hologram, mood."
     assert job.request.to_dict()["end_image"] == "y.png" and "end_image" not in job.request.public()
     assert Request.from_dict(job.request.to_dict()) == job.request
 

@@ -65,7 +65,7 @@ def test_kill_and_restart_keep_the_history(open_page, scripted, picture):
             "damaged",
             "local",
             "done",
-            '{"prompt": "by another version", "seed": [], "end_image": "x.png"}',
+            '{"prompt": "by another version", "seed": [], "hologram": "x.png"}',
             "[",
         )
         table.execute("INSERT INTO jobs (id, owner, state, request, result) VALUES (?, ?, ?, ?, ?)", damaged)
@@ -79,7 +79,7 @@ def test_kill_and_restart_keep_the_history(open_page, scripted, picture):
     shoot(page, "12-after-restart")
     page.locator("#history .w-tile", has_text="by another version").click()
     expect(page.locator("#result")).to_contain_text("cannot be read: image, model, scheme, engine, width, height")
-    expect(page.locator("#result")).to_contain_text("not known to this version: end_image")
+    expect(page.locator("#result")).to_contain_text("not known to this version: hologram")
     wait_for_playing(page)  # its clip is there
     expect(page.locator("#result")).not_to_contain_text("0 frames")
 
