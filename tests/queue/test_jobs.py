@@ -140,7 +140,7 @@ def test_what_another_version_has_added_is_kept_and_named(table):
     made = replace(REQUEST.sampling, loras=(LoraSpec(lora["file"], 0.5),))
     assert job.request == replace(REQUEST, other={"hologram": "y.png", "mood": 24}, made_with=made)
     assert job.skipped == () and job.unread == "Of this entry not known to this version: hologram, mood."
-    assert job.request.to_dict()["end_image"] == "y.png" and "end_image" not in job.request.public()
+    assert job.request.to_dict()["hologram"] == "y.png" and "hologram" not in job.request.public()
     assert Request.from_dict(job.request.to_dict()) == job.request
 
 
