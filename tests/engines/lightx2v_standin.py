@@ -56,6 +56,14 @@ def modules(calls: list) -> dict[str, types.ModuleType]:
         def _get_actual_bias(self):
             return self.bias
 
+    class AttnWeightTemplate:
+        def apply(self, input_tensor):
+            raise AssertionError("the blocks here have none")
+
+    class TAEHV:
+        def decode_video(self, x, parallel, show_progress_bar):
+            raise AssertionError("there are no files of a small decoder here")
+
     class DefaultTensor:
         def __init__(self, tensor_name):
             self.tensor_name, self.tensor = tensor_name, None
@@ -75,7 +83,11 @@ def modules(calls: list) -> dict[str, types.ModuleType]:
         def pre_process(self, modulation, embed0):
             return (modulation + embed0).chunk(6, dim=1)
 
-        def infer(self, blocks, hidden):
+        def infer(self, blocks, pre_infer_out):
+            return self.infer_main_blocks(blocks, pre_infer_out)
+
+        def infer_main_blocks(self, blocks, pre_infer_out):
+            hidden = pre_infer_out.x
             for self.block_idx, block in enumerate(blocks):
                 hidden = self.run_block(self.block_idx, block, hidden, None)
             return hidden
@@ -113,14 +125,23 @@ def modules(calls: list) -> dict[str, types.ModuleType]:
 
         def infer(self, inputs):
             scheduler = self.scheduler
+            scheduler.noise_pred = self.half(inputs, True)
+            if scheduler.config["enable_cfg"]:
+                away = self.half(inputs, False)
+                scheduler.noise_pred = away + scheduler.sample_guide_scale * (scheduler.noise_pred - away)
+
+        def half(self, inputs, infer_condition):
+            scheduler = self.scheduler
+            scheduler.infer_condition = infer_condition
             condition = inputs["image_encoder_output"]["vae_encoder_out"]
             latents = torch.cat([scheduler.latents, condition]).float()
             hidden = latents.flatten(1).T @ self.inward
             hidden = hidden + scheduler.timestep_input.float().mean() / 1000
-            hidden = hidden + inputs["text_encoder_output"]["context"].float().mean()
-            hidden = self.transformer_infer.infer(self.blocks, hidden)
-            shape = scheduler.latents.shape
-            scheduler.noise_pred = (hidden @ self.outward).T.reshape(shape)
+            context = inputs["text_encoder_output"]["context" if infer_condition else "context_null"]
+            hidden = hidden + context.float().mean()
+            given = types.SimpleNamespace(x=hidden, embed=scheduler.timestep_input.float().reshape(-1))
+            hidden = self.transformer_infer.infer(self.blocks, given)
+            return (hidden @ self.outward).T.reshape(scheduler.latents.shape)
 
     class MultiDistillModelStruct:
         def __init__(self):
@@ -244,6 +265,7 @@ def modules(calls: list) -> dict[str, types.ModuleType]:
         def __init__(self, config):
             self.config, self.rope_request_id, self.step_index, self.infer_condition = config, 0, 0, True
             self.infer_steps, self.latents, self.noise_pred = 4, None, None
+            self.sample_guide_scale = config["sample_guide_scale"]
 
         def prepare(self, seed, latent_shape, image_encoder_output=None):
             self.sigmas = self.timesteps = self.latents = None
@@ -320,6 +342,8 @@ def modules(calls: list) -> dict[str, types.ModuleType]:
     classes("lightx2v.common.ops.norm.rms_norm_weight", RMSWeightTemplate=Held)
     classes("lightx2v.common.ops.norm.layer_norm_weight", LNWeightTemplate=Held)
     classes("lightx2v.common.ops.conv.conv3d", Conv3dWeight=Held)
+    classes("lightx2v.common.ops.attn.template", AttnWeightTemplate)
+    classes("lightx2v.models.video_encoders.hf.tae", TAEHV)
     classes("lightx2v.common.ops.tensor.tensor", DefaultTensor)
     return found
 

@@ -1,6 +1,7 @@
 """What the LightX2V engine itself does, on a stand-in of its upstream; tests/lightx2v has the real one."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from wan_ui.catalog import load_catalog
 from wan_ui.engines import create, lightx2v, schedule
 from wan_ui.engines import lightx2v_seams as seams
 from wan_ui.engines.lightx2v import LightX2VEngine
+from wan_ui.engines.solvers import make_solver
 from wan_ui.errors import Cancelled, UserError
 from wan_ui.files import places
 from wan_ui.media.images import read_pixels
@@ -281,3 +283,82 @@ def test_its_stages_are_those_of_a_job(engine, model, tmp_path):
     decoded = engine.decode(latents)
     assert decoded.shape == (9, 64, 96, 3)
     assert np.array_equal(((decoded + 1) / 2).mul(255).round().byte().numpy(), clip.frames)
+
+
+UNDISTILLED = {"motion": "full", "guidance": (4.0, 3.0), "negative": "fog", "shift": 5.0, "solver": "unipc"}
+
+
+def test_guidance_and_solver_are_those_of_the_job(engine, calls, model, tmp_path):
+    """Each half as upstream computes it alone, put together by hand."""
+    request = changed(make_request(tmp_path, model, "bf16", steps=5, seed=5), **UNDISTILLED)
+    seen = []
+    clip = engine.generate(request, seen.append)
+    assert {call for call in calls if str(call).startswith("text")} == {"text zoom in, sunset light", "text fog"}
+    assert "passes of such a step: two (LightX2V takes one prompt at a time)" in clip.facts["guidance"]
+    halves = [p.detail for p in seen if p.stage == "denoise" and p.step == 1]
+    assert halves == ["high-noise expert", "high-noise expert, negative prompt"]
+
+    texts = [engine.encode_text(text) for text in (request.sampling.text, "fog")]
+    condition = engine.encode_image(read_pixels(request), request.frames)
+    steps = schedule.steps_of(request.sampling, model)
+    solver = make_solver("unipc", [step.sigma for step in steps] + [0.0])
+    latents = schedule.noise(5, (16, 3, 8, 12))
+    for step in steps:
+        towards, away = (engine.predict(latents, step.timestep / 1000, step.expert, text, condition) for text in texts)
+        latents = solver.step(latents, away + step.guidance * (towards - away))
+    np.testing.assert_allclose(clip.latents, latents.numpy(), atol=1e-4)
+    assert not engine.runner.config["enable_cfg"] and "run_pipeline" not in vars(engine.runner)
+    distilled = engine.generate(make_request(tmp_path, model, "bf16", seed=5), quiet)
+    assert "guidance" not in distilled.facts and abs(distilled.latents - clip.latents).max() > 1e-2
+
+
+def test_the_second_half_can_be_cancelled(engine, model, tmp_path):
+    request = changed(make_request(tmp_path, model, "bf16"), **UNDISTILLED)
+    seen = []
+
+    def report(progress):
+        seen.append(progress.detail)
+        if "negative prompt" in progress.detail:
+            raise Cancelled
+
+    with pytest.raises(Cancelled):
+        engine.generate(request, report)
+    assert seen[-1] == "high-noise expert, negative prompt"
+    assert all("infer_main_blocks" not in vars(part.transformer_infer) for part in engine.transformers)
+
+
+def test_a_step_cache_spares_the_blocks(engine, model, tmp_path):
+    engine.model = replace(model, recipes=load_catalog(settings_module.settings().catalog)["i2v-a14b"].recipes)
+    request = changed(make_request(tmp_path, model, "bf16", steps=20), **UNDISTILLED, cache="magcache")
+    ran = []
+    for part in engine.transformers:
+        own = part.transformer_infer.run_block
+        part.transformer_infer.run_block = lambda *args, own=own: (ran.append(args[0]), own(*args))[1]
+    clip = engine.generate(request, quiet)
+    assert clip.facts["step cache"] == "MagCache: 3 of 20 steps left out"
+    assert ran.count(0) == 2 * 17
+
+
+def test_more_motion_takes_the_distill_lora_off_and_on(engine, model, tmp_path):
+    files = {side: tmp_path / f"{side}.safetensors" for side in ("high", "low")}
+    for k, file in enumerate(files.values()):
+        generator = torch.Generator().manual_seed(k)
+        down, up = torch.randn(4, 256, generator=generator), torch.randn(256, 4, generator=generator) / 50
+        save_file({"blocks.0.self_attn.o.lora_down.weight": down, "blocks.0.self_attn.o.lora_up.weight": up}, file)
+    engine.loras.fixed = {side: [file] for side, file in files.items()}
+    engine.set_loras([])
+    seen = []
+    more = {**UNDISTILLED, "motion": "more", "guidance": (3.5, 1.0), "solver": "euler"}
+    request = changed(make_request(tmp_path, model, "bf16", steps=6), **more)
+    entered = []
+    infer = engine.runner.model.infer
+
+    def note(inputs):
+        entered.append((engine.loras.with_fixed, engine.runner.config["enable_cfg"]))
+        infer(inputs)
+
+    engine.runner.model.infer = note
+    clip = engine.generate(request, seen.append)
+    assert entered == [(False, True)] * 2 + [(True, False)] * 4
+    assert "high-noise expert without the distill LoRA" in [p.detail for p in seen]
+    assert clip.facts["motion"] == "More motion, 2 of 6 steps undistilled" and engine.loras.with_fixed

@@ -15,7 +15,7 @@ import hashlib
 import logging
 import traceback
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any
@@ -25,7 +25,7 @@ import torch
 
 from wan_ui import patches
 from wan_ui.catalog import Model, Scheme
-from wan_ui.engines import lightx2v_config, lightx2v_lora, lightx2v_seams, preview
+from wan_ui.engines import lightx2v_config, lightx2v_lora, lightx2v_seams, preview, schedule
 from wan_ui.engines.base import CACHED_IMAGES, CACHED_PROMPTS, OnBlock, Show, remember
 from wan_ui.engines.kernel_choice import Chooser
 from wan_ui.engines.lightx2v_compile import CompiledBlocks
@@ -35,6 +35,7 @@ from wan_ui.engines.lightx2v_seams import put, put_back
 from wan_ui.engines.lightx2v_upstream import compute_dtype, device_name, import_lightx2v, input_info, start_runner
 from wan_ui.engines.lightx2v_vae import OwnVae, UpstreamVae
 from wan_ui.engines.lora import LoraSet
+from wan_ui.engines.step_cache import StepCache, make_step_cache
 from wan_ui.errors import UserError
 from wan_ui.families import TIME_STRIDE
 from wan_ui.files.dit_file import read_dit, read_parameters
@@ -50,6 +51,7 @@ from wan_ui.settings import settings, split_names
 
 log = logging.getLogger(__name__)
 
+ONE_BY_ONE = "two (LightX2V takes one prompt at a time)"
 KERNEL_LIMIT = 240.0  # seconds to try one kernel, compiling on a busy machine included
 
 
@@ -66,15 +68,22 @@ class LightX2VEngine:
         self.vae: Any = None  # a lightx2v_vae.Vae once loaded
         self.draft: Any = None  # a Draft once loaded
         self.entered: Progress | None = None  # the denoise step that runs
+        self.steps: list[schedule.Step] = []  # of the clip that is made, its step cache, and why it has none
+        self.cache: StepCache | None = None
+        self.no_cache = ""
+        self.merged = False  # the model's distill LoRA is part of the weights
         self.latents: Any = None  # of the clip that is made, and its frames
         self.pictures: Any = None
-        self.prompts: OrderedDict[str, torch.Tensor] = OrderedDict()
+        self.prompts: OrderedDict[str, dict[str, torch.Tensor]] = OrderedDict()
         self.images: OrderedDict[tuple, torch.Tensor] = OrderedDict()
 
     # ------------------------------------------------------------ load
 
-    def load(self, model: Model, scheme: Scheme, report: Report) -> None:
-        """Load and patch. Raises UserError naming a file, a missing kernel, the seam or the patch that failed."""
+    def load(self, model: Model, scheme: Scheme, report: Report, *, merge: bool = True) -> None:
+        """Load and patch. Raises UserError naming a file, a missing kernel, the seam or the patch that failed.
+
+        merge  the model's distill LoRA goes into dequantised weights; else it stays beside them, to be left out
+        """
         self.close()
         report(Progress("load", 1, 4, "checking files"))
         config = settings()
@@ -99,7 +108,8 @@ class LightX2VEngine:
 
                 dequantise_once(self.transformers, self.dtype)
             self._prepare_loras(model, paths)
-            own_loras = self._merge_loras() if choices.dequantised else {}
+            own_loras = self._merge_loras() if choices.dequantised and merge else {}
+            self.scheme, self.merged = scheme, bool(own_loras)
             if choices.fused_blocks:
                 self._fuse()
             self.compiled = self._compile(report) if choices.compile else None
@@ -245,6 +255,7 @@ class LightX2VEngine:
     def _clip(self, frames: torch.Tensor) -> Clip:
         """The clip that is being made, with these of its frames."""
         made, facts = self.request.sampling, self.facts | (self.loras.facts() if self.loras is not None else {})
+        facts |= schedule.facts(made, self.steps, ONE_BY_ONE, self.cache.words if self.cache else self.no_cache)
         if made.draft:
             facts |= self.draft.facts()
         if self.compiled is not None and self.compiled.reason:
@@ -268,8 +279,12 @@ class LightX2VEngine:
         try:
             return self.loras.set(loras, settings())
         finally:
-            for transformer, expert in zip(self.transformers, self.loras.experts, strict=True):
-                lightx2v_lora.changed(transformer, expert)
+            self._changed_loras()
+
+    def _changed_loras(self) -> None:
+        assert self.loras is not None
+        for transformer, expert in zip(self.transformers, self.loras.experts, strict=True):
+            lightx2v_lora.changed(transformer, expert)
 
     def close(self) -> None:
         """Free the weights."""
@@ -290,7 +305,14 @@ class LightX2VEngine:
         self.given = read_pictures(request)
         runner = self.runner
         self._set_size(request.width, request.height, request.frames)
-        self.plan(request.sampling.steps)
+        self.steps = steps = schedule.steps_of(request.sampling, model)
+        if self.merged and not all(step.distilled for step in steps):
+            chosen = self.loras.specs if self.loras is not None else ()
+            self.load(model, self.scheme, report, merge=False)  # what was merged cannot be taken out
+            self.set_loras(chosen)
+            runner = self.runner
+            self._set_size(request.width, request.height, request.frames)
+        runner.scheduler.follow(steps, request.sampling.solver or "euler")
         if not model.family.single:
             put(runner.model, "boundary_step_index", runner.scheduler.boundary_step_index)
         made = request.sampling
@@ -298,8 +320,10 @@ class LightX2VEngine:
             model.family, seed=made.seed, prompt=made.text, return_result_tensor=False, save_result_path=None
         )
         failure = None
+        task = "i2v" if "image" in request.inputs else "t2v"
+        self.cache, self.no_cache = make_step_cache(made.cache, model.recipes.get(made.motion), steps, task)
         try:
-            with self.draft.attention() if made.draft else nullcontext():
+            with self.draft.attention() if made.draft else nullcontext(), self._watching_passes(made.guided):
                 runner.run_pipeline(info)
         except torch.OutOfMemoryError as error:
             failure = str(error).splitlines()[0]
@@ -342,17 +366,26 @@ class LightX2VEngine:
         """In place of the runner's run_input_encoder: text, then image; both cached by content."""
         runner, request = self.runner, self.request
         self.report(Progress("text"))
-        key = clean(request.sampling.text)
-        if key not in self.prompts:
-            remember(self.prompts, key, runner.run_text_encoder(runner.input_info), CACHED_PROMPTS)
-            if self.offload != "none":  # upstream leaves the embedding table (2 GB) on the GPU
-                runner.text_encoders[0].model.token_embedding.to("cpu")
+        made = request.sampling
+        texts = {"context": self._encode_prompt(made.text)}
+        if made.guided:
+            texts["context_null"] = self._encode_prompt(made.negative)
         condition = self._encode_pictures(self.given)
         stride = runner.config["vae_stride"][1]
         height, width = request.height // stride, request.width // stride
         put(runner.input_info, "latent_shape", runner.get_latent_shape_with_lat_hw(height, width))
         # Upstream drops the 5B model's image latents from this dict after prepare(): give it a dict of its own.
-        return runner.get_encoder_output_i2v(None, condition, self.prompts[key])
+        return runner.get_encoder_output_i2v(None, condition, texts)
+
+    def _encode_prompt(self, prompt: str) -> torch.Tensor:
+        key = clean(prompt)
+        if key not in self.prompts:
+            info = input_info(self.loaded.family, prompt=prompt)
+            remember(self.prompts, key, self.runner.run_text_encoder(info), CACHED_PROMPTS)
+            if self.offload != "none":  # upstream leaves the embedding table (2 GB) on the GPU
+                self.runner.text_encoders[0].model.token_embedding.to("cpu")
+        self.prompts.move_to_end(key)
+        return self.prompts[key]["context"]
 
     def _encode_pictures(self, pictures: list[np.ndarray]) -> torch.Tensor:
         """What the transformer is told of the job's pictures; of none, an empty condition."""
@@ -376,17 +409,58 @@ class LightX2VEngine:
 
     def _entering_step(self, index: int) -> None:
         scheduler = self.runner.scheduler
-        expert = self.loaded.family.experts[0 if index < scheduler.boundary_step_index else -1]
+        step = scheduler.steps[index]
+        words = self.loaded.family.experts[step.expert].title
+        if self._attach_fixed(step.distilled) and not step.distilled:
+            words += " without the distill LoRA"
         look = "" if scheduler.straight is None else preview.animate(scheduler.straight[None], self.colours)
-        self.entered = Progress("denoise", index + 1, scheduler.infer_steps, expert.title, look)
+        self.entered = Progress("denoise", index + 1, scheduler.infer_steps, words, look)
         self.report(self.entered)
+        self.runner.set_config({"enable_cfg": step.guidance > 1})
+        put(scheduler, "sample_guide_scale", step.guidance)
+        if self.cache is not None:
+            self.cache.enter(index)
+
+    @contextmanager
+    def _watching_passes(self, guided: bool) -> Iterator[None]:
+        """Between the halves of guidance a job can be cancelled; a step cache decides whether the blocks run."""
+        infers = [part.transformer_infer for part in self.transformers] if guided or self.cache is not None else []
+        for infer in infers:
+            put(infer, "infer_main_blocks", self._main_blocks(infer.infer_main_blocks))
+        try:
+            yield
+        finally:
+            for infer in infers:
+                put_back(infer, "infer_main_blocks")
+            self.runner.set_config({"enable_cfg": False})
+            self._attach_fixed(True)
+
+    def _main_blocks(self, own: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+        def run(blocks: Any, inputs: Any) -> torch.Tensor:
+            half = 0 if self.runner.scheduler.infer_condition else 1
+            if half and self.entered is not None:
+                self.report(replace(self.entered, detail=f"{self.entered.detail}, negative prompt"))
+            if self.cache is None:
+                return own(blocks, inputs)
+            return self.cache.around(half, inputs.x, inputs.embed, lambda: own(blocks, inputs))
+
+        return run
+
+    def _attach_fixed(self, on: bool) -> bool:
+        """See LoraSet.attach_fixed."""
+        if self.loras is None or self.loras.with_fixed == on:
+            return self.loras is not None and self.loras.has_fixed
+        try:
+            return self.loras.attach_fixed(on, settings())
+        finally:
+            self._changed_loras()
 
     # ------------------------------------------------------------ one by one: see wan_ui.engines.base.Stages
 
     def plan(self, steps: int) -> list[tuple[float, int]]:
         scheduler = self.runner.scheduler
-        scheduler.plan(steps)
-        return [(sigma, int(k >= scheduler.boundary_step_index)) for k, sigma in enumerate(scheduler.values[:-1])]
+        scheduler.follow(schedule.distilled_steps(steps, self.loaded), "euler")
+        return [(step.sigma, step.expert) for step in scheduler.steps]
 
     @torch.inference_mode()
     def encode_text(self, prompt: str) -> torch.Tensor:

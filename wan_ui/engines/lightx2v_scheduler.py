@@ -1,19 +1,20 @@
-"""The scheduler that LightX2V is given: our noise, our sigmas, Euler steps, float32 latents."""
+"""The scheduler that LightX2V is given: our noise, our sigmas, our solvers, float32 latents."""
 
 from typing import Any
 
 import torch
 
 from wan_ui.catalog import Model
-from wan_ui.engines import lightx2v_config, schedule
+from wan_ui.engines import schedule
 from wan_ui.engines.lightx2v_upstream import compute_dtype, device_name
+from wan_ui.engines.solvers import make_solver
 
 
 def flow_scheduler(config: dict, model: Model):
-    """A scheduler for either model: our noise, our sigmas, Euler steps, float32 latents.
+    """A scheduler for every model: our noise, our sigmas, our solvers, float32 latents.
 
     Upstream's draws the noise on the GPU (a seed then depends on the machine), rounds the distilled
-    timesteps to whole numbers, and rounds latents to bf16 at every step; for the 5B model it takes UniPC.
+    timesteps to whole numbers, and rounds latents to bf16 at every step; undistilled it knows UniPC alone.
     """
     from lightx2v.models.schedulers.wan.scheduler import WanScheduler
 
@@ -21,15 +22,19 @@ def flow_scheduler(config: dict, model: Model):
         boundary_step_index = 0
         exact: Any  # the latents in float32; None between clips, as all of these
         is_first: Any  # 1 where the first latent frame is
+        solver: Any
+        steps: list[schedule.Step]
 
-        def plan(self, steps: int) -> None:
-            self.infer_steps = steps
-            self.values = schedule.sigmas(steps, model.shift)
-            self.boundary_step_index = lightx2v_config.boundary_index(steps, model.shift, model.boundary)
+        def follow(self, steps: list[schedule.Step], solver: str) -> None:
+            """Take these steps from now on."""
+            self.infer_steps, self.steps, self.solver_name = len(steps), steps, solver
+            self.values = [step.sigma for step in steps] + [0.0]
+            self.boundary_step_index = sum(step.expert == 0 for step in steps)
 
         def prepare(self, seed, latent_shape, image_encoder_output=None) -> None:
             self.sigmas = torch.tensor(self.values)
-            self.timesteps = (self.sigmas[:-1] * 1000).to(device_name())
+            self.timesteps = torch.tensor([step.timestep for step in self.steps], device=device_name())
+            self.solver = make_solver(self.solver_name, self.values)
             condition = image_encoder_output and image_encoder_output["vae_encoder_out"]
             self._begin(schedule.noise(seed, tuple(latent_shape)), condition)
 
@@ -69,11 +74,11 @@ def flow_scheduler(config: dict, model: Model):
             index = self.step_index
             # What the clip would be if the rest of the way were straight: for the preview.
             self.straight = schedule.euler_step(self.exact, self.noise_pred, self.values[index], 0.0)
-            self.exact = schedule.euler_step(self.exact, self.noise_pred, self.values[index], self.values[index + 1])
+            self.exact = self.solver.step(self.exact, self.noise_pred)
             self._paste()
 
         def clear(self) -> None:
             super().clear()
-            self.exact = self.given = self.is_first = self.straight = None
+            self.exact = self.given = self.is_first = self.straight = self.solver = None
 
     return FlowScheduler(config)

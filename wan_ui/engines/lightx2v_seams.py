@@ -94,6 +94,7 @@ SEAMS: dict[str, dict[str, Parameters]] = {
     },
     BLOCKS: {
         "infer_block": ("self", "block", "x", "pre_infer_out"),
+        "infer_main_blocks": ("self", "blocks", "pre_infer_out"),  # of undistilled clips wrapped
         "run_block": ("self", "block_idx", "block", "args"),
         "block_idx": None,
         "pre_process": ("self", "modulation", "embed0"),
@@ -114,6 +115,7 @@ SEAMS: dict[str, dict[str, Parameters]] = {
         "timestep_input": None,
         "latents": None,
         "noise_pred": None,
+        "sample_guide_scale": None,  # whether a step has a second half says `enable_cfg` of the configuration
         "rope_request_id": None,
     },
     **{vae: {"model": None, "dtype": None} for vae in VAES},
@@ -163,8 +165,8 @@ OURS: dict[str, frozenset[str]] = {
     LINEAR: frozenset({"lora_branch", "lora_base"}),
     SCHEDULER: frozenset(
         {
-            "plan", "at", "entering", "values", "boundary_step_index", "exact", "given", "straight", "is_first",
-            "_begin", "_paste", "_inputs",
+            "follow", "steps", "solver", "solver_name", "at", "entering", "values", "boundary_step_index", "exact",
+            "given", "straight", "is_first", "_begin", "_paste", "_inputs",
         }
     ),
 }  # fmt: skip

@@ -195,13 +195,17 @@ class LoraSet:
 
     def attach_fixed(self, on: bool, settings: Settings) -> bool:
         """Let the fixed ones work, or the weights be the base model's; the others stay. Whether there are any."""
-        if not any(self.fixed.values()):
+        if not self.has_fixed:
             return False
         if on != self.with_fixed:
             own, self.with_fixed = self.own, on
             self.set(self.specs, settings)
             self.own = own
         return True
+
+    @property
+    def has_fixed(self) -> bool:
+        return any(self.fixed.values())
 
     def forget_fixed(self) -> None:
         """The fixed ones are part of the weights from now on: no LoRA is attached any more."""

@@ -57,6 +57,12 @@ def steps_of(made: Sampling, model: Model) -> list[Step]:
     return steps
 
 
+def distilled_steps(count: int, model: Model) -> list[Step]:
+    """Those of a distilled clip."""
+    grid = sigmas(count, model.shift)
+    return [Step(s, grid[k + 1], 1000 * s, expert_index(1000 * s, model.boundary)) for k, s in enumerate(grid[:-1])]
+
+
 def facts(made: Sampling, steps: list[Step], passes: str, cache: str) -> dict[str, str]:
     """How a clip was sampled, where that is not the plain distilled way. passes: how both halves of guidance ran."""
     scales = dict.fromkeys(step.guidance for step in steps if step.guidance > 1)
