@@ -25,12 +25,15 @@ test: $(VENV)/.installed-dev
 	$(BIN)/python -m mypy
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadgroup
 
-# make test-upstream LIGHTX2V=/path/to/LightX2V MUSETALK=/path/to/MuseTalk: our code against theirs, on the CPU.
+# make test-upstream LIGHTX2V=/path/to/LightX2V MUSETALK=/path/to/MuseTalk FASTVIDEO=/path/to/FastVideo: our code
+# against theirs, on the CPU.
 test-upstream: $(VENV)/.installed-upstream
-	@$(if $(LIGHTX2V)$(MUSETALK),,echo "Say where a checkout is: make test-upstream LIGHTX2V=/path MUSETALK=/path"; exit 1)
+	@$(if $(LIGHTX2V)$(MUSETALK)$(FASTVIDEO),,echo "Say where a checkout is: make test-upstream LIGHTX2V=/path MUSETALK=/path FASTVIDEO=/path"; exit 1)
 	CUDA_VISIBLE_DEVICES= $(if $(LIGHTX2V),WAN_UI_LIGHTX2V_PATH=$(abspath $(LIGHTX2V))) \
 		$(if $(MUSETALK),WAN_UI_MUSETALK_PATH=$(abspath $(MUSETALK))) \
-		$(BIN)/python -m pytest -n 2 $(if $(LIGHTX2V),tests/lightx2v) $(if $(MUSETALK),tests/lipsync)
+		$(if $(FASTVIDEO),WAN_UI_FASTVIDEO_PATH=$(abspath $(FASTVIDEO))) \
+		$(BIN)/python -m pytest -n 2 $(if $(LIGHTX2V),tests/lightx2v) $(if $(MUSETALK),tests/lipsync) \
+		$(if $(FASTVIDEO),tests/fastvideo)
 
 lightx2v: $(VENV)/.installed
 	@$(BIN)/python -c 'import sys, torch; sys.exit(None if torch.version.cuda else "LightX2V needs a CUDA build of torch; \

@@ -13,6 +13,7 @@ from wan_ui.families import VAE_21
 from wan_ui.files import places
 from wan_ui.settings import ROOT, Settings
 
+CHECKOUTS = ("WAN_UI_LIGHTX2V_PATH", "WAN_UI_MUSETALK_PATH", "WAN_UI_FASTVIDEO_PATH")
 # What a shell may have set must not change what is tested: settings of another Wan UI or of Gradio, and proxies,
 # through which requests to this machine would go. `make run` in a clone gets the proxies back.
 OUTSIDE = {
@@ -21,7 +22,7 @@ OUTSIDE = {
     if name.lower().endswith(("http_proxy", "https_proxy", "all_proxy"))
     or name.startswith("GRADIO_")
     or name == "HF_ENDPOINT"
-    or (name.startswith("WAN_UI_") and name not in ("WAN_UI_LIGHTX2V_PATH", "WAN_UI_MUSETALK_PATH"))
+    or (name.startswith("WAN_UI_") and name not in CHECKOUTS)
 }
 
 if not Path("/dev/nvidia0").exists():  # Triton reads it when it is imported, and torch may do that any time

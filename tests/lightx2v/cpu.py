@@ -11,11 +11,14 @@ ABSENT = ("decord", "prometheus_client", "torchaudio", "torchvision", "triton")
 
 
 class Absent:
-    """Import finder, to be the last one: modules of ABSENT that are not installed become mocks."""
+    """Import finder, to be the last one: packages of `absent` that are not installed become mocks."""
+
+    def __init__(self, absent=ABSENT):
+        self.absent = absent
 
     def find_spec(self, name, path=None, target=None):
         package = name.partition(".")[0]
-        if package in ABSENT and (name == package or isinstance(sys.modules.get(package), MagicMock)):
+        if package in self.absent and (name == package or isinstance(sys.modules.get(package), MagicMock)):
             return importlib.machinery.ModuleSpec(name, self, is_package=True)
         return None
 
