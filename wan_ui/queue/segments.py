@@ -89,10 +89,10 @@ class Chain:
             self._write(frames)
             self.last = frames[-1].copy()  # not a view: the segment itself is not kept
         else:
-            matched = match(frames[0], self.last)
+            matched, end = match(self.last, frames), len(frames) - 1
             self.apart.append(matched.apart)
-            self._write(matched.apply(frame) for frame in frames[1:])
-            self.last = matched.apply(frames[-1])
+            self._write(matched.apply(frames[number], number / end) for number in range(1, len(frames)))
+            self.last = matched.apply(frames[-1], 1.0)
         self.made += 1
 
     def _write(self, frames: Iterable[np.ndarray]) -> None:
@@ -110,9 +110,8 @@ class Chain:
         seeds = ", ".join(f"{(self.request.sampling.seed + number) % (MAX_SEED + 1)}" for number in range(self.made))
         words = f"{self.made} of {self.total}, seeds {seeds}" if self.total > 1 else ""
         apart = [max(map(abs, entry)) for entry in self.apart]
-        matched = f"matched at each seam, {max(apart):.1f} of 255 levels at most" if apart else ""
-        named = {"continues": Path(self.request.inputs.get("clip", "")).name and "the clip that was given"}
-        named |= {"segments": words, "colours": matched}
+        matched = f"matched at each seam, where they were {max(apart):.1f} of 255 levels apart at most" if apart else ""
+        named = {"segments": words, "colours": matched}
         return {name: value for name, value in named.items() if value}
 
     def join(self, target: Path, metadata: dict[str, object]) -> None:

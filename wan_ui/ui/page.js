@@ -52,7 +52,7 @@ window.wanUi = (() => {
   const parts = {
     card: "#card", result: "#result .w-stage", message: "#message", result_message: "#result-message",
     loras_message: "#lora-message", examples_message: "#examples-message", from_video: "#from-video-message",
-    lora: "#lora-rows li:last-child", form: "#prompt", seed: "#seed", picture: "#picture-part", download: "#download",
+    lora: "#lora-rows li:last-child", form: "#prompt", longer: "#longer", seed: "#seed", picture: "#picture-part", download: "#download",
   };
   let shown = 0, scrolled = false, again = null;
 

@@ -234,6 +234,7 @@ def build_ui(settings: Settings) -> gr.Blocks:
         of_seed = {"seed": inputs.seed, "filled": inputs.filled, **observed}
         fills.append(connect(result.reuse, restore.reuse_seed, [browser, view], of_seed, **in_order))
         old = [browser, view, inputs.turn]
+        fills.append(connect(result.extend, restore.extend, old, whole, js=stamp, **in_order))
         fills.append(connect(result.restore, restore.restore, old, whole, js=stamp, **in_order))
         video = [browser, view, past.from_video]
         told = {"from_video": past.message, **whole}

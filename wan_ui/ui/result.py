@@ -14,7 +14,7 @@ from wan_ui.ui.markup import STATE_WORDS, file_url, model_name, problem, seconds
 
 # The quoted names are the events this part sends; each carries the id of the job.
 SCRIPT = """
-const events = ['reuse', 'restore', 'remove', 'stop', 'speak'];
+const events = ['reuse', 'restore', 'remove', 'stop', 'speak', 'extend'];
 // Whoever pauses, seeks or turns the sound on is watching.
 for (const act of ['pointerdown', 'keydown']) {
   element.addEventListener(act, (event) => {
@@ -144,6 +144,7 @@ def _buttons(job: Job) -> str:
         buttons.append(
             f'<a class="w-button strong" href="{text(file_url(clip))}" download="{text(_file_name(job))}">Download</a>'
         )
+        buttons.append(button("extend", "Continue", ' title="Goes on from the last frame"'))
         buttons.append(button("speak", "Add speech"))
     if (job.request.made_with or UNKNOWN).model:  # speech for somebody's video has no settings of ours
         buttons += [button("restore", "Load settings"), button("reuse", "Reuse seed")]

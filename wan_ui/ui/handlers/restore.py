@@ -10,7 +10,7 @@ from wan_ui.media import muxer
 from wan_ui.queue.jobs import Job
 from wan_ui.queue.pipeline import PIPELINE
 from wan_ui.request import UNKNOWN
-from wan_ui.tasks import BY_STORED, DEFAULT, FORM, TASKS
+from wan_ui.tasks import BEFORE, BY_STORED, DEFAULT, FORM, TASKS
 from wan_ui.ui import form, lora_picker, models_panel
 from wan_ui.ui.answers import Answer
 from wan_ui.ui.handlers.filling import fill, fill_fields, is_whole, offered
@@ -31,6 +31,26 @@ def reuse_seed(browser: dict, view: View, event: gr.EventData) -> Answer:
         return observe(browser, view)
     view.bring("seed")
     return {**fill_fields(view, seed=(job.request.made_with or UNKNOWN).seed), **observe(browser, view)}
+
+
+@guard
+def extend(browser: dict, view: View, turn, event: gr.EventData) -> Answer:
+    """Continue beside a clip: the form goes on from it, with its size and rate and without what began another."""
+    browser, owner = identify(browser, PIPELINE.settings)
+    job = PIPELINE.job(text_of_event(event, "job"), owner)
+    clip = PIPELINE.silent_clip(job) if job else None
+    if clip is None:
+        return observe(browser, view)
+    model = form.model_of(view, load_catalog(PIPELINE.settings.catalog))
+    if not any(TASKS[name].input(BEFORE.name) for name in model.tasks):
+        words = f"model: {model.short_title} does not start from a picture, so it cannot go on from one; choose another"
+        form.complain(view, "result_message", UserError(words, field="model"), turn)
+        return observe(browser, view)
+    pictures = {entry.part: None for entry in FORM if entry.kind == "picture"}
+    form.fill(view, size="auto")
+    filled = fill_fields(view, segments="", **{BEFORE.part: str(clip)}, **pictures)
+    view.bring("longer")
+    return {**filled, "size": "auto", "longer": gr.update(open=True), **observe(browser, view)}
 
 
 @guard
