@@ -144,7 +144,7 @@ def arrive(browser: dict, view: View) -> Answer:
     files = {name: _kept_file(kept.get(name)) for name, entry in form.PARTS.items() if entry.file}
     seed = kept["seed"] if is_whole(kept.get("seed")) else -1
     # The browser's storage gets all of it back with this answer: who reloads again at once loses nothing.
-    segments = kept["segments"] if isinstance(kept.get("segments"), str) else ""
+    segments = kept.get("segments") if isinstance(kept.get("segments"), str) else None  # a person may write already
     filled |= fill_fields(view, seed=seed, segments=segments, **{name: path for name, path in files.items() if path})
     jobs = PIPELINE.history(owner, history.LIMIT)
     followed = browser["job"] if isinstance(browser["job"], str) and PIPELINE.job(browser["job"], owner) else ""
