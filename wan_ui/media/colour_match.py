@@ -48,7 +48,7 @@ def match(last: np.ndarray, segment: np.ndarray) -> Match:
     wanted, first, end = _small(last), _small(segment[0]), _small(segment[-1])
     own, target = first.mean((0, 1)), wanted.mean((0, 1))
     apart = own - target
-    alike = np.corrcoef(first.ravel(), wanted.ravel())[0, 1] >= ALIKE
+    alike = min(first.std(), wanted.std()) < 1 or np.corrcoef(first.ravel(), wanted.ravel())[0, 1] >= ALIKE
     gain = np.clip(wanted.std((0, 1)) / np.maximum(first.std((0, 1)), 1.0), 1 / GAIN, GAIN) if alike else np.ones(3)
     shift = np.clip(-apart, -SHIFT, SHIFT) if alike else np.zeros(3)
     wandered = (end.mean((0, 1)) - own) * gain

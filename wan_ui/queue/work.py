@@ -189,6 +189,7 @@ class Work:
             clock, started = self._clock(), time.monotonic()
             engine = self.load(made)
             load_seconds = round(time.monotonic() - started, 3)
+            memory.give_back(most=places.least_work(request.width, request.height))
             memory.forget_peak()
             matches, latents = engine.set_loras(made.loras), hashlib.sha256()
             for number in range(1, chain.total + 1):
@@ -199,7 +200,7 @@ class Work:
                     Image.fromarray(clip.frames[len(clip.frames) // 2]).save(folder / "poster.jpg", quality=88)
                 chain.add(clip.frames)
                 latents.update(clip.latents.tobytes())
-                facts = {**self._facts(clip, made), **chain.facts()}
+                facts = self._facts(clip, made) | chain.facts()
                 chain.join(folder / name, _metadata(request, facts))
                 result = Result(
                     clip=name,

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import gradio as gr
 
+from wan_ui.catalog import load_catalog
 from wan_ui.errors import UserError
 from wan_ui.files import found
 from wan_ui.media import muxer
@@ -46,9 +47,9 @@ def extend(browser: dict, view: View, turn, event: gr.EventData) -> Answer:
         words = f"model: {model.short_title} does not start from a picture, so it cannot go on from one; choose another"
         form.complain(view, "result_message", UserError(words, field="model"), turn)
         return observe(browser, view)
-    pictures = {entry.part: None for entry in FORM if entry.kind == "picture"}
+    files = {BEFORE.part: str(clip), **{entry.part: None for entry in FORM if entry.kind == "picture"}}
     form.fill(view, size="auto")
-    filled = fill_fields(view, segments="", **{BEFORE.part: str(clip)}, **pictures)
+    filled = fill_fields(view, seed=None, segments="", **files)
     view.bring("longer")
     return {**filled, "size": "auto", "longer": gr.update(open=True), **observe(browser, view)}
 
