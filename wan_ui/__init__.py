@@ -1,3 +1,3 @@
-"""Wan UI: Wan2.2 image-to-video in the browser."""
+"""Wan UI: Wan2.2 video in the browser."""
 
 __version__ = "0.1.0"

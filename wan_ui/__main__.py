@@ -37,7 +37,7 @@ class Parser(argparse.ArgumentParser):
 
 def main(argv: list[str] | None = None) -> int:
     """Exit code: 0 done, 1 failed, 2 bad usage, 129, 130 and 143 cancelled with SIGHUP, Ctrl-C and SIGTERM."""
-    parser = Parser(prog="python -m wan_ui", description="Wan2.2 image-to-video.")
+    parser = Parser(prog="python -m wan_ui", description="Wan2.2 video from pictures and words.")
     parser.add_argument("--version", action="version", version=__version__)
     parser.add_argument("-v", "--verbose", action="store_true", help="log what the app decides and why")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")

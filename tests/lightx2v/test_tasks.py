@@ -3,16 +3,18 @@
 For the first Wan-Tiny's files do, which were not trained for it; the second is a small random checkpoint.
 """
 
+import subprocess
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from tests.engines.random_models import write_a14b
+from tests.engines.test_upstream_numbers import LAST_FRAME, with_end
 from tests.lightx2v.jobs import make_request, quiet
 from tests.lightx2v.test_parity import CLOSE, errors, only
+from wan_ui import settings as settings_module
 from wan_ui.families import FAMILIES
 
 
@@ -25,13 +27,6 @@ def words_alone(model, tmp_path_factory):
         write_a14b(root, channels=16)
     changes = {"family": FAMILIES["t2v-a14b"], "tasks": ("text-to-video",), "boundary": 0.875}
     return replace(model, name="random-t2v", root=f"embedded:{root}", **changes)
-
-
-def with_end(request, folder):
-    """The same request, ending at its picture upside down."""
-    path = folder / "end.png"
-    Image.fromarray(np.flipud(np.asarray(Image.open(request.inputs["image"])))).save(path)
-    return replace(request, task="first-last-frame", inputs={**request.inputs, "end_image": str(path)})
 
 
 def held(production, other, request, euler_steps):
@@ -56,13 +51,30 @@ def judge(name, stages):
     assert found["frames"][0] <= 1, "a pixel may fall on the other side of a rounding"
 
 
-def test_the_last_frame(load, reference, euler_steps, model, tmp_path):
-    request = with_end(make_request(tmp_path, model, "bf16"), tmp_path)
+@pytest.fixture
+def upstream_vae(settings):
+    """LightX2V encodes and decodes with its own VAE."""
+    settings_module.use(replace(settings, lightx2v_plain="vae"))
+    yield
+    settings_module.use(settings)
+
+
+def test_the_last_frame(load, reference, euler_steps, model, upstream_vae, lightx2v, tmp_path, request):
+    job = with_end(make_request(tmp_path, model, "bf16"), tmp_path)
     production = load("bf16")
-    stages = held(production, reference(model, "bf16"), request, euler_steps)
+    stages = held(production, reference(model, "bf16"), job, euler_steps)
     mask = only(production.images)[:4]
     assert mask[:, 0].min() == 1 and mask[3, -1].min() == 1 and mask.mean(dim=(2, 3)).sum() == 5
     judge("last frame, bf16", stages)
+    found = {"condition": stages["image"][0], "latents": stages["step 4"][0]}
+    if request.config.getoption("--store"):
+        commit = subprocess.run(
+            ["git", "-C", lightx2v.__path__[0], "rev-parse", "HEAD"], capture_output=True, text=True, check=True
+        )
+        about = {"source": f"LightX2V {commit.stdout.strip()}, last frame, bf16, float32 on a CPU"}
+        save_file({name: value.float().cpu().contiguous() for name, value in found.items()}, LAST_FRAME, about)
+    for name, value in load_file(LAST_FRAME).items():
+        torch.testing.assert_close(found[name].float().cpu(), value, atol=1e-3, rtol=0)
 
 
 def test_words_alone(words_alone, compute, reference, euler_steps, tmp_path):
