@@ -53,9 +53,14 @@ def reference(history: list[Job], request: Request) -> dict[str, float]:
 
 
 def _kind(request: Request) -> tuple[str | bool, ...]:
-    """What takes as long: one model's clips do, of pictures and those that go on."""
+    """What takes as long: one model's clips do, of pictures and those that go on. With guidance a step has two passes,
+    with a step cache some have none, and of More motion a part has."""
     made, samples = request.made_with, TASKS[request.task].samples
-    return ("" if samples else request.task, *((made.model, made.scheme, made.draft) if made else ()))
+    if made is None:
+        return ("" if samples else request.task,)
+    mixed = made.motion == "more"
+    kind = (made.model, made.scheme, made.draft, made.guided, mixed, made.cache in ("magcache", "teacache"))
+    return ("" if samples else request.task, *kind)
 
 
 def eta(job: Job, expected: dict[str, float], now: float | None = None) -> float | None:
