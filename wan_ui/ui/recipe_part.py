@@ -7,11 +7,11 @@ from typing import Any
 import gradio as gr
 
 from wan_ui.catalog import Model, Scheme
-from wan_ui.recipes import CACHES, GUIDANCE, MOTIONS, NEGATIVE, SHIFT, SOLVERS, Recipe
+from wan_ui.recipes import CACHES, FEWEST_CACHED, GUIDANCE, MOTIONS, NEGATIVE, SHIFT, SOLVERS, Recipe
 from wan_ui.ui.answers import Answer
 from wan_ui.ui.markup import text
 
-HIGH, LOW, ONLY = "Guidance, high-noise expert", "Guidance, low-noise expert", "Guidance"
+HIGH, LOW, ONLY = "Guidance, first expert", "Guidance, second expert", "Guidance"
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,8 @@ def build_recipe_part(model: Model, scheme: Scheme) -> RecipePart:
     ) as part:
         negative = gr.Textbox(
             label="Negative prompt",
-            info="What the clip is pushed away from; this is the official text",
+            info="What the clip is pushed away from. The official text, in Chinese, names gaudy colours, overexposure, "
+            "blur, subtitles, stillness, deformed hands and faces",
             value=values["negative"],
             lines=2,
             max_lines=6,
@@ -61,10 +62,10 @@ def build_recipe_part(model: Model, scheme: Scheme) -> RecipePart:
             guidance_low = _number("guidance_low", values, shown, GUIDANCE, LOW)
         gr.HTML(
             '<p class="w-quiet">The higher the guidance, the closer to the prompt and the harder the picture; 1 is '
-            "none, and half the time.</p>",
+            "none, and half the time. The first expert makes movement and shapes, the second the details.</p>",
             apply_default_css=False,
         )
-        shift = _number("shift", values, shown, SHIFT, "Shift")
+        shift = _number("shift", values, shown, SHIFT, "Shift (higher: more of the steps for movement and shapes)")
         solver = gr.Radio(
             label="Solver",
             choices=[(title, name) for name, title in SOLVERS.items()],
@@ -74,7 +75,9 @@ def build_recipe_part(model: Model, scheme: Scheme) -> RecipePart:
             elem_classes="w-segments",
         )
         cache = gr.Radio(
-            label="Leave out what hardly changes (step cache)",
+            label="Step cache",
+            info=f"Steps that hardly change anything are not computed: quicker, and a slightly other clip; from "
+            f"{FEWEST_CACHED} steps on",
             choices=_caches(recipe),
             value="off",
             visible="cache" in shown,
