@@ -1,6 +1,7 @@
 """Stock LightX2V against this project's engine on one GPU, on the same random full-size weights.
 
 python benchmarks/lightx2v_gpu.py --out figures.jsonl   # needs WAN_UI_LIGHTX2V_PATH and a GPU of 100 GB; 8 minutes
+python benchmarks/lightx2v_gpu.py --levers --out levers.jsonl  # drafts, MP4s, graphs, small memory: ours alone
 
 Each configuration is a process of its own, with a time limit; its figures are one JSON line, written as they
 come. Three ways of running: "stock" is LightX2V as it is, through its own entry points, with its defaults
@@ -29,17 +30,42 @@ from PIL import Image
 from wan_ui import settings as settings_module
 from wan_ui.catalog import load_catalog
 from wan_ui.errors import UserError
+from wan_ui.files import places
+from wan_ui.media import muxer
+from wan_ui.media.streaming import Mp4Writer
 from wan_ui.qa import synthetic
 from wan_ui.request import Request, Sampling
 from wan_ui.settings import load_settings
 
 A14B = ("i2v-a14b", ((480, 480), (832, 480)))
+A14B_SMALL = ("i2v-a14b", ((480, 480),))
 SMALL = ("ti2v-5b", ((480, 480),))
 CASES = [
     *((*A14B, scheme, who) for scheme in ("bf16", "fp8") for who in ("stock", "ours")),
     *((*A14B, scheme, who) for scheme in ("gguf-Q8_0", "gguf-Q4_K_M") for who in ("stock", "stock + loader", "ours")),
     *((*SMALL, scheme, who) for scheme in ("gguf-Q8_0", "gguf-Q4_K_M") for who in ("stock", "stock + loader", "ours")),
 ]
+# --levers: each optimisation beside the same without it. `who` is a key of WAYS.
+LEVERS = [
+    (*A14B, "fp8", "ours, each kind of clip"),
+    (*A14B_SMALL, "gguf-Q4_K_M", "ours, 32 GiB"),
+    (*A14B_SMALL, "gguf-Q4_K_M", "ours, 32 GiB, not ahead"),
+    (*A14B_SMALL, "gguf-Q4_K_M", "ours, 14 GiB"),
+    (*SMALL, "gguf-Q4_K_M", "ours"),
+    (*SMALL, "gguf-Q4_K_M", "ours, no graphs"),
+    (*SMALL, "gguf-Q8_0", "ours, 10 GiB"),
+    (*A14B_SMALL, "fp8", "stock"),
+]
+# who -> settings that are otherwise
+WAYS: dict[str, dict] = {
+    "ours, 32 GiB": {"gpu_gib": 32.0},
+    "ours, 32 GiB, not ahead": {"gpu_gib": 32.0, "lightx2v_plain": "ahead"},
+    "ours, 14 GiB": {"gpu_gib": 14.0},
+    "ours, 10 GiB": {"gpu_gib": 10.0},
+    "ours, no graphs": {"lightx2v_plain": "graphs"},
+}
+# Kinds of clips that one loaded engine makes, each timed; an MP4 is part of its clip's time.
+KINDS = {"ours, each kind of clip": ("", "draft", "MP4 after", "MP4 meanwhile")}
 PROMPT = "a cat walks through high grass, the camera follows slowly"
 LAST_WORD = re.compile(r"^(\w+(?:\.\w+)*(?:Error|Exception): .*)$", re.MULTILINE)
 
@@ -47,6 +73,7 @@ LAST_WORD = re.compile(r"^(\w+(?:\.\w+)*(?:Error|Exception): .*)$", re.MULTILINE
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("lightx2v_gpu.jsonl"))
+    parser.add_argument("--levers", action="store_true", help="measure LEVERS instead of CASES")
     parser.add_argument("--only", default="", metavar="REGEX", help="of 'i2v-a14b fp8 ours'")
     parser.add_argument("--sizes", default="480x480 832x480", help="those of a model that are measured")
     parser.add_argument("--limit", type=float, default=150, metavar="S", help="seconds for one configuration")
@@ -57,7 +84,7 @@ def main() -> int:
         return child(json.loads(args.child))
     cases = [
         (model, tuple(size for size in sizes if "{}x{}".format(*size) in args.sizes.split()), scheme, who)
-        for model, sizes, scheme, who in CASES
+        for model, sizes, scheme, who in (LEVERS if args.levers else CASES)
         if re.search(args.only, f"{model} {scheme} {who}")
     ]
     started, rows = time.monotonic(), []
@@ -80,7 +107,7 @@ def main() -> int:
 def start(case, folder: str):
     model, sizes, scheme, who = case
     values = {"model": model, "sizes": sizes, "scheme": scheme, "who": who, "folder": folder}
-    log = Path(folder) / f"{model}-{scheme}-{who.replace(' ', '')}.log"
+    log = Path(folder) / f"{model}-{scheme}-{re.sub(r'[ ,]+', '-', who)}.log"
     command = [sys.executable, __file__, "--child", json.dumps(values)]
     with log.open("w") as file:
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=file, text=True)
@@ -101,7 +128,7 @@ def finish(process, log: Path, case, limit: float) -> list[dict]:
             LAST_WORD.findall(log.read_text(encoding="utf-8", errors="replace")) or [f"exit code {process.returncode}"]
         )[-1]
     rows = [json.loads(line) for line in output.splitlines() if line.startswith("{")]
-    for width, height in sizes[len(rows) :]:
+    for width, height in sizes[len(rows) // len(KINDS.get(who, ("",))) :]:
         rows.append({"model": model, "scheme": scheme, "who": who, "size": f"{width}x{height}", "error": words})
     return rows
 
@@ -113,41 +140,57 @@ def child(case: dict) -> int:
     model = load_catalog(load_settings({}).catalog)[case["model"]]
     scheme = model.scheme(case["scheme"])
     environ = {name: value for name, value in os.environ.items() if name.startswith("WAN_UI_")}
-    config = replace(load_settings(environ), models=Path(case["folder"]) / "models")
+    config = replace(load_settings(environ), models=Path(case["folder"]) / "models", **WAYS.get(case["who"], {}))
     settings_module.use(config)
-    run = Ours(model, scheme, config) if case["who"] == "ours" else Stock(model, scheme, config, case["who"])
+    ours = case["who"].startswith("ours")
+    run = Ours(model, scheme, config) if ours else Stock(model, scheme, config, case["who"])
     import torch
 
     sys.stdin.readline()  # the GPU is free now
     synthetic.write(model, scheme, config, "lightx2v")
+    kinds = KINDS.get(case["who"], ("",))
+    if "draft" in kinds:
+        write_small_decoder(model, config.models)
     begun = time.monotonic()
     run.load()
     torch.cuda.synchronize()
     load = time.monotonic() - begun
     for number, (width, height) in enumerate(case["sizes"], start=1):
         run.warm(width, height, number)
-        torch.cuda.reset_peak_memory_stats()
-        seconds, marks, finite = run.clip(width, height, model.default_frames, number + 10)
-        steps = [after - before for before, after in itertools.pairwise(marks)]
-        row = {
-            "model": model.name,
-            "scheme": scheme.name,
-            "who": case["who"],
-            "size": f"{width}x{height}",
-            "gpu": torch.cuda.get_device_name(),
-            "torch": torch.__version__,
-            "step_s": round(statistics.median(steps), 3),
-            "steps_s": [round(step, 3) for step in steps],
-            "clip_s": round(seconds, 2),
-            "load_s": round(load, 1),
-            "resident_gib": round(torch.cuda.memory_allocated() / 2**30, 1),
-            "peak_gib": round(torch.cuda.max_memory_allocated() / 2**30, 1),
-            "reserved_gib": round(torch.cuda.max_memory_reserved() / 2**30, 1),
-            "finite": finite,
-            "facts": run.facts,
-        }
-        print(json.dumps(row), flush=True)
+        for place, kind in enumerate(kinds):
+            torch.cuda.reset_peak_memory_stats()
+            told = {"kind": kind} if kind else {}
+            seconds, marks, finite = run.clip(width, height, model.default_frames, 10 * number + place + 10, **told)
+            steps = [after - before for before, after in itertools.pairwise(marks)]
+            row = {
+                "model": model.name,
+                "scheme": scheme.name,
+                "who": f"ours, {kind}" if kind else case["who"].removesuffix(", each kind of clip"),
+                "size": f"{width}x{height}",
+                "gpu": torch.cuda.get_device_name(),
+                "torch": torch.__version__,
+                "step_s": round(statistics.median(steps), 3),
+                "steps_s": [round(step, 3) for step in steps],
+                "clip_s": round(seconds, 2),
+                "load_s": round(load, 1),
+                "resident_gib": round(torch.cuda.memory_allocated() / 2**30, 1),
+                "peak_gib": round(torch.cuda.max_memory_allocated() / 2**30, 1),
+                "reserved_gib": round(torch.cuda.max_memory_reserved() / 2**30, 1),
+                "finite": finite,
+                "facts": run.facts,
+            }
+            print(json.dumps(row), flush=True)
     return 0
+
+
+def write_small_decoder(model, models: Path) -> None:
+    """The first of the model's small decoders, with random numbers."""
+    from lightx2v.models.video_encoders.hf.tae import TAEHV
+    from safetensors.torch import save_file
+
+    repo, file = places.split(model.draft_decoders[0])
+    (models / repo).mkdir(parents=True, exist_ok=True)
+    save_file(TAEHV(None, model_type="wan21" if model.boundary else "wan22").state_dict(), models / repo / file)
 
 
 def picture(folder: Path, width: int, height: int, number: int) -> str:
@@ -187,7 +230,7 @@ class Ours(Timed):
     def warm(self, width, height, number) -> None:
         self.clip(width, height, self.model.default_frames, -number, steps=1)  # every size is compiled for once
 
-    def clip(self, width, height, frames, number, steps=0):
+    def clip(self, width, height, frames, number, steps=0, kind=""):
         made = Sampling(
             prompt=f"{PROMPT} {number}",
             model=self.model.name,
@@ -195,11 +238,18 @@ class Ours(Timed):
             engine="lightx2v",
             steps=steps or self.model.default_steps,
             seed=abs(number),
+            draft=kind == "draft",
         )
         inputs = {"image": picture(self.folder, width, height, number)}
         request = Request("image-to-video", inputs, width, height, frames, made)
-        self.marks, begun = [], time.monotonic()
-        clip = self.engine.generate(request, lambda progress: None)
+        self.marks, begun, target, writer = [], time.monotonic(), self.folder / "clip.mp4", None
+        if kind == "MP4 meanwhile":
+            writer = Mp4Writer(target, 16.0, {})
+        clip = self.engine.generate(request, lambda progress: None, writer and (lambda part: writer.add(part.frames)))
+        if writer is not None:
+            writer.finish()
+        elif kind == "MP4 after":
+            muxer.write_mp4(clip.frames, target, 16.0, {})
         self.facts = clip.facts
         return time.monotonic() - begun, self.marks, bool(np.isfinite(clip.latents).all() and clip.frames.std() > 0)
 

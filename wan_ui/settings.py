@@ -20,9 +20,10 @@ from wan_ui.rules import Rule
 
 ROOT = Path(__file__).resolve().parent.parent
 ENGINES = ("auto", "diffusers", "lightx2v")
-# Of the LightX2V engine: the walk through the VAE, its decoder's and the blocks' kernels, and products with GGUF
-# weights that were dequantised once. Of both engines: frames that go into the MP4 while later ones are decoded.
-LEVERS = ("vae", "decoder", "blocks", "products", "stream")
+# Of the LightX2V engine: the walk through the VAE, its decoder's and the blocks' kernels, products with GGUF weights
+# that were dequantised once or (ahead) one block before their use, short steps as CUDA graphs. Of both engines: frames
+# that go into the MP4 while later ones are decoded.
+LEVERS = ("vae", "decoder", "blocks", "products", "ahead", "stream", "graphs")
 # A patch is called as its file; wan_ui/patches itself is above this.
 PATCHES = tuple(sorted(file.stem for file in (ROOT / "wan_ui" / "patches").glob("[!_]*.py") if file.stem != "record"))
 # Gradio's and the hub's own variables are honoured because Spaces and Docker images set them.

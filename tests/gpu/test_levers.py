@@ -1,5 +1,6 @@
 """What is on by default against the same scheme without it: the clip of Wan-Tiny stays within 45 dB."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -11,8 +12,42 @@ LEVERS = {
     "decoder": {"lightx2v_plain": "decoder"},
     "blocks": {"lightx2v_plain": "blocks", "lightx2v_compile": "off"},
     "products": {"lightx2v_plain": "products"},
+    "graphs": {"lightx2v_plain": "graphs"},
     "attention": {"lightx2v_attention": "torch_sdpa"},
 }
+
+
+def test_short_steps_are_graphs_and_stay_so_through_sizes_and_loras(load, configured, cuda, model, tmp_path):
+    configured()
+    engine = load("bf16", torch.bfloat16)
+    if not engine.graphs:
+        pytest.skip(f"the blocks are not fused: {engine.facts['blocks']}")
+    requests = [make_request(tmp_path, model, "bf16", width=96, height=64, frames=frames) for frames in (9, 17, 9)]
+    played = [engine.generate(request, quiet).latents for request in requests]
+    assert [graph.reason for graph in engine.graphs] == [""] * len(engine.graphs)
+    assert all(graph.captured is not None for graph in engine.graphs)
+    assert np.array_equal(played[0], played[2])
+    for graph in engine.graphs:
+        graph.off = True
+    for request, latents in zip(requests, played, strict=True):
+        plain = engine.generate(request, quiet).latents
+        assert np.linalg.norm(latents - plain) < 1e-3 * np.linalg.norm(plain)
+
+
+def test_weights_made_ahead_are_those_made_at_once(load, configured, cuda, model, tmp_path):
+    """The same kernels on the same numbers: equal bit for bit, however the streams run."""
+    from wan_ui.engines.lightx2v_ahead import Ahead
+    from wan_ui.engines.lightx2v_blocks import FusedBlocks
+
+    configured(lightx2v_plain="products", lightx2v_compile="off")
+    engine = load("gguf-Q8_0", torch.bfloat16)
+    request = make_request(tmp_path, model, "gguf-Q8_0")
+    infers = [part.transformer_infer for part in engine.transformers]
+    FusedBlocks(infers)
+    expected = engine.generate(request, quiet).latents
+    FusedBlocks(infers, Ahead(engine.transformers, torch.bfloat16, "cuda"))
+    for _ in range(10):
+        assert np.array_equal(engine.generate(request, quiet).latents, expected)
 
 
 @pytest.mark.parametrize("scheme", ("bf16", "fp8", "gguf-Q8_0"))

@@ -52,6 +52,7 @@ from wan_ui.settings import settings, split_names
 log = logging.getLogger(__name__)
 
 ONE_BY_ONE = "two (LightX2V takes one prompt at a time)"
+GRAPH_ERROR = 1e-3  # relative, between a step as a CUDA graph and the same kernels one by one
 KERNEL_LIMIT = 240.0  # seconds to try one kernel, compiling on a busy machine included
 
 
@@ -67,6 +68,7 @@ class LightX2VEngine:
         self.compiled: CompiledBlocks | None = None
         self.vae: Any = None  # a lightx2v_vae.Vae once loaded
         self.draft: Any = None  # a Draft once loaded
+        self.graphs: list[Any] = []  # GraphedBlocks
         self.entered: Progress | None = None  # the denoise step that runs
         self.steps: list[schedule.Step] = []  # of the clip that is made, its step cache, and why it has none
         self.cache: StepCache | None = None
@@ -111,7 +113,7 @@ class LightX2VEngine:
             own_loras = self._merge_loras() if choices.dequantised and merge else {}
             self.scheme, self.merged = scheme, bool(own_loras)
             if choices.fused_blocks:
-                self._fuse()
+                self._fuse(choices.graphs, choices.ahead)
             self.compiled = self._compile(report) if choices.compile else None
         except BaseException:
             self.close()
@@ -119,12 +121,14 @@ class LightX2VEngine:
         release()  # what reading needed beside the weights; on the GPU torch would keep up to a third more
         self.patches = outcomes
         applied = [outcome.name for outcome in outcomes if outcome.state == "applied"]
+        graphs = {"graphs": f"off ({self.graphs[0].reason})"} if self.graphs and self.graphs[0].reason else {}
         left_out = [outcome.name for outcome in outcomes if outcome.state == "off"]
         self.facts = {
             "engine": "lightx2v",
             "device": hardware.name or hardware.device,
             "scheme": scheme.name,
             **choices.reasons,
+            **graphs,
             **own_loras,
             "patches": ", ".join(applied) or "none",
             **({"patches switched off": ", ".join(left_out)} if left_out else {}),
@@ -209,13 +213,45 @@ class LightX2VEngine:
         self.set_loras([])
         return {"distill LoRA": f"{matched}, merged into the dequantised weights"}
 
-    def _fuse(self) -> None:
+    def _fuse(self, graphs: bool = False, ahead: bool = False) -> None:
         """Put the fused blocks in, and run them once on a small clip: their kernels are built at the first call."""
+        from wan_ui.engines.lightx2v_ahead import Ahead
         from wan_ui.engines.lightx2v_blocks import FusedBlocks
 
-        FusedBlocks([part.transformer_infer for part in self.transformers])
+        made = Ahead(self.transformers, self.dtype, device_name()) if ahead else None
+        fused = FusedBlocks([part.transformer_infer for part in self.transformers], made)
         width, height = self.loaded.sizes[0]
         self._predict_nothing(width, height, 1 + TIME_STRIDE)
+        if graphs:
+            from wan_ui.engines.lightx2v_graphs import GraphedBlocks
+
+            self.graphs = [GraphedBlocks(part.transformer_infer, fused) for part in self.transformers]
+            self._compare_graphs(width, height, self.loaded.default_frames)
+
+    def _compare_graphs(self, width: int, height: int, frames: int) -> None:
+        """Hold a step that is played against the same one without; graphs are left if they are not alike.
+
+        Captured with one clip's inputs, compared with another's: all that differs between clips must be copied.
+        """
+        config, family = self.runner.config, self.loaded.family
+        self._set_size(width, height, frames)
+        for expert, graph in enumerate(self.graphs):
+            steps = []
+            for number, off in ((0, False), (1, False), (1, True)):
+                generator = torch.Generator().manual_seed(number)
+                latents = torch.randn(family.vae.latents(width, height, frames), generator=generator)
+                condition = torch.randn(family.condition_shape(width, height, frames), generator=generator)
+                prompt = torch.randn(config["text_len"], config.get("text_dim", 4096), generator=generator)
+                graph.off = off
+                with torch.no_grad():
+                    steps.append(self._predict(latents, 0.9 - 0.2 * number, expert, prompt, condition))
+            graph.off = False
+            error = ((steps[1] - steps[2]).norm() / steps[2].norm()).item()
+            if not graph.reason and not error < GRAPH_ERROR:
+                graph.reason = f"a step that is played differs by {error:.2g} from one that is not"
+            if graph.reason:
+                graph.forget()
+        self._recover()
 
     def _hook(self, paths: Paths, choices: lightx2v_config.Choices) -> None:
         """Put our stages and marks into the runner's seams."""
@@ -283,6 +319,8 @@ class LightX2VEngine:
 
     def _changed_loras(self) -> None:
         assert self.loras is not None
+        for graph in self.graphs:
+            graph.forget()
         for transformer, expert in zip(self.transformers, self.loras.experts, strict=True):
             lightx2v_lora.changed(transformer, expert)
 
@@ -291,7 +329,7 @@ class LightX2VEngine:
         if self.compiled is not None:
             torch._dynamo.reset()
         self.runner = self.model = self.loras = self.compiled = self.vae = self.draft = None
-        self.transformers = []
+        self.transformers, self.graphs = [], []
         self.prompts.clear()
         self.images.clear()
         release()

@@ -4,8 +4,8 @@ What upstream's infer_block does in some thirty passes over the tokens is done i
 rounding to e4m3 in one, norm and rotation in one, GELU and rounding in one. Nothing is compiled for a size, so every
 size starts at once; and nothing is traced, so any attention kernel fits in.
 
-GGUF weights can be dequantised once, where both experts fit in twice their numbers: the products are then bf16's, with
-the very weights that upstream makes anew at every use.
+GGUF weights can be dequantised once, where both experts fit in twice their numbers, or else a block ahead
+(lightx2v_ahead.py): the products are then bf16's, with the very weights that upstream makes anew at every use.
 """
 
 from typing import TypedDict
@@ -15,6 +15,7 @@ import torch.nn.functional as F
 
 from wan_ui.engines import block_kernels as kernels
 from wan_ui.engines.block_kernels import Rows
+from wan_ui.engines.lightx2v_ahead import Ahead
 from wan_ui.engines.lightx2v_lora import LinearSlot
 from wan_ui.engines.lightx2v_seams import put
 from wan_ui.engines.lora import PAD, LoraSet
@@ -28,12 +29,16 @@ class Wanted(TypedDict):
 
 
 class FusedBlocks:
-    """Takes the place of infer_block on the given transformers (upstream's WanTransformerInfer)."""
+    """Takes the place of infer_block on the given transformers (upstream's WanTransformerInfer).
 
-    def __init__(self, transformers: list):
+    ahead  what makes the weights of GGUF layers; None where they are there
+    """
+
+    def __init__(self, transformers: list, ahead: Ahead | None = None):
         from lightx2v.utils.registry_factory import MM_WEIGHT_REGISTER
 
         self.fp8_class = MM_WEIGHT_REGISTER[FP8]
+        self.ahead = ahead
         self.turns: tuple[torch.Tensor, torch.Tensor] | None = None  # upstream's and ours
         for transformer in transformers:
             put(transformer, "infer_block", self._runner(transformer))
@@ -43,6 +48,8 @@ class FusedBlocks:
 
     def run(self, infer, block, x: torch.Tensor, inputs) -> torch.Tensor:
         """One block on x (tokens, width), in place."""
+        if self.ahead is not None:
+            self.ahead.begin(block)
         first, cross, feed = block.compute_phases[:3]
         shift, scale, gate, feed_shift, feed_scale, feed_gate = (
             part.squeeze(1) for part in infer.pre_process(first.modulation, inputs.embed0)
@@ -67,8 +74,8 @@ class FusedBlocks:
         norm = cross.cross_attn_norm_q
         kernels.norm_rotate(q, norm._get_actual_weight(), None, eps=norm.eps, head=head)
         context = inputs.context
-        k = cross.cross_attn_norm_k.apply(cross.cross_attn_k.apply(context))
-        v = cross.cross_attn_v.apply(context)
+        k = cross.cross_attn_norm_k.apply(self.few(cross.cross_attn_k, context))
+        v = self.few(cross.cross_attn_v, context)
         attended = self.attend(cross.cross_attn_1, (q, k, v), heads, head, infer.cross_attn_cu_seqlens_q)
         y = self.product(cross.cross_attn_o, self.rows(attended, cross.cross_attn_o))
 
@@ -97,7 +104,7 @@ class FusedBlocks:
     def product(self, layer, rows: Rows) -> torch.Tensor:
         """The layer's output, LoRAs included; a tensor of its own."""
         if not self.is_fp8(layer):
-            return layer.apply(rows.plain)
+            return self.few(layer, rows.plain)
         assert rows.levels is not None and rows.scales is not None
         y = torch._scaled_mm(
             rows.levels,
@@ -111,6 +118,16 @@ class FusedBlocks:
         branch = getattr(layer, "lora_branch", None)
         return y if branch is None else branch.add(rows.plain, y)
 
+    def few(self, layer, x: torch.Tensor | None) -> torch.Tensor:
+        """The layer's output for plain numbers, by its own class or with the weight that was made ahead."""
+        weight = None if self.ahead is None else self.ahead.weight(layer)
+        if weight is None:
+            return layer.apply(x)
+        assert x is not None
+        y = F.linear(x, weight, layer.get_weight(layer.bias, x.dtype))
+        branch = getattr(layer, "lora_branch", None)
+        return y if branch is None else branch.add(x, y)
+
     @staticmethod
     def attend(kernel, qkv: tuple[torch.Tensor, ...], heads: int, head: int, ends: torch.Tensor) -> torch.Tensor:
         q, k, v = (part.view(-1, heads, head) for part in qkv)
@@ -121,9 +138,13 @@ class FusedBlocks:
     def as_turns(self, cos_sin: torch.Tensor) -> torch.Tensor:
         """Upstream's (tokens, 1, head / 2) complex, as block_kernels wants it; made once per clip."""
         if self.turns is None or self.turns[0] is not cos_sin:
-            pairs = torch.view_as_real(cos_sin.to(torch.complex64)).squeeze(1).contiguous()
-            self.turns = cos_sin, pairs
+            self.turns = cos_sin, self.pairs(cos_sin)
         return self.turns[1]
+
+    @staticmethod
+    def pairs(cos_sin: torch.Tensor) -> torch.Tensor:
+        """A new tensor (tokens, head / 2, 2) float32."""
+        return torch.view_as_real(cos_sin.to(torch.complex64)).squeeze(1).contiguous().clone()
 
 
 def dequantise_once(transformers: list, dtype: torch.dtype) -> None:

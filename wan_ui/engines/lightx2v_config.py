@@ -26,6 +26,7 @@ from wan_ui.files.places import Paths, least_work, locate, work
 from wan_ui.files.quantise import QUANTISED
 from wan_ui.files.text_file import is_pickle, text_is_fp8
 from wan_ui.machine.hardware import GIB, Hardware, measure
+from wan_ui.machine.shapes import shape_of
 from wan_ui.patches.record import Facts
 from wan_ui.settings import ROOT, Settings
 
@@ -39,6 +40,7 @@ KEYS = frozenset(
 )  # fmt: skip
 # What upstream's GGUF class dequantises
 GGML = ("Q8_0", "Q6_K", "Q5_K", "Q5_1", "Q5_0", "Q4_K", "Q4_1", "Q4_0", "Q3_K", "Q2_K")
+SHORT = 16_000_000  # numbers in a block's input, beyond which a step is long: the 5B model at 480x480 has 14.5 million
 OFFLOADS = ("none", "text", "model", "block")
 
 
@@ -56,6 +58,8 @@ class Choices:
     dequantised: bool = False
     draft_attention: tuple[bool, str] = (False, "")
     slim: bool = False
+    graphs: bool = False
+    ahead: bool = False
 
 
 def difference_file(model: Model, scheme: Scheme) -> Path:
@@ -143,8 +147,11 @@ def choose(model: Model, scheme: Scheme, paths: Paths, hardware: Hardware, setti
     offload, offload_why = _offload(wishes["offload"], model, scheme, paths, hardware)
     dequantised, dequantised_why = _dequantised(model, scheme, paths, hardware, settings, offload)
     fused, fused_why = chooser.fused("blocks")
+    ahead, ahead_why = (
+        (False, "") if dequantised or not fused else _ahead(model, scheme, paths, hardware, settings, offload)
+    )
     if fused:
-        fused, fused_why = _fusable(kernel, dequantised, offload, wishes["use_compile"], fused_why)
+        fused, fused_why = _fusable(kernel, dequantised or ahead, offload, wishes["use_compile"], fused_why)
     compiled, compiled_why = False, "the blocks run on fused kernels"
     if not fused:
         compiled, compiled_why = chooser.compiling(wishes["use_compile"], offload)
@@ -174,13 +181,15 @@ def choose(model: Model, scheme: Scheme, paths: Paths, hardware: Hardware, setti
         **from_catalog(model),
         **from_paths(model, scheme, paths, kernel, t5_kernel),
     }
+    graphs, graphs_why = _graphs(model, settings, fused, ahead)
     slim = _slim(model, scheme, paths, hardware, offload)
     decoder_why += ", one latent frame at a time: memory is short" if slim else ""
     reasons = {
         "attention": f"{attention} ({attention_why})",
         "cross attention": f"{cross} ({cross_why})",
-        "kernel": f"bf16 ({dequantised_why})" if dequantised else f"{kernel} ({kernel_why})",
+        "kernel": f"bf16 ({dequantised_why or ahead_why})" if dequantised or ahead else f"{kernel} ({kernel_why})",
         "blocks": f"{'fused' if fused else 'as upstream has them'} ({fused_why})",
+        **({"graphs": graphs_why} if graphs else {}),
         "vae": f"{'ours' if own_vae else 'upstream'}, decoder {'fused' if decoder else 'plain'} ({decoder_why})",
         "offload": f"{offload} ({offload_why})",
         "compile": f"{'on' if compiled else 'off'} ({compiled_why})",
@@ -191,7 +200,15 @@ def choose(model: Model, scheme: Scheme, paths: Paths, hardware: Hardware, setti
         "dtype": dtype_why,
     }
     draft = _draft_attention(chooser, compiled, offload)
-    return Choices(values, facts, reasons, compiled, own_vae, decoder, fused, dequantised, draft, slim)
+    return Choices(values, facts, reasons, compiled, own_vae, decoder, fused, dequantised, draft, slim, graphs, ahead)
+
+
+def _graphs(model: Model, settings: Settings, fused: bool, ahead: bool) -> tuple[bool, str]:
+    """Whether a step of the default clip is short enough for Python to be what takes time."""
+    if not fused or ahead or "graphs" in left_plain(settings):
+        return False, ""
+    shape = shape_of(model, *model.sizes[0], model.default_frames)
+    return shape.tokens * shape.width <= SHORT, "on: a short step"
 
 
 def _draft_attention(chooser: Chooser, compiled: bool, offload: str) -> tuple[bool, str]:
@@ -230,6 +247,22 @@ def _dequantised(
     if wanted > hardware.free:
         return False, ""
     return True, f"dequantised once: {wanted / GIB:.1f} GiB wanted, {hardware.free / GIB:.1f} GiB free"
+
+
+def _ahead(
+    model: Model, scheme: Scheme, paths: Paths, hardware: Hardware, settings: Settings, offload: str
+) -> tuple[bool, str]:
+    """Whether GGUF weights get their numbers a block ahead of their use: where two blocks fit beside all the rest."""
+    if scheme.kind != "gguf" or {"products", "ahead"} & left_plain(settings):
+        return False, ""
+    if hardware.device != "cuda" or offload not in ("none", "text"):
+        return False, ""
+    released = model.family.transformer
+    blocks = 2 * 2 * (8 * released.width**2 + 2 * released.width * released.ffn)
+    wanted = _weights(scheme, paths)[offload] + work(*model.sizes[0]) + blocks
+    if model.embedded or wanted > hardware.free:
+        return False, ""
+    return True, f"dequantised a block ahead: {wanted / GIB:.1f} GiB wanted, {hardware.free / GIB:.1f} GiB free"
 
 
 def patch_report(model: Model, scheme: Scheme, settings: Settings) -> list[dict]:

@@ -97,6 +97,7 @@ SEAMS: dict[str, dict[str, Parameters]] = {
         "infer_main_blocks": ("self", "blocks", "pre_infer_out"),  # of undistilled clips wrapped
         "run_block": ("self", "block_idx", "block", "args"),
         "block_idx": None,
+        "infer_func": None,
         "pre_process": ("self", "modulation", "embed0"),
         **dict.fromkeys(("num_heads", "head_dim", "cos_sin", "self_attn_cu_seqlens_qkv", "cross_attn_cu_seqlens_q")),
     },
