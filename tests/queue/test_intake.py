@@ -196,6 +196,14 @@ def test_a_model_that_is_not_distilled_is_sampled_in_full(draft, tmp_path, anyth
         sampled(draft, tmp_path, "ti2v-5b-full", "", guidance="3,4")
 
 
+def test_the_official_negative_prompt_may_be_longer_than_a_prompt(draft, tmp_path, anything_runs):
+    config = Settings(outputs=tmp_path / "outputs", max_prompt=50)
+    wanted = replace(draft, model="ti2v-5b-full", scheme="", negative=NEGATIVE)
+    assert resolve(wanted, config, tmp_path / "job").sampling.negative == NEGATIVE
+    with pytest.raises(UserError, match="negative: 51 characters; the limit is 50"):
+        resolve(replace(wanted, negative="x" * 51), config, tmp_path / "job")
+
+
 def test_sampling_survives_the_table(draft, tmp_path, anything_runs):
     wanted = replace(draft, model="i2v-a14b", scheme="gguf-Q4_K_M", motion="full", guidance="4,3", cache="magcache")
     request = resolve(wanted, Settings(outputs=tmp_path / "outputs"), tmp_path / "job")

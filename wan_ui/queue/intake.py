@@ -198,7 +198,10 @@ def _how(draft: Draft, model: Model, scheme: Scheme, longest: int) -> dict[str, 
     if recipe.fixed and solver != recipe.solver:
         raise UserError(f"solver: distilled steps are taken by {SOLVERS[recipe.solver]} alone{other}", field="solver")
     guided = any(scale > 1 for scale in guidance)
-    negative = "" if not guided else NEGATIVE if draft.negative is None else _line("negative", draft.negative, longest)
+    negative = ""
+    if guided:  # the official text is taken however short prompts must be
+        own = draft.negative not in (None, NEGATIVE)
+        negative = _line("negative", draft.negative, longest) if own else NEGATIVE
     if draft.negative and not guided:
         raise UserError(f"negative: without guidance it changes nothing; leave it out{other}", field="negative")
     cache = draft.cache or "off"
