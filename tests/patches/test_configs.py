@@ -13,6 +13,7 @@ from wan_ui.catalog import FP8_KERNELS
 from wan_ui.engines import lightx2v_config as config
 from wan_ui.engines import schedule
 from wan_ui.engines.create import create_engine
+from wan_ui.engines.kernel_choice import Chooser
 from wan_ui.errors import UserError
 from wan_ui.files import places
 from wan_ui.files.places import Paths, least_work, locate, work
@@ -263,6 +264,34 @@ def test_memory_of_a_large_clip_goes_back_before_a_small_one(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_initialized", lambda: False)
     memory.give_back()
     assert given == [1], "a process without a GPU is left alone"
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "gib", "plain", "products", "graphs"),
+    [
+        ("i2v-a14b", "gguf-Q4_K_M", 90, "", "dequantised once", False),
+        ("i2v-a14b", "gguf-Q4_K_M", 32, "", "dequantised a block ahead", False),
+        ("i2v-a14b", "gguf-Q4_K_M", 32, "ahead", "at every use", False),
+        ("i2v-a14b", "gguf-Q4_K_M", 32, "products", "at every use", False),
+        ("i2v-a14b", "gguf-Q4_K_M", 22, "", "at every use", False),
+        ("ti2v-5b", "gguf-Q8_0", 90, "", "dequantised once", True),
+        ("ti2v-5b", "gguf-Q8_0", 90, "graphs", "dequantised once", False),
+        ("ti2v-5b", "gguf-Q8_0", 12, "", "dequantised a block ahead", False),
+    ],
+)
+def test_what_is_made_of_gguf_weights_follows_memory(tmp_path, monkeypatch, name, kind, gib, plain, products, graphs):
+    """Files of the released sizes, on a card whose kernels were all found right."""
+    monkeypatch.setattr(Chooser, "fused", lambda self, kind: (True, "for the test"))
+    model = CATALOG[name]
+    scheme = model.scheme(kind)
+    settings = replace(SETTINGS, models=tmp_path, lightx2v_plain=plain)
+    synthetic.write(model, scheme, settings, "lightx2v")
+    card = replace(H200, free=int(gib * GIB - hardware.CONTEXT))
+    choices = config.choose(model, scheme, locate(model, scheme, settings, "lightx2v"), card, settings)
+    assert products in choices.reasons["kernel"]
+    assert choices.ahead == ("ahead" in products) and choices.dequantised == ("once" in products)
+    assert choices.fused_blocks == (choices.ahead or choices.dequantised)
+    assert choices.graphs == graphs == ("graphs" in choices.reasons)
 
 
 def test_wishes_and_what_cannot_be_met(paths):

@@ -25,7 +25,7 @@ from wan_ui.files.parts import read_weights, weights_size
 from wan_ui.files.places import Paths, least_work, locate, work
 from wan_ui.files.quantise import QUANTISED
 from wan_ui.files.text_file import is_pickle, text_is_fp8
-from wan_ui.machine.hardware import GIB, Hardware, measure
+from wan_ui.machine.hardware import CONTEXT, GIB, Hardware, measure
 from wan_ui.machine.shapes import shape_of
 from wan_ui.patches.record import Facts
 from wan_ui.settings import ROOT, Settings
@@ -259,7 +259,7 @@ def _ahead(
         return False, ""
     released = model.family.transformer
     blocks = 2 * 2 * (8 * released.width**2 + 2 * released.width * released.ffn)
-    wanted = _weights(scheme, paths)[offload] + work(*model.sizes[0]) + blocks
+    wanted = _weights(scheme, paths)[offload] + work(*model.sizes[0]) - CONTEXT + blocks
     if model.embedded or wanted > hardware.free:
         return False, ""
     return True, f"dequantised a block ahead: {wanted / GIB:.1f} GiB wanted, {hardware.free / GIB:.1f} GiB free"
@@ -311,7 +311,7 @@ def _offload(wish: str, model: Model, scheme: Scheme, paths: Paths, hardware: Ha
     words = {"none": "all fits", "text": "the text encoder waits in host memory", "model": "one expert at a time"}
     largest = max(model.sizes, key=lambda size: size[0] * size[1])
     for size in (largest, model.sizes[0]):
-        room = hardware.free - work(*size)
+        room = hardware.free - work(*size) + CONTEXT  # which is no part of what is free
         gib = f"{(weights['none'] + work(*size)) / GIB:.1f} GiB wanted, {hardware.free / GIB:.1f} GiB free"
         for mode, needed in weights.items():
             if needed <= room:
