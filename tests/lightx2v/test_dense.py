@@ -35,36 +35,48 @@ def dense(lightx2v, settings, tmp_path):
     settings_module.use(settings)
 
 
-def test_dense_parity(dense, compute, reference, euler_steps, tmp_path, monkeypatch):
+@pytest.fixture
+def given_vae(monkeypatch):
+    """given_vae(latents, request): what stands for upstream's VAE."""
     from lightx2v.models.runners.wan import wan_runner
 
+    def use(given, request):
+        class Vae:
+            def __init__(self, **kwargs):
+                self.model = SimpleNamespace(
+                    encoder=torch.nn.Identity(), decoder=torch.nn.Identity(), clear_cache=lambda: None
+                )
+                self.dtype = torch.float32
+
+            def encode(self, video):
+                if video.shape[2] > 1:  # the clip that the preview's colours are fitted on
+                    return torch.randn(48, 2, 16, 16, device=video.device)
+                assert video.shape == (1, 3, 1, request.height, request.width)
+                return given.to(video.device)
+
+            def decode(self, latents):
+                return torch.zeros(1, 3, request.frames, request.height, request.width)
+
+        monkeypatch.setattr(wan_runner, "Wan2_2_VAE", Vae)
+
+    return use
+
+
+@pytest.mark.parametrize("pictures", [1, 0])
+def test_dense_parity(dense, compute, reference, euler_steps, given_vae, tmp_path, pictures):
+    """With a picture, and with none, by a model loaded alike."""
     from wan_ui.engines.lightx2v import LightX2VEngine
     from wan_ui.patches import embedded_sizes
     from wan_ui.patches.record import resolve
 
     request = make_request(tmp_path, dense, "gguf-Q8_0")
+    if not pictures:
+        request = replace(request, task="text-to-video", inputs={})
     other = reference(dense, "")
     theirs = other.generate(request, quiet)
-    their_steps, given, text = list(euler_steps.values()), only(other.images), only(other.prompts)
+    their_steps, text = list(euler_steps.values()), only(other.prompts)
+    given_vae(only(other.images) if pictures else None, request)
     euler_steps.clear()
-
-    class Vae:
-        def __init__(self, **kwargs):
-            self.model = SimpleNamespace(
-                encoder=torch.nn.Identity(), decoder=torch.nn.Identity(), clear_cache=lambda: None
-            )
-            self.dtype = torch.float32
-
-        def encode(self, video):
-            if video.shape[2] > 1:  # the clip that the preview's colours are fitted on
-                return torch.randn(48, 2, 16, 16, device=video.device)
-            assert video.shape == (1, 3, 1, request.height, request.width)
-            return given.to(video.device)
-
-        def decode(self, latents):
-            return torch.zeros(1, 3, request.frames, request.height, request.width)
-
-    monkeypatch.setattr(wan_runner, "Wan2_2_VAE", Vae)
     if not resolve(embedded_sizes.PATCH):
         embedded_sizes.PATCH.apply(None)  # the random text encoder is small as well
     compute(torch.float32)
@@ -76,7 +88,7 @@ def test_dense_parity(dense, compute, reference, euler_steps, tmp_path, monkeypa
     torch.testing.assert_close(only(engine.prompts)["context"][0].cpu(), text, atol=1e-4, rtol=0)
     for mine, theirs_step in zip(euler_steps.values(), their_steps, strict=True):
         # the given frame is pasted in after the step; before that it is not looked at
-        torch.testing.assert_close(mine[:, 1:], theirs_step[:, 1:], atol=1e-4, rtol=0)
+        torch.testing.assert_close(mine[:, pictures:], theirs_step[:, pictures:], atol=1e-4, rtol=0)
     assert abs(ours.latents - theirs.latents).max() < 1e-4
     again = engine.generate(request, quiet)
     assert (again.latents == ours.latents).all()

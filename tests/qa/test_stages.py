@@ -10,6 +10,7 @@ from PIL import Image
 
 from tests.qa.conftest import TRIAL, quiet
 from tests.qa.faults import BEGIN, END, FAULTS, nan_in_a_weight, steps_short, table, timestep_late, weight_too_large
+from wan_ui.engines import vae
 from wan_ui.engines.device import Choice
 from wan_ui.engines.diffusers import DiffusersEngine
 from wan_ui.errors import UserError
@@ -130,3 +131,15 @@ def test_the_stored_reference_is_what_the_weights_give(healthy, model):
     stored = load_reference(stored_path(model))
     report = stages.check(healthy, model, model.scheme("bf16"), stored, "stored", quiet)
     assert report.first_failing == ""
+
+
+def test_a_clip_that_ends_at_a_picture_has_a_stage(patient, healthy, model, monkeypatch, tmp_path):
+    """Of models that can; what is wrong with the last frame alone is found there alone."""
+    able, right = replace(model, tasks=(*model.tasks, "first-last-frame")), vae.with_mask
+    reference = compute(healthy, able, TRIAL)
+    found = stages.check(patient, able, able.scheme("bf16"), reference, "", quiet, tmp_path)
+    assert not found.first_failing and [stage.name for stage in found.stages][1:3] == ["image", "last frame"]
+    assert "last frame" in found.pictures
+    monkeypatch.setattr(vae, "with_mask", lambda latents, ends: right(latents, False))
+    found = stages.check(patient, able, able.scheme("bf16"), reference, "", quiet)
+    assert [stage.name for stage in found.stages if not stage.passed] == ["last frame"]

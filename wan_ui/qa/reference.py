@@ -4,7 +4,7 @@ A trial is one fixed picture, prompt and seed at a small size. The stages of an 
 reference of the same trial, each fed with the reference output of the stage before, so that one fault
 does not hide the next:
 
-    prompt -> text        picture -> image        steps -> schedule
+    prompt -> text        picture -> image        steps -> schedule        two pictures -> last frame
     noise, text, image -> dit high (at its first sigma)
     noise moved along that velocity to the other expert's first sigma -> dit low
     those latents moved on to sigma 0 -> decode
@@ -30,7 +30,9 @@ from wan_ui.media.images import fit, open_image
 from wan_ui.qa import blocks
 from wan_ui.qa.blocks import BlockTrial
 from wan_ui.settings import ROOT
+from wan_ui.tasks import END, TASKS
 
+LAST_FRAME = "last frame"  # the stage of models that end a clip at a picture
 STORED = ROOT / "tests" / "golden"
 BLOCK_PARTS = ("latents", "text", "image", "hidden", "velocity")
 PICTURE = ROOT / "assets" / "examples" / "cat.jpg"
@@ -141,6 +143,8 @@ def load_reference(path: Path) -> Reference:
 def stage_names(model: Model) -> list[str]:
     """In the order they run."""
     image = [] if model.family.condition == "none" else ["image"]
+    if any(TASKS[name].input(END.name) for name in model.tasks):
+        image.append(LAST_FRAME)
     return ["text", *image, "schedule", *dit_names(model), "decode"]
 
 
@@ -165,11 +169,19 @@ def condition(engine: Stages, model: Model, trial: Trial) -> torch.Tensor:
     return engine.encode_image(trial.pixels(), trial.frames)
 
 
+def last_frame(engine: Stages, trial: Trial) -> torch.Tensor:
+    """What the trial's picture becomes where the clip ends at it upside down."""
+    pixels = trial.pixels()
+    return engine.encode_image(pixels, trial.frames, np.ascontiguousarray(pixels[::-1]))
+
+
 def compute(engine: Stages, model: Model, trial: Trial) -> Reference:
     """Run all stages of a trustworthy engine, each on the outputs of the ones before."""
     plan = tuple(engine.plan(trial.steps))
     text, image = engine.encode_text(trial.prompt), condition(engine, model, trial)
     outputs = {"text": text, "image": image}
+    if LAST_FRAME in stage_names(model):
+        outputs[LAST_FRAME] = last_frame(engine, trial)
     empty = torch.zeros(model.family.vae.latents(trial.width, trial.height, trial.frames))
     reference = Reference("same files", trial, plan, {**outputs, **dict.fromkeys(dit_names(model), empty)})
     for expert, name in enumerate(dit_names(model)):

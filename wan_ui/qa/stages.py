@@ -29,12 +29,14 @@ from wan_ui.errors import UserError
 from wan_ui.qa import blocks, pictures
 from wan_ui.qa.blocks import Blocks
 from wan_ui.qa.reference import (
+    LAST_FRAME,
     Reference,
     compute,
     condition,
     default_trial,
     dit_names,
     float32_engine,
+    last_frame,
     load_reference,
     stage_names,
     stored_path,
@@ -179,6 +181,8 @@ def check(
             return engine.encode_text(trial.prompt)
         if stage == "image":
             return condition(engine, model, trial)
+        if stage == LAST_FRAME:
+            return last_frame(engine, trial)
         if stage == "decode":
             return engine.decode(latents(stage))
         expert = dit_names(model).index(stage)
