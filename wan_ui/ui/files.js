@@ -5,12 +5,14 @@
 (() => {
   const sounds = "aac ac3 aif aiff amr asf au avi caf eac3 flac m4a m4v mka mkv mov mp3 mp4 mpeg mpg oga ogg opus " +
     "3gp ts w64 wav webm wma wmv";
+  const videos = "3gp asf avi gif m4v mkv mov mp4 mpeg mpg ts webm webp wmv";
   const pictures = "avif bmp gif heic heif ico j2k jp2 jpeg jpg pbm pgm png ppm tif tiff webp";
   const endings = (names) => names.split(" ").map((name) => `.${name}`).join(",");
   const fields = [
     { part: "#picture-part", note: "#picture-note", type: "image/x-unknown", accept: `image/*,${endings(pictures)}` },
     { part: "#end-part", note: "#end-note", type: "image/x-unknown", accept: `image/*,${endings(pictures)}` },
     { part: "#voice-part", note: "#voice-note", type: "audio/x-unknown", accept: `audio/*,video/*,${endings(sounds)}` },
+    { part: "#before-part", note: "#before-note", type: "video/mp4", accept: `video/*,${endings(videos)}` },
     { part: "#history-part", note: "#from-video-message", type: "video/mp4", accept: "video/mp4,.mp4" },
   ];
   const [picture, , voice] = fields;

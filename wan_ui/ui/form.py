@@ -123,7 +123,8 @@ def using_html(view: View, model: Model) -> str:
     segments += bool(held.get("prompt")) or not segments
     if size in (None, "auto"):
         shape = task.input(task.shape)
-        size = f"the {shape.kind}’s shape" if shape else f"{model.sizes[0][0]}x{model.sizes[0][1]}"
+        named = {"picture": "picture", "video": "clip"}
+        size = f"the {named[shape.kind]}’s shape" if shape else f"{model.sizes[0][0]}x{model.sizes[0][1]}"
     parts = [
         with_words(view, model),
         size.replace("x", " × ") if size[0].isdigit() else size,

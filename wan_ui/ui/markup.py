@@ -74,8 +74,10 @@ def model_name(catalog: dict[str, Model], name: str, scheme: str) -> str:
 
 
 def title(request: Request) -> str:
-    """What a clip is called: its prompt; there is none of a video from elsewhere, nor of a damaged entry."""
-    return (request.made_with or UNKNOWN).prompt or TASKS[request.task].untitled
+    """What a clip is called: its prompts; there is none of a video from elsewhere, nor of a damaged entry."""
+    made = request.made_with or UNKNOWN
+    prompts = [made.prompt, *(segment.prompt for segment in made.segments)]
+    return " | ".join(filter(None, prompts)) or TASKS[request.task].untitled
 
 
 def spent(job: Job) -> float:
