@@ -99,8 +99,8 @@ def _about(job: Job, catalog: dict[str, Model]) -> str:
     how = f'<details class="w-how"><summary>How it was made</summary>{_list(choices)}</details>' if choices else ""
     trouble = f'<p class="w-note bad">{text(job.error)}</p>' if job.state == "done" and job.error else ""
     trouble += f'<p class="w-note">{text(job.unread)}</p>' if job.unread else ""
-    said = [made.understood, *(segment.understood.removeprefix("understood: ") for segment in made.segments)]
-    understood = f'<p class="w-quiet">{text(_sentence(" | ".join(said)))}</p>' if made.understood else ""
+    read = [made.understood, *(segment.understood.removeprefix("understood: ") for segment in made.segments)]
+    understood = f'<p class="w-quiet">{text(_sentence(" | ".join(read)))}</p>' if made.understood else ""
     return f'<p class="w-prompt">{text(title(request))}</p>{understood}{trouble}{_list(facts)}{how}'
 
 
