@@ -77,6 +77,7 @@ def modules(calls: list) -> dict[str, types.ModuleType]:
 
     class WanTransformerInfer:
         def prepare(self):
+            self.infer_func = None
             self.num_heads = self.head_dim = self.cos_sin = None
             self.self_attn_cu_seqlens_qkv = self.cross_attn_cu_seqlens_q = None
 

@@ -362,3 +362,22 @@ def test_more_motion_takes_the_distill_lora_off_and_on(engine, model, tmp_path):
     assert entered == [(False, True)] * 2 + [(True, False)] * 4
     assert "high-noise expert without the distill LoRA" in [p.detail for p in seen]
     assert clip.facts["motion"] == "More motion, 2 of 6 steps undistilled" and engine.loras.with_fixed
+
+
+def test_a_merged_distill_lora_is_loaded_beside_the_weights_for_an_undistilled_clip(
+    engine, model, tmp_path, monkeypatch
+):
+    loads, load = [], engine.load
+
+    def note(*what, merge=True):
+        loads.append(merge)
+        load(*what, merge=merge)
+
+    monkeypatch.setattr(engine, "load", note)
+    engine.merged = True  # as after a load whose weights were dequantised
+    engine.generate(make_request(tmp_path, model, "bf16"), quiet)
+    assert loads == [], "distilled clips need nothing else"
+    clip = engine.generate(changed(make_request(tmp_path, model, "bf16"), **UNDISTILLED), quiet)
+    assert loads == [False] and not engine.merged and clip.facts["solver"] == "UniPC"
+    engine.generate(changed(make_request(tmp_path, model, "bf16"), **UNDISTILLED), quiet)
+    assert loads == [False]

@@ -152,8 +152,12 @@ def writes(tree: ast.AST) -> list[str]:
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_no_other_place_writes(path):
-    # Two that are not upstream's objects: torch's settings.
-    allowed = {"lightx2v_compile": ["torch._dynamo.config.recompile_limit"]}.get(path.stem, [])
+    # What is not upstream's: torch's settings, objects of our own, and our copy of a record.
+    allowed = {
+        "lightx2v_compile": ["torch._dynamo.config.recompile_limit"],
+        "lightx2v": ["graph.off", "graph.reason"],
+        "lightx2v_graphs": ["own.embed0", "own.context", "self.fused.turns"],
+    }.get(path.stem, [])
     found = writes(ast.parse(path.read_text()))
     assert [line for line in found if line.partition(": ")[2] not in allowed] == []
 

@@ -226,5 +226,8 @@ def test_more_motion_leaves_the_distill_lora_out_of_the_first_steps(a14b, make_r
         velocity = away + 3.5 * (towards - away) if k < 2 else towards
         latents = schedule.euler_step(latents, velocity, step.sigma, step.next_sigma)
     np.testing.assert_allclose(clip.latents, latents.numpy(), atol=1e-4)
+    engine.loras.fixed = {side: [tmp_path / f"{side}.safetensors"] for side in ("high", "low")}
+    whole = engine.generate(full(make_request, a14b, steps=2), quiet)
+    assert whole.facts["distill LoRA"] == "left out" and engine.loras.with_fixed
     all_distilled = engine.generate(make_request(a14b, frames=5, steps=6, motion="fast"), quiet)
     assert abs(all_distilled.latents - clip.latents).max() > 1e-2 and "motion" not in all_distilled.facts

@@ -279,7 +279,7 @@ class DiffusersEngine:
         task = "i2v" if condition.shape[0] else "t2v"
         cache, cache_words = make_step_cache(made.cache, model.recipes.get(made.motion), steps, task)
         passes = choose_passes(model.family, self.experts[0].config, request, self.dtype)
-        look = ""
+        look, has_lora = "", self.loras is not None and self.loras.has_fixed
         try:
             for k, step in enumerate(steps):
                 words = model.family.experts[step.expert].title
@@ -296,7 +296,7 @@ class DiffusersEngine:
                 self.loras.attach_fixed(True, settings())
         if model.family.condition == "first frame":
             latents, _ = pasted(latents, condition)
-        return latents, schedule.facts(made, steps, passes.text, cache.words if cache else cache_words)
+        return latents, schedule.facts(made, steps, passes.text, cache.words if cache else cache_words, has_lora)
 
     def _velocity(
         self,

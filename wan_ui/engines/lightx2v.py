@@ -291,7 +291,11 @@ class LightX2VEngine:
     def _clip(self, frames: torch.Tensor) -> Clip:
         """The clip that is being made, with these of its frames."""
         made, facts = self.request.sampling, self.facts | (self.loras.facts() if self.loras is not None else {})
-        facts |= schedule.facts(made, self.steps, ONE_BY_ONE, self.cache.words if self.cache else self.no_cache)
+        cache, has_lora = (
+            self.cache.words if self.cache else self.no_cache,
+            self.loras is not None and self.loras.has_fixed,
+        )
+        facts |= schedule.facts(made, self.steps, ONE_BY_ONE, cache, has_lora)
         if made.draft:
             facts |= self.draft.facts()
         if self.compiled is not None and self.compiled.reason:

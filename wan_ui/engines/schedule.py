@@ -63,13 +63,19 @@ def distilled_steps(count: int, model: Model) -> list[Step]:
     return [Step(s, grid[k + 1], 1000 * s, expert_index(1000 * s, model.boundary)) for k, s in enumerate(grid[:-1])]
 
 
-def facts(made: Sampling, steps: list[Step], passes: str, cache: str) -> dict[str, str]:
-    """How a clip was sampled, where that is not the plain distilled way. passes: how both halves of guidance ran."""
+def facts(made: Sampling, steps: list[Step], passes: str, cache: str, has_lora: bool) -> dict[str, str]:
+    """How a clip was sampled, where that is not the plain distilled way.
+
+    passes    how both halves of guidance ran
+    has_lora  the model has a distill LoRA beside its weights
+    """
     scales = dict.fromkeys(step.guidance for step in steps if step.guidance > 1)
     if made.motion not in ("more", "full"):
         return {}
     without = sum(not step.distilled for step in steps)
     said = {"motion": f"{MOTIONS[made.motion].title}, {without} of {len(steps)} steps undistilled"}
+    if has_lora and without == len(steps):
+        said["distill LoRA"] = "left out"
     if scales:
         guided = sum(step.guidance > 1 for step in steps)
         words = ", ".join(f"{scale:g}" for scale in scales)
