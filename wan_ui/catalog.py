@@ -14,7 +14,7 @@ from typing import Any
 
 from wan_ui.errors import UserError
 from wan_ui.families import FAMILIES, PICTURES, TIME_STRIDE, Family
-from wan_ui.recipes import SOLVERS, Recipe
+from wan_ui.recipes import DMD, SOLVERS, Recipe
 from wan_ui.tasks import DEFAULT, TASKS
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
@@ -209,7 +209,9 @@ def _recipes(values: dict[str, Any], family: Family) -> dict[str, Recipe]:
         steps = tuple(table["steps"])
         recipe = Recipe(**{**table, "guidance": guidance, "steps": steps, "fixed": motion != "full"})
         assert len(guidance) == count, f"{motion}: guidance is a list of {count}, one for each expert"
-        assert recipe.solver in SOLVERS, f"{motion}: solver is one of {', '.join(SOLVERS)}"
+        assert recipe.solver in SOLVERS or (recipe.fixed and recipe.solver == DMD), (
+            f"{motion}: solver is one of {', '.join(SOLVERS)}"
+        )
         assert recipe.steps[0] <= recipe.default_steps <= recipe.steps[1], f"{motion}: default_steps"
         assert motion != "more" or count == 2, "more: it is for a model of two experts"
         recipes[motion] = recipe

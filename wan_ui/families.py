@@ -228,6 +228,17 @@ FAMILIES = {
             fps=16,
         ),
         Family(
+            name="wan2.1-t2v",
+            experts=(DIT,),
+            transformer=TRANSFORMERS["wan2.1"],
+            vae=VAE_21,
+            condition="none",
+            model_type="t2v",
+            task="t2v",
+            runner="wan2.1",
+            fps=16,
+        ),
+        Family(
             name="5b",
             experts=(DIT,),
             transformer=TRANSFORMERS["5b"],

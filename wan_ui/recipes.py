@@ -20,6 +20,9 @@ NEGATIVE = (
 )
 GUIDANCE, SHIFT = (1.0, 20.0), (1.0, 20.0)  # smallest and largest that are taken
 SOLVERS = {"unipc": "UniPC", "dpm++": "DPM++", "euler": "Euler"}
+# Of distilled models alone: every step goes to what it takes the clip to be, and takes fresh noise from there.
+DMD = "dmd"
+TITLES = SOLVERS | {DMD: "DMD, with fresh noise after each step"}
 CACHES = {"off": "Off", "magcache": "MagCache", "teacache": "TeaCache"}
 FEWEST_CACHED = 20  # steps; of fewer, each differs too much from the one before
 
@@ -58,7 +61,7 @@ class Recipe:
 
     steps     (fewest, most) denoise steps
     guidance  of each expert in the order in which they run; 1: none
-    solver    of SOLVERS
+    solver    of SOLVERS; where it is fixed, also DMD
     fixed     distilled for these: guidance, shift and solver are no choice
     magcache, teacache  what of configs/step_caches.toml was measured on this model; empty: nothing was
     """

@@ -325,7 +325,11 @@ def modules(calls: list) -> dict[str, types.ModuleType]:
         module(f"lightx2v.models.{readers}", load_weights=None)
     classes("lightx2v.utils.input_info", I2VInputInfo, T2VInputInfo)
     classes("lightx2v.models.runners.wan.wan_distill_runner", Wan22MoeDistillRunner, MultiDistillModelStruct)
-    classes("lightx2v.models.runners.wan.wan_runner", Wan22DenseRunner=Wan22MoeDistillRunner)
+    classes(
+        "lightx2v.models.runners.wan.wan_runner",
+        Wan22DenseRunner=Wan22MoeDistillRunner,
+        WanRunner=Wan22MoeDistillRunner,
+    )
     classes("lightx2v.models.networks.wan.model", WanModel)
     classes("lightx2v.models.networks.wan.infer.transformer_infer", WanTransformerInfer)
     classes("lightx2v.models.networks.wan.infer.offload.transformer_infer", WanOffloadTransformerInfer)

@@ -5,7 +5,9 @@ import itertools
 import pytest
 
 from wan_ui.catalog import load_catalog
+from wan_ui.engines import schedule
 from wan_ui.engines.schedule import euler_step, expert_index, sigmas
+from wan_ui.engines.solvers import make_solver
 from wan_ui.settings import ROOT
 
 torch = pytest.importorskip("torch")
@@ -57,3 +59,20 @@ def test_experts_follow_the_boundary():
     assert experts(8, 5.0, 0.9) == [0, 0, 0, 1, 1, 1, 1, 1]
     assert experts(4, 1.0, 0.9) == [0, 1, 1, 1]
     assert experts(4, 5.0, 0.0) == [0, 0, 0, 0]
+
+
+def test_fastwans_steps_take_fresh_noise_from_the_clips_own_generator():
+    """As FastVideo's DmdDenoisingStage: x0 of every step, and the next sigma's share of new noise."""
+    generator = torch.Generator().manual_seed(7)
+    first, second, third = (torch.randn(2, 3, 4, 4, generator=generator) for _ in range(3))
+    sigmas = schedule.dmd_sigmas(3, 5.0)
+    assert sigmas == [1.0, 0.757, 0.522, 0.0]
+    solver = make_solver("dmd", sigmas, 7)
+    latents = expected = schedule.noise(7, (2, 3, 4, 4))
+    assert torch.equal(latents, first)
+    for sigma, then, noise in ((1.0, 0.757, second), (0.757, 0.522, third), (0.522, 0.0, 0.0)):
+        velocity = 0.3 * latents + 1
+        clean = expected - sigma * velocity
+        expected = (1 - then) * clean + then * noise
+        latents = solver.step(latents, velocity)
+        assert torch.allclose(latents, expected)

@@ -134,7 +134,10 @@ def test_folders_of_diffusers_and_of_the_release(settings, tmp_path):
 def test_what_says_that_it_is_distilled_goes_to_the_quick_model(settings, tmp_path):
     full_size(tmp_path / "comfy/models/unet/Wan2_2-TI2V-5B-Turbo.safetensors", "5b")
     (scheme,) = schemes(settings, "ti2v-5b").values()
-    assert scheme.distilled and not schemes(settings, "ti2v-5b-full")
+    assert scheme.distilled and not schemes(settings, "ti2v-5b-full") and not schemes(settings, "fastwan-5b")
+    full_size(tmp_path / "models/FastWan2.2-TI2V-5B/transformer/diffusion_pytorch_model.safetensors", "5b")
+    (scheme,) = schemes(settings, "fastwan-5b").values()
+    assert scheme.distilled and len(schemes(settings, "ti2v-5b")) == 1
 
 
 def test_what_is_of_no_use_is_said(settings, tmp_path):

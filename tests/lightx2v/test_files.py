@@ -10,7 +10,7 @@ from tests.lightx2v.test_loras import predict, shapes  # noqa: F401 - fixtures
 from wan_ui.catalog import Scheme
 from wan_ui.engines import diffusers, lightx2v
 from wan_ui.errors import UserError
-from wan_ui.files import places
+from wan_ui.files import convert, places
 from wan_ui.files.dit_file import read_dit
 from wan_ui.files.tensors import float_tensors
 from wan_ui.settings import settings
@@ -67,3 +67,24 @@ def test_what_is_refused_leaves_the_loaded_model(load, model, predict, tmp_path,
     with pytest.raises(UserError, match=r"IQ4_NL, which LightX2V cannot dequantise.*--engine diffusers"):
         engine.check(model, Scheme("gguf-IQ4_NL", "x", "gguf", "IQ4_NL"))
     assert all(map(torch.equal, predict(engine), base))
+
+
+def test_text_encoder_vae_and_experts_of_diffusers_folders(load, model, tmp_path, monkeypatch):
+    """The same numbers as from the release's files, bit for bit."""
+    own = places.locate(model, model.scheme("bf16"), settings(), "lightx2v")
+    paths = {"t5": own.t5, "vae": own.vae, "high": own.experts[0], "low": own.experts[1]}
+    for name, path in paths.items():
+        convert.write(convert.plan(path, "diffusers"), tmp_path / name, lambda *progress: None)
+    other = replace(own, t5=tmp_path / "t5", vae=tmp_path / "vae", experts=(tmp_path / "high", tmp_path / "low"))
+    latents = torch.randn(16, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+    results = []
+    for found in (own, other):
+        monkeypatch.setattr(lightx2v, "locate", lambda *args, found=found, **options: found)
+        engine = load("bf16")
+        prompt = engine.encode_text("zoom in, sunset light")
+        condition = torch.zeros(20, 3, 8, 8)
+        velocity = engine.predict(latents, 1.0, 0, prompt, condition)
+        results.append((prompt, velocity, engine.decode(latents)))
+    assert "other_layouts" in engine.facts["patches"]
+    for one, same in zip(*results, strict=True):
+        assert torch.equal(one, same)

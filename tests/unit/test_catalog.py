@@ -14,7 +14,15 @@ def catalog():
 
 
 def test_the_models_and_schemes_that_are_promised(catalog):
-    assert list(catalog) == ["wan-tiny", "i2v-a14b", "t2v-a14b", "ti2v-5b", "ti2v-5b-full"]
+    assert list(catalog) == [
+        "wan-tiny",
+        "i2v-a14b",
+        "t2v-a14b",
+        "ti2v-5b",
+        "ti2v-5b-full",
+        "fastwan-5b",
+        "wan21-t2v-1b",
+    ]
     assert list(catalog["wan-tiny"].schemes) == ["bf16", "fp8", "gguf-Q8_0", "gguf-Q5_0", "gguf-Q4_0"]
     assert catalog["wan-tiny"].embedded and not catalog["i2v-a14b"].embedded
     for model in catalog.values():
@@ -32,7 +40,9 @@ def test_every_download_is_known(catalog):
                 assert file.endswith(".json") or model.known(repo, file).shown > 1e8, ref
     assert catalog["i2v-a14b"].revision("lightx2v/Encoders") == "main", "no commit is known"
     followed = [name for name, repository in catalog["i2v-a14b"].repositories.items() if not repository.revision]
-    followed.remove("QuantStack/Wan2.2-T2V-A14B-GGUF")  # of which the catalog says that neither is known
+    neither = ("QuantStack/Wan2.2-T2V-A14B-GGUF", "FastVideo/FastWan2.2-TI2V-5B-FullAttn-Diffusers")
+    for name in (*neither, "Wan-AI/Wan2.1-T2V-1.3B", "Wan-AI/Wan2.1-T2V-1.3B-Diffusers"):
+        followed.remove(name)  # of which the catalog says that neither is known
     for name in followed:  # what cannot be pinned by its commit is by its checksum
         assert all(file.sha256 for file in catalog["i2v-a14b"].repositories[name].files.values()), name
     assert len(catalog["i2v-a14b"].revision("Wan-AI/Wan2.2-I2V-A14B")) == 40
@@ -43,7 +53,7 @@ def test_base_model_files_carry_the_distill_pair(catalog):
         for scheme in model.schemes.values():
             pair = bool(scheme.lora_high and scheme.lora_low)
             assert scheme.distilled or pair or model.motions(scheme) == ("full",)
-            assert scheme.distilled is not any(base in scheme.high for base in ("QuantStack", "Comfy-Org"))
+            assert scheme.distilled is not any(base in scheme.high for base in ("QuantStack", "Comfy-Org", "Wan-AI"))
             assert model.motions(scheme) == (("fast", "more", "full") if pair else model.motions(scheme)[:1])
 
 
@@ -94,7 +104,7 @@ def test_sizes_are_parsed():
         (
             'family = "a14b"',
             'family = "14b"',
-            r"\[wan-tiny\]: family '14b' is not known; choose .* t2v-a14b, 5b",
+            r"\[wan-tiny\]: family '14b' is not known; choose .* t2v-a14b, wan2.1-t2v, 5b",
         ),
         ('family = "a14b"', "", r"\[wan-tiny\]: family '' is not known"),
         ("[wan-tiny]", "[wan-tiny", "catalog"),
@@ -138,5 +148,6 @@ def test_float32_files_take_half_of_their_bytes(catalog):
 
 def test_frames_per_second_are_those_that_the_model_was_made_for(catalog):
     rates = {"wan-tiny": 16, "i2v-a14b": 16, "t2v-a14b": 16, "ti2v-5b": 24, "ti2v-5b-full": 24}
+    rates |= {"fastwan-5b": 24, "wan21-t2v-1b": 16}
     assert {name: model.fps for name, model in catalog.items()} == rates
     assert all(model.fps in model.rates and len(model.rates) > 1 for model in catalog.values())

@@ -275,7 +275,7 @@ class DiffusersEngine:
         latents = schedule.noise(made.seed, model.family.vae.latents(request.width, request.height, request.frames))
         latents = latents.to(self.device)
         steps = schedule.steps_of(made, model)
-        solver = make_solver(made.solver or "euler", [step.sigma for step in steps] + [0.0])
+        solver = make_solver(made.solver or "euler", [step.sigma for step in steps] + [0.0], made.seed)
         task = "i2v" if condition.shape[0] else "t2v"
         cache, cache_words = make_step_cache(made.cache, model.recipes.get(made.motion), steps, task)
         passes = choose_passes(model.family, self.experts[0].config, request, self.dtype)

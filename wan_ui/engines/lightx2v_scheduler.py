@@ -34,7 +34,7 @@ def flow_scheduler(config: dict, model: Model):
         def prepare(self, seed, latent_shape, image_encoder_output=None) -> None:
             self.sigmas = torch.tensor(self.values)
             self.timesteps = torch.tensor([step.timestep for step in self.steps], device=device_name())
-            self.solver = make_solver(self.solver_name, self.values)
+            self.solver = make_solver(self.solver_name, self.values, seed)
             condition = image_encoder_output and image_encoder_output["vae_encoder_out"]
             self._begin(schedule.noise(seed, tuple(latent_shape)), condition)
 

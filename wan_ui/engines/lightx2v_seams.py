@@ -22,7 +22,11 @@ Parameters = tuple[str, ...] | None  # of a method; None for an attribute
 
 WAN = "lightx2v.models.networks.wan"
 RUN = "lightx2v.models.runners.wan"
-RUNNERS = (f"{RUN}.wan_distill_runner:Wan22MoeDistillRunner", f"{RUN}.wan_runner:Wan22DenseRunner")
+RUNNERS = (
+    f"{RUN}.wan_distill_runner:Wan22MoeDistillRunner",
+    f"{RUN}.wan_runner:Wan22DenseRunner",
+    f"{RUN}.wan_runner:WanRunner",
+)
 EXPERTS = f"{RUN}.wan_distill_runner:MultiDistillModelStruct"
 TRANSFORMER = f"{WAN}.model:WanModel"
 BLOCKS = f"{WAN}.infer.transformer_infer:WanTransformerInfer"

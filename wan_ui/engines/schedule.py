@@ -17,9 +17,10 @@ that begins at 0.999 before it is bent, and both tell the model whole timesteps,
 from dataclasses import dataclass
 
 from wan_ui.catalog import Model
-from wan_ui.recipes import MOTIONS, SOLVERS
+from wan_ui.recipes import DMD, MOTIONS, TITLES
 from wan_ui.request import Sampling
 
+DMD_SIGMAS = (1.0, 0.757, 0.522)  # `dmd_denoising_steps` of FastVideo, fastvideo/configs/pipelines/wan.py
 UNIPC_START = 0.9990000128746033  # 1 - 1/1000 in float32, as the official code has it
 
 
@@ -45,8 +46,9 @@ class Step:
 def steps_of(made: Sampling, model: Model) -> list[Step]:
     """Every denoise step of a job. Jobs of older versions say nothing but their number."""
     solver, shift = made.solver or "euler", made.shift or model.shift
-    grid = unipc_sigmas(made.steps, shift) if solver == "unipc" else sigmas(made.steps, shift)
-    times = [1000 * sigma if solver == "euler" else float(int(1000 * sigma)) for sigma in grid[:-1]]
+    grids = {"unipc": unipc_sigmas, DMD: dmd_sigmas}
+    grid = grids.get(solver, sigmas)(made.steps, shift)
+    times = [1000 * sigma if solver in ("euler", DMD) else float(int(1000 * sigma)) for sigma in grid[:-1]]
     experts = [expert_index(time, model.boundary) for time in times]
     undistilled = {"full": made.steps, "more": (experts.count(0) + 1) // 2}.get(made.motion, 0)
     steps = []
@@ -80,7 +82,7 @@ def facts(made: Sampling, steps: list[Step], passes: str, cache: str, has_lora: 
         guided = sum(step.guidance > 1 for step in steps)
         words = ", ".join(f"{scale:g}" for scale in scales)
         said["guidance"] = f"{words} in {guided} of {len(steps)} steps; passes of such a step: {passes}"
-    said["solver"] = SOLVERS[made.solver or "euler"]
+    said["solver"] = TITLES[made.solver or "euler"]
     return said | ({"step cache": cache} if cache else {})
 
 
@@ -88,6 +90,11 @@ def unipc_sigmas(steps: int, shift: float) -> list[float]:
     """As `sigmas`, from a little below 1: the logarithm of what is left of the clip is finite there."""
     even = [UNIPC_START * (1 - i / steps) for i in range(steps)]
     return [shift * s / (1 + (shift - 1) * s) for s in even] + [0.0]
+
+
+def dmd_sigmas(steps: int, _shift: float) -> list[float]:
+    """Those that FastWan was distilled at, whatever the shift; the last of them for fewer steps are left out."""
+    return [*DMD_SIGMAS[:steps], 0.0]
 
 
 def sigmas(steps: int, shift: float) -> list[float]:
@@ -103,9 +110,16 @@ def expert_index(timestep: float, boundary: float) -> int:
 
 def noise(seed: int, shape: tuple[int, ...]):
     """Standard normal float32, drawn on the CPU, so that a seed means the same noise on every machine and engine."""
+    return next(noises(seed, shape))
+
+
+def noises(seed: int, shape: tuple[int, ...]):
+    """The same, and what comes after it out of the same generator."""
     import torch
 
-    return torch.randn(shape, generator=torch.Generator("cpu").manual_seed(seed))
+    generator = torch.Generator("cpu").manual_seed(seed)
+    while True:
+        yield torch.randn(shape, generator=generator)
 
 
 def euler_step(latents, velocity, sigma: float, next_sigma: float):

@@ -14,7 +14,8 @@ import math
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from wan_ui.engines.schedule import euler_step
+from wan_ui.engines.schedule import euler_step, noises
+from wan_ui.recipes import DMD
 
 
 class Solver(Protocol):
@@ -22,8 +23,10 @@ class Solver(Protocol):
         """The latents of the next sigma; both are float32, and called once for each sigma in order."""
 
 
-def make_solver(name: str, sigmas: list[float]) -> Solver:
-    """sigmas: of every step and of the end, 0"""
+def make_solver(name: str, sigmas: list[float], seed: int = 0) -> Solver:
+    """sigmas: of every step and of the end, 0; seed: of the clip, for a solver that takes more noise"""
+    if name == DMD:
+        return Dmd(sigmas, seed)
     solvers: dict[str, Callable[[list[float]], Solver]] = {"unipc": UniPC, "dpm++": DpmPlusPlus, "euler": Euler}
     return solvers[name](sigmas)
 
@@ -35,6 +38,26 @@ class Euler:
     def step(self, latents: Any, velocity: Any) -> Any:
         k, self.done = self.done, self.done + 1
         return euler_step(latents, velocity, self.sigmas[k], self.sigmas[k + 1])
+
+
+class Dmd:
+    """To the clean clip at every step, and from there back to the next sigma with fresh noise: what comes next out of
+    the generator that the clip's noise came from."""
+
+    def __init__(self, sigmas: list[float], seed: int):
+        self.sigmas, self.seed, self.done = sigmas, seed, 0
+        self.noises: Any = None
+
+    def step(self, latents: Any, velocity: Any) -> Any:
+        k, self.done = self.done, self.done + 1
+        clean = latents - self.sigmas[k] * velocity.float()
+        then = self.sigmas[k + 1]
+        if then == 0:
+            return clean
+        if self.noises is None:
+            self.noises = noises(self.seed, tuple(latents.shape))
+            next(self.noises)
+        return (1 - then) * clean + then * next(self.noises).to(latents.device)
 
 
 class DpmPlusPlus:

@@ -24,6 +24,7 @@ from wan_ui.files import comfyui, spiece
 from wan_ui.files.convert_folders import spiece_of
 from wan_ui.files.identify import TEXT, TRANSFORMER, VAE, What, identify
 from wan_ui.files.parts import weights_in, weights_size
+from wan_ui.recipes import DMD
 from wan_ui.settings import Settings
 
 FRESH = 3.0  # seconds for which one look at the disk serves
@@ -32,6 +33,7 @@ HERE = "file:"  # before a path that stands for a repository's file in a scheme
 PREFIX = "found-"  # of the names of schemes
 # No number in a file says that it was distilled; those who make them say so in the name.
 DISTILLED = re.compile(r"(?i)lightx2v|lightning|turbo|distill|\d.?steps?|fastwan|dmd|rapid|causvid|self.?forcing")
+FRESH_NOISE = re.compile(r"(?i)fastwan|dmd")
 SIDE = re.compile(r"(?i)[-_ .]*(?<![a-z])(high|low)([-_ ]?noise)?(?![a-z])(_model)?|(high|low)noise")
 BEST = ("bf16", "fp8", "gguf")  # of several text encoders
 
@@ -144,8 +146,11 @@ def _fitting(catalog: dict[str, Model], sides: dict[str, Found], title: str) -> 
             f"{first.path}: a Wan transformer {config['dim']} wide of {config['num_layers']} blocks that takes "
             f"{config['in_dim']} channels, which no model of the catalog has; their widths: {known}"
         )
-    distilled = bool(DISTILLED.search(title))
-    wanted = [model for model in fits if ("fast" if distilled else "full") in model.recipes] or fits
+    motion = "fast" if DISTILLED.search(title) else "full"
+    dmd = bool(FRESH_NOISE.search(title))  # sampled otherwise than the other distilled ones
+    wanted = [
+        model for model in fits if motion in model.recipes and (model.recipes[motion].solver == DMD) == dmd
+    ] or fits[:1]
     usable = [model for model in wanted if set(model.family.sides) <= sides.keys()]
     if not usable:
         sides_wanted = wanted[0].family.sides

@@ -74,6 +74,15 @@ def find_parts(path: Path) -> tuple[list[Path], dict[str, str]]:
     return files, {}
 
 
+def all_parts(ref: str) -> list[str]:
+    """The names of all parts, from that of one of them; of a whole file that one."""
+    match = PART.fullmatch(ref)
+    if not match:
+        return [ref]
+    numbers = range(1, int(match["count"]) + 1)
+    return [f"{match['stem']}-{number:05}-of-{match['count']}.safetensors" for number in numbers]
+
+
 def weights_in(folder: Path) -> list[Path]:
     """What may be weights directly in a folder, one path for each set: a file, an index, or the first of its parts."""
     found, seen = [], set()

@@ -17,7 +17,7 @@ from wan_ui.catalog import Model, Scheme
 from wan_ui.errors import UserError
 from wan_ui.families import Expert
 from wan_ui.files import found
-from wan_ui.files.parts import weights_size
+from wan_ui.files.parts import all_parts, weights_size
 from wan_ui.files.quantise import quantise_file, suffix
 from wan_ui.machine.engine_choice import choose_engine
 from wan_ui.machine.hardware import driver_fault, nvidia_gpu
@@ -98,7 +98,7 @@ def gpu_memory_wanted(model: Model, scheme: Scheme, engine: str, size: tuple[int
     def bytes_of(ref: str) -> int:
         if ref.startswith(found.HERE):
             return weights_size(Path(ref.removeprefix(found.HERE)))
-        return model.known(*split(ref)).shown if ref else 0
+        return sum(model.known(*split(part)).shown for part in all_parts(ref)) if ref else 0
 
     experts = [bytes_of(ref) // (2 if scheme.float32 else 1) for ref in scheme.experts]
     refs = [ref for ref in needed_files(model, scheme, engine) if not ref.endswith(".json")]
@@ -177,7 +177,7 @@ def needed_files(model: Model, scheme: Scheme, engine: str) -> list[str]:
         refs.append(_ref(model, model.family.vae.file))
     if model.embedded:
         refs += [_ref(model, expert.shipped) for expert in model.family.experts]
-    return [*refs, *scheme.experts, *scheme.distill_loras]
+    return [*refs, *(part for ref in scheme.experts for part in all_parts(ref)), *scheme.distill_loras]
 
 
 def _find(model: Model, ref: str, settings: Settings) -> Path | None:

@@ -33,9 +33,9 @@ def replace_reader(patch_name: str, target: str, key: str, read: Callable[..., d
     upstream = getattr(place, name)
 
     def load(self, unified_dtype, sensitive_layer) -> dict:
-        named = self.config.get(key)
-        path = Path(named or self.model_path)
-        if not (named and path.is_dir()) and (not path.is_file() or path.suffix not in (".safetensors", ".json")):
+        path = Path(self.config.get(key) or self.model_path)
+        parts = path.is_dir() and any(path.glob("*.safetensors"))
+        if not parts and (not path.is_file() or path.suffix not in (".safetensors", ".json")):
             return upstream(self, unified_dtype, sensitive_layer)
         return read(path, self.device, sensitive_layer)
 

@@ -24,7 +24,7 @@ from wan_ui.queue import words
 from wan_ui.queue.jobs import Job
 from wan_ui.queue.segments_intake import look_before, read_prompts
 from wan_ui.queue.speech_intake import look_at_clip, take_audio, take_clip
-from wan_ui.recipes import MOTIONS, NEGATIVE, SOLVERS, read_guidance, read_shift
+from wan_ui.recipes import MOTIONS, NEGATIVE, SOLVERS, TITLES, read_guidance, read_shift
 from wan_ui.request import LoraSpec, Request, Sampling, Segment
 from wan_ui.settings import ENGINES, Settings
 from wan_ui.tasks import BEFORE, FILES, FORM, PICTURE, PROMPT, SEGMENTS, TASKS, Task, find_task, fitting
@@ -193,10 +193,10 @@ def _how(draft: Draft, model: Model, scheme: Scheme, longest: int) -> dict[str, 
         said = f"{with_these} was distilled for a shift of {recipe.shift:g}, not {shift:g}{other}"
         raise UserError(f"shift: {said}", field="shift")
     solver = draft.solver or recipe.solver
-    if solver not in SOLVERS:
+    if solver not in SOLVERS and solver != recipe.solver:
         raise UserError(f"solver: {solver!r} is not known; choose one of {', '.join(SOLVERS)}", field="solver")
     if recipe.fixed and solver != recipe.solver:
-        raise UserError(f"solver: distilled steps are taken by {SOLVERS[recipe.solver]} alone{other}", field="solver")
+        raise UserError(f"solver: distilled steps are taken by {TITLES[recipe.solver]} alone{other}", field="solver")
     guided = any(scale > 1 for scale in guidance)
     negative = ""
     if guided:  # the official text is taken however short prompts must be

@@ -122,7 +122,7 @@ def defaults(motion: str, recipe: Recipe) -> dict[str, Any]:
         "guidance": recipe.guidance[0],
         "guidance_low": recipe.guidance[-1],
         "shift": recipe.shift,
-        "solver": recipe.solver,
+        "solver": recipe.solver if recipe.solver in SOLVERS else "euler",  # the others are no choice, and not sent
         "cache": "off",
     }
 
