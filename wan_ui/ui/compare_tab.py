@@ -132,15 +132,17 @@ def run_grid(browser: dict, state: dict, event: gr.EventData) -> Answer:
 
 def _again(job: Job, scheme: str) -> Draft:
     request, made = job.request, job.request.sampling
-    pictures = {name: str(path) for name, path in PIPELINE.input_files(job, "picture").items()}
+    files = {name: str(path) for name, path in PIPELINE.input_files(job, "picture", "video").items()}
+    segments = "\n".join(segment.prompt for segment in made.segments)
     return Draft(
-        {**pictures, "prompt": made.prompt},
+        {**files, "prompt": made.prompt, "segments": segments},
         model=made.model,
         scheme=scheme,
         engine=made.engine,
         size=f"{request.width}x{request.height}",
         frames=request.frames,
         steps=made.steps,
+        fps=made.fps or None,
         seed=made.seed,
         loras=made.loras,
     )
