@@ -24,6 +24,8 @@ ENGINES = ("auto", "diffusers", "lightx2v")
 # that were dequantised once or (ahead) one block before their use, short steps as CUDA graphs. Of both engines: frames
 # that go into the MP4 while later ones are decoded.
 LEVERS = ("vae", "decoder", "blocks", "products", "ahead", "stream", "graphs")
+# Of the diffusers engine on a CPU in float32: what wan_ui/engines/cpu_kernels.py and cpu_blocks.py do in fewer passes.
+CPU_LEVERS = ("convolutions", "norms", "upsampling", "prompt", "products", "rotation")
 # A patch is called as its file; wan_ui/patches itself is above this.
 PATCHES = tuple(sorted(file.stem for file in (ROOT / "wan_ui" / "patches").glob("[!_]*.py") if file.stem != "record"))
 # Gradio's and the hub's own variables are honoured because Spaces and Docker images set them.
@@ -94,6 +96,8 @@ class Settings:
     lightx2v_patches_off: str = setting("", rules.names("names of patches", PATCHES))
     # what is left as LightX2V does it, to compare
     lightx2v_plain: str = setting("", rules.names("names of optimisations", LEVERS))
+    # what is left as diffusers does it on a CPU, to compare
+    cpu_plain: str = setting("", rules.names("names of optimisations", CPU_LEVERS))
     # half a minute at load for steps that take a third less time
     lightx2v_compile: str = setting("auto", rules.one_of("auto", "on", "off"))
     # both halves of guidance in one pass of the transformer (diffusers engine), or one after the other

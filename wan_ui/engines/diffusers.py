@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from wan_ui.catalog import Model, Scheme
-from wan_ui.engines import dit, lora_modules, preview, schedule, text, vae
+from wan_ui.engines import cpu_blocks, cpu_kernels, dit, lora_modules, preview, schedule, text, vae
 from wan_ui.engines.base import (
     CACHED_IMAGES,
     CACHED_PROMPTS,
@@ -104,6 +104,10 @@ class DiffusersEngine:
                 )
             )
         self.offloaded = residence.experts != self.device
+        in_float32 = self.device.type == "cpu" and self.dtype == torch.float32
+        if in_float32:
+            for expert in self.experts:
+                cpu_blocks.prepare(expert)
         shapes = [read_parameters(path) for path in paths.configs]
         self.loras = LoraSet(
             [lora_modules.expert(*parts) for parts in zip(self.experts, sides, shapes, strict=True)],
@@ -119,6 +123,7 @@ class DiffusersEngine:
             "attention": "torch SDPA (always there)",
             "offload": residence.offload,
             "threads": str(torch.get_num_threads()),
+            **({"cpu": cpu_kernels.words()} if in_float32 else {}),
         }
         self.model = model
 
@@ -227,12 +232,13 @@ class DiffusersEngine:
             inputs = torch.cat([latents, condition])
             times = torch.tensor([timestep], device=self.device)
         count = len(prompts)
-        return model(
-            hidden_states=inputs[None].to(self.dtype).expand(count, *inputs.shape),
-            timestep=times.expand(count, *times.shape[1:]),
-            encoder_hidden_states=prompts.to(self.device, self.dtype),
-            return_dict=False,
-        )[0]
+        with cpu_blocks.shortened(model, prompts.to(self.device, self.dtype)) as rows:
+            return model(
+                hidden_states=inputs[None].to(self.dtype).expand(count, *inputs.shape),
+                timestep=times.expand(count, *times.shape[1:]),
+                encoder_hidden_states=rows,
+                return_dict=False,
+            )[0]
 
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
         pixels = [chunk.float().cpu() for chunk in vae.decode_pixels(self.vae, latents[None], ignore)]

@@ -14,6 +14,10 @@ through all the zero frames that follow the picture. Here
 Seconds on 2 cores of an AMD EPYC with avx512_bf16, 256x256x25, VAE of wan-tiny, diffusers' forward -> this:
 encode 1.0 -> 0.25 and decode 2.4 -> 1.2 in bf16, encode 2.5 -> 0.55 and decode 5.7 -> 2.3 in float32.
 
+In float32 on a CPU the passes between the convolutions are spared too (cpu_kernels.py): a causal convolution adds up
+its taps and the shortcut itself and reads its context where it lies, norm and SiLU go over strips that stay in the
+cache, and the convolution after an upsampling reads the small frames.
+
 Not for the residual VAE of the 5B model, which keeps diffusers' own forward (wan_ui/engines/vae.py).
 tests/engines/test_vae.py holds both walks together.
 """
@@ -29,11 +33,15 @@ from diffusers.models.autoencoders.autoencoder_kl_wan import (
     WanResidualBlock,
 )
 
+from wan_ui.engines import cpu_kernels
+
 
 def prepare(vae: AutoencoderKLWan) -> None:
     """Lay the weights out for channels-last convolutions, in place. Values do not change."""
     for parameter in vae.parameters():
-        if parameter.dim() == 5:
+        if parameter.dim() == 5 and cpu_kernels.on_cpu(parameter, "convolutions"):
+            parameter.data = cpu_kernels.lay_out(parameter.data)
+        elif parameter.dim() == 5:
             parameter.data = parameter.data.contiguous(memory_format=torch.channels_last_3d)
         elif parameter.dim() == 4 and parameter.shape[1] > 1:  # a convolution, not a norm's gamma
             parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
@@ -61,15 +69,18 @@ def valid_conv3d(module, x: torch.Tensor) -> torch.Tensor:
     return out[0].permute(1, 2, 3, 0)
 
 
-def norm_silu(norm, x: torch.Tensor) -> torch.Tensor:
-    """SiLU(RMS norm). The eps stands in for F.normalize's clamp: only exact zeros feel either."""
-    return F.silu(F.rms_norm(x, (x.shape[-1],), norm.gamma.view(-1), eps=1e-24))
+def norm_silu(norm, x: torch.Tensor, *, in_place: bool = False) -> torch.Tensor:
+    """SiLU(RMS norm). in_place: x may be overwritten."""
+    gamma = norm.gamma.view(-1)
+    if cpu_kernels.on_cpu(x, "norms"):
+        return cpu_kernels.norm_silu(x.contiguous(), gamma, in_place=in_place)
+    return F.silu(F.rms_norm(x, (x.shape[-1],), gamma, eps=cpu_kernels.EPS))
 
 
 def attention(block: WanAttentionBlock, x: torch.Tensor) -> torch.Tensor:
     """Single-head self-attention within each frame."""
     frames, height, width, channels = x.shape
-    y = F.rms_norm(x, (channels,), block.norm.gamma.view(-1), eps=1e-24)
+    y = F.rms_norm(x, (channels,), block.norm.gamma.view(-1), eps=cpu_kernels.EPS)
     qkv = F.linear(y.reshape(frames, 1, -1, channels), block.to_qkv.weight[:, :, 0, 0], block.to_qkv.bias)
     q, k, v = qkv.chunk(3, dim=-1)
     y = F.scaled_dot_product_attention(q, k, v)
@@ -77,14 +88,15 @@ def attention(block: WanAttentionBlock, x: torch.Tensor) -> torch.Tensor:
 
 
 def residual(block: WanResidualBlock, x: torch.Tensor, conv) -> tuple[torch.Tensor, torch.Tensor]:
-    """The two summands. `conv(module, x)` is the causal convolution: streaming, or over a tail."""
-    shortcut = x
+    """The shortcut, and what block.conv2 is to be applied to before both are added.
+
+    conv(module, x)  the causal convolution: streaming, or over a tail
+    """
+    shortcut, y = x, conv(block.conv1, norm_silu(block.norm1, x))
     if block.in_dim != block.out_dim:
         narrow: Any = block.conv_shortcut
         shortcut = conv2d(x, narrow.weight[:, :, 0], narrow.bias)
-    y = conv(block.conv1, norm_silu(block.norm1, x))
-    y = conv(block.conv2, norm_silu(block.norm2, y))
-    return shortcut, y
+    return shortcut, norm_silu(block.norm2, y, in_place=True)
 
 
 class Decoder:
@@ -94,8 +106,15 @@ class Decoder:
         self.decoder: Any = vae.decoder
         self.context: dict = {}  # module -> its last two input frames
 
-    def conv(self, module, x: torch.Tensor) -> torch.Tensor:
+    def conv(self, module, x: torch.Tensor, onto: torch.Tensor | None = None) -> torch.Tensor:
+        """The causal convolution; added to `onto`, which may be overwritten."""
         taps = module.weight.shape[2]
+        if taps > 1 and cpu_kernels.on_cpu(x, "convolutions"):
+            context = self.context.get(module, x[:0])
+            self.context[module] = (x if len(x) >= taps - 1 else torch.cat([context, x]))[1 - taps :]
+            return cpu_kernels.causal(module, x, context, onto)
+        if onto is not None:
+            return self.conv(module, x).add_(onto)
         if taps == 1:
             return valid_conv3d(module, x)
         if module not in self.context:
@@ -106,7 +125,7 @@ class Decoder:
 
     def residual(self, block: WanResidualBlock, x: torch.Tensor) -> torch.Tensor:
         shortcut, y = residual(block, x, self.conv)
-        return y.add_(shortcut)
+        return self.conv(block.conv2, y, onto=shortcut)
 
     def upsample(self, block: WanResample, x: torch.Tensor) -> torch.Tensor:
         if block.mode == "upsample3d":
@@ -116,8 +135,12 @@ class Decoder:
                 x = x.permute(0, 3, 1, 2, 4).reshape(2 * frames, height, width, channels)
             self.context[block] = True  # the first latent frame is one frame, every later one becomes four
         frames, height, width, channels = x.shape
-        x = x[:, :, None, :, None].expand(-1, -1, 2, -1, 2, -1).reshape(frames, 2 * height, 2 * width, channels)
         conv: Any = block.resample[1]
+        if cpu_kernels.on_cpu(x, "upsampling"):
+            if conv not in self.context:
+                self.context[conv] = cpu_kernels.upsampled_weight(conv.weight)
+            return cpu_kernels.upsample(x, self.context[conv], conv.bias)
+        x = x[:, :, None, :, None].expand(-1, -1, 2, -1, 2, -1).reshape(frames, 2 * height, 2 * width, channels)
         return conv2d(x, conv.weight, conv.bias, padding=1)
 
     def decode_next(self, frame: torch.Tensor) -> torch.Tensor:
@@ -131,7 +154,7 @@ class Decoder:
                 x = self.residual(resnet, x)
             if block.upsamplers is not None:
                 x = self.upsample(block.upsamplers[0], x)
-        return self.conv(d.conv_out, norm_silu(d.norm_out, x)).permute(3, 0, 1, 2)[None]
+        return self.conv(d.conv_out, norm_silu(d.norm_out, x, in_place=True)).permute(3, 0, 1, 2)[None]
 
 
 class Tail:
@@ -148,6 +171,8 @@ class Tail:
         """Causal convolution: the tail settles taps - 1 frames later."""
         taps = module.weight.shape[2]
         x = self.extended(min(len(self.x) + taps - 1, self.total))
+        if taps > 1 and cpu_kernels.on_cpu(x, "convolutions"):
+            return Tail(cpu_kernels.causal(module, x, x[:0]), self.total)
         return Tail(valid_conv3d(module, F.pad(x, (0, 0, 0, 0, 0, 0, taps - 1, 0))), self.total)
 
     def map(self, function) -> "Tail":
@@ -156,6 +181,7 @@ class Tail:
 
     def residual(self, block: WanResidualBlock) -> "Tail":
         shortcut, y = residual(block, self.x, lambda module, x: Tail(x, self.total).conv(module).x)
+        y = Tail(y, self.total).conv(block.conv2).x
         return Tail(y.add_(Tail(shortcut, self.total).extended(len(y))), self.total)
 
     def downsample(self, block: WanResample) -> "Tail":
