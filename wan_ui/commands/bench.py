@@ -3,11 +3,12 @@
 import argparse
 import json
 from dataclasses import replace
+from pathlib import Path
 
 from wan_ui import rules
 from wan_ui.commands import options
 from wan_ui.commands.options import add_lora_option, add_model_options, draft
-from wan_ui.reports import bench
+from wan_ui.reports import bench, stage_bars
 from wan_ui.settings import ROOT, settings
 
 limit = options.by(rules.number(0, 1_000_000))
@@ -28,6 +29,9 @@ def add(commands) -> None:
     parser.add_argument(
         "--max-gib", type=limit, default=0, metavar="GIB", help="the GPU memory there is; exit with 1 if more is used"
     )
+    parser.add_argument(
+        "--png", default="", metavar="FILE", help="draw the stages against their floors; with --synthetic always"
+    )
     parser.add_argument("--json", action="store_true", help="print the figures as JSON, the last line of output")
     add_model_options(parser)
     add_lora_option(parser)
@@ -43,6 +47,12 @@ def run(args: argparse.Namespace) -> int:
     figures = bench.bench(config, draft(args), args.clips, random_weights=args.synthetic)
     missed = bench.failures(figures, args.max_seconds, args.max_gib)
     bench.print_table(figures)
+    print("", *stage_bars.table(figures), sep="\n")
+    if args.png or args.synthetic:
+        name = f"{figures['model']}-{figures['scheme']}-{figures['size']}.png"
+        png = Path(args.png) if args.png else config.outputs / "bench" / name
+        stage_bars.draw(figures, png)
+        print(f"drawn: {png}")
     limited = args.max_seconds or args.max_gib
     if limited:
         print(f"no go: {'; '.join(missed)}" if missed else "go: within the limits")

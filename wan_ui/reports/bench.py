@@ -15,17 +15,18 @@ from pathlib import Path
 
 from PIL import Image
 
-from wan_ui.catalog import find_model
+from wan_ui.catalog import Model, find_model
+from wan_ui.engines import schedule
 from wan_ui.errors import UserError
 from wan_ui.files import found
 from wan_ui.machine.cpus import allowed_cpus
 from wan_ui.machine.engine_choice import choose_engine
 from wan_ui.media.muxer import read_frames
-from wan_ui.qa import synthetic
+from wan_ui.qa import floors, synthetic
 from wan_ui.queue.intake import Draft
 from wan_ui.queue.pipeline import Pipeline
 from wan_ui.queue.worker import ENGINE_FACTORY
-from wan_ui.request import STAGES
+from wan_ui.request import STAGES, Sampling
 from wan_ui.settings import ROOT, Settings
 from wan_ui.tasks import TASKS
 
@@ -91,30 +92,44 @@ def bench(settings: Settings, draft: Draft, clips: int, *, random_weights: bool 
                 started = time.monotonic()
         finally:
             pipeline.close()
+    request, made, facts = jobs[0].request, jobs[0].request.sampling, jobs[0].result.facts
+    size = (request.width, request.height, request.frames)
+    least, least_of = floors.of_run(model, model.scheme(made.scheme), facts, size)
     imported, torch_loaded = import_seconds()
     warm = jobs[1:]
     stages = {s: statistics.median(job.result.seconds.get(s, 0.0) for job in warm) for s in STAGES if s != "load"}
     steps = [statistics.median(times) for times in zip(*(job.result.step_seconds for job in warm), strict=True)]
     memory = {name: max(job.result.memory[name] for job in jobs) for name in jobs[0].result.memory}
-    request, made = jobs[0].request, jobs[0].request.sampling
     return {
         "machine": machine(),
         "model": made.model,
         "scheme": made.scheme,
         "engine": jobs[0].result.facts["engine"],
-        "facts": jobs[0].result.facts,
+        "facts": facts,
+        "card": machine() if facts.get("device", "").startswith("cpu") else facts.get("device", ""),
         "size": f"{request.width}x{request.height}",
         "frames": request.frames,
         "steps": made.steps,
         "first_clip_s": round(seconds[0], 2),
         "load_s": round(jobs[0].result.load_seconds or 0.0, 2),
         "warm_clip_s": round(statistics.median(seconds[1:]), 2),
-        "stages_s": {stage: round(spent, 2) for stage, spent in stages.items() if spent},
+        "stages_s": {stage: round(spent, 3) for stage, spent in stages.items() if spent},
         "steps_s": [round(spent, 3) for spent in steps],
+        "expert_step_s": _of_experts(model, made, steps),
+        "floors_s": {stage: round(seconds, 4) for stage, seconds in least.items()},
+        "floors_of": least_of,
         "memory_gib": memory,
         "import_ui_s": round(imported, 2),
         "import_ui_loads_torch": torch_loaded,
     }
+
+
+def _of_experts(model: Model, made: Sampling, steps: list[float]) -> dict[str, float]:
+    """Seconds of one step of each expert that took one: the median."""
+    taken: dict[str, list[float]] = {}
+    for step, seconds in zip(schedule.steps_of(made, model), steps, strict=False):
+        taken.setdefault(model.family.experts[step.expert].title, []).append(seconds)
+    return {title: round(statistics.median(spent), 3) for title, spent in taken.items()}
 
 
 def _picture(path: str, number: int, folder: str) -> str:
