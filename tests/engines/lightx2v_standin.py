@@ -76,8 +76,6 @@ def modules(calls: list) -> dict[str, types.ModuleType]:
             self._modules, self._parameters = leaves, {}
 
     class WanTransformerInfer:
-        infer_func = None
-
         def prepare(self):
             self.infer_func = None
             self.num_heads = self.head_dim = self.cos_sin = None
