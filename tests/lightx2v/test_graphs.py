@@ -3,10 +3,13 @@
 import pytest
 import torch
 
+from tests import lora_files
 from tests.engines import interpreter  # noqa: F401 - skips without triton
+from tests.lightx2v.test_loras import shapes  # noqa: F401
 from wan_ui.engines import lightx2v_graphs
 from wan_ui.engines.lightx2v_blocks import FusedBlocks
 from wan_ui.engines.lightx2v_graphs import GraphedBlocks
+from wan_ui.request import LoraSpec
 
 
 @pytest.fixture
@@ -77,14 +80,19 @@ def test_other_clips_of_the_same_number_of_tokens_are_played(graphed):
     assert len(graphed.captures) == 2
 
 
-def test_another_size_and_changed_loras_are_captured_anew(graphed):
+def test_another_size_and_changed_loras_are_captured_anew(graphed, shapes, tmp_path):  # noqa: F811
     step(graphed, 1)
     assert same(step(graphed, 2, frames=9), without(graphed, 2, frames=9))
     assert len(graphed.captures) == 2
-    graphed.set_loras([])
-    assert all(graph.captured is None for graph in graphed.graphs)
-    step(graphed, 2, frames=9)
-    assert len(graphed.captures) == 3
+    graphed.set_loras([])  # as before each job
+    step(graphed, 1, frames=9)
+    assert len(graphed.captures) == 2, "nothing has changed"
+    lora_files.write(tmp_path / "x.safetensors", shapes)
+    for loras in ([LoraSpec(str(tmp_path / "x.safetensors"), 1.0)], []):
+        graphed.set_loras(loras)
+        assert all(graph.captured is None for graph in graphed.graphs)
+        assert same(step(graphed, 2, frames=9), without(graphed, 2, frames=9))
+    assert len(graphed.captures) == 4
 
 
 def test_what_is_shown_block_by_block_and_long_steps_are_not_played(graphed, monkeypatch):

@@ -121,14 +121,12 @@ class LightX2VEngine:
         release()  # what reading needed beside the weights; on the GPU torch would keep up to a third more
         self.patches = outcomes
         applied = [outcome.name for outcome in outcomes if outcome.state == "applied"]
-        graphs = {"graphs": f"off ({self.graphs[0].reason})"} if self.graphs and self.graphs[0].reason else {}
         left_out = [outcome.name for outcome in outcomes if outcome.state == "off"]
         self.facts = {
             "engine": "lightx2v",
             "device": hardware.name or hardware.device,
             "scheme": scheme.name,
             **choices.reasons,
-            **graphs,
             **own_loras,
             "patches": ", ".join(applied) or "none",
             **({"patches switched off": ", ".join(left_out)} if left_out else {}),
@@ -300,6 +298,8 @@ class LightX2VEngine:
             facts |= self.draft.facts()
         if self.compiled is not None and self.compiled.reason:
             facts["compile"] = f"off (failed: {self.compiled.reason})"
+        if reason := next((graph.reason for graph in self.graphs if graph.reason), ""):
+            facts["graphs"] = f"off ({reason})"
         fps = float(made.fps or self.loaded.fps)
         return Clip(frames=frames.numpy(), fps=fps, latents=self.latents.numpy(), facts=facts)
 
@@ -316,10 +316,12 @@ class LightX2VEngine:
     def set_loras(self, loras: Sequence[LoraSpec]) -> tuple[LoraMatch, ...]:
         if self.loras is None:
             raise RuntimeError("set_loras() before load()")
+        before = self.loras.current
         try:
             return self.loras.set(loras, settings())
         finally:
-            self._changed_loras()
+            if self.loras.current is None or self.loras.current != before:
+                self._changed_loras()
 
     def _changed_loras(self) -> None:
         assert self.loras is not None
