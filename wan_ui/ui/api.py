@@ -18,8 +18,9 @@ from wan_ui.loras.choice import read_spec
 from wan_ui.queue.intake import Draft
 from wan_ui.queue.pipeline import PIPELINE
 from wan_ui.request import LoraSpec
-from wan_ui.tasks import DEFAULT, FORM
+from wan_ui.tasks import FORM
 from wan_ui.ui import seams
+from wan_ui.ui.api_values import PARAMETERS, SAMPLING, SIGNATURE
 from wan_ui.ui.examples import load_examples
 from wan_ui.ui.refusals import failed
 from wan_ui.ui.security import EXAMPLES, uploaded
@@ -35,31 +36,6 @@ DESCRIPTION = (
     "exact, where the GPU has the means; segments: what happens next, one prompt a line; clip, or the id of its "
     "job: goes on instead of a picture. Answers with the video and its settings: job, seed, model, seconds per stage "
     "and more."
-)
-
-
-# What a call takes and what it means where it is left out, in the order of callers who send no names: the inputs of the
-# usual task, with the settings between those that it requires and the others, and what came later.
-REQUIRED = {entry.name: "" if entry.kind == "text" else None for entry in DEFAULT.inputs if entry.required}
-SETTINGS = {"model": "", "scheme": "", "size": "auto", "frames": None, "steps": None, "seed": -1, "loras": ""}
-OPTIONAL = {"audio": None}
-SAMPLING = {"motion": "", "negative": None, "guidance": "", "shift": None, "solver": "", "cache": ""}
-LATER = {
-    "fps": None,
-    "draft": False,
-    **SAMPLING,
-    "end_image": None,
-    "task": "",
-    "segments": "",
-    "clip": None,
-    "job": "",
-}
-PARAMETERS: dict[str, Any] = {**REQUIRED, **SETTINGS, **OPTIONAL, **LATER}
-SIGNATURE = inspect.Signature(
-    [
-        inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=value)
-        for name, value in PARAMETERS.items()
-    ]
 )
 
 

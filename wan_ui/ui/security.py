@@ -39,9 +39,9 @@ from starlette.responses import PlainTextResponse
 
 from wan_ui.errors import UserError
 from wan_ui.settings import Settings
-from wan_ui.tasks import FORM
 from wan_ui.ui import body, examples, seams
 from wan_ui.ui.aliases import path_to_real, to_real
+from wan_ui.ui.api_values import PARAMETERS
 from wan_ui.ui.examples import load_examples
 from wan_ui.ui.markup import CLIPS
 from wan_ui.ui.visitor import is_cross_site, is_known_host, origin_host, split_host, visitor
@@ -49,13 +49,6 @@ from wan_ui.ui.visitor import is_cross_site, is_known_host, origin_host, split_h
 log = logging.getLogger(__name__)
 
 EXAMPLES = "examples/"  # stands for the folder of the examples in addresses
-# Values of the endpoint `generate`, see api.py.
-NEEDED = tuple(entry.name for entry in FORM if entry.required)
-SETTINGS = (
-    "model", "scheme", "size", "frames", "steps", "seed", "loras", "fps", "draft", "task", "motion", "negative",
-    "guidance", "shift", "solver", "cache",
-)  # fmt: skip
-OPTIONAL = (*SETTINGS, *(entry.name for entry in FORM if not entry.required))
 VISITOR = b"wan-ui-visitor"  # the header by which `Guard` tells handlers who asks: "local" or "shared"
 # All that the page and programs need; the rest of Gradio (screen recordings, component functions, streams, proxying,
 # monitoring, run history ...) is not there. After API_PREFIX or at the root.
@@ -181,15 +174,10 @@ class Refused(Exception):
 def _check_names(values) -> None:
     """Of a call that names its values; Gradio itself breaks on a wrong one. Raises Refused."""
     if not isinstance(values, dict):
-        raise Refused(400, f"json: expected an object with {', '.join(NEEDED)} and what else is wanted.")
-    for name in NEEDED:
-        if name not in values:
-            raise Refused(400, f"{name}: it is missing.")
+        raise Refused(400, f"json: expected an object; its values are any of {', '.join(PARAMETERS)}.")
     for name in values:
-        if name not in (*NEEDED, *OPTIONAL):
-            raise Refused(
-                400, f"{name[:80]!r} is not a value of generate; known are {', '.join((*NEEDED, *OPTIONAL))}."
-            )
+        if name not in PARAMETERS:
+            raise Refused(400, f"{name[:80]!r} is not a value of generate; known are {', '.join(PARAMETERS)}.")
 
 
 class Guard:
