@@ -23,7 +23,7 @@ from wan_ui.engines import cpu_kernels
 
 def prepare(model: Any) -> None:
     """Let the blocks of a WanTransformer3DModel go this way. LoRAs and hooks are put on the same modules as before."""
-    attention = CpuAttention()
+    model.cpu_attention = attention = CpuAttention()
     for block in model.blocks:
         block.attn1.set_processor(attention)
         block.attn2.set_processor(attention)
@@ -36,8 +36,8 @@ def prepare(model: Any) -> None:
 def shortened(model: Any, prompts: torch.Tensor) -> Iterator[torch.Tensor]:
     """(n, rows, width), each zero beyond its words -> as many rows as the longest has words, and one row of padding;
     meanwhile attention weighs that for all that were left out."""
-    attention = model.blocks[0].attn2.processor
-    if not isinstance(attention, CpuAttention) or not cpu_kernels.on_cpu(prompts, "prompt"):
+    attention = getattr(model, "cpu_attention", None)
+    if attention is None or not cpu_kernels.on_cpu(prompts, "prompt"):
         yield prompts
         return
     used = prompts.any(dim=-1).any(dim=0).nonzero()
