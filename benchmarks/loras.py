@@ -59,8 +59,8 @@ def measure(model, scheme, arguments, folder: Path) -> list[dict]:
     condition = torch.randn(model.family.condition_shape(width, height, frames), generator=generator)
     prompt = torch.zeros(512, {"wan-tiny": 128}.get(model.name, 4096))
     prompt[:40] = torch.randn(40, prompt.shape[1], generator=generator)
-    if hasattr(engine, "_set_size"):
-        engine._set_size(width, height, frames)
+    if hasattr(engine, "set_size"):
+        engine.set_size(width, height, frames)
     engine.plan(model.default_steps)
 
     def step() -> tuple[float, list]:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tests.lightx2v.jobs import make_request, quiet
-from wan_ui.engines import lightx2v, lightx2v_config
+from wan_ui.engines import lightx2v_build, lightx2v_config
 from wan_ui.engines.lightx2v_compile import CompiledBlocks
 
 
@@ -23,7 +23,7 @@ def compiled(load, model, monkeypatch):
 
     def make(scheme, backend):
         monkeypatch.setattr(lightx2v_config, "choose", lambda *args: replace(choose(*args), compile=True))
-        monkeypatch.setattr(lightx2v, "CompiledBlocks", partial(CompiledBlocks, backend=backend))
+        monkeypatch.setattr(lightx2v_build, "CompiledBlocks", partial(CompiledBlocks, backend=backend))
         return load(scheme, torch.bfloat16)
 
     return make

@@ -107,10 +107,10 @@ def test_steps_and_sizes_change_between_jobs(load, model, tmp_path):
 
 def test_text_encoder_in_fp8(load, model, tmp_path, monkeypatch):
     """What TI2V-5B uses: linear layers as e4m3 with a scale per output channel, in upstream's own layer."""
-    from wan_ui.engines import lightx2v
+    from wan_ui.engines import lightx2v_decide
     from wan_ui.files.tensors import quantise_fp8, read_pth
 
-    locate, tensors = lightx2v.locate, {}
+    locate, tensors = lightx2v_decide.locate, {}
     for name, tensor in read_pth(locate(model, model.scheme("bf16"), settings()).t5).items():
         if re.search(r"\.(attn\.[qkvo]|ffn\.(gate\.0|fc1|fc2))\.weight$", name):
             tensors[name], tensors[f"{name}_scale"] = quantise_fp8(tensor)
@@ -123,7 +123,7 @@ def test_text_encoder_in_fp8(load, model, tmp_path, monkeypatch):
         return engine.encode_text("zoom in, sunset light").float()
 
     expected = context(load("bf16", torch.bfloat16))
-    monkeypatch.setattr(lightx2v, "locate", lambda *args, **kwargs: replace(locate(*args, **kwargs), t5=file))
+    monkeypatch.setattr(lightx2v_decide, "locate", lambda *args, **kwargs: replace(locate(*args, **kwargs), t5=file))
     engine = load("bf16", torch.bfloat16)
     assert engine.runner.config["t5_quant_scheme"] == "fp8-torchao"
     assert ((context(engine) - expected).norm() / expected.norm()).item() < 0.1
@@ -177,9 +177,9 @@ def test_a_lora_that_fits_nothing_is_an_error(load, model, tmp_path):
 
 
 def test_bad_files_are_named_before_weights_are_read(load, model, tmp_path, monkeypatch):
-    from wan_ui.engines import lightx2v
+    from wan_ui.engines import lightx2v, lightx2v_decide
 
-    paths = lightx2v.locate(model, model.scheme("fp8"), settings())
+    paths = lightx2v_decide.locate(model, model.scheme("fp8"), settings())
     truncated = tmp_path / "truncated.safetensors"
     truncated.write_bytes(paths.experts[0].read_bytes()[:-100])
     wide = tmp_path / "config.json"
@@ -191,6 +191,6 @@ def test_bad_files_are_named_before_weights_are_read(load, model, tmp_path, monk
     )
     monkeypatch.setattr(lightx2v, "start_runner", lambda *args: pytest.fail("weights were read"))
     for bad, words in cases:
-        monkeypatch.setattr(lightx2v, "locate", lambda *args, bad=bad, **kwargs: bad)
+        monkeypatch.setattr(lightx2v_decide, "locate", lambda *args, bad=bad, **kwargs: bad)
         with pytest.raises(UserError, match=words):
             load("fp8")

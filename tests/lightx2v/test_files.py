@@ -8,7 +8,7 @@ import torch
 from tests import dit_files
 from tests.lightx2v.test_loras import predict, shapes  # noqa: F401 - fixtures
 from wan_ui.catalog import Scheme
-from wan_ui.engines import diffusers, lightx2v
+from wan_ui.engines import diffusers, lightx2v_decide
 from wan_ui.errors import UserError
 from wan_ui.files import convert, places
 from wan_ui.files.dit_file import read_dit
@@ -49,7 +49,7 @@ def test_layouts(name, load, reference, model, predict, tmp_path, monkeypatch): 
     for side, path in zip(("high", "low"), own.experts, strict=True):
         target = tmp_path / f"own_{side}_noise.{'gguf' if kind == 'gguf' else 'safetensors'}"
         files.append(write(target, float_tensors(path, read_dit(path))))
-    for engine in (lightx2v, diffusers):
+    for engine in (lightx2v_decide, diffusers):
         monkeypatch.setattr(engine, "locate", lambda *args, **options: replace(own, experts=tuple(files)))
     scheme = Scheme("mine", "mine", kind)
     ours, theirs = predict(load(scheme)), predict(reference(model, scheme))
@@ -63,7 +63,9 @@ def test_what_is_refused_leaves_the_loaded_model(load, model, predict, tmp_path,
     own = places.locate(model, model.scheme("gguf-Q8_0"), settings(), "lightx2v")
     target = tmp_path / "own_high_noise.gguf"
     dit_files.save_gguf(target, float_tensors(own.experts[0], read_dit(own.experts[0])), "IQ4_NL")
-    monkeypatch.setattr(lightx2v, "locate", lambda *args, **options: replace(own, experts=(target, own.experts[1])))
+    monkeypatch.setattr(
+        lightx2v_decide, "locate", lambda *args, **options: replace(own, experts=(target, own.experts[1]))
+    )
     with pytest.raises(UserError, match=r"IQ4_NL, which LightX2V cannot dequantise.*--engine diffusers"):
         engine.check(model, Scheme("gguf-IQ4_NL", "x", "gguf", "IQ4_NL"))
     assert all(map(torch.equal, predict(engine), base))
@@ -79,7 +81,7 @@ def test_text_encoder_vae_and_experts_of_diffusers_folders(load, model, tmp_path
     latents = torch.randn(16, 3, 8, 8, generator=torch.Generator().manual_seed(1))
     results = []
     for found in (own, other):
-        monkeypatch.setattr(lightx2v, "locate", lambda *args, found=found, **options: found)
+        monkeypatch.setattr(lightx2v_decide, "locate", lambda *args, found=found, **options: found)
         engine = load("bf16")
         prompt = engine.encode_text("zoom in, sunset light")
         condition = torch.zeros(20, 3, 8, 8)

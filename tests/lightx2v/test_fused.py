@@ -26,7 +26,7 @@ def steps(model):
         prompt = torch.randn(
             config["text_len"], config.get("text_dim", 4096), generator=torch.Generator().manual_seed(1)
         )
-        engine._set_size(32, 32, 5)
+        engine.set_size(32, 32, 5)
         engine.plan(2)
         return [engine.predict(latents, sigma, expert, prompt, condition) for sigma, expert in ((1.0, 0), (0.5, 1))]
 

@@ -6,7 +6,7 @@ import torch
 from tests import lora_files
 from tests.engines import interpreter  # noqa: F401 - skips without triton
 from tests.lightx2v.test_loras import shapes  # noqa: F401
-from wan_ui.engines import lightx2v_graphs
+from wan_ui.engines import lightx2v_build, lightx2v_graphs
 from wan_ui.engines.lightx2v_blocks import FusedBlocks
 from wan_ui.engines.lightx2v_graphs import GraphedBlocks
 from wan_ui.request import LoraSpec
@@ -46,7 +46,7 @@ def graphed(engine):
 def step(engine, seed, width=32, height=32, frames=5, expert=0):
     generator = torch.Generator().manual_seed(seed)
     config, family = engine.runner.config, engine.model.family
-    engine._set_size(width, height, frames)
+    engine.set_size(width, height, frames)
     engine.plan(2)
     return engine.predict(
         torch.randn(family.vae.latents(width, height, frames), generator=generator),
@@ -98,7 +98,7 @@ def test_another_size_and_changed_loras_are_captured_anew(graphed, shapes, tmp_p
 def test_what_is_shown_block_by_block_and_long_steps_are_not_played(graphed, monkeypatch):
     seen = []
     config, family = graphed.runner.config, graphed.model.family
-    graphed._set_size(32, 32, 5)
+    graphed.set_size(32, 32, 5)
     graphed.plan(2)
     zeros = torch.zeros
     graphed.predict(
@@ -130,7 +130,7 @@ def test_a_capture_that_fails_costs_nothing(graphed):
 def test_the_comparison_at_load_leaves_graphs_that_are_wrong(graphed, monkeypatch, wrong):
     if wrong:
         monkeypatch.setattr(graphed.graphs[1], "capture", lambda run: ((lambda: None), run().clone()))
-    graphed._compare_graphs(32, 32, 5)
+    lightx2v_build.compare_graphs(graphed, 32, 32, 5)
     assert graphed.graphs[0].reason == ""
     assert graphed.graphs[1].reason.startswith("a step that is played differs by") == wrong
     assert same(step(graphed, 1, expert=1), without(graphed, 1, expert=1))

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from wan_ui.catalog import Scheme
-from wan_ui.engines import diffusers, lightx2v
+from wan_ui.engines import diffusers, lightx2v_decide
 from wan_ui.qa import layouts, synthetic
 from wan_ui.settings import settings
 
@@ -41,7 +41,7 @@ def test_experts_as_in_the_diffusers_engine(load, reference, model, monkeypatch,
     """Wan-Tiny's sizes with random weights, mixed as llama.cpp's files are; one step of either expert in float32."""
     scheme = Scheme(f"gguf-{qtype}", qtype, "gguf", qtype=qtype)
     synthetic.install()  # draws the values of files that are marked as such; others are read as before
-    locate = lightx2v.locate
+    locate = lightx2v_decide.locate
     layout = layouts.dit(json.loads(locate(model, model.scheme("bf16"), settings()).configs[0].read_text()), scheme)
     experts = []
     for side in ("high_noise", "low_noise"):
@@ -51,13 +51,13 @@ def test_experts_as_in_the_diffusers_engine(load, reference, model, monkeypatch,
     def found(model, scheme, *args, **kwargs):
         return replace(locate(model, model.scheme("gguf-Q8_0"), *args, **kwargs), experts=tuple(experts))
 
-    monkeypatch.setattr(lightx2v, "locate", found)
+    monkeypatch.setattr(lightx2v_decide, "locate", found)
     monkeypatch.setattr(diffusers, "locate", found)
     production, other = load(scheme), reference(model, scheme)
     generator = torch.Generator().manual_seed(3)
     latents, condition = (torch.randn(size, 3, 8, 8, generator=generator) for size in (16, 20))
     prompt = torch.randn(32, 128, generator=generator)
-    production._set_size(64, 64, 9)
+    production.set_size(64, 64, 9)
     for engine in (production, other):
         engine.plan(4)
     for expert, sigma in enumerate((1.0, 0.7)):

@@ -29,7 +29,7 @@ def predict(model):
     prompt = torch.randn(32, 128, generator=generator)
 
     def run(engine):
-        engine._set_size(64, 64, 9) if hasattr(engine, "_set_size") else None
+        engine.set_size(64, 64, 9) if hasattr(engine, "set_size") else None
         engine.plan(4)
         return [
             engine.predict(latents, sigma, index, prompt, condition).cpu() for index, sigma in enumerate((1.0, 0.7))

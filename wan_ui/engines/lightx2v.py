@@ -25,26 +25,23 @@ import torch
 
 from wan_ui import patches
 from wan_ui.catalog import Model, Scheme
-from wan_ui.engines import lightx2v_config, lightx2v_lora, lightx2v_seams, preview, schedule
+from wan_ui.engines import lightx2v_build, lightx2v_config, lightx2v_lora, preview, schedule
 from wan_ui.engines.base import CACHED_IMAGES, CACHED_PROMPTS, OnBlock, Show, remember
-from wan_ui.engines.kernel_choice import Chooser
 from wan_ui.engines.lightx2v_compile import CompiledBlocks
+from wan_ui.engines.lightx2v_decide import decide, try_kernels
 from wan_ui.engines.lightx2v_draft import Draft
 from wan_ui.engines.lightx2v_scheduler import flow_scheduler
 from wan_ui.engines.lightx2v_seams import put, put_back
-from wan_ui.engines.lightx2v_upstream import compute_dtype, device_name, import_lightx2v, input_info, start_runner
+from wan_ui.engines.lightx2v_upstream import compute_dtype, device_name, input_info, start_runner
 from wan_ui.engines.lightx2v_vae import OwnVae, UpstreamVae
 from wan_ui.engines.lora import LoraSet
 from wan_ui.engines.step_cache import StepCache, make_step_cache
 from wan_ui.errors import UserError
-from wan_ui.families import TIME_STRIDE
-from wan_ui.files.dit_file import read_dit, read_parameters
-from wan_ui.files.places import Paths, locate
+from wan_ui.files.dit_file import read_parameters
+from wan_ui.files.places import Paths
 from wan_ui.files.tokenizer import clean
-from wan_ui.machine import memory, probing
-from wan_ui.machine.hardware import Hardware, measure
+from wan_ui.machine import memory
 from wan_ui.machine.memory import let_memory_grow, limit_gpu
-from wan_ui.machine.shapes import shape_of
 from wan_ui.media.images import read_pictures
 from wan_ui.request import Clip, LoraMatch, LoraSpec, Progress, Report, Request
 from wan_ui.settings import settings, split_names
@@ -52,8 +49,6 @@ from wan_ui.settings import settings, split_names
 log = logging.getLogger(__name__)
 
 ONE_BY_ONE = "two (LightX2V takes one prompt at a time)"
-GRAPH_ERROR = 1e-3  # relative, between a step as a CUDA graph and the same kernels one by one
-KERNEL_LIMIT = 240.0  # seconds to try one kernel, compiling on a busy machine included
 
 
 class LightX2VEngine:
@@ -91,8 +86,8 @@ class LightX2VEngine:
         config = settings()
         let_memory_grow()
         limit_gpu(config.gpu_gib)
-        self._try_kernels(model, scheme, report)
-        paths, hardware, choices = self.decide(model, scheme)
+        try_kernels(model, scheme, report)
+        paths, hardware, choices = decide(model, scheme)
         report(Progress("load", 2, 4, "patching LightX2V"))
         off = frozenset(split_names(config.lightx2v_patches_off))
         outcomes = patches.apply_all("before_init", choices.facts, scheme, off=off)
@@ -110,11 +105,11 @@ class LightX2VEngine:
 
                 dequantise_once(self.transformers, self.dtype)
             self._prepare_loras(model, paths)
-            own_loras = self._merge_loras() if choices.dequantised and merge else {}
+            own_loras = lightx2v_build.merge_loras(self) if choices.dequantised and merge else {}
             self.scheme, self.merged = scheme, bool(own_loras)
             if choices.fused_blocks:
-                self._fuse(choices.graphs, choices.ahead)
-            self.compiled = self._compile(report) if choices.compile else None
+                lightx2v_build.fuse(self, choices.graphs, choices.ahead)
+            self.compiled = lightx2v_build.compile_blocks(self, report) if choices.compile else None
         except BaseException:
             self.close()
             raise
@@ -143,113 +138,12 @@ class LightX2VEngine:
 
     def check(self, model: Model, scheme: Scheme) -> None:
         """Raise what `load` would raise before it reads weights; what is loaded stays as it is."""
-        self.decide(model, scheme)
+        decide(model, scheme)
 
-    def decide(self, model: Model, scheme: Scheme) -> tuple[Paths, Hardware, lightx2v_config.Choices]:
-        """All that can be decided without reading weights. Raises UserError: files, seams, kernels, configuration."""
-        config = settings()
-        paths = locate(model, scheme, config, engine="lightx2v")
-        finer = 0
-        for side, path, file in zip(model.family.sides, paths.experts, paths.configs, strict=True):
-            finer += lightx2v_config.check_weights(path, read_dit(path, side, file), scheme)
-        device = import_lightx2v(lightx2v_config.environment(config, measure()))
-        lightx2v_seams.verify()
-        hardware = lightx2v_config.with_hardware(measure(config.gpu_gib), device)
-        choices = lightx2v_config.choose(model, scheme, paths, hardware, config)
-        if finer:
-            words = f"{finer} layers that the files keep in a finer type are rounded to fp8"
-            choices = replace(choices, reasons=choices.reasons | {"weights": words})
-        return paths, hardware, choices
-
-    def _try_kernels(self, model: Model, scheme: Scheme, report: Report) -> None:
-        """Find out, each in a child process, which of the kernels that this load would take are right on this card."""
-        config = settings()
-        hardware = measure()
-        chooser = Chooser(config, model, hardware)
-        shape = shape_of(model, *model.sizes[0], model.default_frames)
-        probing.run(
-            config,
-            [shape],
-            probes=chooser.untried(scheme, lightx2v_config.wished(model, scheme, config)),
-            limit=KERNEL_LIMIT,
-            card=hardware.name,
-            report=lambda words: report(Progress("load", 1, 4, f"trying kernels on this card, once: {words}")),
-        )
-
-    def _compile(self, report: Report) -> CompiledBlocks:
-        """Compile for the default size, by one step on nothing, so that the first clip need not."""
-        model, (width, height) = self.loaded, self.loaded.sizes[0]
-        report(Progress("load", 4, 4, f"compiling for {width}x{height}, once"))
-        compiled = CompiledBlocks([part.transformer_infer for part in self.transformers], self._announce)
-        self._predict_nothing(width, height, model.default_frames)
-        return compiled
-
-    def _predict_nothing(self, width: int, height: int, frames: int) -> None:
-        """One step on zeros: whatever is built at the first call is built now."""
-        config, family = self.runner.config, self.loaded.family
-        self._set_size(width, height, frames)
-        latents = torch.zeros(family.vae.latents(width, height, frames))
-        condition = torch.zeros(family.condition_shape(width, height, frames))
-        prompt = torch.zeros(config["text_len"], config.get("text_dim", 4096))
-        with torch.no_grad():  # as in a job: what is compiled in inference mode does not fit it
-            self._predict(latents, 1.0, 0, prompt, condition)
-        self._recover()
-
-    def _announce(self, tokens: int) -> None:
+    def announce(self, tokens: int) -> None:
         log.info("compiling the transformer for %d tokens", tokens)
         if self.entered is not None:
             self.report(replace(self.entered, detail=f"{self.entered.detail}, compiling for this size, once"))
-
-    def _merge_loras(self) -> dict[str, str]:
-        """Put the model's own LoRAs into weights that were dequantised; what was matched, for the facts."""
-        from wan_ui.engines.lightx2v_blocks import merge_fixed
-
-        assert self.loras is not None
-        matched = self.loras.own
-        if not merge_fixed(self.loras):
-            return {}
-        self.set_loras([])
-        return {"distill LoRA": f"{matched}, merged into the dequantised weights"}
-
-    def _fuse(self, graphs: bool = False, ahead: bool = False) -> None:
-        """Put the fused blocks in, and run them once on a small clip: their kernels are built at the first call."""
-        from wan_ui.engines.lightx2v_ahead import Ahead
-        from wan_ui.engines.lightx2v_blocks import FusedBlocks
-
-        made = Ahead(self.transformers, self.dtype, device_name()) if ahead else None
-        fused = FusedBlocks([part.transformer_infer for part in self.transformers], made)
-        width, height = self.loaded.sizes[0]
-        self._predict_nothing(width, height, 1 + TIME_STRIDE)
-        if graphs:
-            from wan_ui.engines.lightx2v_graphs import GraphedBlocks
-
-            self.graphs = [GraphedBlocks(part.transformer_infer, fused) for part in self.transformers]
-            self._compare_graphs(width, height, self.loaded.default_frames)
-
-    def _compare_graphs(self, width: int, height: int, frames: int) -> None:
-        """Hold a step that is played against the same one without; graphs are left if they are not alike.
-
-        Captured with one clip's inputs, compared with another's: all that differs between clips must be copied.
-        """
-        config, family = self.runner.config, self.loaded.family
-        self._set_size(width, height, frames)
-        for expert, graph in enumerate(self.graphs):
-            steps = []
-            for number, off in ((0, False), (1, False), (1, True)):
-                generator = torch.Generator().manual_seed(number)
-                latents = torch.randn(family.vae.latents(width, height, frames), generator=generator)
-                condition = torch.randn(family.condition_shape(width, height, frames), generator=generator)
-                prompt = torch.randn(config["text_len"], config.get("text_dim", 4096), generator=generator)
-                graph.off = off
-                with torch.no_grad():
-                    steps.append(self._predict(latents, 0.9 - 0.2 * number, expert, prompt, condition))
-            graph.off = False
-            error = ((steps[1] - steps[2]).norm() / steps[2].norm()).item()
-            if not graph.reason and not error < GRAPH_ERROR:
-                graph.reason = f"a step that is played differs by {error:.2g} from one that is not"
-            if graph.reason:
-                graph.forget()
-        self._recover()
 
     def _hook(self, paths: Paths, choices: lightx2v_config.Choices) -> None:
         """Put our stages and marks into the runner's seams."""
@@ -348,14 +242,14 @@ class LightX2VEngine:
         self.report, self.request, self.show = report, request, show
         self.given = read_pictures(request)
         runner = self.runner
-        self._set_size(request.width, request.height, request.frames)
+        self.set_size(request.width, request.height, request.frames)
         self.steps = steps = schedule.steps_of(request.sampling, model)
         if self.merged and not all(step.distilled for step in steps):
             chosen = self.loras.specs if self.loras is not None else ()
             self.load(model, self.scheme, report, merge=False)  # what was merged cannot be taken out
             self.set_loras(chosen)
             runner = self.runner
-            self._set_size(request.width, request.height, request.frames)
+            self.set_size(request.width, request.height, request.frames)
         runner.scheduler.follow(steps, request.sampling.solver or "euler")
         if not model.family.single:
             put(runner.model, "boundary_step_index", runner.scheduler.boundary_step_index)
@@ -374,10 +268,10 @@ class LightX2VEngine:
             traceback.clear_frames(error.__traceback__)
         except BaseException as error:
             traceback.clear_frames(error.__traceback__)
-            self._recover()
+            self.recover()
             raise
         if failure is not None:
-            self._recover()
+            self.recover()
             raise UserError(
                 f"The GPU ran out of memory at {request.width}x{request.height}, {request.frames} frames ({failure}). "
                 "Choose a smaller size or fewer frames, or set WAN_UI_LIGHTX2V_OFFLOAD=model.",
@@ -386,7 +280,7 @@ class LightX2VEngine:
         frames, self.pictures = self.pictures, None
         return self._clip(frames)
 
-    def _recover(self) -> None:
+    def recover(self) -> None:
         """After a failure: no latents, no inputs, no half-moved expert, and the next job's seed counts."""
         runner = self.runner
         self.latents = self.entered = self.pictures = None
@@ -446,7 +340,7 @@ class LightX2VEngine:
         self.images.move_to_end(key)
         return self.images[key]
 
-    def _set_size(self, width: int, height: int, frames: int) -> None:
+    def set_size(self, width: int, height: int, frames: int) -> None:
         self.frames = frames
         size = {"target_height": height, "target_width": width, "target_video_length": frames}
         self.runner.set_config(size)
@@ -513,7 +407,7 @@ class LightX2VEngine:
 
     @torch.inference_mode()
     def encode_image(self, pixels: np.ndarray, frames: int, last: np.ndarray | None = None) -> torch.Tensor:
-        self._set_size(pixels.shape[1], pixels.shape[0], frames)
+        self.set_size(pixels.shape[1], pixels.shape[0], frames)
         return self.vae.encode(pixels, frames, lambda progress: None, last)
 
     @torch.inference_mode()
@@ -526,9 +420,9 @@ class LightX2VEngine:
         condition: torch.Tensor,
         on_block: OnBlock | None = None,
     ) -> torch.Tensor:
-        return self._predict(latents, sigma, expert, prompt, condition, on_block)
+        return self.step(latents, sigma, expert, prompt, condition, on_block)
 
-    def _predict(self, latents, sigma, expert, prompt, condition, on_block=None) -> torch.Tensor:
+    def step(self, latents, sigma, expert, prompt, condition, on_block=None) -> torch.Tensor:
         scheduler, model = self.runner.scheduler, self.runner.model
         if not self.loaded.family.single:
             put(model, "boundary_step_index", 1)  # step 0 is the first expert's, step 1 the other's
@@ -547,7 +441,7 @@ class LightX2VEngine:
         finally:
             scheduler.clear()
             if self.offload != "none":
-                self._recover()
+                self.recover()
 
     @torch.inference_mode()
     def decode(self, latents: torch.Tensor) -> torch.Tensor:

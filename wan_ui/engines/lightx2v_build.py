@@ -1,0 +1,89 @@
+"""What a load builds when the weights are there: merged LoRAs, fused blocks, graphs, compiled blocks.
+
+Each is built by a step on nothing, so that the first clip need not wait for it. `engine` is the LightX2VEngine.
+"""
+
+from typing import Any
+
+import torch
+
+from wan_ui.engines.lightx2v_compile import CompiledBlocks
+from wan_ui.engines.lightx2v_upstream import device_name
+from wan_ui.families import TIME_STRIDE
+from wan_ui.request import Progress, Report
+
+GRAPH_ERROR = 1e-3  # relative, between a step as a CUDA graph and the same kernels one by one
+
+
+def merge_loras(engine: Any) -> dict[str, str]:
+    """Put the model's own LoRAs into weights that were dequantised; what was matched, for the facts."""
+    from wan_ui.engines.lightx2v_blocks import merge_fixed
+
+    matched = engine.loras.own
+    if not merge_fixed(engine.loras):
+        return {}
+    engine.set_loras([])
+    return {"distill LoRA": f"{matched}, merged into the dequantised weights"}
+
+
+def fuse(engine: Any, graphs: bool, ahead: bool) -> None:
+    """Put the fused blocks in, and run them once on a small clip: their kernels are built at the first call."""
+    from wan_ui.engines.lightx2v_ahead import Ahead
+    from wan_ui.engines.lightx2v_blocks import FusedBlocks
+
+    made = Ahead(engine.transformers, engine.dtype, device_name()) if ahead else None
+    fused = FusedBlocks([part.transformer_infer for part in engine.transformers], made)
+    width, height = engine.loaded.sizes[0]
+    predict_nothing(engine, width, height, 1 + TIME_STRIDE)
+    if graphs:
+        from wan_ui.engines.lightx2v_graphs import GraphedBlocks
+
+        engine.graphs = [GraphedBlocks(part.transformer_infer, fused) for part in engine.transformers]
+        compare_graphs(engine, width, height, engine.loaded.default_frames)
+
+
+def compare_graphs(engine: Any, width: int, height: int, frames: int) -> None:
+    """Hold a step that is played against the same one without; graphs are left if they are not alike.
+
+    Captured with one clip's inputs, compared with another's: all that differs between clips must be copied.
+    """
+    config, family = engine.runner.config, engine.loaded.family
+    engine.set_size(width, height, frames)
+    for expert, graph in enumerate(engine.graphs):
+        steps = []
+        for number, off in ((0, False), (1, False), (1, True)):
+            generator = torch.Generator().manual_seed(number)
+            latents = torch.randn(family.vae.latents(width, height, frames), generator=generator)
+            condition = torch.randn(family.condition_shape(width, height, frames), generator=generator)
+            prompt = torch.randn(config["text_len"], config.get("text_dim", 4096), generator=generator)
+            graph.off = off
+            with torch.no_grad():
+                steps.append(engine.predict(latents, 0.9 - 0.2 * number, expert, prompt, condition))
+        graph.off = False
+        error = ((steps[1] - steps[2]).norm() / steps[2].norm()).item()
+        if not graph.reason and not error < GRAPH_ERROR:
+            graph.reason = f"a step that is played differs by {error:.2g} from one that is not"
+        if graph.reason:
+            graph.forget()
+    engine.recover()
+
+
+def compile_blocks(engine: Any, report: Report) -> CompiledBlocks:
+    """Compile for the default size, by one step on nothing, so that the first clip need not."""
+    model, (width, height) = engine.loaded, engine.loaded.sizes[0]
+    report(Progress("load", 4, 4, f"compiling for {width}x{height}, once"))
+    compiled = CompiledBlocks([part.transformer_infer for part in engine.transformers], engine.announce)
+    predict_nothing(engine, width, height, model.default_frames)
+    return compiled
+
+
+def predict_nothing(engine: Any, width: int, height: int, frames: int) -> None:
+    """One step on zeros: whatever is built at the first call is built now."""
+    config, family = engine.runner.config, engine.loaded.family
+    engine.set_size(width, height, frames)
+    latents = torch.zeros(family.vae.latents(width, height, frames))
+    condition = torch.zeros(family.condition_shape(width, height, frames))
+    prompt = torch.zeros(config["text_len"], config.get("text_dim", 4096))
+    with torch.no_grad():  # as in a job: what is compiled in inference mode does not fit it
+        engine.predict(latents, 1.0, 0, prompt, condition)
+    engine.recover()
