@@ -108,7 +108,9 @@ class LightX2VEngine:
             own_loras = lightx2v_build.merge_loras(self) if choices.dequantised and merge else {}
             self.scheme, self.merged = scheme, bool(own_loras)
             if choices.fused_blocks:
-                lightx2v_build.fuse(self, choices.graphs, choices.ahead)
+                self.graphs = lightx2v_build.fuse(self, choices.graphs, choices.ahead)
+                if self.graphs:
+                    lightx2v_build.compare_graphs(self, *model.sizes[0], model.default_frames)
             self.compiled = lightx2v_build.compile_blocks(self, report) if choices.compile else None
         except BaseException:
             self.close()

@@ -26,8 +26,11 @@ def merge_loras(engine: Any) -> dict[str, str]:
     return {"distill LoRA": f"{matched}, merged into the dequantised weights"}
 
 
-def fuse(engine: Any, graphs: bool, ahead: bool) -> None:
-    """Put the fused blocks in, and run them once on a small clip: their kernels are built at the first call."""
+def fuse(engine: Any, graphs: bool, ahead: bool) -> list[Any]:
+    """Put the fused blocks in, and run them once on a small clip: their kernels are built at the first call.
+
+    With `graphs` the GraphedBlocks, which are still to be compared.
+    """
     from wan_ui.engines.lightx2v_ahead import Ahead
     from wan_ui.engines.lightx2v_blocks import FusedBlocks
 
@@ -35,11 +38,11 @@ def fuse(engine: Any, graphs: bool, ahead: bool) -> None:
     fused = FusedBlocks([part.transformer_infer for part in engine.transformers], made)
     width, height = engine.loaded.sizes[0]
     predict_nothing(engine, width, height, 1 + TIME_STRIDE)
-    if graphs:
-        from wan_ui.engines.lightx2v_graphs import GraphedBlocks
+    if not graphs:
+        return []
+    from wan_ui.engines.lightx2v_graphs import GraphedBlocks
 
-        engine.graphs = [GraphedBlocks(part.transformer_infer, fused) for part in engine.transformers]
-        compare_graphs(engine, width, height, engine.loaded.default_frames)
+    return [GraphedBlocks(part.transformer_infer, fused) for part in engine.transformers]
 
 
 def compare_graphs(engine: Any, width: int, height: int, frames: int) -> None:
