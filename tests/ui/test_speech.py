@@ -90,7 +90,7 @@ def test_a_clip_that_speaks_and_speech_for_a_clip_that_is_there(open_page, speec
     page.get_by_role("button", name="Add speech").click()
     card_says(page, "Adding speech")
     expect(page.locator(".w-stages li")).to_have_text([re.compile("Speech")])
-    card_says(page, "Done in")
+    card_says(page, "Done in", 300)  # torch and the networks are loaded
     expect(page.locator(".w-facts").first).to_contain_text(re.compile(r"Speech\d+\.\d s"))
     expect(page.locator("#history .w-tile").first).to_contain_text("speaks")
     spoken = clip_of(speech_app, page) / "clip.mp4"
@@ -105,7 +105,7 @@ def test_a_clip_that_speaks_and_speech_for_a_clip_that_is_there(open_page, speec
     expect(page.locator(".w-stages")).to_contain_text("Speech")
     card_says(page, "frame")
     shoot(page, "63-adding-speech")
-    card_says(page, "Done in")
+    card_says(page, "Done in", 300)
     expect(page.locator(".w-prompt")).to_have_text("one that speaks at once")
     assert (clip_of(speech_app, page) / "silent.mp4").is_file()
 
