@@ -292,7 +292,8 @@ def card_says(page: Page, words: str | re.Pattern, seconds: float = PATIENCE) ->
 
 
 def wait_for_playing(page: Page) -> None:
+    """Or until it has been played: a clip that speaks does that once."""
     page.wait_for_function(
         "() => { const v = document.querySelector('#clip');"
-        " return v && v.readyState >= 2 && v.videoWidth > 0 && !v.paused && v.currentTime > 0 }"
+        " return v && v.readyState >= 2 && v.videoWidth > 0 && (!v.paused || v.ended) && v.currentTime > 0 }"
     )
