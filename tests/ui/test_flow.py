@@ -386,13 +386,15 @@ def test_a_clip_that_is_watched_stays_and_the_new_one_is_offered(page: Page, ope
 
 def test_nothing_moves_under_a_press(page: Page):
     page.set_viewport_size({"width": 390, "height": 500})
-    page.mouse.move(200, 300)
-    page.evaluate("wanUi.bring(document.querySelector('#card'))")
-    page.mouse.down()
+    page.evaluate("document.documentElement.style.overflowAnchor = 'none'")  # only what we scroll
+    bring = "wanUi.bring(document.querySelector('#card'))"
+    press = (
+        "document.body.dispatchEvent(new MouseEvent('mousedown', { bubbles: true }))"  # before anything else happens
+    )
+    page.evaluate(f"() => {{ {bring}; {press} }}")
     before = page.evaluate("window.scrollY")
     page.evaluate("document.querySelector('#left').style.paddingTop = '900px'")  # what is drawn meanwhile
     page.wait_for_timeout(1200)
     assert page.evaluate("window.scrollY") == before
-    page.mouse.up()
-    page.evaluate("wanUi.bring(document.querySelector('#card'))")  # and otherwise it comes into view
+    page.evaluate(bring)  # and otherwise it comes into view
     page.wait_for_function("document.querySelector('#card').getBoundingClientRect().top < window.innerHeight")
