@@ -6,12 +6,15 @@ tests/lightx2v holds the DIT, T5 and VAE layouts against LightX2V's own modules.
 """
 
 import itertools
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from wan_ui.catalog import Scheme
 from wan_ui.families import Family, Vae
 from wan_ui.files.dit_file import parameters
+from wan_ui.files.names import dit_name_map, rename
 from wan_ui.files.quantise import QUANTISED
+from wan_ui.files.sizes import vae_layout
 
 Layout = dict[str, tuple[str, tuple[int, ...]]]
 
@@ -137,11 +140,30 @@ def vae(sizes: Vae) -> Layout:
     return {name: ("F32", shape) for name, shape in shapes.items()}
 
 
-def dit_config(family: Family) -> dict[str, Any]:
-    """The official config.json of each of a family's transformers."""
+def in_diffusers_names(layout: Layout, config: dict[str, Any]) -> Layout:
+    """The same transformer as Diffusers' folders have it."""
+    return rename(layout, dit_name_map(config["num_layers"]))
+
+
+def diffusers_vae(sizes: Vae) -> tuple[Layout, dict[str, Any]]:
+    """The VAE as Diffusers' folders have it, and its config.json."""
+    layout = vae(sizes)
+    config, names = vae_layout(Path(sizes.file), {name: Shaped(shape) for name, (_, shape) in layout.items()})
+    return rename(layout, names), {"_class_name": "AutoencoderKLWan"} | config
+
+
+class Shaped(NamedTuple):
+    """Of a tensor, all that sizes are read off."""
+
+    shape: tuple[int, ...]
+
+
+def dit_config(family: Family, text: dict[str, int] = UMT5_XXL) -> dict[str, Any]:
+    """The official config.json of each of a family's transformers. text: sizes of the text encoder."""
     sizes = family.transformer
-    return {
+    config = {
         "_class_name": "WanModel", "dim": sizes.width, "eps": 1e-6, "ffn_dim": sizes.ffn, "freq_dim": 256,
         "in_dim": family.input_channels, "model_type": family.model_type, "num_heads": sizes.heads,
         "num_layers": sizes.blocks, "out_dim": family.vae.channels, "text_len": 512,
     }  # fmt: skip
+    return config if text is UMT5_XXL else config | {"text_dim": text["dim"]}  # the release does not say it

@@ -1,4 +1,4 @@
-"""Full-size models without a download: files with real headers and no contents, random values at the read.
+"""Models without a download: files with real headers and no contents, random values at the read.
 
 `write` lays a model's files out as a download would: right names, sizes, config.json, safetensors and GGUF
 headers, but what follows the header is a hole in a sparse file (of fp8 weights the scales alone are there).
@@ -26,8 +26,9 @@ from wan_ui.catalog import Model, Scheme
 from wan_ui.errors import UserError
 from wan_ui.files import places
 from wan_ui.files.headers import SAFETENSORS_BYTES, Header, TensorInfo, read_header, safetensors_header
+from wan_ui.files.parts import all_parts
 from wan_ui.machine.engine_choice import EngineChoice
-from wan_ui.qa import layouts
+from wan_ui.qa import layouts, toy
 from wan_ui.settings import ROOT, Settings
 
 if TYPE_CHECKING:
@@ -49,31 +50,48 @@ SCALES = {
 # ---------------------------------------------------------------- files
 
 
-def write(model: Model, scheme: Scheme, settings: Settings, engine: str) -> None:
-    """Lay out the files of a model below settings.models. An embedded model needs none. Raises UserError."""
+def write(model: Model, scheme: Scheme, settings: Settings, engine: str, *, small: bool = False) -> None:
+    """Lay out the files of a model below settings.models. An embedded model needs none. Raises UserError.
+
+    small  at toy size (wan_ui.qa.toy)
+    """
     if model.embedded:
         return
-    config = layouts.dit_config(model.family)
+    family, text = (toy.of_family(model.family), toy.UMT5) if small else (model.family, layouts.UMT5_XXL)
+    config = layouts.dit_config(family, text)
     contents: dict[str, layouts.Layout] = {
-        places.T5_FILE: layouts.t5(layouts.UMT5_XXL, fp8=False),
-        model.family.vae.file: layouts.vae(model.family.vae),
+        places.T5_FILE: layouts.t5(text, fp8=False),
+        family.vae.file: layouts.vae(family.vae),
     }
     if model.t5:
-        contents[model.t5.partition(":")[2]] = layouts.t5(layouts.UMT5_XXL, fp8=True)
-    experts = dict(zip(scheme.experts, model.family.experts, strict=True))
+        contents[model.t5.partition(":")[2]] = layouts.t5(text, fp8=True)
+    configs: dict[str, dict[str, Any]] = {expert.config: config for expert in family.experts}
+    if model.vae:
+        folder = model.vae.partition(":")[2]
+        layout, configs[f"{folder}/config.json"] = layouts.diffusers_vae(family.vae)
+        contents[f"{folder}/diffusion_pytorch_model.safetensors"] = layout
+    experts = {
+        part: (expert, number, len(all_parts(ref)))
+        for ref, expert in zip(scheme.experts, family.experts, strict=True)
+        for number, part in enumerate(all_parts(ref))
+    }
     for ref in places.needed_files(model, scheme, engine):
         repo, _, file = ref.partition(":")
         path = settings.models / repo / file
         path.parent.mkdir(parents=True, exist_ok=True)
         if file in places.TOKENIZER_FILES:
             shutil.copyfile(TOKENIZER / file, path)
-        elif file in [expert.config for expert in model.family.experts]:
-            path.write_text(json.dumps(config), encoding="utf-8")
         elif ref in experts:
-            side = "" if model.family.single else experts[ref].name
-            write_hole(path, layouts.dit(config, scheme), f"{model.name} {side}".strip())
+            expert, number, parts = experts[ref]
+            layout = layouts.dit(config, scheme)
+            if path.parent.name == "transformer":
+                layout = layouts.in_diffusers_names(layout, config)
+            name = f"{model.name} {'' if family.single else expert.name}".strip()
+            write_hole(path, dict(list(layout.items())[number::parts]), name)
         elif ref in scheme.distill_loras:
             write_hole(path, layouts.lora(config), "distill LoRA")
+        elif file in configs:
+            path.write_text(json.dumps(configs[file]), encoding="utf-8")
         elif file in contents:
             write_hole(path, contents[file], file)
         else:
@@ -247,18 +265,19 @@ def read_all(path: Path, device: str | None = None) -> "dict[str, torch.Tensor]"
 
 def install() -> None:
     """Have this project's readers draw the values of synthetic files; other files are read as before."""
-    from wan_ui.engines import dit, lora, text, vae
-    from wan_ui.files import tensors
+    from wan_ui.engines import dit, lora
+    from wan_ui.files import tensors, vae_file
 
     stored_tensor, stored_blocks = tensors.read_tensor, tensors.read_blocks
 
     def read_blocks(path: Path, info: TensorInfo) -> "torch.Tensor":
-        if header_of(str(path)) is None:
+        file = info.file(path)
+        if header_of(str(file)) is None:
             return stored_blocks(path, info)
-        return values(path, _names(str(path))[info.offset], info, device_here())
+        return values(file, _names(str(file))[info.offset], info, device_here())
 
     def read_tensor(path: Path, info: TensorInfo) -> "torch.Tensor":
-        if header_of(str(path)) is None:
+        if header_of(str(info.file(path))) is None:
             return stored_tensor(path, info)
         drawn = read_blocks(path, info)
         if not tensors.is_blocks(info):
@@ -269,7 +288,7 @@ def install() -> None:
         plain = gguf.quants.dequantize(drawn.cpu().numpy(), gguf.GGMLQuantizationType[info.dtype])
         return torch.from_numpy(plain).reshape(info.shape)
 
-    for module in (tensors, dit, lora, vae):
+    for module in (tensors, dit, lora, vae_file):
         vars(module)["read_tensor"] = read_tensor
     for module in (tensors, dit):
         vars(module)["read_blocks"] = read_blocks
@@ -278,7 +297,7 @@ def install() -> None:
     def read_pth(path: Path) -> "dict[str, torch.Tensor]":
         return stored_pth(path) if header_of(str(path)) is None else read_all(path)
 
-    for module in (tensors, text, vae):
+    for module in (tensors, vae_file):
         vars(module)["read_pth"] = read_pth
 
 

@@ -18,17 +18,17 @@ from PIL import Image
 from wan_ui.catalog import Model, find_model
 from wan_ui.engines import schedule
 from wan_ui.errors import UserError
-from wan_ui.files import found
+from wan_ui.files import found, places
 from wan_ui.machine.cpus import allowed_cpus
 from wan_ui.machine.engine_choice import choose_engine
 from wan_ui.media.muxer import read_frames
-from wan_ui.qa import floors, synthetic
+from wan_ui.qa import floors, synthetic, toy
 from wan_ui.queue.intake import Draft
 from wan_ui.queue.pipeline import Pipeline
 from wan_ui.queue.worker import ENGINE_FACTORY
 from wan_ui.request import STAGES, Sampling
 from wan_ui.settings import ROOT, Settings
-from wan_ui.tasks import TASKS
+from wan_ui.tasks import TASKS, find_task
 
 
 def machine() -> str:
@@ -49,27 +49,43 @@ def import_seconds(module: str = "wan_ui.ui") -> tuple[float, bool]:
     return float(seconds), torch_loaded == "True"
 
 
-def lay_out(settings: Settings, draft: Draft, folder: str) -> Settings:
-    """Files of random weights for the draft's model below `folder`; settings that find them."""
+def at_toy_size(settings: Settings, draft: Draft) -> bool:
+    """Whether random weights of the draft's model are small ones here: there is no GPU for those of full size."""
+    return places.lacks_gpu(find_model(found.models(settings), draft.model or settings.model))
+
+
+def lay_out(settings: Settings, draft: Draft, folder: str, *, small: bool) -> tuple[Settings, Draft]:
+    """Files of random weights for the draft's model below `folder`: settings that find them and nothing that is here
+    already, and the draft, at toy size with sizes to match."""
+    models = Path(folder) / "models"
+    models.mkdir()
+    settings = replace(settings, models=models, comfyui="")
     model = find_model(found.models(settings), draft.model or settings.model)
-    settings = replace(settings, models=Path(folder) / "models")
+    if small:
+        size, frames = toy.in_place_of(model, draft.size, draft.frames)
+        draft, settings = replace(draft, size=size, frames=frames), toy.shrink(settings, Path(folder))
     engine = choose_engine(draft.engine or settings.engine, settings).name
-    synthetic.write(model, model.scheme(draft.scheme or settings.scheme), settings, engine)
-    return settings
+    synthetic.write(model, model.scheme(draft.scheme or settings.scheme), settings, engine, small=small)
+    return settings, draft
 
 
 def bench(settings: Settings, draft: Draft, clips: int, *, random_weights: bool = False) -> dict:
     """Run one cold and `clips` warm jobs of `draft`. Raises UserError if one of them fails.
 
-    random_weights  full-size random weights in place of the model's files: see wan_ui.qa.synthetic
+    random_weights  in place of the model's files: see wan_ui.qa.synthetic. Without a GPU that the model needs, small
+                    ones: see wan_ui.qa.toy
     """
     model = find_model(found.models(settings), draft.model or settings.model)
-    takes_picture = any(TASKS[name].input("image") for name in model.tasks)
+    asked = find_task(draft.task)
+    tasks = [asked] if asked else [TASKS[name] for name in model.tasks]
+    takes_picture = any(task.input("image") for task in tasks)
+    small = random_weights and at_toy_size(settings, draft)
     with tempfile.TemporaryDirectory(prefix="wan-ui-bench-") as folder:
         settings = replace(settings, outputs=Path(folder))
         factory = ENGINE_FACTORY
         if random_weights:
-            settings, factory = lay_out(settings, draft, folder), "wan_ui.qa.synthetic:create_engine"
+            settings, draft = lay_out(settings, draft, folder, small=small)
+            factory = "wan_ui.qa.synthetic:create_engine"
         pipeline = Pipeline()
         started = time.monotonic()
         pipeline.open(settings, warm=False, engine_factory=factory)
@@ -94,7 +110,9 @@ def bench(settings: Settings, draft: Draft, clips: int, *, random_weights: bool 
             pipeline.close()
     request, made, facts = jobs[0].request, jobs[0].request.sampling, jobs[0].result.facts
     size = (request.width, request.height, request.frames)
-    least, least_of = floors.of_run(model, model.scheme(made.scheme), facts, size)
+    least, least_of = (
+        ({}, "none at toy size") if small else floors.of_run(model, model.scheme(made.scheme), facts, size)
+    )
     imported, torch_loaded = import_seconds()
     warm = jobs[1:]
     stages = {s: statistics.median(job.result.seconds.get(s, 0.0) for job in warm) for s in STAGES if s != "load"}
@@ -102,6 +120,7 @@ def bench(settings: Settings, draft: Draft, clips: int, *, random_weights: bool 
     memory = {name: max(job.result.memory[name] for job in jobs) for name in jobs[0].result.memory}
     return {
         "machine": machine(),
+        "label": toy.LABEL if small else "",
         "model": made.model,
         "scheme": made.scheme,
         "engine": jobs[0].result.facts["engine"],
@@ -165,11 +184,15 @@ def print_table(figures: dict) -> None:
             f"{memory['gpu_resident']} GiB resident, {memory['gpu_peak']} GiB at most, and {memory['gpu_context']} GiB "
             "for CUDA itself"
         )
-    choices = ("attention", "kernel", "offload", "compile", "modulate", "rope", "dtype", "patches")
+    choices = (
+        *("attention", "kernel", "offload", "compile", "modulate", "rope", "dtype", "patches"),
+        *("motion", "distill LoRA", "guidance", "solver", "step cache", "draft"),
+    )
     gpu |= {name: figures["facts"][name] for name in choices if name in figures["facts"]}
     torch = "torch loaded" if figures["import_ui_loads_torch"] else "without torch"
     rows = {
         "machine": figures["machine"],
+        **({"size": figures["label"]} if figures["label"] else {}),
         "model": f"{figures['model']}, {figures['scheme']}, {figures['engine']}",
         "clip": f"{figures['size']}, {figures['frames']} frames, {figures['steps']} steps",
         "first clip after start": f"{figures['first_clip_s']} s, of which load {figures['load_s']} s",

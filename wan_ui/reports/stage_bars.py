@@ -44,6 +44,7 @@ def draw(figures: dict, path: Path) -> None:
     pen.text((24, 18), title, INK, large)
     what = f"{figures['size']}, {figures['frames']} frames, {figures['steps']} steps, {figures['card']}"
     pen.text((24, 52), what, GREY, usual)
+    pen.text((24, 74), figures.get("label", ""), FLOOR, small)
     longest = max(max(seconds, floor or 0.0) for _, seconds, floor in rows)
     scale = (WIDTH - LEFT - RIGHT) / max(longest, 1e-9)
     for number, (stage, seconds, floor) in enumerate(rows):
