@@ -26,7 +26,7 @@ REST = ["", "", "auto", None, None, -1, "", None]
 
 @pytest.fixture(scope="module")
 def web(app):
-    with httpx.Client(base_url=app.url, timeout=60) as client:
+    with httpx.Client(base_url=app.url, timeout=PATIENCE) as client:
         yield client
 
 
@@ -266,7 +266,7 @@ def test_uploads_are_bounded_and_junk_does_no_harm(open_page, scripted, tmp_path
         expect(page.locator(".w-file-note")).to_have_text(
             "large.png has 1.1 MB; at most 1.0 MB can be sent. Make it smaller first."
         )
-    with httpx.Client(base_url=app.url, timeout=60) as web:
+    with httpx.Client(base_url=app.url, timeout=PATIENCE) as web:
         answer = web.post("/gradio_api/upload", files={"files": ("large.png", large.read_bytes())})
         assert answer.status_code >= 400 and "1048576" in answer.text
         junk = {"Content-Type": "multipart/form-data; boundary=x"}
