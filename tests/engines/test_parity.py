@@ -3,10 +3,9 @@
 import numpy as np
 import pytest
 import torch
-from diffusers import FlowMatchEulerDiscreteScheduler, WanImageToVideoPipeline, WanPipeline
-from PIL import Image
-from transformers import PreTrainedTokenizerFast
+from diffusers import FlowMatchEulerDiscreteScheduler
 
+from tests.engines.pipelines import run_pipeline
 from tests.engines.random_models import make_engine, quiet
 from wan_ui.files.places import locate
 from wan_ui.tasks import TASKS
@@ -17,34 +16,6 @@ class DistilledScheduler(FlowMatchEulerDiscreteScheduler):
 
     def set_timesteps(self, num_inference_steps, device=None, **kwargs):
         super().set_timesteps(sigmas=[1 - i / num_inference_steps for i in range(num_inference_steps)], device=device)
-
-
-def run_pipeline(engine, model, tokenizer_folder, request, output_type):
-    names = {"image": "image", "last_image": "end_image"}
-    pictures = {name: Image.open(request.inputs[given]) for name, given in names.items() if given in request.inputs}
-    pipeline = (WanImageToVideoPipeline if pictures else WanPipeline)(
-        tokenizer=PreTrainedTokenizerFast.from_pretrained(tokenizer_folder),
-        text_encoder=engine.encoder,
-        vae=engine.vae,
-        scheduler=DistilledScheduler(shift=model.shift),
-        transformer=engine.experts[0],
-        transformer_2=engine.experts[1] if len(engine.experts) > 1 else None,
-        boundary_ratio=model.boundary or None,
-        expand_timesteps=model.family.condition == "first frame",
-    )
-    pipeline.set_progress_bar_config(disable=True)
-    return pipeline(
-        **pictures,
-        prompt=request.sampling.prompt,
-        width=request.width,
-        height=request.height,
-        num_frames=request.frames,
-        num_inference_steps=request.sampling.steps,
-        guidance_scale=1.0,
-        generator=torch.Generator("cpu").manual_seed(request.sampling.seed),
-        max_sequence_length=engine.text_length,
-        output_type=output_type,
-    ).frames[0]
 
 
 @pytest.mark.parametrize(
@@ -66,11 +37,11 @@ def test_equals_pipeline(family, task, steps, request, make_request, other_pictu
     clip = engine.generate(job, quiet)
     tokenizer = locate(model, model.scheme("gguf-Q8_0"), isolated_settings).tokenizer
 
-    latents = run_pipeline(engine, model, tokenizer, job, "latent")
+    latents = run_pipeline(engine, model, tokenizer, job, DistilledScheduler(shift=model.shift))
     np.testing.assert_allclose(clip.latents, latents.numpy(), atol=2e-5)
     assert abs(latents).mean() > 0.1
 
-    frames = run_pipeline(engine, model, tokenizer, job, "np")
+    frames = run_pipeline(engine, model, tokenizer, job, DistilledScheduler(shift=model.shift), "np")
     assert clip.frames.shape == (9, 64, 64, 3) and clip.frames.dtype == np.uint8
     # rounding to 8 bits can fall to either side of .5
     assert np.abs(clip.frames.astype(int) - np.round(frames * 255).astype(int)).max() <= 1

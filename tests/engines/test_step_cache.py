@@ -13,58 +13,15 @@ from wan_ui.engines import schedule, step_cache
 from wan_ui.engines.step_cache import MagCache, TeaCache, make_step_cache
 from wan_ui.settings import settings
 
+FIFTY_STEPS_OF_5B = [10, 11, 13, 14, 16, 17, 19, 20, 22, 23, 25, 26, 28, 29, 31, 33, 35, 37, 39, 41, 49]
 # (table, task, steps, shift, boundary) -> steps that `magcache_forward` of MagCache4Wan2.2 at df81cb1 leaves out with
 # its defaults (threshold 0.04, K 2, retention 0.2), the same for both halves.
 OFFICIAL = {
     ("i2v-a14b", "i2v", 40, 5.0, 0.9): [20, 21, 23, 25, 27, 29, 31],
     ("i2v-a14b", "i2v", 25, 5.0, 0.9): [12, 13, 15, 17, 19],
     ("t2v-a14b", "t2v", 40, 12.0, 0.875): [5, 6, 8, 9, 11, 12, 14, 15, 17, 18, 20, 21, 23, 24, 29, 31, 33],
-    ("ti2v-5b", "i2v", 50, 5.0, 0.0): [
-        10,
-        11,
-        13,
-        14,
-        16,
-        17,
-        19,
-        20,
-        22,
-        23,
-        25,
-        26,
-        28,
-        29,
-        31,
-        33,
-        35,
-        37,
-        39,
-        41,
-        49,
-    ],
-    ("ti2v-5b", "t2v", 50, 5.0, 0.0): [
-        10,
-        11,
-        13,
-        14,
-        16,
-        17,
-        19,
-        20,
-        22,
-        23,
-        25,
-        26,
-        28,
-        29,
-        31,
-        33,
-        35,
-        37,
-        39,
-        41,
-        49,
-    ],
+    ("ti2v-5b", "i2v", 50, 5.0, 0.0): FIFTY_STEPS_OF_5B,
+    ("ti2v-5b", "t2v", 50, 5.0, 0.0): FIFTY_STEPS_OF_5B,  # without a picture it leaves out the same steps
     ("ti2v-5b", "i2v", 30, 5.0, 0.0): [6, 7, 9, 10, 12, 13, 15, 16, 18, 20, 22, 24, 29],
 }
 

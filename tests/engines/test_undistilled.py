@@ -9,13 +9,12 @@ from diffusers import (
     DPMSolverMultistepScheduler,
     FlowMatchEulerDiscreteScheduler,
     UniPCMultistepScheduler,
-    WanImageToVideoPipeline,
 )
 from PIL import Image
 from safetensors import safe_open
-from transformers import PreTrainedTokenizerFast
 
 from tests import lora_files
+from tests.engines.pipelines import run_pipeline
 from tests.engines.random_models import make_engine, quiet
 from wan_ui import settings
 from wan_ui.catalog import load_catalog
@@ -59,35 +58,6 @@ def scheduler(solver, steps, shift):
     return on_our_grid(FlowMatchEulerDiscreteScheduler, grid, False)
 
 
-def run_pipeline(engine, model, tokenizer_folder, request):
-    made = request.sampling
-    pipeline = WanImageToVideoPipeline(
-        tokenizer=PreTrainedTokenizerFast.from_pretrained(tokenizer_folder),
-        text_encoder=engine.encoder,
-        vae=engine.vae,
-        scheduler=scheduler(made.solver, made.steps, made.shift),
-        transformer=engine.experts[0],
-        transformer_2=engine.experts[1] if len(engine.experts) > 1 else None,
-        boundary_ratio=model.boundary or None,
-        expand_timesteps=model.family.condition == "first frame",
-    )
-    pipeline.set_progress_bar_config(disable=True)
-    return pipeline(
-        image=Image.open(request.inputs["image"]),
-        prompt=made.prompt,
-        negative_prompt=made.negative,
-        width=request.width,
-        height=request.height,
-        num_frames=request.frames,
-        num_inference_steps=made.steps,
-        guidance_scale=made.guidance[0],
-        guidance_scale_2=made.guidance[1] if len(made.guidance) > 1 else None,
-        generator=torch.Generator("cpu").manual_seed(made.seed),
-        max_sequence_length=engine.text_length,
-        output_type="latent",
-    ).frames[0]
-
-
 @pytest.fixture
 def passes(isolated_settings):
     """Sets how the halves of guidance run."""
@@ -112,7 +82,8 @@ def test_equals_pipeline(family, solver, steps, request, make_request, isolated_
     engine = make_engine(model, dtype=torch.float32)
     job = full(make_request, model, solver=solver, steps=steps)
     tokenizer = locate(model, model.scheme("gguf-Q8_0"), isolated_settings).tokenizer
-    expected = run_pipeline(engine, model, tokenizer, job).numpy()
+    made = job.sampling
+    expected = run_pipeline(engine, model, tokenizer, job, scheduler(made.solver, made.steps, made.shift)).numpy()
     for way in ("one", "two"):
         passes(way)
         clip = engine.generate(job, quiet)

@@ -45,7 +45,7 @@ from wan_ui.engines.step_cache import BOTH, StepCache, make_step_cache
 from wan_ui.files.dit_file import read_dit, read_parameters
 from wan_ui.files.places import Paths, locate
 from wan_ui.files.tokenizer import clean, load_tokenizer
-from wan_ui.machine.memory import limit_gpu
+from wan_ui.machine.memory import give_back, limit_gpu
 from wan_ui.media.images import read_pictures
 from wan_ui.request import Clip, LoraMatch, LoraSpec, Progress, Report, Request
 from wan_ui.settings import settings
@@ -159,8 +159,7 @@ class DiffusersEngine:
         self.experts.clear()
         self.prompts.clear()
         self.images.clear()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        give_back()
 
     @torch.inference_mode()
     def generate(self, request: Request, report: Report, show: Show | None = None) -> Clip:

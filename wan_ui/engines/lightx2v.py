@@ -474,5 +474,4 @@ def shown(infer, on_block: OnBlock):
 def release() -> None:
     """Give back what nothing refers to any more, to the driver too."""
     gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
+    memory.give_back()
