@@ -57,6 +57,19 @@ def test_a_step_after_a_step_of_the_same_expert_finds_its_first_block_made(ahead
     assert all(ahead.weight(layer) is None for layer in ahead.layers[id(other)])
 
 
+def test_buffers_made_by_the_doctor_serve_a_job(ahead):
+    """Stages are examined in inference mode, jobs run outside it."""
+    for expert in ahead.engine.transformers:
+        expert.to_cuda()
+    blocks = blocks_of(ahead.engine, 0)
+    with torch.inference_mode():
+        ahead.begin(blocks[0])
+    for block in blocks[1:]:
+        ahead.begin(block)
+    layer = ahead.layers[id(blocks[-1])][0]
+    assert torch.equal(ahead.weight(layer), layer.get_weight(layer.weight, torch.float32))
+
+
 def test_with_a_lora_beside_the_weights(ahead, steps, shapes, tmp_path):  # noqa: F811
     engine, path = ahead.engine, tmp_path / "x.safetensors"
     lora_files.write(path, shapes)

@@ -65,8 +65,7 @@ class Ahead:
         if self.stream is None:
             self._fill(slot, layers)
             return
-        if not self.slots[slot]:  # on the stream that will read them
-            self.slots[slot] = [self._numbers(layer) for layer in layers]
+        self._make_buffers(slot, layers)  # on the stream that will read them
         # What was asked for up to now may still read the buffer.
         self.stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(self.stream):
@@ -74,11 +73,14 @@ class Ahead:
             self.events[slot] = self.stream.record_event()
 
     def _fill(self, slot: int, layers: list) -> None:
-        if not self.slots[slot]:
-            self.slots[slot] = [self._numbers(layer) for layer in layers]
-            return
+        self._make_buffers(slot, layers)
         for buffer, layer in zip(self.slots[slot], layers, strict=True):
             buffer.copy_(self._numbers(layer))
+
+    def _make_buffers(self, slot: int, layers: list) -> None:
+        if not self.slots[slot]:
+            with torch.inference_mode(False):  # a job writes into them outside inference mode, the doctor inside it
+                self.slots[slot] = [torch.empty_like(self._numbers(layer)) for layer in layers]
 
     def _numbers(self, layer: Any) -> torch.Tensor:
         numbers: torch.Tensor = layer.get_weight(layer.weight, self.dtype)
