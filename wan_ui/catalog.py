@@ -14,7 +14,7 @@ from typing import Any
 
 from wan_ui.errors import UserError
 from wan_ui.families import FAMILIES, PICTURES, TIME_STRIDE, Family
-from wan_ui.recipes import DMD, SOLVERS, Recipe
+from wan_ui.recipes import DMD, NEGATIVE, NEGATIVE_OF_SPEECH, SOLVERS, Recipe
 from wan_ui.tasks import DEFAULT, TASKS
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
@@ -207,7 +207,9 @@ def _recipes(values: dict[str, Any], family: Family) -> dict[str, Recipe]:
     for motion, table in tables.items():
         guidance = tuple(float(scale) for scale in table["guidance"])
         steps = tuple(table["steps"])
-        recipe = Recipe(**{**table, "guidance": guidance, "steps": steps, "fixed": motion != "full"})
+        negative = NEGATIVE_OF_SPEECH if family.speech else NEGATIVE
+        how = {"guidance": guidance, "steps": steps, "fixed": motion != "full", "negative": negative}
+        recipe = Recipe(**{**table, **how})
         assert len(guidance) == count, f"{motion}: guidance is a list of {count}, one for each expert"
         assert recipe.solver in SOLVERS or (recipe.fixed and recipe.solver == DMD), (
             f"{motion}: solver is one of {', '.join(SOLVERS)}"

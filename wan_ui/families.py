@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
-Condition = Literal["channels", "first frame", "none"]
+Condition = Literal["channels", "first frame", "reference", "none"]
 # What a family can be given, by how its picture enters: names of inputs of wan_ui.tasks, one set for each way.
 PICTURES: dict[Condition, tuple[frozenset[str], ...]] = {
     "channels": (frozenset({"image"}), frozenset({"image", "end_image"})),
     "first frame": (frozenset({"image"}), frozenset()),
+    "reference": (frozenset({"image"}),),
     "none": (frozenset(),),
 }
 TIME_STRIDE = 4  # frames per latent frame after the first, in every VAE of Wan
@@ -82,17 +83,39 @@ class Vae:
 
 
 @dataclass(frozen=True, slots=True)
+class Speech:
+    """How a voice drives the clips of a family: in segments of `Model.default_frames` - 1 frames, each of which sees
+    the end of what is there.
+
+    motion   frames that it sees of those before
+    dropped  frames at the beginning of the first segment that are not shown: its first latent frame stands for one
+    encoder  folder of the wav2vec2 that hears the voice, below the model's root
+    """
+
+    motion: int
+    dropped: int
+    encoder: str
+
+    def segments(self, frames: int, segment: int) -> int:
+        """How many make a clip of `frames`."""
+        return -(-(frames + self.dropped) // segment)
+
+
+@dataclass(frozen=True, slots=True)
 class Family:
     """One model family.
 
     name       what the catalog calls it
     experts    in the order in which they run
     condition  how the picture enters: as "channels" beside the latents (a mask of 4, then the latents of the picture
-               and grey frames), as the "first frame" of the latents (given, not denoised), or not at all ("none")
+               and grey frames), as the "first frame" of the latents (given, not denoised), as a "reference", whose
+               tokens follow those of the clip, or not at all ("none")
     model_type  of the official config.json
     task       LightX2V's name of what the model does
     runner     LightX2V's name of the class that runs it; it also decides which configuration that class reads
     fps        frames per second that it was trained for
+    speech     how a voice drives it; None: none does
+    engines    those that run it, of wan_ui.settings.ENGINES
     """
 
     name: str
@@ -104,6 +127,8 @@ class Family:
     task: str
     runner: str
     fps: int
+    speech: Speech | None = None
+    engines: tuple[str, ...] = ("diffusers", "lightx2v")
 
     @property
     def sides(self) -> tuple[str, ...]:
@@ -130,14 +155,20 @@ class Family:
 
     def condition_frames(self, frames: int) -> int:
         """How many frames are encoded for the condition of a clip of `frames`."""
-        return {"channels": frames, "first frame": 1, "none": 0}[self.condition]
+        return {"channels": frames, "first frame": 1, "reference": 1, "none": 0}[self.condition]
 
     def condition_shape(self, width: int, height: int, frames: int, pictures: int = 1) -> tuple[int, int, int, int]:
         """Shape (c, t, h, w) of what conditions a clip of that size; c is 0 where the family knows no pictures, t where
         it knows them as first frames and there are none."""
         z, t, h, w = self.vae.latents(width, height, frames)
         first = (z, min(pictures, 1), h, w)
-        return {"channels": (4 + z, t, h, w), "first frame": first, "none": (0, t, h, w)}[self.condition]
+        shapes: dict[Condition, tuple[int, int, int, int]] = {
+            "channels": (4 + z, t, h, w),
+            "first frame": first,
+            "reference": (z, 1, h, w),
+            "none": (0, t, h, w),
+        }
+        return shapes[self.condition]
 
     def root(self, config: Path) -> Path:
         """The model's root, from where the first expert's config.json lies."""
@@ -226,6 +257,19 @@ FAMILIES = {
             task="t2v",
             runner="wan2.2_moe_distill",
             fps=16,
+        ),
+        Family(
+            name="s2v-14b",
+            experts=(DIT,),
+            transformer=TRANSFORMERS["a14b"],
+            vae=VAE_21,
+            condition="reference",
+            model_type="s2v",
+            task="s2v",
+            runner="wan2.2_s2v",
+            fps=16,
+            speech=Speech(motion=73, dropped=3, encoder="wav2vec2-large-xlsr-53-english"),
+            engines=("diffusers",),
         ),
         Family(
             name="wan2.1-t2v",

@@ -18,6 +18,13 @@ NEGATIVE = (
     "丑陋的，残缺的，多余的手指，画得不好的手部，画得不好的脸部，畸形的，毁容的，形态畸形的肢体，手指融合，静止不动的画面，"
     "杂乱的背景，三条腿，背景人很多，倒着走"
 )
+# The same for clips that a voice drives (`sample_neg_prompt` in wan/configs/wan_s2v_14B.py): instead of colours and
+# subtitles' neighbours it names strong emotions and quickly shaking hands.
+NEGATIVE_OF_SPEECH = (
+    "画面模糊，最差质量，画面模糊，细节模糊不清，情绪激动剧烈，手快速抖动，字幕，丑陋的，残缺的，多余的手指，画得不好的手部，画得不好的脸部，"
+    "畸形的，毁容的，形态畸形的肢体，手指融合，静止不动的画面，杂乱的背景，三条腿，背景人很多，倒着走"
+)
+OFFICIAL_NEGATIVES = (NEGATIVE, NEGATIVE_OF_SPEECH)
 GUIDANCE, SHIFT = (1.0, 20.0), (1.0, 20.0)  # smallest and largest that are taken
 SOLVERS = {"unipc": "UniPC", "dpm++": "DPM++", "euler": "Euler"}
 # Of distilled models alone: every step goes to what it takes the clip to be, and takes fresh noise from there.
@@ -63,6 +70,7 @@ class Recipe:
     guidance  of each expert in the order in which they run; 1: none
     solver    of SOLVERS; where it is fixed, also DMD
     fixed     distilled for these: guidance, shift and solver are no choice
+    negative  the official text of what such clips are pushed away from
     magcache, teacache  what of configs/step_caches.toml was measured on this model; empty: nothing was
     """
 
@@ -72,6 +80,7 @@ class Recipe:
     shift: float
     solver: str = "euler"
     fixed: bool = True
+    negative: str = NEGATIVE
     magcache: str = ""
     teacache: str = ""
 

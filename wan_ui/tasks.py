@@ -85,6 +85,11 @@ class Task:
     stem: str
 
     @property
+    def driven(self) -> bool:
+        """Whether a voice says how long the clip is."""
+        return LISTEN in self.stages
+
+    @property
     def pictures(self) -> frozenset[str]:
         """Names of the pictures that an engine is given; a clip's last frame is one to start from."""
         needed = [entry for entry in self.inputs if entry.required]
@@ -99,17 +104,21 @@ class Task:
         return tuple(stage.name for stage in self.stages if not stage.needs or stage.needs in given)
 
 
+LISTEN = Stage("audio", "Voice", "Listening to the voice", needs="audio")
 # In the order in which they run, whatever the task.
 STAGES = (
     Stage("read", "Clip", "Reading the clip that goes on", needs="clip"),
     Stage("load", "Model", "Loading the model"),
     Stage("text", "Text", "Reading the prompt"),
+    LISTEN,
     Stage("image", "Image", "Looking at the picture", needs="image"),
     Stage("denoise", "Denoise", "Denoising"),
     Stage("decode", "Decode", "Decoding frames"),
     Stage("encode", "Encode", "Writing the video"),
     Stage("lipsync", "Speech", "Adding speech", needs="audio"),
 )
+DUBBED = tuple(stage for stage in STAGES if stage is not LISTEN)  # a voice is added to the finished clip
+DRIVEN = STAGES[:-1]  # a voice drives it from its first frame
 
 PICTURE = Input(
     name="image",
@@ -164,6 +173,29 @@ SPEECH = Input(
     file="voice.wav",
     help="the voice; the new clip lasts as long, or as the clip does if it is longer",
 )
+DRIVING = Input(
+    name="audio",
+    kind="audio",
+    required=True,
+    missing="choose a sound file with a voice first: it drives the picture, and the clip lasts as long",
+    label="Voice",
+    part="voice",
+    file="voice.wav",
+    help="the voice that drives the picture; the clip lasts as long",
+    using="the voice above drives it",
+    lacking="no voice yet",
+)
+POSE = Input(
+    name="pose_video",
+    kind="video",
+    required=False,
+    missing="",
+    label="Pose video",
+    part="pose",
+    file="pose",
+    help="a video of a drawn skeleton that head and body follow, cropped like the picture; after its end they are free",
+    using="follows the pose video",
+)
 CLIP = Input(
     name="video",
     kind="video",
@@ -207,7 +239,7 @@ TASKS = {
             stored="generate",
             title="image to video",
             inputs=(PICTURE, PROMPT, VOICE, SEGMENTS),
-            stages=STAGES,
+            stages=DUBBED,
             samples=True,
             shape="image",
             untitled="A clip without its prompt",
@@ -219,7 +251,7 @@ TASKS = {
             stored="first-last-frame",
             title="first and last frame",
             inputs=(PICTURE, END, PROMPT, VOICE),
-            stages=STAGES,
+            stages=DUBBED,
             samples=True,
             shape="image",
             untitled="A clip without its prompt",
@@ -231,7 +263,7 @@ TASKS = {
             stored="text-to-video",
             title="text to video",
             inputs=(PROMPT, VOICE),
-            stages=STAGES,
+            stages=DUBBED,
             samples=True,
             shape="",
             untitled="A clip without its prompt",
@@ -244,11 +276,23 @@ TASKS = {
             title="a clip that goes on",
             # With segments alone, the first is the prompt.
             inputs=(BEFORE, replace(PROMPT, required=False), VOICE, SEGMENTS),
-            stages=STAGES,
+            stages=DUBBED,
             samples=True,
             shape="clip",
             untitled="A clip that goes on",
             stem="clip",
+        ),
+        Task(
+            name="speech-to-video",
+            short="s2v",
+            stored="speech-to-video",
+            title="speech to video",
+            inputs=(PICTURE, DRIVING, replace(PROMPT, required=False), POSE),
+            stages=DRIVEN,
+            samples=True,
+            shape="image",
+            untitled="A clip that speaks",
+            stem="speech",
         ),
         Task(
             name="lip-sync",

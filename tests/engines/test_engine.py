@@ -17,7 +17,7 @@ from wan_ui.errors import Cancelled, UserError
 from wan_ui.families import VAE_21
 from wan_ui.files import places
 from wan_ui.machine.hardware import Hardware
-from wan_ui.request import STAGES
+from wan_ui.tasks import DUBBED
 
 
 def forget(engine) -> None:
@@ -43,7 +43,7 @@ def test_generate_reports_before_every_step(float32_engine, a14b, make_request):
     forget(float32_engine)
     events = record(lambda report: float32_engine.generate(make_request(a14b), report))
     stages = [event.stage for event in events]
-    engine_stages = [stage for stage in STAGES if stage not in ("read", "load", "encode", "lipsync")]
+    engine_stages = [stage.name for stage in DUBBED if stage.name not in ("read", "load", "encode", "lipsync")]
     assert sorted(set(stages), key=stages.index) == engine_stages
     denoise = [event for event in events if event.stage == "denoise"]
     assert [(e.step, e.total) for e in denoise] == [(k, 4) for k in (1, 2, 3, 4)]

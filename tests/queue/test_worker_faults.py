@@ -26,7 +26,7 @@ from wan_ui.queue.jobs import TableError, TableLocked
 from wan_ui.queue.messages import Letter, Loaded
 from wan_ui.queue.pipeline import Pipeline
 from wan_ui.queue.worker import Worker
-from wan_ui.request import STAGES
+from wan_ui.tasks import DUBBED
 
 FACTORY = "tests.scripted_engine:create_engine"
 
@@ -126,7 +126,8 @@ def test_cancel_stops_within_one_step_and_leaves_no_clip(pipeline, picture, stag
     job = pipeline.wait(job_id)
     assert job.state == "cancelled" and pipeline.clip(job) is None
     assert not list((pipeline.clips / job_id).glob("*.mp4"))
-    following = STAGES[STAGES.index(name) + 1]
+    names = [stage.name for stage in DUBBED]
+    following = names[names.index(name) + 1]
     within = (
         [(name, int(step or 0)), (name, int(step or 0) + 1)] if step else [(name, 0), (following, 0), (following, 1)]
     )

@@ -62,7 +62,10 @@ def availability(model: Model, scheme: Scheme, settings: Settings, engine: str =
         return "needs a CUDA GPU"
     if model.needs_gpu and driver_fault():
         return f"the GPU's driver does not answer: {driver_fault()}"
-    here = files(model, scheme, settings, choose_engine(engine, settings).name)
+    able = model.family.engines
+    if engine not in ("auto", *able):
+        return f"{engine} does not run it; {able[0]} does"
+    here = files(model, scheme, settings, choose_engine(engine, settings, able=able).name)
     missing = [ref for ref, path in here.items() if path is None]
     if not missing:
         return ""

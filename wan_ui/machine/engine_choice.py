@@ -22,16 +22,23 @@ class EngineChoice:
         return f"{self.name} ({self.why})"
 
 
-def choose_engine(asked: str, settings: Settings, fault: Callable[[], str] = lambda: "") -> EngineChoice:
+def choose_engine(
+    asked: str, settings: Settings, fault: Callable[[], str] = lambda: "", able: tuple[str, ...] = ENGINES
+) -> EngineChoice:
     """The engine for `auto | diffusers | lightx2v`. Raises UserError for another name; imports no torch.
 
+    able   those that run the model
     fault  for the worker, which can try: "" when LightX2V works in this process, else why not. Of "auto" alone it is
            asked, and only where LightX2V and a GPU seem to be here
     """
     if asked not in ENGINES:
         raise UserError(f"engine: {asked!r} is not known; choose one of {', '.join(ENGINES)}", field="engine")
     if asked != "auto":
+        if asked not in able:
+            raise UserError(f"engine: {asked} does not run this model; choose auto or {able[0]}", field="engine")
         return EngineChoice(asked, "asked for")
+    if "lightx2v" not in able:
+        return EngineChoice("diffusers", "auto: it alone runs this model")
     if not settings.lightx2v_path and not hardware.nvidia_gpu():
         missing = "no CUDA GPU"  # LightX2V would not help, so nothing is said of how to get it
     else:

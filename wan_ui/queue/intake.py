@@ -20,14 +20,15 @@ from wan_ui.errors import UserError
 from wan_ui.files import found, places
 from wan_ui.media import sound
 from wan_ui.media.images import fit, open_image
+from wan_ui.media.pose_video import look_at_pose
 from wan_ui.queue import words
 from wan_ui.queue.jobs import Job
 from wan_ui.queue.segments_intake import look_before, read_prompts
-from wan_ui.queue.speech_intake import look_at_clip, take_audio, take_clip
-from wan_ui.recipes import MOTIONS, NEGATIVE, SOLVERS, TITLES, read_guidance, read_shift
+from wan_ui.queue.speech_intake import frames_of, look_at_clip, take_audio, take_clip
+from wan_ui.recipes import MOTIONS, OFFICIAL_NEGATIVES, SOLVERS, TITLES, read_guidance, read_shift
 from wan_ui.request import LoraSpec, Request, Sampling, Segment
 from wan_ui.settings import ENGINES, Settings
-from wan_ui.tasks import BEFORE, FILES, FORM, PICTURE, PROMPT, SEGMENTS, TASKS, Task, find_task, fitting
+from wan_ui.tasks import BEFORE, FILES, FORM, PICTURE, POSE, PROMPT, SEGMENTS, TASKS, Task, find_task, fitting
 from wan_ui.valid_text import valid_text
 
 MAX_SEED = 2**32 - 1
@@ -117,14 +118,18 @@ def _sample(asked: Task | None, draft: Draft, settings: Settings, folder: Path) 
     if missing:
         raise UserError(f"model: {model.name} with {scheme.name} cannot run here: {missing}", field="model")
     said = _words(task, draft, settings.max_prompt).get(PROMPT.name, "")
-    prompts = read_prompts(draft.inputs.get(SEGMENTS.name, ""), said, settings)
+    prompts = read_prompts(draft.inputs.get(SEGMENTS.name, ""), said, settings) or ([""] if task.driven else [])
     if not prompts:
         raise UserError(f"{PROMPT.name}: {PROMPT.missing}", field=PROMPT.name)
     frames = _whole("frames", model.default_frames if draft.frames is None else draft.frames)
+    if task.driven and frames not in model.frames:
+        raise UserError("frames: the clip lasts as long as the voice; leave them out", field="frames")
     if frames not in model.frames:
         raise UserError(f"frames: {model.name} makes {_list(model.frames)} frames, not {frames}", field="frames")
     how = _how(draft, model, scheme, settings.max_prompt)
     paths = _files(task, draft)
+    if POSE.name in paths:
+        look_at_pose(paths[POSE.name])
     before = look_before(paths[BEFORE.name], settings) if BEFORE.name in paths else None
     usual = before.rate(model) if before else model.fps
     fps = _whole("fps", usual if draft.fps is None else draft.fps)
@@ -143,6 +148,8 @@ def _sample(asked: Task | None, draft: Draft, settings: Settings, folder: Path) 
     natural = before.size(model) if before else model.closest_size(*shape.size) if shape else model.sizes[0]
     width, height = _size(draft.size, model, natural)
     inputs, seconds = _take(task, paths, pictures, (width, height), settings, folder)
+    if task.driven:
+        frames = frames_of(Path(inputs["audio"]), seconds, model)
     made = Sampling(
         prompt=first.prompt,
         model=model.name,
@@ -200,8 +207,8 @@ def _how(draft: Draft, model: Model, scheme: Scheme, longest: int) -> dict[str, 
     guided = any(scale > 1 for scale in guidance)
     negative = ""
     if guided:  # the official text is taken however short prompts must be
-        own = draft.negative not in (None, NEGATIVE)
-        negative = _line("negative", draft.negative, longest) if own else NEGATIVE
+        own = draft.negative not in (None, *OFFICIAL_NEGATIVES)
+        negative = _line("negative", draft.negative, longest) if own else recipe.negative
     if draft.negative and not guided:
         raise UserError(f"negative: without guidance it changes nothing; leave it out{other}", field="negative")
     cache = draft.cache or "off"

@@ -37,6 +37,18 @@ def take_audio(path: str, settings: Settings, target: Path) -> float:
     return round(len(voice.samples) / sound.SAMPLE_RATE, 3)
 
 
+def frames_of(voice: Path, seconds: float, model: Model) -> int:
+    """Frames of the clip that a voice drives. Raises UserError (field "audio") where nothing is to be heard."""
+    samples = sound.decode(voice, seconds + 1)
+    if not sound.is_loud(samples).any():
+        raise UserError(
+            f"audio: nothing in it is louder than {sound.QUIET_DB:g} dB, so there is no voice that could drive the "
+            "picture; choose another file",
+            field="audio",
+        )
+    return sound.frame_count(round(seconds * sound.SAMPLE_RATE), model.fps)
+
+
 def look_at_clip(path: str, field: str) -> tuple[int, int, float]:
     """Width, height and frames per second of a video that is to be changed. Raises UserError, which names `field`."""
     source = Path(path)

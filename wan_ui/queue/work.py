@@ -21,7 +21,7 @@ from wan_ui.catalog import find_model
 from wan_ui.errors import UserError
 from wan_ui.files import found, places
 from wan_ui.machine import memory
-from wan_ui.machine.engine_choice import EngineChoice
+from wan_ui.machine.engine_choice import EngineChoice, choose_engine
 from wan_ui.media import muxer, sound, video
 from wan_ui.media.streaming import Mp4Writer
 from wan_ui.queue.messages import Answered, Entered, Examine, Examined, Generate, LipSync, Load, Loaded, Made, Partial
@@ -88,7 +88,10 @@ class Work:
         scheme = model.scheme(wanted.scheme)
         clock = self._clock()
         clock.report(Progress("load", detail=f"{model.title}, {scheme.title}"))
-        engine, chosen = self.create_engine(wanted.engine)
+        able = model.family.engines
+        engine, chosen = self.create_engine(wanted.engine if len(able) > 1 else able[0])
+        if wanted.engine == "auto" and len(able) == 1:
+            chosen = choose_engine("auto", self.settings, able=able)
         before, lost = self.loaded, ""
         try:
             engine.check(model, scheme)  # what is wrong with the files is said while the old model still runs

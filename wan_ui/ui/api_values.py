@@ -22,6 +22,7 @@ LATER = {
     "segments": "",
     "clip": None,
     "job": "",
+    "pose_video": None,
 }
 PARAMETERS: dict[str, Any] = {**REQUIRED, **SETTINGS, **OPTIONAL, **LATER}
 SIGNATURE = inspect.Signature(

@@ -128,7 +128,9 @@ def using_html(view: View, model: Model) -> str:
     parts = [
         with_words(view, model),
         size.replace("x", " × ") if size[0].isdigit() else size,
-        (f"{segments} segments of " if segments > 1 else "") + f"{frames or model.default_frames:g} frames",
+        "as long as the voice"
+        if task.driven
+        else (f"{segments} segments of " if segments > 1 else "") + f"{frames or model.default_frames:g} frames",
         *([f"{fps:g} a second"] if fps and fps != model.fps else []),
         f"{steps or recipe.default_steps:g} steps",
         *([MOTIONS[motion].title] if several else []),

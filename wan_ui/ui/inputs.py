@@ -19,8 +19,9 @@ from wan_ui.ui.longer import Longer, build_longer
 from wan_ui.ui.lora_picker import LoraPicker, build_lora_picker
 from wan_ui.ui.markup import text
 from wan_ui.ui.picture import Picture, build_picture
+from wan_ui.ui.pose import Pose, build_pose
 from wan_ui.ui.recipe_part import RecipePart, build_recipe_part
-from wan_ui.ui.voice import Voice, build_voice
+from wan_ui.ui.voice import Voice, build_voice, is_driven, way_html
 
 PROMPT_PLACEHOLDER = "What should happen? For example: slowly zoom in, sunset light"
 
@@ -52,6 +53,7 @@ class Inputs:
     recipe: RecipePart
     loras: LoraPicker
     voice: Voice
+    pose: Pose
     longer: Longer
     message: gr.HTML
     using: gr.HTML
@@ -67,6 +69,7 @@ class Inputs:
             "picture": self.picture.image,
             "end": self.end.image,
             "voice": self.voice.audio,
+            "pose": self.pose.clip,
             "segments": self.longer.segments,
             "before": self.longer.clip,
             **self.recipe.parts(),
@@ -76,7 +79,12 @@ class Inputs:
     def of_model(self) -> dict[str, Block]:
         """What changes with the model, by the names of `model_updates`; and what LoRAs are chosen from."""
         names = ("model", "picture_hint", "prompt", "phrases", "scheme", "size", "frames", "steps", "fps", "draft")
-        boxes = {"picture_part": self.picture.part, "end_part": self.end.part, "voice_part": self.voice.part}
+        boxes: dict[str, Block] = {
+            "picture_part": self.picture.part,
+            "end_part": self.end.part,
+            "voice_part": self.voice.part,
+        }
+        boxes |= {"voice_way": self.voice.way, "pose_part": self.pose.part}
         own = {name: getattr(self, name) for name in names}
         return {**own, **self.recipe.parts(), **boxes, "longer": self.longer.part, "lora_choices": self.loras.add}
 
@@ -130,6 +138,7 @@ def build_inputs(
         label="Frames",
         choices=lengths(model, model.fps),
         value=model.default_frames,
+        visible=not is_driven(model),
         elem_id="frames",
         elem_classes="w-segments",
     )
@@ -163,7 +172,8 @@ def build_inputs(
     with gr.Accordion("Quick draft", open=False, elem_id="draft-part"):
         draft = gr.Checkbox(False, label="Draft", info=_draft_words(settings), elem_id="draft")
     loras = build_lora_picker(model, settings)
-    voice = build_voice(visible=takes(model, "voice"))
+    voice = build_voice(model, visible=takes(model, "voice"))
+    pose = build_pose(visible=takes(model, "pose"))
     longer = build_longer(visible=takes(model, "segments"))
     with gr.Column(elem_id="actions"):
         message = gr.HTML("" if usable else NO_MODEL, elem_id="message", apply_default_css=False)
@@ -190,6 +200,7 @@ def build_inputs(
         recipe,
         loras,
         voice,
+        pose,
         longer,
         message,
         using,
@@ -212,14 +223,15 @@ def model_updates(
 ) -> Answer:
     """What this model offers, with these values."""
     return {
-        **{f"{part}_part": gr.update(visible=takes(model, part)) for part in ("picture", "end", "voice")},
+        **{f"{part}_part": gr.update(visible=takes(model, part)) for part in ("picture", "end", "voice", "pose")},
+        "voice_way": way_html(model),
         "picture_hint": picture_hint_html(model),
         "longer": gr.update(visible=takes(model, "segments")),
         "prompt": gr.update(info=model.hint or None),
         "phrases": phrases_html(model),
         "scheme": gr.update(**scheme_choices(model, schemes, scheme)),
         "size": gr.update(choices=_sizes(model), value=size),
-        "frames": gr.update(choices=lengths(model, fps), value=frames),
+        "frames": gr.update(choices=lengths(model, fps), value=frames, visible=not is_driven(model)),
         "fps": gr.update(choices=_rates(model), value=fps),
     }
 

@@ -71,16 +71,21 @@ def offers(settings: Settings) -> list[Offer]:
     return _offers(settings, int(time.monotonic() / FRESH))
 
 
+def _engine(model: Model, settings: Settings) -> str:
+    """Which would run the model."""
+    able = model.family.engines
+    return choose_engine(settings.engine if settings.engine in able else "auto", settings, able=able).name
+
+
 @functools.lru_cache(maxsize=1)
 def _offers(settings: Settings, _: int) -> list[Offer]:
-    engine = choose_engine(settings.engine, settings).name
     return [
         Offer(
             model,
             scheme,
-            places.availability(model, scheme, settings, engine),
+            places.availability(model, scheme, settings, settings.engine),
             places.lacks_gpu(model),
-            places.files(model, scheme, settings, engine),
+            places.files(model, scheme, settings, _engine(model, settings)),
         )
         for model in found.models(settings).values()
         for scheme in model.schemes.values()
@@ -192,7 +197,7 @@ def _about(model: Model, scheme: Scheme, settings: Settings) -> str:
 def _memory(model: Model, scheme: Scheme, settings: Settings) -> str:
     """For the smallest and the largest size that a model offers: all on the GPU, and with offload."""
     sizes = sorted(model.sizes, key=lambda size: size[0] * size[1])
-    ends, engine = [sizes[0], sizes[-1]], choose_engine(settings.engine, settings).name
+    ends, engine = [sizes[0], sizes[-1]], _engine(model, settings)
     everything, least = zip(*(places.gpu_memory_wanted(model, scheme, engine, size) for size in ends), strict=True)
     (low, high), (few, many) = everything, least
     first, last = (f"{width} × {height}" for width, height in ends)

@@ -89,8 +89,9 @@ def build_ui(settings: Settings) -> gr.Blocks:
         of_model = {**inputs.of_model(), "filled": inputs.filled, **observed}
         of_video = {"seed": inputs.seed, "segments": inputs.longer.segments, **of_model}
         longer = {"before": inputs.longer.clip, "segments": inputs.longer.segments}
-        whole = {"picture": picture.image, "end": end.image, "voice": inputs.voice.audio, **longer, **of_video}
-        before_note = {"before_note": inputs.longer.note}
+        files = {"picture": picture.image, "end": end.image, "voice": inputs.voice.audio, "pose": inputs.pose.clip}
+        whole = {**files, **longer, **of_video}
+        before_note, pose_note = {"before_note": inputs.longer.note}, {"pose_note": inputs.pose.note}
         voice_note = {"voice_note": inputs.voice.note}
 
         # Values arrive as the browser sent them and are checked by wan_ui.queue.intake; see handlers.
@@ -118,7 +119,8 @@ def build_ui(settings: Settings) -> gr.Blocks:
 
         files_change = [picture.image.change, end.image.change, inputs.voice.audio.change]
         form = [browser, view, inputs.model, inputs.scheme, *inputs.held(), inputs.turn]
-        sent = {"picture_note": picture.note, "end_note": end.note, **voice_note, **before_note, **observed}
+        notes = {"picture_note": picture.note, "end_note": end.note, **voice_note, **before_note, **pose_note}
+        sent = {**notes, **observed}
         pressed = connect(inputs.generate.click, submit.submit, form, sent, js=stamp, **light)
         pressed.then(None, js="() => wanUi.answered()", **silent)
         connect(inputs.cancel.click, submit.cancel, [browser, view], observed, **light)
@@ -138,6 +140,7 @@ def build_ui(settings: Settings) -> gr.Blocks:
                     inputs.draft.change,
                     *files_change,
                     inputs.longer.clip.change,
+                    inputs.pose.clip.change,
                     *texts_left,
                 ]
             ),
@@ -153,6 +156,13 @@ def build_ui(settings: Settings) -> gr.Blocks:
             changing.look_before,
             [inputs.longer.clip, inputs.size, inputs.model],
             {"fps": inputs.fps, **before_note},
+            **latest,
+        )
+        connect(
+            on([inputs.pose.clip.change, inputs.size.change, inputs.model.change]),
+            changing.look_at_pose,
+            [inputs.pose.clip, inputs.size, inputs.model],
+            pose_note,
             **latest,
         )
         fps = [inputs.model, inputs.fps]

@@ -7,7 +7,7 @@ from typing import Any
 import gradio as gr
 
 from wan_ui.catalog import Model, Scheme
-from wan_ui.recipes import CACHES, FEWEST_CACHED, GUIDANCE, MOTIONS, NEGATIVE, SHIFT, SOLVERS, Recipe
+from wan_ui.recipes import CACHES, FEWEST_CACHED, GUIDANCE, MOTIONS, SHIFT, SOLVERS, Recipe
 from wan_ui.ui.answers import Answer
 from wan_ui.ui.markup import text
 
@@ -118,7 +118,7 @@ def defaults(motion: str, recipe: Recipe) -> dict[str, Any]:
     """Values of all fields of this part, those that are not shown too."""
     return {
         "motion": motion,
-        "negative": NEGATIVE,
+        "negative": recipe.negative,
         "guidance": recipe.guidance[0],
         "guidance_low": recipe.guidance[-1],
         "shift": recipe.shift,

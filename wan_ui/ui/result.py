@@ -7,7 +7,7 @@ import gradio as gr
 from wan_ui.catalog import Model
 from wan_ui.queue.jobs import Job
 from wan_ui.queue.pipeline import PIPELINE
-from wan_ui.recipes import CACHES, MOTIONS, NEGATIVE, SOLVERS
+from wan_ui.recipes import CACHES, MOTIONS, OFFICIAL_NEGATIVES, SOLVERS
 from wan_ui.request import UNKNOWN, Sampling
 from wan_ui.tasks import TASKS
 from wan_ui.ui.markup import STATE_WORDS, file_url, model_name, problem, seconds, speaks, spent, text, title
@@ -85,7 +85,7 @@ def _about(job: Job, catalog: dict[str, Model]) -> str:
         "Size": f"{request.width} × {request.height}" if request.width and request.height else "",
         "Length": length if frames else "",
         "Steps": _steps(made),
-        "Negative": made.negative if made.negative != NEGATIVE else "the official text",
+        "Negative": made.negative if made.negative not in OFFICIAL_NEGATIVES else "the official text",
         "Quality": "Draft" if made.draft else "",
         "LoRAs": _loras(job),
         "Speech": f"{request.audio_seconds:.1f} s" if "audio" in request.inputs and not job.error else "",

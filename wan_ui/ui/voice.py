@@ -14,28 +14,50 @@ from wan_ui.errors import UserError
 from wan_ui.lipsync.choice import shortcoming
 from wan_ui.queue.speech_intake import look_for_face, look_for_face_in_clip, voice_trouble
 from wan_ui.settings import Settings
+from wan_ui.tasks import TASKS
 from wan_ui.ui.markup import text
 
 
 @dataclass(frozen=True)
 class Voice:
+    """way: what the model does with it"""
+
     part: gr.Column
     audio: gr.Audio
+    way: gr.HTML
     note: gr.HTML
 
 
-def build_voice(visible: bool) -> Voice:
+def build_voice(model: Model, visible: bool) -> Voice:
     with gr.Column(elem_id="voice-part", visible=visible) as part:
         audio = gr.Audio(
-            label="Speech (optional)",
+            label="Speech",
             type="filepath",
             sources=["upload", "microphone"],
             buttons=[],
             editable=False,
             elem_id="voice",
         )
+        way = gr.HTML(way_html(model), elem_id="voice-way", apply_default_css=False)
         note = gr.HTML("", elem_id="voice-note", apply_default_css=False)
-    return Voice(part, audio, note)
+    return Voice(part, audio, way, note)
+
+
+def is_driven(model: Model) -> bool:
+    """Whether a voice drives whatever the model makes, and says how long it is."""
+    return all(TASKS[name].driven for name in model.tasks)
+
+
+def way_html(model: Model) -> str:
+    """Which of the two ways to make a face speak this model goes."""
+    if is_driven(model):
+        way = (
+            "<b>The voice drives the picture:</b> face, head and body move to it from the first frame, and the clip "
+            "lasts as long. To give a finished clip a voice there is <i>Add speech</i> beside it."
+        )
+    else:
+        way = "<b>Optional, lip-sync of the finished clip:</b> its mouth alone is changed, whatever made it."
+    return f'<p class="w-quiet">{way}</p>'
 
 
 def voice_note(audio: str, picture: str, clip: Path | None, size: str, model: Model, settings: Settings) -> str:
@@ -46,8 +68,10 @@ def voice_note(audio: str, picture: str, clip: Path | None, size: str, model: Mo
     """
     if words := voice_trouble(audio, settings):
         return _note(False, words)
-    lines = []
-    if picture:
+    driven, lines = is_driven(model), []
+    if driven and not clip:
+        return _note(True, f"The sound can be read. {'It will drive the picture.' if picture else 'Add a picture.'}")
+    if picture and not driven:
         with contextlib.suppress(UserError):  # said beside the picture
             usable, words = look_for_face(picture, size, model)
             after = "It will speak this." if usable else "With this picture the clip may stay silent."

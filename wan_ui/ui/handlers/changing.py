@@ -6,7 +6,7 @@ from wan_ui.errors import UserError
 from wan_ui.files import found
 from wan_ui.queue.pipeline import PIPELINE
 from wan_ui.queue.words import read_for
-from wan_ui.ui import form, inputs, longer, lora_picker
+from wan_ui.ui import form, inputs, longer, lora_picker, pose
 from wan_ui.ui import picture as pictures
 from wan_ui.ui import voice as voice_part
 from wan_ui.ui.answers import Answer
@@ -90,6 +90,19 @@ def look_before(clip, size: str, name: str) -> Answer:
     except UserError as error:
         return {"before_note": complaint(error)}
     return {"before_note": note, "fps": fps}
+
+
+@guard
+def look_at_pose(clip, size: str, name: str) -> Answer:
+    """The pose video: what becomes of it."""
+    catalog = found.models(PIPELINE.settings)
+    model = catalog.get(as_text(name, "model")) or next(iter(catalog.values()))
+    if not clip or not inputs.takes(model, "pose"):
+        return {"pose_note": ""}
+    try:
+        return {"pose_note": pose.note_html(uploaded(clip, "pose_video"), as_text(size, "size", "auto"), model)}
+    except UserError as error:
+        return {"pose_note": complaint(error)}
 
 
 @guard
