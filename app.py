@@ -38,7 +38,7 @@ def serve(values: Settings, engine_factory: str = ENGINE_FACTORY) -> None:
             page = build_ui(values)
             launch(page, values, str(PIPELINE.clips))
             # Now, not before: loading takes both cores of a small machine, and the page must be there first.
-            PIPELINE.load(values.model, values.scheme, values.engine)
+            PIPELINE.warm()
             threading.Event().wait()
         except Stop:
             with contextlib.suppress(OSError):  # the terminal is gone

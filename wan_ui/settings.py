@@ -102,6 +102,10 @@ class Settings:
     lightx2v_compile: str = setting("auto", rules.one_of("auto", "on", "off"))
     # both halves of guidance in one pass of the transformer (diffusers engine), or one after the other
     guidance_passes: str = setting("auto", rules.one_of("auto", "one", "two"))
+    # GPUs with a worker each: all, or numbers; auto: all that the model fits
+    gpus: str = setting("auto", rules.text("auto, all, or numbers of GPUs, separated by commas"))
+    # workers: on a machine without a GPU that many (0: one), with GPUs at most that many (0: one each)
+    workers: int = setting(0, rules.whole(0, 64))
     # GPU memory that may be used, GiB. The choice of what stays on the GPU follows it
     gpu_gib: float = setting(0.0, rules.number(1, 10_000, "0 (all), or GiB from 1 to 10000", zero=True))
     stage_timeout: int = setting(900, rules.whole(1))  # seconds without progress until the worker is killed
@@ -215,6 +219,16 @@ def default_environment(values: dict[str, str]) -> None:
     """Set variables that a library reads at its import, where the host has not set them itself."""
     for name, value in values.items():
         os.environ.setdefault(name, value)
+
+
+def set_environment(values: dict[str, str]) -> None:
+    """Of a worker's process, at its start: what it is to see, whatever the host has set for the page."""
+    os.environ.update(values)
+
+
+def visible_devices() -> str | None:
+    """What the host lets CUDA see; None: all."""
+    return os.environ.get("CUDA_VISIBLE_DEVICES")
 
 
 def _stand_in_home(values: Settings) -> None:

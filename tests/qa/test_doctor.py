@@ -95,18 +95,18 @@ def test_the_stages_of_the_loaded_model_are_examined_between_jobs(model, tmp_pat
         for _ in range(3000):
             if pipeline.examination.state in ("done", "failed"):
                 break
-            pipeline.runner.stopping.wait(0.1)
+            pipeline.pool["cpu0"].stopping.wait(0.1)
         found = pipeline.examination
         assert found.state == "done", found.words
         assert found.report["first_failing"] == "" and found.report["scheme"] == "bf16"
         assert pipeline.model.state == "ready"
-        worker = pipeline.runner.worker
+        worker = pipeline.pool["cpu0"].worker
         before = worker.process.pid
         pipeline.leave_out("fp8_scales")
         for _ in range(3000):
             if worker.alive() and worker.process.pid != before and pipeline.model.state == "ready":
                 break
-            pipeline.runner.stopping.wait(0.1)
+            pipeline.pool["cpu0"].stopping.wait(0.1)
         assert worker.process.pid != before, "patches can only be left out by a new process"
         assert pipeline.settings.lightx2v_patches_off == "fp8_scales"
     finally:

@@ -176,7 +176,7 @@ def test_without_a_face_the_silent_clip_is_kept_and_the_job_says_why(pipeline, f
 def test_a_worker_that_dies_during_speech_leaves_the_silent_clip(pipeline, files):
     job_id = submit(pipeline, files, audio="long.wav")
     until(lambda: pipeline.job(job_id).progress.step > 3 and pipeline.job(job_id).progress.stage == "lipsync")
-    os.kill(pipeline.runner.worker.process.pid, signal.SIGKILL)
+    os.kill(pipeline.pool["cpu0"].worker.process.pid, signal.SIGKILL)
     job = pipeline.wait(job_id)
     assert job.state == "done" and "SIGKILL" in job.error and "lipsync step" in job.error
     assert pipeline.clip(job).name == "silent.mp4"

@@ -82,9 +82,9 @@ def test_a_dead_worker_fails_its_job_by_stage_and_signal_and_the_next_job_runs(p
 
 def test_a_worker_killed_from_outside_while_idle_is_replaced(pipeline, picture):
     until(lambda: pipeline.model.state == "ready")
-    before = pipeline.runner.worker.process.pid
+    before = pipeline.pool["cpu0"].worker.process.pid
     os.kill(before, signal.SIGKILL)
-    worker = pipeline.runner.worker
+    worker = pipeline.pool["cpu0"].worker
     until(lambda: worker.alive() and worker.process.pid != before and pipeline.model.state == "ready")
     assert run(pipeline, picture).state == "done"
 
@@ -93,10 +93,10 @@ def test_a_hang_is_ended_after_the_deadline(scripted_settings, picture):
     pipeline = Pipeline().open(scripted_settings, engine_factory=FACTORY)
     try:
         until(lambda: pipeline.model.state == "ready")
-        pipeline.runner.worker.settings = replace(scripted_settings, stage_timeout=4)  # its start may be slower
+        pipeline.pool["cpu0"].worker.settings = replace(scripted_settings, stage_timeout=4)  # its start may be slower
         job = run(pipeline, picture, "image=hang")
         assert job.state == "failed" and "image made no progress for 4 s" in job.error
-        pipeline.runner.worker.settings = scripted_settings
+        pipeline.pool["cpu0"].worker.settings = scripted_settings
         assert run(pipeline, picture).state == "done"
     finally:
         pipeline.close()
@@ -175,14 +175,14 @@ def test_the_quota_removes_the_oldest_clips_first_and_never_the_newest(scripted_
     try:
         first, second = run(pipeline, picture), run(pipeline, picture)
         size = sum(path.stat().st_size for path in pipeline.clips.rglob("*") if path.is_file())
-        pipeline.runner.settings = replace(scripted_settings, max_outputs_gb=size * 1.2 / 1e9)
+        pipeline.pool.line.settings = replace(scripted_settings, max_outputs_gb=size * 1.2 / 1e9)
         third = run(pipeline, picture)
         until(lambda: pipeline.job(first.id) is None)
         assert pipeline.clip(second) and pipeline.clip(third) and not (pipeline.clips / first.id).exists()
-        pipeline.runner.settings = replace(scripted_settings, max_outputs_gb=1e-9)  # less than any clip
+        pipeline.pool.line.settings = replace(scripted_settings, max_outputs_gb=1e-9)  # less than any clip
         last = run(pipeline, picture)
         until(lambda: [job.id for job in pipeline.history()] == [last.id])
-        pipeline.runner.settings = replace(scripted_settings, max_outputs_gb=0)  # no limit
+        pipeline.pool.line.settings = replace(scripted_settings, max_outputs_gb=0)  # no limit
         run(pipeline, picture)
         time.sleep(0.3)
         assert pipeline.clip(last) and len(pipeline.history()) == 2
@@ -196,7 +196,7 @@ def test_a_kill_while_encoding_leaves_no_part_of_a_file(pipeline, picture):
     part.write_bytes(b"left by one that was killed")
     job_id = pipeline.submit(Draft({"image": str(picture), "prompt": "decode:2=slow-ffmpeg"}, frames=9))
     until(lambda: list((pipeline.clips / job_id).glob(".*.part.mp4")))
-    os.kill(pipeline.runner.worker.process.pid, signal.SIGKILL)
+    os.kill(pipeline.pool["cpu0"].worker.process.pid, signal.SIGKILL)
     job = pipeline.wait(job_id)
     assert job.state == "failed" and "SIGKILL" in job.error and "during encode" in job.error
     run(pipeline, picture)
@@ -347,7 +347,7 @@ def test_stop_ends_a_long_step_and_a_long_load_at_once(scripted_settings, pictur
         assert time.monotonic() - started < 9, "the thread was given up on"
         with pytest.raises(UserError, match="Wan UI was stopped; a job that waits in line runs"):
             waiter.result()
-    assert not pipeline.runner.thread.is_alive()
+    assert not pipeline.pool["cpu0"].thread.is_alive()
     job = pipeline.job(job_id)
     assert (job.state, job.error) == ("interrupted", "The app was stopped.")
     assert pipeline.job(waiting).state == "queued"
@@ -358,22 +358,22 @@ def test_stop_during_the_load_at_start_is_quiet(scripted_settings, caplog):
     pipeline = Pipeline().open(replace(scripted_settings, scheme="slow"), engine_factory=FACTORY)
     until(lambda: pipeline.model.progress.step == 2)
     pipeline.close()
-    assert not pipeline.runner.thread.is_alive() and not [r for r in caplog.records if r.exc_info]
+    assert not pipeline.pool["cpu0"].thread.is_alive() and not [r for r in caplog.records if r.exc_info]
 
 
 def test_an_owner_that_is_closing_claims_nothing(pipeline, picture, monkeypatch):
     until(lambda: pipeline.model.state == "ready")
     claim = pipeline.jobs.claim
 
-    def late():
-        job = claim()
+    def late(*names):
+        job = claim(*names)
         if job:
-            pipeline.runner.stopping.set()
+            pipeline.pool["cpu0"].stopping.set()
         return job
 
     monkeypatch.setattr(pipeline.jobs, "claim", late)
     job_id = pipeline.submit(Draft({"image": str(picture), "prompt": "calm"}))
-    pipeline.runner.thread.join(60)
+    pipeline.pool["cpu0"].thread.join(60)
     assert pipeline.job(job_id).state == "queued"
 
 

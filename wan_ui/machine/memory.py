@@ -50,6 +50,15 @@ def free_memory(gib: float = 0.0) -> int:
     return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable")), 0)
 
 
+def resident(pid: int | str = "self") -> float:
+    """GiB of host memory that a process takes now; 0 when it is gone."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return 0.0
+    return next((int(x.split()[1]) for x in lines if x.startswith("VmRSS")), 0) * 1024 / GIB
+
+
 def forget_peak() -> None:
     """Start the peaks of `memory_used` anew. Does nothing in a process that has not used a GPU."""
     torch = sys.modules.get("torch")

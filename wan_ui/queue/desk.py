@@ -24,8 +24,11 @@ from wan_ui.settings import Settings
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # are the parent's to handle
 
 
-def main(pipe: Connection, engine_factory: str, settings_json: str, stderr_path: str) -> None:
+def main(
+    pipe: Connection, engine_factory: str, settings_json: str, stderr_path: str, environment: dict[str, str]
+) -> None:
     """Entry point of the child: answer messages until the pipe closes."""
+    settings_module.set_environment(environment)  # before anything looks for a GPU
     stack_file = open(stderr_path, "w", encoding="utf-8")  # noqa: SIM115 - must stay open for faulthandler
     faulthandler.enable(stack_file)
     for number in SIGNALS:

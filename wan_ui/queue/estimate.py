@@ -38,7 +38,7 @@ def reference(history: list[Job], request: Request) -> dict[str, float]:
     "before lipsync" is what speech takes before its first frame (loading, finding the face) however long the voice is;
     "lipsync" is then its frames alone.
     """
-    done = [job for job in history if job.state == "done" and _kind(job.request) == _kind(request)]
+    done = [job for job in history if job.state == "done" and kind(job.request) == kind(request)]
     done = [job for job in done if not job.error or segments(job.request) == 1]  # else some may not have been made
     for job in sorted(done, key=lambda job: job.request.task != request.task)[:1]:
         seconds = dict(job.result.seconds)
@@ -52,7 +52,7 @@ def reference(history: list[Job], request: Request) -> dict[str, float]:
     return {}
 
 
-def _kind(request: Request) -> tuple[str | bool, ...]:
+def kind(request: Request) -> tuple[str | bool, ...]:
     """What takes as long: one model's clips do, of pictures and those that go on. With guidance a step has two passes,
     with a step cache some have none, and of More motion a part has."""
     made, samples = request.made_with, TASKS[request.task].samples

@@ -5,9 +5,10 @@ process may add, cancel and look; only the process that owns the worker claims. 
 own short transaction, so threads and processes need no lock of their own.
 
 Whose turn it is: each owner with waiting jobs stands in line once, and goes to its end when a job of
-theirs has ended (round-robin; `turn` is the place). The order of rows is that of their insertion
-(`rowid`), not of `created`: clocks are set back. `began`, `stage_started` and `step_started` are seconds of
-the monotonic clock, which all processes of a machine share; they mean something while the job runs.
+theirs has ended (round-robin; `turn` is the place); who has jobs running comes after those who have fewer. The order
+of rows is that of their insertion (`rowid`), not of `created`: clocks are set back. `began`, `stage_started` and
+`step_started` are seconds of the monotonic clock, which all processes of a machine share; they mean something while
+the job runs.
 
 Rows of other versions, and damaged ones, are read as far as possible: see wan_ui.stored.
 """
@@ -58,7 +59,9 @@ COLUMNS = {
     "began": "REAL",
     "segment": "INTEGER NOT NULL DEFAULT 0",
     "segments": "INTEGER NOT NULL DEFAULT 0",
+    "worker": "TEXT NOT NULL DEFAULT ''",
 }
+WORDS = ("owner", "stage", "detail", "preview", "error", "worker")
 INDEXES = ("jobs_in_line ON jobs (state, turn)", "jobs_of_owner ON jobs (owner)")
 NEXT_TURN = "(SELECT COALESCE(MAX(turn), 0) + 1 FROM jobs)"
 ID = re.compile(r"[0-9A-Za-z][0-9A-Za-z_-]{0,99}")  # the name of a folder: never a path
@@ -88,6 +91,7 @@ class Job:
     """One row. Times are seconds since the epoch, but began, stage_started and step_started (see above).
 
     result   empty until the job is done
+    worker   that runs it, or has run it; "" while it waits, and in entries of older versions
     skipped  what of the row could not be read
     """
 
@@ -105,6 +109,7 @@ class Job:
     error: str = ""
     result: Result = NOTHING
     began: float | None = None
+    worker: str = ""
     skipped: tuple[str, ...] = ()
 
     @property
@@ -213,6 +218,14 @@ class Jobs:
             ).fetchall()
         return _jobs(rows)
 
+    def newest_done(self, limit: int) -> list[Job]:
+        """Newest first, of every owner."""
+        with self._connect() as db:
+            rows = db.execute(
+                "SELECT * FROM jobs WHERE state = 'done' ORDER BY rowid DESC LIMIT ?", (limit,)
+            ).fetchall()
+        return _jobs(rows)
+
     def in_state(self, *states: str) -> list[Job]:
         """Oldest first."""
         marks = ", ".join("?" for _ in states)
@@ -226,37 +239,48 @@ class Jobs:
             rows = db.execute("SELECT * FROM jobs ORDER BY rowid").fetchall()
         return _jobs(rows)
 
-    def line(self) -> list[str]:
-        """Ids of the waiting jobs in the order in which they will run, if nobody comes or goes."""
-        with self._connect() as db:
-            rows = db.execute("SELECT id, owner, turn FROM jobs WHERE state = 'queued' ORDER BY turn, rowid").fetchall()
-        before: Counter[str] = Counter()
+    def line(self, patience: float = PATIENCE) -> list[str]:
+        """Ids of the waiting jobs in the order in which they will run, if nobody comes or goes. An entry whose id is
+        none has failed."""
+        with self._connect(patience) as db:
+            rows = db.execute(
+                "SELECT rowid, id, owner, turn FROM jobs WHERE state = 'queued' ORDER BY turn, rowid"
+            ).fetchall()
+            for row in rows:
+                if not _is_id(row["id"]):
+                    db.execute("UPDATE jobs SET state = 'failed' WHERE rowid = ?", (row["rowid"],))
+            running = db.execute("SELECT owner FROM jobs WHERE state = 'running'").fetchall()
+        before = Counter(row["owner"] for row in running)
         places = []
-        for place, row in enumerate(rows):
+        for place, row in enumerate(row for row in rows if _is_id(row["id"])):
             places.append((before[row["owner"]], row["turn"], place, row["id"]))
             before[row["owner"]] += 1
         return [job_id for *_, job_id in sorted(places)]
 
-    def claim(self, patience: float = PATIENCE) -> Job | None:
+    def claim(self, worker: str = "", patience: float = PATIENCE) -> Job | None:
         """The job whose turn it is, now running; None when nobody waits."""
+        for job_id in self.line(patience):
+            if (job := self.take(job_id, worker, patience)) is not None:
+                return job
+        return None
+
+    def take(self, job_id: str, worker: str = "", patience: float = PATIENCE) -> Job | None:
+        """That job, now running; None when it does not wait any more."""
         with self._connect(patience) as db:
-            while True:
-                row = db.execute(
-                    "UPDATE jobs SET state = 'running', started = ?, began = ? WHERE rowid = "
-                    "(SELECT rowid FROM jobs WHERE state = 'queued' ORDER BY turn, rowid LIMIT 1) RETURNING rowid, *",
-                    (time.time(), time.monotonic()),
-                ).fetchone()
-                job = _job(row) if row else None
-                if row is None or job is not None:
-                    return job
-                db.execute("UPDATE jobs SET state = 'failed' WHERE rowid = ?", (row["rowid"],))
+            row = db.execute(
+                "UPDATE jobs SET state = 'running', started = ?, began = ?, worker = ? "
+                "WHERE id = ? AND state = 'queued' RETURNING *",
+                (time.time(), time.monotonic(), worker, job_id),
+            ).fetchone()
+        return _job(row) if row else None
 
     def requeue(self, job_id: str) -> None:
         """A claimed job that was not run goes back to its place in line."""
         with self._connect() as db:
             db.execute(
                 "UPDATE jobs SET state = 'queued', started = NULL, began = NULL, stage = '', step = 0, total = 0, "
-                "detail = '', preview = '', segment = 0, segments = 0, stage_started = NULL, step_started = NULL "
+                "detail = '', preview = '', segment = 0, segments = 0, stage_started = NULL, step_started = NULL, "
+                "worker = '' "
                 "WHERE id = ? AND state = 'running'",
                 (job_id,),
             )
@@ -327,13 +351,17 @@ def _locked(error: sqlite3.Error) -> bool:
     return code is not None and code & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
 
+def _is_id(value: object) -> bool:
+    return isinstance(value, str) and ID.fullmatch(value) is not None
+
+
 def _jobs(rows: list[sqlite3.Row]) -> list[Job]:
     return [job for job in map(_job, rows) if job is not None]
 
 
 def _job(row: sqlite3.Row) -> Job | None:
     """A row as far as it can be read; None when not even its id can."""
-    if not isinstance(row["id"], str) or not ID.fullmatch(row["id"]):
+    if not _is_id(row["id"]):
         log.warning("an entry of the job table is skipped: its id %r is none", row["id"])
         return None
     request, unread = stored.read_request(row["request"])
@@ -352,7 +380,7 @@ def _job(row: sqlite3.Row) -> Job | None:
         started, began = started or time.time(), began or time.monotonic()
     if state == "done":  # the clip may well be there, under the names that the worker gives
         result = replace(result, clip=result.clip or "clip.mp4", poster=result.poster or "poster.jpg")
-    words = {name: valid_text(str(row[name] or "")) for name in ("owner", "stage", "detail", "preview", "error")}
+    words = {name: valid_text(str(row[name] or "")) for name in WORDS}
     step, total, *segment = (int(stored.number(row[name]) or 0) for name in ("step", "total", "segment", "segments"))
     return Job(
         id=row["id"],
@@ -369,5 +397,6 @@ def _job(row: sqlite3.Row) -> Job | None:
         error=words["error"],
         result=result,
         began=began,
+        worker=words["worker"],
         skipped=tuple(skipped),
     )

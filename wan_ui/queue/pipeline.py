@@ -1,6 +1,6 @@
 """PIPELINE, the module-level handle: submit, observe, cancel.
 
-One Pipeline per outputs folder owns the queue and has it run (wan_ui.queue.runner). Handlers in the page only submit,
+One Pipeline per outputs folder owns the queue and has it run (wan_ui.queue.pool). Handlers in the page only submit,
 observe and cancel, so a job outlives its tab.
 A second process on the same folder (the command line beside a running app) becomes a client: it
 submits into the same queue, and the app's warm model does the work. When the owner ends, a client that
@@ -23,7 +23,8 @@ from wan_ui.queue import quota
 from wan_ui.queue.background_download import BackgroundDownload
 from wan_ui.queue.intake import Draft, resolve
 from wan_ui.queue.jobs import Job, Jobs, QueueFull, TableError, TableLocked, new_job_id
-from wan_ui.queue.runner import Examination, ModelStatus, Runner
+from wan_ui.queue.pool import Pool
+from wan_ui.queue.runner import Examination, ModelStatus
 from wan_ui.queue.worker import ENGINE_FACTORY
 from wan_ui.scrub import clean
 from wan_ui.settings import Settings
@@ -41,7 +42,7 @@ class Pipeline:
     settings: Settings
     clips: Path
     jobs: Jobs
-    runner: Runner
+    pool: Pool
     download: BackgroundDownload
 
     def __init__(self) -> None:
@@ -70,7 +71,7 @@ class Pipeline:
             raise UserError(f"outputs: {settings.outputs} cannot be used ({error}); set WAN_UI_OUTPUTS") from None
         self.download = BackgroundDownload(settings)
         self._own = set() if client_ok else None
-        self.runner = Runner(self.jobs, self.clips, settings, engine_factory, self._own)
+        self.pool = Pool(self.jobs, self.clips, settings, engine_factory, self._own)
         self._opened = True
         if not self._take_queue(warm) and not client_ok:
             raise UserError(
@@ -97,15 +98,16 @@ class Pipeline:
         self.owns_queue = True
         if interrupted:
             log.warning("%d job(s) were running when the app last ended; marked as interrupted", interrupted)
+        self.pool.open()
         if warm:
-            self.load(self.settings.model, self.settings.scheme, self.settings.engine)
-        self.runner.start()
+            self.warm()
+        self.pool.start()
         return True
 
     def close(self) -> None:
         """End at once: a running job is interrupted, not waited for."""
         if self._opened:
-            self.runner.close()
+            self.pool.close()
         if self._lock is not None:
             self._lock.close()
 
@@ -113,11 +115,11 @@ class Pipeline:
 
     @property
     def model(self) -> ModelStatus:
-        return self.runner.model
+        return self.pool.model
 
     @property
     def examination(self) -> Examination:
-        return self.runner.examination
+        return self.pool.examination
 
     def has_room(self, owner: str) -> bool:
         """Whether the queue would take a job of this person."""
@@ -150,7 +152,7 @@ class Pipeline:
                 raise UserError(f"disk: the files could not be stored in {folder.parent} ({error})") from None
             raise
         quota.settle(folder)
-        self.runner.wake.set()
+        self.pool.wake()
         return job_id
 
     def _room(self, owner: str) -> tuple[int, int]:
@@ -179,7 +181,7 @@ class Pipeline:
         try:
             return [self._shown(job) for job in self.jobs.of_owner(owner, limit)]
         except TableError as error:
-            self.runner.say(error)
+            self.pool.line.say(error)
             return []
 
     def delete(self, job_id: str, owner: str = "local") -> None:
@@ -253,23 +255,29 @@ class Pipeline:
             job = self.job(job_id, owner)
             if job is None:
                 raise UserError("the job is not there any more: its entry was deleted")
-            if job.active and self.runner.stopping.is_set():
+            if job.active and self.pool.line.stopping.is_set():
                 raise UserError("Wan UI was stopped; a job that waits in line runs when it is started again")
             if job.active and not self.owns_queue and self._take_queue(warm=False):
                 log.warning("the Wan UI that ran the queue has ended; this process runs it now")
         except TableLocked as error:
-            self.runner.say(error)
+            self.pool.line.say(error)
             return None
         return job
 
-    def load(self, model: str, scheme: str, engine: str) -> None:
-        """Ask for a model to be loaded now; returns at once. Raises UserError for unknown names."""
+    def load(self, model: str, scheme: str, engine: str, worker: str = "") -> None:
+        """Ask for a model to be loaded now, on that worker or the one that suits; returns at once. Raises UserError for
+        unknown names."""
         wanted = find_model(found.models(self.settings), model)
-        self.runner.load(model, wanted.scheme(scheme).name, engine)
+        self.pool.load(model, wanted.scheme(scheme).name, engine, worker)
+
+    def warm(self) -> None:
+        """Ask every worker to load the default model."""
+        wanted = find_model(found.models(self.settings), self.settings.model)
+        self.pool.load_everywhere(wanted.name, wanted.scheme(self.settings.scheme).name, self.settings.engine)
 
     def examine(self, reference: str = "auto") -> None:
         """Hold the stages of the loaded model (else the default one) against a reference, between two jobs."""
-        self.runner.examine(reference)
+        self.pool.examine(reference)
 
     def leave_out(self, patches: str) -> None:
         """Load again without these LightX2V patches (names, separated by commas), between two jobs.
@@ -277,7 +285,7 @@ class Pipeline:
         A patch is never undone: a new process is the only one without it.
         """
         self.settings = replace(self.settings, lightx2v_patches_off=patches)
-        self.runner.restart(self.settings)
+        self.pool.restart(self.settings)
 
 
 PIPELINE = Pipeline()

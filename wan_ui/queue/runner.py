@@ -1,29 +1,26 @@
-"""The queue's thread with its worker: it loads what is asked for, examines stages, and runs the jobs in turn.
+"""A worker's thread: it loads what is asked for, examines stages, and runs one job after the other.
 
-The page never waits for it: it looks at `model` and `examination`, and at the rows of the jobs.
+The page never waits for it: it looks at `model` and `examination`, and at the rows of the jobs. What the threads of a
+queue share is in wan_ui.queue.line.
 """
 
 import logging
 import threading
-import time
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
-from wan_ui.errors import Cancelled, UserError
-from wan_ui.queue import quota
-from wan_ui.queue.jobs import NOT_STARTED, NOTHING, SHORT, Job, Jobs, TableError, TableLocked
-from wan_ui.queue.worker import Worker, WorkerError
+from wan_ui.errors import Cancelled, UserError, WorkerDied
+from wan_ui.queue.base import AnyWorker
+from wan_ui.queue.jobs import NOT_STARTED, NOTHING, SHORT, Job, TableError, TableLocked
+from wan_ui.queue.line import Line
+from wan_ui.queue.worker import WorkerError
 from wan_ui.request import Progress, Result
 from wan_ui.settings import Settings
 from wan_ui.tasks import TASKS
 
 log = logging.getLogger(__name__)
 
-IDLE = 0.5  # seconds between looks at an empty queue: other processes add to it too, this one wakes its thread
-TRY_AGAIN = 1.0  # seconds between attempts at a write that must not be lost
-LAST_TRIES = 4.0  # seconds for such writes once the app is to stop
+IDLE = 0.5  # seconds between looks at an empty queue: other processes add to it too, this one wakes its threads
 CLOSING = 10.0  # seconds in which the thread must have ended
 
 
@@ -57,34 +54,43 @@ class Examination:
 class Runner:
     """model, examination  for the page
 
-    own  of a command: ids of the jobs that it has submitted; when all have ended nothing more is claimed. None: an app
+    job       that it runs; "" when none
+    crashes   of its child in the middle of a job, since the app has started
+    stopping  nothing more is begun
     """
 
-    def __init__(self, jobs: Jobs, clips: Path, settings: Settings, engine_factory: str, own: set[str] | None):
-        self.jobs, self.clips, self.settings, self.own = jobs, clips, settings, own
-        self.worker = Worker(settings, engine_factory)
+    def __init__(self, name: str, worker: AnyWorker, line: Line):
+        self.name, self.worker, self.line = name, worker, line
+        self.seat = line.sit(name, worker)
+        self.settings = worker.settings
         self.model = ModelStatus()
         self.examination = Examination()
-        self.stopping = threading.Event()
+        self.job = ""
+        self.crashes = 0
         self.wake = threading.Event()
         self.thread: threading.Thread | None = None
+        self.stopping = threading.Event()
         self._wanted: tuple[str, str, str] | None = None  # what the page asked to have loaded
         self._examine: str | None = None  # the reference that the page asked to hold the stages against
         self._restart: Settings | None = None  # what the page asked the worker to be started again with
-        self._said = ""  # the last trouble with the table, so that it is logged once
+        self._unload = False  # whether the page asked for its memory
 
     def start(self) -> None:
-        self.thread = threading.Thread(target=self._run, name="wan-ui-queue", daemon=True)
+        self.thread = threading.Thread(target=self._run, name=f"wan-ui-{self.name}", daemon=True)
         self.thread.start()
 
-    def close(self) -> None:
-        """End at once: a running job is interrupted, not waited for."""
+    def end(self) -> None:
+        """The thread ends; a running job is interrupted, not waited for."""
         self.stopping.set()
         self.wake.set()
         self.worker.end()
+
+    def close(self) -> None:
+        """After `end`: wait for it, then end the child."""
         if self.thread is not None:
             self.thread.join(CLOSING)
         self.worker.stop()
+        self.line.leave(self.name)
 
     # ------------------------------------------------------------ asked for, done between two jobs
 
@@ -92,36 +98,36 @@ class Runner:
         self._wanted = (model, scheme, engine)
         self.wake.set()
 
+    def unload(self) -> None:
+        """Give its memory back. The next job loads its own model."""
+        self._unload, self._wanted = True, None
+        self.wake.set()
+
     def examine(self, reference: str) -> None:
         self.examination, self._examine = Examination("waiting"), reference
         self.wake.set()
 
     def restart(self, settings: Settings) -> None:
-        """Start the worker again with other settings."""
+        """Start the worker again, with these settings."""
         self._restart = settings
         self.wake.set()
-
-    def say(self, error: TableError) -> None:
-        """Log it, once while it lasts."""
-        if str(error) != self._said:
-            self._said = str(error)
-            log.error("%s; trying again", error)
 
     # ------------------------------------------------------------ the thread
 
     def _run(self) -> None:
-        self._collect(announce=True)
+        self.line.collect(announce=True)
         while not self.stopping.is_set():
             try:
                 worked = self._load_wanted() or self._examine_wanted() or self._run_next()
             except Cancelled:
                 return  # the app stops
             except TableError as error:
-                self.say(error)
+                self.line.say(error)
                 worked = False
             except Exception:
-                log.exception("the queue stumbled; it goes on")
+                log.exception("%s stumbled; it goes on", self.name)
                 worked = False
+            self.seat.loaded = self.worker.loaded
             if not worked:
                 self.wake.wait(IDLE)
                 self.wake.clear()
@@ -151,6 +157,9 @@ class Runner:
         return True
 
     def _load_wanted(self) -> bool:
+        if self._unload:
+            self._unload, self.model = False, ModelStatus()
+            self.worker.stop()
         if self._restart is not None:
             self.worker.stop()
             self.settings, self._restart = self._restart, None
@@ -186,25 +195,26 @@ class Runner:
         self.model = replace(self.model, progress=progress)
 
     def _run_next(self) -> bool:
-        if self.own is not None and not any(map(self._active, list(self.own))):
-            return False
-        job = self.jobs.claim()
+        job = self.line.claim(self.name)
         if job is None:
             return False
-        self._said = ""
-        if self.stopping.is_set():
-            self._settle(lambda: self.jobs.requeue(job.id))
-            return False
-        state, error, result = self._do(job)
-        if state == "queued":
-            self._settle(lambda: self.jobs.requeue(job.id))
-            return False
-        self._settle(lambda: self.jobs.finish(job.id, state, error=error, result=result or NOTHING))
+        try:
+            if self.stopping.is_set():
+                self.line.settle(lambda: self.line.jobs.requeue(job.id))
+                return False
+            self.job = job.id
+            state, error, result = self._do(job)
+            if state == "queued":
+                self.line.settle(lambda: self.line.jobs.requeue(job.id))
+                return False
+            self.line.finish(job, state, error, result or NOTHING)
+        finally:
+            self.job, self.seat.free_at = "", 0.0
         if self.model.state == "loading":
             self._load_failed(UserError("The load did not finish."))
         if not self.worker.alive() and self.model.state == "ready" and not self.stopping.is_set():
             self._wanted = (self.model.model, self.model.scheme, self.model.engine)  # the next job finds it warm
-        self._collect()
+        self.line.collect()
         return True
 
     def _do(self, job: Job) -> tuple[str, str, Result | None]:
@@ -220,10 +230,10 @@ class Runner:
         def mark(progress: Progress) -> None:
             nonlocal late
             try:
-                self.jobs.mark(job.id, progress, SHORT)
+                self.line.jobs.mark(job.id, progress, SHORT)
                 late = None
             except TableLocked as error:
-                self.say(error)
+                self.line.say(error)
                 late = progress
 
         def on_progress(progress: Progress) -> None:
@@ -237,7 +247,7 @@ class Runner:
             if late is not None:
                 mark(late)
             try:
-                return self.jobs.cancelled(job.id, SHORT)
+                return self.line.jobs.cancelled(job.id, SHORT)
             except TableLocked:
                 return False  # asked again a moment later
 
@@ -246,7 +256,7 @@ class Runner:
             if job.skipped:
                 raise UserError(f"{job.unread} It was not run; generate it again.")
             work = self.worker.generate if samples else self.worker.lipsync
-            result = work(request, self.clips / job.id, on_progress, cancelled)
+            result = work(request, self.line.clips / job.id, on_progress, cancelled)
             log.info("%s done: %s", job.id, result.seconds)
             return "done", "", result
         except Exception as error:
@@ -255,6 +265,7 @@ class Runner:
             partial = self.worker.partial
             if isinstance(error, Cancelled):
                 return "cancelled", f"Kept: {partial.kept}." if partial else "", partial.result if partial else None
+            self.crashes += isinstance(error, WorkerDied)
             _log("%s failed", error, job.id)
             if self.model.state == "loading":
                 self._load_failed(error)
@@ -266,37 +277,13 @@ class Runner:
         """What becomes of a job whose app or command is stopped."""
         result = self.worker.partial.result if self.worker.partial else None
         try:
-            if self.jobs.cancelled(job.id, SHORT):
+            if self.line.jobs.cancelled(job.id, SHORT):
                 return "cancelled", "", result
         except TableError as error:
-            self.say(error)
-        if self.own is not None and job.id not in self.own:
+            self.line.say(error)
+        if self.line.own is not None and job.id not in self.line.own:
             return "queued", "", None  # another command waits for it, and takes the queue over
         return "interrupted", "The app was stopped.", result
-
-    def _active(self, job_id: str) -> bool:
-        job = self.jobs.get(job_id)
-        return job is not None and job.active
-
-    def _settle(self, write: Callable[[], None]) -> None:
-        """Do a write without which a job would be "running" for ever: tried until it is done."""
-        end = None
-        while True:
-            try:
-                return write()
-            except TableError as error:
-                self.say(error)
-            if self.stopping.wait(TRY_AGAIN):
-                end = end or time.monotonic() + LAST_TRIES
-                time.sleep(TRY_AGAIN / 5)
-                if time.monotonic() > end:
-                    return  # the next start will find it running, and say so
-
-    def _collect(self, announce: bool = False) -> None:
-        try:
-            quota.prune(self.clips, self.jobs, self.settings, announce)
-        except (OSError, TableError) as error:
-            log.error("the outputs folder was not tidied: %s", error)
 
 
 def _log(words: str, error: Exception, *names: str) -> None:

@@ -24,7 +24,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from wan_ui.errors import Cancelled, UserError, WorkerDied
+from wan_ui.machine.memory import resident
 from wan_ui.queue import desk, messages
+from wan_ui.queue.base import OnProgress
 from wan_ui.queue.desk import SIGNALS
 from wan_ui.queue.messages import (
     Asked,
@@ -52,7 +54,6 @@ log = logging.getLogger(__name__)
 ENGINE_FACTORY = "wan_ui.engines.create:create_engine"
 POLL = 0.1  # seconds between looks at the cancel flag
 CANCEL_GRACE = 60.0  # a step that does not end within this after a cancel is killed
-OnProgress = Callable[[Progress], None]
 Wanted = TypeVar("Wanted", Loaded, Made, Examined)
 
 
@@ -67,9 +68,18 @@ class Worker:
     loaded   (model, scheme, engine) after the last answer; () when nothing is
     """
 
-    def __init__(self, settings: Settings, engine_factory: str = ENGINE_FACTORY):
+    def __init__(
+        self,
+        settings: Settings,
+        engine_factory: str = ENGINE_FACTORY,
+        environment: dict[str, str] | None = None,
+        lacks: Callable[[Request], str] = lambda request: "",
+    ):
+        """environment: variables that the child has beside this process's, such as which GPU it sees."""
         self.settings = settings
         self.engine_factory = engine_factory
+        self.environment = environment or {}
+        self.lacks = lacks
         self.process: BaseProcess | None = None
         self.pipe: Connection
         self.partial: Partial | None = None
@@ -91,7 +101,7 @@ class Worker:
         }
         process = context.Process(
             target=desk.main,
-            args=(child_pipe, self.engine_factory, json.dumps(settings), self.stderr.name),
+            args=(child_pipe, self.engine_factory, json.dumps(settings), self.stderr.name, self.environment),
             name="wan-ui-worker",
             daemon=True,
         )
@@ -113,7 +123,7 @@ class Worker:
             self.process.kill()
             self.process.join()
         self.stderr.close()
-        self.process = None
+        self.process, self.loaded = None, ()
 
     def end(self) -> None:
         """From any thread: whatever is being done is ended at once, and raises Cancelled there."""
@@ -216,6 +226,11 @@ class Worker:
 
     def _deadline(self) -> float:
         return time.monotonic() + self.settings.stage_timeout
+
+    def memory(self) -> float:
+        """GiB of host memory that the child takes."""
+        process = self.process
+        return resident(process.pid) if process is not None and process.pid is not None else 0.0
 
     def kill(self) -> None:
         self.loaded = ()

@@ -1,0 +1,138 @@
+"""The workers behind one queue: each a thread with a child. They come with the app; others may join and leave."""
+
+import logging
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+from wan_ui.errors import UserError
+from wan_ui.queue.base import AnyWorker
+from wan_ui.queue.jobs import Jobs
+from wan_ui.queue.line import Line
+from wan_ui.queue.local import make_worker, places_here
+from wan_ui.queue.runner import Examination, ModelStatus, Runner
+from wan_ui.settings import Settings
+
+log = logging.getLogger(__name__)
+
+
+class Pool:
+    """runners   by name, those of this machine first
+    devices   what each runs on, in words
+    troubles  what of the settings could not be followed, in words
+    """
+
+    def __init__(self, jobs: Jobs, clips: Path, settings: Settings, engine_factory: str, own: set[str] | None):
+        self.settings, self.engine_factory = settings, engine_factory
+        self.line = Line(jobs, clips, settings, own)
+        self.runners: dict[str, Runner] = {}
+        self.devices: dict[str, str] = {}
+        self.troubles: tuple[str, ...] = ()
+        self._shown = ""  # the worker that was last asked to load something
+        self._examining = ""  # and to examine
+        self._changing = threading.Lock()
+
+    # ------------------------------------------------------------ life
+
+    def open(self) -> None:
+        """Take the workers of this machine in, without starting them."""
+        here, troubles = places_here(self.settings)
+        for words in troubles:
+            log.error("%s", words)
+        self.troubles = tuple(troubles)
+        for place in here:
+            self._take_in(place.name, make_worker(place, self.settings, self.engine_factory), place.device)
+        if len(here) > 1:
+            log.info("%d workers: %s", len(here), ", ".join(self.runners))
+
+    def start(self) -> None:
+        for runner in self.runners.values():
+            runner.start()
+
+    def close(self) -> None:
+        """End at once: running jobs are interrupted, not waited for."""
+        self.line.stopping.set()
+        with self._changing:
+            runners = list(self.runners.values())
+        for runner in runners:
+            runner.end()
+        for runner in runners:
+            runner.close()
+
+    def join(self, name: str, worker: AnyWorker, device: str) -> Runner:
+        """Another worker has come, and works at once. Raises UserError when there is one of that name."""
+        runner = self._take_in(name, worker, device)
+        runner.start()
+        return runner
+
+    def _take_in(self, name: str, worker: AnyWorker, device: str) -> Runner:
+        with self._changing:
+            if name in self.runners:
+                raise UserError(f"worker: there is one called {name} already")
+            self.runners = {**self.runners, name: Runner(name, worker, self.line)}
+            self.devices[name] = device
+            return self.runners[name]
+
+    def remove(self, name: str) -> None:
+        """A worker has gone. A job that it runs is interrupted."""
+        with self._changing:
+            runner = self.runners[name]
+            self.runners = {other: kept for other, kept in self.runners.items() if other != name}
+        runner.end()
+        runner.close()
+
+    def wake(self) -> None:
+        """There is a new job."""
+        for runner in self.runners.values():
+            runner.wake.set()
+
+    # ------------------------------------------------------------ what the page looks at and asks for
+
+    @property
+    def several(self) -> bool:
+        return len(self.runners) > 1
+
+    def __getitem__(self, name: str) -> Runner:
+        """Raises UserError when there is no such worker."""
+        if name not in self.runners:
+            raise UserError(f"worker: there is none called {name[:80]!r}; there are {', '.join(self.runners)}")
+        return self.runners[name]
+
+    @property
+    def model(self) -> ModelStatus:
+        """Of the worker that was last asked to load something."""
+        runner = self.runners.get(self._shown) or next(iter(self.runners.values()), None)
+        return runner.model if runner else ModelStatus()
+
+    @property
+    def examination(self) -> Examination:
+        runner = self.runners.get(self._examining)
+        return runner.examination if runner else Examination()
+
+    def load(self, model: str, scheme: str, engine: str, name: str = "") -> None:
+        """On that worker; without a name on one: that which has it, else the idle one with nothing loaded, else any."""
+        if name:
+            runner = self[name]
+        else:
+            wanted = (model, scheme, engine)
+            runner = min(
+                self.runners.values(),
+                key=lambda one: (one.worker.loaded != wanted, bool(one.job), one.model.state not in ("none", "failed")),
+            )
+        self._shown = runner.name
+        runner.load(model, scheme, engine)
+
+    def load_everywhere(self, model: str, scheme: str, engine: str) -> None:
+        for runner in self.runners.values():
+            runner.load(model, scheme, engine)
+
+    def examine(self, reference: str) -> None:
+        runner = min(self.runners.values(), key=lambda one: (bool(one.job), one.model.state != "ready"))
+        self._examining = runner.name
+        runner.examine(reference)
+
+    def restart(self, settings: Settings) -> None:
+        """Start all workers again, with other settings."""
+        self.settings = self.line.settings = settings
+        for runner in self.runners.values():
+            runner.restart(replace(settings, threads=runner.settings.threads))
