@@ -1,44 +1,18 @@
 """FastVideo's text encoder, transformer and VAE against ours, on the same random tiny Wan2.1 weights, in float32.
 
-The weights are written once in the official layout and converted by `python -m wan_ui convert`'s own code into the
-Diffusers folder that FastVideo reads; ours come from the official files.
+Its weights come from the folder that `python -m wan_ui convert`'s own code made, ours from the official files.
 """
 
 import json
 
-import pytest
 import torch
-from diffusers import AutoencoderKLWan
 from safetensors.torch import load_file
 
-from tests.engines.random_models import randomised, write_dit, write_text_encoder
 from wan_ui.engines import text, vae
 from wan_ui.engines.dit import load_expert
-from wan_ui.files import convert
-from wan_ui.files.names import inverse, rename, vae_name_map
 
 CPU = {"dtype": torch.float32, "device": torch.device("cpu")}
 PARTS = {"text_encoder": "model", "transformer": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model"}
-
-
-@pytest.fixture(scope="module")
-def official(tmp_path_factory):
-    root = tmp_path_factory.mktemp("wan") / "official"
-    root.mkdir()
-    torch.manual_seed(0)
-    write_text_encoder(root / "models_t5_umt5-xxl-enc-bf16.pth", 64)
-    config = write_dit(root / "diffusion_pytorch_model.safetensors", 16, 16) | {"model_type": "t2v"}
-    (root / "config.json").write_text(json.dumps(config))
-    model = randomised(AutoencoderKLWan(base_dim=8, dim_mult=[1, 2, 2, 2], num_res_blocks=1))
-    torch.save(rename(model.state_dict(), inverse(vae_name_map(4, 1))), root / "Wan2.1_VAE.pth")
-    return root
-
-
-@pytest.fixture(scope="module")
-def folder(official):
-    target = official.with_name("diffusers")
-    convert.write(convert.plan(official, "diffusers"), target, lambda *progress: None)
-    return target
 
 
 def read(folder, part) -> tuple[dict, dict]:
