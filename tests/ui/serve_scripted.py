@@ -1,7 +1,8 @@
 """The real app with the scripted engine: `python -m tests.ui.serve_scripted`, settings from the environment.
 
 TEST_EXAMPLES names a folder with an examples.json of the test's own. TEST_LATE_CLOSE: seconds for which the word that
-the stream of answers is closed is on its way to the browser, as on a busy machine.
+the stream of answers is closed is on its way to the browser, as on a busy machine; there, Gradio's own question
+whether the page is there is never answered in time.
 """
 
 import asyncio
@@ -35,8 +36,11 @@ if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     try:
         page_environment(settings())  # as `serve` does it: before Gradio is imported
+        from gradio import networking
+
         from wan_ui.ui import examples, security
 
+        networking.url_ok = lambda url: False
         close_late(security.Guard, float(os.environ.get("TEST_LATE_CLOSE", 0)))
         examples.FOLDER = Path(os.environ.get("TEST_EXAMPLES", "/nowhere"))
         serve(settings(), engine_factory="tests.ui.scripted_engine:create_engine")

@@ -120,6 +120,54 @@ def test_what_an_action_makes_comes_into_view(open_page, gallery_app, picture):
         expect(page.locator("#lora-message [role=alert]")).to_have_count(0)
 
 
+# The first answer that has `words` is on its way until `release` is called, whatever comes meanwhile.
+HOLD = """(words) => {
+  const ask = window.fetch;
+  let held = null, released = false;
+  window.release = () => { released = true; };
+  window.fetch = async (...request) => {
+    const response = await ask(...request);
+    if (!new URL(request[0].url ?? request[0], location.href).pathname.endsWith("/queue/data")) return response;
+    let rest = "";
+    const late = new TransformStream({ transform(part, lines) {
+      const whole = (rest + part).split("\\n\\n");
+      rest = whole.pop();
+      for (const line of whole) {
+        if (held === null && line.includes("process_completed") && line.includes(words)) {
+          held = line;
+          window.overtaken = "held";
+          continue;
+        }
+        if (held && released) {
+          lines.enqueue(held + "\\n\\n");
+          held = "";
+          window.overtaken = "there";
+        }
+        lines.enqueue(line + "\\n\\n");
+      }
+    } });
+    const body = response.body.pipeThrough(new TextDecoderStream()).pipeThrough(late);
+    return new Response(body.pipeThrough(new TextEncoderStream()), response);
+  };
+}"""
+
+
+def test_an_answer_that_is_overtaken_does_not_stay(open_page, gallery_app):
+    page = open_page(gallery_app.url)
+    wait_for_playing(page)
+    page.evaluate(HOLD, "a failure, denoise=bug")
+    page.locator("#history .w-tile.failed").click()
+    page.wait_for_function("window.overtaken === 'held'")
+    page.locator("#history .w-tile").last.click()
+    expect(page.locator(".w-prompt")).to_have_text("Speech for a video")
+    page.wait_for_timeout(2500)  # a busy machine takes seconds
+    page.evaluate("window.release()")
+    page.wait_for_function("window.overtaken === 'there'")
+    page.wait_for_timeout(300)
+    expect(page.locator(".w-prompt")).to_have_text("Speech for a video")
+    expect(page.locator("#history .w-tile").last).to_have_attribute("aria-pressed", "true")
+
+
 def test_speech_for_a_video_has_a_title_and_offers_no_settings(open_page, gallery_app):
     page = open_page(gallery_app.url)
     tile = page.locator("#history .w-tile").last

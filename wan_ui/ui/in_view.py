@@ -1,11 +1,20 @@
-"""What an action made, or what it says is wrong, comes into view: the server names the part, page.js scrolls to it."""
+"""What goes to page.js with every answer that draws something.
+
+Its number: answers may overtake each other, and what an older one brings late is not what the page should show. page.js
+sees by the numbers that one came late or is missing, tells the timer's next look (`heard`), and gets all parts again.
+
+And what comes into view, which an action made or which says what is wrong: the server names the part, page.js scrolls
+to it.
+"""
 
 import gradio as gr
 
 SCRIPT = """
 watch('value', () => {
   const order = element.querySelector('i');
-  if (order) window.wanUi.show(order.dataset);
+  if (!order) return;
+  window.wanUi.arrived(order.dataset);
+  window.wanUi.show(order.dataset);
 });
 """
 
@@ -14,7 +23,9 @@ def build_in_view() -> gr.HTML:
     return gr.HTML("", elem_id="in-view", js_on_load=SCRIPT, apply_default_css=False)
 
 
-def order(show: tuple[int, str, bool]) -> str:
-    """show: a number that grows, the part's name in page.js, and whether it only asks (see `View.bring`)."""
+def order(answer: int, whole: bool, show: tuple[int, str, bool]) -> str:
+    """answer: its number; whole: it has all parts; show: a number that grows, the part's name in page.js, and whether
+    it only asks (see `View.bring`)."""
     number, part, gentle = show
-    return f'<i data-number="{number}" data-part="{part}"{" data-gentle" if gentle else ""}></i>' if part else ""
+    flags = (" data-whole" if whole else "") + (" data-gentle" if gentle else "")
+    return f'<i data-answer="{answer}" data-number="{number}" data-part="{part}"{flags}></i>'

@@ -47,6 +47,7 @@ def launch(page: gr.Blocks, settings: Settings, clips_folder: str) -> None:
         mcp_server=False,
         quiet=True,
         prevent_thread_lock=True,
+        _frontend=False,  # it would ask itself for the page and give up when that takes more than 3 s
     )
     ready.set()
     print(f"Wan UI: {page.local_url}", flush=True)

@@ -47,6 +47,18 @@ window.wanUi = (() => {
     return mine.form ? { ...browser, loras: mine.loras, form: { ...browser?.form, ...mine.form } } : browser;
   };
 
+  // ---- answers, see wan_ui/ui/in_view.py
+
+  // torn: one came after a newer one, or is missing. An answer with all parts mends that, if no newer one was before it.
+  let last = 0, torn = false;
+  const arrived = ({ answer, whole }) => {
+    const number = Number(answer);
+    if (whole !== undefined && number > last) torn = false;
+    else if (number !== last + 1) torn = true;
+    last = Math.max(last, number);
+  };
+  const heard = () => (torn ? -1 : last);
+
   // ---- into view
 
   const parts = {
@@ -234,5 +246,5 @@ window.wanUi = (() => {
     if (list && list === document.activeElement && list.ariaExpanded !== "true") list.blur();
   }, true);
 
-  return { keep, returned, show, bring, asked, chosen, adding, added: () => { added = null; settled(); }, changes, settled, stamp, answered };
+  return { keep, returned, arrived, heard, show, bring, asked, chosen, adding, added: () => { added = null; settled(); }, changes, settled, stamp, answered };
 })();

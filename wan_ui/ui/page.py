@@ -46,7 +46,8 @@ def build_ui(settings: Settings) -> gr.Blocks:
     with CheckedBlocks(title="Wan UI", analytics_enabled=False, fill_width=True, delete_cache=(3600, 86400)) as page:
         browser, view, timer = browser_state(), gr.State(View()), gr.Timer(observe.BUSY, active=False)
         gr.HTML(HEADER, apply_default_css=False)
-        in_view, poke = build_in_view(), gr.Button(elem_id="poke", visible="hidden")
+        in_view, heard = build_in_view(), gr.Number(0, visible=False)
+        poke = gr.Button(elem_id="poke", visible="hidden")
         with gr.Tabs(elem_id="tabs"):
             with gr.Tab("Create"):
                 with gr.Row(elem_id="desk"):
@@ -115,7 +116,8 @@ def build_ui(settings: Settings) -> gr.Blocks:
         fills = [
             connect(page.load, observe.arrive, [browser, view], whole, js=returned, **in_order)
         ]  # starts the timer
-        connect(timer.tick, observe.look, [browser, view], observed, **once)
+        told = "(browser, view) => [browser, view, wanUi.heard()]"  # see in_view.py
+        connect(timer.tick, observe.look, [browser, view, heard], observed, js=told, **once)
 
         files_change = [picture.image.change, end.image.change, inputs.voice.audio.change]
         form = [browser, view, inputs.model, inputs.scheme, *inputs.held(), inputs.turn]
@@ -247,8 +249,8 @@ def build_ui(settings: Settings) -> gr.Blocks:
         fills.append(connect(result.extend, restore.extend, old, whole, js=stamp, **in_order))
         fills.append(connect(result.restore, restore.restore, old, whole, js=stamp, **in_order))
         video = [browser, view, past.from_video]
-        told = {"from_video": past.message, **whole}
-        fills.append(connect(past.from_video.upload, restore.restore_from_video, video, told, **in_order))
+        of_upload = {"from_video": past.message, **whole}
+        fills.append(connect(past.from_video.upload, restore.restore_from_video, video, of_upload, **in_order))
 
         for filling in fills:  # all of its values are drawn then
             filling.success(None, inputs.filled, inputs.seen, js="(number) => number", **silent)

@@ -1,6 +1,7 @@
 """What the server remembers of one open page."""
 
 from dataclasses import dataclass, field
+from threading import Lock
 from typing import Any
 
 
@@ -25,8 +26,9 @@ class View:
     selected   the clip on the stage
     follow     jobs asked for here whose clips take the stage when they are done
     watch      look often until this time of `time.monotonic`, something was asked for
-    unsure     until then an answer to an event may still be under way, see `observe.look`
     sent       what the page shows already: name of a part -> what it was drawn from
+    answers    how many of them have drawn something; looked: how many had, when the timer's last look was answered
+    drawing    held while an answer is drawn, so that their numbers are the order in which they were
     show       what comes into view, see in_view.py: a number that grows, the part, whether gently
     loras      those that are chosen: file, strength, target
     model      in the form; so is `scheme`
@@ -42,8 +44,9 @@ class View:
     selected: str = ""
     follow: list[str] = field(default_factory=list)
     watch: float = 0.0
-    unsure: float = 0.0
     sent: dict[str, Any] = field(default_factory=dict)
+    answers: int = 0
+    looked: int = 0
     show: tuple[int, str, bool] = (0, "", False)
     loras: list[dict[str, Any]] = field(default_factory=list)
     model: str = ""
@@ -55,6 +58,13 @@ class View:
     lines: int = 0
     complaint: Complaint | None = None
     refused: set[str] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        self.drawing = Lock()  # no field: Gradio copies those one by one
+
+    def __deepcopy__(self, memo: dict) -> "View":
+        """Gradio copies the first, empty one for each page."""
+        return View()
 
     def bring(self, part: str, gently: bool = False) -> None:
         """With the next answer `part` comes into view; gently: only if nobody has scrolled since they asked for it."""

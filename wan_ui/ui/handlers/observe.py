@@ -21,23 +21,37 @@ from wan_ui.ui.session import for_visitor, identify, may_download
 from wan_ui.ui.view import View
 
 BUSY, IDLE = 0.5, 3.0  # seconds between looks
-UNSURE = 2.0  # seconds after an event in which its answer may still be under way
 
 
 @guard
-def look(browser: dict, view: View) -> Answer:
-    """The timer's. Answers may overtake each other: for a while after an event all is sent again, so that an older
-    answer that came in last does not stay. The browser leaves alone what is the same."""
-    if time.monotonic() < view.unsure:
-        view.sent = {}
-    return _observed(browser, view)
+def look(browser: dict, view: View, heard) -> Answer:
+    """The timer's. heard: the newest answer that the page has, none if they did not come one after the other. It has
+    had the answer to the look before this one: what was drawn until then and is not there came late or never, and all
+    is drawn again. The browser leaves alone what is the same."""
+    with view.drawing:
+        if not isinstance(heard, int) or heard < view.looked:
+            view.sent = {}
+        answer = _numbered(browser, view)
+        view.looked = view.answers
+    return answer
 
 
 @guard
 def observe(browser: dict, view: View) -> Answer:
     """With the answer to any other event than the timer's."""
-    view.unsure = time.monotonic() + UNSURE
-    return _observed(browser, view)
+    with view.drawing:
+        return _numbered(browser, view)
+
+
+def _numbered(browser: dict, view: View) -> Answer:
+    """See in_view.py. An answer that fails has a number as well, and is missed."""
+    whole = not view.sent
+    view.answers += 1
+    answer = _observed(browser, view)
+    if not answer:
+        view.answers -= 1
+        return {"view": view}
+    return {**answer, "in_view": in_view.order(view.answers, whole, view.show), "view": view}
 
 
 def _observed(browser: dict, view: View) -> Answer:
@@ -74,12 +88,10 @@ def _observed(browser: dict, view: View) -> Answer:
     selected = by_id.get(view.selected) or PIPELINE.job(view.selected, owner)
     model = form.model_of(view, catalog)
     form.forget_what_is_mended(view, model, owner)
-    busy = (
-        bool(active) or status.state == "loading" or download.active or time.monotonic() < max(view.watch, view.unsure)
-    )
+    busy = bool(active) or status.state == "loading" or download.active or time.monotonic() < view.watch
     own, fetch = owner == "local", may_download(owner, PIPELINE.settings)
 
-    answer: Answer = {"view": view}
+    answer: Answer = {}
 
     def draw(part: str, key: Any, update: Callable[[], Any]) -> None:
         if part not in view.sent or view.sent[part] != key:
@@ -107,7 +119,7 @@ def _observed(browser: dict, view: View) -> Answer:
         draw_html(place, form.complaint_html(view, place, PIPELINE.settings))
     draw_html("using", form.line_html(view, model))
     draw_html("examples_note", examples.note_html(form.with_words(view, model)))
-    draw_html("in_view", in_view.order(view.show))
+    draw("in_view", view.show, str)  # `_numbered` has the words
     draw("cancel", bool(active), lambda: gr.update(visible=bool(active)))
     draw("timer", busy, lambda: gr.Timer(BUSY if busy else IDLE, active=True))
     draw("browser", browser, lambda: browser)
