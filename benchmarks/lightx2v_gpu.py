@@ -48,6 +48,10 @@ CASES = [
 # --levers: each optimisation beside the same without it. `who` is a key of WAYS.
 LEVERS = [
     (*A14B, "fp8", "ours, each kind of clip"),
+    (*A14B_SMALL, "gguf-Q4_K_M", "ours"),
+    (*A14B_SMALL, "gguf-Q4_K_M", "ours, e4m3"),
+    (*A14B_SMALL, "gguf-Q8_0", "ours, e4m3"),
+    (*A14B_SMALL, "gguf-Q4_K_M", "ours, 48 GiB"),
     (*A14B_SMALL, "gguf-Q4_K_M", "ours, 32 GiB"),
     (*A14B_SMALL, "gguf-Q4_K_M", "ours, 32 GiB, not ahead"),
     (*A14B_SMALL, "gguf-Q4_K_M", "ours, 14 GiB"),
@@ -58,6 +62,8 @@ LEVERS = [
 ]
 # who -> settings that are otherwise
 WAYS: dict[str, dict] = {
+    "ours, e4m3": {"lightx2v_gguf": "e4m3"},
+    "ours, 48 GiB": {"gpu_gib": 48.0},
     "ours, 32 GiB": {"gpu_gib": 32.0},
     "ours, 32 GiB, not ahead": {"gpu_gib": 32.0, "lightx2v_plain": "ahead"},
     "ours, 14 GiB": {"gpu_gib": 14.0},

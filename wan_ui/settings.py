@@ -92,6 +92,8 @@ class Settings:
     )
     lightx2v_offload: str = setting("auto", rules.one_of("auto", "none", "text", "model", "block"))  # idle weights
     lightx2v_dtype: str = setting("auto", rules.one_of("auto", "bf16", "fp16"))
+    # what GGUF weights multiply as: exact where memory allows, never rounded a second time, or in fp8 if it fits
+    lightx2v_gguf: str = setting("auto", rules.one_of("auto", "bf16", "e4m3"))
     # load without these patches, to compare
     lightx2v_patches_off: str = setting("", rules.names("names of patches", PATCHES))
     # what is left as LightX2V does it, to compare

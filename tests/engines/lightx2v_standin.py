@@ -42,7 +42,7 @@ def modules(calls: list) -> dict[str, types.ModuleType]:
 
     class MMWeightQuantTemplate(MMWeight):
         def load(self):
-            self.weight_scale = self.pin_weight = self.pin_bias = None
+            self.weight_scale = self.infer_dtype = self.pin_weight = self.pin_bias = None
 
     class Held:
         """A weight with a copy in host memory."""

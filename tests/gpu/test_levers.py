@@ -7,6 +7,7 @@ import torch
 from tests.lightx2v.jobs import make_request, quiet
 from tests.lightx2v.test_fused import psnr
 
+LEAST_E4M3 = 43  # dB, against the same file exact; on a CPU
 LEVERS = {
     "vae": {"lightx2v_plain": "vae"},
     "decoder": {"lightx2v_plain": "decoder"},
@@ -64,3 +65,22 @@ def test_each_lever_alone_keeps_the_frames(load, configured, cuda, model, tmp_pa
         found[lever] = round(psnr(fast.frames, load(scheme, torch.bfloat16).generate(request, quiet).frames), 2)
     print(scheme, found)
     assert min(found.values()) > 45, found
+
+
+@pytest.mark.parametrize("scheme", ("gguf-Q8_0", "gguf-Q4_0"))
+def test_products_in_e4m3_keep_the_frames(load, configured, cuda, model, tmp_path, scheme):
+    """Two bytes a number fit for Wan-Tiny, so that they are asked for here."""
+    width, height = model.sizes[0]
+    sampling = {"frames": model.default_frames, "steps": model.default_steps}
+    request = make_request(tmp_path, model, scheme, width=width, height=height, **sampling)
+    configured()
+    exact = load(scheme, torch.bfloat16).generate(request, quiet)
+    configured(lightx2v_gguf="e4m3")
+    engine = load(scheme, torch.bfloat16)
+    if not engine.facts["kernel"].startswith("e4m3"):
+        pytest.skip(engine.facts["kernel"])
+    rounded = engine.generate(request, quiet)
+    error = np.linalg.norm(rounded.latents - exact.latents) / np.linalg.norm(exact.latents)
+    found = psnr(rounded.frames, exact.frames)
+    print(f"{scheme} in e4m3: {found:.1f} dB, latents {error:.4f}")
+    assert found > LEAST_E4M3

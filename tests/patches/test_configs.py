@@ -267,31 +267,44 @@ def test_memory_of_a_large_clip_goes_back_before_a_small_one(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("name", "kind", "gib", "plain", "products", "graphs"),
+    ("name", "kind", "gib", "wish", "products", "words"),
     [
-        ("i2v-a14b", "gguf-Q4_K_M", 90, "", "dequantised once", False),
-        ("i2v-a14b", "gguf-Q4_K_M", 32, "", "dequantised a block ahead", False),
-        ("i2v-a14b", "gguf-Q4_K_M", 32, "ahead", "at every use", False),
-        ("i2v-a14b", "gguf-Q4_K_M", 32, "products", "at every use", False),
-        ("i2v-a14b", "gguf-Q4_K_M", 22, "", "at every use", False),
-        ("ti2v-5b", "gguf-Q8_0", 90, "", "dequantised once", True),
-        ("ti2v-5b", "gguf-Q8_0", 90, "graphs", "dequantised once", False),
-        ("ti2v-5b", "gguf-Q8_0", 12, "", "dequantised a block ahead", False),
+        ("i2v-a14b", "gguf-Q4_K_M", 90, "", "bf16", "bf16 (dequantised once: "),
+        ("i2v-a14b", "gguf-Q4_K_M", 90, "e4m3", "e4m3", "e4m3 (dequantised once, rounded to fp8 but in the first and "),
+        ("i2v-a14b", "gguf-Q4_K_M", 56, "", "e4m3", "e4m3 (dequantised once"),
+        ("i2v-a14b", "gguf-Q4_K_M", 56, "bf16", "ahead", "bf16 (dequantised a block ahead"),
+        ("i2v-a14b", "gguf-Q8_0", 56, "", "ahead", "bf16 (dequantised a block ahead"),
+        ("i2v-a14b", "gguf-Q8_0", 56, "e4m3", "e4m3", "e4m3 (dequantised once"),
+        ("i2v-a14b", "gguf-Q4_K_M", 32, "", "ahead", "bf16 (dequantised a block ahead"),
+        ("i2v-a14b", "gguf-Q4_K_M", 32, "e4m3", "ahead", "; e4m3 was asked for: "),
+        ("i2v-a14b", "gguf-Q4_K_M", 32, "plain: ahead", "", "at every use"),
+        ("i2v-a14b", "gguf-Q4_K_M", 32, "plain: products", "", "at every use"),
+        ("i2v-a14b", "gguf-Q4_K_M", 22, "", "", "at every use"),
+        ("i2v-a14b", "gguf-Q4_K_M", 22, "e4m3", "", "at every use; e4m3 was asked for: weights are moved"),
+        ("ti2v-5b", "gguf-Q8_0", 90, "", "bf16", "bf16 (dequantised once"),
+        ("ti2v-5b", "gguf-Q8_0", 90, "plain: graphs", "bf16", "bf16 (dequantised once"),
+        ("ti2v-5b", "gguf-Q8_0", 12, "", "ahead", "bf16 (dequantised a block ahead"),
     ],
 )
-def test_what_is_made_of_gguf_weights_follows_memory(tmp_path, monkeypatch, name, kind, gib, plain, products, graphs):
+def test_what_is_made_of_gguf_weights_follows_memory(tmp_path, monkeypatch, name, kind, gib, wish, products, words):
     """Files of the released sizes, on a card whose kernels were all found right."""
     monkeypatch.setattr(Chooser, "fused", lambda self, kind: (True, "for the test"))
     model = CATALOG[name]
     scheme = model.scheme(kind)
-    settings = replace(SETTINGS, models=tmp_path, lightx2v_plain=plain)
+    _, _, plain = wish.rpartition("plain: ")
+    plain, gguf = (plain, "auto") if plain != wish else ("", wish or "auto")
+    settings = replace(SETTINGS, models=tmp_path, lightx2v_plain=plain, lightx2v_gguf=gguf)
     synthetic.write(model, scheme, settings, "lightx2v")
     card = replace(H200, free=int(gib * GIB - hardware.CONTEXT))
-    choices = config.choose(model, scheme, locate(model, scheme, settings, "lightx2v"), card, settings)
-    assert products in choices.reasons["kernel"]
-    assert choices.ahead == ("ahead" in products) and choices.dequantised == ("once" in products)
-    assert choices.fused_blocks == (choices.ahead or choices.dequantised)
+    paths = locate(model, scheme, settings, "lightx2v")
+    choices = config.choose(model, scheme, paths, card, settings)
+    assert (choices.products, choices.fused_blocks) == (products, bool(products))
+    assert words in choices.reasons["kernel"]
+    graphs = name == "ti2v-5b" and gib == 90 and plain != "graphs"
     assert choices.graphs == graphs == ("graphs" in choices.reasons)
+    ampere = config.choose(model, scheme, paths, replace(card, name="A100", capability=(8, 0)), settings)
+    assert ampere.products != "e4m3"
+    assert ("A100 does not multiply fp8" in ampere.reasons["kernel"]) == (gguf == "e4m3" and gib > 22)
 
 
 def test_wishes_and_what_cannot_be_met(paths):

@@ -100,15 +100,13 @@ class LightX2VEngine:
             outcomes += patches.apply_all("after_init", choices.facts, scheme, self.runner, off)
             self.model, self.offload, self.dtype = model, choices.facts.offload, compute_dtype()
             self._hook(paths, choices)
-            if choices.dequantised:
-                from wan_ui.engines.lightx2v_blocks import dequantise_once
-
-                dequantise_once(self.transformers, self.dtype)
             self._prepare_loras(model, paths)
-            own_loras = lightx2v_build.merge_loras(self) if choices.dequantised and merge else {}
+            own_loras = {}
+            if choices.products in ("bf16", "e4m3"):
+                own_loras = lightx2v_build.dequantise(self, choices.products == "e4m3", merge)
             self.scheme, self.merged = scheme, bool(own_loras)
             if choices.fused_blocks:
-                self.graphs = lightx2v_build.fuse(self, choices.graphs, choices.ahead)
+                self.graphs = lightx2v_build.fuse(self, choices.graphs, choices.products == "ahead")
                 if self.graphs:
                     lightx2v_build.compare_graphs(self, *model.sizes[0], model.default_frames)
             self.compiled = lightx2v_build.compile_blocks(self, report) if choices.compile else None

@@ -4,8 +4,8 @@ What upstream's infer_block does in some thirty passes over the tokens is done i
 rounding to e4m3 in one, norm and rotation in one, GELU and rounding in one. Nothing is compiled for a size, so every
 size starts at once; and nothing is traced, so any attention kernel fits in.
 
-GGUF weights can be dequantised once, where both experts fit in twice their numbers, or else a block ahead
-(lightx2v_ahead.py): the products are then bf16's, with the very weights that upstream makes anew at every use.
+GGUF weights can be dequantised once (lightx2v_dequantised.py) or a block ahead (lightx2v_ahead.py): the products are
+then bf16's, with the very weights that upstream makes anew at every use, or fp8's.
 """
 
 from typing import TypedDict
@@ -16,11 +16,8 @@ import torch.nn.functional as F
 from wan_ui.engines import block_kernels as kernels
 from wan_ui.engines.block_kernels import Rows
 from wan_ui.engines.lightx2v_ahead import Ahead
-from wan_ui.engines.lightx2v_lora import LinearSlot
+from wan_ui.engines.lightx2v_dequantised import FP8
 from wan_ui.engines.lightx2v_seams import put
-from wan_ui.engines.lora import PAD, LoraSet
-
-FP8 = "fp8-torchao"  # upstream's name of the weight class that these blocks multiply themselves
 
 
 class Wanted(TypedDict):
@@ -145,52 +142,3 @@ class FusedBlocks:
     def pairs(cos_sin: torch.Tensor) -> torch.Tensor:
         """A new tensor (tokens, head / 2, 2) float32."""
         return torch.view_as_real(cos_sin.to(torch.complex64)).squeeze(1).contiguous().clone()
-
-
-def dequantise_once(transformers: list, dtype: torch.dtype) -> None:
-    """Give every GGUF layer of the blocks its numbers in `dtype`, and the class of a plain layer."""
-    from lightx2v.common.ops.mm.mm_weight import MMWeightGGUFTemplate
-    from lightx2v.utils.registry_factory import MM_WEIGHT_REGISTER
-
-    plain = MM_WEIGHT_REGISTER["Default"]
-    for transformer in transformers:
-        for block in transformer.transformer_weights.blocks:
-            for phase in block.compute_phases:
-                for layer in phase._modules.values():
-                    if isinstance(layer, MMWeightGGUFTemplate):
-                        put(layer, "weight", layer.get_weight(layer.weight, dtype).t())
-                        put(layer, "bias", layer.get_weight(layer.bias, dtype))
-                        put(layer, "pin_weight", None)
-                        put(layer, "pin_bias", None)
-                        put(layer, "__class__", plain)
-
-
-def merge_fixed(loras: LoraSet) -> bool:
-    """Add the model's own LoRAs, which are attached, to weights that were dequantised, and detach them.
-
-    Beside the weights they cost a tenth of a step; there they are rounded once, as the weights are. They belong to the
-    model and are never taken out. False, and nothing is done, if one of them changes anything but plain weights.
-    """
-    from lightx2v.utils.registry_factory import MM_WEIGHT_REGISTER
-
-    plain = MM_WEIGHT_REGISTER["Default"]
-    slots = [slot for expert in loras.experts for slot in expert.attached.values()]
-    linear = [slot for slot in slots if isinstance(slot, LinearSlot) and isinstance(slot.weight, plain)]
-    if not slots or len(linear) < len(slots):
-        return False
-    for slot in linear:
-        layer, branch = slot.weight, slot.branch
-        if branch is None:
-            continue
-        change = torch.zeros_like(layer.weight, dtype=torch.float32)
-        if branch.up is not None:
-            rank = len(branch.up) - (PAD if branch.ones else 0)
-            if branch.down is not None:
-                change += branch.down.float().t() @ branch.up[:rank].float()
-            if branch.ones:
-                put(layer, "bias", (layer.bias.float() + branch.up[rank:].float().sum(0)).to(layer.bias.dtype))
-        if branch.dense is not None:
-            change += branch.dense.float()
-        layer.weight.copy_(layer.weight.float() + change)
-    loras.forget_fixed()
-    return True

@@ -1,4 +1,4 @@
-"""What a load builds when the weights are there: merged LoRAs, fused blocks, graphs, compiled blocks.
+"""What a load builds when the weights are there: dequantised weights, fused blocks, graphs, compiled blocks.
 
 Each is built by a step on nothing, so that the first clip need not wait for it. `engine` is the LightX2VEngine.
 """
@@ -9,21 +9,26 @@ import torch
 
 from wan_ui.engines.lightx2v_compile import CompiledBlocks
 from wan_ui.engines.lightx2v_upstream import device_name
+from wan_ui.engines.lora import LoraSet
 from wan_ui.families import TIME_STRIDE
 from wan_ui.request import Progress, Report
 
 GRAPH_ERROR = 1e-3  # relative, between a step as a CUDA graph and the same kernels one by one
 
 
-def merge_loras(engine: Any) -> dict[str, str]:
-    """Put the model's own LoRAs into weights that were dequantised; what was matched, for the facts."""
-    from wan_ui.engines.lightx2v_blocks import merge_fixed
+def dequantise(engine: Any, e4m3: bool, merge: bool) -> dict[str, str]:
+    """Give GGUF weights their numbers, the model's own LoRAs in them if `merge`; for the facts what these matched."""
+    from wan_ui.engines.lightx2v_dequantised import dequantise_once
 
-    matched = engine.loras.own
-    if not merge_fixed(engine.loras):
-        return {}
+    loras: LoraSet = engine.loras
+    matched = loras.own
+    if not merge:
+        loras.clear()  # they are attached to what the layers were
+    merged = dequantise_once(engine.transformers, engine.dtype, loras, e4m3=e4m3)
+    if merged:
+        loras.forget_fixed()
     engine.set_loras([])
-    return {"distill LoRA": f"{matched}, merged into the dequantised weights"}
+    return {"distill LoRA": f"{matched}, merged into the dequantised weights"} if merged else {}
 
 
 def fuse(engine: Any, graphs: bool, ahead: bool) -> list[Any]:

@@ -8,20 +8,19 @@ contradict them.
 
 import importlib.util
 import json
-import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from wan_ui import patches
 from wan_ui.catalog import Model, Scheme
+from wan_ui.engines import lightx2v_memory
 from wan_ui.engines.kernel_choice import Chooser, left_plain
 from wan_ui.engines.schedule import expert_index, sigmas
 from wan_ui.errors import UserError
 from wan_ui.families import TIME_STRIDE, VAE_21
 from wan_ui.files.dit_file import FP8, Stored
 from wan_ui.files.headers import is_gguf
-from wan_ui.files.parts import read_weights, weights_size
 from wan_ui.files.places import Paths, least_work, locate, work
 from wan_ui.files.quantise import QUANTISED
 from wan_ui.files.text_file import is_pickle, text_is_fp8
@@ -55,11 +54,10 @@ class Choices:
     own_vae: bool = True
     fused_decoder: bool = False
     fused_blocks: bool = False
-    dequantised: bool = False
+    products: str = ""  # of GGUF weights, see lightx2v_memory.py
     draft_attention: tuple[bool, str] = (False, "")
     slim: bool = False
     graphs: bool = False
-    ahead: bool = False
 
 
 def difference_file(model: Model, scheme: Scheme) -> Path:
@@ -145,13 +143,18 @@ def choose(model: Model, scheme: Scheme, paths: Paths, hardware: Hardware, setti
     kernel, kernel_why = chooser.product(scheme, wishes["fp8_kernel"])
     t5_kernel, t5_kernel_why = chooser.kernel("gemm", wishes["t5_fp8_kernel"], key="t5_fp8_kernel")
     offload, offload_why = _offload(wishes["offload"], model, scheme, paths, hardware)
-    dequantised, dequantised_why = _dequantised(model, scheme, paths, hardware, settings, offload)
     fused, fused_why = chooser.fused("blocks")
-    ahead, ahead_why = (
-        (False, "") if dequantised or not fused else _ahead(model, scheme, paths, hardware, settings, offload)
-    )
+    products, products_why = lightx2v_memory.products(chooser, scheme, paths, offload, fused)
+    if offload == "none" and wishes["offload"] == "auto" and products not in ("bf16", "e4m3"):
+        way, why = lightx2v_memory.products(chooser, scheme, paths, "text", fused)
+        if way == "e4m3":  # moving the text encoder takes less time than products in bf16
+            offload, offload_why = (
+                "text",
+                "auto: the text encoder waits in host memory, so that e4m3 fits",
+            )
+            products, products_why = way, why
     if fused:
-        fused, fused_why = _fusable(kernel, dequantised or ahead, offload, wishes["use_compile"], fused_why)
+        fused, fused_why = _fusable(kernel, bool(products), offload, wishes["use_compile"], fused_why)
     compiled, compiled_why = False, "the blocks run on fused kernels"
     if not fused:
         compiled, compiled_why = chooser.compiling(wishes["use_compile"], offload)
@@ -181,13 +184,13 @@ def choose(model: Model, scheme: Scheme, paths: Paths, hardware: Hardware, setti
         **from_catalog(model),
         **from_paths(model, scheme, paths, kernel, t5_kernel),
     }
-    graphs, graphs_why = _graphs(model, settings, fused, ahead)
-    slim = _slim(model, scheme, paths, hardware, offload)
+    graphs, graphs_why = _graphs(model, settings, fused, products == "ahead")
+    slim = lightx2v_memory.is_slim(model, scheme, paths, hardware, offload)
     decoder_why += ", one latent frame at a time: memory is short" if slim else ""
     reasons = {
         "attention": f"{attention} ({attention_why})",
         "cross attention": f"{cross} ({cross_why})",
-        "kernel": f"bf16 ({dequantised_why or ahead_why})" if dequantised or ahead else f"{kernel} ({kernel_why})",
+        "kernel": _kernel_words(kernel, kernel_why, products, products_why),
         "blocks": f"{'fused' if fused else 'as upstream has them'} ({fused_why})",
         **({"graphs": graphs_why} if graphs else {}),
         "vae": f"{'ours' if own_vae else 'upstream'}, decoder {'fused' if decoder else 'plain'} ({decoder_why})",
@@ -200,7 +203,13 @@ def choose(model: Model, scheme: Scheme, paths: Paths, hardware: Hardware, setti
         "dtype": dtype_why,
     }
     draft = _draft_attention(chooser, compiled, offload)
-    return Choices(values, facts, reasons, compiled, own_vae, decoder, fused, dequantised, draft, slim, graphs, ahead)
+    return Choices(values, facts, reasons, compiled, own_vae, decoder, fused, products, draft, slim, graphs)
+
+
+def _kernel_words(kernel: str, why: str, products: str, products_why: str) -> str:
+    if products:
+        return f"{'e4m3' if products == 'e4m3' else 'bf16'} ({products_why})"
+    return f"{kernel} ({'; '.join(filter(None, (why, products_why)))})"
 
 
 def _graphs(model: Model, settings: Settings, fused: bool, ahead: bool) -> tuple[bool, str]:
@@ -219,50 +228,15 @@ def _draft_attention(chooser: Chooser, compiled: bool, offload: str) -> tuple[bo
     return chooser.draft_attention()
 
 
-def _fusable(kernel: str, dequantised: bool, offload: str, wish: str | bool, why: str) -> tuple[bool, str]:
+def _fusable(kernel: str, with_numbers: bool, offload: str, wish: str | bool, why: str) -> tuple[bool, str]:
     """Whether kernels that are right on this card serve this load's blocks."""
     if wish is True:
         return False, "compiled blocks are asked for"
     if offload not in ("none", "text"):
         return False, "weights are moved: upstream's blocks know when"
-    if not dequantised and kernel not in ("Default", "fp8-torchao"):
+    if not with_numbers and kernel not in ("Default", "fp8-torchao"):
         return False, f"not for {kernel} weights"
     return True, why
-
-
-def _dequantised(
-    model: Model, scheme: Scheme, paths: Paths, hardware: Hardware, settings: Settings, offload: str
-) -> tuple[bool, str]:
-    """Whether GGUF weights are given their numbers once, at load, for all steps: where two bytes a number fit."""
-    if scheme.kind != "gguf" or "products" in left_plain(settings):
-        return False, ""
-    if hardware.device != "cuda" or offload != "none":
-        return False, ""
-    try:
-        numbers = sum(math.prod(info.shape) for path in paths.experts for info in read_weights(path).tensors.values())
-    except UserError:  # said when the file is read
-        return False, ""
-    beside = weights_size(paths.vae) // 2 + sum(path.stat().st_size for path in paths.loras) + weights_size(paths.t5)
-    wanted = 2 * numbers + beside + work(*max(model.sizes, key=math.prod))
-    if wanted > hardware.free:
-        return False, ""
-    return True, f"dequantised once: {wanted / GIB:.1f} GiB wanted, {hardware.free / GIB:.1f} GiB free"
-
-
-def _ahead(
-    model: Model, scheme: Scheme, paths: Paths, hardware: Hardware, settings: Settings, offload: str
-) -> tuple[bool, str]:
-    """Whether GGUF weights get their numbers a block ahead of their use: where two blocks fit beside all the rest."""
-    if scheme.kind != "gguf" or {"products", "ahead"} & left_plain(settings):
-        return False, ""
-    if hardware.device != "cuda" or offload not in ("none", "text"):
-        return False, ""
-    released = model.family.transformer
-    blocks = 2 * 2 * (8 * released.width**2 + 2 * released.width * released.ffn)
-    wanted = _weights(scheme, paths)[offload] + work(*model.sizes[0]) - CONTEXT + blocks
-    if model.embedded or wanted > hardware.free:
-        return False, ""
-    return True, f"dequantised a block ahead: {wanted / GIB:.1f} GiB wanted, {hardware.free / GIB:.1f} GiB free"
 
 
 def patch_report(model: Model, scheme: Scheme, settings: Settings) -> list[dict]:
@@ -307,7 +281,7 @@ def _offload(wish: str, model: Model, scheme: Scheme, paths: Paths, hardware: Ha
         if wish == "block" and scheme.kind == "gguf":
             raise UserError("offload: GGUF weights can be offloaded by whole models only; choose model or none")
         return wish, "asked for"
-    weights = _weights(scheme, paths)
+    weights = lightx2v_memory.on_gpu(scheme, paths)
     words = {"none": "all fits", "text": "the text encoder waits in host memory", "model": "one expert at a time"}
     largest = max(model.sizes, key=lambda size: size[0] * size[1])
     for size in (largest, model.sizes[0]):
@@ -324,34 +298,6 @@ def _offload(wish: str, model: Model, scheme: Scheme, paths: Paths, hardware: Ha
     if scheme.kind == "gguf":
         return "model", f"auto: one expert at a time, {gib}"
     return "block", f"auto: block by block, {gib}"
-
-
-def _weights(scheme: Scheme, paths: Paths) -> dict[str, int]:
-    """Bytes on the GPU while a step runs, by what is offloaded."""
-    experts = [_resident(path, scheme) for path in paths.experts]
-    beside = weights_size(paths.vae) // 2 + sum(path.stat().st_size for path in paths.loras)  # the VAE is float32
-    return {
-        "none": sum(experts) + beside + weights_size(paths.t5),
-        "text": sum(experts) + beside,
-        "model": max(experts) + beside,
-    }
-
-
-def _slim(model: Model, scheme: Scheme, paths: Paths, hardware: Hardware, offload: str) -> bool:
-    """Whether memory is so short that the VAE decodes one latent frame at a time, which takes 0.05 s more."""
-    if hardware.device != "cuda":
-        return False
-    return _weights(scheme, paths).get(offload, 0) + work(*model.sizes[0]) > hardware.free
-
-
-def _resident(expert: Path, scheme: Scheme) -> int:
-    """Bytes of an expert on the GPU: as in its file, but two a number where the file holds plain ones."""
-    if scheme.kind != "bf16":
-        return weights_size(expert)
-    try:
-        return 2 * sum(math.prod(info.shape) for info in read_weights(expert).tensors.values())
-    except UserError:  # said when the file is read
-        return weights_size(expert)
 
 
 def _dtype(settings: Settings, hardware: Hardware) -> tuple[str, str]:

@@ -146,7 +146,9 @@ SEAMS: dict[str, dict[str, Parameters]] = {
         "pin_weight": None,
         "pin_bias": None,
     },
-    QUANTISED: {"weight": None, "bias": None, "weight_scale": None, "pin_weight": None, "pin_bias": None},
+    QUANTISED: {
+        **dict.fromkeys(("weight", "bias", "weight_scale", "infer_dtype", "pin_weight", "pin_bias")),
+    },
     RMS_NORM: {"weight": None, "pin_weight": None, "eps": None, "_get_actual_weight": ("self",)},
     LAYER_NORM: {
         "weight": None,

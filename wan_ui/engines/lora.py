@@ -207,11 +207,16 @@ class LoraSet:
     def has_fixed(self) -> bool:
         return any(self.fixed.values())
 
-    def forget_fixed(self) -> None:
-        """The fixed ones are part of the weights from now on: no LoRA is attached any more."""
+    def clear(self) -> None:
+        """No LoRA is attached any more; the next `set` begins anew."""
         for expert in self.experts:
             expert.clear()
-        self.fixed, self.current = {}, None
+        self.current = None
+
+    def forget_fixed(self) -> None:
+        """The fixed ones are part of the weights from now on."""
+        self.clear()
+        self.fixed = {}
 
     def facts(self) -> dict[str, str]:
         """For a clip's facts: what was matched of the chosen LoRAs and of the model's own; nothing without any."""
