@@ -9,6 +9,8 @@ from pathlib import Path, PurePosixPath
 from typing import Literal
 
 Condition = Literal["channels", "first frame", "reference", "none"]
+# Of the official config.json: transformers that are told from the plain ones of the same sizes by more tensors.
+UNLIKE = ("animate", "s2v")
 # What a family can be given, by how its picture enters: names of inputs of wan_ui.tasks, one set for each way.
 PICTURES: dict[Condition, tuple[frozenset[str], ...]] = {
     "channels": (frozenset({"image"}), frozenset({"image", "end_image"})),
@@ -102,6 +104,19 @@ class Speech:
 
 
 @dataclass(frozen=True, slots=True)
+class Performance:
+    """How a performance drives the clips of a family: in segments of `Model.default_frames`, each of which begins with
+    the end of the one before.
+
+    overlaps  how many frames that may be, the usual number first
+    clip      file of the CLIP that looks at the picture, below the model's root
+    """
+
+    overlaps: tuple[int, ...]
+    clip: str
+
+
+@dataclass(frozen=True, slots=True)
 class Family:
     """One model family.
 
@@ -115,6 +130,7 @@ class Family:
     runner     LightX2V's name of the class that runs it; it also decides which configuration that class reads
     fps        frames per second that it was trained for
     speech     how a voice drives it; None: none does
+    performance  how a performance drives it; None: none does
     engines    those that run it, of wan_ui.settings.ENGINES
     """
 
@@ -128,6 +144,7 @@ class Family:
     runner: str
     fps: int
     speech: Speech | None = None
+    performance: Performance | None = None
     engines: tuple[str, ...] = ("diffusers", "lightx2v")
 
     @property
@@ -269,6 +286,19 @@ FAMILIES = {
             runner="wan2.2_s2v",
             fps=16,
             speech=Speech(motion=73, dropped=3, encoder="wav2vec2-large-xlsr-53-english"),
+            engines=("diffusers",),
+        ),
+        Family(
+            name="animate-14b",
+            experts=(DIT,),
+            transformer=TRANSFORMERS["a14b"],
+            vae=VAE_21,
+            condition="channels",
+            model_type="animate",
+            task="animate",
+            runner="wan2.2_animate",
+            fps=30,
+            performance=Performance(overlaps=(1, 5), clip="models_clip_open-clip-xlm-roberta-large-vit-huge-14.pth"),
             engines=("diffusers",),
         ),
         Family(

@@ -73,6 +73,7 @@ class Sampling:
     understood  how that was said to the person; see wan_ui.queue.words
     draft   lossy kernels and a small decoder where the engine has them, see wan_ui.engines.lightx2v_draft
     segments  those after the first, which is what `prompt` says. Segment k is drawn with seed + k - 1
+    overlap  of a clip that a performance drives: frames with which a segment begins that are the end of the one before
     """
 
     prompt: str
@@ -93,6 +94,7 @@ class Sampling:
     shift: float = 0.0
     solver: str = ""
     cache: str = ""
+    overlap: int = 0
 
     @property
     def guided(self) -> bool:
@@ -184,7 +186,7 @@ class Request:
 
 SAMPLING = tuple(entry.name for entry in fields(Sampling))
 # Fields of Sampling that are stored only where they say something: older versions had none of them.
-LATER = ("draft", "segments", "motion", "negative", "guidance", "shift", "solver", "cache")
+LATER = ("draft", "segments", "motion", "negative", "guidance", "shift", "solver", "cache", "overlap")
 ALWAYS = ("image", "audio", "video")  # inputs that a row has also where they are not given, as at the beginning
 OWN = ("width", "height", "frames", "audio_seconds")  # of a Request's fields those that are stored as they are
 

@@ -71,6 +71,7 @@ class Task:
     shape     name of the input that the clip has its shape of; empty: a size of the model's list, the first by default
     untitled  what its clips are called where there is no prompt
     stem      the same in the name of a downloaded file
+    either    names of inputs of which at least one is needed
     """
 
     name: str
@@ -83,6 +84,12 @@ class Task:
     shape: str
     untitled: str
     stem: str
+    either: tuple[str, ...] = ()
+
+    @property
+    def performed(self) -> bool:
+        """Whether a performance says how long the clip is."""
+        return WATCH in self.stages
 
     @property
     def driven(self) -> bool:
@@ -105,9 +112,11 @@ class Task:
 
 
 LISTEN = Stage("audio", "Voice", "Listening to the voice", needs="audio")
+WATCH = Stage("pose", "Pose", "Following the performance")
 # In the order in which they run, whatever the task.
 STAGES = (
     Stage("read", "Clip", "Reading the clip that goes on", needs="clip"),
+    WATCH,
     Stage("load", "Model", "Loading the model"),
     Stage("text", "Text", "Reading the prompt"),
     LISTEN,
@@ -117,8 +126,9 @@ STAGES = (
     Stage("encode", "Encode", "Writing the video"),
     Stage("lipsync", "Speech", "Adding speech", needs="audio"),
 )
-DUBBED = tuple(stage for stage in STAGES if stage is not LISTEN)  # a voice is added to the finished clip
-DRIVEN = STAGES[:-1]  # a voice drives it from its first frame
+DUBBED = tuple(stage for stage in STAGES if stage not in (LISTEN, WATCH))  # a voice is added to the finished clip
+DRIVEN = tuple(stage for stage in STAGES[:-1] if stage is not WATCH)  # a voice drives it from its first frame
+PERFORMED = tuple(stage for stage in STAGES[1:-1] if stage is not LISTEN)  # a performance does
 
 PICTURE = Input(
     name="image",
@@ -195,6 +205,43 @@ POSE = Input(
     file="pose",
     help="a video of a drawn skeleton that head and body follow, cropped like the picture; after its end they are free",
     using="follows the pose video",
+)
+PERFORMANCE = Input(
+    name="performance",
+    kind="video",
+    required=False,
+    missing="choose a video of a person first: the character of the picture moves like it",
+    label="Performance",
+    part="performance",
+    file="performance",
+    help="a video of one person, whose movements and face the character of the picture takes over; the clip lasts as "
+    "long",
+    option="--video",
+    using="moves like the performance",
+    lacking="no performance yet",
+)
+FACE = Input(
+    name="face_video",
+    kind="video",
+    required=False,
+    missing="",
+    label="Face video",
+    part="face",
+    file="face",
+    help="a square video of the performer's face, frame for frame with the pose video, in place of the one that is cut "
+    "out of the performance",
+)
+MASK = Input(
+    name="mask_video",
+    kind="video",
+    required=False,
+    missing="",
+    label="Mask video",
+    part="mask",
+    file="mask",
+    help="white where the performer is, black elsewhere, frame for frame with the performance: the character takes the "
+    "performer's place and the rest of the video stays",
+    using="takes the performer's place",
 )
 CLIP = Input(
     name="video",
@@ -293,6 +340,26 @@ TASKS = {
             shape="image",
             untitled="A clip that speaks",
             stem="speech",
+        ),
+        Task(
+            name="animate",
+            short="animate",
+            stored="animate",
+            title="a picture that moves like a performance",
+            inputs=(
+                PICTURE,
+                PERFORMANCE,
+                replace(POSE, help="a video of a drawn skeleton, in place of the one drawn from the performance"),
+                FACE,
+                MASK,
+                replace(PROMPT, required=False),
+            ),
+            stages=PERFORMED,
+            samples=True,
+            shape="image",
+            untitled="A clip that moves like a performance",
+            stem="animated",
+            either=(PERFORMANCE.name, POSE.name),
         ),
         Task(
             name="lip-sync",

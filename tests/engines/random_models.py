@@ -17,8 +17,11 @@ from transformers import UMT5Config, UMT5EncoderModel
 from wan_ui.catalog import Model
 from wan_ui.engines.device import Choice
 from wan_ui.engines.diffusers import DiffusersEngine
+from wan_ui.families import FAMILIES
+from wan_ui.files.dit_file import read_parameters
 from wan_ui.files.names import dit_name_map, inverse, rename, t5_name_map, vae_name_map
 from wan_ui.files.quantise import quantise_file
+from wan_ui.qa import layouts
 
 TEXT_LENGTH = 64
 WORDS = "zoom in out pan left right the camera slowly sunset night fog waves rotate a cat"
@@ -119,3 +122,42 @@ def make_engine(model: Model, scheme: str = "", dtype: torch.dtype | None = None
             patch.setattr("wan_ui.engines.diffusers.choose_dtype", lambda device: Choice(dtype, "test"))
         engine.load(model, model.scheme(scheme), quiet)
     return engine
+
+
+ANIMATE_CONFIG = {
+    "_class_name": "WanAnimateModel", "dim": 128, "eps": 1e-6, "ffn_dim": 192, "freq_dim": 64, "in_dim": 36,
+    "num_heads": 4, "num_layers": 6, "out_dim": 16, "text_dim": 64, "text_len": 512,
+    "face_size": 32, "motion_encoder_dim": 48, "face_width": 40, "clip_width": 160,
+}  # fmt: skip
+
+
+def random_tensors(shapes: dict[str, tuple[int, ...]], seed: int) -> dict[str, torch.Tensor]:
+    """Values that keep activations near 1, and none of which is 0 or 1."""
+    generator = torch.Generator().manual_seed(seed)
+    tensors = {}
+    for name, shape in shapes.items():
+        drawn = torch.randn(shape, generator=generator)
+        if len(shape) == 1 and "norm" in name and name.endswith("weight"):
+            tensors[name] = 1 + 0.1 * drawn
+        elif name.startswith("motion_encoder.") and name.endswith("weight"):
+            tensors[name] = drawn  # its layers divide by the root of their inputs
+        else:
+            tensors[name] = drawn * (0.1 if drawn.dim() < 2 or "modulation" in name else shape[1:].numel() ** -0.5)
+    return tensors
+
+
+def write_animate(root: Path) -> None:
+    """One Animate transformer (bf16), the Wan2.1 VAE, CLIP, text encoder, tokenizer: the official layout."""
+    write_tokenizer(root / "google/umt5-xxl")
+    write_text_encoder(root / "models_t5_umt5-xxl-enc-bf16.pth", 3 + len(WORDS.split(" ")))
+    vae = randomised(AutoencoderKLWan(base_dim=8, dim_mult=[1, 2, 3, 4], num_res_blocks=1))
+    torch.save(rename(vae.state_dict(), inverse(vae_name_map(4, 1))), root / "Wan2.1_VAE.pth")
+    (root / "config.json").write_text(json.dumps(ANIMATE_CONFIG))
+    shapes = {name: torch.Size(shape) for name, shape in read_parameters(root / "config.json").items()}
+    tensors = {name: tensor.bfloat16() for name, tensor in random_tensors(shapes, 5).items()}
+    tensors["motion_encoder.enc.net_app.convs.1.skip.0.kernel"] = torch.ones(4, 4)  # as the release has them
+    save_file(tensors, root / "animate.safetensors")
+    sizes = {"width": 160, "ffn": 200, "layers": 3, "picture": 28, "patch": 14}
+    clip = {name: torch.Size(shape) for name, (_, shape) in layouts.clip_vision(sizes).items()}
+    clip |= {"log_scale": torch.Size(()), "textual.head.0.weight": torch.Size((4, 4))}
+    torch.save(random_tensors(clip, 6), root / FAMILIES["animate-14b"].performance.clip)

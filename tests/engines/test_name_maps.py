@@ -1,6 +1,8 @@
 """Name maps: bit-exact there and back, and equal to diffusers' converters where those apply."""
 
 import json
+import math
+import re
 
 import pytest
 import torch
@@ -9,14 +11,18 @@ from diffusers import AutoencoderKLWan, WanTransformer3DModel
 from diffusers.loaders.single_file_utils import convert_wan_transformer_to_diffusers, convert_wan_vae_to_diffusers
 
 from tests.engines.random_models import randomised, write_text_encoder
-from wan_ui.engines import text
-from wan_ui.engines.dit import read_config
+from wan_ui.engines import animate_dit, text
+from wan_ui.engines.dit import module_names, read_config
 from wan_ui.errors import UserError
 from wan_ui.families import FAMILIES
+from wan_ui.files.animate_names import is_filter
+from wan_ui.files.dit_file import read_parameters
+from wan_ui.files.model_configs import read_official
 from wan_ui.files.names import dit_name_map, inverse, rename, strip_prefix, vae_name_map
 from wan_ui.files.sizes import count, vae_layout
 from wan_ui.files.tensors import load_strict, read_pth
 from wan_ui.qa import layouts
+from wan_ui.settings import ROOT
 
 DIT = {"num_attention_heads": 2, "attention_head_dim": 12, "text_dim": 8, "freq_dim": 8, "ffn_dim": 16}
 
@@ -41,14 +47,34 @@ def test_full_size_transformers(family, tmp_path):
     config = tmp_path / "config.json"
     config.write_text(json.dumps(layouts.dit_config(family)))
     arguments, _ = read_config(config)
-    with torch.device("meta"):
-        module = WanTransformer3DModel(**arguments)
+    if family.performance:
+        module = animate_dit.build(arguments, read_official(config))
+    else:
+        with torch.device("meta"):
+            module = WanTransformer3DModel(**arguments)
     shapes = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
-    stored = {name: shape for name, (_, shape) in layouts.dit(layouts.dit_config(family), layouts.BF16).items()}
-    assert rename(stored, dit_name_map(family.transformer.blocks)) == shapes
+    stored = {name: shape for name, (_, shape) in layouts.dit(read_official(config), layouts.BF16).items()}
+    flat = {name: (math.prod(shape),) if is_flat(name) else shape for name, shape in stored.items()}
+    assert rename(flat, module_names(stored)) == shapes
     channels = {"a14b": 36, "t2v-a14b": 16, "5b": 48}
     if family.name in channels:
         assert stored["patch_embedding.weight"] == (family.transformer.width, channels[family.name], 1, 2, 2)
+
+
+def is_flat(name: str) -> bool:
+    return name.startswith("motion_encoder.") and name.endswith(".bias")
+
+
+def test_names_of_animate(tmp_path):
+    """Those of the official model at full size."""
+    stored = json.loads((ROOT / "tests/golden/of-wan22/animate-names.json").read_text())
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps(layouts.dit_config(FAMILIES["animate-14b"])))
+    counted: dict[str, list] = {}
+    for name, shape in read_parameters(config).items():
+        short = re.sub(r"^(blocks|face_adapter\.fuser_blocks)\.\d+\.", r"\1.*.", name)
+        counted.setdefault(short, [0, list(shape)])[0] += 1
+    assert counted == {name: value for name, value in stored.items() if name != "made by" and not is_filter(name)}
 
 
 @pytest.mark.parametrize("prefix", ["", "diffusion_model.", "model.diffusion_model."])

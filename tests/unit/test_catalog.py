@@ -104,7 +104,7 @@ def test_sizes_are_parsed():
         (
             'family = "a14b"',
             'family = "14b"',
-            r"\[wan-tiny\]: family '14b' is not known; choose .* t2v-a14b, wan2.1-t2v, 5b",
+            r"\[wan-tiny\]: family '14b' is not known; choose .* t2v-a14b, s2v-14b, animate-14b, wan2.1-t2v, 5b",
         ),
         ('family = "a14b"', "", r"\[wan-tiny\]: family '' is not known"),
         ("[wan-tiny]", "[wan-tiny", "catalog"),

@@ -4,7 +4,8 @@ An engine is loaded once with a model and a scheme and then stays resident; `gen
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from wan_ui.catalog import Model, Scheme
@@ -23,6 +24,30 @@ Entering = Callable[[int, int], None]
 
 def ignore(step: int, total: int) -> None:
     """The `entering` of a caller who does not want to know."""
+
+
+@dataclass(frozen=True)
+class Tracks:
+    """What drives a clip, frame by frame at the clip's rate: arrays of uint8 of the same length T.
+
+    pose        (T, H, W, 3): the drawn skeleton, of the clip's size
+    face        (T, S, S, 3): the performer's face; None: expressions are free
+    background  (T, H, W, 3): what is behind a character that is replaced, black where it was; None: none is
+    mask        (T, H, W): 255 where it was
+    """
+
+    pose: "np.ndarray"
+    face: "np.ndarray | None" = None
+    background: "np.ndarray | None" = None
+    mask: "np.ndarray | None" = None
+
+    def frames(self, numbers: Sequence[int]) -> "Tracks":
+        """Those frames alone, in that order."""
+        chosen = list(numbers)
+        parts = (self.pose, self.face, self.background, self.mask)
+        pose, *others = (None if part is None else part[chosen] for part in parts)
+        assert pose is not None
+        return Tracks(pose, *others)
 
 
 class Engine(Protocol):
@@ -50,6 +75,15 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Free the weights."""
+
+
+class Performer(Protocol):
+    def perform(self, request: Request, tracks: Tracks, report: Report) -> Iterator[Clip]:
+        """Run one job that a performance drives, of a family that has `performance`: its clip, segment by segment.
+
+        Reports text, then image, denoise and decode of each. Raises as `Engine.generate`.
+        """
+        ...
 
 
 class Stages(Protocol):

@@ -21,13 +21,25 @@ import numpy as np
 import torch
 
 from wan_ui.catalog import Model, Scheme
-from wan_ui.engines import cpu_blocks, cpu_kernels, dit, lora_modules, preview, schedule, text, vae
+from wan_ui.engines import (
+    animate,
+    clip_vision,
+    cpu_blocks,
+    cpu_kernels,
+    dit,
+    lora_modules,
+    preview,
+    schedule,
+    text,
+    vae,
+)
 from wan_ui.engines.base import (
     CACHED_IMAGES,
     CACHED_PROMPTS,
     Entering,
     OnBlock,
     Show,
+    Tracks,
     ignore,
     remember,
 )
@@ -64,6 +76,7 @@ class DiffusersEngine:
         self.tokenizer: Any = None  # transformers', its module and diffusers'
         self.encoder: Any = None
         self.vae: Any = None
+        self.clip: Any = None  # of a family that a performance drives
         self.loras: LoraSet | None = None
         self.facts: dict[str, str] = {}
         self.prompts: OrderedDict[str, torch.Tensor] = OrderedDict()
@@ -91,6 +104,8 @@ class DiffusersEngine:
         entering(2)
         self.vae = vae.load_vae(paths.vae, dtype=self.dtype, device=self.device)
         self.colours = vae.fit_colours(self.vae)
+        if paths.clip is not None:
+            self.clip = clip_vision.load_clip_vision(paths.clip, dtype=self.dtype, device=self.device)
         for step, (side, path, config) in enumerate(zip(sides, paths.experts, paths.configs, strict=True), start=3):
             entering(step)
             self.experts.append(
@@ -105,7 +120,7 @@ class DiffusersEngine:
             )
         self.offloaded = residence.experts != self.device
         in_float32 = self.device.type == "cpu" and self.dtype == torch.float32
-        if in_float32:
+        if in_float32 and model.family.performance is None:
             for expert in self.experts:
                 cpu_blocks.prepare(expert)
         shapes = [read_parameters(path) for path in paths.configs]
@@ -155,7 +170,7 @@ class DiffusersEngine:
     def close(self) -> None:
         """Free the weights."""
         self.model = self.loras = None
-        self.encoder = self.tokenizer = self.vae = None
+        self.encoder = self.tokenizer = self.vae = self.clip = None
         self.experts.clear()
         self.prompts.clear()
         self.images.clear()
@@ -183,6 +198,10 @@ class DiffusersEngine:
             show=None if show is None else lambda part: show(clip(part)),
         )
         return clip(frames)
+
+    def perform(self, request: Request, tracks: Tracks, report: Report) -> Iterator[Clip]:
+        """See base.Performer."""
+        return animate.perform(self, request, tracks, report)
 
     # ------------------------------------------------------------ stages: see wan_ui.engines.base.Stages
 

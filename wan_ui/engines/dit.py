@@ -11,22 +11,25 @@ A few tensors stay float32 whatever the compute dtype, as `from_pretrained` of d
 (time embedder, modulation tables, norms): they scale whole channels, and cost nothing.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 from torch import nn
 
+from wan_ui.engines import animate_dit
 from wan_ui.errors import UserError
+from wan_ui.files import animate_names
 from wan_ui.files.dit_file import FP8, Stored, read_dit
 from wan_ui.files.model_configs import read_official
-from wan_ui.files.names import dit_name_map, rename
+from wan_ui.files.names import dit_name_map, last_number, rename
 from wan_ui.files.quantise import QUANTISED
 from wan_ui.files.tensors import dequantise_fp8, load_strict, read_blocks, read_plain, read_scale, read_tensor
 
-FLOAT32_PARTS = ("time_embedder", "scale_shift_table", "norm2")
+FLOAT32_PARTS = ("time_embedder", "scale_shift_table", "norm2", "motion_synthesis_weight")
 # GGML types that a layer can stay in
 KEPT_GGML = ("Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_NL")
 IQ4_NL = (-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113)  # its 16 levels
@@ -138,7 +141,7 @@ def check_kept(path: Path, stored: dict[str, Stored]) -> None:
 
 def load_expert(
     path: Path, config: Path, side: str, *, dtype: torch.dtype, device: torch.device, quantised: bool
-) -> WanTransformer3DModel:
+) -> Any:
     """One expert in eval mode on `device`.
 
     config     the official config.json
@@ -149,12 +152,16 @@ def load_expert(
     """
     arguments, _ = read_config(config)
     stored = read_dit(path, side, config)
-    with torch.device("meta"):
-        model = WanTransformer3DModel(**arguments)
+    names = module_names(stored)
+    model: Any
+    if animate_names.is_animate(stored):
+        model = animate_dit.build(arguments, read_official(config))
+    else:
+        with torch.device("meta"):
+            model = WanTransformer3DModel(**arguments)
     # its buffers must be real
     model.rope = type(model.rope)(arguments["attention_head_dim"], arguments["patch_size"], 1024)
 
-    names = dit_name_map(arguments["num_layers"])
     tensors = {}
     for name, parameter in stored.items():  # cast and moved one by one, so that only one is in memory twice
         module = name.removesuffix(".weight")
@@ -167,9 +174,19 @@ def load_expert(
             continue
         in_float32 = any(part in names.get(name, names.get(name.rpartition(".")[0], "")) for part in FLOAT32_PARTS)
         tensors[name] = read_plain(path, parameter).to(device, torch.float32 if in_float32 else dtype)
+        if name.startswith("motion_encoder.") and name.endswith(".bias"):  # stored with four dimensions
+            tensors[name] = tensors[name].flatten()
     load_strict(model, rename(tensors, names), file=path)
-    model.rope.to(device)
+    model.to(device)  # constants that no file holds
     return model.eval().requires_grad_(False)
+
+
+def module_names(parameters: Iterable[str]) -> dict[str, str]:
+    """Original name of each module (or bare parameter) of a transformer with these parameters -> its name here."""
+    parameters = list(parameters)
+    if animate_names.is_animate(parameters):
+        return animate_names.name_map(parameters)
+    return dit_name_map(1 + last_number(parameters, r"blocks\.(\d+)\."))
 
 
 def _replace_linear(model, module: str, stored: Stored, weight: torch.Tensor, dtype: torch.dtype) -> None:

@@ -5,8 +5,8 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from wan_ui.engines.dit import module_names
 from wan_ui.engines.lora import Branch, Expert, with_branch
-from wan_ui.files.names import dit_name_map
 
 
 class LinearSlot:
@@ -66,7 +66,7 @@ class TensorSlot:
 
 def expert(model: Any, side: str, shapes: dict[str, tuple[int, ...]]) -> Expert:
     """`shapes`: dit_file.parameters of the model."""
-    names = dit_name_map(len(model.blocks))
+    names = module_names(shapes)
 
     def slot(module: str) -> LinearSlot | TensorSlot | None:
         if module not in names:

@@ -84,9 +84,18 @@ def encode_image(
         moments = _encode_in_chunks(vae, image, frames, last, entering)
     else:
         moments = vae_fast.encode(vae, image.to(vae.device), frames, entering)
-    moments = moments.float()
+    return _normalised(vae, moments)
+
+
+@torch.inference_mode()
+def encode_video(vae: AutoencoderKLWan, video: torch.Tensor, entering: Entering) -> torch.Tensor:
+    """(1, 3, 4k+1, H, W) in -1 .. 1 -> normalised latents (1, z, 1 + k, h, w) float32; entering as in encode_image."""
+    return _normalised(vae, _encode_chunks(vae, video, entering))
+
+
+def _normalised(vae: AutoencoderKLWan, moments: torch.Tensor) -> torch.Tensor:
     mean, std = latent_statistics(vae)
-    return (moments[:, : vae.config["z_dim"]] - mean) / std  # the mode of the posterior is its mean
+    return (moments.float()[:, : vae.config["z_dim"]] - mean) / std  # the mode of the posterior is its mean
 
 
 def decode(
@@ -196,7 +205,11 @@ def _encode_in_chunks(
     video[:, :, 0] = image
     if last is not None:
         video[:, :, -1] = last
-    video, patch = video.to(vae.device, vae.dtype), vae.config["patch_size"]
+    return _encode_chunks(vae, video, entering)
+
+
+def _encode_chunks(vae: AutoencoderKLWan, video: torch.Tensor, entering: Entering) -> torch.Tensor:
+    video, patch, frames = video.to(vae.device, vae.dtype), vae.config["patch_size"], video.shape[2]
     chunks = (patchify(video, patch) if patch else video).split([1, *[TIME_STRIDE] * ((frames - 1) // 4)], dim=2)
     cache = [None] * vae._cached_conv_counts["encoder"]
     out = []

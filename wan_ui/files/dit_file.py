@@ -26,6 +26,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from wan_ui.errors import UserError
+from wan_ui.files import animate_names
 from wan_ui.files.headers import SAFETENSORS_BYTES, Header, TensorInfo, expert_side
 from wan_ui.files.model_configs import read_official
 from wan_ui.files.names import PREFIXES, original_dit, strip_prefix
@@ -141,7 +142,7 @@ def match(
         scale = scales[0][1] if scales and name.endswith(".weight") else None
         stored[name] = Stored(file_name, info, shape, scale)
         _numbers_are_known(path, name, stored[name])
-    left = [name for name in tensors if name.rpartition(".")[2] not in MARKERS]
+    left = [name for name in tensors if name.rpartition(".")[2] not in MARKERS and not animate_names.is_filter(name)]
     if left:
         raise UserError(
             f"{path}: {len(left)} tensors are not of this model (first: {', '.join(sorted(left)[:3])}). "
@@ -195,7 +196,7 @@ def parameters(config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
         shapes[f"{block}.modulation"] = (1, 6, dim)
     for module, shape in linears.items():
         shapes |= {f"{module}.weight": shape, f"{module}.bias": shape[:1]}
-    return shapes
+    return shapes | (animate_names.parameters(config) if config.get("model_type") == "animate" else {})
 
 
 def _size(number: Any) -> int:
@@ -204,8 +205,8 @@ def _size(number: Any) -> int:
     return number
 
 
-def own_sizes(path: Path, header: Header) -> dict[str, int]:
-    """The config.json's sizes, read off the tensors. Raises UserError."""
+def own_sizes(path: Path, header: Header) -> dict[str, Any]:
+    """The config.json's sizes, read off the tensors; of an Animate transformer its model_type too. Raises UserError."""
     tensors = own_tensors(header)
 
     def shape(name: str) -> tuple[int, ...]:
@@ -215,7 +216,14 @@ def own_sizes(path: Path, header: Header) -> dict[str, int]:
 
     numbers = {int(match[1]) for name in tensors if (match := re.match(r"blocks\.(\d{1,4})\.", name))}
     dim = shape("blocks.0.self_attn.q.weight")[0]
-    return {
+    more: dict[str, Any] = {}
+    if animate_names.is_animate(tensors):
+        names = ("motion_encoder.dec.direction", "face_encoder.conv2.conv", "img_emb.proj.1")
+        known = {f"{name}.weight": shape(f"{name}.weight") for name in names}
+        head = shape("face_adapter.fuser_blocks.0.q_norm.weight")[0]
+        more = animate_names.own_sizes(dict.fromkeys(tensors, ()) | known)
+        more |= {"model_type": "animate", "num_heads": dim // max(1, head)}
+    sizes: dict[str, Any] = {
         "dim": dim,
         "ffn_dim": shape("blocks.0.ffn.0.weight")[0],
         "num_layers": 1 + max(numbers, default=0),
@@ -224,6 +232,7 @@ def own_sizes(path: Path, header: Header) -> dict[str, int]:
         "in_dim": max(1, math.prod(shape("patch_embedding.weight")) // (4 * dim)),
         "out_dim": max(1, shape("head.head.weight")[0] // 4),
     }
+    return sizes | more
 
 
 def unfolds(stored: tuple[int, ...], wanted: tuple[int, ...]) -> bool:

@@ -19,10 +19,11 @@ from typing import Any
 
 from wan_ui.catalog import Model, Scheme, load_catalog
 from wan_ui.errors import UserError
-from wan_ui.families import Family
+from wan_ui.families import UNLIKE, Family
 from wan_ui.files import comfyui, spiece
 from wan_ui.files.convert_folders import spiece_of
 from wan_ui.files.identify import TEXT, TRANSFORMER, VAE, What, identify
+from wan_ui.files.model_configs import CLASSES
 from wan_ui.files.parts import weights_in, weights_size
 from wan_ui.recipes import DMD
 from wan_ui.settings import Settings
@@ -165,7 +166,8 @@ def _fitting(catalog: dict[str, Model], sides: dict[str, Found], title: str) -> 
 
 def _fits(family: Family, config: dict[str, Any]) -> bool:
     sizes = (family.transformer.width, family.transformer.blocks, family.input_channels)
-    return sizes == (config["dim"], config["num_layers"], config["in_dim"])
+    kinds = {kind if kind in UNLIKE else "" for kind in (family.model_type, config.get("model_type"))}
+    return sizes == (config["dim"], config["num_layers"], config["in_dim"]) and len(kinds) == 1
 
 
 def _scheme(
@@ -267,7 +269,8 @@ def _config(model: Model, file: str, settings: Settings) -> Path:
     sizes, family = model.family.transformer, model.family
     text = json.dumps(
         {
-            "_class_name": "WanModel", "dim": sizes.width, "eps": 1e-6, "ffn_dim": sizes.ffn, "freq_dim": 256,
+            "_class_name": CLASSES.get(family.model_type, "WanModel"),
+            "dim": sizes.width, "eps": 1e-6, "ffn_dim": sizes.ffn, "freq_dim": 256,
             "in_dim": family.input_channels, "model_type": family.model_type, "num_heads": sizes.heads,
             "num_layers": sizes.blocks, "out_dim": family.vae.channels, "text_len": 512,
         }

@@ -22,13 +22,15 @@ DEFAULTS: dict[str, Any] = {
     "text_dim": 4096, "freq_dim": 256, "cross_attn_norm": True, "eps": 1e-6, "patch_size": [1, 2, 2], "text_len": 512,
 }  # fmt: skip
 METADATA = "wan_ui.config"  # key of a safetensors file's metadata that holds it, where no config.json lies beside
+CLASSES = {"animate": "WanAnimateModel"}  # model_type -> `_class_name`, where that is not WanModel
 HEAD = 128  # width of an attention head in every released model
 
 
 def official(config: dict[str, Any]) -> dict[str, Any]:
     """A WanModel's config.json, from that or a WanTransformer3DModel's. Raises KeyError, TypeError for neither."""
     if "num_attention_heads" not in config:
-        return config
+        said = next((kind for kind, name in CLASSES.items() if config.get("_class_name") == name), "")
+        return config | ({"model_type": said} if said else {})  # Animate's config.json names none
     values = {ours: config.get(theirs, DEFAULTS.get(ours)) for ours, theirs in SAME.items()}
     values["dim"] = config["num_attention_heads"] * config["attention_head_dim"]
     kinds = {36: "i2v", 48: "ti2v"}

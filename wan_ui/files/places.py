@@ -40,6 +40,7 @@ class Paths:
     vae        original `.pth`, or a Diffusers folder
     loras      distillation LoRAs (high, low), for files that hold the base model
     draft_decoder  a small decoder, where one is here: for drafts
+    clip       CLIP that looks at the picture, of a family that a performance drives
     """
 
     experts: tuple[Path, ...]
@@ -49,6 +50,7 @@ class Paths:
     vae: Path
     loras: tuple[Path, ...] = ()
     draft_decoder: Path | None = None
+    clip: Path | None = None
 
 
 def lacks_gpu(model: Model) -> bool:
@@ -148,6 +150,7 @@ def locate(model: Model, scheme: Scheme, settings: Settings, engine: str = "diff
         tokenizer=path(TOKENIZER_FILES[0]).parent,
         vae=vae,
         loras=tuple(here[ref] for ref in scheme.distill_loras),
+        clip=path(model.family.performance.clip) if model.family.performance else None,
         draft_decoder=next(filter(None, (_find(model, ref, settings) for ref in model.draft_decoders)), None),
     )
 
@@ -178,6 +181,8 @@ def needed_files(model: Model, scheme: Scheme, engine: str) -> list[str]:
         refs += [f"{model.vae}/config.json", f"{model.vae}/diffusion_pytorch_model.safetensors"]
     else:
         refs.append(_ref(model, model.family.vae.file))
+    if model.family.performance:
+        refs.append(_ref(model, model.family.performance.clip))
     if model.embedded:
         refs += [_ref(model, expert.shipped) for expert in model.family.experts]
     return [*refs, *(part for ref in scheme.experts for part in all_parts(ref)), *scheme.distill_loras]

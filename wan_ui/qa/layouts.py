@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from wan_ui.catalog import Scheme
 from wan_ui.families import Family, Vae
 from wan_ui.files.dit_file import parameters
+from wan_ui.files.model_configs import CLASSES
 from wan_ui.files.names import dit_name_map, rename
 from wan_ui.files.quantise import QUANTISED
 from wan_ui.files.sizes import vae_layout
@@ -19,6 +20,7 @@ from wan_ui.files.sizes import vae_layout
 Layout = dict[str, tuple[str, tuple[int, ...]]]
 
 UMT5_XXL = {"vocabulary": 256384, "dim": 4096, "ffn": 10240, "heads": 64, "layers": 24, "buckets": 32}
+CLIP_H = {"width": 1280, "ffn": 5120, "layers": 32, "picture": 224, "patch": 14}
 LORA_RANK = 64
 BF16 = Scheme("bf16", "bf16", kind="bf16")
 # The _M mixes of llama.cpp spend more bits on the values and on the second half of the feed-forward.
@@ -76,6 +78,31 @@ def t5(sizes: dict[str, int], fp8: bool) -> Layout:
             if fp8:
                 layout[f"{name}_scale"] = ("F32", (shape[0], 1))
     return layout
+
+
+def clip_vision(sizes: dict[str, int]) -> Layout:
+    """The vision half of models_clip_open-clip-xlm-roberta-large-vit-huge-14.pth, in float16 as released."""
+    width, ffn = sizes["width"], sizes["ffn"]
+    places = 1 + (sizes["picture"] // sizes["patch"]) ** 2
+    shapes: dict[str, tuple[int, ...]] = {
+        "patch_embedding.weight": (width, 3, sizes["patch"], sizes["patch"]),
+        "cls_embedding": (1, 1, width),
+        "pos_embedding": (1, places, width),
+        "head": (width, 1024),
+    }
+
+    def linear(name: str, out: int, into: int) -> None:
+        shapes[f"{name}.weight"], shapes[f"{name}.bias"] = (out, into), (out,)
+
+    norms = ["pre_norm", "post_norm"]
+    for block in (f"transformer.{i}" for i in range(sizes["layers"])):
+        norms += [f"{block}.norm1", f"{block}.norm2"]
+        linear(f"{block}.attn.to_qkv", 3 * width, width)
+        linear(f"{block}.attn.proj", width, width)
+        linear(f"{block}.mlp.0", ffn, width)
+        linear(f"{block}.mlp.2", width, ffn)
+    shapes |= {f"{norm}.{leaf}": (width,) for norm in norms for leaf in ("weight", "bias")}
+    return {f"visual.{name}": ("F16", shape) for name, shape in shapes.items()}
 
 
 def vae(sizes: Vae) -> Layout:
@@ -166,4 +193,6 @@ def dit_config(family: Family, text: dict[str, int] = UMT5_XXL) -> dict[str, Any
         "in_dim": family.input_channels, "model_type": family.model_type, "num_heads": sizes.heads,
         "num_layers": sizes.blocks, "out_dim": family.vae.channels, "text_len": 512,
     }  # fmt: skip
+    if family.model_type in CLASSES:
+        config["_class_name"] = CLASSES[family.model_type]
     return config if text is UMT5_XXL else config | {"text_dim": text["dim"]}  # the release does not say it

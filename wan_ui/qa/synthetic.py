@@ -26,6 +26,7 @@ from wan_ui.catalog import Model, Scheme
 from wan_ui.errors import UserError
 from wan_ui.files import places
 from wan_ui.files.headers import SAFETENSORS_BYTES, Header, TensorInfo, read_header, safetensors_header
+from wan_ui.files.model_configs import official
 from wan_ui.files.parts import all_parts
 from wan_ui.machine.engine_choice import EngineChoice
 from wan_ui.qa import layouts, toy
@@ -59,10 +60,14 @@ def write(model: Model, scheme: Scheme, settings: Settings, engine: str, *, smal
         return
     family, text = (toy.of_family(model.family), toy.UMT5) if small else (model.family, layouts.UMT5_XXL)
     config = layouts.dit_config(family, text)
+    if family.performance and small:
+        config |= toy.ANIMATE
     contents: dict[str, layouts.Layout] = {
         places.T5_FILE: layouts.t5(text, fp8=False),
         family.vae.file: layouts.vae(family.vae),
     }
+    if family.performance:
+        contents[family.performance.clip] = layouts.clip_vision(toy.CLIP if small else layouts.CLIP_H)
     if model.t5:
         contents[model.t5.partition(":")[2]] = layouts.t5(text, fp8=True)
     configs: dict[str, dict[str, Any]] = {expert.config: config for expert in family.experts}
@@ -83,7 +88,7 @@ def write(model: Model, scheme: Scheme, settings: Settings, engine: str, *, smal
             shutil.copyfile(TOKENIZER / file, path)
         elif ref in experts:
             expert, number, parts = experts[ref]
-            layout = layouts.dit(config, scheme)
+            layout = layouts.dit(official(config), scheme)
             if path.parent.name == "transformer":
                 layout = layouts.in_diffusers_names(layout, config)
             name = f"{model.name} {'' if family.single else expert.name}".strip()
@@ -265,7 +270,7 @@ def read_all(path: Path, device: str | None = None) -> "dict[str, torch.Tensor]"
 
 def install() -> None:
     """Have this project's readers draw the values of synthetic files; other files are read as before."""
-    from wan_ui.engines import dit, lora
+    from wan_ui.engines import clip_vision, dit, lora
     from wan_ui.files import tensors, vae_file
 
     stored_tensor, stored_blocks = tensors.read_tensor, tensors.read_blocks
@@ -288,7 +293,7 @@ def install() -> None:
         plain = gguf.quants.dequantize(drawn.cpu().numpy(), gguf.GGMLQuantizationType[info.dtype])
         return torch.from_numpy(plain).reshape(info.shape)
 
-    for module in (tensors, dit, lora, vae_file):
+    for module in (tensors, dit, lora, vae_file, clip_vision):
         vars(module)["read_tensor"] = read_tensor
     for module in (tensors, dit):
         vars(module)["read_blocks"] = read_blocks
@@ -297,7 +302,7 @@ def install() -> None:
     def read_pth(path: Path) -> "dict[str, torch.Tensor]":
         return stored_pth(path) if header_of(str(path)) is None else read_all(path)
 
-    for module in (tensors, vae_file):
+    for module in (tensors, vae_file, clip_vision):
         vars(module)["read_pth"] = read_pth
 
 

@@ -19,6 +19,8 @@ LABEL = "toy size on a CPU: the numbers say nothing about the model"
 WIDTH, FFN, HEADS, BLOCKS = 256, 512, 2, 2  # rows of 256 numbers are the least that K-quants take
 VAE_WIDTH = 8
 UMT5 = {"vocabulary": 2048, "dim": 64, "ffn": 128, "heads": 4, "layers": 2, "buckets": 32}  # of Wan-Tiny's tokenizer
+CLIP = {"width": 160, "ffn": 320, "layers": 3, "picture": 28, "patch": 14}
+ANIMATE = {"face_size": 16, "motion_encoder_dim": 32, "face_width": 32, "clip_width": CLIP["width"]}
 LONGEST = 6  # tokens along the longer side of a picture
 
 
