@@ -15,7 +15,7 @@ from typing import Any
 from wan_ui.errors import UserError
 from wan_ui.families import FAMILIES, PICTURES, TIME_STRIDE, Family
 from wan_ui.recipes import DMD, NEGATIVE, NEGATIVE_OF_SPEECH, SOLVERS, Recipe
-from wan_ui.tasks import DEFAULT, TASKS
+from wan_ui.tasks import DEFAULT, SEGMENTS, TASKS, Task
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 KINDS = ("bf16", "fp8", "gguf")
@@ -143,6 +143,17 @@ class Model:
     @property
     def embedded(self) -> bool:
         return self.root.startswith("embedded:")
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether it makes a clip from a picture, and so a segment from the last frame of the one before."""
+        return DEFAULT.name in self.tasks
+
+    @property
+    def does(self) -> tuple[Task, ...]:
+        """Its tasks as it does them: without segments where it cannot go on."""
+        tasks = tuple(TASKS[name] for name in self.tasks)
+        return tasks if self.goes_on else tuple(task.without(SEGMENTS) for task in tasks)
 
     def revision(self, repo: str) -> str:
         """Commit of "owner/repo" to download, or the branch `main`."""

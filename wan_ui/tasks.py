@@ -106,6 +106,9 @@ class Task:
     def input(self, name: str) -> Input | None:
         return next((entry for entry in self.inputs if entry.name == name), None)
 
+    def without(self, unwanted: Input) -> "Task":
+        return replace(self, inputs=tuple(entry for entry in self.inputs if entry.name != unwanted.name))
+
     def stages_with(self, given: Collection[str]) -> tuple[str, ...]:
         """Names of the stages of a job with these inputs."""
         return tuple(stage.name for stage in self.stages if not stage.needs or stage.needs in given)
@@ -297,7 +300,7 @@ TASKS = {
             short="flf2v",
             stored="first-last-frame",
             title="first and last frame",
-            inputs=(PICTURE, END, PROMPT, VOICE),
+            inputs=(PICTURE, END, PROMPT, VOICE, SEGMENTS),
             stages=DUBBED,
             samples=True,
             shape="image",
@@ -309,7 +312,7 @@ TASKS = {
             short="t2v",
             stored="text-to-video",
             title="text to video",
-            inputs=(PROMPT, VOICE),
+            inputs=(PROMPT, VOICE, SEGMENTS),
             stages=DUBBED,
             samples=True,
             shape="",

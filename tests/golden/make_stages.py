@@ -1,8 +1,8 @@
 """What the official Wan2.2 code computes with the toy models: `python tests/golden/make_stages.py CHECKOUT`.
 
 Its own T5, WanModel and VAEs, and the whole of WanT2V.generate and WanTI2V.generate, float32 on a CPU, for T2V A14B and
-TI2V 5B with the random weights of tests/engines/toy_models.py. Both engines are held to the numbers, stage by stage, by
-tests/engines/test_upstream_stages.py and tests/lightx2v/test_upstream_stages.py. Attention is torch's, since the
+TI2V 5B with the random weights of tests/engines/toy_models.py. The diffusers engine is held to the numbers by
+tests/engines/test_upstream_stages.py, and LightX2V to that engine by tests/lightx2v. Attention is torch's, since the
 official kernel needs a GPU.
 """
 

@@ -12,6 +12,7 @@ from wan_ui.catalog import load_catalog
 from wan_ui.errors import UserError
 from wan_ui.queue import intake
 from wan_ui.queue.intake import Draft, resolve
+from wan_ui.queue.segments import Chain
 from wan_ui.settings import Settings
 from wan_ui.tasks import TASKS, fitting, offered
 from wan_ui.ui import form, inputs
@@ -176,7 +177,56 @@ def test_the_line_at_generate_says_where_the_clip_ends(pair):
 
 
 def test_what_does_not_go_together_is_said(scripted_settings, pictures, tmp_path):
-    settings = offering(scripted_settings, ["image-to-video", "first-last-frame"], "a14b")
-    inputs = {"image": pictures[0], "end_image": pictures[1], "prompt": "a boat", "segments": "and a storm"}
-    with pytest.raises(UserError, match=r"^end_image: it does not go with segments; take the one or the other away"):
+    settings = offering(scripted_settings, ["image-to-video", "first-last-frame", "continue"], "a14b")
+    inputs = {"clip": "x.mp4", "end_image": pictures[1], "prompt": "a boat"}
+    with pytest.raises(UserError, match=r"^clip: it does not go with end_image; take the one or the other away"):
         resolve(Draft(inputs), settings, tmp_path / "job")
+
+
+def asked_of_the_engine(request, folder):
+    """Task, pictures and seed of each segment."""
+    chain, asked = Chain(request, folder), []
+    for number in range(chain.total):
+        asked.append(chain.next())
+        chain.add(np.full((5, request.height, request.width, 3), 100 + number, np.uint8))
+    return [(one.task, set(one.inputs), one.sampling.prompt, one.sampling.seed) for one in asked]
+
+
+def test_segments_after_a_clip_of_words_alone_go_on_as_image_to_video(optional, tmp_path):
+    draft = Draft({"prompt": "a boat", "segments": "a storm | calm"}, seed=4, frames=5)
+    request = resolve(draft, optional, tmp_path / "job")
+    assert request.task == "text-to-video" and request.inputs == {}
+    (tmp_path / "job").mkdir(exist_ok=True)
+    assert asked_of_the_engine(request, tmp_path / "job") == [
+        ("text-to-video", set(), "a boat", 4),
+        ("image-to-video", {"image"}, "a storm", 5),
+        ("image-to-video", {"image"}, "calm", 6),
+    ]
+
+
+def test_segments_after_a_clip_with_an_end_go_on_from_there(pair, pictures, tmp_path):
+    inputs = {"image": pictures[0], "end_image": pictures[1], "prompt": "a boat", "segments": "a storm"}
+    request = resolve(Draft(inputs, seed=4, frames=5), pair, tmp_path / "job")
+    assert asked_of_the_engine(request, tmp_path / "job") == [
+        ("first-last-frame", {"image", "end_image"}, "a boat", 4),
+        ("image-to-video", {"image"}, "a storm", 5),
+    ]
+
+
+def test_a_model_of_words_alone_says_that_it_cannot_go_on(settings, tmp_path):
+    draft = Draft({"prompt": "a boat", "segments": "a storm"})
+    for task in ("", "t2v"):
+        with pytest.raises(UserError) as caught:
+            resolve(replace(draft, task=task), settings, tmp_path / "job")
+        assert caught.value.field == "segments"
+        assert str(caught.value).startswith(
+            "segments: scripted takes no picture, so it cannot go on from a last frame; leave them out"
+        )
+    model = load_catalog(settings.catalog)["scripted"]
+    assert not inputs.model_updates(model, [], "", size="64x64", frames=5, fps=16)["longer"]["visible"]
+    models = load_catalog(Settings().catalog)
+    draft = replace(draft, task="t2v")
+    with pytest.raises(
+        UserError, match=r"segments: t2v-a14b takes no picture, .* or choose a model that goes on: wan-tiny.*ti2v-5b"
+    ):
+        intake._check_task(TASKS["text-to-video"], True, draft, models["t2v-a14b"], models)

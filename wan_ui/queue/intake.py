@@ -249,8 +249,9 @@ def _check_task(task: Task, named: bool, draft: Draft, model: Model, catalog: di
         others = [other.name for other in catalog.values() if task.name in other.tasks]
         hint = f"; {_list(others)} can do it" if others else ""
         raise UserError(f"task: {model.name} does {does}, not {task.title} ({task.short}){hint}", field="task")
+    task = next(own for own in model.does if own.name == task.name)
     for name in (name for name in draft.inputs if task.input(name) is None):
-        own = [TASKS[other] for other in model.tasks if TASKS[other].input(name)]
+        own = [other for other in model.does if other.input(name)]
         if named and own:
             wanted = _list(other.short for other in own)
             words = f"{task.title} ({task.short}) takes none; leave it out, or choose the task {wanted}"
@@ -258,9 +259,12 @@ def _check_task(task: Task, named: bool, draft: Draft, model: Model, catalog: di
             others = [given for given in draft.inputs if not any(other.input(given) for other in own)]
             words = f"it does not go with {_list(others)}; take the one or the other away"
         else:
-            others = [other.name for other in catalog.values() if any(TASKS[able].input(name) for able in other.tasks)]
+            others = [other.name for other in catalog.values() if any(able.input(name) for able in other.does)]
             hint = f", or choose a model that takes it: {_list(others)}" if others else ""
             words = f"{model.name} takes none, it does {does}; leave it out{hint}"
+            if name == SEGMENTS.name and not model.goes_on:
+                hint = hint.replace("takes it", "goes on")
+                words = f"{model.name} takes no picture, so it cannot go on from a last frame; leave them out{hint}"
         raise UserError(f"{name}: {words}", field=name)
 
 

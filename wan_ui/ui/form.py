@@ -20,7 +20,7 @@ from wan_ui.errors import UserError
 from wan_ui.queue.pipeline import PIPELINE
 from wan_ui.recipes import MOTIONS, Recipe
 from wan_ui.settings import Settings
-from wan_ui.tasks import FORM, PROMPT, TASKS, fitting, offered
+from wan_ui.tasks import FORM, PROMPT, fitting, offered
 from wan_ui.ui import lora_picker, models_panel, recipe_part
 from wan_ui.ui.markup import text
 from wan_ui.ui.session import for_visitor
@@ -114,7 +114,7 @@ def using_html(view: View, model: Model) -> str:
     """The line above Generate: everything that the next clip is made with."""
     held = view.form
     size, seed, frames, steps, fps = (held.get(name) for name in ("size", "seed", "frames", "steps", "fps"))
-    entries = offered(TASKS[name] for name in model.tasks)
+    entries = offered(model.does)
     given = {entry.name for entry in entries if held.get(entry.part)}
     task = fitting(model.tasks, given | {PROMPT.name})
     motion, recipe = recipe_of(view, model)

@@ -301,7 +301,7 @@ def default_size(model: Model) -> str:
 
 def takes(model: Model, part: str) -> bool:
     """Whether a task of the model asks for what is given there."""
-    return any(entry.part == part for name in model.tasks for entry in TASKS[name].inputs)
+    return any(entry.part == part for task in model.does for entry in task.inputs)
 
 
 def lengths(model: Model, fps: int) -> list[tuple[str, int]]:

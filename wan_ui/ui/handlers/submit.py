@@ -9,7 +9,7 @@ from wan_ui.errors import UserError
 from wan_ui.files import found
 from wan_ui.queue.intake import Draft
 from wan_ui.queue.pipeline import PIPELINE
-from wan_ui.tasks import FORM, TASKS, offered
+from wan_ui.tasks import FORM, offered
 from wan_ui.ui import examples, form, lora_picker, recipe_part
 from wan_ui.ui.answers import Answer
 from wan_ui.ui.handlers.filling import fill, fill_fields
@@ -50,7 +50,7 @@ def submit(browser: dict, view: View, model, scheme, *sent) -> Answer:
 
 def _inputs(held: dict[str, Any], model: Model | None) -> dict[str, str]:
     """What the form holds of the inputs that it shows, by their names."""
-    entries = offered(TASKS[name] for name in model.tasks) if model else FORM
+    entries = offered(model.does) if model else FORM
     return {
         entry.name: uploaded(held[entry.part], entry.name) if entry.file else as_text(held[entry.part], entry.name)
         for entry in entries
@@ -94,7 +94,7 @@ def run_example(browser: dict, view: View, turn, event: gr.EventData) -> Answer:
     example = shown[number]
     browser, owner = identify(browser, PIPELINE.settings)
     model = form.model_of(view, found.models(PIPELINE.settings))
-    taken = {entry.name for entry in offered(TASKS[name] for name in model.tasks)}  # of words alone the picture is not
+    taken = {entry.name for entry in offered(model.does)}  # of words alone the picture is not
     try:
         draft = Draft(
             {name: str(value) for name, value in example.inputs.items() if name in taken},
