@@ -25,7 +25,7 @@ import torch
 
 from wan_ui import patches
 from wan_ui.catalog import Model, Scheme
-from wan_ui.engines import lightx2v_build, lightx2v_config, lightx2v_lora, preview, schedule
+from wan_ui.engines import group, lightx2v_build, lightx2v_config, lightx2v_lora, lightx2v_parallel, preview, schedule
 from wan_ui.engines.base import CACHED_IMAGES, CACHED_PROMPTS, OnBlock, Show, remember
 from wan_ui.engines.lightx2v_compile import CompiledBlocks
 from wan_ui.engines.lightx2v_decide import decide, try_kernels
@@ -86,7 +86,10 @@ class LightX2VEngine:
         config = settings()
         let_memory_grow()
         limit_gpu(config.gpu_gib)
-        try_kernels(model, scheme, report)
+        together = group.here()
+        if together.first:  # the others read what it finds
+            try_kernels(model, scheme, report)
+        together.meet()
         paths, hardware, choices = decide(model, scheme)
         report(Progress("load", 2, 4, "patching LightX2V"))
         off = frozenset(split_names(config.lightx2v_patches_off))
@@ -94,7 +97,9 @@ class LightX2VEngine:
         report(Progress("load", 3, 4, "reading weights"))
         root = model.family.root(paths.configs[0])
         try:
-            self.runner = start_runner(model.family, root, choices.values)
+            self.runner = start_runner(
+                model.family, root, choices.values, lambda config: lightx2v_parallel.prepare(config, together)
+            )
             put(self.runner, "scheduler", flow_scheduler(self.runner.config, model))
             self.runner.model.set_scheduler(self.runner.scheduler)
             outcomes += patches.apply_all("after_init", choices.facts, scheme, self.runner, off)
@@ -149,6 +154,7 @@ class LightX2VEngine:
         """Put our stages and marks into the runner's seams."""
         runner, family = self.runner, self.loaded.family
         self.transformers = [runner.model] if family.single else runner.model.model
+        lightx2v_parallel.install(runner, self.transformers, group.here())
         if choices.own_vae:
             put(runner, "vae_encoder", None)
             put(runner, "vae_decoder", None)

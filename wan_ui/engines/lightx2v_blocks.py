@@ -15,8 +15,10 @@ import torch.nn.functional as F
 
 from wan_ui.engines import block_kernels as kernels
 from wan_ui.engines.block_kernels import Rows
+from wan_ui.engines.group import here
 from wan_ui.engines.lightx2v_ahead import Ahead
 from wan_ui.engines.lightx2v_dequantised import FP8
+from wan_ui.engines.lightx2v_parallel import attend
 from wan_ui.engines.lightx2v_seams import put
 
 
@@ -35,7 +37,7 @@ class FusedBlocks:
         from lightx2v.utils.registry_factory import MM_WEIGHT_REGISTER
 
         self.fp8_class = MM_WEIGHT_REGISTER[FP8]
-        self.ahead = ahead
+        self.ahead, self.group = ahead, here()
         self.turns: tuple[torch.Tensor, torch.Tensor] | None = None  # upstream's and ours
         for transformer in transformers:
             put(transformer, "infer_block", self._runner(transformer))
@@ -55,11 +57,15 @@ class FusedBlocks:
 
         qkv = (first.self_attn_q, first.self_attn_k, first.self_attn_v)
         rows = kernels.layer_norm(x, scale, shift, eps=first.norm1.eps, modulated=True, **self.wanted(*qkv))
-        q, k, v = (self.product(layer, rows) for layer in qkv)
-        turns = self.as_turns(infer.cos_sin)
-        for part, norm in ((q, first.self_attn_norm_q), (k, first.self_attn_norm_k)):
-            kernels.norm_rotate(part, norm._get_actual_weight(), turns, eps=norm.eps, head=head)
-        attended = self.attend(first.self_attn_1, (q, k, v), heads, head, infer.self_attn_cu_seqlens_qkv)
+        turns, sent = self.as_turns(infer.cos_sin), []
+        # In a group each goes to the other ranks while the next one is computed.
+        for layer, norm in zip(reversed(qkv), (None, first.self_attn_norm_k, first.self_attn_norm_q), strict=True):
+            part = self.product(layer, rows)
+            if norm is not None:
+                kernels.norm_rotate(part, norm._get_actual_weight(), turns, eps=norm.eps, head=head)
+            sent.append(self.group.to_heads(part.view(-1, heads, head)))
+        v, k, q = (arrived() for arrived in sent)
+        attended = self.group.to_tokens(attend(first.self_attn_1, q, k, v))
         y = self.product(first.self_attn_o, self.rows(attended, first.self_attn_o))
 
         norm = cross.norm3
@@ -73,7 +79,7 @@ class FusedBlocks:
         context = inputs.context
         k = cross.cross_attn_norm_k.apply(self.few(cross.cross_attn_k, context))
         v = self.few(cross.cross_attn_v, context)
-        attended = self.attend(cross.cross_attn_1, (q, k, v), heads, head, infer.cross_attn_cu_seqlens_q)
+        attended = attend(cross.cross_attn_1, *(part.view(-1, heads, head) for part in (q, k, v)))
         y = self.product(cross.cross_attn_o, self.rows(attended, cross.cross_attn_o))
 
         rows = kernels.layer_norm(
@@ -124,13 +130,6 @@ class FusedBlocks:
         y = F.linear(x, weight, layer.get_weight(layer.bias, x.dtype))
         branch = getattr(layer, "lora_branch", None)
         return y if branch is None else branch.add(x, y)
-
-    @staticmethod
-    def attend(kernel, qkv: tuple[torch.Tensor, ...], heads: int, head: int, ends: torch.Tensor) -> torch.Tensor:
-        q, k, v = (part.view(-1, heads, head) for part in qkv)
-        return kernel.apply(
-            q=q, k=k, v=v, cu_seqlens_q=ends, cu_seqlens_kv=ends, max_seqlen_q=len(q), max_seqlen_kv=len(k)
-        )
 
     def as_turns(self, cos_sin: torch.Tensor) -> torch.Tensor:
         """Upstream's (tokens, 1, head / 2) complex, as block_kernels wants it; made once per clip."""

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from wan_ui.catalog import Model, Scheme
-from wan_ui.engines import lightx2v_config, lightx2v_seams
+from wan_ui.engines import group, lightx2v_config, lightx2v_parallel, lightx2v_seams
 from wan_ui.engines.kernel_choice import Chooser
 from wan_ui.engines.lightx2v_upstream import import_lightx2v
 from wan_ui.files.dit_file import read_dit
@@ -27,7 +27,10 @@ def decide(model: Model, scheme: Scheme) -> tuple[Paths, Hardware, lightx2v_conf
     device = import_lightx2v(lightx2v_config.environment(config, measure()))
     lightx2v_seams.verify()
     hardware = lightx2v_config.with_hardware(measure(config.gpu_gib), device)
-    choices = lightx2v_config.choose(model, scheme, paths, hardware, config)
+    together = group.here()
+    hardware = replace(hardware, free=together.least(hardware.free))  # all ranks must decide alike
+    choices = lightx2v_config.choose(model, scheme, paths, hardware, lightx2v_parallel.settings_for(config, together))
+    choices = lightx2v_parallel.choices_for(choices, model, together)
     if finer:
         words = f"{finer} layers that the files keep in a finer type are rounded to fp8"
         choices = replace(choices, reasons=choices.reasons | {"weights": words})

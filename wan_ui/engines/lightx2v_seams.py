@@ -48,6 +48,7 @@ RMS_NORM = "lightx2v.common.ops.norm.rms_norm_weight:RMSWeightTemplate"
 LAYER_NORM = "lightx2v.common.ops.norm.layer_norm_weight:LNWeightTemplate"
 CONVOLUTION = "lightx2v.common.ops.conv.conv3d:Conv3dWeight"
 ATTENTION = "lightx2v.common.ops.attn.template:AttnWeightTemplate"
+ULYSSES = "lightx2v.common.ops.attn.ulysses_attn:UlyssesAttnWeight"
 TENSOR = "lightx2v.common.ops.tensor.tensor:DefaultTensor"
 
 RUNNER: dict[str, Parameters] = {
@@ -58,6 +59,7 @@ RUNNER: dict[str, Parameters] = {
     "run_text_encoder": ("self", "input_info"),
     "run_pipeline": ("self", "input_info"),
     "set_config": ("self", "config_modify"),
+    "check_stop": ("self",),  # replaced in a group of GPUs, as the two of the transformer that say so
     "end_run": ("self",),  # what is called after a failure only would not be missed before
     "model": None,
     "scheduler": None,
@@ -71,7 +73,7 @@ RUNNER: dict[str, Parameters] = {
 # "module:Class", or a module with what is imported from it.
 SEAMS: dict[str, dict[str, Parameters]] = {
     "lightx2v.infer": {"init_runner": ("config",)},
-    "lightx2v.utils.set_config": {"set_config": ("args",)},
+    "lightx2v.utils.set_config": {"set_config": ("args",), "set_parallel_config": ("config",)},
     "lightx2v.utils.input_info": {
         "init_empty_input_info": ("task", "support_tasks"),
         "update_input_info_from_dict": ("input_info", "data"),
@@ -93,6 +95,8 @@ SEAMS: dict[str, dict[str, Parameters]] = {
         "infer": ("self", "inputs"),
         "to_cpu": ("self",),
         "transformer_infer": None,
+        "_seq_parallel_pre_process": ("self", "pre_infer_out"),
+        "_seq_parallel_post_process": ("self", "x"),
         "pre_weight": None,
         "transformer_weights": None,
     },
@@ -161,6 +165,12 @@ SEAMS: dict[str, dict[str, Parameters]] = {
     },
     CONVOLUTION: {"weight": None, "bias": None, "pin_weight": None, "pin_bias": None},
     ATTENTION: {"apply": ("self", "input_tensor")},  # replaced for a draft
+    ULYSSES: {
+        "apply_new": (
+            "self", "q", "k", "v", "aux_q", "aux_k", "aux_v", "attention_module", "seq_p_group", "prepost_backend",
+            "a2a_backend", "quant_scheme", "tensor_fusion", "head_parallel", "aux_first", "attention_kwargs",
+        ),
+    },
     "lightx2v.models.video_encoders.hf.tae:TAEHV": {
         "decode_video": ("self", "x", "parallel", "show_progress_bar"),
     },

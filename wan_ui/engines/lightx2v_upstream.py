@@ -4,6 +4,7 @@ import argparse
 import json
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -52,8 +53,13 @@ def compute_dtype() -> torch.dtype:
     return GET_DTYPE()
 
 
-def start_runner(family: Family, root: Path, values: dict[str, Any]) -> Any:
-    """A loaded runner for a model of `family` in `root`. The JSON lives only as long as upstream reads it."""
+def start_runner(
+    family: Family, root: Path, values: dict[str, Any], prepare: Callable[[Any], None] = lambda config: None
+) -> Any:
+    """A loaded runner for a model of `family` in `root`. The JSON lives only as long as upstream reads it.
+
+    prepare  gets the whole configuration before anything is made from it
+    """
     from lightx2v.infer import init_runner
     from lightx2v.utils.set_config import set_config
 
@@ -68,7 +74,9 @@ def start_runner(family: Family, root: Path, values: dict[str, Any]) -> Any:
             config_json=file.name,
             use_prompt_enhancer=False,
         )
-        return init_runner(set_config(arguments))
+        config = set_config(arguments)
+        prepare(config)
+        return init_runner(config)
 
 
 def input_info(family: Family, **values: Any) -> Any:

@@ -48,13 +48,13 @@ class OwnVae:
         self.walk = vae
         self.vae = vae.load_vae(path, dtype=dtype, device=torch.device(device))
         self.family, self.dtype, self.slim = family, dtype, slim
-        self.fused: Callable[[], Any] | None = None
+        self.fused: Callable[[Any], Any] | None = None
         if fused:
             from wan_ui.engines import vae_kernels
             from wan_ui.engines.vae_fused import FusedDecoder, padded_weights
 
             weights = padded_weights(self.vae)
-            self.fused = lambda: FusedDecoder(self.vae, vae_kernels, weights)
+            self.fused = lambda strip: FusedDecoder(self.vae, vae_kernels, weights, strip)
 
     def colours(self) -> torch.Tensor:
         return self.walk.fit_colours(self.vae)

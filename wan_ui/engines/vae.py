@@ -17,7 +17,9 @@ import torch
 from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan, patchify, unpatchify
 
 from wan_ui.engines import preview, vae_fast
+from wan_ui.engines.group import here
 from wan_ui.engines.vae_fused import AT_ONCE, MANY_PIXELS, FusedDecoder
+from wan_ui.engines.vae_strips import Strip, of_decoder
 from wan_ui.errors import UserError
 from wan_ui.families import TIME_STRIDE
 from wan_ui.files.names import rename
@@ -26,7 +28,7 @@ from wan_ui.files.tensors import load_strict
 from wan_ui.files.vae_file import read_vae
 
 Entering = Callable[[int, int], None]
-NewDecoder = Callable[[], FusedDecoder]
+NewDecoder = Callable[[Strip | None], FusedDecoder]
 
 
 def load_vae(path: Path, *, dtype: torch.dtype, device: torch.device) -> AutoencoderKLWan:
@@ -108,12 +110,16 @@ def decode(
 ) -> torch.Tensor:
     """Normalised latents (1, z, t, h, w) -> frames (T, H, W, 3) uint8 on the CPU, T = 1 + 4 (t - 1).
 
+    In a group the first rank has them, the others none.
+
     entering  called with (k, n) before latent frame k of n
     fused, slim  see decode_pixels
     show      called with the frames that are finished (n, H, W, 3), while the next ones are computed
     """
-    frames, at, copied = torch.empty(0), 0, Copied(show)
+    frames, at, copied = torch.empty(0, 0, 0, 3, dtype=torch.uint8), 0, Copied(show)
     for pixels in decode_pixels(vae, latents, entering, fused, slim):
+        if not here().first:
+            continue
         levels = to_uint8(pixels)
         if not at:
             shape = (1 + TIME_STRIDE * (latents.shape[2] - 1), *levels.shape[1:])
@@ -168,14 +174,16 @@ def decode_pixels(
     mean, std = latent_statistics(vae)
     x = vae.post_quant_conv((latents.to(vae.device).float() * std + mean).to(vae.dtype))
     count, at_once = x.shape[2], 1
+    strip = of_decoder(vae.decoder, *x.shape[-2:])
     if fused is not None:
         pixels = x.shape[-2] * x.shape[-1] * vae.config["scale_factor_spatial"] ** 2
-        decode_next = _unpatched(vae, fused().decode_next)
+        pixels //= 1 if strip is None else here().size
+        decode_next = _unpatched(vae, _joined(strip, fused(strip).decode_next))
         at_once = AT_ONCE if pixels <= MANY_PIXELS and not slim else 1
     elif vae.config["is_residual"]:
         decode_next = _unpatched(vae, _residual_decoder(vae))
     else:
-        decode_next = vae_fast.Decoder(vae).decode_next
+        decode_next = _joined(strip, vae_fast.Decoder(vae, strip).decode_next)
     starts = [0, *range(1, count, at_once), count]
     for start, end in itertools.pairwise(starts):
         entering(start + 1, count)
@@ -231,6 +239,13 @@ def _residual_decoder(vae: AutoencoderKLWan) -> Callable[[torch.Tensor], torch.T
         return pixels
 
     return decode_next
+
+
+def _joined(
+    strip: Strip | None, decode_next: Callable[[torch.Tensor], torch.Tensor]
+) -> Callable[[torch.Tensor], torch.Tensor]:
+    """In a group each rank decodes a strip."""
+    return decode_next if strip is None else lambda latents: strip.joined(decode_next(latents))
 
 
 def _unpatched(

@@ -34,6 +34,7 @@ from diffusers.models.autoencoders.autoencoder_kl_wan import (
 )
 
 from wan_ui.engines import cpu_kernels
+from wan_ui.engines.vae_strips import Strip, of_encoder
 
 
 def prepare(vae: AutoencoderKLWan) -> None:
@@ -102,8 +103,9 @@ def residual(block: WanResidualBlock, x: torch.Tensor, conv) -> tuple[torch.Tens
 class Decoder:
     """Decodes latent frames one after the other; holds the causal context of one clip."""
 
-    def __init__(self, vae: AutoencoderKLWan):
+    def __init__(self, vae: AutoencoderKLWan, strip: Strip | None = None):
         self.decoder: Any = vae.decoder
+        self.strip = strip  # in a group of GPUs
         self.context: dict = {}  # module -> its last two input frames
 
     def conv(self, module, x: torch.Tensor, onto: torch.Tensor | None = None) -> torch.Tensor:
@@ -149,11 +151,11 @@ class Decoder:
         x = self.conv(d.conv_in, frame[0].permute(1, 2, 3, 0))
         x = self.residual(d.mid_block.resnets[0], x)
         x = self.residual(d.mid_block.resnets[1], attention(d.mid_block.attentions[0], x))
-        for block in d.up_blocks:
+        for number, block in enumerate(d.up_blocks):
             for resnet in block.resnets:
                 x = self.residual(resnet, x)
             if block.upsamplers is not None:
-                x = self.upsample(block.upsamplers[0], x)
+                x = self.upsample(block.upsamplers[0], x if self.strip is None else self.strip.cut(number, x))
         return self.conv(d.conv_out, norm_silu(d.norm_out, x, in_place=True)).permute(3, 0, 1, 2)[None]
 
 
@@ -207,10 +209,15 @@ def encode(vae: AutoencoderKLWan, image: torch.Tensor, frames: int, entering) ->
     n = len(e.down_blocks) + 2
     x = image.to(vae.dtype).permute(0, 2, 3, 1)
     entering(1, n)
+    strip = of_encoder([not isinstance(layer, WanResidualBlock) for layer in e.down_blocks], *x.shape[1:3])
+    if strip is not None:
+        x = strip.cut(x)
     clip = Tail(torch.cat([x, torch.zeros_like(x)]), frames).conv(e.conv_in)
     for k, layer in enumerate(e.down_blocks):
         entering(k + 2, n)
         clip = clip.residual(layer) if isinstance(layer, WanResidualBlock) else clip.downsample(layer)
+        if strip is not None and k == strip.last:
+            clip = clip.map(strip.join)
     entering(n, n)
     clip = clip.residual(e.mid_block.resnets[0])
     clip = clip.map(lambda x: attention(e.mid_block.attentions[0], x)).residual(e.mid_block.resnets[1])

@@ -19,6 +19,7 @@ from diffusers.models.autoencoders.autoencoder_kl_wan import (
 )
 
 from wan_ui.engines.vae_fast import attention, conv2d
+from wan_ui.engines.vae_strips import Strip, upsampler
 
 AT_ONCE, MANY_PIXELS = 2, 832 * 480  # latent frames in a call after the first; of larger clips one, to save memory
 # cuDNN's kernels for Hopper take channels by 64; for 96 it falls back to an Ampere one, 1.8 times as slow as the
@@ -59,10 +60,11 @@ class FusedDecoder:
 
     kernels  wan_ui.engines.vae_kernels, which imports triton
     weights  padded_weights(vae)
+    strip    in a group of GPUs
     """
 
-    def __init__(self, vae: AutoencoderKLWan, kernels, weights: dict):
-        self.decoder, self.kernels, self.weights = vae.decoder, kernels, weights
+    def __init__(self, vae: AutoencoderKLWan, kernels, weights: dict, strip: Strip | None = None):
+        self.decoder, self.kernels, self.weights, self.strip = vae.decoder, kernels, weights, strip
         self.context: dict = {}  # module -> its last two input frames
 
     def frames_for(self, module, like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -118,26 +120,24 @@ class FusedDecoder:
             self.context[block] = True  # the first latent frame is one frame, every later one becomes two
         return Waiting(conv2d(y, resample.weight, None, padding=1).contiguous(), resample.bias)
 
-    def stage(self, block, x: Waiting) -> Waiting:
-        upsampler, shortcut = self.upsampler(block), None
+    def stage(self, number: int, block, x: Waiting) -> Waiting:
+        last, shortcut = upsampler(block), None
+        cut = self.strip is not None and last is not None
         if getattr(block, "avg_shortcut", None) is not None:
-            first = upsampler is not None and upsampler.mode == "upsample3d" and upsampler not in self.context
+            first = last is not None and last.mode == "upsample3d" and last not in self.context
             x = Waiting(self.plain(x))
-            shortcut = duplicated(block.avg_shortcut, x.y, first)
+            shortcut = duplicated(block.avg_shortcut, self.strip.cut(number, x.y) if cut else x.y, first)
             x = Waiting(x.y.clone())  # the stage's first kernel writes there
         for resnet in block.resnets:
             x = self.resnet(resnet, x)
-        if upsampler is not None:
-            x = self.upsample(upsampler, x)
+        if cut:
+            x.y = self.strip.cut(number, x.y)
+            x.shortcut = None if x.shortcut is None else self.strip.cut(number, x.shortcut)
+        if last is not None:
+            x = self.upsample(last, x)
         if shortcut is not None:
             x.shortcut = shortcut
         return x
-
-    @staticmethod
-    def upsampler(block) -> WanResample | None:
-        if hasattr(block, "avg_shortcut"):
-            return block.upsampler
-        return None if block.upsamplers is None else block.upsamplers[0]
 
     def decode_next(self, latents: torch.Tensor) -> torch.Tensor:
         """The next latent frames (1, z, k, h, w), the very first by itself -> (1, channels, T, H, W), T = 1 or 4 k."""
@@ -148,8 +148,8 @@ class FusedDecoder:
         waiting = self.resnet(d.mid_block.resnets[0], self.convolve(d.conv_in, whole))
         x = attention(d.mid_block.attentions[0], self.plain(waiting))
         waiting = self.resnet(d.mid_block.resnets[1], Waiting(x))
-        for block in d.up_blocks:
-            waiting = self.stage(block, waiting)
+        for number, block in enumerate(d.up_blocks):
+            waiting = self.stage(number, block, waiting)
         pixels = self.normed(d.norm_out, waiting, d.conv_out)
         return (pixels.y if pixels.bias is None else pixels.y + pixels.bias).permute(3, 0, 1, 2)[None]
 
