@@ -285,8 +285,9 @@ def stock_size(width: int, height: int, frames: int) -> dict:
 class Stock(Timed):
     """set_config, init_runner, run_pipeline: as LightX2V's own infer.py does it."""
 
-    def __init__(self, model, scheme, config, who: str):
+    def __init__(self, model, scheme, config, who: str, gpus: int = 1):
         self.model, self.scheme, self.config, self.loader = model, scheme, config, who.endswith("loader")
+        self.gpus = gpus  # of which this process has one: see benchmarks/parallel.py
         self.facts, self.stages = {}, {}
         if config.lightx2v_path:
             sys.path.insert(0, config.lightx2v_path)
@@ -295,7 +296,7 @@ class Stock(Timed):
         import wan_ui.engines.lightx2v  # noqa: F401 - while the GPU is not ours yet
 
     def load(self) -> None:
-        from wan_ui.engines import lightx2v_config, lightx2v_upstream
+        from wan_ui.engines import group, lightx2v_config, lightx2v_parallel, lightx2v_upstream
         from wan_ui.files.places import locate
         from wan_ui.patches import gguf_loader
 
@@ -310,6 +311,8 @@ class Stock(Timed):
             **lightx2v_config.from_catalog(self.model),
             **lightx2v_config.from_paths(self.model, self.scheme, paths, kernel, "fp8-torchao"),
         }
+        if self.gpus > 1:
+            values["parallel"] = {"seq_p_size": self.gpus, "seq_p_attn_type": "ulysses"}
         if paths.loras:
             values["lora_dynamic_apply"] = True
             values["lora_configs"] = [
@@ -321,7 +324,9 @@ class Stock(Timed):
             synthetic.install()
             gguf_loader.PATCH.apply(None)
         root = self.model.family.root(paths.configs[0])
-        self.runner = lightx2v_upstream.start_runner(self.model.family, root, values)
+        self.runner = lightx2v_upstream.start_runner(
+            self.model.family, root, values, lambda config: lightx2v_parallel.prepare(config, group.here())
+        )
         self._watch(self.runner)
 
     def warm(self, width, height, number) -> None:

@@ -108,6 +108,8 @@ class Settings:
     gpus: str = setting("auto", rules.text("auto, all, or numbers of GPUs, separated by commas"))
     # workers: on a machine without a GPU that many (0: one), with GPUs at most that many (0: one each)
     workers: int = setting(0, rules.whole(0, 64))
+    # GPUs, or on a CPU processes, that share every clip
+    parallel: int = setting(1, rules.whole(1, 64))
     # GPU memory that may be used, GiB. The choice of what stays on the GPU follows it
     gpu_gib: float = setting(0.0, rules.number(1, 10_000, "0 (all), or GiB from 1 to 10000", zero=True))
     stage_timeout: int = setting(900, rules.whole(1))  # seconds without progress until the worker is killed

@@ -26,7 +26,9 @@ from wan_ui.engines import (
     clip_vision,
     cpu_blocks,
     cpu_kernels,
+    diffusers_parallel,
     dit,
+    group,
     lora_modules,
     preview,
     schedule,
@@ -123,6 +125,9 @@ class DiffusersEngine:
         if in_float32 and model.family.performance is None:
             for expert in self.experts:
                 cpu_blocks.prepare(expert)
+        together = group.here()
+        for expert in self.experts:
+            diffusers_parallel.prepare(expert, together)
         shapes = [read_parameters(path) for path in paths.configs]
         self.loras = LoraSet(
             [lora_modules.expert(*parts) for parts in zip(self.experts, sides, shapes, strict=True)],
@@ -138,6 +143,7 @@ class DiffusersEngine:
             "attention": "torch SDPA (always there)",
             "offload": residence.offload,
             "threads": str(torch.get_num_threads()),
+            **({"parallel": f"{together.size} processes share tokens, heads and frames"} if together.size > 1 else {}),
             **({"cpu": cpu_kernels.words()} if in_float32 else {}),
         }
         self.model = model
@@ -156,6 +162,7 @@ class DiffusersEngine:
     def decide(self, model: Model, scheme: Scheme) -> tuple[Choice, Paths]:
         """All that can be decided without reading weights. Raises UserError for a missing GPU, files, headers."""
         device, paths = choose_device(model), locate(model, scheme, settings())
+        group.here().check_heads(dit.read_config(paths.configs[0])[0]["num_attention_heads"], model.title)
         for side, path, config in zip(model.family.sides, paths.experts, paths.configs, strict=True):
             stored = read_dit(path, side, config)
             if choose_residence(paths.experts, paths.t5, device.value).quantised:
@@ -250,7 +257,8 @@ class DiffusersEngine:
             inputs = torch.cat([latents, condition])
             times = torch.tensor([timestep], device=self.device)
         count = len(prompts)
-        with cpu_blocks.shortened(model, prompts.to(self.device, self.dtype)) as rows:
+        shared = diffusers_parallel.shared(model, group.here())
+        with cpu_blocks.shortened(model, prompts.to(self.device, self.dtype)) as rows, shared:
             return model(
                 hidden_states=inputs[None].to(self.dtype).expand(count, *inputs.shape),
                 timestep=times.expand(count, *times.shape[1:]),
@@ -303,6 +311,9 @@ class DiffusersEngine:
         task = "i2v" if condition.shape[0] else "t2v"
         cache, cache_words = make_step_cache(made.cache, model.recipes.get(made.motion), steps, task)
         passes = choose_passes(model.family, self.experts[0].config, request, self.dtype)
+        room_everywhere = group.here().least(int(passes.value == "one"))
+        if passes.value == "one" and not room_everywhere:
+            passes = Choice("two", "auto: there is no room for one on every GPU")
         look, has_lora = "", self.loras is not None and self.loras.has_fixed
         try:
             for k, step in enumerate(steps):

@@ -15,6 +15,7 @@ from wan_ui.catalog import Model
 from wan_ui.engines.group import Group
 from wan_ui.engines.lightx2v_config import Choices
 from wan_ui.engines.lightx2v_seams import put
+from wan_ui.machine.shapes import shape_of
 from wan_ui.settings import Settings, split_names
 
 
@@ -30,10 +31,11 @@ def choices_for(choices: Choices, model: Model, group: Group) -> Choices:
     """With what upstream's configuration is told of the group. Raises UserError where the heads cannot be shared."""
     if group.size == 1:
         return choices
-    group.check_heads(model.family.transformer.heads, model.title)
+    heads = shape_of(model, *model.sizes[0], model.default_frames).heads
+    group.check_heads(heads, model.title)
     values = {"parallel": {"seq_p_size": group.size, "seq_p_attn_type": "ulysses", "vae_parallel": False}}
     words = {
-        "parallel": f"{group.size} GPUs: each {model.family.transformer.heads // group.size} heads of attention, "
+        "parallel": f"{group.size} GPUs: each {heads // group.size} heads of attention, "
         "a share of the tokens and a strip of the frames",
         "compile": "off (exchanges between GPUs are not compiled)",
     }

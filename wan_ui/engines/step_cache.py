@@ -14,6 +14,9 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
 
+import torch
+
+from wan_ui.engines.group import here
 from wan_ui.engines.schedule import Step
 from wan_ui.recipes import CACHES, FEWEST_CACHED, Recipe
 from wan_ui.settings import ROOT
@@ -126,7 +129,9 @@ class TeaCache(StepCache):
         if self.before is None or self.step in (0, len(self.steps) - 1):
             self.change = 0.0
             return False
-        moved = ((embedding - self.before).abs().mean() / self.before.abs().mean()).item()
+        means = torch.stack([(embedding - self.before).abs().mean(), self.before.abs().mean()])
+        change, size = here().sums(means)  # of a group's ranks each may have its tokens' timesteps alone
+        moved = (change / size).item()
         self.change += sum(c * moved**power for power, c in enumerate(reversed(self.coefficients)))
         if self.change < self.threshold:
             return True

@@ -259,7 +259,7 @@ def device_here() -> str:
     """Where values are drawn: the GPU where there is one, whatever device they then go to."""
     import torch
 
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    return f"cuda:{torch.cuda.current_device()}" if torch.cuda.is_available() else "cpu"
 
 
 def read_all(path: Path, device: str | None = None) -> "dict[str, torch.Tensor]":

@@ -16,18 +16,46 @@ from multiprocessing.connection import Connection
 from wan_ui import settings as settings_module
 from wan_ui.errors import Cancelled, UserError
 from wan_ui.machine.cpus import allowed_cpus
+from wan_ui.engines import group_engine
+from wan_ui.engines.group_engine import Lead
 from wan_ui.queue import messages
 from wan_ui.queue.messages import Answered, Cancel, Failed, Letter, NotUnderstood, Refused, Stopped
-from wan_ui.queue.work import Work
+from wan_ui.queue.ranks import Seat
+from wan_ui.queue.work import CreateEngine, Work
 from wan_ui.settings import Settings
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # are the parent's to handle
 
 
 def main(
-    pipe: Connection, engine_factory: str, settings_json: str, stderr_path: str, environment: dict[str, str]
+    pipe: Connection,
+    engine_factory: str,
+    settings_json: str,
+    stderr_path: str,
+    environment: dict[str, str],
+    seat: Seat | None = None,
 ) -> None:
-    """Entry point of the child: answer messages until the pipe closes."""
+    """Entry point of the child: answer messages until the pipe closes. seat: of the first rank of a group of GPUs."""
+    resolved, create_engine = _begin(engine_factory, settings_json, stderr_path, environment)
+    if seat is not None:
+        seat.sit()
+        create_engine = Lead(seat.place, create_engine, seat.break_up)
+    desk = Desk(pipe)
+    desk.serve(Work(resolved, create_engine, desk.answer, desk.cancel))
+
+
+def follow(
+    seat: Seat, stderr_path: str, engine_factory: str, settings_json: str, environment: dict[str, str]
+) -> None:
+    """Entry point of another rank of a group."""
+    seat.sit()
+    _, create_engine = _begin(engine_factory, settings_json, stderr_path, environment)
+    group_engine.follow(seat.place, create_engine, seat.fault)
+
+
+def _begin(
+    engine_factory: str, settings_json: str, stderr_path: str, environment: dict[str, str]
+) -> tuple[Settings, CreateEngine]:
     settings_module.set_environment(environment)  # before anything looks for a GPU
     stack_file = open(stderr_path, "w", encoding="utf-8")  # noqa: SIM115 - must stay open for faulthandler
     faulthandler.enable(stack_file)
@@ -40,10 +68,8 @@ def main(
     settings_module.use(resolved)
     # Read when torch and its like are first imported: speech without an engine, LightX2V and numpy follow it too.
     settings_module.default_environment({"OMP_NUM_THREADS": str(resolved.threads or allowed_cpus())})
-    desk = Desk(pipe)
     factory_module, _, factory_name = engine_factory.partition(":")
-    create_engine = getattr(importlib.import_module(factory_module), factory_name)
-    desk.serve(Work(resolved, create_engine, desk.answer, desk.cancel))
+    return resolved, getattr(importlib.import_module(factory_module), factory_name)
 
 
 class Desk:

@@ -20,6 +20,7 @@ class Place:
     """Where a worker is to run.
 
     gpus     those that its child sees; () on a CPU, or when they could not be counted
+    size     processes that share a clip: one for each of several GPUs
     threads  of the CPU, for its child; 0: as the settings say
     hidden   its child sees no GPU
     """
@@ -28,6 +29,7 @@ class Place:
     gpus: tuple[Gpu, ...] = ()
     threads: int = 0
     hidden: bool = False
+    size: int = 1
 
     @property
     def device(self) -> str:
@@ -44,19 +46,37 @@ def places_here(settings: Settings) -> tuple[list[Place], list[str]]:
     here = gpus()
     chosen, troubles = chosen_gpus(here, settings)
     if chosen:
-        made = [Place(f"gpu{here.index(gpu)}", (gpu,)) for gpu in chosen]
+        groups, more = in_groups(chosen, settings.parallel)
+        troubles += more
+        made = [Place("gpu" + "+".join(str(here.index(gpu)) for gpu in own), own, size=len(own)) for own in groups]
         if settings.workers > len(made):
             troubles.append(f"WAN_UI_WORKERS={settings.workers}: there is one worker for each GPU, that is {len(made)}")
         elif settings.workers:
             made = made[: settings.workers]
     elif here or not nvidia_gpu():  # GPUs that were not asked for are left alone
-        made = [Place(f"cpu{number}", hidden=bool(here)) for number in range(settings.workers or 1)]
+        size = settings.parallel
+        made = [Place(f"cpu{number}", hidden=bool(here), size=size) for number in range(settings.workers or 1)]
     else:
-        made = [Place("gpu0")]  # its driver does not tell: the engine will
-    if len(made) > 1:
-        share = max(1, (settings.threads or allowed_cpus()) // len(made))
+        made = [Place("gpu0", size=settings.parallel)]  # its driver does not tell: the engine will
+    processes = sum(place.size for place in made)
+    if processes > 1:
+        share = max(1, (settings.threads or allowed_cpus()) // processes)
         made = [replace(place, threads=share) for place in made]
     return made, troubles
+
+
+def in_groups(chosen: Sequence[Gpu], size: int) -> tuple[list[tuple[Gpu, ...]], list[str]]:
+    """GPUs that share a clip; those that are left over get a worker each, and why."""
+    end = len(chosen) // size * size
+    groups = [tuple(chosen[at : at + size]) for at in range(0, end, size)]
+    left = [(gpu,) for gpu in chosen[end:]]
+    if not left:
+        return groups, []
+    count = len(chosen)
+    words = f"WAN_UI_PARALLEL={size}: there {'is' if count == 1 else 'are'} {count} GPU{'s' * (count != 1)} to use here, "
+    if not groups:
+        return left, [f"{words}so that each has a worker of its own; choose at most {count}"]
+    return groups + left, [f"{words}so that {len(left)} of them {'has' if len(left) == 1 else 'have'} a worker alone"]
 
 
 def chosen_gpus(here: Sequence[Gpu], settings: Settings) -> tuple[list[Gpu], list[str]]:
@@ -107,7 +127,7 @@ def make_worker(place: Place, settings: Settings, engine_factory: str) -> Worker
             return ""  # the job itself will say so
         if not place.gpus:
             return "needs a CUDA GPU" if place.name.startswith("cpu") else ""
-        total = sum(gpu.total for gpu in place.gpus)
+        total = min(gpu.total for gpu in place.gpus)  # each of a group has the whole model
         return f"needs {needed:.0f} GiB of GPU memory, {place.name} has {total:.0f}" if 0 < total < needed else ""
 
-    return Worker(own, engine_factory, place.environment(), lacks)
+    return Worker(own, engine_factory, place.environment(), lacks, place.size)

@@ -46,6 +46,7 @@ from wan_ui.queue.messages import (
     Refused,
     Stopped,
 )  # fmt: skip
+from wan_ui.queue.ranks import Ranks
 from wan_ui.request import Progress, Request, Result
 from wan_ui.settings import Settings
 
@@ -74,12 +75,16 @@ class Worker:
         engine_factory: str = ENGINE_FACTORY,
         environment: dict[str, str] | None = None,
         lacks: Callable[[Request], str] = lambda request: "",
+        size: int = 1,
     ):
-        """environment: variables that the child has beside this process's, such as which GPU it sees."""
+        """environment: variables that the child has beside this process's, such as which GPU it sees.
+        size: GPUs that share a clip, each with a process; one of them is the child that is spoken to."""
         self.settings = settings
         self.engine_factory = engine_factory
         self.environment = environment or {}
         self.lacks = lacks
+        self.size = size
+        self.ranks: Ranks | None = None
         self.process: BaseProcess | None = None
         self.pipe: Connection
         self.partial: Partial | None = None
@@ -88,7 +93,7 @@ class Worker:
         self.ending = threading.Event()
 
     def alive(self) -> bool:
-        return self.process is not None and self.process.is_alive()
+        return self.process is not None and self.process.is_alive() and (self.ranks is None or self.ranks.alive())
 
     def start(self) -> None:
         self.stop()
@@ -99,20 +104,27 @@ class Worker:
         settings = {
             name: str(value) if isinstance(value, Path) else value for name, value in asdict(self.settings).items()
         }
+        ranks = Ranks(self.size) if self.size > 1 else None
         process = context.Process(
             target=desk.main,
-            args=(child_pipe, self.engine_factory, json.dumps(settings), self.stderr.name, self.environment),
+            args=(
+                child_pipe, self.engine_factory, json.dumps(settings), self.stderr.name, self.environment,
+                ranks and ranks.seats[0],
+            ),
             name="wan-ui-worker",
             daemon=True,
         )
         # A Ctrl-C at the terminal reaches the child too: it must not end while it still imports.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         try:
-            process.start()
+            if ranks is None:
+                process.start()
+            else:
+                ranks.start(process, desk.follow, (self.engine_factory, json.dumps(settings)), self.environment)
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
             child_pipe.close()
-        self.process, self.pipe, self.loaded = process, pipe, ()
+        self.process, self.pipe, self.ranks, self.loaded = process, pipe, ranks, ()
 
     def stop(self) -> None:
         if self.process is None:
@@ -122,8 +134,10 @@ class Worker:
         if self.process.is_alive():
             self.process.kill()
             self.process.join()
+        if self.ranks is not None:
+            self.ranks.close()
         self.stderr.close()
-        self.process, self.loaded = None, ()
+        self.process, self.ranks, self.loaded = None, None, ()
 
     def end(self) -> None:
         """From any thread: whatever is being done is ended at once, and raises Cancelled there."""
@@ -163,6 +177,10 @@ class Worker:
             self.kill()
             raise
         self.loaded = answer.loaded
+        if self.ranks is not None:
+            self.ranks.forget()
+            if not self.ranks.alive():
+                self.kill()
         match answer.content:
             case Stopped():
                 raise Cancelled
@@ -211,6 +229,8 @@ class Worker:
 
     def _receive(self, letter_id: int, progress: Progress) -> Letter | None:
         """The next answer to that message; None when there is none for a moment."""
+        if self.ranks is not None and (words := self.ranks.trouble()):
+            raise WorkerDied(self._group_epitaph(words, progress))
         try:
             answer = messages.from_json(self.pipe.recv_bytes()) if self.pipe.poll(POLL) else None
         except (EOFError, BrokenPipeError, ConnectionResetError):
@@ -222,6 +242,10 @@ class Worker:
         if answer is not None and answer.id != letter_id:
             log.warning("an answer of the worker to another message is dropped: %s", type(answer.content).__name__)
             return None
+        if answer is not None and self.ranks is not None and isinstance(answer.content, Failed):
+            if words := self.ranks.settled():  # the first rank's error says only that another was gone
+                log.error("%s", answer.content.traceback)
+                raise WorkerDied(self._group_epitaph(words, progress))
         return answer
 
     def _deadline(self) -> float:
@@ -237,6 +261,14 @@ class Worker:
         if self.process is not None:
             self.process.kill()
             self.process.join()
+        if self.ranks is not None:
+            self.ranks.kill()
+
+    def _group_epitaph(self, words: str, progress: Progress) -> str:
+        return (
+            f"Of the {self.size} processes that share a clip {words} during {describe(progress)}, so all were ended. "
+            "They are started again with the next job; other jobs are not affected."
+        )
 
     def _epitaph(self, progress: Progress) -> str:
         assert self.process is not None
