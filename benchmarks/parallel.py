@@ -22,6 +22,7 @@ import tempfile
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import NoReturn
 
 from benchmarks.lightx2v_gpu import LAST_WORD, Ours, Stock
 from wan_ui import settings as settings_module
@@ -83,7 +84,7 @@ def main() -> int:
     parser.add_argument("--child", default="", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.child:
-        return child(json.loads(args.child), args.rank)
+        child(json.loads(args.child), args.rank)
     counts = [int(part) for part in args.gpus.split(",")]
     sizes = [size for size in SIZES if "{}x{}".format(*size) in args.sizes.split()]
     waves = plan(counts, sizes, args.only, args.one_by_one)
@@ -146,7 +147,10 @@ def start(case: Case, folder: Path, is_toy: bool) -> None:
     environ = child_environment({"CUDA_VISIBLE_DEVICES": "" if is_toy else ",".join(map(str, case.gpus))})
     for rank in range(len(case.gpus)):
         command = [sys.executable, "-m", "benchmarks.parallel", "--rank", str(rank), "--child", json.dumps(values)]
-        with (folder / f"{case.name}.{rank}.log").open("w") as log, (folder / f"{case.name}.{rank}.out").open("w") as to:
+        with (
+            (folder / f"{case.name}.{rank}.log").open("w") as log,
+            (folder / f"{case.name}.{rank}.out").open("w") as to,
+        ):
             case.processes.append(subprocess.Popen(command, stdout=to, stderr=log, env=environ, cwd=Path.cwd()))
 
 
@@ -159,13 +163,13 @@ def watch(case: Case, folder: Path, limit: float, tell) -> None:
             tell(json.loads(line))
     case.read = len(lines)
     now, why = time.monotonic(), ""
-    if any(codes) and not case.failed:
+    if not case.failed and (any(codes) or codes[0] is not None):
         case.failed = now
     if all(code is not None for code in codes):
         bad = [rank for rank, code in enumerate(codes) if code]
         why = f"rank {bad[0]}: {last_words(folder / f'{case.name}.{bad[0]}.log', codes[bad[0]])}" if bad else "ended"
     elif case.failed and now - case.failed > GRACE:
-        rank = next(rank for rank, code in enumerate(codes) if code)
+        rank = next((rank for rank, code in enumerate(codes) if code), 0)
         why = f"rank {rank}: {last_words(folder / f'{case.name}.{rank}.log', codes[rank])}"
     elif now - case.started > limit:
         why = "ran out of time"
@@ -176,7 +180,9 @@ def watch(case: Case, folder: Path, limit: float, tell) -> None:
             process.kill()
         process.wait()
     case.done = True
-    told = {tuple(row["px"]) for row in map(json.loads, filter(lambda line: line.startswith("{"), lines)) if "px" in row}
+    told = {
+        tuple(row["px"]) for row in map(json.loads, filter(lambda line: line.startswith("{"), lines)) if "px" in row
+    }
     for size in case.sizes:
         if size not in told:
             tell(row_of(case.who, case.scheme, len(case.gpus), size) | {"error": why})
@@ -195,7 +201,7 @@ def row_of(who: str, scheme: str, gpus: int, size: tuple[int, int]) -> dict:
 # ---------------------------------------------------------------- one rank of a case
 
 
-def child(case: dict, rank: int) -> int:
+def child(case: dict, rank: int) -> NoReturn:
     folder, size = Path(case["folder"]), case["size"]
     environ = {name: value for name, value in os.environ.items() if name.startswith("WAN_UI_")}
     config = load_settings(environ)
@@ -253,8 +259,8 @@ def child(case: dict, rank: int) -> int:
             profile = step_profile(run.engine, model, width, height, case["toy"])
             if rank == 0:
                 print(json.dumps(row_of("ours", case["scheme"], size, full) | {"profile": profile}), flush=True)
-    group.leave()
-    return 0
+    sys.stdout.flush()
+    os._exit(0)  # not by way of the libraries' own endings, which may wait for ranks that are gone
 
 
 def be_a_cpu(config) -> None:
@@ -330,7 +336,7 @@ def outputs(engine, model, width: int, height: int, path: Path, first: bool) -> 
 
 
 def step_profile(engine, model, width: int, height: int, is_toy: bool) -> dict:
-    """Milliseconds of one step on this GPU by kinds of kernels, its wall time and how long no kernel but exchanges ran."""
+    """Milliseconds of one step on this GPU by kinds of kernels; of its wall time, and while nothing but exchanges ran."""
     import torch
     from torch.profiler import ProfilerActivity
 
@@ -353,7 +359,11 @@ def step_profile(engine, model, width: int, height: int, is_toy: bool) -> dict:
     rounded = {kind: round(value, 1) for kind, value in sorted(sums.items(), key=lambda item: -item[1])}
     working = covered(spans[False]) / 1000
     exposed = (covered(spans[True] + spans[False]) - covered(spans[False])) / 1000
-    return rounded | {"wall": round(1000 * wall, 1), "working": round(working, 1), "exposed exchange": round(exposed, 1)}
+    return rounded | {
+        "wall": round(1000 * wall, 1),
+        "working": round(working, 1),
+        "exposed exchange": round(exposed, 1),
+    }
 
 
 def covered(spans: list[tuple[float, float]]) -> float:
@@ -389,7 +399,9 @@ def compare(path: Path, alone: Path, scheme: str) -> dict:
     for name, tensor in theirs.items():
         error = ours[name].double() - tensor.double()
         if name == "frames":
-            told["frames_db"] = round(min(99.0, 10 * torch.log10(255**2 / error.square().mean().clamp_min(1e-9)).item()), 1)
+            told["frames_db"] = round(
+                min(99.0, 10 * torch.log10(255**2 / error.square().mean().clamp_min(1e-9)).item()), 1
+            )
         else:
             told[name] = round((error.norm() / tensor.double().norm()).item(), 6)
     steps = [value for name, value in told.items() if name.startswith("step")]
@@ -414,7 +426,9 @@ def markdown(rows: list[dict]) -> str:
                 words += f" ({alone['step_s'] / row['step_s']:.2f}x, {alone['clip_s'] / row['clip_s']:.2f}x)"
             cells.append(words)
         lines.append(f"| {size} {scheme} {who} | {' | '.join(cells)} |")
-    lines += [f"{row['who']} {row['scheme']} {row['gpus']} {row['size']}: {row['error']}" for row in rows if "error" in row]
+    lines += [
+        f"{row['who']} {row['scheme']} {row['gpus']} {row['size']}: {row['error']}" for row in rows if "error" in row
+    ]
     lines += [json.dumps(row) for row in rows if "against one GPU" in row]
     return "\n".join(lines)
 

@@ -99,6 +99,13 @@ def modules(calls: list) -> dict[str, types.ModuleType]:
         def infer_block(self, block, x, pre_infer_out):
             return x + block.apply(x)
 
+    class UlyssesAttnWeight:
+        def apply_new(
+            self, q, k, v, aux_q, aux_k, aux_v, attention_module, seq_p_group, prepost_backend, a2a_backend,
+            quant_scheme, tensor_fusion, head_parallel, aux_first, attention_kwargs,
+        ):  # fmt: skip
+            raise AssertionError("there is no group here")
+
     class WanOffloadTransformerInfer(WanTransformerInfer):
         def start(self):
             self.offload_manager = WeightAsyncStreamManager()
@@ -123,6 +130,12 @@ def modules(calls: list) -> dict[str, types.ModuleType]:
 
         def to_cpu(self):
             self.on_device = False
+
+        def _seq_parallel_pre_process(self, pre_infer_out):
+            raise AssertionError("there is no group here")
+
+        def _seq_parallel_post_process(self, x):
+            raise AssertionError("there is no group here")
 
         def infer(self, inputs):
             scheduler = self.scheduler
@@ -256,6 +269,9 @@ def modules(calls: list) -> dict[str, types.ModuleType]:
             self.gen_video = self.run_vae_decoder(scheduler.latents)
             self.end_run()
 
+        def check_stop(self):
+            raise AssertionError("there is no group here")
+
         def end_run(self):
             self.model.scheduler.clear()
             with contextlib.suppress(AttributeError):
@@ -313,7 +329,7 @@ def modules(calls: list) -> dict[str, types.ModuleType]:
     module("lightx2v.infer", init_runner=Wan22MoeDistillRunner)
     module("lightx2v.utils.ggml_tensor", dequantize_c=None)
     module("lightx2v.utils.envs", GET_DTYPE=lambda: torch.float32)
-    module("lightx2v.utils.set_config", set_config=set_config)
+    module("lightx2v.utils.set_config", set_config=set_config, set_parallel_config=lambda config: None)
     module(
         "lightx2v.utils.input_info",
         init_empty_input_info=lambda task, support_tasks: I2VInputInfo(),
@@ -348,6 +364,7 @@ def modules(calls: list) -> dict[str, types.ModuleType]:
     classes("lightx2v.common.ops.norm.layer_norm_weight", LNWeightTemplate=Held)
     classes("lightx2v.common.ops.conv.conv3d", Conv3dWeight=Held)
     classes("lightx2v.common.ops.attn.template", AttnWeightTemplate)
+    classes("lightx2v.common.ops.attn.ulysses_attn", UlyssesAttnWeight)
     classes("lightx2v.models.video_encoders.hf.tae", TAEHV)
     classes("lightx2v.common.ops.tensor.tensor", DefaultTensor)
     return found

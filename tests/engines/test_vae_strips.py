@@ -1,6 +1,7 @@
 """Strips of frames, rank after rank in one process, against the whole."""
 
 import itertools
+from typing import ClassVar
 
 import pytest
 import torch
@@ -20,7 +21,7 @@ class Arrives(Exception):
 class Turns(Group):
     """A group whose ranks take turns: the first time each stops where it gives its part, then all parts are there."""
 
-    parts: dict = {}
+    parts: ClassVar[dict] = {}
 
     def whole(self, x, count, dim=0):
         if len(self.parts) < self.size:
@@ -46,7 +47,7 @@ def ranks(monkeypatch):
     return run
 
 
-@pytest.mark.parametrize(("size", "height", "width"), [(2, 40, 4), (3, 4, 40), (4, 32, 32)])
+@pytest.mark.parametrize(("size", "height", "width"), [(2, 26, 2), (3, 2, 30)])
 @torch.inference_mode()
 def test_strips_of_a_decode_are_those_of_the_whole(size, height, width):
     model = build(RELEASED)
@@ -67,7 +68,7 @@ def test_strips_of_a_decode_are_those_of_the_whole(size, height, width):
     assert computed < whole.shape[strip.dim + 2] + 2 * size * 8, "a rank computes more than a latent row beside its own"
 
 
-@pytest.mark.parametrize(("size", "height", "width"), [(2, 128, 64), (3, 32, 200), (5, 88, 24)])
+@pytest.mark.parametrize(("size", "height", "width"), [(2, 104, 16), (3, 16, 136)])
 @torch.inference_mode()
 def test_an_image_is_encoded_as_by_one(ranks, size, height, width):
     model = build(RELEASED)
@@ -82,8 +83,8 @@ def test_strips_need_not_be_equally_long(ranks):
 
     def work():
         strip = vae_strips.Strip(5, 1, vae_strips.here(), stages)
-        first = sum(count for _, count in ((0, 0),)) + strip.start * 2 - strip.own[0]
-        return strip.joined(whole[:, :, :, max(0, first) : strip.end * 2 + 1])
+        first = strip.start * 2 - strip.own[0]
+        return strip.joined(whole[:, :, :, first:])
 
     assert all(torch.equal(made, whole) for made in ranks(3, work))
 

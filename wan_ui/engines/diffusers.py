@@ -162,7 +162,7 @@ class DiffusersEngine:
     def decide(self, model: Model, scheme: Scheme) -> tuple[Choice, Paths]:
         """All that can be decided without reading weights. Raises UserError for a missing GPU, files, headers."""
         device, paths = choose_device(model), locate(model, scheme, settings())
-        group.here().check_heads(dit.read_config(paths.configs[0])[0]["num_attention_heads"], model.title)
+        group.here().check(model, dit.read_config(paths.configs[0])[0]["num_attention_heads"])
         for side, path, config in zip(model.family.sides, paths.experts, paths.configs, strict=True):
             stored = read_dit(path, side, config)
             if choose_residence(paths.experts, paths.t5, device.value).quantised:

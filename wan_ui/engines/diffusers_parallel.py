@@ -1,4 +1,4 @@
-"""The diffusers engine's transformer in a group of ranks: each has a share of the tokens from the first block to the last.
+"""The diffusers engine's transformer in a group of ranks: each has a share of the tokens in all of the blocks.
 
 Self-attention exchanges tokens for heads and back (group.py); all else in a block is a matter of each token by itself,
 or of a token and the prompt, which every rank has.

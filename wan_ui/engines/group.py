@@ -1,8 +1,8 @@
-"""Ranks that make one clip together: processes with a GPU each (on a CPU: with threads of it), joined by torch.distributed.
+"""Ranks that make one clip together: processes with a GPU each, or with threads of a CPU, joined by torch.distributed.
 
-Each rank has the whole model and a part of the tokens. Before attention every rank gives away its tokens' heads and gets
-all tokens of its own heads (Ulysses), and after it the other way round: two exchanges a block. Tokens that the number of
-ranks does not divide are padded at the end; attention never sees the padding.
+Each rank has the whole model and a part of the tokens. Before attention every rank gives away its tokens' heads and
+gets all tokens of its own heads (Ulysses), and after it the other way round: two exchanges a block. Tokens that the
+number of ranks does not divide are padded at the end; attention never sees the padding.
 
 A process that has not joined is a group of one: then nothing here touches torch.distributed.
 """
@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from wan_ui.catalog import Model
 from wan_ui.errors import UserError
 from wan_ui.settings import default_environment
 
@@ -41,12 +42,19 @@ class Group:
         """The rank that hears the page and writes files."""
         return self.rank == 0
 
-    def check_heads(self, heads: int, title: str) -> None:
-        """Raise UserError where the ranks cannot share the model's attention heads evenly."""
-        if heads % self.size:
-            fits = ", ".join(str(n) for n in range(1, heads + 1) if heads % n == 0 and n <= 16)
+    def check(self, model: Model, heads: int) -> None:
+        """Raise UserError where the ranks cannot make this model's clips together. heads: of its attention."""
+        if self.size == 1:
+            return
+        if model.family.speech is not None or model.family.performance is not None:
             raise UserError(
-                f"{SETTING}={self.size}: {title} has {heads} attention heads, which {self.size} GPUs cannot share "
+                f"{SETTING}={self.size}: clips of {model.title} are made by one GPU; start without {SETTING} for it",
+                field="parallel",
+            )
+        if heads % self.size:
+            fits = ", ".join(str(n) for n in range(1, min(heads, 16) + 1) if heads % n == 0)
+            raise UserError(
+                f"{SETTING}={self.size}: {model.title} has {heads} attention heads, which {self.size} cannot share "
                 f"evenly; choose one of {fits}",
                 field="parallel",
             )
@@ -197,13 +205,3 @@ def join(rank: int, size: int, meeting: Path) -> Group:
     )
     _here = Group(rank, size)
     return _here
-
-
-def leave() -> None:
-    """End the group's communication, where this process ends by itself."""
-    global _here
-    if _here.size > 1:
-        import torch.distributed as dist
-
-        dist.destroy_process_group()
-    _here = Group()

@@ -2,7 +2,7 @@
 
 What the first rank is asked goes to the others over pipes, with the same arguments: they read the same files and make
 the same choices. Only tensors go over torch.distributed. In a clip every report is a meeting: the first rank, which
-hears of a cancel there, says whether all go on or all stop, so that none waits for another in the middle of an exchange.
+hears of a cancel there, says whether all go on or all stop, so that none waits for another amid an exchange.
 
 Where a rank fails and the others do not, what they were exchanging is lost: the group is `broken`, and who watches it
 (wan_ui.queue.ranks) ends it after the answer.

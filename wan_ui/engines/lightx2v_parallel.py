@@ -32,7 +32,7 @@ def choices_for(choices: Choices, model: Model, group: Group) -> Choices:
     if group.size == 1:
         return choices
     heads = shape_of(model, *model.sizes[0], model.default_frames).heads
-    group.check_heads(heads, model.title)
+    group.check(model, heads)
     values = {"parallel": {"seq_p_size": group.size, "seq_p_attn_type": "ulysses", "vae_parallel": False}}
     words = {
         "parallel": f"{group.size} GPUs: each {heads // group.size} heads of attention, "
@@ -63,7 +63,7 @@ def install(runner: Any, transformers: list[Any], group: Group) -> None:
 
 
 def split(inputs: Any, group: Group) -> Any:
-    """Upstream's inputs of the blocks with this rank's tokens alone. Timesteps are split where each token has its own."""
+    """Upstream's inputs of the blocks, with this rank's tokens alone; with their timesteps, where each has its own."""
     count = group.tokens = inputs.x.shape[0]
     inputs.x = group.share(inputs.x)
     if inputs.embed.shape[0] == count:

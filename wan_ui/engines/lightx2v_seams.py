@@ -167,8 +167,22 @@ SEAMS: dict[str, dict[str, Parameters]] = {
     ATTENTION: {"apply": ("self", "input_tensor")},  # replaced for a draft
     ULYSSES: {
         "apply_new": (
-            "self", "q", "k", "v", "aux_q", "aux_k", "aux_v", "attention_module", "seq_p_group", "prepost_backend",
-            "a2a_backend", "quant_scheme", "tensor_fusion", "head_parallel", "aux_first", "attention_kwargs",
+            "self",
+            "q",
+            "k",
+            "v",
+            "aux_q",
+            "aux_k",
+            "aux_v",
+            "attention_module",
+            "seq_p_group",
+            "prepost_backend",
+            "a2a_backend",
+            "quant_scheme",
+            "tensor_fusion",
+            "head_parallel",
+            "aux_first",
+            "attention_kwargs",
         ),
     },
     "lightx2v.models.video_encoders.hf.tae:TAEHV": {

@@ -14,10 +14,10 @@ import traceback
 from multiprocessing.connection import Connection
 
 from wan_ui import settings as settings_module
-from wan_ui.errors import Cancelled, UserError
-from wan_ui.machine.cpus import allowed_cpus
 from wan_ui.engines import group_engine
 from wan_ui.engines.group_engine import Lead
+from wan_ui.errors import Cancelled, UserError
+from wan_ui.machine.cpus import allowed_cpus
 from wan_ui.queue import messages
 from wan_ui.queue.messages import Answered, Cancel, Failed, Letter, NotUnderstood, Refused, Stopped
 from wan_ui.queue.ranks import Seat
@@ -44,9 +44,7 @@ def main(
     desk.serve(Work(resolved, create_engine, desk.answer, desk.cancel))
 
 
-def follow(
-    seat: Seat, stderr_path: str, engine_factory: str, settings_json: str, environment: dict[str, str]
-) -> None:
+def follow(seat: Seat, stderr_path: str, engine_factory: str, settings_json: str, environment: dict[str, str]) -> None:
     """Entry point of another rank of a group."""
     seat.sit()
     _, create_engine = _begin(engine_factory, settings_json, stderr_path, environment)

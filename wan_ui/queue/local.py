@@ -73,7 +73,9 @@ def in_groups(chosen: Sequence[Gpu], size: int) -> tuple[list[tuple[Gpu, ...]], 
     if not left:
         return groups, []
     count = len(chosen)
-    words = f"WAN_UI_PARALLEL={size}: there {'is' if count == 1 else 'are'} {count} GPU{'s' * (count != 1)} to use here, "
+    words = (
+        f"WAN_UI_PARALLEL={size}: there {'is' if count == 1 else 'are'} {count} GPU{'s' * (count != 1)} to use here, "
+    )
     if not groups:
         return left, [f"{words}so that each has a worker of its own; choose at most {count}"]
     return groups + left, [f"{words}so that {len(left)} of them {'has' if len(left) == 1 else 'have'} a worker alone"]

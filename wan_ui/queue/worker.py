@@ -108,7 +108,11 @@ class Worker:
         process = context.Process(
             target=desk.main,
             args=(
-                child_pipe, self.engine_factory, json.dumps(settings), self.stderr.name, self.environment,
+                child_pipe,
+                self.engine_factory,
+                json.dumps(settings),
+                self.stderr.name,
+                self.environment,
                 ranks and ranks.seats[0],
             ),
             name="wan-ui-worker",
@@ -242,8 +246,9 @@ class Worker:
         if answer is not None and answer.id != letter_id:
             log.warning("an answer of the worker to another message is dropped: %s", type(answer.content).__name__)
             return None
-        if answer is not None and self.ranks is not None and isinstance(answer.content, Failed):
-            if words := self.ranks.settled():  # the first rank's error says only that another was gone
+        if answer is not None and isinstance(answer.content, Failed) and self.ranks is not None:
+            words = self.ranks.settled()
+            if words:  # the first rank's error says only that another was gone
                 log.error("%s", answer.content.traceback)
                 raise WorkerDied(self._group_epitaph(words, progress))
         return answer
