@@ -336,7 +336,7 @@ def outputs(engine, model, width: int, height: int, path: Path, first: bool) -> 
 
 
 def step_profile(engine, model, width: int, height: int, is_toy: bool) -> dict:
-    """Milliseconds of one step on this GPU by kinds of kernels; of its wall time, and while nothing but exchanges ran."""
+    """Milliseconds of one step on this GPU: by kinds of kernels, in all, and while nothing but exchanges ran."""
     import torch
     from torch.profiler import ProfilerActivity
 

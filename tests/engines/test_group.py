@@ -14,7 +14,7 @@ HEADS, TOKENS = 8, 45  # no number of ranks divides them
 
 
 def run(work, size, folder):
-    """`work(group)` in as many processes, forked from one that has imported torch; raises with the words of a bad one."""
+    """`work(group)` in as many processes, forked from one that has imported torch. Fails with what one has raised."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["diffusers.models.transformers.transformer_wan", "wan_ui.engines.cpu_blocks"])
     answers = context.Queue()
@@ -55,7 +55,7 @@ def exchanges(group):
     def attend(*parts):
         return F.scaled_dot_product_attention(*(part.transpose(0, 1) for part in parts)).transpose(0, 1).flatten(1)
 
-    group.tokens = TOKENS
+    group.begin(TOKENS)
     own = group.attend(attend, *(group.share(part) for part in (q, k, v)))
     torch.testing.assert_close(group.whole(own, TOKENS), attend(q, k, v), atol=1e-6, rtol=0)
     assert torch.equal(group.whole(group.share(q, 1), HEADS, 1), q)

@@ -84,8 +84,7 @@ class Shared(torch.nn.Module):
     def forward(
         self, tokens: torch.Tensor, prompts: torch.Tensor, times: torch.Tensor, rotary: tuple[torch.Tensor, ...]
     ) -> torch.Tensor:
-        share, count = self.group.share, tokens.shape[1]
-        self.group.tokens = count
+        share, count = self.group.share, self.group.begin(tokens.shape[1])
         hidden, rotary = share(tokens, 1), tuple(share(part, 1) for part in rotary)
         if times.dim() == 4:  # each token has its own
             times = share(times, 1)

@@ -61,6 +61,11 @@ class Group:
 
     # ------------------------------------------------------------ tokens
 
+    def begin(self, tokens: int) -> int:
+        """A pass over so many tokens of all ranks begins."""
+        self.tokens = tokens
+        return tokens
+
     def share(self, x: "torch.Tensor", dim: int = 0) -> "torch.Tensor":
         """This rank's part of what all have, equally long for all: zeros at the end where it does not divide."""
         if self.size == 1:

@@ -64,11 +64,11 @@ def install(runner: Any, transformers: list[Any], group: Group) -> None:
 
 def split(inputs: Any, group: Group) -> Any:
     """Upstream's inputs of the blocks, with this rank's tokens alone; with their timesteps, where each has its own."""
-    count = group.tokens = inputs.x.shape[0]
-    inputs.x = group.share(inputs.x)
+    count = group.begin(inputs.x.shape[0])
+    own = {"x": group.share(inputs.x)}
     if inputs.embed.shape[0] == count:
-        inputs.embed, inputs.embed0 = group.share(inputs.embed), group.share(inputs.embed0)
-    return inputs
+        own |= {"embed": group.share(inputs.embed), "embed0": group.share(inputs.embed0)}
+    return replace(inputs, **own)
 
 
 def exchanging(group: Group) -> Any:

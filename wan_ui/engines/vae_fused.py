@@ -122,17 +122,17 @@ class FusedDecoder:
 
     def stage(self, number: int, block, x: Waiting) -> Waiting:
         last, shortcut = upsampler(block), None
-        cut = self.strip is not None and last is not None
+        strip = None if last is None else self.strip
         if getattr(block, "avg_shortcut", None) is not None:
             first = last is not None and last.mode == "upsample3d" and last not in self.context
             x = Waiting(self.plain(x))
-            shortcut = duplicated(block.avg_shortcut, self.strip.cut(number, x.y) if cut else x.y, first)
+            shortcut = duplicated(block.avg_shortcut, x.y if strip is None else strip.cut(number, x.y), first)
             x = Waiting(x.y.clone())  # the stage's first kernel writes there
         for resnet in block.resnets:
             x = self.resnet(resnet, x)
-        if cut:
-            x.y = self.strip.cut(number, x.y)
-            x.shortcut = None if x.shortcut is None else self.strip.cut(number, x.shortcut)
+        if strip is not None:
+            x.y = strip.cut(number, x.y)
+            x.shortcut = None if x.shortcut is None else strip.cut(number, x.shortcut)
         if last is not None:
             x = self.upsample(last, x)
         if shortcut is not None:

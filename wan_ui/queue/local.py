@@ -68,8 +68,8 @@ def places_here(settings: Settings) -> tuple[list[Place], list[str]]:
 def in_groups(chosen: Sequence[Gpu], size: int) -> tuple[list[tuple[Gpu, ...]], list[str]]:
     """GPUs that share a clip; those that are left over get a worker each, and why."""
     end = len(chosen) // size * size
-    groups = [tuple(chosen[at : at + size]) for at in range(0, end, size)]
-    left = [(gpu,) for gpu in chosen[end:]]
+    groups: list[tuple[Gpu, ...]] = [tuple(chosen[at : at + size]) for at in range(0, end, size)]
+    left: list[tuple[Gpu, ...]] = [(gpu,) for gpu in chosen[end:]]
     if not left:
         return groups, []
     count = len(chosen)
