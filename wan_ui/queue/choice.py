@@ -8,8 +8,11 @@ Nobody starves: a job is passed over by no more work than was ahead of it when i
 included. Strictly in turn it would have waited that long, shared between all workers: it waits twice as long at most.
 """
 
+import heapq
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+
+PASSING = 0.75  # of the work ahead of a job: as much more may pass it over. The rest is for models that are loaded
 
 
 @dataclass(frozen=True)
@@ -41,16 +44,16 @@ class Seat:
         return not job.model or self.loaded == job.model
 
     def left(self, now: float) -> float:
-        return max(self.free_at - now, 0.0) if self.free_at else 0.0
+        """Seconds until it is free. Estimates err: what takes longer by a minute is given another one."""
+        return abs(self.free_at - now) if self.free_at else 0.0
 
 
 class Turns:
-    """What is remembered of each waiting job: work that may pass it over and has, and since when it was left."""
+    """What is remembered of each waiting job: how much work may pass it over, and how much has. In seconds."""
 
     def __init__(self) -> None:
         self.allowed: dict[str, float] = {}
         self.passed: dict[str, float] = {}
-        self.left_since: dict[str, float] = {}
 
     def choose(
         self,
@@ -64,54 +67,44 @@ class Turns:
         known = [job.seconds for job in line if job.seconds is not None]
         usual = sum(known) / len(known) if known else 1.0
         cost = {job.id: usual if job.seconds is None else job.seconds for job in line}
-        self._see(line, cost, sum(seat.left(now) for seat in seats if seat is not me))
+        self._see(line, cost, sum(seat.left(now) for seat in seats if seat is not me), usual * len(seats))
         mine = [job for job in line if able(me, job) or not any(able(seat, job) for seat in seats)]
+        busy: dict[tuple[str, ...], list[tuple[float, int]]] = {}  # model -> seconds until a seat that has it is free
+        for number, seat in enumerate(seats):
+            if seat is not me and seat.free_at:
+                heapq.heappush(busy.setdefault(seat.loaded, []), (seat.left(now), number))
         best, best_key, room = None, None, float("inf")
-        promised: dict[str, float] = {}  # seat -> seconds of jobs that are left for it
+        passing: list[str] = []  # those before `job` that it would pass over
+        passed = 0
         for place, job in enumerate(mine):
             warm = me.has(job)
-            spends = cost[job.id] + (0.0 if warm else job.load)
-            fits = spends <= room
-            room = min(room, self.allowed[job.id] - self.passed[job.id])
-            if not warm and (seat := self._sooner(job, me, seats, now, promised, able)):
-                promised[seat.name] = promised.get(seat.name, 0.0) + cost[job.id]
-                continue
+            left = self.allowed[job.id] - self.passed[job.id]
+            sooner = busy.get(job.model, []) if not warm and left > 0 else []
+            if sooner and sooner[0][0] < job.load and able(seats[sooner[0][1]], job):
+                waits, number = sooner[0]
+                heapq.heapreplace(sooner, (waits + cost[job.id], number))
+                passing.append(job.id)
+                continue  # left for that one: what this one does meanwhile does not keep it waiting
+            fits = cost[job.id] + (0.0 if warm else job.load) <= room
             key = (not warm, job.loras != me.loras, -cost[job.id], place)
             if fits and (best_key is None or key < best_key):
-                best, best_key = job, key
+                best, best_key, passed = job, key, len(passing)
+            passing.append(job.id)
+            room = min(room, left)
         if best is not None:
             spends = cost[best.id] + (0.0 if me.has(best) else best.load)
-            for job in mine[: mine.index(best)]:
-                self.passed[job.id] += spends
+            for job_id in passing[:passed]:
+                self.passed[job_id] += spends
         return best
 
-    def _see(self, line: Sequence[Waiting], cost: dict[str, float], running: float) -> None:
-        """Who is new is given what is ahead of it; who is gone is forgotten."""
+    def _see(self, line: Sequence[Waiting], cost: dict[str, float], running: float, least: float) -> None:
+        """Who is new is given what is ahead of it, and no less than a usual job on each worker; who is gone is
+        forgotten."""
         ahead = running
         for job in line:
-            self.allowed.setdefault(job.id, ahead)
+            self.allowed.setdefault(job.id, PASSING * max(ahead, least))
             self.passed.setdefault(job.id, 0.0)
             ahead += cost[job.id]
-        for table in (self.allowed, self.passed, self.left_since):
+        for table in (self.allowed, self.passed):
             for gone in table.keys() - cost.keys():
                 del table[gone]
-
-    def _sooner(
-        self,
-        job: Waiting,
-        me: Seat,
-        seats: Sequence[Seat],
-        now: float,
-        promised: dict[str, float],
-        able: Callable[[Seat, Waiting], bool],
-    ) -> Seat | None:
-        """A busy worker that has the model and is free before it were loaded here. Estimates err: a job is left for
-        no longer than that load would take."""
-        if now - self.left_since.get(job.id, now) > job.load:
-            return None
-        for seat in seats:
-            waits = seat.left(now) + promised.get(seat.name, 0.0)
-            if seat is not me and seat.free_at and seat.has(job) and able(seat, job) and waits < job.load:
-                self.left_since.setdefault(job.id, now)
-                return seat
-        return None

@@ -1,0 +1,240 @@
+"""The pool without its engines: how well 64 workers share a day's jobs, and what the dispatcher costs for each job.
+
+python -m benchmarks.pool simulate        the choice of jobs against list schedules, in simulated time
+python -m benchmarks.pool dispatch        milliseconds that the queue itself takes for a job, in a real table of jobs
+python -m benchmarks.pool throughput      clips a minute of Wan-Tiny with one worker and with two, on this machine
+
+simulate: jobs of six kinds, whose seconds are about those of one H100 (README), all there at the start or arriving
+over time. A list schedule gives the next job of a fixed order to the worker that is free first; the best of four orders
+(in turn, longest first, shortest first, by model and longest first) is what ours is held against. A job's fair share is
+the work that was ahead of it when it came, divided by the workers.
+"""
+
+import argparse
+import heapq
+import json
+import random
+import statistics
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from wan_ui.queue.choice import Seat, Turns, Waiting
+from wan_ui.queue.intake import Draft
+from wan_ui.queue.jobs import Jobs
+from wan_ui.queue.line import Line
+from wan_ui.queue.pipeline import Pipeline
+from wan_ui.queue.worker import Worker
+from wan_ui.request import Progress, Request, Result, Sampling
+from wan_ui.settings import ROOT, Settings
+
+A14B, TI2V, TINY = ("i2v-a14b", "fp8", "auto"), ("ti2v-5b", "bf16", "auto"), ("wan-tiny", "float32", "auto")
+LOADS = {A14B: 60.0, TI2V: 25.0, TINY: 0.5, (): 0.0}  # seconds
+# model, seconds, share of the jobs: 480p, 832x480, 720p, six segments of 832x480, a clip of the 5B model, speech alone
+KINDS = ((A14B, 8.0, 8), (A14B, 16.0, 6), (A14B, 50.0, 3), (A14B, 96.0, 1), (TI2V, 30.0, 4), ((), 12.0, 2))
+
+
+@dataclass(frozen=True)
+class Run:
+    """makespan: seconds until the last job has ended; starts: job -> second; fair: job -> its fair share, seconds."""
+
+    makespan: float
+    starts: dict[str, float]
+    fair: dict[str, float]
+
+
+def mixed_jobs(count: int, seed: int, over: float = 0.0) -> tuple[list[Waiting], dict[str, float]]:
+    """Jobs of all kinds, each a little longer or shorter than usual, and the seconds at which they arrive."""
+    draw = random.Random(seed)
+    kinds = draw.choices(KINDS, [share for *_, share in KINDS], k=count)
+    jobs = [
+        Waiting(f"{number:05d}", model, (), seconds * draw.uniform(0.8, 1.25), LOADS[model])
+        for number, (model, seconds, _) in enumerate(kinds)
+    ]
+    arrivals = sorted(draw.uniform(0.0, over) for _ in jobs)
+    return jobs, {job.id: second for job, second in zip(jobs, arrivals, strict=True)}
+
+
+def simulate(jobs: list[Waiting], arrivals: dict[str, float], workers: int, error: float = 0.0, seed: int = 0) -> Run:
+    """Run them with our choice. error: how wrong the estimates are, 0.5: half as much to one and a half times."""
+    draw = random.Random(seed)
+    took = {job.id: job.seconds * draw.uniform(1 - error, 1 + error) for job in jobs}
+    seats, turns, line, coming = [Seat(f"gpu{n}", loaded=A14B) for n in range(workers)], Turns(), [], list(jobs)
+    idle, events = set(range(workers)), [(arrivals[job.id], -1) for job in jobs]
+    starts, fair, now, end = {}, {}, 0.0, 0.0
+    heapq.heapify(events)
+    while events:
+        now, number = heapq.heappop(events)
+        if number >= 0:
+            seats[number].free_at = 0.0
+            idle.add(number)
+        while coming and arrivals[coming[0].id] <= now:
+            job = coming.pop(0)
+            ahead = sum(seat.left(now) for seat in seats) + sum(waiting.seconds for waiting in line)
+            fair[job.id] = ahead / workers
+            line.append(job)
+        left = False  # whether a worker has left all jobs to others: then it looks again, as a real one does
+        for number in sorted(idle) if line else ():
+            seat = seats[number]
+            if (job := turns.choose(line, seat, seats, now)) is None:
+                left = True
+                continue
+            line.remove(job)
+            load = 0.0 if seat.has(job) else job.load
+            seat.loaded = job.model or seat.loaded
+            seat.free_at, starts[job.id] = now + load + job.seconds, now
+            done = now + load + took[job.id]
+            end = max(end, done)
+            idle.discard(number)
+            heapq.heappush(events, (done, number))
+            if not line:
+                break
+        if left and line and (not events or events[0][0] > now + 0.5):
+            heapq.heappush(events, (now + 0.5, -1))
+    return Run(end, starts, fair)
+
+
+def list_schedule(order: list[Waiting], arrivals: dict[str, float], workers: int) -> float:
+    """Its makespan: each job of the order goes to the worker that can begin it first, one that has its model if two
+    are free at once."""
+    free = [(0.0, number, A14B) for number in range(workers)]
+    end = 0.0
+    for job in order:
+        at = max(min(free)[0], arrivals[job.id])
+        ready = [one for one in free if one[0] <= at]
+        one = next((one for one in ready if one[2] == job.model or not job.model), ready[0])
+        free.remove(one)
+        done = at + (0.0 if one[2] == job.model or not job.model else job.load) + job.seconds
+        free.append((done, one[1], job.model or one[2]))
+        end = max(end, done)
+    return end
+
+
+def best_list_schedule(jobs: list[Waiting], arrivals: dict[str, float], workers: int) -> tuple[float, str]:
+    """With all jobs known beforehand, though none begins before it arrives."""
+    orders = {
+        "in turn": lambda job: 0,
+        "longest first": lambda job: -job.seconds,
+        "shortest first": lambda job: job.seconds,
+        "by model, longest first": lambda job: (job.model, -job.seconds),
+    }
+    return min((list_schedule(sorted(jobs, key=key), arrivals, workers), name) for name, key in orders.items())
+
+
+def waits(run: Run, arrivals: dict[str, float], least: float) -> float:
+    """The longest wait in fair shares; a share under `least` seconds counts as that."""
+    return max((run.starts[job] - arrivals[job]) / max(run.fair[job], least) for job in run.starts)
+
+
+def main_simulate(args: argparse.Namespace) -> None:
+    print(f"{args.workers} workers, {args.jobs} jobs; all at once (0) or arriving over so many seconds")
+    print("seed  over  best list schedule               ours      ratio  longest wait / fair share")
+    for seed in range(args.seeds):
+        for over in (0.0, 200.0, 600.0):
+            jobs, arrivals = mixed_jobs(args.jobs, seed, over)
+            best, name = best_list_schedule(jobs, arrivals, args.workers)
+            run = simulate(jobs, arrivals, args.workers, args.error, seed)
+            longest = waits(run, arrivals, statistics.mean(job.seconds for job in jobs))
+            print(
+                f"{seed:4}  {over:4.0f}  {best:7.1f} s, {name:24} {run.makespan:7.1f} s  {run.makespan / best:.3f}"
+                f"  {longest:.2f}"
+            )
+
+
+def main_dispatch(args: argparse.Namespace) -> None:
+    """Claim, six steps that are marked and asked for a cancel, the end: all that a job costs beside its engine."""
+    with tempfile.TemporaryDirectory() as folder:
+        outputs = Path(folder)
+        clips = outputs / "clips"
+        clips.mkdir()
+        values = Settings(outputs=outputs, cache=outputs / "cache")
+        jobs = Jobs(outputs / "wan_ui.sqlite")
+        sampling = Sampling("calm", "wan-tiny", "float32", "auto", 4, 0)
+        request = Request("i2v", 256, 256, 33, {}, sampling)
+        done = Result(clip="clip.mp4", frames=33, fps=16, seconds={"text": 0.1, "denoise": 2.0, "decode": 1.0})
+        line = Line(jobs, clips, values, None)
+        for number in range(args.workers):
+            line.sit(f"gpu{number}", Worker(values)).loaded = ("wan-tiny", "float32", "auto")
+        for number in range(args.history):
+            jobs.add(f"old{number:06}", "local", request)
+            jobs.take(f"old{number:06}")
+            jobs.finish(f"old{number:06}", "done", result=done)
+        for number in range(args.jobs):
+            jobs.add(f"job{number:06}", f"visitor {number % 7}", request)
+        parts: dict[str, list[float]] = {"claim": [], "steps": [], "end": [], "tidy": []}
+        for number in range(args.jobs):
+            name = f"gpu{number % args.workers}"
+            started = time.perf_counter()
+            job = line.claim(name)
+            assert job is not None
+            claimed = time.perf_counter()
+            for step in range(1, 7):
+                jobs.mark(job.id, Progress("denoise", step, 6))
+                jobs.cancelled(job.id)
+            stepped = time.perf_counter()
+            line.finish(job, "done", "", done)
+            line.seats[name].free_at = 0.0
+            ended = time.perf_counter()
+            line.collect()
+            tidied = time.perf_counter()
+            for part, seconds in zip(
+                parts, (claimed - started, stepped - claimed, ended - stepped, tidied - ended), strict=True
+            ):
+                parts[part].append(1000 * seconds)
+    each = {part: round(statistics.median(values), 2) for part, values in parts.items()}
+    totals = [sum(values) for values in zip(*parts.values(), strict=True)]
+    print(f"{args.workers} workers, {args.jobs} waiting, {args.history} in the history: median ms of {each}")
+    print(json.dumps({"median_ms": round(statistics.median(totals), 2), "p95_ms": round(quantile(totals), 2), **each}))
+
+
+def quantile(values: list[float]) -> float:
+    return sorted(values)[int(0.95 * (len(values) - 1))]
+
+
+def main_throughput(args: argparse.Namespace) -> None:
+    """The same clips, with a loaded model, from the first that is claimed until the last has ended."""
+    for workers in (1, 2):
+        with tempfile.TemporaryDirectory() as folder:
+            values = Settings(outputs=Path(folder), cache=Path(folder) / "cache", workers=workers)
+            pipeline = Pipeline().open(values)
+            try:
+                while any(runner.model.state != "ready" for runner in pipeline.pool.runners.values()):
+                    time.sleep(0.1)
+                picture = str(ROOT / "assets" / "examples" / "cat.jpg") if args.picture is None else args.picture
+                drafts = [Draft({"image": picture, "prompt": "calm"}, seed=n) for n in range(args.clips)]
+                started = time.monotonic()
+                ids = [pipeline.submit(draft) for draft in drafts]
+                states = [pipeline.wait(job_id).state for job_id in ids]
+                took = time.monotonic() - started
+            finally:
+                pipeline.close()
+        print(
+            f"{workers} worker(s): {args.clips} clips in {took:.1f} s, {60 * args.clips / took:.1f} a minute, {set(states)}"
+        )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    modes = parser.add_subparsers(required=True)
+    mode = modes.add_parser("simulate")
+    mode.add_argument("--workers", type=int, default=64)
+    mode.add_argument("--jobs", type=int, default=1000)
+    mode.add_argument("--seeds", type=int, default=5)
+    mode.add_argument("--error", type=float, default=0.0, help="how wrong the estimates are: 0.4 is 60 to 140%%")
+    mode.set_defaults(run=main_simulate)
+    mode = modes.add_parser("dispatch")
+    mode.add_argument("--workers", type=int, default=8)
+    mode.add_argument("--jobs", type=int, default=100)
+    mode.add_argument("--history", type=int, default=200)
+    mode.set_defaults(run=main_dispatch)
+    mode = modes.add_parser("throughput")
+    mode.add_argument("--clips", type=int, default=8)
+    mode.add_argument("--picture", help="default: an example's")
+    mode.set_defaults(run=main_throughput)
+    arguments = parser.parse_args()
+    arguments.run(arguments)
+
+
+if __name__ == "__main__":
+    main()
