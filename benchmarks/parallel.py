@@ -98,7 +98,6 @@ def main() -> int:
             print(json.dumps({key: row[key] for key in row if key != "facts"}), flush=True)
 
         run(waves, Path(folder), args.toy, args.limit, begun + args.seconds, tell)
-        compare_all([case for wave in waves for case in wave], Path(folder), tell)
     print(markdown(rows))
     return 0
 
@@ -137,6 +136,7 @@ def run(waves: list[list[Case]], folder: Path, is_toy: bool, limit: float, until
             for case in wave:
                 if not case.done:
                     watch(case, folder, min(limit, until - case.started), tell)
+        compare_all([case for before in waves[: number + 1] for case in before], folder, tell)
 
 
 def start(case: Case, folder: Path, is_toy: bool) -> None:
@@ -214,25 +214,28 @@ def child(case: dict, rank: int) -> NoReturn:
     settings_module.use(config)
     import torch
 
-    from wan_ui.engines import group, lightx2v_upstream  # noqa: F401 - while the GPUs are not ours yet
+    from wan_ui.engines import group
 
-    while not (folder / f"{case['name']}.go").exists():
-        time.sleep(POLL)
-    if size > 1:
-        group.join(rank, size, folder / f"{case['name']}.meeting")
+    if torch.cuda.is_available():
+        torch.cuda.set_device(rank)
     model = load_catalog(config.catalog)[TOY if case["toy"] else MODEL]
     scheme = model.scheme(case["scheme"])
     synthetic.write(model, scheme, config, "lightx2v")
     ours = case["who"] == "ours"
     if case["toy"]:
         model = replace(model, default_frames=9)
+    # It imports while the GPUs are not ours yet.
     run = Ours(model, scheme, config) if ours else Stock(model, scheme, config, case["who"], size)
+    while not (folder / f"{case['name']}.go").exists():
+        time.sleep(POLL)
+    if size > 1:
+        group.join(rank, size, folder / f"{case['name']}.meeting")
     begun = time.monotonic()
     run.load()
     torch.cuda.synchronize()
     load = time.monotonic() - begun
-    for number, full in enumerate(map(tuple, case["sizes"]), start=1):
-        width, height = (16 * round(side / 160) for side in full) if case["toy"] else full
+    sizes = [(full, toy_size(full) if case["toy"] else full) for full in map(tuple, case["sizes"])]
+    for number, (full, (width, height)) in enumerate(sizes, start=1):
         run.warm(width, height, number)
         if not ours:
             watch_stages(run)
@@ -254,13 +257,20 @@ def child(case: dict, rank: int) -> NoReturn:
                 "facts": run.facts,
             }
             print(json.dumps(row), flush=True)
-        if ours and number <= COMPARED:
-            outputs(run.engine, model, width, height, folder / f"{case['name']}-{number}", rank == 0)
-            profile = step_profile(run.engine, model, width, height, case["toy"])
-            if rank == 0:
-                print(json.dumps(row_of("ours", case["scheme"], size, full) | {"profile": profile}), flush=True)
+    # What slows a process down comes when all is timed.
+    for number, (_, (width, height)) in enumerate(sizes[: COMPARED if ours else 0], start=1):
+        path = folder / f"{case['name']}-{number}"
+        outputs(run.engine, model, width, height, path if rank == 0 else None)
+    for full, (width, height) in sizes[: COMPARED if ours else 0][::-1]:
+        profile = step_profile(run.engine, model, width, height, rank == 0, case["toy"])
+        if rank == 0:
+            print(json.dumps(row_of("ours", case["scheme"], size, full) | {"profile": profile}), flush=True)
     sys.stdout.flush()
     os._exit(0)  # not by way of the libraries' own endings, which may wait for ranks that are gone
+
+
+def toy_size(full: tuple[int, int]) -> tuple[int, int]:
+    return 16 * round(full[0] / 160), 16 * round(full[1] / 160)
 
 
 def be_a_cpu(config) -> None:
@@ -317,8 +327,8 @@ def inputs_of(engine, model, width: int, height: int):
     return latents, condition, prompt
 
 
-def outputs(engine, model, width: int, height: int, path: Path, first: bool) -> None:
-    """A step of each expert, the encoded picture and the decoded frames, for `compare`."""
+def outputs(engine, model, width: int, height: int, path: Path | None) -> None:
+    """A step of each expert, the encoded picture and the decoded frames, kept at `path` for `compare`."""
     import numpy as np
     import torch
 
@@ -331,23 +341,34 @@ def outputs(engine, model, width: int, height: int, path: Path, first: bool) -> 
     made["picture"] = engine.encode_image(pixels, model.default_frames).float().cpu()
     with torch.no_grad():
         made["frames"] = engine.vae.decode(latents.to(made["picture"]), lambda progress: None)
-    if first:
-        torch.save(made, path)
+    if path is not None:
+        torch.save(made, path.with_suffix(".part"))
+        path.with_suffix(".part").rename(path)
 
 
-def step_profile(engine, model, width: int, height: int, is_toy: bool) -> dict:
+def step_profile(engine, model, width: int, height: int, watched: bool, is_toy: bool) -> dict:
     """Milliseconds of one step on this GPU: by kinds of kernels, in all, and while nothing but exchanges ran."""
     import torch
     from torch.profiler import ProfilerActivity
 
     latents, condition, prompt = inputs_of(engine, model, width, height)
-    activity = ProfilerActivity.CPU if is_toy else ProfilerActivity.CUDA
-    torch.cuda.synchronize()
-    with torch.profiler.profile(activities=[activity]) as profiler:
+    activity, profiler, wall, failed = ProfilerActivity.CPU if is_toy else ProfilerActivity.CUDA, None, 0.0, ""
+    for _ in range(2):  # the first time it starts up
+        try:
+            profiler = torch.profiler.profile(activities=[activity]) if watched else None
+            if profiler is not None:
+                profiler.start()
+        except Exception as error:  # the other ranks wait in a step
+            profiler, failed = None, f"{type(error).__name__}: {error}"
+        torch.cuda.synchronize()
         begun = time.monotonic()
         engine.predict(latents, 0.9, 0, prompt, condition)
         torch.cuda.synchronize()
         wall = time.monotonic() - begun
+        if profiler is not None:
+            profiler.stop()
+    if profiler is None:
+        return {"error": failed}
     sums: dict[str, float] = {}
     spans: dict[bool, list[tuple[float, float]]] = {True: [], False: []}
     for event in profiler.events():
@@ -384,10 +405,8 @@ def compare_all(cases: list[Case], folder: Path, tell) -> None:
         for number, size in enumerate(case.sizes[:COMPARED], start=1):
             path, alone = folder / f"{case.name}-{number}", folder / f"ours-{case.scheme}-1-{number}"
             if case.who == "ours" and len(case.gpus) > 1 and path.exists() and alone.exists():
-                try:
-                    told = compare(path, alone, case.scheme)
-                except Exception as error:  # a file cut off by a time limit; the other comparisons are worth having
-                    told = {"error": f"{type(error).__name__}: {error}"}
+                told = compare(path, alone, case.scheme)
+                path.unlink()
                 tell(row_of("ours", case.scheme, len(case.gpus), size) | {"against one GPU": told})
 
 

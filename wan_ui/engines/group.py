@@ -190,7 +190,6 @@ def join(rank: int, size: int, meeting: Path) -> Group:
     import torch
     import torch.distributed as dist
 
-    device = None
     if torch.cuda.is_available():
         count = torch.cuda.device_count()
         if count < size:
@@ -199,14 +198,12 @@ def join(rank: int, size: int, meeting: Path) -> Group:
                 field="parallel",
             )
         torch.cuda.set_device(rank)
-        device = torch.device("cuda", rank)
     dist.init_process_group(
-        "gloo" if device is None else "nccl",
+        "nccl" if torch.cuda.is_available() else "gloo",
         init_method=f"file://{meeting}",
         rank=rank,
         world_size=size,
         timeout=NEVER,
-        device_id=device,
     )
     _here = Group(rank, size)
     return _here
