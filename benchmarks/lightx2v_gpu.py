@@ -53,7 +53,7 @@ LEVERS = [
     (*A14B_SMALL, "gguf-Q8_0", "ours, e4m3"),
     (*A14B_SMALL, "gguf-Q4_K_M", "ours, 48 GiB"),
     (*A14B_SMALL, "gguf-Q4_K_M", "ours, 32 GiB"),
-    (*A14B_SMALL, "gguf-Q4_K_M", "ours, 32 GiB, not ahead"),
+    (*A14B_SMALL, "gguf-Q4_K_M", "ours, 32 GiB, upstream's dequantising"),
     (*A14B_SMALL, "gguf-Q4_K_M", "ours, 14 GiB"),
     (*SMALL, "gguf-Q4_K_M", "ours"),
     (*SMALL, "gguf-Q4_K_M", "ours, no graphs"),
@@ -65,7 +65,7 @@ WAYS: dict[str, dict] = {
     "ours, e4m3": {"lightx2v_gguf": "e4m3"},
     "ours, 48 GiB": {"gpu_gib": 48.0},
     "ours, 32 GiB": {"gpu_gib": 32.0},
-    "ours, 32 GiB, not ahead": {"gpu_gib": 32.0, "lightx2v_plain": "ahead"},
+    "ours, 32 GiB, upstream's dequantising": {"gpu_gib": 32.0, "lightx2v_plain": "dequantise"},
     "ours, 14 GiB": {"gpu_gib": 14.0},
     "ours, 10 GiB": {"gpu_gib": 10.0},
     "ours, no graphs": {"lightx2v_plain": "graphs"},
@@ -106,7 +106,7 @@ def main() -> int:
                 rows.append(row)
                 out.write(json.dumps(row) + "\n")
                 out.flush()
-                print(json.dumps({key: row[key] for key in row if key != "facts"}), flush=True)
+                print(json.dumps({key: row[key] for key in row if key not in ("facts", "log")}), flush=True)
     print(markdown(rows))
     return 0
 
@@ -131,13 +131,16 @@ def finish(process, log: Path, case, limit: float) -> list[dict]:
         process.kill()
         output, _ = process.communicate()
     else:
-        words = (
-            LAST_WORD.findall(log.read_text(encoding="utf-8", errors="replace")) or [f"exit code {process.returncode}"]
-        )[-1]
+        words = (LAST_WORD.findall(read_log(log)) or [f"exit code {process.returncode}"])[-1]
     rows = [json.loads(line) for line in output.splitlines() if line.startswith("{")]
     for width, height in sizes[len(rows) // len(KINDS.get(who, ("",))) :]:
-        rows.append({"model": model, "scheme": scheme, "who": who, "size": f"{width}x{height}", "error": words})
+        case = {"model": model, "scheme": scheme, "who": who, "size": f"{width}x{height}"}
+        rows.append({**case, "error": words, "log": read_log(log)[-4000:]})
     return rows
+
+
+def read_log(log: Path) -> str:
+    return log.read_text(encoding="utf-8", errors="replace")
 
 
 # ---------------------------------------------------------------- one configuration
@@ -163,7 +166,7 @@ def child(case: dict) -> int:
     torch.cuda.synchronize()
     load = time.monotonic() - begun
     for number, (width, height) in enumerate(case["sizes"], start=1):
-        run.warm(width, height, number)
+        run.warm(width, height, number, kinds)
         for place, kind in enumerate(kinds):
             torch.cuda.reset_peak_memory_stats()
             told = {"kind": kind} if kind else {}
@@ -236,9 +239,10 @@ class Ours(Timed):
         self.engine.load(self.model, self.scheme, lambda progress: None)
         self._watch(self.engine.runner)
 
-    def warm(self, width, height, number) -> None:
+    def warm(self, width, height, number, kinds) -> None:
         # Every size is compiled for once, and both experts have run.
-        self.clip(width, height, self.model.default_frames, -number, steps=len(self.model.family.experts))
+        for kind in {"", "draft"} & set(kinds):
+            self.clip(width, height, self.model.default_frames, -number, len(self.model.family.experts), kind)
 
     def clip(self, width, height, frames, number, steps=0, kind=""):
         import torch
@@ -329,7 +333,7 @@ class Stock(Timed):
         )
         self._watch(self.runner)
 
-    def warm(self, width, height, number) -> None:
+    def warm(self, width, height, number, _kinds) -> None:
         self.clip(width, height, 17, -number)
 
     def clip(self, width, height, frames, number):

@@ -21,9 +21,9 @@ from wan_ui.rules import Rule
 ROOT = Path(__file__).resolve().parent.parent
 ENGINES = ("auto", "diffusers", "lightx2v")
 # Of the LightX2V engine: the walk through the VAE, its decoder's and the blocks' kernels, products with GGUF weights
-# that were dequantised once or (ahead) one block before their use, short steps as CUDA graphs. Of both engines: frames
-# that go into the MP4 while later ones are decoded.
-LEVERS = ("vae", "decoder", "blocks", "products", "ahead", "stream", "graphs")
+# that were dequantised once, or by a kernel at every use, short steps as CUDA graphs. Of both engines: frames that go
+# into the MP4 while later ones are decoded.
+LEVERS = ("vae", "decoder", "blocks", "products", "dequantise", "stream", "graphs")
 # Of the diffusers engine on a CPU in float32: what wan_ui/engines/cpu_kernels.py and cpu_blocks.py do in fewer passes.
 CPU_LEVERS = ("convolutions", "norms", "upsampling", "prompt", "products", "rotation")
 # A patch is called as its file; wan_ui/patches itself is above this.

@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 import torch
 
+from tests.engines.test_gguf_kernels import random_blocks
 from tests.lightx2v.jobs import make_request, quiet
 from tests.lightx2v.test_fused import psnr
+from wan_ui.engines import gguf_kernels
 
 LEAST_E4M3 = 43  # dB, against the same file exact; on a CPU
 LEVERS = {
@@ -13,6 +15,7 @@ LEVERS = {
     "decoder": {"lightx2v_plain": "decoder"},
     "blocks": {"lightx2v_plain": "blocks", "lightx2v_compile": "off"},
     "products": {"lightx2v_plain": "products"},
+    "dequantise": {"lightx2v_plain": "products, dequantise"},
     "graphs": {"lightx2v_plain": "graphs"},
     "attention": {"lightx2v_attention": "torch_sdpa"},
 }
@@ -35,20 +38,17 @@ def test_short_steps_are_graphs_and_stay_so_through_sizes_and_loras(load, config
         assert np.linalg.norm(latents - plain) < 1e-3 * np.linalg.norm(plain)
 
 
-def test_weights_made_ahead_are_those_made_at_once(load, configured, cuda, model, tmp_path):
-    """The same kernels on the same numbers: equal bit for bit, however the streams run."""
-    from wan_ui.engines.lightx2v_ahead import Ahead
-    from wan_ui.engines.lightx2v_blocks import FusedBlocks
+@pytest.mark.parametrize("kind", gguf_kernels.TYPES)
+def test_the_kernel_that_dequantises_gives_upstreams_numbers(lightx2v, cuda, kind):
+    """Equal bit for bit, whatever a block holds."""
+    from gguf import GGMLQuantizationType
+    from lightx2v.utils.ggml_tensor import GGMLTensor, dequantize_tensor
 
-    configured(lightx2v_plain="products", lightx2v_compile="off")
-    engine = load("gguf-Q8_0", torch.bfloat16)
-    request = make_request(tmp_path, model, "gguf-Q8_0")
-    infers = [part.transformer_infer for part in engine.transformers]
-    FusedBlocks(infers)
-    expected = engine.generate(request, quiet).latents
-    FusedBlocks(infers, Ahead(engine.transformers, torch.bfloat16, "cuda"))
-    for _ in range(10):
-        assert np.array_equal(engine.generate(request, quiet).latents, expected)
+    blocks = torch.from_numpy(random_blocks(kind, 64, 5120)).to("cuda")
+    tensor = GGMLTensor(data=blocks, orig_shape=torch.Size((64, 5120)), gguf_type=GGMLQuantizationType[kind])
+    for dtype in (torch.bfloat16, torch.float16):
+        found = gguf_kernels.dequantise(blocks, kind, (64, 5120), dtype)
+        assert torch.equal(found, dequantize_tensor(tensor, dtype))
 
 
 @pytest.mark.parametrize("scheme", ("bf16", "fp8", "gguf-Q8_0"))
@@ -59,7 +59,7 @@ def test_each_lever_alone_keeps_the_frames(load, configured, cuda, model, tmp_pa
     configured()
     fast, found = load(scheme, torch.bfloat16).generate(request, quiet), {}
     for lever, without in LEVERS.items():
-        if lever == "products" and not scheme.startswith("gguf"):
+        if lever in ("products", "dequantise") and not scheme.startswith("gguf"):
             continue
         configured(**without)
         found[lever] = round(psnr(fast.frames, load(scheme, torch.bfloat16).generate(request, quiet).frames), 2)

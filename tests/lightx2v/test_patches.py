@@ -191,6 +191,8 @@ def test_a_text_encoder_that_waits_computes_what_a_resident_one_does(load, monke
         assert not torch.equal(context(engine), expected), "upstream's own norm rounds in between"
     t5_offload.PATCH.apply(engine.runner)
     assert torch.equal(context(engine), expected)
+    words = engine.runner.text_encoders[0].model.token_embedding
+    assert words.to("meta") is words and words.weight.device.type == "cpu"
 
 
 def test_gc_freeze(load, model, tmp_path):

@@ -25,7 +25,16 @@ import torch
 
 from wan_ui import patches
 from wan_ui.catalog import Model, Scheme
-from wan_ui.engines import group, lightx2v_build, lightx2v_config, lightx2v_lora, lightx2v_parallel, preview, schedule
+from wan_ui.engines import (
+    group,
+    lightx2v_build,
+    lightx2v_config,
+    lightx2v_gguf,
+    lightx2v_lora,
+    lightx2v_parallel,
+    preview,
+    schedule,
+)
 from wan_ui.engines.base import CACHED_IMAGES, CACHED_PROMPTS, OnBlock, Show, remember
 from wan_ui.engines.lightx2v_compile import CompiledBlocks
 from wan_ui.engines.lightx2v_decide import decide, try_kernels
@@ -109,9 +118,12 @@ class LightX2VEngine:
             own_loras = {}
             if choices.products in ("bf16", "e4m3"):
                 own_loras = lightx2v_build.dequantise(self, choices.products == "e4m3", merge)
+            quick = {}
+            if choices.dequantise:
+                quick["dequantised"] = lightx2v_gguf.quicken(self.transformers, self.dtype, device_name())
             self.scheme, self.merged = scheme, bool(own_loras)
             if choices.fused_blocks:
-                self.graphs = lightx2v_build.fuse(self, choices.graphs, choices.products == "ahead")
+                self.graphs = lightx2v_build.fuse(self, choices.graphs)
                 if self.graphs:
                     lightx2v_build.compare_graphs(self, *model.sizes[0], model.default_frames)
             self.compiled = lightx2v_build.compile_blocks(self, report) if choices.compile else None
@@ -128,6 +140,7 @@ class LightX2VEngine:
             "scheme": scheme.name,
             **choices.reasons,
             **own_loras,
+            **quick,
             "patches": ", ".join(applied) or "none",
             **({"patches switched off": ", ".join(left_out)} if left_out else {}),
         }

@@ -4,8 +4,8 @@ What upstream's infer_block does in some thirty passes over the tokens is done i
 rounding to e4m3 in one, norm and rotation in one, GELU and rounding in one. Nothing is compiled for a size, so every
 size starts at once; and nothing is traced, so any attention kernel fits in.
 
-GGUF weights can be dequantised once (lightx2v_dequantised.py) or a block ahead (lightx2v_ahead.py): the products are
-then bf16's, with the very weights that upstream makes anew at every use, or fp8's.
+GGUF weights can be dequantised once (lightx2v_dequantised.py) or by a kernel at every use (lightx2v_gguf.py): the
+products are then bf16's, with the very weights that upstream makes, or fp8's.
 """
 
 from typing import TypedDict
@@ -16,7 +16,6 @@ import torch.nn.functional as F
 from wan_ui.engines import block_kernels as kernels
 from wan_ui.engines.block_kernels import Rows
 from wan_ui.engines.group import here
-from wan_ui.engines.lightx2v_ahead import Ahead
 from wan_ui.engines.lightx2v_dequantised import FP8
 from wan_ui.engines.lightx2v_parallel import attend
 from wan_ui.engines.lightx2v_seams import put
@@ -28,16 +27,13 @@ class Wanted(TypedDict):
 
 
 class FusedBlocks:
-    """Takes the place of infer_block on the given transformers (upstream's WanTransformerInfer).
+    """Takes the place of infer_block on the given transformers (upstream's WanTransformerInfer)."""
 
-    ahead  what makes the weights of GGUF layers; None where they are there
-    """
-
-    def __init__(self, transformers: list, ahead: Ahead | None = None):
+    def __init__(self, transformers: list):
         from lightx2v.utils.registry_factory import MM_WEIGHT_REGISTER
 
         self.fp8_class = MM_WEIGHT_REGISTER[FP8]
-        self.ahead, self.group = ahead, here()
+        self.group = here()
         self.turns: tuple[torch.Tensor, torch.Tensor] | None = None  # upstream's and ours
         for transformer in transformers:
             put(transformer, "infer_block", self._runner(transformer))
@@ -47,8 +43,6 @@ class FusedBlocks:
 
     def run(self, infer, block, x: torch.Tensor, inputs) -> torch.Tensor:
         """One block on x (tokens, width), in place."""
-        if self.ahead is not None:
-            self.ahead.begin(block)
         first, cross, feed = block.compute_phases[:3]
         shift, scale, gate, feed_shift, feed_scale, feed_gate = (
             part.squeeze(1) for part in infer.pre_process(first.modulation, inputs.embed0)
@@ -77,8 +71,8 @@ class FusedBlocks:
         norm = cross.cross_attn_norm_q
         kernels.norm_rotate(q, norm._get_actual_weight(), None, eps=norm.eps, head=head)
         context = inputs.context
-        k = cross.cross_attn_norm_k.apply(self.few(cross.cross_attn_k, context))
-        v = self.few(cross.cross_attn_v, context)
+        k = cross.cross_attn_norm_k.apply(cross.cross_attn_k.apply(context))
+        v = cross.cross_attn_v.apply(context)
         attended = attend(cross.cross_attn_1, *(part.view(-1, heads, head) for part in (q, k, v)))
         y = self.product(cross.cross_attn_o, self.rows(attended, cross.cross_attn_o))
 
@@ -107,7 +101,7 @@ class FusedBlocks:
     def product(self, layer, rows: Rows) -> torch.Tensor:
         """The layer's output, LoRAs included; a tensor of its own."""
         if not self.is_fp8(layer):
-            return self.few(layer, rows.plain)
+            return layer.apply(rows.plain)
         assert rows.levels is not None and rows.scales is not None
         y = torch._scaled_mm(
             rows.levels,
@@ -120,16 +114,6 @@ class FusedBlocks:
         )
         branch = getattr(layer, "lora_branch", None)
         return y if branch is None else branch.add(rows.plain, y)
-
-    def few(self, layer, x: torch.Tensor | None) -> torch.Tensor:
-        """The layer's output for plain numbers, by its own class or with the weight that was made ahead."""
-        weight = None if self.ahead is None else self.ahead.weight(layer)
-        if weight is None:
-            return layer.apply(x)
-        assert x is not None
-        y = F.linear(x, weight, layer.get_weight(layer.bias, x.dtype))
-        branch = getattr(layer, "lora_branch", None)
-        return y if branch is None else branch.add(x, y)
 
     def as_turns(self, cos_sin: torch.Tensor) -> torch.Tensor:
         """Upstream's (tokens, 1, head / 2) complex, as block_kernels wants it; made once per clip."""

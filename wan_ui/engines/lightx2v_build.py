@@ -8,7 +8,6 @@ from typing import Any
 import torch
 
 from wan_ui.engines.lightx2v_compile import CompiledBlocks
-from wan_ui.engines.lightx2v_upstream import device_name
 from wan_ui.engines.lora import LoraSet
 from wan_ui.families import TIME_STRIDE
 from wan_ui.request import Progress, Report
@@ -31,16 +30,14 @@ def dequantise(engine: Any, e4m3: bool, merge: bool) -> dict[str, str]:
     return {"distill LoRA": f"{matched}, merged into the dequantised weights"} if merged else {}
 
 
-def fuse(engine: Any, graphs: bool, ahead: bool) -> list[Any]:
+def fuse(engine: Any, graphs: bool) -> list[Any]:
     """Put the fused blocks in, and run them once on a small clip: their kernels are built at the first call.
 
     With `graphs` the GraphedBlocks, which are still to be compared.
     """
-    from wan_ui.engines.lightx2v_ahead import Ahead
     from wan_ui.engines.lightx2v_blocks import FusedBlocks
 
-    made = Ahead(engine.transformers, engine.dtype, device_name()) if ahead else None
-    fused = FusedBlocks([part.transformer_infer for part in engine.transformers], made)
+    fused = FusedBlocks([part.transformer_infer for part in engine.transformers])
     width, height = engine.loaded.sizes[0]
     predict_nothing(engine, width, height, 1 + TIME_STRIDE)
     if not graphs:

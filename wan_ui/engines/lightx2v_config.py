@@ -58,6 +58,7 @@ class Choices:
     draft_attention: tuple[bool, str] = (False, "")
     slim: bool = False
     graphs: bool = False
+    dequantise: bool = False  # GGUF weights get their numbers at every use from a kernel of ours
 
 
 def difference_file(model: Model, scheme: Scheme) -> Path:
@@ -184,7 +185,7 @@ def choose(model: Model, scheme: Scheme, paths: Paths, hardware: Hardware, setti
         **from_catalog(model),
         **from_paths(model, scheme, paths, kernel, t5_kernel),
     }
-    graphs, graphs_why = _graphs(model, settings, fused, products == "ahead")
+    graphs, graphs_why = _graphs(model, settings, fused, products == "anew")
     slim = lightx2v_memory.is_slim(model, scheme, paths, hardware, offload)
     decoder_why += ", one latent frame at a time: memory is short" if slim else ""
     reasons = {
@@ -203,7 +204,8 @@ def choose(model: Model, scheme: Scheme, paths: Paths, hardware: Hardware, setti
         "dtype": dtype_why,
     }
     draft = _draft_attention(chooser, compiled, offload)
-    return Choices(values, facts, reasons, compiled, own_vae, decoder, fused, products, draft, slim, graphs)
+    quick = lightx2v_memory.quick(scheme, hardware, settings, products) and not compiled
+    return Choices(values, facts, reasons, compiled, own_vae, decoder, fused, products, draft, slim, graphs, quick)
 
 
 def _kernel_words(kernel: str, why: str, products: str, products_why: str) -> str:
@@ -212,9 +214,9 @@ def _kernel_words(kernel: str, why: str, products: str, products_why: str) -> st
     return f"{kernel} ({'; '.join(filter(None, (why, products_why)))})"
 
 
-def _graphs(model: Model, settings: Settings, fused: bool, ahead: bool) -> tuple[bool, str]:
+def _graphs(model: Model, settings: Settings, fused: bool, anew: bool) -> tuple[bool, str]:
     """Whether a step of the default clip is short enough for Python to be what takes time."""
-    if not fused or ahead or "graphs" in left_plain(settings):
+    if not fused or anew or "graphs" in left_plain(settings):
         return False, ""
     shape = shape_of(model, *model.sizes[0], model.default_frames)
     return shape.tokens * shape.width <= SHORT, "on: a short step"

@@ -5,8 +5,8 @@ The layers of a GGUF file multiply in one of four ways, the first of these for w
 bf16    they get their numbers once, at load: exact, two bytes a number
 e4m3    they get them once, rounded a second time, for fp8's products: one byte a number. By itself only where the
         file's own rounding is the coarser one; WAN_UI_LIGHTX2V_GGUF=e4m3 puts it first for every file
-ahead   they get them a block before their use: exact, as stored and two blocks
-""      they get them anew at every use, as upstream does it
+anew    they get them at every use, from a kernel of ours: exact, as stored
+""      the same as upstream does it
 """
 
 import math
@@ -18,13 +18,14 @@ from wan_ui.engines.kernel_choice import Chooser, left_plain
 from wan_ui.errors import UserError
 from wan_ui.files.parts import read_weights, weights_size
 from wan_ui.files.places import Paths, work
-from wan_ui.machine.hardware import CONTEXT, GIB, Hardware
+from wan_ui.machine.hardware import GIB, Hardware
+from wan_ui.settings import Settings
 
 FINE = ("Q8", "Q6")  # GGUF types whose rounding is finer than that of e4m3
 WAYS = {
     "bf16": "dequantised once",
     "e4m3": "dequantised once, rounded to fp8 but in the first and last block",
-    "ahead": "dequantised a block ahead",
+    "anew": "dequantised at every use, by one kernel",
 }
 LAYER = re.compile(r"blocks\.(\d+)\.(self_attn|cross_attn|ffn)\.\w+\.weight$")
 
@@ -49,7 +50,7 @@ def is_slim(model: Model, scheme: Scheme, paths: Paths, hardware: Hardware, offl
 def products(chooser: Chooser, scheme: Scheme, paths: Paths, offload: str, fused: bool) -> tuple[str, str]:
     """How the layers of a GGUF file multiply, and why; of "" only why it is not what was asked for.
 
-    fused  whether the blocks run on kernels of ours, which `ahead` needs
+    fused  whether the blocks run on kernels of ours, which `anew` needs
     """
     model, hardware, settings = chooser.model, chooser.hardware, chooser.settings
     if scheme.kind != "gguf" or hardware.device != "cuda" or "products" in left_plain(settings):
@@ -63,17 +64,24 @@ def products(chooser: Chooser, scheme: Scheme, paths: Paths, offload: str, fused
         fits.discard("bf16")
     if without := _no_e4m3(chooser, scheme):
         fits.discard("e4m3")
-    if model.embedded or not fused or "ahead" in left_plain(settings):
-        fits.discard("ahead")
+    if fused and not model.embedded and "dequantise" not in left_plain(settings):
+        fits.add("anew")
     way = next((way for way in (("e4m3", *WAYS) if asked else WAYS) if way in fits), "")
 
     def gib(way: str) -> str:
         return f"{wanted[way] / GIB:.1f} GiB wanted, {hardware.free / GIB:.1f} GiB free" if way in wanted else ""
 
-    words = [f"{WAYS[way]}: {gib(way)}"] if way else []
+    words = [": ".join(filter(None, (WAYS[way], gib(way))))] if way else []
     if asked and way != "e4m3":
         words.append(f"e4m3 was asked for: {without or gib('e4m3')}")
     return way, "; ".join(words)
+
+
+def quick(scheme: Scheme, hardware: Hardware, settings: Settings, way: str) -> bool:
+    """Whether GGUF layers that multiply in this way get their numbers from a kernel of ours."""
+    if scheme.kind != "gguf" or hardware.device != "cuda" or "dequantise" in left_plain(settings):
+        return False
+    return way in ("anew", "")
 
 
 def _no_e4m3(chooser: Chooser, scheme: Scheme) -> str:
@@ -91,13 +99,10 @@ def _no_e4m3(chooser: Chooser, scheme: Scheme) -> str:
 
 def _wanted(model: Model, scheme: Scheme, paths: Paths, offload: str) -> dict[str, float]:
     """Bytes that each way takes with everything beside it; of what cannot be told, nothing."""
-    released = model.family.transformer
-    blocks = 2 * 2 * (8 * released.width**2 + 2 * released.width * released.ffn)
-    wanted = {"ahead": on_gpu(scheme, paths)[offload] + work(*model.sizes[0]) - CONTEXT + blocks}
     try:
         headers = [read_weights(path) for path in paths.experts]
     except UserError:  # said when the file is read
-        return wanted
+        return {}
     beside = (
         _beside(paths) + (weights_size(paths.t5) if offload == "none" else 0) + work(*max(model.sizes, key=math.prod))
     )
@@ -108,7 +113,7 @@ def _wanted(model: Model, scheme: Scheme, paths: Paths, offload: str) -> dict[st
         rounded = [name for name, place in places.items() if 0 < place < max(places.values())]
         bf16 += 2 * sum(numbers.values())
         e4m3 += 2 * sum(numbers.values()) - sum(numbers[name] for name in rounded)
-    return {"bf16": bf16 + beside, "e4m3": e4m3 + beside, **wanted}
+    return {"bf16": bf16 + beside, "e4m3": e4m3 + beside}
 
 
 def _beside(paths: Paths) -> int:
