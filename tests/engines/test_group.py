@@ -97,8 +97,17 @@ def test_a_transformer_predicts_what_it_does_alone(size, tmp_path):
     run(transformers, size, tmp_path)
 
 
-def test_what_ranks_cannot_share_is_refused_by_name():
+def test_what_ranks_cannot_share_is_refused_by_name(monkeypatch):
+    from wan_ui.engines import group
+    from wan_ui.engines.diffusers import DiffusersEngine
+
     models = load_catalog(load_settings({}).catalog)
     Group(0, 8).check(models["i2v-a14b"], 40)
     with pytest.raises(UserError, match=r"WAN_UI_PARALLEL=3: .* 40 attention heads.* choose one of 1, 2, 4, 5, 8, 10"):
         Group(0, 3).check(models["i2v-a14b"], 40)
+    tiny = models["wan-tiny"]
+    monkeypatch.setattr(group, "_here", Group(1, 3))
+    with pytest.raises(UserError, match=r"WAN_UI_PARALLEL=3: .* 4 attention heads.*choose one of 1, 2, 4"):
+        DiffusersEngine().check(tiny, tiny.scheme(""))
+    with pytest.raises(UserError, match=r"WAN_UI_PARALLEL=2: clips of .*Animate.* are made by one GPU"):
+        Group(0, 2).check(next(model for model in models.values() if model.family.performance), 40)
