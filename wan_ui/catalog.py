@@ -250,8 +250,8 @@ def _model(name: str, values: dict[str, Any], repositories: dict[str, Repository
     assert set(values) <= known, f"unknown key {min(set(values) - known)!r}"
     values["recipes"] = _recipes(values, family)
     model = Model(name=name, schemes=schemes, repositories=repositories, **values)
-    assert all(w % family.token == 0 and h % family.token == 0 for w, h in model.sizes), (
-        f"{name}: sizes are multiples of {family.token} pixels"
+    assert all(w % family.grid == 0 and h % family.grid == 0 for w, h in model.sizes), (
+        f"{name}: sizes are multiples of {family.grid} pixels"
     )
     can = [task.name for task in TASKS.values() if task.samples]
     assert model.tasks and set(model.tasks) <= set(can), f"{name}: tasks are some of {', '.join(can)}"

@@ -158,8 +158,13 @@ class Family:
 
     @property
     def token(self) -> int:
-        """Pixels per token, each way: sizes are multiples of it. The transformer takes 2 x 2 latents together."""
+        """Pixels per token, each way. The transformer takes 2 x 2 latents together."""
         return 2 * self.vae.stride
+
+    @property
+    def grid(self) -> int:
+        """Pixels that sizes are multiples of, each way: of its tokens, or of those that stand for 8 x 8 latents."""
+        return 8 * self.vae.stride if self.speech else self.token
 
     @property
     def input_channels(self) -> int:

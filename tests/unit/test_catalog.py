@@ -21,6 +21,7 @@ def test_the_models_and_schemes_that_are_promised(catalog):
         "ti2v-5b",
         "ti2v-5b-full",
         "fastwan-5b",
+        "s2v-14b",
         "wan21-t2v-1b",
     ]
     assert list(catalog["wan-tiny"].schemes) == ["bf16", "fp8", "gguf-Q8_0", "gguf-Q5_0", "gguf-Q4_0"]
@@ -40,8 +41,9 @@ def test_every_download_is_known(catalog):
                 assert file.endswith(".json") or model.known(repo, file).shown > 1e8, ref
     assert catalog["i2v-a14b"].revision("lightx2v/Encoders") == "main", "no commit is known"
     followed = [name for name, repository in catalog["i2v-a14b"].repositories.items() if not repository.revision]
+    speech = ("Wan-AI/Wan2.2-S2V-14B", "QuantStack/Wan2.2-S2V-14B-GGUF")
     neither = ("QuantStack/Wan2.2-T2V-A14B-GGUF", "FastVideo/FastWan2.2-TI2V-5B-FullAttn-Diffusers")
-    for name in (*neither, "Wan-AI/Wan2.1-T2V-1.3B", "Wan-AI/Wan2.1-T2V-1.3B-Diffusers"):
+    for name in (*neither, "Wan-AI/Wan2.1-T2V-1.3B", "Wan-AI/Wan2.1-T2V-1.3B-Diffusers", *speech):
         followed.remove(name)  # of which the catalog says that neither is known
     for name in followed:  # what cannot be pinned by its commit is by its checksum
         assert all(file.sha256 for file in catalog["i2v-a14b"].repositories[name].files.values()), name
@@ -148,6 +150,7 @@ def test_float32_files_take_half_of_their_bytes(catalog):
 
 def test_frames_per_second_are_those_that_the_model_was_made_for(catalog):
     rates = {"wan-tiny": 16, "i2v-a14b": 16, "t2v-a14b": 16, "ti2v-5b": 24, "ti2v-5b-full": 24}
-    rates |= {"fastwan-5b": 24, "wan21-t2v-1b": 16}
+    rates |= {"fastwan-5b": 24, "s2v-14b": 16, "wan21-t2v-1b": 16}
     assert {name: model.fps for name, model in catalog.items()} == rates
-    assert all(model.fps in model.rates and len(model.rates) > 1 for model in catalog.values())
+    # A voice that drives a clip leaves no choice.
+    assert all(model.fps in model.rates and (len(model.rates) > 1 or model.family.speech) for model in catalog.values())

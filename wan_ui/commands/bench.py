@@ -14,6 +14,7 @@ from wan_ui.settings import ROOT, settings
 
 limit = options.by(rules.number(0, 1_000_000))
 EXAMPLE = ROOT / "assets" / "examples" / "cat.jpg"
+VOICE = ROOT / "assets" / "examples" / "voice.m4a"
 
 
 def add(commands) -> None:
@@ -22,6 +23,9 @@ def add(commands) -> None:
     parser.add_argument("--end-image", default="", metavar="FILE", help="the last frame, where the model takes one")
     parser.add_argument(
         "--task", type=options.task, default="", help="t2v: without a picture, where the model does both"
+    )
+    parser.add_argument(
+        "--audio", default=str(VOICE), metavar="FILE", help="the voice, where one drives the model's clips"
     )
     parser.add_argument("--prompt", default="the camera slowly zooms in, sunset light", metavar="TEXT")
     parser.add_argument(

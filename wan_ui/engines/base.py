@@ -86,6 +86,16 @@ class Performer(Protocol):
         ...
 
 
+class Speaker(Protocol):
+    def speak(self, request: Request, report: Report) -> Iterator[Clip]:
+        """Run one job that a voice drives, of a family that has `speech`: its clip, segment by segment, without what is
+        beyond the voice's end.
+
+        Reports text and audio, then image, denoise and decode of each. Raises as `Engine.generate`.
+        """
+        ...
+
+
 class Stages(Protocol):
     """What `generate` runs, piece by piece: both engines have it, and wan_ui.qa.stages holds each against a reference.
 

@@ -31,6 +31,8 @@ from wan_ui.engines import (
     group,
     lora_modules,
     preview,
+    s2v,
+    s2v_voice,
     schedule,
     text,
     vae,
@@ -79,6 +81,7 @@ class DiffusersEngine:
         self.encoder: Any = None
         self.vae: Any = None
         self.clip: Any = None  # of a family that a performance drives
+        self.listener: s2v_voice.Listener | None = None
         self.loras: LoraSet | None = None
         self.facts: dict[str, str] = {}
         self.prompts: OrderedDict[str, torch.Tensor] = OrderedDict()
@@ -95,6 +98,7 @@ class DiffusersEngine:
         self.device, self.dtype = device.value, dtype.value
         sides = model.family.sides
         steps = ["text encoder", "VAE", *(expert.title for expert in model.family.experts)]
+        steps += ["wav2vec2"] if paths.voice else []
 
         def entering(step: int) -> None:
             report(Progress("load", step, len(steps), steps[step - 1]))
@@ -120,9 +124,12 @@ class DiffusersEngine:
                     quantised=residence.quantised,
                 )
             )
+        if paths.voice:
+            entering(len(steps))
+            self.listener = s2v_voice.load_listener(paths.voice)
         self.offloaded = residence.experts != self.device
         in_float32 = self.device.type == "cpu" and self.dtype == torch.float32
-        if in_float32 and model.family.performance is None:
+        if in_float32 and model.family.performance is None and model.family.speech is None:
             for expert in self.experts:
                 cpu_blocks.prepare(expert)
         together = group.here()
@@ -176,7 +183,7 @@ class DiffusersEngine:
 
     def close(self) -> None:
         """Free the weights."""
-        self.model = self.loras = None
+        self.model = self.loras = self.listener = None
         self.encoder = self.tokenizer = self.vae = self.clip = None
         self.experts.clear()
         self.prompts.clear()
@@ -210,6 +217,10 @@ class DiffusersEngine:
         """See base.Performer."""
         return animate.perform(self, request, tracks, report)
 
+    def speak(self, request: Request, report: Report) -> Iterator[Clip]:
+        """See base.Speaker."""
+        return s2v.Driven(self, request, report).clips()
+
     # ------------------------------------------------------------ stages: see wan_ui.engines.base.Stages
 
     def plan(self, steps: int) -> list[tuple[float, int]]:
@@ -225,7 +236,7 @@ class DiffusersEngine:
         self, pixels: np.ndarray, frames: int, last: np.ndarray | None = None, entering: Entering = ignore
     ) -> torch.Tensor:
         image = vae.to_image(pixels).to(self.device)
-        if self.loaded.family.condition == "first frame":  # conditioned on the first frame alone
+        if self.loaded.family.condition in ("first frame", "reference"):  # conditioned on it alone
             return vae.encode_image(self.vae, image, 1, entering)[0]
         end = None if last is None else vae.to_image(last).to(self.device)
         return vae.with_mask(vae.encode_image(self.vae, image, frames, entering, end)[0], end is not None)

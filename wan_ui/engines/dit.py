@@ -20,9 +20,9 @@ import torch.nn.functional as F
 from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 from torch import nn
 
-from wan_ui.engines import animate_dit
+from wan_ui.engines import animate_dit, s2v_model
 from wan_ui.errors import UserError
-from wan_ui.files import animate_names
+from wan_ui.files import animate_names, s2v_file
 from wan_ui.files.dit_file import FP8, Stored, read_dit
 from wan_ui.files.model_configs import read_official
 from wan_ui.files.names import dit_name_map, last_number, rename
@@ -151,16 +151,21 @@ def load_expert(
     Raises UserError naming the file: damaged, swapped, wrong names or shapes, numbers that cannot be told.
     """
     arguments, _ = read_config(config)
-    stored = read_dit(path, side, config)
+    stored, official = read_dit(path, side, config), read_official(config)
     names = module_names(stored)
+    float32_parts: tuple[str, ...] = FLOAT32_PARTS
     model: Any
-    if animate_names.is_animate(stored):
-        model = animate_dit.build(arguments, read_official(config))
+    if s2v_file.is_s2v(stored):
+        with torch.device("meta"):
+            model = s2v_model.S2VTransformer(s2v_file.with_defaults(official))
+        float32_parts = s2v_model.FLOAT32_PARTS
+    elif animate_names.is_animate(stored):
+        model = animate_dit.build(arguments, official)
     else:
         with torch.device("meta"):
             model = WanTransformer3DModel(**arguments)
-    # its buffers must be real
-    model.rope = type(model.rope)(arguments["attention_head_dim"], arguments["patch_size"], 1024)
+    if hasattr(model, "rope"):  # its buffers must be real
+        model.rope = type(model.rope)(arguments["attention_head_dim"], arguments["patch_size"], 1024)
 
     tensors = {}
     for name, parameter in stored.items():  # cast and moved one by one, so that only one is in memory twice
@@ -172,7 +177,7 @@ def load_expert(
                 tensors[f"{module}.weight_scale"] = read_scale(path, parameter).to(device)
             _replace_linear(model, names[module], parameter, tensors[name], dtype)
             continue
-        in_float32 = any(part in names.get(name, names.get(name.rpartition(".")[0], "")) for part in FLOAT32_PARTS)
+        in_float32 = any(part in names.get(name, names.get(name.rpartition(".")[0], name)) for part in float32_parts)
         tensors[name] = read_plain(path, parameter).to(device, torch.float32 if in_float32 else dtype)
         if name.startswith("motion_encoder.") and name.endswith(".bias"):  # stored with four dimensions
             tensors[name] = tensors[name].flatten()
@@ -184,6 +189,10 @@ def load_expert(
 def module_names(parameters: Iterable[str]) -> dict[str, str]:
     """Original name of each module (or bare parameter) of a transformer with these parameters -> its name here."""
     parameters = list(parameters)
+    if s2v_file.is_s2v(parameters):  # has the original names
+        layers = {name.rpartition(".")[0] for name in parameters if name.endswith((".weight", ".bias"))}
+        tables = {name for name in parameters if name.endswith("modulation")}
+        return {name: name for name in layers | tables if name != "trainable_cond_mask"}
     if animate_names.is_animate(parameters):
         return animate_names.name_map(parameters)
     return dit_name_map(1 + last_number(parameters, r"blocks\.(\d+)\."))

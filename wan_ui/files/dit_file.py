@@ -26,7 +26,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from wan_ui.errors import UserError
-from wan_ui.files import animate_names
+from wan_ui.files import animate_names, s2v_file
 from wan_ui.files.headers import SAFETENSORS_BYTES, Header, TensorInfo, expert_side
 from wan_ui.files.model_configs import read_official
 from wan_ui.files.names import PREFIXES, original_dit, strip_prefix
@@ -196,7 +196,9 @@ def parameters(config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
         shapes[f"{block}.modulation"] = (1, 6, dim)
     for module, shape in linears.items():
         shapes |= {f"{module}.weight": shape, f"{module}.bias": shape[:1]}
-    return shapes | (animate_names.parameters(config) if config.get("model_type") == "animate" else {})
+    more = {"animate": animate_names.parameters, s2v_file.KIND: s2v_file.more_parameters}
+    kind = config.get("model_type")
+    return shapes | (more[kind](config) if kind in more else {})
 
 
 def _size(number: Any) -> int:
@@ -206,7 +208,8 @@ def _size(number: Any) -> int:
 
 
 def own_sizes(path: Path, header: Header) -> dict[str, Any]:
-    """The config.json's sizes, read off the tensors; of an Animate transformer its model_type too. Raises UserError."""
+    """The config.json's sizes, read off the tensors; of an Animate or S2V transformer its model_type too. Raises
+    UserError."""
     tensors = own_tensors(header)
 
     def shape(name: str) -> tuple[int, ...]:
@@ -215,18 +218,23 @@ def own_sizes(path: Path, header: Header) -> dict[str, Any]:
         return tensors[name][1].shape
 
     numbers = {int(match[1]) for name in tensors if (match := re.match(r"blocks\.(\d{1,4})\.", name))}
-    dim = shape("blocks.0.self_attn.q.weight")[0]
+    dim, layers = shape("blocks.0.self_attn.q.weight")[0], 1 + max(numbers, default=0)
     more: dict[str, Any] = {}
+    if s2v_file.is_s2v(tensors):
+        try:
+            more = s2v_file.own_config({name: info.shape for name, (_, info) in tensors.items()}, layers)
+        except (KeyError, IndexError, ZeroDivisionError) as error:
+            raise UserError(f"{path}: a Wan2.2 S2V transformer that is not whole ({error} is missing)") from None
     if animate_names.is_animate(tensors):
         names = ("motion_encoder.dec.direction", "face_encoder.conv2.conv", "img_emb.proj.1")
         known = {f"{name}.weight": shape(f"{name}.weight") for name in names}
         head = shape("face_adapter.fuser_blocks.0.q_norm.weight")[0]
-        more = animate_names.own_sizes(dict.fromkeys(tensors, ()) | known)
-        more |= {"model_type": "animate", "num_heads": dim // max(1, head)}
+        own = animate_names.own_sizes(dict.fromkeys(tensors, ()) | known)
+        more = {**own, "model_type": "animate", "num_heads": dim // max(1, head)}
     sizes: dict[str, Any] = {
         "dim": dim,
         "ffn_dim": shape("blocks.0.ffn.0.weight")[0],
-        "num_layers": 1 + max(numbers, default=0),
+        "num_layers": layers,
         "text_dim": shape("text_embedding.0.weight")[-1],
         "freq_dim": shape("time_embedding.0.weight")[-1],
         "in_dim": max(1, math.prod(shape("patch_embedding.weight")) // (4 * dim)),

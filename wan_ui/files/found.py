@@ -20,7 +20,7 @@ from typing import Any
 from wan_ui.catalog import Model, Scheme, load_catalog
 from wan_ui.errors import UserError
 from wan_ui.families import UNLIKE, Family
-from wan_ui.files import comfyui, spiece
+from wan_ui.files import comfyui, s2v_file, spiece
 from wan_ui.files.convert_folders import spiece_of
 from wan_ui.files.identify import TEXT, TRANSFORMER, VAE, What, identify
 from wan_ui.files.model_configs import CLASSES
@@ -123,7 +123,8 @@ def _schemes(settings: Settings, now: int) -> tuple[dict[str, list[Scheme]], lis
             troubles.append(found.what.problem)
             continue
         what = found.what
-        key = (_title(found.path), what.kind, what.qtype, what.config["dim"], what.config["in_dim"])
+        kind = what.config.get("model_type") == s2v_file.KIND
+        key = (_title(found.path), what.kind, what.qtype, what.config["dim"], what.config["in_dim"], kind)
         groups.setdefault(key, {}).setdefault(what.side, found)
     schemes: dict[str, list[Scheme]] = {}
     for (title, *_), sides in groups.items():
@@ -267,8 +268,10 @@ def _tokenizer(texts: list[Path], name: str, settings: Settings) -> Path | None:
 def _config(model: Model, file: str, settings: Settings) -> Path:
     """The released config.json of an expert, which its family's sizes give."""
     sizes, family = model.family.transformer, model.family
+    more = s2v_file.RELEASED if family.model_type == s2v_file.KIND else {}
     text = json.dumps(
         {
+            **more,
             "_class_name": CLASSES.get(family.model_type, "WanModel"),
             "dim": sizes.width, "eps": 1e-6, "ffn_dim": sizes.ffn, "freq_dim": 256,
             "in_dim": family.input_channels, "model_type": family.model_type, "num_heads": sizes.heads,

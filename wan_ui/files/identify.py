@@ -26,7 +26,6 @@ TRANSFORMER, TEXT, VAE = "transformer", "text encoder", "VAE"
 # Names that only other Wan transformers have, and what those are.
 VARIANTS = (
     (r"vace_blocks\.", "a Wan VACE transformer"),
-    (r"(casual_audio_encoder|audio_injector|cond_encoder)\.", "a Wan2.2 S2V transformer"),
     (r"(face_adapter|motion_encoder|pose_patch_embedding)\.", "a Wan2.2 Animate transformer"),
     (r"control_adapter\.", "a Wan Fun Camera transformer"),
     (r"ref_conv\.", "a Wan Fun Control transformer"),

@@ -22,7 +22,10 @@ DEFAULTS: dict[str, Any] = {
     "text_dim": 4096, "freq_dim": 256, "cross_attn_norm": True, "eps": 1e-6, "patch_size": [1, 2, 2], "text_len": 512,
 }  # fmt: skip
 METADATA = "wan_ui.config"  # key of a safetensors file's metadata that holds it, where no config.json lies beside
-CLASSES = {"animate": "WanAnimateModel"}  # model_type -> `_class_name`, where that is not WanModel
+CLASSES = {
+    "animate": "WanAnimateModel",
+    "s2v": "WanModel_S2V",
+}  # model_type -> `_class_name`, where that is not WanModel
 HEAD = 128  # width of an attention head in every released model
 
 
@@ -68,7 +71,7 @@ def said_by(texts: dict[str, Any]) -> dict[str, Any]:
         return {}
 
 
-def from_tensors(sizes: dict[str, int], path: Path) -> dict[str, Any]:
+def from_tensors(sizes: dict[str, Any], path: Path) -> dict[str, Any]:
     """The official values for the sizes that a file's tensors have. Raises UserError where they cannot be told."""
     known = of_width(sizes["dim"])
     heads = known.heads if known else sizes["dim"] // HEAD

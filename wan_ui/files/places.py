@@ -16,7 +16,7 @@ from pathlib import Path
 from wan_ui.catalog import Model, Scheme
 from wan_ui.errors import UserError
 from wan_ui.families import Expert
-from wan_ui.files import found
+from wan_ui.files import found, wav2vec
 from wan_ui.files.parts import all_parts, weights_size
 from wan_ui.files.quantise import quantise_file, suffix
 from wan_ui.machine.engine_choice import choose_engine
@@ -39,6 +39,7 @@ class Paths:
     tokenizer  folder with tokenizer.json
     vae        original `.pth`, or a Diffusers folder
     loras      distillation LoRAs (high, low), for files that hold the base model
+    voice      weights of the wav2vec2 that hears the voice, where one drives the clip
     draft_decoder  a small decoder, where one is here: for drafts
     clip       CLIP that looks at the picture, of a family that a performance drives
     """
@@ -51,6 +52,7 @@ class Paths:
     loras: tuple[Path, ...] = ()
     draft_decoder: Path | None = None
     clip: Path | None = None
+    voice: Path | None = None
 
 
 def lacks_gpu(model: Model) -> bool:
@@ -151,6 +153,7 @@ def locate(model: Model, scheme: Scheme, settings: Settings, engine: str = "diff
         vae=vae,
         loras=tuple(here[ref] for ref in scheme.distill_loras),
         clip=path(model.family.performance.clip) if model.family.performance else None,
+        voice=path(f"{model.family.speech.encoder}/{wav2vec.WEIGHTS}") if model.family.speech else None,
         draft_decoder=next(filter(None, (_find(model, ref, settings) for ref in model.draft_decoders)), None),
     )
 
@@ -183,6 +186,8 @@ def needed_files(model: Model, scheme: Scheme, engine: str) -> list[str]:
         refs.append(_ref(model, model.family.vae.file))
     if model.family.performance:
         refs.append(_ref(model, model.family.performance.clip))
+    if model.family.speech:
+        refs += [_ref(model, f"{model.family.speech.encoder}/{file}") for file in wav2vec.FILES]
     if model.embedded:
         refs += [_ref(model, expert.shipped) for expert in model.family.experts]
     return [*refs, *(part for ref in scheme.experts for part in all_parts(ref)), *scheme.distill_loras]

@@ -45,6 +45,11 @@ def free_memory(gib: float = 0.0) -> int:
         kept = torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
         allowed = int(gib * GIB - CONTEXT) - torch.cuda.memory_allocated() if gib else free + kept
         return int(min(free + kept, allowed))
+    return free_host()
+
+
+def free_host() -> int:
+    """Bytes of the host's memory that are free; 0 where the system does not say."""
     info = Path("/proc/meminfo")
     lines = info.read_text(encoding="utf-8").splitlines() if info.is_file() else []
     return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable")), 0)

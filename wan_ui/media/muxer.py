@@ -14,6 +14,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import ffmpeg
 import imageio_ffmpeg
@@ -130,8 +131,12 @@ def write_mp4(
     return count
 
 
-def join(parts: Sequence[Path], path: Path, metadata: dict | None = None) -> None:
+def join(
+    parts: Sequence[Path], path: Path, metadata: dict | None = None, audio: Path | None = None, seconds: float = 0.0
+) -> None:
     """Files that `write_mp4` gave for the same size and rate, one after the other, without encoding them again.
+
+    audio, seconds  a file with a sound track, of which so much is heard
 
     They lie in the folder of `path`, under names without a quote. Raises UserError. Never leaves half a file.
     """
@@ -139,8 +144,12 @@ def join(parts: Sequence[Path], path: Path, metadata: dict | None = None) -> Non
     try:
         names.write_text("".join(f"file '{one.name}'\n" for one in parts), encoding="utf-8")
         source = ffmpeg.input(str(names), format="concat", safe=0, protocol_whitelist="file")
-        options = {"c": "copy", "movflags": "use_metadata_tags+faststart", **_tag(metadata)}
-        _run(ffmpeg.output(source, str(part), **options))
+        options: dict[str, Any] = {"c:v": "copy", "movflags": "use_metadata_tags+faststart", **_tag(metadata)}
+        streams = [source.video]
+        if audio is not None:
+            streams.append(_input(audio).audio.filter("atrim", end=seconds).filter("asetpts", "N/SR/TB"))
+            options |= {"acodec": "aac", "audio_bitrate": "160k", "ac": 2}
+        _run(ffmpeg.output(*streams, str(part), **options))
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)

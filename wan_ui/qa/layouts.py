@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from wan_ui.catalog import Scheme
 from wan_ui.families import Family, Vae
+from wan_ui.files import s2v_file, wav2vec
 from wan_ui.files.dit_file import parameters
 from wan_ui.files.model_configs import CLASSES
 from wan_ui.files.names import dit_name_map, rename
@@ -167,6 +168,16 @@ def vae(sizes: Vae) -> Layout:
     return {name: ("F32", shape) for name, shape in shapes.items()}
 
 
+def wav2vec_config(full: bool) -> dict[str, Any]:
+    """config.json of the network that hears a voice; else as small as it can be with as many layers."""
+    small = {"hidden_size": 32, "num_attention_heads": 2, "intermediate_size": 64, "conv_dim": [32] * 7}
+    return wav2vec.RELEASED | ({} if full else small)
+
+
+def ear(config: dict[str, Any]) -> Layout:
+    return {f"{wav2vec.PREFIX}{name}": ("F32", shape) for name, shape in wav2vec.parameters(config).items()}
+
+
 def in_diffusers_names(layout: Layout, config: dict[str, Any]) -> Layout:
     """The same transformer as Diffusers' folders have it."""
     return rename(layout, dit_name_map(config["num_layers"]))
@@ -195,4 +206,8 @@ def dit_config(family: Family, text: dict[str, int] = UMT5_XXL) -> dict[str, Any
     }  # fmt: skip
     if family.model_type in CLASSES:
         config["_class_name"] = CLASSES[family.model_type]
+    if family.model_type == s2v_file.KIND:
+        places = [place for place in s2v_file.RELEASED["audio_inject_layers"] if place < sizes.blocks]
+        heard = wav2vec_config(full=text is UMT5_XXL)["hidden_size"]
+        config |= s2v_file.RELEASED | {"audio_inject_layers": places, "audio_dim": heard}
     return config if text is UMT5_XXL else config | {"text_dim": text["dim"]}  # the release does not say it

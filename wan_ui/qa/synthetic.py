@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from wan_ui.catalog import Model, Scheme
 from wan_ui.errors import UserError
-from wan_ui.files import places
+from wan_ui.files import places, wav2vec
 from wan_ui.files.headers import SAFETENSORS_BYTES, Header, TensorInfo, read_header, safetensors_header
 from wan_ui.files.model_configs import official
 from wan_ui.files.parts import all_parts
@@ -71,6 +71,10 @@ def write(model: Model, scheme: Scheme, settings: Settings, engine: str, *, smal
     if model.t5:
         contents[model.t5.partition(":")[2]] = layouts.t5(text, fp8=True)
     configs: dict[str, dict[str, Any]] = {expert.config: config for expert in family.experts}
+    if family.speech:
+        folder, heard = family.speech.encoder, layouts.wav2vec_config(full=not small)
+        configs |= {f"{folder}/{wav2vec.CONFIG}": heard, f"{folder}/{wav2vec.PREPARATION}": wav2vec.PREPARED}
+        contents[f"{folder}/{wav2vec.WEIGHTS}"] = layouts.ear(heard)
     if model.vae:
         folder = model.vae.partition(":")[2]
         layout, configs[f"{folder}/config.json"] = layouts.diffusers_vae(family.vae)
@@ -270,7 +274,7 @@ def read_all(path: Path, device: str | None = None) -> "dict[str, torch.Tensor]"
 
 def install() -> None:
     """Have this project's readers draw the values of synthetic files; other files are read as before."""
-    from wan_ui.engines import clip_vision, dit, lora
+    from wan_ui.engines import clip_vision, dit, lora, s2v_voice
     from wan_ui.files import tensors, vae_file
 
     stored_tensor, stored_blocks = tensors.read_tensor, tensors.read_blocks
@@ -293,7 +297,7 @@ def install() -> None:
         plain = gguf.quants.dequantize(drawn.cpu().numpy(), gguf.GGMLQuantizationType[info.dtype])
         return torch.from_numpy(plain).reshape(info.shape)
 
-    for module in (tensors, dit, lora, vae_file, clip_vision):
+    for module in (tensors, dit, lora, vae_file, clip_vision, s2v_voice):
         vars(module)["read_tensor"] = read_tensor
     for module in (tensors, dit):
         vars(module)["read_blocks"] = read_blocks

@@ -21,7 +21,7 @@ VAE_WIDTH = 8
 UMT5 = {"vocabulary": 2048, "dim": 64, "ffn": 128, "heads": 4, "layers": 2, "buckets": 32}  # of Wan-Tiny's tokenizer
 CLIP = {"width": 160, "ffn": 320, "layers": 3, "picture": 28, "patch": 14}
 ANIMATE = {"face_size": 16, "motion_encoder_dim": 32, "face_width": 32, "clip_width": CLIP["width"]}
-LONGEST = 6  # tokens along the longer side of a picture
+LONGEST = 6  # tokens along the longer side of a picture, or as much of a coarser grid
 
 
 def of_family(family: Family) -> Family:
@@ -32,13 +32,15 @@ def of_family(family: Family) -> Family:
 
 def of_size(family: Family, size: tuple[int, int]) -> tuple[int, int]:
     """About the shape of `size`, in pixels."""
-    width, height = (family.token * max(1, round(LONGEST * side / max(size))) for side in size)
+    longest = max(2, LONGEST * family.token // family.grid)
+    width, height = (family.grid * max(1, round(longest * side / max(size))) for side in size)
     return width, height
 
 
-def of_frames(frames: list[int]) -> dict[int, int]:
-    """Which length each stands for: 5 for the shortest, then 9, 13 ..."""
-    return {length: 5 + 4 * place for place, length in enumerate(sorted(frames))}
+def of_frames(frames: list[int], family: Family) -> dict[int, int]:
+    """Which length each stands for: 5 for the shortest, then 9, 13 ...; of segments that a voice drives 17."""
+    shortest = 17 if family.speech else 5
+    return {length: shortest + 4 * place for place, length in enumerate(sorted(frames))}
 
 
 def in_place_of(model: Model, size: str, frames: int | None) -> tuple[str, int | None]:
@@ -50,7 +52,7 @@ def in_place_of(model: Model, size: str, frames: int | None) -> tuple[str, int |
             raise UserError(f"size: {model.name} makes {made}, not {size}", field="size")
         size = "{}x{}".format(*of_size(model.family, full))
     if frames is not None:
-        lengths = of_frames(list(model.frames))
+        lengths = of_frames(list(model.frames), model.family)
         if frames not in lengths:
             made = ", ".join(map(str, lengths))
             raise UserError(f"frames: {model.name} makes {made} frames, not {frames}", field="frames")
@@ -65,7 +67,8 @@ def shrink(settings: Settings, folder: Path) -> Settings:
     for values in entries.values():
         if values["root"].startswith("embedded:"):
             continue
-        family, lengths = FAMILIES[values["family"]], of_frames(values["frames"])
+        family = FAMILIES[values["family"]]
+        lengths = of_frames(values["frames"], family)
         sizes = ["{}x{}".format(*of_size(family, parse_size(size))) for size in values["sizes"]]
         values |= {
             "needs_gpu": False,

@@ -7,23 +7,29 @@ frames of one, whatever the clip's length, and what is finished is a clip althou
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 from PIL import Image
 
+from wan_ui.catalog import Model
 from wan_ui.errors import UserError
 from wan_ui.media import muxer, video
 from wan_ui.media.colour_match import match
 from wan_ui.media.images import fit
 from wan_ui.queue.segments_intake import as_clip, too_long
-from wan_ui.request import Progress, Report, Request
+from wan_ui.request import Clip, Progress, Report, Request
 from wan_ui.settings import Settings
+from wan_ui.tasks import TASKS
+
+if TYPE_CHECKING:
+    from wan_ui.engines.base import Engine, Speaker
 
 MAX_SEED = 2**32 - 1
 
 
 def in_segments(request: Request) -> bool:
-    return "clip" in request.inputs or bool(request.sampling.segments)
+    return "clip" in request.inputs or bool(request.sampling.segments) or TASKS[request.task].driven
 
 
 class Chain:
@@ -68,6 +74,11 @@ class Chain:
             report(replace(progress, segment=number, segments=total))
 
         return placed
+
+    def clips(self, engine: "Engine", report: Report) -> Iterator[Clip]:
+        """What a model makes of each segment; `add` is called with its frames before the next one begins."""
+        for _ in range(self.total):
+            yield engine.generate(self.next(), self.placed(report))
 
     def next(self) -> Request:
         """What the engine is asked for: the next segment as a clip of its own."""
@@ -121,3 +132,36 @@ class Chain:
         """Remove what only the making needed."""
         for path in self.folder.glob(".*.part*"):
             path.unlink(missing_ok=True)
+
+
+class DrivenChain(Chain):
+    """A clip that a voice drives: the engine itself lets each segment see the end of the one before, so that nothing is
+    matched, and none begins with the last frame of another. `count`: of its segments."""
+
+    def __init__(self, request: Request, folder: Path, count: int):
+        super().__init__(request, folder)
+        self.count = count
+
+    @property
+    def total(self) -> int:
+        return self.count
+
+    def clips(self, engine: "Engine", report: Report) -> Iterator[Clip]:
+        return cast("Speaker", engine).speak(self.request, report)
+
+    def add(self, frames: np.ndarray) -> None:
+        self._write(frames)
+        self.made += 1
+
+    def join(self, target: Path, metadata: dict[str, object]) -> None:
+        """With the voice, as far as the clip goes."""
+        muxer.join(
+            self.parts, target, metadata, Path(self.request.inputs["audio"]), self.frames / self.request.sampling.fps
+        )
+
+
+def start_chain(request: Request, folder: Path, model: Model) -> Chain:
+    speech = model.family.speech
+    if speech is None or not TASKS[request.task].driven:
+        return Chain(request, folder)
+    return DrivenChain(request, folder, speech.segments(request.frames, model.default_frames - 1))

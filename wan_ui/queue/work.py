@@ -25,7 +25,7 @@ from wan_ui.machine.engine_choice import EngineChoice, choose_engine
 from wan_ui.media import muxer, sound, video
 from wan_ui.media.streaming import Mp4Writer
 from wan_ui.queue.messages import Answered, Entered, Examine, Examined, Generate, LipSync, Load, Loaded, Made, Partial
-from wan_ui.queue.segments import Chain, in_segments
+from wan_ui.queue.segments import in_segments, start_chain
 from wan_ui.queue.stage_clock import StageClock
 from wan_ui.request import Clip, Progress, Request, Result, Sampling
 from wan_ui.settings import Settings, split_names
@@ -181,7 +181,8 @@ class Work:
 
         What is finished is sent as a partial result after each segment, and joined in the file already.
         """
-        made, chain, reading = request.sampling, Chain(request, folder), {}
+        made, reading = request.sampling, {}
+        chain = start_chain(request, folder, find_model(found.models(self.settings), made.model))
         speaks = "lipsync" in request.stages()
         name = "silent.mp4" if speaks else "clip.mp4"
         try:
@@ -195,10 +196,8 @@ class Work:
             memory.give_back(most=places.least_work(request.width, request.height))
             memory.forget_peak()
             matches, latents = engine.set_loras(made.loras), hashlib.sha256()
-            for number in range(1, chain.total + 1):
-                report = chain.placed(clock.report)
-                clip = engine.generate(chain.next(), report)
-                report(Progress("encode", detail="MP4"))
+            for number, clip in enumerate(chain.clips(engine, clock.report), start=1):
+                chain.placed(clock.report)(Progress("encode", detail="MP4"))
                 if number == 1:
                     Image.fromarray(clip.frames[len(clip.frames) // 2]).save(folder / "poster.jpg", quality=88)
                 chain.add(clip.frames)

@@ -78,6 +78,8 @@ def bench(settings: Settings, draft: Draft, clips: int, *, random_weights: bool 
     model = find_model(found.models(settings), draft.model or settings.model)
     asked = find_task(draft.task)
     tasks = [asked] if asked else [TASKS[name] for name in model.tasks]
+    if not any(task.driven for task in tasks):
+        draft = replace(draft, inputs={name: value for name, value in draft.inputs.items() if name != "audio"})
     takes_picture = any(task.input("image") for task in tasks)
     small = random_weights and at_toy_size(settings, draft)
     with tempfile.TemporaryDirectory(prefix="wan-ui-bench-") as folder:
