@@ -20,3 +20,8 @@ class Cancelled(Exception):
 
 class WorkerDied(UserError):
     """The worker process ended in the middle of a job (signal, exit code or deadline)."""
+
+
+class NodeLost(WorkerDied):
+    """A worker on another machine was lost in the middle of a job: its process, its machine or the way there. That says
+    nothing of the job, which can be run elsewhere."""

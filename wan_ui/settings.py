@@ -112,6 +112,8 @@ class Settings:
     parallel: int = setting(1, rules.whole(1, 64))
     # GPU memory that may be used, GiB. The choice of what stays on the GPU follows it
     gpu_gib: float = setting(0.0, rules.number(1, 10_000, "0 (all), or GiB from 1 to 10000", zero=True))
+    # other machines' workers, on Ray: auto starts a head here, HOST:PORT is a head's address; empty: none
+    ray: str = setting("", rules.text("auto or HOST:PORT", r"(auto|[^\s:]+:[0-9]{1,5})?"))
     stage_timeout: int = setting(900, rules.whole(1))  # seconds without progress until the worker is killed
     max_queue: int = setting(20, rules.whole(1))  # jobs waiting; one more is refused
     # of them, of one visitor on a shared address; 0: no limit of their own
@@ -273,6 +275,12 @@ def proxies() -> dict[str, str]:
         return _proxies
     found = urllib.request.getproxies()
     return {scheme: found[name] for scheme in ("http", "https") for name in ("all", scheme) if name in found}
+
+
+def ray_token() -> tuple[Path, bool]:
+    """The file in which Ray looks for its token, and whether the token stands in the environment itself."""
+    path = os.environ.get("RAY_AUTH_TOKEN_PATH")
+    return Path(path) if path else Path.home() / ".ray" / "auth_token", bool(os.environ.get("RAY_AUTH_TOKEN"))
 
 
 def child_environment(values: dict[str, str]) -> dict[str, str]:

@@ -68,7 +68,7 @@ def find(name: str, entries: list[LoraEntry]) -> LoraEntry:
             return entry
         if entry.paired:
             for target, path in entry.files.items():
-                if name == _sibling(entry, path):
+                if name == sibling(entry, path):
                     return read_file(path, name, made_for=target)
     raise UserError(
         f"loras: {valid_name(name)!r} is not in the LoRA folder; `python -m wan_ui loras` lists what is there",
@@ -76,7 +76,7 @@ def find(name: str, entries: list[LoraEntry]) -> LoraEntry:
     )
 
 
-def _sibling(entry: LoraEntry, path: Path) -> str:
+def sibling(entry: LoraEntry, path: Path) -> str:
     name = valid_name(path.name)
     return str(Path(entry.name).parent / name) if "/" in entry.name else name
 

@@ -28,6 +28,9 @@ class AnyWorker(Protocol):
     partial: Partial | None
     loaded: tuple[str, ...]
 
+    def ready(self) -> bool:
+        """Whether it can be given something to do; a worker of another machine may be cut off."""
+
     def alive(self) -> bool: ...
 
     def load(self, model: str, scheme: str, engine: str, on_progress: OnProgress) -> Loaded: ...

@@ -60,8 +60,9 @@ COLUMNS = {
     "segment": "INTEGER NOT NULL DEFAULT 0",
     "segments": "INTEGER NOT NULL DEFAULT 0",
     "worker": "TEXT NOT NULL DEFAULT ''",
+    "lost": "TEXT NOT NULL DEFAULT ''",
 }
-WORDS = ("owner", "stage", "detail", "preview", "error", "worker")
+WORDS = ("owner", "stage", "detail", "preview", "error", "worker", "lost")
 INDEXES = ("jobs_in_line ON jobs (state, turn)", "jobs_of_owner ON jobs (owner)")
 NEXT_TURN = "(SELECT COALESCE(MAX(turn), 0) + 1 FROM jobs)"
 ID = re.compile(r"[0-9A-Za-z][0-9A-Za-z_-]{0,99}")  # the name of a folder: never a path
@@ -92,6 +93,7 @@ class Job:
 
     result   empty until the job is done
     worker   that runs it, or has run it; "" while it waits, and in entries of older versions
+    lost     of a job that was put back in line: how the worker was lost that had it
     skipped  what of the row could not be read
     """
 
@@ -110,6 +112,7 @@ class Job:
     result: Result = NOTHING
     began: float | None = None
     worker: str = ""
+    lost: str = ""
     skipped: tuple[str, ...] = ()
 
     @property
@@ -274,15 +277,15 @@ class Jobs:
             ).fetchone()
         return _job(row) if row else None
 
-    def requeue(self, job_id: str) -> None:
-        """A claimed job that was not run goes back to its place in line."""
+    def requeue(self, job_id: str, lost: str = "") -> None:
+        """A claimed job that was not run goes back to its place in line. lost: or whose worker was lost, and how."""
         with self._connect() as db:
             db.execute(
                 "UPDATE jobs SET state = 'queued', started = NULL, began = NULL, stage = '', step = 0, total = 0, "
                 "detail = '', preview = '', segment = 0, segments = 0, stage_started = NULL, step_started = NULL, "
-                "worker = '' "
+                "worker = '', lost = COALESCE(NULLIF(?, ''), lost) "
                 "WHERE id = ? AND state = 'running'",
-                (job_id,),
+                (valid_text(lost), job_id),
             )
 
     def mark(self, job_id: str, progress: Progress, patience: float = PATIENCE) -> None:
@@ -398,5 +401,6 @@ def _job(row: sqlite3.Row) -> Job | None:
         result=result,
         began=began,
         worker=words["worker"],
+        lost=words["lost"],
         skipped=tuple(skipped),
     )

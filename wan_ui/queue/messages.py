@@ -115,8 +115,15 @@ class Failed:
     traceback: str
 
 
+@dataclass(frozen=True)
+class Died:
+    """Of a worker on another machine: its child ended (a WorkerDied), in words."""
+
+    words: str
+
+
 Asked = Load | Generate | LipSync | Examine | Cancel
-Answered = Entered | Partial | Loaded | Made | Examined | Stopped | Refused | Failed
+Answered = Entered | Partial | Loaded | Made | Examined | Stopped | Refused | Failed | Died
 KINDS = {kind.__name__: kind for kind in (*Asked.__args__, *Answered.__args__)}
 TYPES = {kind: get_type_hints(kind) for kind in KINDS.values()}
 

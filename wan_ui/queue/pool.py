@@ -81,6 +81,10 @@ class Pool:
         runner.end()
         runner.close()
 
+    def busy(self, name: str) -> bool:
+        """Whether a worker has a job, or is about to take one."""
+        return name in self.runners and bool(self.runners[name].job)
+
     def wake(self) -> None:
         """There is a new job."""
         for runner in self.runners.values():

@@ -9,7 +9,7 @@ import threading
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from wan_ui.errors import Cancelled, UserError, WorkerDied
+from wan_ui.errors import Cancelled, NodeLost, UserError, WorkerDied
 from wan_ui.queue.base import AnyWorker
 from wan_ui.queue.jobs import NOT_STARTED, NOTHING, SHORT, Job, TableError, TableLocked
 from wan_ui.queue.line import Line
@@ -118,7 +118,9 @@ class Runner:
         self.line.collect(announce=True)
         while not self.stopping.is_set():
             try:
-                worked = self._load_wanted() or self._examine_wanted() or self._run_next()
+                worked = self.worker.ready() and (
+                    self._load_wanted() or self._examine_wanted() or self._run_next()
+                )
             except Cancelled:
                 return  # the app stops
             except TableError as error:
@@ -205,7 +207,7 @@ class Runner:
             self.job = job.id
             state, error, result = self._do(job)
             if state == "queued":
-                self.line.settle(lambda: self.line.jobs.requeue(job.id))
+                self.line.settle(lambda: self.line.jobs.requeue(job.id, error))
                 return False
             self.line.finish(job, state, error, result or NOTHING)
         finally:
@@ -220,7 +222,8 @@ class Runner:
     def _do(self, job: Job) -> tuple[str, str, Result | None]:
         """Run a claimed job: the state in which it ends, the error and the result. Never raises.
 
-        "queued" is for a job that somebody else can run when this process has ended.
+        "queued" is for a job that somebody else can run: when this process has ended, or (once) when its worker was
+        lost; the error then says how.
         """
         request = job.request
         made, samples = request.made_with, TASKS[request.task].samples
@@ -266,6 +269,13 @@ class Runner:
             if isinstance(error, Cancelled):
                 return "cancelled", f"Kept: {partial.kept}." if partial else "", partial.result if partial else None
             self.crashes += isinstance(error, WorkerDied)
+            if isinstance(error, NodeLost):
+                if cancelled():
+                    return "cancelled", "", None
+                if not job.lost:
+                    log.warning("%s goes back in line: %s", job.id, error)
+                    return "queued", str(error), None
+                error = NodeLost(f"{error} It had been put back in line once: {job.lost}")
             _log("%s failed", error, job.id)
             if self.model.state == "loading":
                 self._load_failed(error)

@@ -31,6 +31,7 @@ from wan_ui.queue.desk import SIGNALS
 from wan_ui.queue.messages import (
     Asked,
     Cancel,
+    Died,
     Entered,
     Examine,
     Examined,
@@ -69,6 +70,8 @@ class Worker:
     loaded   (model, scheme, engine) after the last answer; () when nothing is
     """
 
+    cancel_grace = CANCEL_GRACE
+
     def __init__(
         self,
         settings: Settings,
@@ -94,6 +97,9 @@ class Worker:
 
     def alive(self) -> bool:
         return self.process is not None and self.process.is_alive() and (self.ranks is None or self.ranks.alive())
+
+    def ready(self) -> bool:
+        return True
 
     def start(self) -> None:
         self.stop()
@@ -192,6 +198,8 @@ class Worker:
                 raise UserError(words, field=field)
             case Failed(stack):
                 raise WorkerError(stack)
+            case Died(words):
+                raise WorkerDied(words)
             case content if isinstance(content, wanted):
                 return content
         raise WorkerError(f"{type(message).__name__} was answered with {type(answer.content).__name__}")
@@ -215,7 +223,7 @@ class Worker:
             if self.ending.is_set():
                 raise Cancelled
             if not cancel_sent and cancelled():
-                cancel_sent, deadline = True, time.monotonic() + CANCEL_GRACE
+                cancel_sent, deadline = True, time.monotonic() + self.cancel_grace
                 self._send(Letter(letter.id, Cancel()), progress)
             if time.monotonic() > deadline:
                 if cancel_sent:
