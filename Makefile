@@ -1,4 +1,5 @@
-# `make run` starts the page, `make test` runs every check; both set up what they need. `make lightx2v` adds LightX2V.
+# `make run` starts the page, `make test` runs every check; both set up what they need. `make lightx2v` adds LightX2V,
+# `make ray` more machines.
 
 # The first interpreter that runs (a pyenv shim may not) and is 3.11 or 3.12.
 RIGHT := import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))
@@ -13,7 +14,7 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check
 unexport PYTHONPATH PYTHONHOME PIP_TARGET PIP_PREFIX
 export PIP_USER := 0
 
-.PHONY: run test test-upstream lightx2v dwpose lint clean
+.PHONY: run test test-upstream lightx2v dwpose ray lint clean
 
 run: $(VENV)/.installed
 	$(BIN)/python app.py
@@ -42,6 +43,9 @@ this one is for the CPU. A checkout can still be tried: WAN_UI_LIGHTX2V_PATH")'
 
 dwpose: $(VENV)/.installed
 	$(PIP) --no-deps -r requirements-dwpose.txt
+
+ray: $(VENV)/.installed
+	$(PIP) -r requirements-ray.txt
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/python -m ruff check --fix .

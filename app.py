@@ -9,6 +9,7 @@ import logging
 import sys
 import threading
 
+from wan_ui.cluster.cluster import Cluster
 from wan_ui.errors import UserError
 from wan_ui.machine.preflight import check_folder, check_folders, check_port, say_anything
 from wan_ui.queue.pipeline import PIPELINE
@@ -22,7 +23,7 @@ def serve(values: Settings, engine_factory: str = ENGINE_FACTORY) -> None:
 
     Raises UserError for a port or a folder that cannot be used.
     """
-    page = None
+    page, cluster = None, None
     with stoppable():
         try:
             check_port(values)
@@ -39,12 +40,17 @@ def serve(values: Settings, engine_factory: str = ENGINE_FACTORY) -> None:
             launch(page, values, str(PIPELINE.clips))
             # Now, not before: loading takes both cores of a small machine, and the page must be there first.
             PIPELINE.warm()
+            if values.ray:
+                cluster = Cluster(values, PIPELINE.pool, engine_factory)
+                cluster.start()
             threading.Event().wait()
         except Stop:
             with contextlib.suppress(OSError):  # the terminal is gone
                 print("Wan UI: stopping", flush=True)
         finally:
             PIPELINE.close()
+            if cluster is not None:
+                cluster.close()
             if page is not None and page.server is not None:
                 page.server.should_exit = True
                 page.server.thread.join(2)  # open pages would hold it for longer: they find it again when it is back

@@ -16,6 +16,7 @@ from wan_ui.commands import (
     generate,
     lipsync,
     loras,
+    node,
     patches,
     probe,
     serve,
@@ -25,7 +26,7 @@ from wan_ui.errors import UserError
 from wan_ui.machine.preflight import say_anything
 from wan_ui.signals import Stop, stoppable
 
-COMMANDS = (serve, generate, lipsync, download, convert, loras, patches, bench, stages, probe, compare, doctor)
+COMMANDS = (serve, generate, lipsync, download, convert, loras, node, patches, bench, stages, probe, compare, doctor)
 
 
 class Parser(argparse.ArgumentParser):

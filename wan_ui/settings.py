@@ -104,15 +104,15 @@ class Settings:
     lightx2v_compile: str = setting("auto", rules.one_of("auto", "on", "off"))
     # both halves of guidance in one pass of the transformer (diffusers engine), or one after the other
     guidance_passes: str = setting("auto", rules.one_of("auto", "one", "two"))
-    # GPUs with a worker each: all, or numbers; auto: all that the model fits
-    gpus: str = setting("auto", rules.text("auto, all, or numbers of GPUs, separated by commas"))
+    # GPUs with a worker each: all, or numbers; auto: all that the model fits; none: no worker here, not on the CPU either
+    gpus: str = setting("auto", rules.text("auto, all, none, or numbers of GPUs, separated by commas"))
     # workers: on a machine without a GPU that many (0: one), with GPUs at most that many (0: one each)
     workers: int = setting(0, rules.whole(0, 64))
     # GPUs, or on a CPU processes, that share every clip
     parallel: int = setting(1, rules.whole(1, 64))
     # GPU memory that may be used, GiB. The choice of what stays on the GPU follows it
     gpu_gib: float = setting(0.0, rules.number(1, 10_000, "0 (all), or GiB from 1 to 10000", zero=True))
-    # other machines' workers, on Ray: auto starts a head here, HOST:PORT is a head's address; empty: none
+    # workers of other machines, on Ray: auto starts a head here, HOST:PORT is a head's address; empty: none
     ray: str = setting("", rules.text("auto or HOST:PORT", r"(auto|[^\s:]+:[0-9]{1,5})?"))
     stage_timeout: int = setting(900, rules.whole(1))  # seconds without progress until the worker is killed
     max_queue: int = setting(20, rules.whole(1))  # jobs waiting; one more is refused

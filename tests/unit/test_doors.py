@@ -22,10 +22,11 @@ DOORS = {
     "lipsync": "ground media files",
     "qa": "ground media machine files engines",
     "queue": "ground media machine files loras engines lipsync qa",
+    "cluster": "ground machine files loras queue",
     "reports": "ground media machine files loras engines qa queue",
     "ui": "ground media machine files loras patches lipsync qa queue reports",
-    "app": "ground machine queue ui",
-    "commands": "ground machine files loras patches engines lipsync qa queue reports app",
+    "app": "ground machine queue cluster ui",
+    "commands": "ground machine files loras patches engines lipsync qa queue cluster reports app",
     "__main__": "ground machine commands",
 }
 # Who may import a library, and from where no import may lead to it before a function is called.
@@ -35,6 +36,7 @@ LIBRARIES = {
     "diffusers": ("engines/", "lipsync/"),
     "gradio": ("ui/",),
     "gradio_client": ("ui/",),
+    "ray": ("cluster/",),
 }
 
 
@@ -144,6 +146,12 @@ def test_the_page_imports_no_torch():
     for module, imported in ALL.items():
         if room_of(module) in ("ground", "media", "loras", "ui", "app", "commands", "__main__"):
             assert not {name for name in imported if name.partition(".")[0] == "torch"}, module
+
+
+def test_the_page_imports_no_ray():
+    """It ends processes where it fails: only the dispatcher, the actors and what starts Ray may."""
+    for start in ("app", "wan_ui.ui", "wan_ui.__main__", "wan_ui.cluster.cluster", "wan_ui.cluster.node"):
+        assert not {name for name in all_at_import(start) if name.partition(".")[0] == "ray"}, start
 
 
 def test_the_worker_imports_no_page():

@@ -12,7 +12,6 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import ray
@@ -20,9 +19,9 @@ import ray
 from wan_ui.cluster import have, parcels
 from wan_ui.cluster.parcels import Files
 from wan_ui.cluster.versions import versions
+from wan_ui.errors import Cancelled, UserError, WorkerDied
 from wan_ui.machine.gpus import gpus
 from wan_ui.machine.hardware import nvidia_gpu
-from wan_ui.errors import Cancelled, UserError, WorkerDied
 from wan_ui.queue import messages
 from wan_ui.queue.messages import (
     Answered,
@@ -66,7 +65,9 @@ class NodeWorker:
         self.name, self.lease_seconds, self.settings = name, lease_seconds, settings()
         self.worker = Worker(self.settings, engine_factory)
         self.gpus = gpus()  # those that Ray lets it see
-        self.device = " + ".join(gpu.name for gpu in self.gpus) or ("GPU" if nvidia_gpu() and visible_devices() != "" else "CPU")
+        self.device = " + ".join(gpu.name for gpu in self.gpus) or (
+            "GPU" if nvidia_gpu() and visible_devices() != "" else "CPU"
+        )
         self.folder = self.settings.cache / "ray" / name.replace("/", "-")
         self.lease, self.heard = "", 0.0
         self.cancelled = threading.Event()
@@ -76,8 +77,16 @@ class NodeWorker:
     def describe(self) -> dict[str, Any]:
         """What is here now."""
         if time.monotonic() - self.looked > LOOK:
-            self.seen, self.looked = have.look(self.settings, self.device, sum(gpu.total for gpu in self.gpus)), time.monotonic()
-        return {"device": self.device, "have": self.seen.to_dict(), "versions": versions(), "memory": self.worker.memory()}
+            self.seen, self.looked = (
+                have.look(self.settings, self.device, sum(gpu.total for gpu in self.gpus)),
+                time.monotonic(),
+            )
+        return {
+            "device": self.device,
+            "have": self.seen.to_dict(),
+            "versions": versions(),
+            "memory": self.worker.memory(),
+        }
 
     @ray.method(concurrency_group=GROUP)
     def beat(self, lease: str) -> None:

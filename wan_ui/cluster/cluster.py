@@ -11,18 +11,21 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable
 from multiprocessing.connection import Connection, Listener
 from pathlib import Path
 from typing import Any, Protocol
 
+from wan_ui.catalog import find_model
 from wan_ui.cluster import labels, start
 from wan_ui.cluster.remote import RemoteWorker
 from wan_ui.cluster.start import RayProcess
 from wan_ui.errors import UserError
+from wan_ui.files import found
+from wan_ui.queue.runner import Runner
 from wan_ui.settings import ROOT, Settings
 
 AGAIN = 5.0  # seconds until a head or dispatcher that has ended is started again
+SAID = 20  # lines of a dispatcher's last words
 LOOK = 0.5  # seconds between looks at who has gone
 LEASE = 30.0  # seconds of silence after which a job's machine is given up
 
@@ -32,7 +35,7 @@ log = logging.getLogger(__name__)
 class Queue(Protocol):
     """What is asked of the pool of workers (wan_ui.queue.pool)."""
 
-    def join(self, name: str, worker: RemoteWorker, device: str) -> Any: ...
+    def join(self, name: str, worker: RemoteWorker, device: str) -> Runner: ...
 
     def remove(self, name: str) -> None: ...
 
@@ -89,11 +92,14 @@ class Cluster:
         address = self._reach()
         with tempfile.TemporaryDirectory(prefix="wan-ui-ray-") as folder:  # readable by us alone
             key = secrets.token_bytes(32)
-            with Listener(str(Path(folder) / "lanes"), "AF_UNIX", backlog=64, authkey=key) as listener:
+            with (
+                Listener(str(Path(folder) / "lanes"), "AF_UNIX", backlog=64, authkey=key) as listener,
+                open(Path(folder) / "log", "w+b") as said,
+            ):
                 self.dispatcher = subprocess.Popen(
                     [sys.executable, "-m", "wan_ui.cluster.dispatcher"],
                     stdin=subprocess.PIPE, cwd=ROOT, env=start.environment(self.settings), text=True,
-                    start_new_session=True,
+                    stdout=said, stderr=said, start_new_session=True,
                 )  # fmt: skip
                 wanted = {
                     "address": address,
@@ -109,9 +115,11 @@ class Cluster:
                 while not self.stopping.is_set() and self.dispatcher.poll() is None:
                     self._part()
                     self.stopping.wait(LOOK)
-        if not self.stopping.is_set():
-            self.words = f"ray: the dispatcher has ended with exit code {self.dispatcher.poll()}"
-            log.error("%s; it is started again", self.words)
+                if not self.stopping.is_set():
+                    said.seek(0)
+                    words = said.read().decode(errors="replace").strip().splitlines()[-SAID:]
+                    self.words = f"ray: the dispatcher has ended with exit code {self.dispatcher.poll()}"
+                    log.error("%s; it is started again. It said:\n%s", self.words, "\n".join(words))
 
     def _reach(self) -> str:
         """The head's HOST:PORT, once it can be reached: one that is to be here and is not is started."""
@@ -172,9 +180,14 @@ class Cluster:
         worker.connected(connection, hello)
         log.info("%s at %s has joined", name, worker.address)
         try:
-            self.pool.join(name, worker, hello["device"])
+            runner = self.pool.join(name, worker, hello["device"])
+            model = find_model(found.models(self.settings), self.settings.model)
+            scheme = model.scheme(self.settings.scheme).name
         except UserError as error:
             log.error("%s", error)
+            return
+        if worker.offers(model.name, scheme, self.settings.engine):
+            runner.load(model.name, scheme, self.settings.engine)  # the first job finds it warm
 
     def _hear(self, connection: Connection) -> None:
         while True:

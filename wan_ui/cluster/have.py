@@ -34,17 +34,20 @@ def look(settings: Settings, device: str, gib: float) -> Have:
                 engine
                 for engine in ENGINES
                 if not places.availability(model, scheme, settings, engine)
-                and _fits(model, scheme, choose_engine(engine, settings).name, device, gib)
+                and _fits(model, scheme, engine, device, gib, settings)
             ]
             if engines:
                 models[f"{model.name} {scheme.name}"] = engines
     return Have(models, _loras(settings))
 
 
-def _fits(model: Model, scheme: Scheme, engine: str, device: str, gib: float) -> bool:
+def _fits(model: Model, scheme: Scheme, engine: str, device: str, gib: float, settings: Settings) -> bool:
+    if engine != "auto" and engine not in model.family.engines:
+        return False
     if not model.needs_gpu:
         return True
-    return device != "CPU" and (not gib or places.gpu_memory_wanted(model, scheme, engine)[1] <= gib)
+    name = choose_engine(engine, settings, able=model.family.engines).name
+    return device != "CPU" and (not gib or places.gpu_memory_wanted(model, scheme, name)[1] <= gib)
 
 
 def _loras(settings: Settings) -> dict[str, int]:

@@ -36,7 +36,8 @@ def serve_node(head: str, name: str, values: Settings) -> None:
         if why:
             if said != why:
                 print(
-                    f"waiting for the head at {head} ({why}). Is `python -m wan_ui serve --ray` running there?", flush=True
+                    f"waiting for the head at {head} ({why}). Is `python -m wan_ui serve --ray` running there?",
+                    flush=True,
                 )
             said = why
             time.sleep(AGAIN)
@@ -75,7 +76,9 @@ def check_versions(head: str, environment: dict[str, str]) -> None:
 def join(head: str, name: str, places: list[Place], values: Settings) -> None:
     """Offer the workers until the head or Ray here has gone."""
     each = len(places[0].gpus)
-    process = start.start_node(head, labels.labels(name, len(places), each), len(places), each * len(places), values, places)
+    process = start.start_node(
+        head, labels.labels(name, len(places), each), len(places), each * len(places), values, places
+    )
     try:
         end, joined = time.monotonic() + start.START, False
         while process.alive():

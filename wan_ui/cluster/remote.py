@@ -11,8 +11,9 @@ from typing import Any
 
 from wan_ui.cluster.have import Have, lacks
 from wan_ui.errors import NodeLost, UserError, WorkerDied
+from wan_ui.queue.base import OnProgress
 from wan_ui.queue.messages import Asked, Letter
-from wan_ui.queue.worker import CANCEL_GRACE, OnProgress, Worker, describe
+from wan_ui.queue.worker import CANCEL_GRACE, Worker, describe
 from wan_ui.request import Progress, Request
 from wan_ui.settings import Settings
 
@@ -66,6 +67,9 @@ class RemoteWorker(Worker):
         if not self.there:
             return f"{self.name} is not connected"
         return lacks(request, self.have, self.settings, self.node)
+
+    def offers(self, model: str, scheme: str, engine: str) -> bool:
+        return self.there and engine in self.have.models.get(f"{model} {scheme}", [])
 
     def start(self) -> None:
         """There is nothing to start from here: wait for the lane."""

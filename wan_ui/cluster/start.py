@@ -104,7 +104,8 @@ def make_token() -> Path:
             with open(path, "x", encoding="ascii", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
                 file.write(secrets.token_hex(32))
         except OSError as error:
-            raise UserError(f"ray: the token cannot be stored in {path} ({error.strerror}); set RAY_AUTH_TOKEN") from None
+            words = f"ray: the token cannot be stored in {path} ({error.strerror}); set RAY_AUTH_TOKEN"
+            raise UserError(words) from None
     return path
 
 

@@ -13,12 +13,21 @@ def add(commands) -> None:
         "--host", type=by_setting("host"), help="address to listen on (default 127.0.0.1: this machine only)"
     )
     parser.add_argument("--port", type=by_setting("port"), help="default 7860")
+    parser.add_argument(
+        "--ray",
+        nargs="?",
+        const="auto",
+        metavar="HOST:PORT",
+        type=by_setting("ray"),
+        help="let other machines run jobs too (python -m wan_ui node): auto, or the address of a Ray head",
+    )
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     from app import serve  # gradio is only needed here
 
-    chosen = {name: value for name, value in (("host", args.host), ("port", args.port)) if value is not None}
+    given = {"host": args.host, "port": args.port, "ray": args.ray}
+    chosen = {name: value for name, value in given.items() if value is not None}
     serve(replace(settings(), **chosen))
     return 0

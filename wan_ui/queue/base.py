@@ -57,5 +57,8 @@ class AnyWorker(Protocol):
     def lacks(self, request: Request) -> str:
         """Why it could never run this, in words; "" when it can. Jobs are kept for workers that can, if there are."""
 
+    def offers(self, model: str, scheme: str, engine: str) -> bool:
+        """Whether it is known to have a model, with its files, that this machine may not have."""
+
     def memory(self) -> float:
         """GiB of host memory that its child takes now; 0 when there is none, or it cannot be told."""

@@ -7,7 +7,7 @@ door it used.
 import reprlib
 import secrets
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ from wan_ui.tasks import BEFORE, FILES, FORM, PICTURE, POSE, PROMPT, SEGMENTS, T
 from wan_ui.valid_text import valid_text
 
 MAX_SEED = 2**32 - 1
+Elsewhere = Callable[[str, str, str], bool]  # of a model, a scheme and an engine as asked for
 
 
 @dataclass(frozen=True)
@@ -70,11 +71,17 @@ class Draft:
 
 
 def resolve(
-    draft: Draft, settings: Settings, folder: Path, source: Job | None = None, clip: Path | None = None
+    draft: Draft,
+    settings: Settings,
+    folder: Path,
+    source: Job | None = None,
+    clip: Path | None = None,
+    elsewhere: Elsewhere = lambda model, scheme, engine: False,
 ) -> Request:
     """Check `draft`, write its files into `folder`. Raises UserError.
 
     source, clip  the history entry that `draft.job` means, and its video
+    elsewhere  whether another machine's worker has a model
     """
     draft = replace(
         draft,
@@ -98,10 +105,10 @@ def resolve(
         if clip is None:
             raise UserError(f"{BEFORE.name}: that clip is not there any more; choose another", field=BEFORE.name)
         draft = replace(draft, inputs={**draft.inputs, BEFORE.name: str(clip)})
-    return _sample(task, draft, settings, folder)
+    return _sample(task, draft, settings, folder, elsewhere)
 
 
-def _sample(asked: Task | None, draft: Draft, settings: Settings, folder: Path) -> Request:
+def _sample(asked: Task | None, draft: Draft, settings: Settings, folder: Path, elsewhere: Elsewhere) -> Request:
     """A clip that a model makes. asked: its task, if it was named."""
     catalog = found.models(settings)
     model = find_model(catalog, draft.model or settings.model)
@@ -115,7 +122,7 @@ def _sample(asked: Task | None, draft: Draft, settings: Settings, folder: Path) 
     if engine not in ENGINES:
         raise UserError(f"engine: {engine!r} is not known; choose one of {', '.join(ENGINES)}", field="engine")
     missing = places.availability(model, scheme, settings, engine)
-    if missing:
+    if missing and not elsewhere(model.name, scheme.name, engine):
         raise UserError(f"model: {model.name} with {scheme.name} cannot run here: {missing}", field="model")
     said = _words(task, draft, settings.max_prompt).get(PROMPT.name, "")
     prompts = read_prompts(draft.inputs.get(SEGMENTS.name, ""), said, settings) or ([""] if task.driven else [])

@@ -142,7 +142,7 @@ class Pipeline:
             quota.begin(folder)
             source = self.job(draft.job, owner) if draft.job else None
             clip = self.silent_clip(source) if source else None
-            request = resolve(draft, self.settings, folder, source, clip)
+            request = resolve(draft, self.settings, folder, source, clip, self.pool.offers)
             if self._own is not None:
                 self._own.add(job_id)
             self.jobs.add(job_id, owner, request, *room)

@@ -85,6 +85,10 @@ class Pool:
         """Whether a worker has a job, or is about to take one."""
         return name in self.runners and bool(self.runners[name].job)
 
+    def offers(self, model: str, scheme: str, engine: str) -> bool:
+        """Whether a worker of another machine has this model."""
+        return any(runner.worker.offers(model, scheme, engine) for runner in self.runners.values())
+
     def wake(self) -> None:
         """There is a new job."""
         for runner in self.runners.values():
@@ -117,6 +121,8 @@ class Pool:
         """On that worker; without a name on one: that which has it, else the idle one with nothing loaded, else any."""
         if name:
             runner = self[name]
+        elif not self.runners:
+            raise UserError("worker: none is here yet; the jobs wait for one of another machine")
         else:
             wanted = (model, scheme, engine)
             runner = min(
@@ -131,6 +137,8 @@ class Pool:
             runner.load(model, scheme, engine)
 
     def examine(self, reference: str) -> None:
+        if not self.runners:
+            raise UserError("worker: none is here yet")
         runner = min(self.runners.values(), key=lambda one: (bool(one.job), one.model.state != "ready"))
         self._examining = runner.name
         runner.examine(reference)

@@ -118,9 +118,7 @@ class Runner:
         self.line.collect(announce=True)
         while not self.stopping.is_set():
             try:
-                worked = self.worker.ready() and (
-                    self._load_wanted() or self._examine_wanted() or self._run_next()
-                )
+                worked = self.worker.ready() and (self._load_wanted() or self._examine_wanted() or self._run_next())
             except Cancelled:
                 return  # the app stops
             except TableError as error:
@@ -272,6 +270,7 @@ class Runner:
             if isinstance(error, NodeLost):
                 if cancelled():
                     return "cancelled", "", None
+                self.model = ModelStatus()
                 if not job.lost:
                     log.warning("%s goes back in line: %s", job.id, error)
                     return "queued", str(error), None

@@ -264,6 +264,9 @@ class Worker:
     def _deadline(self) -> float:
         return time.monotonic() + self.settings.stage_timeout
 
+    def offers(self, model: str, scheme: str, engine: str) -> bool:
+        return False  # what is on this machine is seen by looking (wan_ui.files.places)
+
     def memory(self) -> float:
         """GiB of host memory that the child takes."""
         process = self.process
