@@ -104,7 +104,7 @@ class Settings:
     lightx2v_compile: str = setting("auto", rules.one_of("auto", "on", "off"))
     # both halves of guidance in one pass of the transformer (diffusers engine), or one after the other
     guidance_passes: str = setting("auto", rules.one_of("auto", "one", "two"))
-    # GPUs with a worker each: all, or numbers; auto: all that the model fits; none: no worker here, not on the CPU either
+    # GPUs with a worker each: all, or numbers; auto: all that the model fits; none: no worker here at all
     gpus: str = setting("auto", rules.text("auto, all, none, or numbers of GPUs, separated by commas"))
     # workers: on a machine without a GPU that many (0: one), with GPUs at most that many (0: one each)
     workers: int = setting(0, rules.whole(0, 64))

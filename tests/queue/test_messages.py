@@ -13,6 +13,7 @@ from wan_ui.queue import messages
 from wan_ui.queue.desk import Desk
 from wan_ui.queue.messages import (
     Cancel,
+    Died,
     Entered,
     Examine,
     Examined,
@@ -46,6 +47,7 @@ EACH = [
     Stopped(),
     Refused("prompt: half \ud83d of a pair", "prompt"),
     Failed("Traceback ..."),
+    Died("The worker was ended by SIGKILL during text."),
 ]
 
 

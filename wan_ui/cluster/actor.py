@@ -6,6 +6,7 @@ it does not, the job is ended. Cancels, beats and questions come in a second con
 """
 
 import logging
+import os
 import queue
 import shutil
 import sys
@@ -83,6 +84,7 @@ class NodeWorker:
             )
         return {
             "device": self.device,
+            "pid": os.getpid(),
             "have": self.seen.to_dict(),
             "versions": versions(),
             "memory": self.worker.memory(),

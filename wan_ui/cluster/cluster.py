@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+from multiprocessing import AuthenticationError
 from multiprocessing.connection import Connection, Listener
 from pathlib import Path
 from typing import Any, Protocol
@@ -44,7 +45,7 @@ class Queue(Protocol):
 
 class Cluster:
     """words    how it stands, for people
-    refused  name of a machine -> why its workers are not used
+    refused  machine or worker -> why it is not used
     """
 
     def __init__(self, settings: Settings, pool: Queue, engine_factory: str, lease: float = LEASE):
@@ -163,6 +164,8 @@ class Cluster:
             try:
                 connection = listener.accept()
                 hello = json.loads(connection.recv_bytes())
+            except AuthenticationError:
+                continue  # somebody else
             except (OSError, EOFError):
                 return  # this dispatcher is over
             if "worker" in hello:
@@ -178,6 +181,7 @@ class Cluster:
             return
         worker = self.workers[name] = RemoteWorker(name, self.settings)
         worker.connected(connection, hello)
+        self.refused.pop(name, None)
         log.info("%s at %s has joined", name, worker.address)
         try:
             runner = self.pool.join(name, worker, hello["device"])
@@ -201,12 +205,15 @@ class Cluster:
                     worker.know(event)
                 case "gone" if worker is not None:
                     worker.gone(event["words"])
+                case "gone":
+                    self._refuse(event["worker"], f"its actor could not be started: {event['words']}")
                 case "refused":
                     self._refuse(f"{event['node']} ({event['address']})", event["words"])
 
-    def _refuse(self, node: str, why: str) -> None:
-        self.refused[node] = why
-        log.error("ray: the machine %s is not used: %s", node, why)
+    def _refuse(self, name: str, why: str) -> None:
+        if self.refused.get(name) != why:
+            self.refused[name] = why
+            log.error("ray: %s is not used: %s", name, why)
 
     def _part(self) -> None:
         """Those who are gone leave the queue when the job that they had has been dealt with."""

@@ -238,13 +238,17 @@ class Lane(threading.Thread):
 
 def _words(error: Exception) -> str:
     """In one line: Ray puts whole tracebacks and lists of causes into its errors."""
+    lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
     match error:
+        case ActorDiedError() if "creation task" in lines[0]:
+            return lines[-1]
         case ActorDiedError():
             return "its process has ended"
         case ActorUnavailableError():
             return "it cannot be reached"
-    lines = str(error).strip().splitlines()
-    return lines[-1 if isinstance(error, RayTaskError) else 0] if lines else type(error).__name__
+        case RayTaskError():
+            return lines[-1]
+    return lines[0]
 
 
 def main() -> None:

@@ -23,14 +23,18 @@ CANCELLED = CANCEL_GRACE + 120.0  # seconds for a cancel: the child is killed th
 
 
 class RemoteWorker(Worker):
-    """name: "gpu-2/0", its machine and its number there. lost: why the lane has closed, as the dispatcher says."""
+    """
+    name  "gpu-2/0": its machine, and its number there
+    pid   of its actor there
+    lost  why the lane has closed, as the dispatcher says
+    """
 
     cancel_grace = CANCELLED
 
     def __init__(self, name: str, settings: Settings):
         super().__init__(settings, lacks=self._lacks)
         self.name, self.node, self.address = name, name.rpartition("/")[0], ""
-        self.have, self.gib, self.lost = Have(), 0.0, ""
+        self.have, self.gib, self.pid, self.lost = Have(), 0.0, 0, ""
         self.there = False
         self.changed = Condition()
 
@@ -45,7 +49,7 @@ class RemoteWorker(Worker):
 
     def know(self, said: dict[str, Any]) -> None:
         """What is there, now."""
-        self.have, self.gib = Have(**said["have"]), said["memory"]
+        self.have, self.gib, self.pid = Have(**said["have"]), said["memory"], said["pid"]
 
     def gone(self, why: str) -> None:
         with self.changed:

@@ -126,6 +126,7 @@ def environment(values: Settings) -> dict[str, str]:
         {
             "RAY_AUTH_MODE": "token",
             "RAY_USAGE_STATS_ENABLED": "0",
+            "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
             "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
             "RAY_enable_worker_prestart": "0",
             # A node that is silent is given up after 5 s and not after 30.

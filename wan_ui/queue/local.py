@@ -42,8 +42,8 @@ class Place:
 
 
 def places_here(settings: Settings) -> tuple[list[Place], list[str]]:
-    """Where workers run on this machine, at least one but for "none"; and what of the settings could not be followed, in
-    words."""
+    """Where workers run on this machine, one at least unless there is to be none; and what of the settings could not be
+    followed, in words."""
     if settings.gpus == "none":
         return [], []
     here = gpus()
