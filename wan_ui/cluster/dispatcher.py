@@ -5,11 +5,13 @@ connection on which the letters of wan_ui.queue.messages go to and fro as they d
 files to what goes out and puts those that come back into the job's folder. It ends with the page.
 """
 
+import contextlib
 import itertools
 import json
 import logging
 import os
 import queue
+import socket
 import sys
 import threading
 import time
@@ -147,7 +149,9 @@ class Lane(threading.Thread):
                 remove_placement_group(group)
             self.dispatcher.tell("gone", worker=self.worker, words=self.lost)
             if connection is not None:
-                connection.close()
+                # Not `close`: while the other thread reads the page would hear nothing of it.
+                with contextlib.suppress(OSError), socket.socket(fileno=os.dup(connection.fileno())) as same:
+                    same.shutdown(socket.SHUT_RDWR)
             time.sleep(SCAN)  # before another try
 
     def _start(self) -> tuple[PlacementGroup | None, Any]:
@@ -173,6 +177,7 @@ class Lane(threading.Thread):
                 letter = messages.from_json(connection.recv_bytes())
             except (EOFError, OSError):
                 self.lose("the page has let it go")
+                connection.close()
                 return
             if isinstance(letter.content, Cancel):
                 if letter.id == self.letter_id:

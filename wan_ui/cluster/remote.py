@@ -111,6 +111,8 @@ class RemoteWorker(Worker):
 
     def _receive(self, letter_id: int, progress: Progress) -> Letter | None:
         try:
+            if self.lost and not self.pipe.poll():
+                raise NodeLost(self._epitaph(progress))
             return super()._receive(letter_id, progress)
         except (WorkerDied, OSError):
             raise NodeLost(self._epitaph(progress)) from None
