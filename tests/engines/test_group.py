@@ -2,12 +2,14 @@
 
 import multiprocessing
 import traceback
+from dataclasses import replace
 
 import pytest
 
 from wan_ui.catalog import load_catalog
 from wan_ui.engines.group import Group
 from wan_ui.errors import UserError
+from wan_ui.families import FAMILIES
 from wan_ui.settings import load_settings
 
 HEADS, TOKENS = 8, 45  # no number of ranks divides them
@@ -109,5 +111,6 @@ def test_what_ranks_cannot_share_is_refused_by_name(monkeypatch):
     monkeypatch.setattr(group, "_here", Group(1, 3))
     with pytest.raises(UserError, match=r"WAN_UI_PARALLEL=3: .* 4 attention heads.*choose one of 1, 2, 4"):
         DiffusersEngine().check(tiny, tiny.scheme(""))
-    with pytest.raises(UserError, match=r"WAN_UI_PARALLEL=2: clips of .*Animate.* are made by one GPU"):
-        Group(0, 2).check(next(model for model in models.values() if model.family.performance), 40)
+    spoken = replace(tiny, family=next(family for family in FAMILIES.values() if family.speech))
+    with pytest.raises(UserError, match=r"WAN_UI_PARALLEL=2: clips of Wan-Tiny.* are made by one GPU"):
+        Group(0, 2).check(spoken, 40)
