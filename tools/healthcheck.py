@@ -1,4 +1,4 @@
-"""Whether the page answers, for the Docker image's HEALTHCHECK: exit code 0 or 1. python tools/healthcheck.py"""
+"""Whether page, queue and workers are well, for the Docker image: exit code 0 or 1. python tools/healthcheck.py"""
 
 import sys
 import urllib.request
@@ -16,7 +16,7 @@ def main() -> int:
     try:
         values = settings()
         host = ANY.get(values.host, values.host)
-        address = f"http://{f'[{host}]' if ':' in host else host}:{values.port}/"
+        address = f"http://{f'[{host}]' if ':' in host else host}:{values.port}/healthz"
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # never through a proxy
         opener.open(address, timeout=8).close()
     except (OSError, UserError) as error:

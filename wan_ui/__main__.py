@@ -21,12 +21,28 @@ from wan_ui.commands import (
     probe,
     serve,
     stages,
+    workers,
 )
 from wan_ui.errors import UserError
 from wan_ui.machine.preflight import say_anything
 from wan_ui.signals import Stop, stoppable
 
-COMMANDS = (serve, generate, lipsync, download, convert, loras, node, patches, bench, stages, probe, compare, doctor)
+COMMANDS = (
+    serve,
+    generate,
+    lipsync,
+    download,
+    convert,
+    loras,
+    node,
+    patches,
+    bench,
+    stages,
+    probe,
+    compare,
+    doctor,
+    workers,
+)
 
 
 class Parser(argparse.ArgumentParser):

@@ -221,6 +221,12 @@ class Jobs:
             ).fetchall()
         return _jobs(rows)
 
+    def counts(self) -> dict[str, int]:
+        """How many jobs are in each state."""
+        with self._connect() as db:
+            rows = db.execute("SELECT state, COUNT(*) AS count FROM jobs GROUP BY state").fetchall()
+        return dict.fromkeys((*ACTIVE, *ENDED), 0) | {row["state"]: row["count"] for row in rows if row["state"]}
+
     def newest_done(self, limit: int) -> list[Job]:
         """Newest first, of every owner."""
         with self._connect() as db:

@@ -4,6 +4,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from wan_ui.errors import UserError
@@ -21,6 +22,20 @@ TRY_AGAIN = 1.0  # seconds between attempts at a write that must not be lost
 LAST_TRIES = 4.0  # seconds for such writes once the app is to stop
 REMEMBERED = 100  # clips, the newest ones, from which it is known at the start how long one takes
 LOADED = 0.5  # seconds; what took less was not loaded
+
+
+@dataclass
+class Tally:
+    """Sums since the app has started. ended: state -> jobs; stages: stage -> (jobs, seconds)"""
+
+    ended: dict[str, int] = field(default_factory=dict)
+    stages: dict[str, tuple[int, float]] = field(default_factory=dict)
+
+    def add(self, state: str, result: Result) -> None:
+        self.ended[state] = self.ended.get(state, 0) + 1
+        for stage, spent in result.seconds.items() if state == "done" else ():
+            count, seconds = self.stages.get(stage, (0, 0.0))
+            self.stages[stage] = (count + 1, seconds + spent)
 
 
 def needs(request: Request) -> tuple[tuple[str, ...], tuple[object, ...]]:
@@ -48,6 +63,7 @@ class Line:
         self._waiting: dict[str, tuple[Waiting, Request]] = {}
         self._made: dict[tuple[object, ...], Job] | None = None  # the newest clip of each kind
         self._loads: dict[tuple[str, ...], float] = {}  # (model, scheme, engine) -> seconds
+        self.tally = Tally()
         self._said = ""  # the last trouble with the table, so that it is logged once
 
     def sit(self, name: str, worker: AnyWorker) -> Seat:
@@ -135,6 +151,8 @@ class Line:
 
     def finish(self, job: Job, state: str, error: str, result: Result) -> None:
         self.settle(lambda: self.jobs.finish(job.id, state, error=error, result=result))
+        with self._choosing:
+            self.tally.add(state, result)
         if state == "done" and len(self.seats) > 1 and self._made is not None:
             with self._choosing:
                 if (ended := self._get(job.id)) is not None:

@@ -94,15 +94,18 @@ def chosen_gpus(here: Sequence[Gpu], settings: Settings) -> tuple[list[Gpu], lis
     troubles = []
     numbers = ", ".join(map(str, range(len(here))))
     there = f"here are GPU {numbers}" if len(here) == 1 else f"here are GPUs {numbers}" if here else "no GPU is here"
+    seen: set[str] = set()
     for word in split_names(settings.gpus):
-        if not (word.isascii() and word.isdigit()):
+        word = str(int(word)) if word.isascii() and word.isdigit() else word  # 00 is 0
+        if word in seen:
+            troubles.append(f"GPU {word} is named twice; it gets one worker")
+        elif not (word.isascii() and word.isdigit()):
             troubles.append(f"{word!r} is no number of a GPU; expected all, auto, or numbers separated by commas")
         elif int(word) >= len(here):
             troubles.append(f"there is no GPU {int(word)}; {there}")
-        elif here[int(word)] in chosen:
-            troubles.append(f"GPU {int(word)} is named twice; it gets one worker")
         else:
             chosen.append(here[int(word)])
+        seen.add(word)
     return chosen, [f"WAN_UI_GPUS={settings.gpus!r}: {trouble}" for trouble in troubles]
 
 

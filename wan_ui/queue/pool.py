@@ -6,14 +6,19 @@ from dataclasses import replace
 from pathlib import Path
 
 from wan_ui.errors import UserError
+from wan_ui.machine.gpus import GAUGES
+from wan_ui.queue import roster
 from wan_ui.queue.base import AnyWorker
 from wan_ui.queue.jobs import Jobs
 from wan_ui.queue.line import Line
 from wan_ui.queue.local import make_worker, places_here
+from wan_ui.queue.roster import WorkerRow
 from wan_ui.queue.runner import Examination, ModelStatus, Runner
 from wan_ui.settings import Settings
 
 log = logging.getLogger(__name__)
+
+KEEP = 1.0  # seconds between looks at whether the list of workers has changed
 
 
 class Pool:
@@ -27,10 +32,12 @@ class Pool:
         self.line = Line(jobs, clips, settings, own)
         self.runners: dict[str, Runner] = {}
         self.devices: dict[str, str] = {}
+        self._gpus: dict[str, tuple[str, ...]] = {}  # of this machine's workers, for the gauges
         self.troubles: tuple[str, ...] = ()
         self._shown = ""  # the worker that was last asked to load something
         self._examining = ""  # and to examine
         self._changing = threading.Lock()
+        self._keeper: threading.Thread | None = None
 
     # ------------------------------------------------------------ life
 
@@ -42,12 +49,15 @@ class Pool:
         self.troubles = tuple(troubles)
         for place in here:
             self._take_in(place.name, make_worker(place, self.settings, self.engine_factory), place.device)
+            self._gpus[place.name] = tuple(gpu.uuid for gpu in place.gpus)
         if len(here) > 1:
             log.info("%d workers: %s", len(here), ", ".join(self.runners))
 
     def start(self) -> None:
         for runner in self.runners.values():
             runner.start()
+        self._keeper = threading.Thread(target=self._keep_roster, name="wan-ui-roster", daemon=True)
+        self._keeper.start()
 
     def close(self) -> None:
         """End at once: running jobs are interrupted, not waited for."""
@@ -58,6 +68,8 @@ class Pool:
             runner.end()
         for runner in runners:
             runner.close()
+        if self._keeper is not None:
+            self._keeper.join()
 
     def join(self, name: str, worker: AnyWorker, device: str) -> Runner:
         """Another worker has come, and works at once. Raises UserError when there is one of that name."""
@@ -132,6 +144,10 @@ class Pool:
         self._shown = runner.name
         runner.load(model, scheme, engine)
 
+    def restart_one(self, name: str) -> None:
+        """Start a worker again with what it had loaded, between two jobs. Raises UserError when there is none."""
+        self[name].restart(self[name].settings)
+
     def load_everywhere(self, model: str, scheme: str, engine: str) -> None:
         for runner in self.runners.values():
             runner.load(model, scheme, engine)
@@ -148,3 +164,43 @@ class Pool:
         self.settings = self.line.settings = settings
         for runner in self.runners.values():
             runner.restart(replace(settings, threads=runner.settings.threads))
+
+    # ------------------------------------------------------------ who works, for those who look
+
+    def rows(self) -> list[WorkerRow]:
+        return [self._row(runner) for runner in self.runners.values()]
+
+    def _row(self, runner: Runner) -> WorkerRow:
+        looks = [GAUGES.look(uuid) for uuid in self._gpus.get(runner.name, ())]
+        gpus = [gpu for gpu in looks if gpu is not None]
+        model = runner.model
+        loaded = model.kept or (model.model, model.scheme)
+        state = "working" if runner.job and model.state != "loading" else model.state
+        return WorkerRow(
+            name=runner.name,
+            device=self.devices.get(runner.name, ""),
+            state=state,
+            model=loaded[0],
+            scheme=loaded[1],
+            words=model.words,
+            job=runner.job,
+            memory=round(runner.worker.memory(), 2),
+            gpu_used=round(sum(gpu.used for gpu in gpus), 2),
+            gpu_total=round(sum(gpu.total for gpu in gpus), 2),
+            celsius=max((gpu.celsius for gpu in gpus if gpu.celsius is not None), default=None),
+            crashes=runner.crashes,
+        )
+
+    def _keep_roster(self) -> None:
+        """Write down who works, for other processes."""
+        written: list[WorkerRow] | None = None
+        while True:
+            rows = self.rows()
+            if rows != written:
+                try:
+                    roster.write(self.settings.outputs, rows)
+                except OSError as error:
+                    log.debug("the list of workers was not written: %s", error)  # a full disk is said elsewhere
+                written = rows
+            if self.line.stopping.wait(KEEP):
+                return

@@ -22,12 +22,15 @@ from wan_ui.ui.markup import model_name, seconds, text
 from wan_ui.ui.session import for_visitor
 
 SCRIPT = """
-const events = ['load_model', 'download_model', 'stop_download'];
+const events = ['load_model', 'download_model', 'stop_download', 'load_worker', 'unload_worker', 'restart_worker'];
 element.addEventListener('click', (event) => {
   const button = event.target.closest('[data-do]');
   if (!button || !events.includes(button.dataset.do)) return;
   if (button.dataset.confirm && !window.confirm(button.dataset.confirm)) return;
-  trigger(button.dataset.do, { model: button.dataset.model, scheme: button.dataset.scheme });
+  const [model, scheme] = button.parentElement.querySelector('select')?.value.split(' ') ?? [];
+  trigger(button.dataset.do, {
+    model: button.dataset.model ?? model, scheme: button.dataset.scheme ?? scheme, worker: button.dataset.worker,
+  });
 });
 // A list of files that was opened stays open when the table is drawn anew.
 const opened = new Set();
@@ -63,6 +66,7 @@ class Offer:
 @dataclass(frozen=True)
 class ModelsPanel:
     download: gr.HTML
+    workers: gr.HTML
     table: gr.HTML
 
 
@@ -104,8 +108,9 @@ def usable(settings: Settings) -> dict[str, list[Scheme]]:
 def build_models_panel() -> ModelsPanel:
     with gr.Accordion("Models", open=False, elem_id="models", elem_classes="w-part"):
         download = gr.HTML("", elem_id="download", js_on_load=SCRIPT, apply_default_css=False)
+        workers = gr.HTML("", elem_id="workers", js_on_load=SCRIPT, apply_default_css=False)
         table = gr.HTML("", elem_id="models-table", js_on_load=SCRIPT, apply_default_css=False)
-    return ModelsPanel(download, table)
+    return ModelsPanel(download, workers, table)
 
 
 def models_key(status: ModelStatus, download: DownloadStatus, settings: Settings) -> list:

@@ -72,6 +72,7 @@ def build_ui(settings: Settings) -> gr.Blocks:
             "history": past.grid,
             "download": models.download,
             "models": models.table,
+            "workers": models.workers,
             "loras": inputs.loras.rows,
             "message": inputs.message,
             "loras_message": inputs.loras.message,
@@ -224,6 +225,9 @@ def build_ui(settings: Settings) -> gr.Blocks:
         connect(models.table.change, choosing.refresh_choices, [view], boxes, **in_order)
         fills.append(connect(models.table.load_model, choosing.load_model, [browser, view], of_model, **in_order))
         connect(models.table.download_model, choosing.download_model, [browser, view], observed, **once)
+        connect(models.workers.load_worker, choosing.load_worker, [browser, view], observed, **once)
+        connect(models.workers.unload_worker, choosing.unload_worker, [browser, view], observed, **once)
+        connect(models.workers.restart_worker, choosing.restart_worker, [browser, view], observed, **once)
         connect(models.download.stop_download, choosing.stop_download, [browser, view], observed, **once)
 
         connect(inputs.loras.refresh.click, loras.refresh_loras, [browser, view], added, **light)

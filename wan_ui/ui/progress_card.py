@@ -51,15 +51,16 @@ def job_card(
     queued: int = 0,
     last: Job | None = None,
     unseen: bool = False,
+    several: bool = False,
 ) -> str:
     """`queued`: how many more jobs of this person wait behind the one shown. `last`: the one that ended before it.
-    `unseen`: the clip is there, but another is on the stage."""
+    `unseen`: the clip is there, but another is on the stage. `several`: there is more than one worker."""
     if job.active:
         # A failure must not go unseen because the next job has begun already.
         mishap = _note(f"The clip before it failed. {problem(last)}", bad=True) if last and last.error else ""
         if job.state == "queued":
             return _waiting(job, position, status, catalog) + mishap
-        return _running(job, history, queued) + mishap
+        return _running(job, history, queued, job.worker if several else "") + mishap
     if job.state == "done":
         parts = [f"{STAGE_WORDS[stage][0].lower()} {spent:.1f}" for stage, spent in job.result.seconds.items()]
         trouble = _note(problem(job), bad=True)
@@ -83,7 +84,7 @@ def _waiting(job: Job, position: int, status: ModelStatus, catalog: dict[str, Mo
     return _card("work", "Starting", since, _bar(None))
 
 
-def _running(job: Job, history: list[Job], queued: int) -> str:
+def _running(job: Job, history: list[Job], queued: int, worker: str) -> str:
     now = time.monotonic()
     expected = estimate.reference(history, job.request)
     left = estimate.eta(job, expected, now)
@@ -99,6 +100,8 @@ def _running(job: Job, history: list[Job], queued: int) -> str:
         detail.append(f"{step.stage} step {step.step} of {step.total}")
     if step.detail:
         detail.append(step.detail)
+    if worker:
+        detail.append(f"on {worker}")
     if queued:
         detail.append(f"{queued} more of yours in line")
     if job.cancel:

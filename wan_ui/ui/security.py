@@ -39,7 +39,7 @@ from starlette.responses import PlainTextResponse
 
 from wan_ui.errors import UserError
 from wan_ui.settings import Settings
-from wan_ui.ui import body, examples, seams
+from wan_ui.ui import body, examples, health, seams
 from wan_ui.ui.aliases import path_to_real, to_real
 from wan_ui.ui.api_values import PARAMETERS
 from wan_ui.ui.examples import load_examples
@@ -194,6 +194,10 @@ class Guard:
             if scope["type"] == "lifespan":
                 await self.app(scope, receive, send)
             return
+        path = self._path(scope["path"])
+        if path in health.ADDRESSES and scope["method"] in ("GET", "HEAD"):
+            found = await health.answer(path, scope, self.settings, self.ready.is_set())
+            return await found(scope, receive, self._answering(scope, send))
         try:
             scope, receive = await self._checked(scope, receive)
             if scope["method"] == "GET" and scope["path"] == "/" and not self.ready.is_set():

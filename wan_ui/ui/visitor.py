@@ -120,6 +120,14 @@ def visitor(scope: dict, settings: Settings) -> tuple[bool, str]:
     return local and is_loopback(address), address or peer
 
 
+def from_here(scope: dict) -> bool:
+    """Whether a program of this machine asks, not through a proxy, whatever address the page listens on."""
+    headers = Headers(scope=scope)
+    forwarded = any(name.startswith("x-forwarded-") or name in FORWARDED for name in headers)
+    host = split_host(headers.get("host", ""))[0]  # a page of strangers may have its own name point here
+    return is_loopback((scope.get("client") or ("", 0))[0]) and not forwarded and is_loopback(host)
+
+
 def origin_host(headers: Headers) -> str:
     """Name and port by which the browser knows this page, told by a request that came from it; "" when it was not."""
     origin = headers.get("origin") or ""

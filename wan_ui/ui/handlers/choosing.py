@@ -1,6 +1,7 @@
 """Model and weights: chosen in the form, loaded, downloaded."""
 
 import time
+from collections.abc import Callable
 
 import gradio as gr
 
@@ -56,6 +57,37 @@ def load_model(browser: dict, view: View, event: gr.EventData) -> Answer:
     _must_run_here(name, scheme)
     _load(browser, view, name, scheme)
     return {**choose(view, name, scheme), **observe(browser, view)}
+
+
+@guard
+def load_worker(browser: dict, view: View, event: gr.EventData) -> Answer:
+    """Of a worker's card, as the two after it."""
+    name, scheme = text_of_event(event, "model"), text_of_event(event, "scheme")
+    _must_run_here(name, scheme)
+    engine = PIPELINE.settings.engine
+    return _of_worker(browser, view, event, lambda worker: PIPELINE.load(name, scheme, engine, worker))
+
+
+@guard
+def unload_worker(browser: dict, view: View, event: gr.EventData) -> Answer:
+    return _of_worker(browser, view, event, lambda worker: PIPELINE.pool[worker].unload())
+
+
+@guard
+def restart_worker(browser: dict, view: View, event: gr.EventData) -> Answer:
+    return _of_worker(browser, view, event, PIPELINE.pool.restart_one)
+
+
+def _of_worker(browser: dict, view: View, event: gr.EventData, do: Callable[[str], None]) -> Answer:
+    if identify(browser, PIPELINE.settings)[1] != "local":
+        words = "Several people use this app: only the person at its machine may change the workers."
+        raise gr.Error(words, print_exception=False)
+    try:
+        do(text_of_event(event, "worker"))
+    except UserError as error:
+        raise refusal(error) from None
+    view.watch = time.monotonic() + IDLE
+    return observe(browser, view)
 
 
 def _must_run_here(name: str, scheme: str | None = None) -> None:

@@ -12,7 +12,7 @@ from wan_ui.errors import UserError
 from wan_ui.files import found
 from wan_ui.queue.jobs import Job
 from wan_ui.queue.pipeline import PIPELINE
-from wan_ui.ui import examples, form, history, in_view, lora_picker, models_panel, progress_card, result
+from wan_ui.ui import examples, form, history, in_view, lora_picker, models_panel, progress_card, result, workers_part
 from wan_ui.ui.answers import Answer
 from wan_ui.ui.handlers.filling import fill, fill_fields, is_whole, offered
 from wan_ui.ui.refusals import guard
@@ -59,6 +59,7 @@ def _observed(browser: dict, view: View) -> Answer:
     browser, owner = identify(browser, PIPELINE.settings)
     catalog = found.models(PIPELINE.settings)
     status = replace(PIPELINE.model, words=for_visitor(PIPELINE.model.words, PIPELINE.settings))
+    rows = PIPELINE.pool.rows()
     download = models_panel.still_true(PIPELINE.download.status, PIPELINE.settings)
     download = replace(download, words=for_visitor(download.words, PIPELINE.settings))
     jobs = PIPELINE.history(owner, history.LIMIT)
@@ -79,7 +80,9 @@ def _observed(browser: dict, view: View) -> Answer:
 
     if active:
         position = PIPELINE.position(active[0])
-        card = progress_card.job_card(active[0], position, status, jobs, catalog, len(active) - 1, last)
+        card = progress_card.job_card(
+            active[0], position, status, jobs, catalog, len(active) - 1, last, several=len(rows) > 1
+        )
     elif last is not None:
         unseen = view.selected != last.id and PIPELINE.clip(last) is not None
         card = progress_card.job_card(last, 0, status, jobs, catalog, unseen=unseen)
@@ -88,7 +91,8 @@ def _observed(browser: dict, view: View) -> Answer:
     selected = by_id.get(view.selected) or PIPELINE.job(view.selected, owner)
     model = form.model_of(view, catalog)
     form.forget_what_is_mended(view, model, owner)
-    busy = bool(active) or status.state == "loading" or download.active or time.monotonic() < view.watch
+    working = any(row.state in ("loading", "working") for row in rows)
+    busy = bool(active) or working or status.state == "loading" or download.active or time.monotonic() < view.watch
     own, fetch = owner == "local", may_download(owner, PIPELINE.settings)
 
     answer: Answer = {}
@@ -105,6 +109,11 @@ def _observed(browser: dict, view: View) -> Answer:
     draw("result", _key(selected), lambda: result.result_html(selected, catalog))
     draw("history", [view.selected, *map(_key, jobs)], lambda: history.history_html(jobs, view.selected))
     draw("download", download, lambda: models_panel.download_html(download, catalog, fetch=fetch))
+    usable = models_panel.usable(PIPELINE.settings)
+    draw_html(
+        "workers",
+        workers_part.workers_html(rows, PIPELINE.pool.troubles, usable, catalog, PIPELINE.settings, own=own),
+    )
     draw(
         "models",
         models_panel.models_key(status, download, PIPELINE.settings),
