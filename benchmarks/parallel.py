@@ -405,7 +405,10 @@ def compare_all(cases: list[Case], folder: Path, tell) -> None:
         for number, size in enumerate(case.sizes[:COMPARED], start=1):
             path, alone = folder / f"{case.name}-{number}", folder / f"ours-{case.scheme}-1-{number}"
             if case.who == "ours" and len(case.gpus) > 1 and path.exists() and alone.exists():
-                told = compare(path, alone, case.scheme)
+                try:
+                    told = compare(path, alone, case.scheme)
+                except Exception as error:  # the figures that come after it are worth having
+                    told = {"error": f"{type(error).__name__}: {error}"}
                 path.unlink()
                 tell(row_of("ours", case.scheme, len(case.gpus), size) | {"against one GPU": told})
 
