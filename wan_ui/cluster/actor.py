@@ -60,11 +60,12 @@ class Abandoned(Exception):
 class NodeWorker:
     """name: of the worker, on every machine's lists. lease: what is being done; "" when nothing is."""
 
-    def __init__(self, name: str, engine_factory: str, lease_seconds: float = LEASE):
+    def __init__(self, name: str, engine_factory: str, lease_seconds: float = LEASE, size: int = 1):
+        """size: processes that share a clip, see wan_ui.queue.worker."""
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
         sys.modules["__main__"].__file__ = None  # Ray's own program: a spawned child would import it and all of Ray
         self.name, self.lease_seconds, self.settings = name, lease_seconds, settings()
-        self.worker = Worker(self.settings, engine_factory)
+        self.worker = Worker(self.settings, engine_factory, size=size)
         self.gpus = gpus()  # those that Ray lets it see
         self.device = " + ".join(gpu.name for gpu in self.gpus) or (
             "GPU" if nvidia_gpu() and visible_devices() != "" else "CPU"

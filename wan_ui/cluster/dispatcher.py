@@ -159,14 +159,14 @@ class Lane(threading.Thread):
         placement group, so that they are of one machine."""
         settings, group = self.dispatcher.settings, None
         where: Any = NodeAffinitySchedulingStrategy(self.offer.id, soft=False)
-        if self.offer.gpus > 1:
-            bundle = {"GPU": self.offer.gpus, labels.RESOURCE: 1}
+        if self.offer.size > 1:
+            bundle = {labels.RESOURCE: 1.0} | ({"GPU": float(self.offer.gpus)} if self.offer.gpus else {})
             group = placement_group(
                 [bundle], strategy="STRICT_PACK", bundle_label_selector=[{"ray.io/node-id": self.offer.id}]
             )
             where = PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=0)
         actor = Actor.options(name=self.worker, num_gpus=self.offer.gpus, scheduling_strategy=where).remote(
-            self.worker, settings["engine_factory"], self.lease_seconds
+            self.worker, settings["engine_factory"], self.lease_seconds, self.offer.size
         )
         return group, actor
 

@@ -18,12 +18,14 @@ class Offer:
 
     workers  how many it runs at once
     gpus     of each worker; 0 on a machine without
+    size     processes of each worker that share a clip
     """
 
     name: str
     workers: int
     gpus: int
     versions: dict[str, str]
+    size: int = 1
     address: str = ""
     id: str = ""
 
@@ -34,9 +36,10 @@ def own_name() -> str:
     return name[:63] or "node"
 
 
-def labels(name: str, workers: int, gpus: int) -> dict[str, str]:
+def labels(name: str, workers: int, gpus: int, size: int = 1) -> dict[str, str]:
     """Of a node that offers workers."""
-    return {PREFIX + "name": name, PREFIX + "workers": str(workers), PREFIX + "gpus": str(gpus), **page_labels()}
+    said = {"name": name, "workers": str(workers), "gpus": str(gpus), "size": str(size)}
+    return {PREFIX + key: value for key, value in said.items()} | page_labels()
 
 
 def page_labels() -> dict[str, str]:
@@ -50,8 +53,8 @@ def read(node: dict[str, Any]) -> Offer | None:
     if not said.get("name"):
         return None
     known = read_versions(node["Labels"])
-    workers, gpus = (int(said.get(key, "0")) for key in ("workers", "gpus"))
-    return Offer(said["name"], workers, gpus, known, node["NodeManagerAddress"], node["NodeID"])
+    workers, gpus, size = (int(said.get(key, "0")) for key in ("workers", "gpus", "size"))
+    return Offer(said["name"], workers, gpus, known, size or 1, node["NodeManagerAddress"], node["NodeID"])
 
 
 def read_versions(said: dict[str, str]) -> dict[str, str]:

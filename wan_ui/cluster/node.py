@@ -77,7 +77,7 @@ def join(head: str, name: str, places: list[Place], values: Settings) -> None:
     """Offer the workers until the head or Ray here has gone."""
     each = len(places[0].gpus)
     process = start.start_node(
-        head, labels.labels(name, len(places), each), len(places), each * len(places), values, places
+        head, labels.labels(name, len(places), each, places[0].size), len(places), each * len(places), values, places
     )
     try:
         end, joined = time.monotonic() + start.START, False

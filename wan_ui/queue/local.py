@@ -128,6 +128,8 @@ def make_worker(place: Place, settings: Settings, engine_factory: str) -> Worker
         try:
             model = find_model(found.models(settings), made.model)
             scheme, engine = model.scheme(made.scheme), choose_engine(made.engine, settings).name
+            if missing := places.availability(model, scheme, settings, made.engine):
+                return missing  # another machine may have it
             if not model.needs_gpu:
                 return ""
             needed = places.gpu_memory_wanted(model, scheme, engine, (request.width, request.height))[1]

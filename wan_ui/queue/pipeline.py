@@ -121,6 +121,10 @@ class Pipeline:
     def examination(self) -> Examination:
         return self.pool.examination
 
+    def elsewhere(self, model: str, scheme: str, engine: str) -> bool:
+        """Whether a worker of another machine has a model, as far as is known."""
+        return self._opened and self.pool.offers(model, scheme, engine)
+
     def has_room(self, owner: str) -> bool:
         """Whether the queue would take a job of this person."""
         try:
@@ -142,7 +146,7 @@ class Pipeline:
             quota.begin(folder)
             source = self.job(draft.job, owner) if draft.job else None
             clip = self.silent_clip(source) if source else None
-            request = resolve(draft, self.settings, folder, source, clip, self.pool.offers)
+            request = resolve(draft, self.settings, folder, source, clip, self.elsewhere)
             if self._own is not None:
                 self._own.add(job_id)
             self.jobs.add(job_id, owner, request, *room)

@@ -16,6 +16,7 @@ from wan_ui.files import found, places
 from wan_ui.files.parts import weights_size
 from wan_ui.machine.engine_choice import choose_engine
 from wan_ui.queue.background_download import DownloadStatus
+from wan_ui.queue.pipeline import PIPELINE
 from wan_ui.queue.runner import ModelStatus
 from wan_ui.settings import Settings
 from wan_ui.ui.markup import model_name, seconds, text
@@ -87,7 +88,9 @@ def _offers(settings: Settings, _: int) -> list[Offer]:
         Offer(
             model,
             scheme,
-            places.availability(model, scheme, settings, settings.engine),
+            ""
+            if PIPELINE.elsewhere(model.name, scheme.name, settings.engine)
+            else places.availability(model, scheme, settings, settings.engine),
             places.lacks_gpu(model),
             places.files(model, scheme, settings, _engine(model, settings)),
         )
