@@ -2,6 +2,7 @@
 
 import stat
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
@@ -93,7 +94,7 @@ def test_a_head_that_cannot_be_reached_is_said_and_harms_nothing(tmp_path, monke
     monkeypatch.setattr(start, "check_installed", lambda: None)
     monkeypatch.setattr(cluster, "AGAIN", 0.01)
     head = f"127.0.0.1:{free_port()}"
-    one = Cluster(Settings(ray=head, outputs=tmp_path, cache=tmp_path), None, "x:y")
+    one = Cluster(Settings(ray=head, outputs=tmp_path, cache=tmp_path), SimpleNamespace(troubles=("before",)), "x:y")
     with pytest.raises(UserError, match=f"the head at {head} cannot be reached .Connection refused"):
         one._reach()
     one.start()
@@ -101,3 +102,4 @@ def test_a_head_that_cannot_be_reached_is_said_and_harms_nothing(tmp_path, monke
         one.stopping.wait(0.01)
     one.close()
     assert head in one.words and not one.thread.is_alive()
+    assert one.pool.troubles == ("before", one.words)

@@ -67,6 +67,7 @@ def walk(pipeline, cluster, nodes, first, settings, picture):
 
     until(lambda: cluster.refused)
     assert list(cluster.refused.values()) == [f"Wan UI 0.0.9 there, {versions()['Wan UI']} here"]
+    assert any("old" in words and "0.0.9" in words for words in pipeline.pool.troubles)
     there("one/0")
     nodes.add("two")  # joins later, and gets jobs
 

@@ -34,7 +34,9 @@ log = logging.getLogger(__name__)
 
 
 class Queue(Protocol):
-    """What is asked of the pool of workers (wan_ui.queue.pool)."""
+    """What is asked of the pool of workers (wan_ui.queue.pool). troubles: are shown on the page."""
+
+    troubles: tuple[str, ...]
 
     def join(self, name: str, worker: RemoteWorker, device: str) -> Runner: ...
 
@@ -51,6 +53,7 @@ class Cluster:
     def __init__(self, settings: Settings, pool: Queue, engine_factory: str, lease: float = LEASE):
         self.settings, self.pool, self.engine_factory, self.lease = settings, pool, engine_factory, lease
         self.words = ""
+        self.before = pool.troubles
         self.refused: dict[str, str] = {}
         self.workers: dict[str, RemoteWorker] = {}
         self.stopping = threading.Event()
@@ -76,6 +79,7 @@ class Cluster:
                 said = ""
             except UserError as error:
                 self.words = str(error)
+                self._show(self.words)
                 if said != self.words:
                     log.error("%s; the page works without the other machines, and tries again", self.words)
                 said = self.words
@@ -140,6 +144,7 @@ class Cluster:
         else:
             start.check_token()
         self.words = f"ray: {head}"
+        self._show()
         log.info("ray: the head is at %s; other machines join with: python -m wan_ui node --head %s", head, head)
         return head
 
@@ -181,7 +186,8 @@ class Cluster:
             return
         worker = self.workers[name] = RemoteWorker(name, self.settings)
         worker.connected(connection, hello)
-        self.refused.pop(name, None)
+        if self.refused.pop(name, ""):
+            self._show()
         log.info("%s at %s has joined", name, worker.address)
         try:
             runner = self.pool.join(name, worker, hello["device"])
@@ -213,7 +219,13 @@ class Cluster:
     def _refuse(self, name: str, why: str) -> None:
         if self.refused.get(name) != why:
             self.refused[name] = why
+            self._show()
             log.error("ray: %s is not used: %s", name, why)
+
+    def _show(self, *words: str) -> None:
+        """What is wrong, on the page."""
+        refused = (f"ray: {name} is not used: {why}" for name, why in self.refused.items())
+        self.pool.troubles = (*self.before, *words, *refused)
 
     def _part(self) -> None:
         """Those who are gone leave the queue when the job that they had has been dealt with."""
