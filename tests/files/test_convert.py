@@ -10,7 +10,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from diffusers import AutoencoderKLWan  # noqa: E402
-from safetensors.torch import load_file  # noqa: E402
+from safetensors.torch import load_file, save_file  # noqa: E402
 
 from tests import dit_files  # noqa: E402
 from tests.engines.random_models import randomised, write_text_encoder, write_tokenizer  # noqa: E402
@@ -252,3 +252,27 @@ def test_the_command_line(tmp_path, capsys):
     ]
     assert main(["convert", str(source), "--to", "gguf"]) == 1
     assert "choose one of official, diffusers, comfyui" in capsys.readouterr().err
+
+
+def test_an_all_in_one_file_becomes_a_folder_of_its_parts(model, tmp_path):
+    """As ComfyUI saves one: the other parts behind prefixes, the tokenizer as a tensor."""
+    comfy = run(model, "comfyui", tmp_path / "parts")
+    transformer = next((comfy / "diffusion_models").glob("*high*"))
+    text, vae = (load_file(next((comfy / part).glob("*"))) for part in ("text_encoders", "vae"))
+    whole = {f"model.diffusion_model.{name}": tensor for name, tensor in load_file(transformer).items()}
+    whole |= {f"vae.{name}": tensor for name, tensor in vae.items()}
+    for name, tensor in text.items():
+        whole[f"text_encoders.umt5xxl.{'' if name == 'spiece_model' else 'transformer.'}{name}"] = tensor
+    file = tmp_path / "all-in-one.safetensors"
+    save_file(whole, file)
+    config = model / "high_noise_model/config.json"  # no release is as small
+    (tmp_path / "config.json").write_bytes(config.read_bytes())
+    again = run(file, "comfyui", tmp_path / "again")
+    same(load_file(next((again / "diffusion_models").glob("*"))), load_file(transformer))
+    same(load_file(next((again / "text_encoders").glob("*"))), text)
+    same(load_file(next((again / "vae").glob("*"))), vae)
+    official = run(file, "official", tmp_path / "official")
+    same(read_pth(official / "Wan2.1_VAE.pth"), read_pth(model / "Wan2.1_VAE.pth"))
+    same(read_pth(official / "models_t5_umt5-xxl-enc-bf16.pth"), read_pth(model / "models_t5_umt5-xxl-enc-bf16.pth"))
+    assert (official / "diffusion_pytorch_model.safetensors").is_file()
+    assert (run(file, "diffusers", tmp_path / "diffusers") / "model_index.json").is_file()

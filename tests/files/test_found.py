@@ -11,11 +11,13 @@ import torch
 from safetensors.torch import save_file
 
 from wan_ui import loras
+from wan_ui.engines import lightx2v_config
 from wan_ui.errors import UserError
 from wan_ui.families import FAMILIES
 from wan_ui.files import comfyui, found, identify, places, spiece
 from wan_ui.files.dit_file import parameters
 from wan_ui.files.names import dit_name_map, rename, t5_name_map
+from wan_ui.files.text_file import read_text
 from wan_ui.files.tokenizer import load_tokenizer
 from wan_ui.qa import layouts
 from wan_ui.qa.synthetic import write_hole
@@ -97,6 +99,39 @@ def test_an_installation_of_comfyui_serves_without_a_download(settings, tmp_path
         assert tokenizer.encode("the sea").ids[-1] == 1
     assert places.gpu_memory_wanted(model, scheme, "diffusers")[0] > 2 * 26
     assert schemes(settings, "ti2v-5b") == {}
+
+
+def test_an_all_in_one_file_is_a_whole_model(settings, tmp_path, model_of_words):
+    """Transformer, text encoder, tokenizer and VAE out of the one file; nothing else is here."""
+    raw = model_of_words.read_bytes()
+    text = {key: ("BF16", shape) for key, (_, shape) in layouts.t5(T5_SIZES, fp8=False).items()}
+    text = rename(text, t5_name_map(2)) | {"logit_scale": ("F32", ())}
+    inside = {f"text_encoders.umt5xxl.transformer.{name}": entry for name, entry in text.items()}
+    inside |= {f"vae.{name}": entry for name, entry in layouts.vae(FAMILIES["5b"].vae).items()}
+    inside["text_encoders.umt5xxl.spiece_model"] = ("U8", (len(raw),))
+    file = full_size(
+        tmp_path / "comfy/models/checkpoints/wan2.2-rapid-aio.safetensors", "5b",
+        change=lambda t: {f"model.diffusion_model.{name}": entry for name, entry in t.items()} | inside,
+    )  # fmt: skip
+    with file.open("r+b") as raw_file:
+        raw_file.seek(-len(raw), 2)
+        raw_file.write(raw)
+    what = identify.identify(file)
+    assert (what.part, what.problem) == ("transformer", "")
+    assert [(part.part, part.layout, part.channels) for part in what.inside] == [
+        ("text encoder", "comfyui", 0),
+        ("VAE", "comfyui", 48),
+    ]
+    model = found.models(settings)["ti2v-5b"]
+    scheme = next(s for name, s in model.schemes.items() if name.startswith(found.PREFIX))
+    paths = places.locate(model, scheme, settings, "diffusers")
+    assert {path.name for path in (*paths.experts, paths.t5, paths.vae)} == {file.name}
+    assert load_tokenizer(paths.tokenizer, 64).encode("the sea").ids[-1] == 1
+    assert set(read_text(paths.t5)) == set(layouts.t5(T5_SIZES, fp8=False))
+    with pytest.raises(UserError, match="the text encoder inside an all-in-one file; choose the diffusers engine"):
+        lightx2v_config.from_paths(model, scheme, paths, "Default", "")
+    alone = text_encoder(tmp_path / "comfy/models/text_encoders/alone.safetensors", "F8_E4M3")
+    assert places.locate(model, scheme, settings, "diffusers").t5 == alone.resolve(), "one of its own goes before"
 
 
 def test_the_ids_are_sentencepieces(model_of_words, tmp_path):

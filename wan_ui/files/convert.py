@@ -22,7 +22,14 @@ from typing import TYPE_CHECKING, Any
 
 from wan_ui.errors import UserError
 from wan_ui.files import model_configs
-from wan_ui.files.convert_folders import find_parts_of_model, model_index, names_in, spiece_of, tokenizer_files
+from wan_ui.files.convert_folders import (
+    find_parts_inside,
+    find_parts_of_model,
+    model_index,
+    names_in,
+    spiece_of,
+    tokenizer_files,
+)
 from wan_ui.files.dit_file import FP8, Stored, own_sizes, read_dit
 from wan_ui.files.headers import SAFETENSORS_BYTES
 from wan_ui.files.identify import TEXT, TRANSFORMER, What, identify
@@ -94,6 +101,8 @@ def plan(source: Path, to: str, dtype: str = "keep") -> list[Part]:
         what = identify(source)
         if what.problem:
             raise UserError(what.problem)
+        model = find_parts_inside(source, what)
+    if not model:
         return [_part(source, what, to, dtype, names_in(to, {"": (source, what)}, alone=True)[""], source.parent)]
     files = names_in(to, model)
     parts = [_part(path, what, to, dtype, files[role], source) for role, (path, what) in model.items()]

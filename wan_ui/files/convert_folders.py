@@ -9,6 +9,7 @@ from typing import Any
 
 from wan_ui.errors import UserError
 from wan_ui.files.identify import TEXT, TRANSFORMER, VAE, What, identify
+from wan_ui.files.names import TEXT_INSIDE, part_inside
 from wan_ui.files.parts import read_weights, weights_in
 
 DEPTH = 2  # folders below a model's that are looked at
@@ -47,6 +48,13 @@ def find_parts_of_model(folder: Path) -> Model:
             "say which it is"
         )
     return found
+
+
+def find_parts_inside(path: Path, what: What) -> Model:
+    """The same of an all-in-one file; {} for one that holds a single set of weights."""
+    roles = {TEXT: "text", VAE: "vae"}
+    inside = {roles[part.part]: (path, part) for part in what.inside}
+    return {"": (path, what), **inside} if inside else {}
 
 
 def _words(role: str) -> str:
@@ -100,11 +108,11 @@ def spiece_of(path: Path, root: Path) -> bytes:
     from wan_ui.files.text_file import is_pickle
 
     if not is_pickle(path):
-        info = read_weights(path).tensors.get("spiece_model")
+        info = part_inside(read_weights(path).tensors, TEXT_INSIDE).get("spiece_model")
         if info is not None:
             with info.file(path).open("rb") as file:
                 file.seek(info.offset)
-                return file.read(info.nbytes)
+                return bytes(file.read(info.nbytes))
     here = path if path.is_dir() else path.parent
     for folder in (root, here, here.parent):
         for place in ("spiece.model", "tokenizer/spiece.model", "google/umt5-xxl/spiece.model"):

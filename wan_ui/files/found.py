@@ -231,11 +231,13 @@ def stand_in(model: Model, part: str, settings: Settings) -> Path | None:
 
     part  text | vae | tokenizer.json | tokenizer_config.json | a config.json of the model's experts
     """
-    here = [found for found in scan(settings) if not found.what.problem]
+    files = [found for found in scan(settings) if not found.what.problem]
+    here = [*files, *(Found(found.path, what) for found in files for what in found.what.inside)]
     if part == "vae":
         channels = model.family.vae.channels
         return next((f.path for f in here if f.what.part == VAE and f.what.channels == channels), None)
-    texts = sorted((f for f in here if f.what.part == TEXT), key=lambda found: BEST.index(found.what.kind))
+    # One of its own before one inside an all-in-one file, which LightX2V cannot read.
+    texts = sorted((f for f in here if f.what.part == TEXT), key=lambda f: (f not in files, BEST.index(f.what.kind)))
     if part == "text":
         return texts[0].path if texts else None
     if part in ("tokenizer.json", "tokenizer_config.json"):

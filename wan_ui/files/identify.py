@@ -5,10 +5,11 @@
 Reads headers alone (of a `.pth` the table of names, as bytes: nothing of a pickle is executed). No torch.
 """
 
+import contextlib
 import re
 import zipfile
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from wan_ui.errors import UserError
 from wan_ui.files.dit_file import FP8, GGML, own_sizes, own_tensors, read_dit
 from wan_ui.files.headers import Header, expert_side, is_gguf
 from wan_ui.files.model_configs import from_tensors, read_official, said_by
-from wan_ui.files.names import in_diffusers_names, original_t5, original_vae, strip_prefix
+from wan_ui.files.names import TEXT_INSIDE, VAE_INSIDE, in_diffusers_names, original_t5, original_vae, strip_prefix
 from wan_ui.files.parts import read_weights, weights_size
 from wan_ui.files.quantise import QUANTISED
 from wan_ui.files.text_file import MAX_PICKLE, is_pickle, stored_text
@@ -55,6 +56,7 @@ class What:
     config   of a transformer, the official values of its config.json, as far as they can be told
     side     high | low | "": which noise expert it says it is
     channels  of a VAE's latents
+    inside   of an all-in-one file, the text encoder and the VAE that it holds beside the transformer
     problem  why it cannot be used; "" if it can
     damaged  the problem is that it is not whole, so that nobody can tell what it is
     """
@@ -67,6 +69,7 @@ class What:
     side: str = ""
     channels: int = 0
     config: dict[str, Any] = field(default_factory=dict)
+    inside: tuple["What", ...] = ()
     problem: str = ""
     damaged: bool = False
 
@@ -80,21 +83,31 @@ def identify(path: Path) -> What:
         own = own_tensors(header)
         if any(re.search(r"\.(lora_(down|up|[AB])|lokr_w\d|hada_w\d)(\.|$)", name) for name in header.tensors):
             return What("LoRA", problem=f"{path}: a LoRA, not a model; put it into the LoRA folder")
+        all_in_one = is_all_in_one(header)
         if "blocks.0.self_attn.q.weight" in own:
-            return _transformer(path, header)
-        text = original_t5(header.tensors)
-        if "token_embedding.weight" in text and "blocks.0.pos_embedding.embedding.weight" in text:
-            return _text(path, header)
-        vae = original_vae(header.tensors)
-        if "decoder.conv1.weight" in vae and "conv2.weight" in vae:
-            layout = "official" if "decoder.conv1.weight" in header.tensors else "diffusers"
-            channels = vae["conv2.weight"].shape[0]
-            return What(VAE, layout, "bf16", size=weights_size(path), channels=channels)
+            return replace(_transformer(path, header), inside=_inside(path, header) if all_in_one else ())
+        parts = () if all_in_one else (_text, _vae)
+        if what := next(filter(None, (tell(path, header) for tell in parts)), None):
+            return what
         return What(problem=f"{path}: {_foreign(header)}; Wan UI reads Wan's transformers, UMT5 text encoders and VAEs")
     except UserError as error:
         return What(problem=str(error), damaged=True)
     except OSError as error:
         return What(problem=f"{path}: it cannot be read ({error.strerror})")
+
+
+def is_all_in_one(header: Header) -> bool:
+    """Whether it holds other parts beside a transformer, as ComfyUI's checkpoints do."""
+    return any(TEXT_INSIDE.match(name) or VAE_INSIDE.match(name) for name in header.tensors)
+
+
+def _inside(path: Path, header: Header) -> tuple[What, ...]:
+    """What of an all-in-one file's other parts can be used."""
+    found: list[What] = []
+    for tell in (_text, _vae):
+        with contextlib.suppress(UserError):  # another text encoder, or half of one
+            found += filter(None, [tell(path, header)])
+    return tuple(found)
 
 
 def _transformer(path: Path, header: Header) -> What:
@@ -138,14 +151,27 @@ def side_of(path: Path, header: Header) -> str:
     return said or expert_side(folder, {})
 
 
-def _text(path: Path, header: Header) -> What:
+def _text(path: Path, header: Header) -> What | None:
+    names = original_t5(header.tensors)
+    if "token_embedding.weight" not in names or "blocks.0.pos_embedding.embedding.weight" not in names:
+        return None
     stored = stored_text(path)
     types = {entry.info.dtype for name, entry in stored.items() if ".attn." in name}
     kind = "gguf" if is_gguf(path) else "fp8" if types & set(FP8) else "bf16"
     layout = "official" if "token_embedding.weight" in header.tensors else "diffusers"
-    if "spiece_model" in header.tensors or "scaled_fp8" in header.tensors:
+    inside = any(TEXT_INSIDE.match(name) for name in header.tensors)
+    if inside or "spiece_model" in header.tensors or "scaled_fp8" in header.tensors:
         layout = "comfyui"
     return What(TEXT, layout, kind, size=weights_size(path))
+
+
+def _vae(path: Path, header: Header) -> What | None:
+    tensors = original_vae(header.tensors)
+    if "decoder.conv1.weight" not in tensors or "conv2.weight" not in tensors:
+        return None
+    inside = any(VAE_INSIDE.match(name) for name in header.tensors)
+    layout = "comfyui" if inside else "official" if "decoder.conv1.weight" in header.tensors else "diffusers"
+    return What(VAE, layout, "bf16", size=weights_size(path), channels=tensors["conv2.weight"].shape[0])
 
 
 def _pickle(path: Path) -> What:

@@ -16,6 +16,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 PREFIXES = ("model.diffusion_model.", "diffusion_model.")
+# Of ComfyUI's all-in-one files, which hold the text encoder and the VAE beside the transformer.
+TEXT_INSIDE = re.compile(r"text_encoders\.[^.]+\.(transformer\.)?(?=shared\.|encoder\.|spiece_model$|scaled_fp8$)")
+VAE_INSIDE = re.compile(r"vae\.")
 
 
 def strip_prefix(name: str) -> str:
@@ -24,6 +27,12 @@ def strip_prefix(name: str) -> str:
         if name.startswith(prefix):
             return name.removeprefix(prefix)
     return name
+
+
+def part_inside(tensors: Mapping[str, Any], prefix: re.Pattern[str]) -> dict[str, Any]:
+    """What has the prefix, without it; all there is where nothing has it."""
+    inside = {name[match.end() :]: tensor for name, tensor in tensors.items() if (match := prefix.match(name))}
+    return inside or dict(tensors)
 
 
 def dit_name_map(layers: int) -> dict[str, str]:
@@ -96,9 +105,10 @@ def gguf_t5_name_map(layers: int) -> dict[str, str]:
 
 def original_t5(tensors: Mapping[str, Any]) -> dict[str, Any]:
     """A UMT5 encoder's tensors by their original names, from those of transformers (Diffusers, ComfyUI), of llama.cpp
-    (GGUF) or original ones. What is no weight of the encoder (ComfyUI's spiece_model, markers) is left out."""
+    (GGUF) or original ones. What is no weight of the encoder (ComfyUI's spiece_model, markers) is left out, and of an
+    all-in-one file everything else."""
     left_out = ("spiece_model", "scaled_fp8", "encoder.embed_tokens.weight", "logit_scale")
-    tensors = {name: tensor for name, tensor in tensors.items() if name not in left_out}
+    tensors = {name: tensor for name, tensor in part_inside(tensors, TEXT_INSIDE).items() if name not in left_out}
     for pattern, name_map in ((r"encoder\.block\.(\d+)\.", t5_name_map), (r"enc\.blk\.(\d+)\.", gguf_t5_name_map)):
         last = last_number(tensors, pattern)
         if last >= 0:
@@ -107,9 +117,10 @@ def original_t5(tensors: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def original_vae(tensors: Mapping[str, Any]) -> dict[str, Any]:
-    """A VAE's tensors by their original names, from AutoencoderKLWan's or original ones."""
+    """A VAE's tensors by their original names, from AutoencoderKLWan's, an all-in-one file's or original ones."""
+    tensors = part_inside(tensors, VAE_INSIDE)
     if "encoder.conv_in.weight" not in tensors:
-        return dict(tensors)
+        return tensors
     residual = "encoder.down_blocks.0.resnets.0.conv1.weight" in tensors
     stages = 1 + last_number(tensors, r"decoder\.up_blocks\.(\d+)\.")
     blocks = last_number(tensors, r"decoder\.up_blocks\.0\.resnets\.(\d+)\.")

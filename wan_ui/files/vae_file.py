@@ -14,4 +14,4 @@ def read_vae(path: Path) -> dict[str, torch.Tensor]:
     """All tensors as stored, by original names. Raises UserError for a file that is damaged or no VAE's."""
     if is_pickle(path):
         return original_vae(read_pth(path))
-    return original_vae({name: read_tensor(path, info) for name, info in read_weights(path).tensors.items()})
+    return {name: read_tensor(path, info) for name, info in original_vae(read_weights(path).tensors).items()}
