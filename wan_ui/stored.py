@@ -8,12 +8,12 @@ are kept (`Request.other`, `Result.other`).
 import json
 import math
 from collections.abc import Callable
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, asdict, fields
 from pathlib import Path
 from typing import Any
 
 from wan_ui.families import TARGETS
-from wan_ui.request import LATER, OWN, SAMPLING, LoraMatch, LoraSpec, Request, Result, Sampling, Segment
+from wan_ui.request import LATER, LoraMatch, LoraSpec, Request, Result, Sampling, Segment
 from wan_ui.tasks import BY_STORED, DEFAULT, FILES, Task
 from wan_ui.valid_text import valid_values
 
@@ -76,16 +76,8 @@ def _request(
     guidance: tuple[float, ...] = (),
 ) -> Request:
     values = {name: taken.get(name, NEUTRAL[type_]) for name, (type_, _) in _REQUEST.items()}
-    made = Sampling(
-        **{name: values[name] for name in SAMPLING if name in values}, loras=loras, segments=segments, guidance=guidance
-    )
-    return Request(
-        task=task.name,
-        inputs={name: values[name] for name in FILES if values[name]},
-        made_with=made if task.samples or made.model else None,
-        other=other,
-        **{name: values[name] for name in OWN},
-    )
+    lists = {"loras": [asdict(spec) for spec in loras], "segments": [asdict(segment) for segment in segments]}
+    return Request.from_dict({**other, **values, **lists, "guidance": guidance, "kind": task.stored})
 
 
 def read_result(text: str) -> tuple[Result, tuple[str, ...]]:

@@ -138,6 +138,23 @@ def test_results_are_kept_until_driver_or_package_change(settings, monkeypatch):
     assert [run(), run()] == [1, 0]
 
 
+def test_the_file_is_read_once_for_each_change(settings, monkeypatch):
+    read, reads = probe_results.read_entries, []
+    monkeypatch.setattr(probe_results, "read_entries", lambda settings: reads.append(1) or read(settings))
+    assert probe_results.stored(settings) == {} and reads == [], "there is none"
+    result = probe_results.ProbeResult("norm", "torch", "x 1x1x1", "ok", versions="1")
+    probe_results.store(settings, [result])
+    reads.clear()
+    for _ in range(3):
+        assert list(probe_results.stored(settings).values()) == [result]
+    assert len(reads) == 1
+    probe_results.store(settings, [replace(result, status="wrong")])
+    reads.clear()
+    for _ in range(3):
+        assert [known.status for known in probe_results.stored(settings).values()] == ["wrong"]
+    assert len(reads) == 1
+
+
 def test_the_best_is_the_fastest_that_is_right(settings, monkeypatch):
     monkeypatch.setattr(hardware, "gpu", lambda: {"name": "GPU", "driver": "1", "memory": "1"})
     figures = {"sdpa": (0.004, 0.001), "flash-attn 2": (0.003, 0.002), "flash-attn 3": (0.001, 0.9)}

@@ -4,7 +4,6 @@ import os
 import re
 import signal
 import time
-import wave
 
 import numpy as np
 import pytest
@@ -16,6 +15,7 @@ from tests.conftest import SCRIPTED
 from tests.job_requests import changed
 from tests.lipsync.conftest import tone
 from tests.lipsync.random_musetalk import write_musetalk
+from tests.sounds import write_wav
 from wan_ui.engines.device import choose_dtype
 from wan_ui.errors import UserError
 from wan_ui.lipsync.choice import OFFICIAL
@@ -27,15 +27,6 @@ from wan_ui.queue.work import Work
 from wan_ui.settings import ROOT, Settings
 
 FACTORY = "tests.scripted_engine:create_engine"
-
-
-def write_wav(path, samples):
-    with wave.open(str(path), "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(16_000)
-        file.writeframes((samples * 32767).astype("<i2").tobytes())
-    return path
 
 
 @pytest.fixture(scope="module")

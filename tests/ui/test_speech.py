@@ -1,13 +1,13 @@
 """Speech: a voice beside the picture, the face looked for beforehand, and speech added to a clip that is there."""
 
 import re
-import wave
 
 import pytest
 from playwright.sync_api import Page, expect
 
 from tests.lipsync.conftest import tone
 from tests.lipsync.random_musetalk import write_musetalk
+from tests.sounds import write_wav
 from tests.ui.conftest import card_says, generate, shoot, wait_for_playing
 from tests.ui.test_looks import PHONE, faults
 from wan_ui.lipsync.choice import OFFICIAL
@@ -28,21 +28,12 @@ def speech_app(scripted, tmp_path_factory):
 @pytest.fixture(scope="module")
 def voice(tmp_path_factory):
     """2.4 s of sound, longer than twice 17 frames."""
-    return write(tmp_path_factory.mktemp("voice") / "voice.wav", tone(2.4))
+    return write_wav(tmp_path_factory.mktemp("voice") / "voice.wav", tone(2.4))
 
 
 @pytest.fixture(scope="module")
 def silence(tmp_path_factory):
-    return write(tmp_path_factory.mktemp("silence") / "silence.wav", tone(2.4, level=0.0))
-
-
-def write(path, samples):
-    with wave.open(str(path), "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(16_000)
-        file.writeframes((samples * 32767).astype("<i2").tobytes())
-    return path
+    return write_wav(tmp_path_factory.mktemp("silence") / "silence.wav", tone(2.4, level=0.0))
 
 
 def speak(page: Page, voice) -> None:

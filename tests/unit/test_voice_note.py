@@ -1,6 +1,5 @@
 """What the page says beside a voice: about the sound, the picture that Generate takes, and the clip that is shown."""
 
-import wave
 from dataclasses import replace
 
 import numpy as np
@@ -8,6 +7,7 @@ import pytest
 from PIL import Image
 
 from tests.lipsync.conftest import tone
+from tests.sounds import write_wav
 from wan_ui.catalog import load_catalog
 from wan_ui.lipsync.choice import OFFICIAL
 from wan_ui.media import muxer
@@ -19,15 +19,8 @@ COFFEE = str(ROOT / "assets/examples/coffee.jpg")
 MODEL = load_catalog(Settings().catalog)["wan-tiny"]
 
 
-def sound(path, samples):
-    with wave.open(str(path), "wb") as file:
-        file.setnchannels(1), file.setsampwidth(2), file.setframerate(16_000)
-        file.writeframes((samples * 32767).astype("<i2").tobytes())
-    return str(path)
-
-
 def note(audio, picture="", clip=None):
-    return voice_note(audio, picture, clip, "auto", MODEL, Settings())
+    return voice_note(str(audio) if audio else audio, picture, clip, "auto", MODEL, Settings())
 
 
 def clip_of(path, *pictures):
@@ -37,9 +30,9 @@ def clip_of(path, *pictures):
 
 
 def test_a_voice_and_a_face(tmp_path):
-    words = note(sound(tmp_path / "voice.wav", tone(1.0)), PORTRAIT)
+    words = note(write_wav(tmp_path / "voice.wav", tone(1.0)), PORTRAIT)
     assert words.count("<p") == 1 and "One face was found. It will speak this." in words and 'role="status"' in words
-    words = note(sound(tmp_path / "voice.wav", tone(1.0)))
+    words = note(write_wav(tmp_path / "voice.wav", tone(1.0)))
     assert "The sound can be read" in words and "will speak this" not in words, "nothing to be spoken by"
 
 
@@ -49,7 +42,7 @@ def test_what_is_no_voice_is_not_going_to_be_spoken(tmp_path, kind):
     if kind == "unreadable":
         path.write_bytes(b"not a sound at all")
     else:
-        sound(path, {"silent": np.zeros(16_000), "short": tone(0.05), "empty": tone(0)}[kind])
+        write_wav(path, {"silent": np.zeros(16_000), "short": tone(0.05), "empty": tone(0)}[kind])
     clip = clip_of(tmp_path / "clip.mp4", *[PORTRAIT] * 6)
     words = note(str(path), PORTRAIT, clip)
     assert "will speak" not in words and 'role="alert"' in words
@@ -58,7 +51,7 @@ def test_what_is_no_voice_is_not_going_to_be_spoken(tmp_path, kind):
 
 
 def test_the_clip_that_gets_the_speech_is_judged_not_the_picture(tmp_path):
-    voice = sound(tmp_path / "voice.wav", tone(1.0))
+    voice = write_wav(tmp_path / "voice.wav", tone(1.0))
     cup, person = clip_of(tmp_path / "cup.mp4", *[COFFEE] * 6), clip_of(tmp_path / "person.mp4", *[PORTRAIT] * 6)
     words = note(voice, PORTRAIT, cup)
     assert "New clip: one face was found. It will speak this." in words
@@ -72,7 +65,7 @@ def test_the_clip_that_gets_the_speech_is_judged_not_the_picture(tmp_path):
 
 def test_a_picture_is_judged_by_what_the_model_leaves_of_it(tmp_path):
     """A face of 63 pixels is sharp in the picture and a smear in Wan-Tiny's clip of it."""
-    voice = sound(tmp_path / "voice.wav", tone(1.0))
+    voice = write_wav(tmp_path / "voice.wav", tone(1.0))
     small = Image.new("RGB", (256, 256), (90, 100, 110))
     small.paste(Image.open(PORTRAIT).resize((180, 180)), (38, 76))
     small.save(tmp_path / "small.png")
@@ -81,7 +74,7 @@ def test_a_picture_is_judged_by_what_the_model_leaves_of_it(tmp_path):
 
 
 def test_a_folder_of_the_official_weights_in_part_is_said(tmp_path):
-    voice = sound(tmp_path / "voice.wav", tone(1.0))
+    voice = write_wav(tmp_path / "voice.wav", tone(1.0))
     (tmp_path / OFFICIAL / "musetalkV15").mkdir(parents=True)
     words = voice_note(voice, PORTRAIT, None, "auto", MODEL, replace(Settings(), models=tmp_path))
     assert "lacks musetalkV15/musetalk.json" in words and "so the small model speaks" in words

@@ -22,7 +22,6 @@ from wan_ui.families import TIME_STRIDE, VAE_21
 from wan_ui.files.dit_file import FP8, Stored
 from wan_ui.files.headers import is_gguf
 from wan_ui.files.identify import is_all_in_one
-from wan_ui.files.parts import read_weights
 from wan_ui.files.places import Paths, least_work, locate, work
 from wan_ui.files.quantise import QUANTISED
 from wan_ui.files.text_file import is_pickle, text_is_fp8
@@ -345,7 +344,7 @@ def from_catalog(model: Model) -> dict:
 def from_paths(model: Model, scheme: Scheme, paths: Paths, kernel: str, t5_kernel: str) -> dict[str, Any]:
     """Where upstream finds the files, and how they are quantised."""
     for words, path in (("text encoder", paths.t5), ("VAE", paths.vae)):
-        if not is_pickle(path) and is_all_in_one(read_weights(path)):
+        if is_all_in_one(path):
             raise UserError(
                 f"{path}: the LightX2V engine cannot read the {words} inside an all-in-one file; choose the diffusers "
                 f"engine, or write its parts out with `python -m wan_ui convert {path.name} --to comfyui`",

@@ -12,9 +12,10 @@ replaced for everyone, with a reason each, are patches: wan_ui/patches.
 import inspect
 from functools import lru_cache
 from importlib import import_module
-from types import CodeType, ModuleType
+from types import ModuleType
 from typing import Any
 
+from wan_ui.code_names import names_in
 from wan_ui.errors import UserError
 from wan_ui.patches.record import COMMIT
 
@@ -254,20 +255,13 @@ def _is_there(place: Any, name: str) -> bool:
 def _named(cls: type) -> frozenset[str]:
     """All names that the methods of a class of upstream and of its bases speak of."""
     names: set[str] = set()
-
-    def read(code: CodeType) -> None:
-        names.update(code.co_names)
-        for constant in code.co_consts:
-            if isinstance(constant, CodeType):
-                read(constant)
-
     for base in cls.__mro__:
         if base.__module__.partition(".")[0] in ("builtins", "abc", "torch"):
             continue
         for member in vars(base).values():
             function = inspect.unwrap(member) if callable(member) else getattr(member, "fget", member)
             if inspect.isfunction(function):
-                read(function.__code__)
+                names |= names_in(function.__code__)
     return frozenset(names)
 
 

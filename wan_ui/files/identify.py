@@ -83,7 +83,7 @@ def identify(path: Path) -> What:
         own = own_tensors(header)
         if any(re.search(r"\.(lora_(down|up|[AB])|lokr_w\d|hada_w\d)(\.|$)", name) for name in header.tensors):
             return What("LoRA", problem=f"{path}: a LoRA, not a model; put it into the LoRA folder")
-        all_in_one = is_all_in_one(header)
+        all_in_one = _several(header)
         if "blocks.0.self_attn.q.weight" in own:
             return replace(_transformer(path, header), inside=_inside(path, header) if all_in_one else ())
         parts = () if all_in_one else (_text, _vae)
@@ -96,8 +96,15 @@ def identify(path: Path) -> What:
         return What(problem=f"{path}: it cannot be read ({error.strerror})")
 
 
-def is_all_in_one(header: Header) -> bool:
+def is_all_in_one(path: Path) -> bool:
     """Whether it holds other parts beside a transformer, as ComfyUI's checkpoints do."""
+    try:
+        return not is_pickle(path) and _several(read_weights(path))
+    except UserError:  # said when the file is read
+        return False
+
+
+def _several(header: Header) -> bool:
     return any(TEXT_INSIDE.match(name) or VAE_INSIDE.match(name) for name in header.tensors)
 
 

@@ -11,6 +11,7 @@ kernel's packages: after an upgrade of any of them the kernel is probed again (p
 """
 
 import contextlib
+import functools
 import hashlib
 import importlib.metadata
 import json
@@ -80,6 +81,16 @@ def results_file(settings: Settings) -> Path:
 
 def stored(settings: Settings) -> dict[Identity, ProbeResult]:
     """All results of the file that can be read, whatever they hold for."""
+    try:
+        status = results_file(settings).stat()
+    except OSError:
+        return {}
+    return dict(_stored(settings, (status.st_ino, status.st_size, status.st_mtime_ns)))
+
+
+@functools.lru_cache(maxsize=4)
+def _stored(settings: Settings, _: tuple[int, ...]) -> dict[Identity, ProbeResult]:
+    """Once per change of the file: an engine asks for a dozen kernels at every load."""
     return {result.identity: result for result in map(read_result, read_entries(settings).values()) if result}
 
 

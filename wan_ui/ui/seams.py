@@ -10,11 +10,11 @@ import pkgutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
-from types import CodeType
 from typing import Any
 
 from gradio.components import Component
 
+from wan_ui.code_names import names_in
 from wan_ui.errors import UserError
 
 
@@ -130,17 +130,11 @@ def _faults(seam: Seam) -> Iterator[str]:
         except (ImportError, AttributeError):
             yield f"was used by {user}, which is not there"
             continue
-        if seam.name not in _names(code):
+        if seam.name not in names_in(code):
             yield f"is not used by {user} any more"
 
 
 def _set_by(part: type) -> set[str]:
     """Names in the code of a class's methods: the attributes that they set are among them."""
     methods = [method for method in vars(part).values() if inspect.isfunction(method)]
-    return {name for method in methods for name in _names(method.__code__)}
-
-
-def _names(code: CodeType) -> set[str]:
-    """All names that the code looks up, in the functions within it as well."""
-    inner = [constant for constant in code.co_consts if isinstance(constant, CodeType)]
-    return {*code.co_names, *(name for within in inner for name in _names(within))}
+    return {name for method in methods for name in names_in(method.__code__)}
