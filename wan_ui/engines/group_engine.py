@@ -10,6 +10,7 @@ Where a rank fails and the others do not, what they were exchanging is lost: the
 
 import os
 import pickle
+import time
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -101,9 +102,11 @@ class Lead:
 
     def _ends(self, limit: float | None) -> "Iterator[Ended | None]":
         """Of each of the others; None for one that does not end. Without a limit whoever watches ends the wait."""
+        until = None if limit is None else time.monotonic() + limit
         for line in self.place.lines:
             try:
-                yield pickle.loads(line.recv_bytes()) if line.poll(limit) else None
+                left = None if until is None else max(0.0, until - time.monotonic())
+                yield pickle.loads(line.recv_bytes()) if line.poll(left) else None
             except (EOFError, OSError):
                 yield None
 
@@ -151,11 +154,13 @@ class Led:
     def close(self) -> None:
         self.lead.together("close", self.number, (), self.engine.close)
 
-    def plan(self, steps: int) -> list[tuple[float, int]]:
-        """What would examine the stages sees one rank's tokens only."""
+    def _not_here(self, *_: Any, **__: Any) -> Any:
+        """What examines the stages would see one rank's tokens only."""
         raise UserError(
             f"engine: the stages of a model are examined on one GPU; start without {group.SETTING}", field="engine"
         )
+
+    plan = encode_text = encode_image = predict = decode = _not_here
 
 
 def follow(place: Place, create: CreateEngine, fault: Callable[[str], None]) -> None:

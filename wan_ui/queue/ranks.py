@@ -6,6 +6,7 @@ was stopped, or has not written for a while is a fault of the whole group, since
 All are ended then, and the next message starts a new group.
 """
 
+import contextlib
 import logging
 import multiprocessing
 import os
@@ -142,6 +143,10 @@ class Ranks:
     def forget(self) -> None:
         """The message is answered: a fault that came with the answer is not the next one's."""
         self.fault = None
+        for rank, pipe in enumerate(self.faults, start=1):
+            with contextlib.suppress(EOFError, OSError):
+                while pipe.poll():
+                    log.info("rank %d: %s", rank, pipe.recv())
 
     def kill(self) -> None:
         for process in self.processes:
