@@ -8,7 +8,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 # Debian splits venv from Python; install the one of this interpreter where we may.
 APT := $(if $(filter 0,$(shell id -u)),,sudo -n) env DEBIAN_FRONTEND=noninteractive apt-get -qq
-PIP := $(BIN)/python -m pip install --disable-pip-version-check
+# What is imported is compiled then; to compile every file of torch takes longer than the rest of installing it.
+PIP := $(BIN)/python -m pip install --disable-pip-version-check --no-compile
 
 # Settings of the shell that would put other packages into the environment, or ours somewhere else.
 unexport PYTHONPATH PYTHONHOME PIP_TARGET PIP_PREFIX

@@ -83,7 +83,8 @@ def pytest_collection_modifyitems(items):
 
 
 def order(folder: str) -> int:
-    return 0 if folder == "ui" else 1 if folder in (*SHARED, "machine", "queue") else 2
+    """What takes long begins early: at the end the processes have little to wait for each other."""
+    return 0 if folder in ("cold", "ui") else 1 if folder in (*SHARED, "machine", "queue", "commands") else 2
 
 
 def pytest_collection_finish():

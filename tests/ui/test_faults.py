@@ -120,7 +120,7 @@ def fails(app: App) -> str:
 
 
 def test_an_answer_whose_stream_was_just_closed_is_not_lost(open_page, scripted, picture):
-    app = scripted(TEST_LATE_CLOSE="1")
+    app = scripted(TEST_LATE_CLOSE="0.5")
     page = open_page(app.url)
     generate(page, picture, "held, denoise:2=hold")
     for _ in range(3):
