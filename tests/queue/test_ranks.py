@@ -11,6 +11,7 @@ from tests.job_requests import job_request
 from wan_ui.errors import Cancelled, WorkerDied
 from wan_ui.machine.gpus import Gpu
 from wan_ui.queue import local
+from wan_ui.queue.ranks import Ranks
 from wan_ui.queue.worker import Worker
 from wan_ui.settings import load_settings
 
@@ -60,6 +61,14 @@ def test_one_that_ends_or_stops_ends_all_and_the_next_clip_is_made_by_new_ones(g
     with pytest.raises(WorkerDied, match=r"rank 1 was stopped by a signal during denoise step 2/4"):
         make(group, lambda worker: os.kill(worker.ranks.processes[1].pid, signal.SIGSTOP))
     assert not group.alive()
+
+
+def test_the_rank_that_others_wait_for_is_named():
+    ranks = Ranks(3)
+    assert ranks.behind() == ""
+    ranks.made[:] = [7, 6, 7]
+    assert ranks.behind() == " (the others wait for rank 1)"
+    ranks.close()
 
 
 @pytest.mark.parametrize(

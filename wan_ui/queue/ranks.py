@@ -20,6 +20,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+from wan_ui.engines import group
 from wan_ui.engines.group_engine import Place
 
 log = logging.getLogger(__name__)
@@ -35,12 +36,14 @@ class Seat:
     """What a rank's process is started with.
 
     beats   of every rank the time of its last sign of life
+    made    of every rank how many exchanges it has begun
     broken  not 0: the group is to be ended after the answer
     faults  of another rank: where it tells an error of its own
     """
 
     place: Place
     beats: Any
+    made: Any
     broken: Any
     faults: Connection | None = None
 
@@ -52,6 +55,7 @@ class Seat:
         parent = multiprocessing.parent_process()
         while True:
             self.beats[self.place.rank] = time.monotonic()
+            self.made[self.place.rank] = group.here().exchanges
             time.sleep(BEAT)
             if parent is not None and not parent.is_alive():
                 os._exit(0)
@@ -72,15 +76,16 @@ class Ranks:
         self.context, self.size = context, size
         self.folder = tempfile.TemporaryDirectory(prefix="wan-ui-group-")
         self.beats = context.Array("d", size, lock=False)
+        self.made = context.Array("l", size, lock=False)
         self.broken = context.Value("i", 0, lock=False)
         meeting = Path(self.folder.name) / "meeting"
         pairs = [context.Pipe() for _ in range(size - 1)]
         pipes = [context.Pipe(duplex=False) for _ in range(size - 1)]
         self.faults = [mine for mine, _ in pipes]
         self.theirs = [end for pair in pairs for end in pair] + [end for _, end in pipes]  # closed here once given
-        self.seats = [Seat(Place(0, size, meeting, [mine for mine, _ in pairs]), self.beats, self.broken)]
+        self.seats = [Seat(Place(0, size, meeting, [mine for mine, _ in pairs]), self.beats, self.made, self.broken)]
         for rank, ((_, line), (_, faults)) in enumerate(zip(pairs, pipes, strict=True), start=1):
-            self.seats.append(Seat(Place(rank, size, meeting, [line]), self.beats, self.broken, faults))
+            self.seats.append(Seat(Place(rank, size, meeting, [line]), self.beats, self.made, self.broken, faults))
         self.processes: list[BaseProcess] = []
         self.suspected: dict[int, float] = {}  # rank -> since when it looks as if it had stopped
         self.fault: tuple[float, str] | None = None
@@ -130,6 +135,11 @@ class Ranks:
         if self.fault is not None and now - self.fault[0] > SETTLE:
             return self.fault[1]
         return ""
+
+    def behind(self) -> str:
+        """Which rank the others seem to wait for, in words; "" where all have come equally far."""
+        made = list(self.made)
+        return "" if min(made) == max(made) else f" (the others wait for rank {made.index(min(made))})"
 
     def settled(self) -> str:
         """`trouble`, where another rank's end may be what the first one's error comes from: it shows a moment later."""

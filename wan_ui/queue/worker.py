@@ -228,9 +228,10 @@ class Worker:
             if time.monotonic() > deadline:
                 if cancel_sent:
                     raise Cancelled
+                behind = self.ranks.behind() if self.ranks is not None else ""
                 raise WorkerDied(
-                    f"{describe(progress)} made no progress for {self.settings.stage_timeout} s, so the worker was "
-                    "stopped. WAN_UI_STAGE_TIMEOUT allows more time."
+                    f"{describe(progress)} made no progress for {self.settings.stage_timeout} s{behind}, so the worker "
+                    "was stopped. WAN_UI_STAGE_TIMEOUT allows more time."
                 )
 
     def _send(self, letter: Letter, progress: Progress) -> None:
