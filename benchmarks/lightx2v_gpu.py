@@ -239,7 +239,7 @@ class Ours(Timed):
         self.engine.load(self.model, self.scheme, lambda progress: None)
         self._watch(self.engine.runner)
 
-    def warm(self, width, height, number, kinds) -> None:
+    def warm(self, width, height, number, kinds=("",)) -> None:
         # Every size is compiled for once, and both experts have run.
         for kind in {"", "draft"} & set(kinds):
             self.clip(width, height, self.model.default_frames, -number, len(self.model.family.experts), kind)
@@ -333,7 +333,7 @@ class Stock(Timed):
         )
         self._watch(self.runner)
 
-    def warm(self, width, height, number, _kinds) -> None:
+    def warm(self, width, height, number, _kinds=("",)) -> None:
         self.clip(width, height, 17, -number)
 
     def clip(self, width, height, frames, number):

@@ -1,5 +1,6 @@
 """Wan-Tiny through the real LightX2V: every scheme, cancelling, seeds, and a failure in the middle."""
 
+import gc
 import re
 from dataclasses import replace
 
@@ -194,3 +195,20 @@ def test_bad_files_are_named_before_weights_are_read(load, model, tmp_path, monk
         monkeypatch.setattr(lightx2v_decide, "locate", lambda *args, bad=bad, **kwargs: bad)
         with pytest.raises(UserError, match=words):
             load("fp8")
+
+
+def test_upstreams_vae_is_gone_before_ours_is_read(load, monkeypatch):
+    """Both do not fit on a GPU that has little."""
+    from wan_ui.engines import lightx2v
+
+    own, there = lightx2v.OwnVae, []
+
+    def noted(*args):
+        there.extend(
+            type(thing).__name__ for thing in gc.get_objects() if type(thing).__name__ in ("WanVAE", "WanVAE_")
+        )
+        return own(*args)
+
+    monkeypatch.setattr(lightx2v, "OwnVae", noted)
+    load("bf16")
+    assert there == []

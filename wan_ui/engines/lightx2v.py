@@ -171,6 +171,7 @@ class LightX2VEngine:
         if choices.own_vae:
             put(runner, "vae_encoder", None)
             put(runner, "vae_decoder", None)
+            release()  # upstream's stands in the way of ours where memory is short
             self.vae = OwnVae(paths.vae, family, device_name(), self.dtype, choices.fused_decoder, choices.slim)
         else:
             self.vae = UpstreamVae(runner, family, device_name(), self.dtype)
