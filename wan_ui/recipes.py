@@ -24,6 +24,9 @@ NEGATIVE_OF_SPEECH = (
     "画面模糊，最差质量，画面模糊，细节模糊不清，情绪激动剧烈，手快速抖动，字幕，丑陋的，残缺的，多余的手指，画得不好的手部，画得不好的脸部，"
     "畸形的，毁容的，形态畸形的肢体，手指融合，静止不动的画面，杂乱的背景，三条腿，背景人很多，倒着走"
 )
+# What the official code says of a performance where nothing is written (`prompt` in wan/configs/wan_animate_14B.py):
+# "the person in the video is doing something".
+PERFORMING = "视频中的人在做动作"
 OFFICIAL_NEGATIVES = (NEGATIVE, NEGATIVE_OF_SPEECH)
 GUIDANCE, SHIFT = (1.0, 20.0), (1.0, 20.0)  # smallest and largest that are taken
 SOLVERS = {"unipc": "UniPC", "dpm++": "DPM++", "euler": "Euler"}

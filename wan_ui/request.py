@@ -4,7 +4,7 @@
 engine answers with a `Clip` and the worker with a `Result`. Nothing here imports torch, gradio or an engine.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
@@ -213,6 +213,30 @@ class Progress:
 
 
 @dataclass(frozen=True)
+class Tracks:
+    """What drives a clip, frame by frame at the clip's rate: arrays of uint8 of the same length T.
+
+    pose        (T, H, W, 3): the drawn skeleton, of the clip's size
+    face        (T, S, S, 3): the performer's face; None: expressions are free
+    background  (T, H, W, 3): what is behind a character that is replaced, black where it was; None: none is
+    mask        (T, H, W): 255 where it was
+    """
+
+    pose: np.ndarray
+    face: np.ndarray | None = None
+    background: np.ndarray | None = None
+    mask: np.ndarray | None = None
+
+    def frames(self, numbers: Sequence[int]) -> "Tracks":
+        """Those frames alone, in that order."""
+        chosen = list(numbers)
+        parts = (self.pose, self.face, self.background, self.mask)
+        pose, *others = (None if part is None else part[chosen] for part in parts)
+        assert pose is not None
+        return Tracks(pose, *others)
+
+
+@dataclass(frozen=True)
 class Clip:
     """What an engine made.
 
@@ -220,12 +244,14 @@ class Clip:
     fps      frames per second
     latents  (16, t, h, w) float32, the normalised latents that were decoded
     facts    engine, attention, dtype ... each a short string with its reason, for the metadata
+    segment  which it is of how many, where an engine makes a clip segment by segment
     """
 
     frames: np.ndarray
     fps: float
     latents: np.ndarray
     facts: dict[str, str] = field(default_factory=dict)
+    segment: tuple[int, int] = (1, 1)
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,9 @@ from tests.engines.random_models import make_engine, quiet
 from tests.engines.test_parity import DistilledScheduler
 from wan_ui.engines import clip_vision, vae
 from wan_ui.engines.animate import Driving, back_and_forth, segments, velocity
-from wan_ui.engines.base import Tracks
 from wan_ui.errors import Cancelled
 from wan_ui.files.places import locate
+from wan_ui.request import Tracks
 
 
 @pytest.fixture(scope="module")

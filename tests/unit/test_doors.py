@@ -20,13 +20,14 @@ DOORS = {
     "patches": "ground machine files",
     "engines": "ground media machine files loras patches",
     "lipsync": "ground media files",
+    "performance": "ground media lipsync",
     "qa": "ground media machine files engines",
-    "queue": "ground media machine files loras engines lipsync qa",
+    "queue": "ground media machine files loras engines lipsync performance qa",
     "cluster": "ground machine files loras queue",
-    "reports": "ground media machine files loras engines qa queue",
-    "ui": "ground media machine files loras patches lipsync qa queue reports",
+    "reports": "ground media machine files loras engines performance qa queue",
+    "ui": "ground media machine files loras patches lipsync performance qa queue reports",
     "app": "ground machine queue cluster ui",
-    "commands": "ground machine files loras patches engines lipsync qa queue cluster reports app",
+    "commands": "ground machine files loras patches engines lipsync performance qa queue cluster reports app",
     "__main__": "ground machine commands",
 }
 # Who may import a library, and from where no import may lead to it before a function is called.

@@ -62,7 +62,7 @@ def size(value: str) -> str:
 # What `add_model_options` adds, by the names of a Draft.
 MODEL_OPTIONS = (
     *("model", "scheme", "engine", "size", "frames", "steps", "fps", "draft"),
-    *("motion", "negative", "guidance", "shift", "solver", "cache"),
+    *("motion", "negative", "guidance", "shift", "solver", "cache", "overlap"),
 )
 positive = by(rules.whole(1))
 seed = by(rules.whole(-1, MAX_SEED, f"a whole number from 0 to {MAX_SEED}, or -1 to draw one"))
@@ -96,6 +96,9 @@ def add_model_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--solver", default="", type=any_of(SOLVERS), help=f"{' | '.join(SOLVERS)}")
     command.add_argument(
         "--cache", default="", type=any_of(CACHES), help=f"{' | '.join(CACHES)}: leave out what hardly changes a step"
+    )
+    command.add_argument(
+        "--overlap", type=positive, metavar="N", help="frames that segments of a performed clip share: 1 (default) or 5"
     )
     command.add_argument(
         "--fps", type=positive, metavar="N", help="frames per second of the clip (default: what the model was made for)"

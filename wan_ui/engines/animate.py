@@ -17,11 +17,10 @@ import torch
 import torch.nn.functional as F
 
 from wan_ui.engines import clip_vision, preview, schedule, vae
-from wan_ui.engines.base import Tracks
 from wan_ui.engines.solvers import make_solver
 from wan_ui.families import TIME_STRIDE, latent_frames
 from wan_ui.media.images import read_pictures
-from wan_ui.request import Clip, Progress, Report, Request
+from wan_ui.request import Clip, Progress, Report, Request, Tracks
 
 Entering = Callable[[int, int], None]
 Loaded = Any  # a DiffusersEngine, whose module imports this one
@@ -181,7 +180,7 @@ def perform(engine: Loaded, request: Request, tracks: Tracks, report: Report) ->
         facts["segments"] = f"{number} of {total} of {length} frames, {overlap} of them from the one before"
         if tracks.face is None:
             facts["face"] = "none was given: expressions are free"
-        yield Clip(shown, float(made.fps or model.fps), latents.cpu().numpy(), facts)
+        yield Clip(shown, float(made.fps or model.fps), latents.cpu().numpy(), facts, (number, total))
 
 
 def _denoise(

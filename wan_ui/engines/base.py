@@ -5,11 +5,10 @@ An engine is loaded once with a model and a scheme and then stays resident; `gen
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from wan_ui.catalog import Model, Scheme
-from wan_ui.request import Clip, LoraMatch, LoraSpec, Report, Request
+from wan_ui.request import Clip, LoraMatch, LoraSpec, Report, Request, Tracks
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,30 +23,6 @@ Entering = Callable[[int, int], None]
 
 def ignore(step: int, total: int) -> None:
     """The `entering` of a caller who does not want to know."""
-
-
-@dataclass(frozen=True)
-class Tracks:
-    """What drives a clip, frame by frame at the clip's rate: arrays of uint8 of the same length T.
-
-    pose        (T, H, W, 3): the drawn skeleton, of the clip's size
-    face        (T, S, S, 3): the performer's face; None: expressions are free
-    background  (T, H, W, 3): what is behind a character that is replaced, black where it was; None: none is
-    mask        (T, H, W): 255 where it was
-    """
-
-    pose: "np.ndarray"
-    face: "np.ndarray | None" = None
-    background: "np.ndarray | None" = None
-    mask: "np.ndarray | None" = None
-
-    def frames(self, numbers: Sequence[int]) -> "Tracks":
-        """Those frames alone, in that order."""
-        chosen = list(numbers)
-        parts = (self.pose, self.face, self.background, self.mask)
-        pose, *others = (None if part is None else part[chosen] for part in parts)
-        assert pose is not None
-        return Tracks(pose, *others)
 
 
 class Engine(Protocol):

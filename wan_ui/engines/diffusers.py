@@ -43,7 +43,6 @@ from wan_ui.engines.base import (
     Entering,
     OnBlock,
     Show,
-    Tracks,
     ignore,
     remember,
 )
@@ -63,7 +62,7 @@ from wan_ui.files.places import Paths, locate
 from wan_ui.files.tokenizer import clean, load_tokenizer
 from wan_ui.machine.memory import give_back, limit_gpu
 from wan_ui.media.images import read_pictures
-from wan_ui.request import Clip, LoraMatch, LoraSpec, Progress, Report, Request
+from wan_ui.request import Clip, LoraMatch, LoraSpec, Progress, Report, Request, Tracks
 from wan_ui.settings import settings
 
 

@@ -232,6 +232,16 @@ def crop_box(size: tuple[int, int], target: tuple[int, int]) -> tuple[float, flo
     return left, top, left + crop_width, top + crop_height
 
 
+def whole_within(image: Image.Image, width: int, height: int) -> Image.Image:
+    """All of it, as large as it goes into width x height, in the middle of black."""
+    scale = min(width / image.width, height / image.height)
+    inner = (max(1, int(image.width * scale)), max(1, int(image.height * scale)))
+    canvas = Image.new(image.mode, (width, height))
+    small = image.resize(inner, Image.Resampling.LANCZOS, reducing_gap=3.0)
+    canvas.paste(small, ((width - inner[0]) // 2, (height - inner[1]) // 2))
+    return canvas
+
+
 def fit(image: Image.Image, width: int, height: int) -> Image.Image:
     """Centre crop to the aspect ratio, then resize to width x height."""
     return image.resize(

@@ -19,13 +19,14 @@ from wan_ui.catalog import Model, Scheme, find_model, parse_size
 from wan_ui.errors import UserError
 from wan_ui.files import found, places
 from wan_ui.media import sound
-from wan_ui.media.images import fit, open_image
+from wan_ui.media.images import fit, open_image, whole_within
 from wan_ui.media.pose_video import look_at_pose
+from wan_ui.performance import watch
 from wan_ui.queue import words
 from wan_ui.queue.jobs import Job
 from wan_ui.queue.segments_intake import look_before, read_prompts
 from wan_ui.queue.speech_intake import frames_of, look_at_clip, take_audio, take_clip
-from wan_ui.recipes import MOTIONS, OFFICIAL_NEGATIVES, SOLVERS, TITLES, read_guidance, read_shift
+from wan_ui.recipes import MOTIONS, OFFICIAL_NEGATIVES, PERFORMING, SOLVERS, TITLES, read_guidance, read_shift
 from wan_ui.request import LoraSpec, Request, Sampling, Segment
 from wan_ui.settings import ENGINES, Settings
 from wan_ui.tasks import BEFORE, FILES, FORM, PICTURE, POSE, PROMPT, SEGMENTS, TASKS, Task, find_task, fitting
@@ -43,6 +44,7 @@ class Draft:
     negative  None: the official text; empty: none
     guidance  a number, two, or a text of them: see recipes.read_guidance
     task    its name, or its few letters; empty: the first of the model's tasks that fits what is given
+    overlap  frames that the segments of a performed clip share
     job     the entry of the history whose clip is changed or goes on
     draft   a quick clip that is less exact, where the engine can
     lora_paths  the command line may name any LoRA file; the page only those in the folder
@@ -66,6 +68,7 @@ class Draft:
     shift: float | None = None
     solver: str = ""
     cache: str = ""
+    overlap: int | None = None
     job: str = ""
     lora_paths: bool = False
 
@@ -125,16 +128,23 @@ def _sample(asked: Task | None, draft: Draft, settings: Settings, folder: Path, 
     if missing and not elsewhere(model.name, scheme.name, engine):
         raise UserError(f"model: {model.name} with {scheme.name} cannot run here: {missing}", field="model")
     said = _words(task, draft, settings.max_prompt).get(PROMPT.name, "")
-    prompts = read_prompts(draft.inputs.get(SEGMENTS.name, ""), said, settings) or ([""] if task.driven else [])
+    prompts = read_prompts(draft.inputs.get(SEGMENTS.name, ""), said, settings)
+    if not prompts and (task.driven or task.performed):
+        prompts = [""]
     if not prompts:
         raise UserError(f"{PROMPT.name}: {PROMPT.missing}", field=PROMPT.name)
     frames = _whole("frames", model.default_frames if draft.frames is None else draft.frames)
     if task.driven and frames not in model.frames:
         raise UserError("frames: the clip lasts as long as the voice; leave them out", field="frames")
+    if task.performed and draft.frames not in (None, *model.frames):
+        raise UserError("frames: the clip lasts as long as the performance; leave them out", field="frames")
     if frames not in model.frames:
         raise UserError(f"frames: {model.name} makes {_list(model.frames)} frames, not {frames}", field="frames")
     how = _how(draft, model, scheme, settings.max_prompt)
     paths = _files(task, draft)
+    if task.either and not any(name in paths for name in task.either):
+        first = next(entry for entry in task.inputs if entry.name == task.either[0])
+        raise UserError(f"{first.name}: {first.missing}", field=first.name)
     if POSE.name in paths:
         look_at_pose(paths[POSE.name])
     before = look_before(paths[BEFORE.name], settings) if BEFORE.name in paths else None
@@ -142,10 +152,13 @@ def _sample(asked: Task | None, draft: Draft, settings: Settings, folder: Path, 
     fps = _whole("fps", usual if draft.fps is None else draft.fps)
     if fps not in model.rates:
         raise UserError(f"fps: {model.name} plays at {_list(model.rates)} frames a second, not {fps}", field="fps")
+    performed = watch.look_at(paths, fps, settings) if task.performed else {}
     seed = _seed(draft.seed)
     quick = _truth("draft", draft.draft)
     chosen = loras.check(draft.loras, model, settings, paths=draft.lora_paths)
     first, *segments = (_segment(model, prompt, chosen, settings) for prompt in prompts)
+    if task.performed and not first.prompt:
+        first = replace(first, given=PERFORMING)
     pictures = {
         entry.name: open_image(paths[entry.name], entry.name)
         for entry in task.inputs
@@ -153,10 +166,15 @@ def _sample(asked: Task | None, draft: Draft, settings: Settings, folder: Path, 
     }
     shape = pictures.get(task.shape)
     natural = before.size(model) if before else model.closest_size(*shape.size) if shape else model.sizes[0]
+    if "mask_video" in performed:  # the character takes a place in the performance
+        natural = model.closest_size(performed["performance"].width, performed["performance"].height)
     width, height = _size(draft.size, model, natural)
     inputs, seconds = _take(task, paths, pictures, (width, height), settings, folder)
     if task.driven:
         frames = frames_of(Path(inputs["audio"]), seconds, model)
+    if task.performed:  # about: the worker counts them
+        lasts = max(found.seconds for found in performed.values())
+        frames = max(watch.SHORTEST, round(lasts * fps)) if lasts else model.default_frames
     made = Sampling(
         prompt=first.prompt,
         model=model.name,
@@ -169,6 +187,7 @@ def _sample(asked: Task | None, draft: Draft, settings: Settings, folder: Path, 
         understood=first.understood,
         segments=tuple(segments),
         draft=quick,
+        overlap=_overlap(draft.overlap, model),
         **how,
     )
     return Request(task.name, inputs, width, height, frames, made, seconds)
@@ -177,6 +196,21 @@ def _sample(asked: Task | None, draft: Draft, settings: Settings, folder: Path, 
 def _segment(model: Model, prompt: str, chosen: tuple[LoraSpec, ...], settings: Settings) -> Segment:
     reading = words.read_for(model, prompt, chosen, settings)
     return Segment(prompt, reading.text, reading.words) if reading else Segment(prompt)
+
+
+def _overlap(asked: object, model: Model) -> int:
+    """Of a family that a performance drives; 0 of all others."""
+    able = model.family.performance.overlaps if model.family.performance else ()
+    if asked in (None, ""):
+        return able[0] if able else 0
+    number = _whole("overlap", asked)
+    if not able:
+        raise UserError(
+            f"overlap: {model.name} makes no clips that a performance drives; leave it out", field="overlap"
+        )
+    if number not in able:
+        raise UserError(f"overlap: segments of {model.name} share {_list(able)} frames, not {number}", field="overlap")
+    return number
 
 
 def _how(draft: Draft, model: Model, scheme: Scheme, longest: int) -> dict[str, Any]:
@@ -340,7 +374,9 @@ def _take(
         target = folder / entry.file
         match entry.kind:
             case "picture":
-                fit(pictures[entry.name], *size).save(target)
+                whole = task.performed and "mask_video" in paths  # it takes a place in another picture
+                picture = whole_within(pictures[entry.name], *size) if whole else fit(pictures[entry.name], *size)
+                picture.save(target)
             case "audio":
                 seconds = take_audio(paths[entry.name], settings, target)
             case "video":

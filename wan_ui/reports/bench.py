@@ -21,7 +21,9 @@ from wan_ui.errors import UserError
 from wan_ui.files import found, places
 from wan_ui.machine.cpus import allowed_cpus
 from wan_ui.machine.engine_choice import choose_engine
+from wan_ui.media import muxer
 from wan_ui.media.muxer import read_frames
+from wan_ui.performance import skeleton
 from wan_ui.qa import floors, synthetic, toy
 from wan_ui.queue.intake import Draft
 from wan_ui.queue.pipeline import Pipeline
@@ -100,6 +102,8 @@ def bench(settings: Settings, draft: Draft, clips: int, *, random_weights: bool 
                     given["image"] = _picture(draft.inputs["image"], number, folder)
                 else:
                     given.pop("image", None)
+                if any(task.performed for task in tasks):
+                    given["pose_video"] = _pose(number, model, folder, small)
                 job = pipeline.wait(pipeline.submit(replace(draft, inputs=given, seed=number)))
                 if job.state != "done":
                     raise UserError(f"bench: the job {job.state}: {job.error}")
@@ -158,6 +162,14 @@ def _picture(path: str, number: int, folder: str) -> str:
     image = Image.open(path).convert("RGB")
     moved = Path(folder) / f"picture-{number}.png"
     image.transform(image.size, Image.Transform.AFFINE, (1, 0, number, 0, 1, 0)).save(moved)
+    return str(moved)
+
+
+def _pose(number: int, model: Model, folder: str, small: bool) -> str:
+    """A drawn skeleton that waves: one segment long, at toy size two."""
+    count = 9 if small else model.default_frames
+    moved = Path(folder) / f"pose-{number}.mp4"
+    muxer.write_mp4((skeleton.waving(k / 8 + number, 480, 480) for k in range(count)), moved, model.fps)
     return str(moved)
 
 

@@ -34,8 +34,9 @@ DESCRIPTION = (
     "picture that the clip ends at; task: i2v, flf2v or t2v, else what fits the model and what is given; guidance: A "
     "or A,B for the two experts; negative: null is the official text, an empty one none; draft: quicker and less "
     "exact, where the GPU has the means; segments: what happens next, one prompt a line; clip, or the id of its "
-    "job: goes on instead of a picture. Answers with the video and its settings: job, seed, model, seconds per stage "
-    "and more."
+    "job: goes on instead of a picture; performance or pose_video, with face_video and mask_video: the character moves "
+    "so (Animate; overlap: frames that its segments share). Answers with the video and its settings: job, seed, model, "
+    "seconds per stage and more."
 )
 
 
@@ -106,6 +107,7 @@ async def generate(*sent: Any) -> tuple[str, dict[str, Any]]:
             seed=given["seed"],
             loras=_loras(given["loras"]),
             **{name: given[name] for name in SAMPLING},
+            overlap=given["overlap"],
             job=as_text(given["job"], "job"),
         )
         job_id = await asyncio.to_thread(PIPELINE.submit, draft, owner)

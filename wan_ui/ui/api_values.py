@@ -23,6 +23,10 @@ LATER = {
     "clip": None,
     "job": "",
     "pose_video": None,
+    "performance": None,
+    "face_video": None,
+    "mask_video": None,
+    "overlap": None,
 }
 PARAMETERS: dict[str, Any] = {**REQUIRED, **SETTINGS, **OPTIONAL, **LATER}
 SIGNATURE = inspect.Signature(

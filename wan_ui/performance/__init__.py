@@ -1,0 +1,1 @@
+"""A performance: people in a video, their skeleton drawn, their face cut out, for a picture that moves like them."""
