@@ -23,6 +23,7 @@ def test_the_models_and_schemes_that_are_promised(catalog):
         "fastwan-5b",
         "s2v-14b",
         "wan21-t2v-1b",
+        "animate-14b",
     ]
     assert list(catalog["wan-tiny"].schemes) == ["bf16", "fp8", "gguf-Q8_0", "gguf-Q5_0", "gguf-Q4_0"]
     assert catalog["wan-tiny"].embedded and not catalog["i2v-a14b"].embedded
@@ -43,6 +44,7 @@ def test_every_download_is_known(catalog):
     followed = [name for name, repository in catalog["i2v-a14b"].repositories.items() if not repository.revision]
     speech = ("Wan-AI/Wan2.2-S2V-14B", "QuantStack/Wan2.2-S2V-14B-GGUF")
     neither = ("QuantStack/Wan2.2-T2V-A14B-GGUF", "FastVideo/FastWan2.2-TI2V-5B-FullAttn-Diffusers")
+    neither += ("Wan-AI/Wan2.2-Animate-14B", "Kijai/WanVideo_comfy_fp8_scaled", "QuantStack/Wan2.2-Animate-14B-GGUF")
     for name in (*neither, "Wan-AI/Wan2.1-T2V-1.3B", "Wan-AI/Wan2.1-T2V-1.3B-Diffusers", *speech):
         followed.remove(name)  # of which the catalog says that neither is known
     for name in followed:  # what cannot be pinned by its commit is by its checksum
@@ -55,7 +57,9 @@ def test_base_model_files_carry_the_distill_pair(catalog):
         for scheme in model.schemes.values():
             pair = bool(scheme.lora_high and scheme.lora_low)
             assert scheme.distilled or pair or model.motions(scheme) == ("full",)
-            assert scheme.distilled is not any(base in scheme.high for base in ("QuantStack", "Comfy-Org", "Wan-AI"))
+            assert scheme.distilled is not any(
+                base in scheme.high for base in ("QuantStack", "Comfy-Org", "Wan-AI", "Animate")
+            )
             assert model.motions(scheme) == (("fast", "more", "full") if pair else model.motions(scheme)[:1])
 
 
@@ -150,7 +154,7 @@ def test_float32_files_take_half_of_their_bytes(catalog):
 
 def test_frames_per_second_are_those_that_the_model_was_made_for(catalog):
     rates = {"wan-tiny": 16, "i2v-a14b": 16, "t2v-a14b": 16, "ti2v-5b": 24, "ti2v-5b-full": 24}
-    rates |= {"fastwan-5b": 24, "s2v-14b": 16, "wan21-t2v-1b": 16}
+    rates |= {"fastwan-5b": 24, "s2v-14b": 16, "wan21-t2v-1b": 16, "animate-14b": 30}
     assert {name: model.fps for name, model in catalog.items()} == rates
     # A voice that drives a clip leaves no choice.
     assert all(model.fps in model.rates and (len(model.rates) > 1 or model.family.speech) for model in catalog.values())

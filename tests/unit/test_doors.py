@@ -27,7 +27,7 @@ DOORS = {
     "reports": "ground media machine files loras engines performance qa queue",
     "ui": "ground media machine files loras patches lipsync performance qa queue reports",
     "app": "ground machine queue cluster ui",
-    "commands": "ground machine files loras patches engines lipsync performance qa queue cluster reports app",
+    "commands": "ground media machine files loras patches engines lipsync performance qa queue cluster reports app",
     "__main__": "ground machine commands",
 }
 # Who may import a library, and from where no import may lead to it before a function is called.

@@ -14,6 +14,9 @@
     { part: "#voice-part", note: "#voice-note", type: "audio/x-unknown", accept: `audio/*,video/*,${endings(sounds)}` },
     { part: "#before-part", note: "#before-note", type: "video/mp4", accept: `video/*,${endings(videos)}` },
     { part: "#pose-part", note: "#pose-note", type: "video/mp4", accept: `video/*,${endings(videos)}` },
+    { part: "#mask-part", note: "#mask-note", type: "video/mp4", accept: `video/*,${endings(videos)}` },
+    { part: "#face-part", note: "#face-note", type: "video/mp4", accept: `video/*,${endings(videos)}` },
+    { part: "#performance-part", note: "#performance-note", type: "video/mp4", accept: `video/*,${endings(videos)}` },
     { part: "#history-part", note: "#from-video-message", type: "video/mp4", accept: "video/mp4,.mp4" },
   ];
   const [picture, , voice] = fields;

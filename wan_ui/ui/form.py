@@ -130,6 +130,8 @@ def using_html(view: View, model: Model) -> str:
         size.replace("x", " × ") if size[0].isdigit() else size,
         "as long as the voice"
         if task.driven
+        else "as long as the performance"
+        if task.performed
         else (f"{segments} segments of " if segments > 1 else "") + f"{frames or model.default_frames:g} frames",
         *([f"{fps:g} a second"] if fps and fps != model.fps else []),
         f"{steps or recipe.default_steps:g} steps",
@@ -139,6 +141,8 @@ def using_html(view: View, model: Model) -> str:
         *(["draft"] if held.get("draft") else []),
     ]
     parts += [entry.using for entry in task.inputs if entry.using and entry.name in given]
+    if task.either and not any(name in given for name in task.either):
+        parts += [entry.lacking for entry in task.inputs if entry.name == task.either[0]]
     parts += [entry.lacking for entry in task.inputs if entry.lacking and entry.required and entry.name not in given]
     parts = [part if len(part) > 24 else part.replace(" ", "\u00a0") for part in parts]  # lines break between parts
     words = text(" · ".join(parts))

@@ -18,12 +18,15 @@ from wan_ui.ui.form import FIELDS, NO_MODEL
 from wan_ui.ui.longer import Longer, build_longer
 from wan_ui.ui.lora_picker import LoraPicker, build_lora_picker
 from wan_ui.ui.markup import text
+from wan_ui.ui.performance import Performance, build_performance, is_performed
 from wan_ui.ui.picture import Picture, build_picture
 from wan_ui.ui.pose import Pose, build_pose
 from wan_ui.ui.recipe_part import RecipePart, build_recipe_part
 from wan_ui.ui.voice import Voice, build_voice, is_driven, way_html
 
 PROMPT_PLACEHOLDER = "What should happen? For example: slowly zoom in, sunset light"
+
+SHOWN = ("picture", "end", "voice", "pose", "performance")  # parts of the form that not every model has
 
 # The line above Generate says what a reload brings back, see form.py.
 KEEP = """
@@ -54,6 +57,7 @@ class Inputs:
     loras: LoraPicker
     voice: Voice
     pose: Pose
+    performance: Performance
     longer: Longer
     message: gr.HTML
     using: gr.HTML
@@ -70,6 +74,9 @@ class Inputs:
             "end": self.end.image,
             "voice": self.voice.audio,
             "pose": self.pose.clip,
+            "performance": self.performance.performance,
+            "face": self.performance.face,
+            "mask": self.performance.mask,
             "segments": self.longer.segments,
             "before": self.longer.clip,
             **self.recipe.parts(),
@@ -84,7 +91,7 @@ class Inputs:
             "end_part": self.end.part,
             "voice_part": self.voice.part,
         }
-        boxes |= {"voice_way": self.voice.way, "pose_part": self.pose.part}
+        boxes |= {"voice_way": self.voice.way, "pose_part": self.pose.part, "performance_part": self.performance.part}
         own = {name: getattr(self, name) for name in names}
         return {**own, **self.recipe.parts(), **boxes, "longer": self.longer.part, "lora_choices": self.loras.add}
 
@@ -138,7 +145,7 @@ def build_inputs(
         label="Frames",
         choices=lengths(model, model.fps),
         value=model.default_frames,
-        visible=not is_driven(model),
+        visible=chooses_length(model),
         elem_id="frames",
         elem_classes="w-segments",
     )
@@ -173,6 +180,7 @@ def build_inputs(
         draft = gr.Checkbox(False, label="Draft", info=_draft_words(settings), elem_id="draft")
     loras = build_lora_picker(model, settings)
     voice = build_voice(model, visible=takes(model, "voice"))
+    performance = build_performance(visible=takes(model, "performance"))
     pose = build_pose(visible=takes(model, "pose"))
     longer = build_longer(visible=takes(model, "segments"))
     with gr.Column(elem_id="actions"):
@@ -201,6 +209,7 @@ def build_inputs(
         loras,
         voice,
         pose,
+        performance,
         longer,
         message,
         using,
@@ -223,7 +232,7 @@ def model_updates(
 ) -> Answer:
     """What this model offers, with these values."""
     return {
-        **{f"{part}_part": gr.update(visible=takes(model, part)) for part in ("picture", "end", "voice", "pose")},
+        **{f"{part}_part": gr.update(visible=takes(model, part)) for part in SHOWN},
         "voice_way": way_html(model),
         "picture_hint": picture_hint_html(model),
         "longer": gr.update(visible=takes(model, "segments")),
@@ -231,7 +240,7 @@ def model_updates(
         "phrases": phrases_html(model),
         "scheme": gr.update(**scheme_choices(model, schemes, scheme)),
         "size": gr.update(choices=_sizes(model), value=size),
-        "frames": gr.update(choices=lengths(model, fps), value=frames, visible=not is_driven(model)),
+        "frames": gr.update(choices=lengths(model, fps), value=frames, visible=chooses_length(model)),
         "fps": gr.update(choices=_rates(model), value=fps),
     }
 
@@ -297,6 +306,11 @@ def default_size(model: Model) -> str:
     """The shape of what is given, where a task of the model takes something that has one."""
     width, height = model.sizes[0]
     return "auto" if any(TASKS[name].shape for name in model.tasks) else f"{width}x{height}"
+
+
+def chooses_length(model: Model) -> bool:
+    """Whether neither a voice nor a performance says how long a clip is."""
+    return not (is_driven(model) or is_performed(model))
 
 
 def takes(model: Model, part: str) -> bool:

@@ -92,7 +92,10 @@ def build_ui(settings: Settings) -> gr.Blocks:
         of_video = {"seed": inputs.seed, "segments": inputs.longer.segments, **of_model}
         longer = {"before": inputs.longer.clip, "segments": inputs.longer.segments}
         files = {"picture": picture.image, "end": end.image, "voice": inputs.voice.audio, "pose": inputs.pose.clip}
+        files |= {name: getattr(inputs.performance, name) for name in ("performance", "face", "mask")}
         whole = {**files, **longer, **of_video}
+        driving = inputs.performance
+        performed_note = {"performance_note": driving.note, "shown_pose": driving.shown}
         before_note, pose_note = {"before_note": inputs.longer.note}, {"pose_note": inputs.pose.note}
         voice_note = {"voice_note": inputs.voice.note}
 
@@ -122,7 +125,14 @@ def build_ui(settings: Settings) -> gr.Blocks:
 
         files_change = [picture.image.change, end.image.change, inputs.voice.audio.change]
         form = [browser, view, inputs.model, inputs.scheme, *inputs.held(), inputs.turn]
-        notes = {"picture_note": picture.note, "end_note": end.note, **voice_note, **before_note, **pose_note}
+        notes = {
+            "picture_note": picture.note,
+            "end_note": end.note,
+            **voice_note,
+            **before_note,
+            **pose_note,
+            **performed_note,
+        }
         sent = {**notes, **observed}
         pressed = connect(inputs.generate.click, submit.submit, form, sent, js=stamp, **light)
         pressed.then(None, js="() => wanUi.answered()", **silent)
@@ -144,6 +154,7 @@ def build_ui(settings: Settings) -> gr.Blocks:
                     *files_change,
                     inputs.longer.clip.change,
                     inputs.pose.clip.change,
+                    *(clip.change for clip in (driving.performance, driving.face, driving.mask)),
                     *texts_left,
                 ]
             ),
@@ -168,6 +179,15 @@ def build_ui(settings: Settings) -> gr.Blocks:
             pose_note,
             **latest,
         )
+        connect(
+            on([driving.performance.change, inputs.model.change]),
+            changing.look_at_performance,
+            [driving.performance, inputs.model],
+            performed_note,
+            **latest,
+        )
+        shown: Options = {**once, "show_progress": "minimal", "show_progress_on": [driving.shown]}
+        connect(driving.look.click, changing.show_pose, [driving.performance], performed_note, **shown)
         fps = [inputs.model, inputs.fps]
         connect(inputs.fps.change, changing.show_lengths, fps, {"frames": inputs.frames}, **latest)
         of_crop = [view, picture.image, inputs.size, inputs.model]

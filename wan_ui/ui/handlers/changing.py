@@ -6,7 +6,8 @@ from wan_ui.errors import UserError
 from wan_ui.files import found
 from wan_ui.queue.pipeline import PIPELINE
 from wan_ui.queue.words import read_for
-from wan_ui.ui import form, inputs, longer, lora_picker, pose
+from wan_ui.tasks import PERFORMANCE
+from wan_ui.ui import form, inputs, longer, lora_picker, performance, pose
 from wan_ui.ui import picture as pictures
 from wan_ui.ui import voice as voice_part
 from wan_ui.ui.answers import Answer
@@ -103,6 +104,31 @@ def look_at_pose(clip, size: str, name: str) -> Answer:
         return {"pose_note": pose.note_html(uploaded(clip, "pose_video"), as_text(size, "size", "auto"), model)}
     except UserError as error:
         return {"pose_note": complaint(error)}
+
+
+@guard
+def look_at_performance(clip, name: str) -> Answer:
+    """The performance: what becomes of it. The pose that was shown is another's."""
+    catalog = found.models(PIPELINE.settings)
+    model = catalog.get(as_text(name, "model")) or next(iter(catalog.values()))
+    if not clip or not inputs.takes(model, "performance"):
+        return {"performance_note": "", "shown_pose": ""}
+    try:
+        note = performance.note_html(uploaded(clip, "performance"), model, PIPELINE.settings)
+        return {"performance_note": note, "shown_pose": ""}
+    except UserError as error:
+        return {"performance_note": complaint(error), "shown_pose": ""}
+
+
+@guard
+def show_pose(clip) -> Answer:
+    """Before minutes are spent: some frames of the performance with the pose that is read from them."""
+    try:
+        if not clip:
+            raise UserError(f"performance: {PERFORMANCE.missing}", field="performance")
+        return {"shown_pose": performance.pose_html(uploaded(clip, "performance"), PIPELINE.settings)}
+    except UserError as error:
+        return {"performance_note": complaint(error), "shown_pose": ""}
 
 
 @guard
