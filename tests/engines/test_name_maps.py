@@ -11,10 +11,11 @@ from diffusers import AutoencoderKLWan, WanTransformer3DModel
 from diffusers.loaders.single_file_utils import convert_wan_transformer_to_diffusers, convert_wan_vae_to_diffusers
 
 from tests.engines.random_models import randomised, write_text_encoder
-from wan_ui.engines import animate_dit, text
+from wan_ui.engines import animate_dit, s2v_model, text
 from wan_ui.engines.dit import module_names, read_config
 from wan_ui.errors import UserError
 from wan_ui.families import FAMILIES
+from wan_ui.files import s2v_file
 from wan_ui.files.animate_names import is_filter
 from wan_ui.files.dit_file import read_parameters
 from wan_ui.files.model_configs import read_official
@@ -51,7 +52,8 @@ def test_full_size_transformers(family, tmp_path):
         module = animate_dit.build(arguments, read_official(config))
     else:
         with torch.device("meta"):
-            module = WanTransformer3DModel(**arguments)
+            speech = family.speech and s2v_model.S2VTransformer(s2v_file.with_defaults(read_official(config)))
+            module = speech or WanTransformer3DModel(**arguments)
     shapes = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
     stored = {name: shape for name, (_, shape) in layouts.dit(read_official(config), layouts.BF16).items()}
     flat = {name: (math.prod(shape),) if is_flat(name) else shape for name, shape in stored.items()}
