@@ -22,7 +22,6 @@ from wan_ui.request import Request
 from wan_ui.settings import settings
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h
-WIDE = 20  # tensors as large as the tokens that one block holds at a time, float32 ones counted twice
 SMALL = 2 * 2**30  # bytes of dequantised experts below which keeping them quantised saves nothing that matters
 
 
@@ -100,10 +99,28 @@ def choose_passes(family: Family, config: Any, request: Request, dtype: torch.dt
         return Choice(wish, "asked for")
     tokens = family.tokens(request.width, request.height, request.frames)
     width = config["num_attention_heads"] * config["attention_head_dim"]
-    wanted = 2 * tokens * (WIDE * width + config["ffn_dim"]) * dtype.itemsize
+    each = family.condition == "first frame"
+    wanted = 2 * block_bytes(tokens, width, config["ffn_dim"], dtype.itemsize, each_its_time=each)
     free = free_memory(settings().gpu_gib)
     words = f"auto: {wanted / 2**30:.1f} GiB wanted, {free / 2**30:.1f} GiB free"
     return Choice("one" if wanted < free / 2 else "two", words)
+
+
+def block_bytes(tokens: int, width: int, ffn: int, itemsize: int, *, each_its_time: bool) -> int:
+    """The most that one block of the transformer holds at a time beside its weights, in bytes, from its shapes.
+
+    itemsize       bytes of a number
+    each_its_time  every token has a timestep, and so a modulation, of its own
+    """
+    row, wide, exact = tokens * width * itemsize, tokens * ffn * itemsize, tokens * width * 4
+    norm = row + 4 * exact  # in float32: the tokens, normed, scaled, shifted; then as they were
+    attention = 6 * row + exact  # normed, q, k, v, both turned; products with the cosines and sines
+    feed_forward = 2 * row + max(2 * wide, wide + 4 * exact)  # normed, attention's; before and after GELU, or gated
+    most = 2 * row + max(norm, attention, feed_forward)  # the block's tokens, and the caller's
+    if not each_its_time:
+        return most
+    of_time = 6 * row  # for every block; each adds its own to it, in float32
+    return of_time + max(2 * row + 12 * exact, most + 6 * exact)
 
 
 def choose_residence(experts: tuple[Path, ...], t5: Path, device: torch.device) -> Residence:
