@@ -47,7 +47,7 @@ def draw(points: np.ndarray, width: int, height: int) -> np.ndarray:
         angle = math.degrees(math.atan2(y1 - y2, x1 - x2))
         middle = (int((x1 + x2) / 2), int((y1 + y2) / 2))
         limb = cv2.ellipse2Poly(middle, (int(length / 2), thick), int(angle), 0, 360, 1)
-        cv2.fillConvexPoly(canvas, limb, [int(0.6 * part) for part in colour])
+        cv2.fillConvexPoly(canvas, np.asarray(limb), [int(0.6 * part) for part in colour])
     for (x, y, sure), colour in zip(body, COLOURS, strict=True):
         if sure >= THRESHOLD:
             cv2.circle(canvas, (int(x), int(y)), thick, colour, thickness=-1)
