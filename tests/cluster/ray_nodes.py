@@ -22,6 +22,7 @@ class Nodes:
             "WAN_UI_LORAS": str(settings.loras),
             "WAN_UI_OUTPUTS": str(settings.outputs),
         }
+        self.before = dict(os.environ)
         os.environ.update(self.environment)  # before Ray is imported, and for all that it starts
         from ray.cluster_utils import Cluster
 
@@ -42,9 +43,8 @@ class Nodes:
         import ray._private.services as services
 
         services.find_gcs_addresses.cache_clear()
-        for name in self.environment:
-            if name.startswith(("WAN_UI_", "RAY_")):
-                os.environ.pop(name, None)
+        os.environ.clear()
+        os.environ.update(self.before)
 
 
 def folder_of(settings: Settings, worker: str) -> Path:

@@ -136,8 +136,13 @@ class Cluster:
                 f"ray: the head at {head} cannot be reached ({why}). Is Wan UI with --ray, or `ray start --head`, "
                 "running there? Is the port open for this machine?"
             )
+        if why and self.raylet is not None:
+            self.raylet.stop()
+            self.raylet = None
         if why:
             self.raylet = start.start_head(host, port, self.settings)
+        elif self.raylet is not None:
+            pass  # of the dispatcher before
         elif not start.is_own(host):
             start.check_token()
             self.raylet = start.start_node(head, labels.page_labels(), 0, 0, self.settings)
@@ -158,9 +163,10 @@ class Cluster:
             except subprocess.TimeoutExpired:
                 self.dispatcher.kill()
                 self.dispatcher.wait()
-        if self.raylet is not None:
+        self.dispatcher = None
+        if self.raylet is not None and (self.stopping.is_set() or not self.raylet.alive()):
             self.raylet.stop()
-        self.dispatcher, self.raylet = None, None
+            self.raylet = None  # else it serves the next dispatcher, and the other machines stay joined
 
     # ------------------------------------------------------------ who comes and goes
 

@@ -134,6 +134,8 @@ def environment(values: Settings) -> dict[str, str]:
             "RAY_health_check_period_ms": "1000",
             "RAY_health_check_timeout_ms": "2000",
             "RAY_health_check_failure_threshold": "5",
+            # A node whose head is gone ends, and joins the next one, after 10 s and not after 60.
+            "RAY_gcs_rpc_server_reconnect_timeout_s": "10",
             # Ray would have a worker use one CPU.
             "OMP_NUM_THREADS": str(values.threads or allowed_cpus()),
             "WAN_UI_THREADS": str(values.threads),
