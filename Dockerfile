@@ -1,8 +1,10 @@
 # docker build -t wan-ui .                       CPU only
 # docker build -t wan-ui --build-arg CUDA=1 .    with CUDA; run with --gpus all
+# and --build-arg RAY=1                          for a page and nodes on Ray: see compose.yaml
 FROM python:3.12-slim
 
 ARG CUDA=0
+ARG RAY=0
 
 # Triton builds its launchers with a C compiler.
 RUN if [ "$CUDA" = 1 ]; then \
@@ -23,13 +25,14 @@ ENV HOME=/home/user \
     WAN_UI_CACHE=/home/user/data/cache
 WORKDIR /home/user/app
 
-COPY --chown=user requirements.txt requirements-lightx2v.txt ./
+COPY --chown=user requirements.txt requirements-lightx2v.txt requirements-ray.txt ./
 # PyPI's torch brings gigabytes of CUDA libraries; PyTorch's own index has a build without them.
 RUN if [ "$CUDA" = 0 ]; then \
         pip install --no-cache-dir --index-url https://download.pytorch.org/whl/cpu "$(grep '^torch==' requirements.txt)"; \
     fi && \
     pip install --no-cache-dir -r requirements.txt && \
-    if [ "$CUDA" = 1 ]; then pip install --no-cache-dir --no-deps -r requirements-lightx2v.txt; fi
+    if [ "$CUDA" = 1 ]; then pip install --no-cache-dir --no-deps -r requirements-lightx2v.txt; fi && \
+    if [ "$RAY" = 1 ]; then pip install --no-cache-dir -r requirements-ray.txt; fi
 COPY --chown=user . .
 RUN mkdir -p /home/user/data/loras
 

@@ -151,7 +151,7 @@ def main_dispatch(args: argparse.Namespace) -> None:
         values = Settings(outputs=outputs, cache=outputs / "cache")
         jobs = Jobs(outputs / "wan_ui.sqlite")
         sampling = Sampling("calm", "wan-tiny", "float32", "auto", 4, 0)
-        request = Request("i2v", {}, 256, 256, 33, sampling)
+        request = Request("image-to-video", {}, 256, 256, 33, sampling)
         done = Result(clip="clip.mp4", frames=33, fps=16, seconds={"text": 0.1, "denoise": 2.0, "decode": 1.0})
         line = Line(jobs, clips, values, None)
         for number in range(args.workers):

@@ -55,6 +55,7 @@ def run(args: argparse.Namespace) -> int:
     summary = {
         "out": str(args.out),
         "job": job.id,
+        "worker": job.worker,
         "error": job.error,
         **job.request.public(),
         "frames": result.frames,

@@ -13,7 +13,7 @@ from wan_ui.commands.progress import Lines, watched
 from wan_ui.errors import UserError
 from wan_ui.loras import lora_warnings
 from wan_ui.machine.preflight import check_folders
-from wan_ui.queue import estimate
+from wan_ui.queue import estimate, roster
 from wan_ui.queue.intake import Draft
 from wan_ui.queue.jobs import Job
 from wan_ui.queue.pipeline import PIPELINE, Pipeline
@@ -80,9 +80,13 @@ def follow(pipeline: Pipeline, job_id: str, quiet: bool) -> Job:
     bar = tqdm(total=100, disable=quiet or not watched(), bar_format="{desc} |{bar}| {n:3.0f}%{postfix}", leave=False)
     lines = Lines()
 
+    several = len(roster.read(pipeline.settings.outputs)) > 1
+
     def show(job: Job) -> None:
         left = estimate.eta(job, expected)
         words = describe(job.progress) if job.state == "running" else job.state
+        if several and job.worker:
+            words = f"{job.worker}: {words}"
         time_left = f"about {left:.0f} s left" if left is not None else ""
         if not bar.disable:
             bar.n = 100 * estimate.fraction(job, expected)

@@ -125,7 +125,13 @@ async def generate(*sent: Any) -> tuple[str, dict[str, Any]]:
     if PIPELINE.clip(job) is None:
         raise gr.Error("The clip was made, but its file is not there any more.", print_exception=False)
     warning = {"warning": job.error} if job.error else {}  # the clip is there, but it does not speak
-    return str(PIPELINE.clip(job)), {"job": job.id, **job.request.public(), **job.result.public(), **warning}
+    return str(PIPELINE.clip(job)), {
+        "job": job.id,
+        "worker": job.worker,
+        **job.request.public(),
+        **job.result.public(),
+        **warning,
+    }
 
 
 setattr(generate, "__signature__", SIGNATURE)  # noqa: B010 - Gradio names and documents the values by it

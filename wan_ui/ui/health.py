@@ -63,7 +63,8 @@ def health(ready: bool = True) -> dict[str, Any]:
         {"name": row.name, "state": row.state, "model": row.model, "scheme": row.scheme, "job": row.job}
         for row in PIPELINE.pool.rows()
     ]
-    works = any(runner.thread is not None and runner.thread.is_alive() for runner in runners.values())
+    # Without any, as on a page whose jobs other machines run, there is nothing that could be wrong with them.
+    works = not runners or any(runner.thread is not None and runner.thread.is_alive() for runner in runners.values())
     if found["queue"]["status"] != "ok" or not works:
         found["status"] = "failing"
     elif not ready:

@@ -67,6 +67,7 @@ def job_card(
         kind = "bad" if trouble else "good"
         see = f'<button type="button" class="w-button" data-see="{job.id}">Show it</button>' if unseen else ""
         title, note = (f"Done in {seconds(spent(job))}", " · ".join(parts) + " s") if parts else ("Done", "")
+        title += f" on {job.worker}" if several and job.worker else ""
         return _card(kind, title, body=_note(note) + trouble, button=see)
     kind = "idle" if job.state == "cancelled" else "bad"
     title = {"failed": "This clip failed", "cancelled": "Cancelled", "interrupted": "Interrupted"}[job.state]

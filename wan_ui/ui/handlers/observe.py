@@ -85,7 +85,7 @@ def _observed(browser: dict, view: View) -> Answer:
         )
     elif last is not None:
         unseen = view.selected != last.id and PIPELINE.clip(last) is not None
-        card = progress_card.job_card(last, 0, status, jobs, catalog, unseen=unseen)
+        card = progress_card.job_card(last, 0, status, jobs, catalog, unseen=unseen, several=len(rows) > 1)
     else:
         card = progress_card.model_card(status, catalog)
     selected = by_id.get(view.selected) or PIPELINE.job(view.selected, owner)
