@@ -46,6 +46,7 @@ from wan_ui.engines.base import (
     ignore,
     remember,
 )
+from wan_ui.engines.block_hooks import hooked, sparing
 from wan_ui.engines.device import (
     Choice,
     choose_device,
@@ -390,56 +391,3 @@ def pasted(latents: torch.Tensor, condition: torch.Tensor) -> tuple[torch.Tensor
     given = torch.zeros(1, *latents.shape[1:], device=latents.device)
     given[:, :count] = 1
     return torch.cat([condition.to(latents), latents[:, count:]], dim=1), given
-
-
-@contextlib.contextmanager
-def sparing(model: Any, cache: StepCache, half: int) -> Iterator[None]:
-    """Let `cache` decide whether the blocks run."""
-    blocks = model.blocks
-    seen: list[torch.Tensor] = []
-
-    class Spared(torch.nn.Module):
-        def forward(self, tokens, *rest):
-            def run():
-                hidden = tokens
-                for block in blocks:
-                    hidden = block(hidden, *rest)
-                return hidden
-
-            return cache.around(half, tokens, seen[-1], run)
-
-    hook = model.condition_embedder.time_embedder.register_forward_hook(lambda _module, _args, out: seen.append(out))
-    model.blocks = torch.nn.ModuleList([Spared()])
-    try:
-        yield
-    finally:
-        model.blocks = blocks
-        hook.remove()
-
-
-@contextlib.contextmanager
-def hooked(blocks, on_block: OnBlock):
-    """Show `on_block` what enters the first block (-1) and what leaves each (0, 1 ...); see base.Stages.predict."""
-
-    def entering(_module, args, kwargs):
-        hidden = args[0] if args else kwargs["hidden_states"]
-        replacement = on_block(-1, hidden[0])
-        if replacement is None:
-            return None
-        replacement = replacement[None].to(hidden)
-        return ((replacement, *args[1:]), kwargs) if args else (args, kwargs | {"hidden_states": replacement})
-
-    def leaving(index):
-        def hook(_module, _args, output):
-            replacement = on_block(index, output[0])
-            return None if replacement is None else replacement[None].to(output)
-
-        return hook
-
-    handles = [blocks[0].register_forward_pre_hook(entering, with_kwargs=True)]
-    handles += [block.register_forward_hook(leaving(index)) for index, block in enumerate(blocks)]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
