@@ -223,3 +223,18 @@ def test_the_voice_is_joined_as_far_as_the_clip_goes(files, tmp_path):
     assert abs(len(sound.decode(tmp_path / "clip.mp4")) / 16_000 - 1.0) < 0.07
     assert muxer.read_metadata(tmp_path / "clip.mp4") == {"a": 1}
     assert replace(request(files), frames=5).frames == 5
+
+
+def test_the_doctor_holds_every_stage_and_names_the_one_that_is_wrong(engine, monkeypatch):
+    from wan_ui.qa import reference, stages
+
+    model = engine.loaded
+    kept = reference.compute(engine, model, reference.default_trial(model))
+    assert list(reference.stage_names(model)) == ["text", "audio", "image", "schedule", "dit", "decode"]
+    scheme = model.scheme("")
+    report = stages.check(engine, model, scheme, kept, "itself", lambda progress: None)
+    assert [stage.name for stage in report.stages if not stage.passed] == [], report.stages
+    hear = engine.listener.hear
+    monkeypatch.setattr(engine.listener, "hear", lambda *given: hear(*given).roll(1, dims=0))
+    report = stages.check(engine, model, scheme, kept, "itself", lambda progress: None)
+    assert report.first_failing == "audio" and [stage.name for stage in report.stages if not stage.passed] == ["audio"]

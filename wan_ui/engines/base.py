@@ -71,6 +71,13 @@ class Speaker(Protocol):
         ...
 
 
+class Hearing(Protocol):
+    """One more stage, of a family with `speech`."""
+
+    def encode_voice(self, samples: "np.ndarray", frames: int) -> "torch.Tensor":
+        """(n,) float32 at 16 kHz -> what each layer hears at each frame of a clip, float: (layers, width, frames)."""
+
+
 class Stages(Protocol):
     """What `generate` runs, piece by piece: both engines have it, and wan_ui.qa.stages holds each against a reference.
 
@@ -98,8 +105,11 @@ class Stages(Protocol):
         prompt: "torch.Tensor",
         condition: "torch.Tensor",
         on_block: OnBlock | None = None,
+        voice: "torch.Tensor | None" = None,
     ) -> "torch.Tensor":
         """The velocity (z, t, h, w) of one expert at `sigma`.
+
+        voice     what is heard during the clip, see Hearing; of a family with `speech` alone, None: nothing
 
         on_block  called with (-1, tokens) before the first block and with (k, tokens) after block k, tokens
                   (number, width); what it returns, if anything, takes their place

@@ -241,6 +241,11 @@ class DiffusersEngine:
         end = None if last is None else vae.to_image(last).to(self.device)
         return vae.with_mask(vae.encode_image(self.vae, image, frames, entering, end)[0], end is not None)
 
+    def encode_voice(self, samples: np.ndarray, frames: int) -> torch.Tensor:
+        """See base.Hearing."""
+        assert self.listener is not None, "loaded with the model"
+        return self.listener.hear(samples, frames, self.loaded.fps, self.device)
+
     @torch.inference_mode()
     def predict(
         self,
@@ -250,9 +255,12 @@ class DiffusersEngine:
         prompt: torch.Tensor,
         condition: torch.Tensor,
         on_block: OnBlock | None = None,
+        voice: torch.Tensor | None = None,
     ) -> torch.Tensor:
         model = self._expert(expert)
         with hooked(model.blocks, on_block) if on_block else contextlib.nullcontext():
+            if self.loaded.family.speech:
+                return s2v.predict(self, model, latents, 1000 * sigma, prompt, condition, voice)
             return self._pass(model, latents, 1000 * sigma, prompt[None], condition)[0]
 
     def _pass(

@@ -162,3 +162,21 @@ class Driven:
         shown = np.concatenate(frames)[: self.left]
         self.left -= len(shown)
         return shown
+
+
+def predict(
+    engine: Loaded,
+    model: S2VTransformer,
+    latents: torch.Tensor,
+    timestep: float,
+    prompt: torch.Tensor,
+    picture: torch.Tensor,
+    voice: torch.Tensor | None,
+) -> torch.Tensor:
+    """One step by itself, as of a segment before which the picture was seen: see base.Stages."""
+    count = latents.shape[1]
+    if voice is None:
+        voice = torch.zeros(*engine.listener.shape, TIME_STRIDE * count)
+    seen = engine.loaded.family.speech.motion
+    given = model.given(picture, picture, voice.to(engine.device, engine.dtype), seen, count)
+    return model(latents, timestep, prompt, given)

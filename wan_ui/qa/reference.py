@@ -17,6 +17,7 @@ and does not depend on the code that is being judged.
 import json
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,6 +27,8 @@ from wan_ui.engines import schedule
 from wan_ui.engines.base import Stages
 from wan_ui.engines.device import Choice
 from wan_ui.errors import UserError
+from wan_ui.families import TIME_STRIDE, latent_frames
+from wan_ui.media import sound
 from wan_ui.media.images import fit, open_image
 from wan_ui.qa import blocks
 from wan_ui.qa.blocks import BlockTrial
@@ -33,6 +36,8 @@ from wan_ui.settings import ROOT
 from wan_ui.tasks import END, TASKS
 
 LAST_FRAME = "last frame"  # the stage of models that end a clip at a picture
+VOICE = "audio"  # the stage of models that a voice drives
+SPOKEN = ROOT / "assets" / "examples" / "voice.m4a"
 STORED = ROOT / "tests" / "golden"
 BLOCK_PARTS = ("latents", "text", "image", "hidden", "velocity")
 PICTURE = ROOT / "assets" / "examples" / "cat.jpg"
@@ -145,6 +150,8 @@ def stage_names(model: Model) -> list[str]:
     image = [] if model.family.condition == "none" else ["image"]
     if any(TASKS[name].input(END.name) for name in model.tasks):
         image.append(LAST_FRAME)
+    if model.family.speech:
+        image.insert(0, VOICE)
     return ["text", *image, "schedule", *dit_names(model), "decode"]
 
 
@@ -169,6 +176,13 @@ def condition(engine: Stages, model: Model, trial: Trial) -> torch.Tensor:
     return engine.encode_image(trial.pixels(), trial.frames)
 
 
+def heard(engine: Any, model: Model, trial: Trial) -> torch.Tensor:
+    """What the trial's voice becomes: four frames for each latent frame."""
+    frames = TIME_STRIDE * latent_frames(trial.frames)
+    samples = sound.decode(SPOKEN)[: sound.SAMPLE_RATE * frames // model.fps]
+    return engine.encode_voice(samples, frames)
+
+
 def last_frame(engine: Stages, trial: Trial) -> torch.Tensor:
     """What the trial's picture becomes where the clip ends at it upside down."""
     pixels = trial.pixels()
@@ -182,10 +196,14 @@ def compute(engine: Stages, model: Model, trial: Trial) -> Reference:
     outputs = {"text": text, "image": image}
     if LAST_FRAME in stage_names(model):
         outputs[LAST_FRAME] = last_frame(engine, trial)
+    voice = {}
+    if VOICE in stage_names(model):
+        outputs[VOICE] = heard(engine, model, trial)
+        voice = {"voice": outputs[VOICE]}
     empty = torch.zeros(model.family.vae.latents(trial.width, trial.height, trial.frames))
     reference = Reference("same files", trial, plan, {**outputs, **dict.fromkeys(dit_names(model), empty)})
     for expert, name in enumerate(dit_names(model)):
-        velocity = engine.predict(reference.latents(name), reference.sigma(expert), expert, text, image)
+        velocity = engine.predict(reference.latents(name), reference.sigma(expert), expert, text, image, **voice)
         reference = replace(reference, outputs={**reference.outputs, name: velocity.float().cpu()})
     outputs = {**reference.outputs, "decode": engine.decode(reference.latents("decode"))}
     outputs = {name: tensor.float().cpu() for name, tensor in outputs.items()}

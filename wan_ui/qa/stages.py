@@ -30,12 +30,14 @@ from wan_ui.qa import blocks, pictures
 from wan_ui.qa.blocks import Blocks
 from wan_ui.qa.reference import (
     LAST_FRAME,
+    VOICE,
     Reference,
     compute,
     condition,
     default_trial,
     dit_names,
     float32_engine,
+    heard,
     last_frame,
     load_reference,
     stage_names,
@@ -183,15 +185,19 @@ def check(
             return condition(engine, model, trial)
         if stage == LAST_FRAME:
             return last_frame(engine, trial)
+        if stage == VOICE:
+            return heard(engine, model, trial)
         if stage == "decode":
             return engine.decode(latents(stage))
         expert = dit_names(model).index(stage)
         sigma = next(sigma for sigma, which in plan if which == expert)
         inputs = made | given
-        failed = next((name for name in ("text", "image") if name not in inputs), "")
+        needed = [name for name in ("text", "image", VOICE) if name in names or name == "image"]
+        failed = next((name for name in needed if name not in inputs), "")
         if failed:
             raise UserError(f"it needs what stage {failed} gives, which failed")
-        return engine.predict(latents(stage), sigma, expert, inputs["text"], inputs["image"])
+        voice = {"voice": inputs[VOICE]} if VOICE in names else {}
+        return engine.predict(latents(stage), sigma, expert, inputs["text"], inputs["image"], **voice)
 
     for number, name in enumerate(names):
         report(Progress("load", number + 1, len(names), f"stage {name}"))
