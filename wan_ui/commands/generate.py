@@ -37,9 +37,9 @@ def add(commands) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """1 when the clip was made but could not be given speech."""
-    if args.audio:
-        config = settings()
-        model = find_model(found.models(config), args.model or config.model)
+    config = settings()
+    model = find_model(found.models(config), args.model or config.model)
+    if args.audio and not any(TASKS[name].driven for name in model.tasks):
         if words := shortcoming(config):
             print(f"speech: {words}", file=sys.stderr)
         if words := voice_trouble(args.audio, config):

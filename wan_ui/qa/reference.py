@@ -196,7 +196,7 @@ def compute(engine: Stages, model: Model, trial: Trial) -> Reference:
     outputs = {"text": text, "image": image}
     if LAST_FRAME in stage_names(model):
         outputs[LAST_FRAME] = last_frame(engine, trial)
-    voice = {}
+    voice: dict[str, Any] = {}
     if VOICE in stage_names(model):
         outputs[VOICE] = heard(engine, model, trial)
         voice = {"voice": outputs[VOICE]}

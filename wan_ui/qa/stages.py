@@ -196,7 +196,7 @@ def check(
         failed = next((name for name in needed if name not in inputs), "")
         if failed:
             raise UserError(f"it needs what stage {failed} gives, which failed")
-        voice = {"voice": inputs[VOICE]} if VOICE in names else {}
+        voice: dict[str, Any] = {"voice": inputs[VOICE]} if VOICE in names else {}
         return engine.predict(latents(stage), sigma, expert, inputs["text"], inputs["image"], **voice)
 
     for number, name in enumerate(names):

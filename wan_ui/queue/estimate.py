@@ -70,7 +70,7 @@ def eta(job: Job, expected: dict[str, float], now: float | None = None) -> float
     stages = job.request.stages()
     if job.state != "running" or progress.stage not in stages or job.stage_started is None or job.step_started is None:
         return None
-    number = segments(job.request)
+    number = max(segments(job.request), progress.segments)
     each = {stage: spent / (number if stage in REPEATED else 1) for stage, spent in expected.items()}
     in_stage = max(now - job.stage_started, 0.0)
     done = progress.step - 1
@@ -115,7 +115,8 @@ def fraction(job: Job, expected: dict[str, float], now: float | None = None) -> 
     if left is not None and job.began is not None:
         spent = max((time.monotonic() if now is None else now) - job.began, 0.0)
         return min(spent / max(spent + left, 1e-6), 0.99)
-    progress, stages, number = job.progress, job.request.stages(), segments(job.request)
+    progress, stages = job.progress, job.request.stages()
+    number = max(segments(job.request), progress.segments)
     if progress.stage not in stages:
         return 0.0
     within = (progress.step - 1) / progress.total if progress.total else 0.0

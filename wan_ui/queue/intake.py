@@ -303,7 +303,7 @@ def _check_task(task: Task, named: bool, draft: Draft, model: Model, catalog: di
             others = [other.name for other in catalog.values() if any(able.input(name) for able in other.does)]
             hint = f", or choose a model that takes it: {_list(others)}" if others else ""
             words = f"{model.name} takes none, it does {does}; leave it out{hint}"
-            if name == SEGMENTS.name and not model.goes_on:
+            if name == SEGMENTS.name and not any(able.input(PICTURE.name) for able in model.does):
                 hint = hint.replace("takes it", "goes on")
                 words = f"{model.name} takes no picture, so it cannot go on from a last frame; leave them out{hint}"
         raise UserError(f"{name}: {words}", field=name)

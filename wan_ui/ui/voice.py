@@ -56,7 +56,8 @@ def way_html(model: Model) -> str:
             "lasts as long. To give a finished clip a voice there is <i>Add speech</i> beside it."
         )
     else:
-        way = "<b>Optional, lip-sync of the finished clip:</b> its mouth alone is changed, whatever made it."
+        way = "<b>Optional, lip-sync of the finished clip:</b> its mouth alone is changed, whatever made it. "
+        way += "With Wan2.2 S2V, under <i>Model</i>, the voice drives the picture instead."
     return f'<p class="w-quiet">{way}</p>'
 
 

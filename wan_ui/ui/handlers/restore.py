@@ -151,11 +151,11 @@ def _left_out(values: dict) -> str:
     motion = values.get("motion") or model.motions(scheme)[0]
     offered = motion in model.motions(scheme)
     fewest, most = model.recipe(scheme, motion if offered else "").steps
-    loras = values.get("loras", [])
+    loras, driven = values.get("loras", []), any(TASKS[name].driven for name in model.tasks)
     taken = {
         "scheme": values.get("scheme") in [scheme.name for scheme in schemes],
         "size": size in [f"{width}x{height}" for width, height in model.sizes],
-        "frames": is_whole(values.get("frames")) and values["frames"] in model.frames,
+        "frames": is_whole(values.get("frames")) and (values["frames"] in model.frames or driven),
         "steps": is_whole(values.get("steps")) and fewest <= values["steps"] <= most,
         "fps": not values.get("fps") or values["fps"] in model.rates,
         "motion": offered,
