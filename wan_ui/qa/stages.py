@@ -128,6 +128,10 @@ def examine(engine, model: Model, scheme: Scheme, wish: str, report: Report, fol
 
     folder  gets the pictures and, as stages.json, the report
     """
+    if model.family.performance:
+        raise UserError(
+            f"model: the stages of {model.name} need a performance, and are not examined here", field="model"
+        )
     engine.set_loras(())
     reference, about = find_reference(model, scheme, wish, report)
     if reference is not None and reference.kind == "same files" and engine.facts.get("engine") == "diffusers":

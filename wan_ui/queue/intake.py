@@ -143,8 +143,8 @@ def _sample(asked: Task | None, draft: Draft, settings: Settings, folder: Path, 
     how = _how(draft, model, scheme, settings.max_prompt)
     paths = _files(task, draft)
     if task.either and not any(name in paths for name in task.either):
-        first = next(entry for entry in task.inputs if entry.name == task.either[0])
-        raise UserError(f"{first.name}: {first.missing}", field=first.name)
+        usual_one = next(entry for entry in task.inputs if entry.name == task.either[0])
+        raise UserError(f"{usual_one.name}: {usual_one.missing}", field=usual_one.name)
     if POSE.name in paths:
         look_at_pose(paths[POSE.name])
     before = look_before(paths[BEFORE.name], settings) if BEFORE.name in paths else None

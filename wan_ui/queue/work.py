@@ -249,11 +249,9 @@ class Work:
             matches, latents = cast("Engine", engine).set_loras(made.loras), hashlib.sha256()
             result = Result()
             for clip in engine.perform(request, tracks, clock.report):
-                if parts.made:
-                    self.answer(Partial(result, *parts.unfinished()))
                 number, total = clip.segment
-                place = {"segment": number, "segments": total} if total > 1 else {}
-                clock.report(Progress("encode", detail="MP4", **place))
+                place = (number, total) if total > 1 else (0, 0)
+                clock.report(Progress("encode", detail="MP4", segment=place[0], segments=place[1]))
                 if number == 1:
                     Image.fromarray(clip.frames[len(clip.frames) // 2]).save(folder / "poster.jpg", quality=88)
                 parts.add(clip.frames, total)
@@ -275,6 +273,8 @@ class Work:
                     loras=tuple(matches),
                     latents_sha256=latents.hexdigest(),
                 )
+                if number < total:
+                    self.answer(Partial(result, *parts.unfinished()))
             return result
         finally:
             parts.clear()
