@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from wan_ui.engines.base import READY
 from wan_ui.errors import UserError
 from wan_ui.machine.engine_choice import EngineChoice
 from wan_ui.request import Clip, LoraMatch, Progress
@@ -61,6 +62,8 @@ def act(command: str) -> None:
             replace_ffmpeg("echo 'encoder on strike' >&2; exit 7")
         case "slow-ffmpeg":
             replace_ffmpeg('for word; do case "$word" in *.part.mp4) touch "$word";; esac; done; exec sleep 20')
+        case "mark":
+            Path(value).touch()
         case "refuse":
             raise UserError("prompt: the scripted engine refuses this")
         case "bug":
@@ -74,8 +77,15 @@ def replace_ffmpeg(words: str) -> None:
     os.environ["IMAGEIO_FFMPEG_EXE"] = script.name
 
 
+def read(prompt: str) -> dict[str, str]:
+    return dict(item.split("=", 1) for item in prompt.replace(" ", "").split(",") if "=" in item)
+
+
 class ScriptedEngine:
     loads = 0
+
+    def __init__(self) -> None:
+        self.prepared: set[str] = set()
 
     def check(self, model, scheme) -> None:
         if scheme.name == "fp8-triton":
@@ -100,8 +110,16 @@ class ScriptedEngine:
             for spec in loras
         )
 
+    def prepare(self, request, report) -> None:
+        report(Progress("text"))
+        self.prepared.add(request.sampling.prompt)
+        command = read(request.sampling.prompt).get("prepare", "")
+        if command == "hold":
+            hold(request.inputs["image"], partial(report, Progress("image")))
+        act(command)
+
     def generate(self, request, report, show=None) -> Clip:
-        script = dict(item.split("=", 1) for item in request.sampling.prompt.replace(" ", "").split(",") if "=" in item)
+        script = read(request.sampling.prompt)
         for stage, steps in STEPS.items():
             steps = request.sampling.steps if steps is None else steps
             for step in range(1, steps + 1) if steps else [0]:
@@ -120,7 +138,8 @@ class ScriptedEngine:
             [np.clip(picture + (request.sampling.seed + 3 * t) % 40, 0, 255) for t in range(request.frames)]
         )
         latents = np.random.default_rng(request.sampling.seed).standard_normal((16, 2, 8, 8), np.float32)
-        return Clip(frames.astype(np.uint8), 16, latents, {"loads": str(ScriptedEngine.loads)})
+        ready = {"text": READY} if request.sampling.prompt in self.prepared else {}
+        return Clip(frames.astype(np.uint8), 16, latents, {"loads": str(ScriptedEngine.loads)}, ready=ready)
 
     def close(self) -> None:
         pass

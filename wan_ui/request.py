@@ -245,6 +245,8 @@ class Clip:
     latents  (16, t, h, w) float32, the normalised latents that were decoded
     facts    engine, attention, dtype ... each a short string with its reason, for the metadata
     segment  which it is of how many, where an engine makes a clip segment by segment
+    ready    of the stages text and image, those that were done before there was a job, and when; not for the metadata:
+             files with and without are the same
     """
 
     frames: np.ndarray
@@ -252,6 +254,7 @@ class Clip:
     latents: np.ndarray
     facts: dict[str, str] = field(default_factory=dict)
     segment: tuple[int, int] = (1, 1)
+    ready: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

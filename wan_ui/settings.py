@@ -114,6 +114,8 @@ class Settings:
     gpu_gib: float = setting(0.0, rules.number(1, 10_000, "0 (all), or GiB from 1 to 10000", zero=True))
     # workers of other machines, on Ray: auto starts a head here, HOST:PORT is a head's address; empty: none
     ray: str = setting("", rules.text("auto or HOST:PORT", r"(auto|[^\s:]+:[0-9]{1,5})?"))
+    # text and pictures are encoded while the form is filled in, by a worker that has nothing else to do
+    prepare: int = setting(1, rules.one_of(0, 1))
     stage_timeout: int = setting(900, rules.whole(1))  # seconds without progress until the worker is killed
     max_queue: int = setting(20, rules.whole(1))  # jobs waiting; one more is refused
     # of them, of one visitor on a shared address; 0: no limit of their own

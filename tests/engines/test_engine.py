@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from tests.engines.random_models import make_engine, quiet
+from wan_ui.engines.base import READY
 from wan_ui.engines.device import Choice, Residence, choose_device, choose_dtype, choose_residence
 from wan_ui.engines.diffusers import DiffusersEngine
 from wan_ui.errors import Cancelled, UserError
@@ -59,6 +60,31 @@ def test_clip_is_complete(float32_engine, a14b, make_request):
     assert clip.fps == 24 != a14b.fps
     assert {"engine", "device", "dtype", "scheme", "attention"} <= clip.facts.keys()
     assert all(isinstance(value, str) for value in clip.facts.values())
+
+
+def test_what_was_prepared_is_found_by_the_next_job_and_changes_nothing(float32_engine, a14b, make_request):
+    job = make_request(a14b)
+    forget(float32_engine)
+    plain = float32_engine.generate(job, quiet)
+    assert plain.ready == {}
+    forget(float32_engine)
+    for _ in range(2):  # a prompt that rests twice
+        events = record(lambda report: float32_engine.prepare(job, report))
+    assert [(event.stage, event.detail) for event in events] == [("text", ""), ("image", "already encoded")]
+    clip = float32_engine.generate(job, quiet)
+    assert clip.ready == dict.fromkeys(("text", "image"), READY)
+    assert clip.frames.tobytes() == plain.frames.tobytes() and clip.latents.tobytes() == plain.latents.tobytes()
+    assert clip.facts == plain.facts and float32_engine.generate(job, quiet).ready == {}
+    forget(float32_engine)
+
+    def stop(progress):
+        if progress.stage == "image":
+            raise Cancelled
+
+    with pytest.raises(Cancelled):  # the text is ready, the picture is not
+        float32_engine.prepare(job, stop)
+    clip = float32_engine.generate(job, quiet)
+    assert clip.ready == {"text": READY} and clip.latents.tobytes() == plain.latents.tobytes()
 
 
 def test_seed_decides_the_clip(float32_engine, a14b, make_request):

@@ -18,6 +18,7 @@ from wan_ui import settings as settings_module
 from wan_ui.catalog import load_catalog
 from wan_ui.engines import create, lightx2v, schedule
 from wan_ui.engines import lightx2v_seams as seams
+from wan_ui.engines.base import READY
 from wan_ui.engines.lightx2v import LightX2VEngine
 from wan_ui.engines.solvers import make_solver
 from wan_ui.errors import Cancelled, UserError
@@ -138,6 +139,25 @@ def test_text_and_picture_are_encoded_once(engine, calls, model, tmp_path):
     del calls[:]
     engine.generate(changed(request, prompt="a dragon, pan up", given="pan up"), quiet)
     assert "text pan up" in calls
+
+
+def test_what_was_prepared_is_found_by_the_next_job_and_changes_nothing(engine, calls, model, tmp_path):
+    request = make_request(tmp_path, model, "bf16")
+    plain = engine.generate(request, quiet)
+    for cache in (engine.prompts, engine.images):
+        cache.clear()
+    engine.prepare(request, quiet)
+    del calls[:]
+    clip = engine.generate(request, quiet)
+    assert not [call for call in calls if str(call).startswith(("text", "image"))]
+    assert clip.ready == dict.fromkeys(("text", "image"), READY) and clip.facts == plain.facts
+    assert np.array_equal(clip.latents, plain.latents) and np.array_equal(clip.frames, plain.frames)
+    for cache in (engine.prompts, engine.images):
+        cache.clear()
+    with pytest.raises(Cancelled):  # the text is ready, the picture is not
+        engine.prepare(request, stop_at("image", 0))
+    clip = engine.generate(request, quiet)
+    assert clip.ready == {"text": READY} and np.array_equal(clip.latents, plain.latents)
 
 
 @pytest.mark.parametrize(("stage", "step"), [("text", 0), ("image", 0), ("denoise", 1), ("denoise", 4), ("decode", 2)])

@@ -47,6 +47,20 @@ def test_cancel_at_each_stage_then_the_next_job(load, model, tmp_path):
     assert np.array_equal(again.latents, expected.latents) and np.array_equal(again.frames, expected.frames)
 
 
+def test_prepared_or_not_the_clip_is_the_same(load, model, tmp_path):
+    engine = load("gguf-Q8_0")
+    request = make_request(tmp_path, model, "gguf-Q8_0")
+    expected = engine.generate(request, quiet)
+    baseline = live_bytes()
+    for cache in (engine.prompts, engine.images):
+        cache.clear()
+    engine.prepare(request, quiet)
+    assert live_bytes() <= baseline
+    clip = engine.generate(request, quiet)
+    assert set(clip.ready) == {"text", "image"} and not expected.ready
+    assert np.array_equal(clip.latents, expected.latents) and np.array_equal(clip.frames, expected.frames)
+
+
 def test_out_of_memory_at_a_step_then_a_right_job_with_its_own_seed(load, model, tmp_path, monkeypatch):
     engine = load("bf16")
     request = make_request(tmp_path, model, "bf16", seed=11)

@@ -26,6 +26,8 @@ from wan_ui.queue.messages import (
     Made,
     NotUnderstood,
     Partial,
+    Prepare,
+    Prepared,
     Refused,
     Stopped,
 )  # fmt: skip
@@ -38,6 +40,8 @@ EACH = [
     Generate(replace(REQUEST, other={"mood": 24}), Path("/clips/a b")),
     LipSync(REQUEST, Path("clips")),
     Examine("m", "s", "auto", "own", Path("doctor")),
+    Prepare(REQUEST),
+    Prepared(),
     Cancel(),
     Entered(Progress("denoise", 2, 4, "high-noise expert")),
     Partial(replace(RESULT, step_seconds=(0.5, 0.25), other={"depth": 1}), "2 of 3 segments", "only 2 of them"),

@@ -64,6 +64,9 @@ class RemoteWorker(Worker):
     def alive(self) -> bool:
         return self.there
 
+    def prepare(self, request: Request, cancelled: Callable[[], bool]) -> None:
+        """Nothing: its pictures would travel for a job that may never come."""
+
     def memory(self) -> float:
         return self.gib if self.there else 0.0
 

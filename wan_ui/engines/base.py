@@ -3,6 +3,7 @@
 An engine is loaded once with a model and a scheme and then stays resident; `generate` is called once per job.
 """
 
+import hashlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Protocol
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 CACHED_PROMPTS = 32  # 1 MB each at full size
 CACHED_IMAGES = 8  # 2 MB each at 480x480x81
+READY = "prepared while the form was filled in"
 Show = Callable[[Clip], None]
 OnBlock = Callable[[int, "torch.Tensor"], "torch.Tensor | None"]
 Entering = Callable[[int, int], None]
@@ -46,6 +48,13 @@ class Engine(Protocol):
 
         show  called with the clip's frames as they are finished, in order, each part a Clip of its own; an engine
               need not call it
+        """
+
+    def prepare(self, request: Request, report: Report) -> None:
+        """Encode the text and the pictures of a job that may come, before every piece of which `report` is called.
+
+        They are kept as those of jobs are, and the clip is the same bit for bit; Clip.ready says what of it was ready.
+        Raises UserError as `generate`.
         """
 
     def close(self) -> None:
@@ -117,6 +126,11 @@ class Stages(Protocol):
 
     def decode(self, latents: "torch.Tensor") -> "torch.Tensor":
         """Normalised latents (z, t, h, w) -> frames (T, H, W, 3) float32 in -1 .. 1 on the CPU."""
+
+
+def picture_key(pictures: "Sequence[np.ndarray]", frames: int) -> tuple:
+    """What encoded pictures are kept under."""
+    return (*(hashlib.sha256(pixels.tobytes()).digest() for pixels in pictures), pictures[0].shape, frames)
 
 
 def remember(cache: OrderedDict, key, value, limit: int) -> None:

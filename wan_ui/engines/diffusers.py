@@ -11,7 +11,6 @@ the other; distilled steps have no second half.
 """
 
 import contextlib
-import hashlib
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -40,10 +39,12 @@ from wan_ui.engines import (
 from wan_ui.engines.base import (
     CACHED_IMAGES,
     CACHED_PROMPTS,
+    READY,
     Entering,
     OnBlock,
     Show,
     ignore,
+    picture_key,
     remember,
 )
 from wan_ui.engines.block_hooks import hooked, sparing
@@ -86,6 +87,8 @@ class DiffusersEngine:
         self.facts: dict[str, str] = {}
         self.prompts: OrderedDict[str, torch.Tensor] = OrderedDict()
         self.images: OrderedDict[tuple, torch.Tensor] = OrderedDict()
+        self.prepared: set[str | tuple] = set()  # keys of these that no job has asked for yet
+        self.ready: dict[str, str] = {}  # what the job that runs found prepared
 
     def load(self, model: Model, scheme: Scheme, report: Report) -> None:
         """Load weights. Raises UserError naming a missing or damaged file, or the missing GPU."""
@@ -188,22 +191,21 @@ class DiffusersEngine:
         self.experts.clear()
         self.prompts.clear()
         self.images.clear()
+        self.prepared.clear()
         give_back()
 
     @torch.inference_mode()
     def generate(self, request: Request, report: Report, show: Show | None = None) -> Clip:
         """Run one job. Raises UserError for a picture of the wrong size, Cancelled from `report`."""
         model = self.loaded
-        report(Progress("text"))
-        made = request.sampling
-        prompts = [self._encode_prompt(text) for text in ((made.text, made.negative) if made.guided else (made.text,))]
-        condition = self._encode_pictures(request, report)
+        made, self.ready = request.sampling, {}
+        prompts, condition = self._encode(request, report)
         latents, said = self._denoise(request, prompts, condition, report)
         facts = self.facts | (self.loras.facts() if self.loras is not None else {}) | said
         whole = latents.cpu().numpy()
 
         def clip(frames: torch.Tensor) -> Clip:
-            return Clip(frames.numpy(), float(request.sampling.fps or model.fps), whole, facts)
+            return Clip(frames.numpy(), float(made.fps or model.fps), whole, facts, ready=dict(self.ready))
 
         frames = vae.decode(
             self.vae,
@@ -220,6 +222,15 @@ class DiffusersEngine:
     def speak(self, request: Request, report: Report) -> Iterator[Clip]:
         """See base.Speaker."""
         return s2v.Driven(self, request, report).clips()
+
+    @torch.inference_mode()
+    def prepare(self, request: Request, report: Report) -> None:
+        """See wan_ui.engines.base.Engine."""
+        before, known = self.prepared.copy(), self._kept()
+        try:
+            self._encode(request, report)
+        finally:
+            self.prepared = before | (self._kept() - known)
 
     # ------------------------------------------------------------ stages: see wan_ui.engines.base.Stages
 
@@ -291,12 +302,20 @@ class DiffusersEngine:
 
     # ------------------------------------------------------------ with caches and progress
 
+    def _encode(self, request: Request, report: Report) -> tuple[list[torch.Tensor], torch.Tensor]:
+        """The prompt, with guidance then the negative one, and what the transformer is told of the pictures."""
+        report(Progress("text"))
+        made = request.sampling
+        prompts = [self._encode_prompt(text) for text in ((made.text, made.negative) if made.guided else (made.text,))]
+        return prompts, self._encode_pictures(request, report)
+
     def _encode_prompt(self, prompt: str) -> torch.Tensor:
         """(text_length, text_dim) in the DIT's dtype."""
         key = clean(prompt)
         if key not in self.prompts:
             remember(self.prompts, key, self.encode_text(prompt), CACHED_PROMPTS)
         self.prompts.move_to_end(key)
+        self._found("text", key)
         return self.prompts[key]
 
     def _encode_pictures(self, request: Request, report: Report) -> torch.Tensor:
@@ -307,7 +326,7 @@ class DiffusersEngine:
             shape = family.condition_shape(request.width, request.height, request.frames, pictures=0)
             return torch.zeros(shape, device=self.device)
         frames = family.condition_frames(request.frames)
-        key = (*(hashlib.sha256(pixels.tobytes()).digest() for pixels in pictures), pictures[0].shape, frames)
+        key = picture_key(pictures, frames)
         if key not in self.images:
             words = "encoding the picture" if len(pictures) == 1 else "encoding the pictures"
             first, last = pictures[0], pictures[1] if len(pictures) > 1 else None
@@ -316,7 +335,16 @@ class DiffusersEngine:
         else:
             report(Progress("image", detail="already encoded"))
         self.images.move_to_end(key)
+        self._found("image", key)
         return self.images[key]
+
+    def _kept(self) -> set[str | tuple]:
+        return {*self.prompts.keys(), *self.images.keys()}
+
+    def _found(self, stage: str, key: str | tuple) -> None:
+        if key in self.prepared:
+            self.prepared.discard(key)
+            self.ready[stage] = READY
 
     def _denoise(
         self, request: Request, prompts: list[torch.Tensor], condition: torch.Tensor, report: Report

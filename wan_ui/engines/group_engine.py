@@ -144,6 +144,9 @@ class Led:
         )
         return matches
 
+    def prepare(self, request: Request, report: Report) -> None:
+        """Nothing: an exchange of the ranks that is interrupted is lost."""
+
     def generate(self, request: Request, report: Report, show: Show | None = None) -> Clip:
         meet = self.lead.meeting(report)
         clip: Clip = self.lead.together(

@@ -11,7 +11,6 @@ runner, as after any failure. Nothing of a failed job survives it.
 """
 
 import gc
-import hashlib
 import logging
 import traceback
 from collections import OrderedDict
@@ -35,7 +34,7 @@ from wan_ui.engines import (
     preview,
     schedule,
 )
-from wan_ui.engines.base import CACHED_IMAGES, CACHED_PROMPTS, OnBlock, Show, remember
+from wan_ui.engines.base import CACHED_IMAGES, CACHED_PROMPTS, READY, OnBlock, Show, picture_key, remember
 from wan_ui.engines.lightx2v_compile import CompiledBlocks
 from wan_ui.engines.lightx2v_decide import decide, try_kernels
 from wan_ui.engines.lightx2v_draft import Draft
@@ -82,6 +81,8 @@ class LightX2VEngine:
         self.pictures: Any = None
         self.prompts: OrderedDict[str, dict[str, torch.Tensor]] = OrderedDict()
         self.images: OrderedDict[tuple, torch.Tensor] = OrderedDict()
+        self.prepared: set[str | tuple] = set()  # keys of these that no job has asked for yet
+        self.ready: dict[str, str] = {}  # what the job that runs found prepared
 
     # ------------------------------------------------------------ load
 
@@ -215,7 +216,7 @@ class LightX2VEngine:
         if reason := next((graph.reason for graph in self.graphs if graph.reason), ""):
             facts["graphs"] = f"off ({reason})"
         fps = float(made.fps or self.loaded.fps)
-        return Clip(frames=frames.numpy(), fps=fps, latents=self.latents.numpy(), facts=facts)
+        return Clip(frames=frames.numpy(), fps=fps, latents=self.latents.numpy(), facts=facts, ready=dict(self.ready))
 
     def _prepare_loras(self, model: Model, paths: Paths) -> None:
         sides = model.family.sides
@@ -252,6 +253,7 @@ class LightX2VEngine:
         self.transformers, self.graphs = [], []
         self.prompts.clear()
         self.images.clear()
+        self.prepared.clear()
         release()
 
     # ------------------------------------------------------------ generate
@@ -259,7 +261,7 @@ class LightX2VEngine:
     def generate(self, request: Request, report: Report, show: Show | None = None) -> Clip:
         """Run one job. Raises Cancelled from `report`, UserError for a bad picture or when memory runs out."""
         model = self.loaded
-        self.report, self.request, self.show = report, request, show
+        self.report, self.request, self.show, self.ready = report, request, show, {}
         self.given = read_pictures(request)
         runner = self.runner
         self.set_size(request.width, request.height, request.frames)
@@ -300,6 +302,21 @@ class LightX2VEngine:
         frames, self.pictures = self.pictures, None
         return self._clip(frames)
 
+    def prepare(self, request: Request, report: Report) -> None:
+        """See wan_ui.engines.base.Engine."""
+        self.report, self.request, self.given = report, request, read_pictures(request)
+        self.set_size(request.width, request.height, request.frames)
+        before, known = self.prepared.copy(), self._kept()
+        try:
+            with torch.no_grad():
+                self._encode(request)
+        except BaseException as error:
+            traceback.clear_frames(error.__traceback__)
+            self.recover()
+            raise
+        finally:
+            self.prepared = before | (self._kept() - known)
+
     def recover(self) -> None:
         """After a failure: no latents, no inputs, no half-moved expert, and the next job's seed counts."""
         runner = self.runner
@@ -323,17 +340,20 @@ class LightX2VEngine:
     def _encode_inputs(self) -> dict:
         """In place of the runner's run_input_encoder: text, then image; both cached by content."""
         runner, request = self.runner, self.request
-        self.report(Progress("text"))
-        made = request.sampling
-        texts = {"context": self._encode_prompt(made.text)}
-        if made.guided:
-            texts["context_null"] = self._encode_prompt(made.negative)
-        condition = self._encode_pictures(self.given)
+        texts, condition = self._encode(request)
         stride = runner.config["vae_stride"][1]
         height, width = request.height // stride, request.width // stride
         put(runner.input_info, "latent_shape", runner.get_latent_shape_with_lat_hw(height, width))
         # Upstream drops the 5B model's image latents from this dict after prepare(): give it a dict of its own.
         return runner.get_encoder_output_i2v(None, condition, texts)
+
+    def _encode(self, request: Request) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+        self.report(Progress("text"))
+        made = request.sampling
+        texts = {"context": self._encode_prompt(made.text)}
+        if made.guided:
+            texts["context_null"] = self._encode_prompt(made.negative)
+        return texts, self._encode_pictures(self.given)
 
     def _encode_prompt(self, prompt: str) -> torch.Tensor:
         key = clean(prompt)
@@ -343,6 +363,7 @@ class LightX2VEngine:
             if self.offload != "none":  # upstream leaves the embedding table (2 GB) on the GPU
                 self.runner.text_encoders[0].model.token_embedding.to("cpu")
         self.prompts.move_to_end(key)
+        self._found("text", key)
         return self.prompts[key]["context"]
 
     def _encode_pictures(self, pictures: list[np.ndarray]) -> torch.Tensor:
@@ -352,13 +373,22 @@ class LightX2VEngine:
             shape = family.condition_shape(request.width, request.height, request.frames, pictures=0)
             return torch.zeros(shape, device=device_name(), dtype=self.dtype)
         frames = family.condition_frames(request.frames)
-        key = (*(hashlib.sha256(pixels.tobytes()).digest() for pixels in pictures), pictures[0].shape, frames)
+        key = picture_key(pictures, frames)
         self.report(Progress("image", detail="already encoded" if key in self.images else ""))
         if key not in self.images:
             last = pictures[1] if len(pictures) > 1 else None
             remember(self.images, key, self.vae.encode(pictures[0], request.frames, self.report, last), CACHED_IMAGES)
         self.images.move_to_end(key)
+        self._found("image", key)
         return self.images[key]
+
+    def _kept(self) -> set[str | tuple]:
+        return {*self.prompts.keys(), *self.images.keys()}
+
+    def _found(self, stage: str, key: str | tuple) -> None:
+        if key in self.prepared:
+            self.prepared.discard(key)
+            self.ready[stage] = READY
 
     def set_size(self, width: int, height: int, frames: int) -> None:
         self.frames = frames

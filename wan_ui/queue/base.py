@@ -48,6 +48,9 @@ class AnyWorker(Protocol):
         self, model: str, scheme: str, engine: str, reference: str, folder: Path, on_progress: OnProgress
     ) -> dict[str, Any]: ...
 
+    def prepare(self, request: Request, cancelled: Callable[[], bool]) -> None:
+        """Encode text and pictures of a job that may come, if its model is loaded; a worker need not."""
+
     def end(self) -> None:
         """From any thread: whatever is being done is ended at once, and raises Cancelled there."""
 

@@ -12,6 +12,7 @@ from wan_ui.queue import estimate, quota
 from wan_ui.queue.base import AnyWorker
 from wan_ui.queue.choice import Seat, Turns, Waiting
 from wan_ui.queue.jobs import Job, Jobs, TableError
+from wan_ui.queue.preparations import Preparations
 from wan_ui.request import Request, Result
 from wan_ui.settings import Settings
 from wan_ui.tasks import TASKS
@@ -46,6 +47,7 @@ def needs(request: Request) -> tuple[tuple[str, ...], tuple[object, ...]]:
 
 class Line:
     """
+    preparations  for workers that have nothing to do
     own       of a command: ids of the jobs that it has submitted; when all have ended nothing more is claimed.
               None: an app
     stopping  the app ends
@@ -55,6 +57,7 @@ class Line:
     def __init__(self, jobs: Jobs, clips: Path, settings: Settings, own: set[str] | None):
         self.jobs, self.clips, self.settings, self.own = jobs, clips, settings, own
         self.stopping = threading.Event()
+        self.preparations = Preparations()
         self.seats: dict[str, Seat] = {}
         self._workers: dict[str, AnyWorker] = {}
         self._choosing = threading.Lock()
@@ -146,6 +149,13 @@ class Line:
     def _active(self, job_id: str) -> bool:
         job = self.jobs.get(job_id)
         return job is not None and job.active
+
+    def is_waiting(self) -> bool:
+        """Whether there is a job that nobody runs."""
+        try:
+            return bool(self.jobs.line())
+        except TableError:
+            return False  # asked again a moment later
 
     # ------------------------------------------------------------ its end
 

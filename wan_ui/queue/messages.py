@@ -51,6 +51,13 @@ class Examine:
 
 
 @dataclass(frozen=True)
+class Prepare:
+    """Encode text and pictures of a job that may come, if its model is loaded. Answered with Prepared."""
+
+    request: Request
+
+
+@dataclass(frozen=True)
 class Cancel:
     """Stop what the message of this id has asked for, if it is still being done."""
 
@@ -96,6 +103,11 @@ class Examined:
 
 
 @dataclass(frozen=True)
+class Prepared:
+    """It is encoded, or there was nothing to do."""
+
+
+@dataclass(frozen=True)
 class Stopped:
     """It was cancelled."""
 
@@ -122,8 +134,8 @@ class Died:
     words: str
 
 
-Asked = Load | Generate | LipSync | Examine | Cancel
-Answered = Entered | Partial | Loaded | Made | Examined | Stopped | Refused | Failed | Died
+Asked = Load | Generate | LipSync | Examine | Prepare | Cancel
+Answered = Entered | Partial | Loaded | Made | Examined | Prepared | Stopped | Refused | Failed | Died
 KINDS = {kind.__name__: kind for kind in (*Asked.__args__, *Answered.__args__)}
 TYPES = {kind: get_type_hints(kind) for kind in KINDS.values()}
 

@@ -9,6 +9,7 @@ waits takes the queue over. A command owns it until its own jobs have ended, the
 
 import logging
 import shutil
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -24,6 +25,7 @@ from wan_ui.queue.background_download import BackgroundDownload
 from wan_ui.queue.intake import Draft, resolve
 from wan_ui.queue.jobs import Job, Jobs, QueueFull, TableError, TableLocked, new_job_id
 from wan_ui.queue.pool import Pool
+from wan_ui.queue.preparations import Preparation
 from wan_ui.queue.runner import Examination, ModelStatus
 from wan_ui.queue.worker import ENGINE_FACTORY
 from wan_ui.scrub import clean
@@ -156,8 +158,32 @@ class Pipeline:
                 raise UserError(f"disk: the files could not be stored in {folder.parent} ({error})") from None
             raise
         quota.settle(folder)
+        self.pool.line.preparations.drop(owner)
         self.pool.wake()
         return job_id
+
+    def prepare(self, draft: Draft, owner: str = "local") -> bool:
+        """Have the text and the pictures of what is being entered encoded, where a worker has its model loaded and
+        nothing else to do. Whether it was accepted: not what is no job yet, or goes on from a video, or is refused.
+        """
+        preparations, model = self.pool.line.preparations, draft.model or self.settings.model
+        preparations.drop(owner)
+        loaded = any(runner.worker.loaded[:1] == (model,) for runner in self.pool.runners.values())
+        if not (self.settings.prepare and self.owns_queue and loaded and self.has_room(owner)):
+            return False
+        kinds = {entry.name: entry.kind for entry in FORM if draft.inputs.get(entry.name)}
+        if draft.job or "video" in kinds.values():
+            return False
+        inputs = {name: draft.inputs[name] for name, kind in kinds.items() if kind != "audio"}
+        folder = tempfile.TemporaryDirectory(prefix="wan-ui-prepare-", ignore_cleanup_errors=True)
+        try:
+            request = resolve(replace(draft, inputs=inputs), self.settings, Path(folder.name), None, None)
+        except (UserError, OSError):
+            folder.cleanup()
+            return False
+        preparations.put(owner, Preparation(request, folder))
+        self.pool.wake()
+        return True
 
     def _room(self, owner: str) -> tuple[int, int]:
         """How many jobs may wait: of all, of this owner. Who has the machine has all of the queue."""

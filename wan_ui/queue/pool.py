@@ -70,6 +70,7 @@ class Pool:
             runner.close()
         if self._keeper is not None:
             self._keeper.join()
+        self.line.preparations.clear()
 
     def join(self, name: str, worker: AnyWorker, device: str) -> Runner:
         """Another worker has come, and works at once. Raises UserError when there is one of that name."""
@@ -102,7 +103,7 @@ class Pool:
         return any(runner.worker.offers(model, scheme, engine) for runner in self.runners.values())
 
     def wake(self) -> None:
-        """There is a new job."""
+        """There is a new job, or something to prepare."""
         for runner in self.runners.values():
             runner.wake.set()
 

@@ -118,7 +118,9 @@ class Runner:
         self.line.collect(announce=True)
         while not self.stopping.is_set():
             try:
-                worked = self.worker.ready() and (self._load_wanted() or self._examine_wanted() or self._run_next())
+                worked = self.worker.ready() and (
+                    self._load_wanted() or self._examine_wanted() or self._run_next() or self._prepare()
+                )
             except Cancelled:
                 return  # the app stops
             except TableError as error:
@@ -215,6 +217,30 @@ class Runner:
         if not self.worker.alive() and self.model.state == "ready" and not self.stopping.is_set():
             self._wanted = (self.model.model, self.model.scheme, self.model.engine)  # the next job finds it warm
         self.line.collect()
+        return True
+
+    def _prepare(self) -> bool:
+        """Encode what somebody is entering; whatever else is to be done interrupts it."""
+        if self.model.state != "ready" or not self.worker.alive():
+            return False
+        self.wake.clear()  # whatever it tells of is looked for below as well
+        request = self.line.preparations.next(self.name, self.worker.loaded)
+        if request is None:
+            return False
+
+        def interrupted() -> bool:
+            asked = (self._wanted, self._examine, self._restart, self._unload or None)
+            return self.wake.is_set() or self.line.is_waiting() or any(wish is not None for wish in asked)
+
+        try:
+            self.worker.prepare(request, interrupted)
+        except Cancelled:
+            if self.stopping.is_set():
+                raise
+        except UserError as error:
+            log.info("not prepared: %s", error)  # a job would say it
+        except Exception as error:
+            _log("preparing failed", error)
         return True
 
     def _do(self, job: Job) -> tuple[str, str, Result | None]:

@@ -25,7 +25,20 @@ from wan_ui.machine.engine_choice import EngineChoice, choose_engine
 from wan_ui.media import muxer, sound, video
 from wan_ui.media.streaming import Mp4Writer
 from wan_ui.performance import watch
-from wan_ui.queue.messages import Answered, Entered, Examine, Examined, Generate, LipSync, Load, Loaded, Made, Partial
+from wan_ui.queue.messages import (
+    Answered,
+    Entered,
+    Examine,
+    Examined,
+    Generate,
+    LipSync,
+    Load,
+    Loaded,
+    Made,
+    Partial,
+    Prepare,
+    Prepared,
+)
 from wan_ui.queue.parts import Parts
 from wan_ui.queue.segments import in_segments, start_chain
 from wan_ui.queue.stage_clock import StageClock
@@ -76,6 +89,8 @@ class Work:
                 return Made(self.lipsync(message.request, message.folder))
             case Examine():
                 return self.examine(message)
+            case Prepare():
+                return self.prepare(message.request)
         raise TypeError(f"a message of kind {type(message).__name__!r} asks for nothing that can be done")
 
     def _clock(self) -> StageClock:
@@ -167,7 +182,7 @@ class Work:
             step_seconds=tuple(clock.steps),
             load_seconds=load_seconds,
             memory=memory.memory_used(),
-            facts=facts,
+            facts=facts | clip.ready,
             loras=tuple(matches),
             latents_sha256=hashlib.sha256(clip.latents.tobytes()).hexdigest(),
         )
@@ -179,6 +194,13 @@ class Work:
     def _facts(self, clip: Clip, made: Sampling) -> dict[str, str]:
         in_full = {"draft": "asked for, but this engine has nothing quicker: made in full"} if made.draft else {}
         return {"engine": self.chosen.words, **in_full, **clip.facts}
+
+    def prepare(self, request: Request) -> Prepared:
+        made = request.sampling
+        if self.engine is not None and self.loaded == (made.model, made.scheme, made.engine):
+            memory.give_back(most=places.least_work(request.width, request.height))
+            self.engine.prepare(request, self._clock().report)
+        return Prepared()
 
     def generate_segments(self, request: Request, folder: Path) -> Result:
         """As `generate`, for a clip that goes on from another or has several prompts.

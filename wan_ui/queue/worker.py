@@ -44,6 +44,8 @@ from wan_ui.queue.messages import (
     Made,
     NotUnderstood,
     Partial,
+    Prepare,
+    Prepared,
     Refused,
     Stopped,
 )  # fmt: skip
@@ -56,7 +58,7 @@ log = logging.getLogger(__name__)
 ENGINE_FACTORY = "wan_ui.engines.create:create_engine"
 POLL = 0.1  # seconds between looks at the cancel flag
 CANCEL_GRACE = 60.0  # a step that does not end within this after a cancel is killed
-Wanted = TypeVar("Wanted", Loaded, Made, Examined)
+Wanted = TypeVar("Wanted", Loaded, Made, Examined, Prepared)
 
 
 class WorkerError(Exception):
@@ -172,6 +174,10 @@ class Worker:
         """Hold each stage of the model against a reference: see wan_ui.qa.stages.examine."""
         message = Examine(model, scheme, engine, reference, folder)
         return self._ask(Examined, message, on_progress, lambda: False).report
+
+    def prepare(self, request: Request, cancelled: Callable[[], bool]) -> None:
+        """Encode text and pictures of a job that may come."""
+        self._ask(Prepared, Prepare(request), lambda progress: None, cancelled)
 
     def _ask(
         self, wanted: type[Wanted], message: Asked, on_progress: OnProgress, cancelled: Callable[[], bool]

@@ -34,6 +34,15 @@ window.wanUi = (() => {
     if (line) keep(line.dataset);
   });
 
+  // When the prompt has rested for a second, what is entered is encoded (#rested); not when it was just sent.
+  let resting = 0;
+  document.addEventListener("input", ({ target }) => {
+    if (!target.closest("#prompt")) return;
+    clearTimeout(resting);
+    resting = setTimeout(() => find("#rested")?.click(), 1000);
+  });
+  document.addEventListener("click", ({ target }) => { if (target.closest("#generate")) clearTimeout(resting); }, true);
+
   // The line at Generate with the highest number is the newest, whichever was drawn last; see wan_ui/ui/form.py.
   let newest = 0;
   const keep = (line) => {

@@ -47,7 +47,7 @@ def build_ui(settings: Settings) -> gr.Blocks:
         browser, view, timer = browser_state(), gr.State(View()), gr.Timer(observe.BUSY, active=False)
         gr.HTML(HEADER, apply_default_css=False)
         in_view, heard = build_in_view(), gr.Number(0, visible=False)
-        poke = gr.Button(elem_id="poke", visible="hidden")
+        poke, rested = gr.Button(elem_id="poke", visible="hidden"), gr.Button(elem_id="rested", visible="hidden")
         with gr.Tabs(elem_id="tabs"):
             with gr.Tab("Create"):
                 with gr.Row(elem_id="desk"):
@@ -136,6 +136,8 @@ def build_ui(settings: Settings) -> gr.Blocks:
         sent = {**notes, **observed}
         pressed = connect(inputs.generate.click, submit.submit, form, sent, js=stamp, **light)
         pressed.then(None, js="() => wanUi.answered()", **silent)
+        encoded = [rested.click, picture.image.change, end.image.change, inputs.size.change, inputs.frames.change]
+        connect(on(encoded), submit.prepare, form[:-1], {}, **latest)
         connect(inputs.cancel.click, submit.cancel, [browser, view], observed, **light)
         example: Options = {**in_order, "trigger_mode": "once"}
         press = [browser, view, inputs.turn]

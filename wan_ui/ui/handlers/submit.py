@@ -1,5 +1,6 @@
 """Generate, "Add speech", an example, Cancel."""
 
+import contextlib
 from typing import Any
 
 import gradio as gr
@@ -27,25 +28,39 @@ def submit(browser: dict, view: View, model, scheme, *sent) -> Answer:
     browser, owner = identify(browser, PIPELINE.settings)
     *fields, turn = sent
     held = dict(zip(form.FIELDS, fields, strict=True))
-    numbers = {name: held[name] for name in ("frames", "steps", "fps", "seed") if held[name] not in (None, "")}
     try:
-        model, scheme = as_text(model, "model"), as_text(scheme, "scheme")
-        entry = found.models(PIPELINE.settings).get(model)
-        draft = Draft(
-            _inputs(held, entry),
-            model=model,
-            scheme=scheme,
-            size=as_text(held["size"], "size", "auto"),
-            draft=held["draft"],
-            **numbers,
-            **(_recipe(held, entry, scheme) if entry else {}),
-            loras=lora_picker.specs(view.loras),
-        )
+        draft = _draft(view, model, scheme, held)
         _follow(view, PIPELINE.submit(draft, owner))
     except UserError as error:
         form.complain(view, "message", error, turn, form.read(held))
         return {**_beside(error), **observe(browser, view)}
     return observe(browser, view)
+
+
+@guard
+def prepare(browser: dict, view: View, model, scheme, *sent) -> Answer:
+    """The prompt rests, or there is another picture: what is there is encoded before Generate is pressed."""
+    held = dict(zip(form.FIELDS, sent, strict=True))
+    with contextlib.suppress(UserError):  # said when it is sent
+        PIPELINE.prepare(_draft(view, model, scheme, held), identify(browser, PIPELINE.settings)[1])
+    return {}
+
+
+def _draft(view: View, model, scheme, held: dict[str, Any]) -> Draft:
+    """What the form holds. Raises UserError."""
+    numbers = {name: held[name] for name in ("frames", "steps", "fps", "seed") if held[name] not in (None, "")}
+    model, scheme = as_text(model, "model"), as_text(scheme, "scheme")
+    entry = found.models(PIPELINE.settings).get(model)
+    return Draft(
+        _inputs(held, entry),
+        model=model,
+        scheme=scheme,
+        size=as_text(held["size"], "size", "auto"),
+        draft=held["draft"],
+        **numbers,
+        **(_recipe(held, entry, scheme) if entry else {}),
+        loras=lora_picker.specs(view.loras),
+    )
 
 
 def _inputs(held: dict[str, Any], model: Model | None) -> dict[str, str]:
