@@ -9,7 +9,7 @@ from tests.lightx2v.jobs import make_request, quiet
 from tests.lightx2v.test_fused import psnr
 from wan_ui.engines import gguf_kernels
 
-LEAST_E4M3 = 43  # dB, against the same file exact; on a CPU
+LEAST_E4M3 = 45  # dB, against the same file exact; 46.5 and 46.8 on an H100
 LEVERS = {
     "vae": {"lightx2v_plain": "vae"},
     "decoder": {"lightx2v_plain": "decoder"},
