@@ -132,6 +132,8 @@ def build_ui(settings: Settings) -> gr.Blocks:
             **before_note,
             **pose_note,
             **performed_note,
+            "mask_note": driving.mask_note,
+            "face_note": driving.face_note,
         }
         sent = {**notes, **observed}
         pressed = connect(inputs.generate.click, submit.submit, form, sent, js=stamp, **light)
@@ -188,6 +190,9 @@ def build_ui(settings: Settings) -> gr.Blocks:
             performed_note,
             **latest,
         )
+        mask, face = {"mask_note": driving.mask_note}, {"face_note": driving.face_note}
+        connect(driving.mask.change, changing.look_at_mask, [driving.mask], mask, **latest)
+        connect(driving.face.change, changing.look_at_face, [driving.face], face, **latest)
         shown: Options = {**once, "show_progress": "minimal", "show_progress_on": [driving.shown]}
         connect(driving.look.click, changing.show_pose, [driving.performance], performed_note, **shown)
         fps = [inputs.model, inputs.fps]

@@ -10,7 +10,7 @@ import gradio as gr
 from wan_ui.catalog import Model
 from wan_ui.performance import people, preview, watch
 from wan_ui.settings import Settings
-from wan_ui.tasks import FACE, MASK, PERFORMANCE
+from wan_ui.tasks import FACE, MASK, PERFORMANCE, Input
 from wan_ui.ui.markup import text
 
 
@@ -24,7 +24,15 @@ class Performance:
     look: gr.Button
     shown: gr.HTML
     face: gr.Video
+    face_note: gr.HTML
     mask: gr.Video
+    mask_note: gr.HTML
+
+
+HINTS = {
+    MASK.part: "White where the performer is: the character takes that place and the rest of the video stays.",
+    FACE.part: "Square, frame for frame with the pose video, in place of the face that is cut out of the performance.",
+}
 
 
 def build_performance(visible: bool) -> Performance:
@@ -42,24 +50,34 @@ def build_performance(visible: bool) -> Performance:
         shown = gr.HTML("", elem_id="shown-pose", apply_default_css=False)
         with gr.Accordion("Mask and face videos (optional)", open=False, elem_id="mask-and-face"):
             with gr.Column(elem_id="mask-part"):
-                mask = _video(MASK.label, "mask")
-                gr.HTML(
-                    '<p class="w-quiet" id="mask-note">White where the performer is: the character takes that place '
-                    "and the rest of the video stays.</p>",
-                    apply_default_css=False,
-                )
+                mask, mask_note = _ready(MASK)
             with gr.Column(elem_id="face-part"):
-                face = _video(FACE.label, "face")
-                gr.HTML(
-                    '<p class="w-quiet" id="face-note">Square, frame for frame with the pose video, in place of the '
-                    "face that is cut out of the performance.</p>",
-                    apply_default_css=False,
-                )
-    return Performance(part, performance, note, look, shown, face, mask)
+                face, face_note = _ready(FACE)
+    return Performance(part, performance, note, look, shown, face, face_note, mask, mask_note)
 
 
-def _video(label: str, name: str) -> gr.Video:
-    return gr.Video(label=label, sources=["upload"], buttons=[], height=150, elem_id=name, interactive=True)
+def _ready(entry: Input) -> tuple[gr.Video, gr.HTML]:
+    """A video that takes the place of what is read from the performance, and its note."""
+    video = gr.Video(
+        label=entry.label, sources=["upload"], buttons=[], height=150, elem_id=entry.part, interactive=True
+    )
+    return video, gr.HTML(hint_html(entry), elem_id=f"{entry.part}-note", apply_default_css=False)
+
+
+def hint_html(entry: Input) -> str:
+    """What the video must show."""
+    return f'<p class="w-quiet">{HINTS[entry.part]}</p>'
+
+
+def ready_html(entry: Input, path: str, settings: Settings) -> str:
+    """What the video is. Raises UserError (the input's name)."""
+    found = watch.look(entry.name, path, settings)
+    return f'<p class="w-quiet" role="status">{_words(found)}.</p>'
+
+
+def _words(found: watch.Look) -> str:
+    lasts = f", {found.seconds:.1f} s" if found.seconds else ""
+    return f"{found.width} × {found.height} at {found.fps:.4g} frames a second{lasts}"
 
 
 def is_performed(model: Model) -> bool:
@@ -69,8 +87,7 @@ def is_performed(model: Model) -> bool:
 def note_html(path: str, model: Model, settings: Settings) -> str:
     """What becomes of the performance. Raises UserError (field "performance")."""
     found = watch.look("performance", path, settings)
-    lasts = f", {found.seconds:.1f} s" if found.seconds else ""
-    said = f"{found.width} × {found.height} at {found.fps:.4g} frames a second{lasts}; the clip lasts as long. "
+    said = f"{_words(found)}; the clip lasts as long. "
     missing = people.missing(settings)
     said += f"Its pose cannot be read here: {missing}. A pose video can be given instead." if missing else ""
     return f'<p class="w-quiet" role="status">{text(said.strip())}</p>'

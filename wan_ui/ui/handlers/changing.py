@@ -6,7 +6,7 @@ from wan_ui.errors import UserError
 from wan_ui.files import found
 from wan_ui.queue.pipeline import PIPELINE
 from wan_ui.queue.words import read_for
-from wan_ui.tasks import PERFORMANCE
+from wan_ui.tasks import FACE, MASK, PERFORMANCE, Input
 from wan_ui.ui import form, inputs, longer, lora_picker, performance, pose
 from wan_ui.ui import picture as pictures
 from wan_ui.ui import voice as voice_part
@@ -118,6 +118,27 @@ def look_at_performance(clip, name: str) -> Answer:
         return {"performance_note": note, "shown_pose": ""}
     except UserError as error:
         return {"performance_note": complaint(error), "shown_pose": ""}
+
+
+@guard
+def look_at_mask(clip) -> Answer:
+    return _look_at_ready(MASK, clip)
+
+
+@guard
+def look_at_face(clip) -> Answer:
+    return _look_at_ready(FACE, clip)
+
+
+def _look_at_ready(entry: Input, clip) -> Answer:
+    """A video that takes the place of what is read from the performance: what it is, or has to show."""
+    note = f"{entry.part}_note"
+    if not clip:
+        return {note: performance.hint_html(entry)}
+    try:
+        return {note: performance.ready_html(entry, uploaded(clip, entry.name), PIPELINE.settings)}
+    except UserError as error:
+        return {note: complaint(error)}
 
 
 @guard
