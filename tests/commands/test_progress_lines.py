@@ -13,7 +13,8 @@ REQUEST = job_request(width=64, height=64)
 class Pipeline:
     """A job whose every state is looked at twenty times, as a slow step is."""
 
-    def __init__(self, states):
+    def __init__(self, states, outputs):
+        self.settings = SimpleNamespace(outputs=outputs)
         self.states = [state for state in states for _ in range(20)]
 
     def history(self):
@@ -44,11 +45,11 @@ DENOISE = [state("running", "denoise", step) for step in (1, 2, 3)]
 STATES = [state("queued"), state("running", "text"), *DENOISE, state("done")]
 
 
-def test_a_job_is_told_in_a_line_for_each_stage(capsys):
-    follow(Pipeline(STATES), "job", quiet=False)
+def test_a_job_is_told_in_a_line_for_each_stage(capsys, tmp_path):
+    follow(Pipeline(STATES, tmp_path), "job", quiet=False)
     told = capsys.readouterr().err
     assert told.splitlines() == ["queued", "text", "denoise step 1/4"] and "\r" not in told
-    follow(Pipeline(STATES), "job", quiet=True)
+    follow(Pipeline(STATES, tmp_path), "job", quiet=True)
     assert capsys.readouterr().err == ""
 
 

@@ -97,7 +97,7 @@ def test_a_clip_is_the_same_without(plain, tmp_path):
     quick = clip(engine, path)
     plain(",".join(CPU_LEVERS))
     assert cpu_kernels.words().startswith("plain; ")
-    engine.images.clear()
+    engine.encoded.images.clear()
     slow = clip(engine, path)
     np.testing.assert_allclose(quick.latents, slow.latents, atol=1e-4)
     assert np.abs(quick.latents - slow.latents).max() > 0  # both ways were gone

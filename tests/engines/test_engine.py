@@ -23,8 +23,8 @@ from wan_ui.tasks import DUBBED
 
 def forget(engine) -> None:
     """Drop what earlier jobs have left, so that every stage runs."""
-    engine.prompts.clear()
-    engine.images.clear()
+    engine.encoded.prompts.clear()
+    engine.encoded.images.clear()
 
 
 def record(run) -> list:

@@ -144,7 +144,7 @@ def test_text_and_picture_are_encoded_once(engine, calls, model, tmp_path):
 def test_what_was_prepared_is_found_by_the_next_job_and_changes_nothing(engine, calls, model, tmp_path):
     request = make_request(tmp_path, model, "bf16")
     plain = engine.generate(request, quiet)
-    for cache in (engine.prompts, engine.images):
+    for cache in (engine.encoded.prompts, engine.encoded.images):
         cache.clear()
     engine.prepare(request, quiet)
     del calls[:]
@@ -152,7 +152,7 @@ def test_what_was_prepared_is_found_by_the_next_job_and_changes_nothing(engine, 
     assert not [call for call in calls if str(call).startswith(("text", "image"))]
     assert clip.ready == dict.fromkeys(("text", "image"), READY) and clip.facts == plain.facts
     assert np.array_equal(clip.latents, plain.latents) and np.array_equal(clip.frames, plain.frames)
-    for cache in (engine.prompts, engine.images):
+    for cache in (engine.encoded.prompts, engine.encoded.images):
         cache.clear()
     with pytest.raises(Cancelled):  # the text is ready, the picture is not
         engine.prepare(request, stop_at("image", 0))
@@ -164,8 +164,8 @@ def test_what_was_prepared_is_found_by_the_next_job_and_changes_nothing(engine, 
 def test_nothing_of_a_cancelled_job_survives_it(engine, model, tmp_path, stage, step):
     request = make_request(tmp_path, model, "bf16")
     expected = engine.generate(request, quiet)
-    engine.prompts.clear()
-    engine.images.clear()
+    engine.encoded.prompts.clear()
+    engine.encoded.images.clear()
     with pytest.raises(Cancelled):
         engine.generate(changed(request, seed=99), stop_at(stage, step))
     runner = engine.runner

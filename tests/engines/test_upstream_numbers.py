@@ -72,7 +72,7 @@ def test_a_clip_that_ends_at_a_picture_is_as_upstream_makes_it(model, tmp_path):
     engine = references.float32_engine(model, model.scheme("bf16"), quiet)
     try:
         clip = engine.generate(job, quiet)
-        (condition,) = engine.images.values()
+        (condition,) = engine.encoded.images.values()
     finally:
         engine.close()
     torch.testing.assert_close(condition, upstream["condition"], atol=1e-3, rtol=0)

@@ -29,8 +29,8 @@ def test_the_clip_of_the_other_engine(load, reference, model, scheme, tmp_path):
     quality = psnr(ours.frames, theirs.frames)
     print(f"{scheme}: {quality:.1f} dB")
     assert quality > LEAST_PSNR[scheme]
-    engine.images.clear()
-    engine.prompts.clear()
+    engine.encoded.images.clear()
+    engine.encoded.prompts.clear()
     again = engine.generate(request, quiet)
     assert np.array_equal(again.latents, ours.latents) and np.array_equal(again.frames, ours.frames)
 

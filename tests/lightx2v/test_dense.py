@@ -74,8 +74,8 @@ def test_dense_parity(dense, compute, reference, euler_steps, given_vae, tmp_pat
         request = replace(request, task="text-to-video", inputs={})
     other = reference(dense, "")
     theirs = other.generate(request, quiet)
-    their_steps, text = list(euler_steps.values()), only(other.prompts)
-    given_vae(only(other.images) if pictures else None, request)
+    their_steps, text = list(euler_steps.values()), only(other.encoded.prompts)
+    given_vae(only(other.encoded.images) if pictures else None, request)
     euler_steps.clear()
     if not resolve(embedded_sizes.PATCH):
         embedded_sizes.PATCH.apply(None)  # the random text encoder is small as well
@@ -85,7 +85,7 @@ def test_dense_parity(dense, compute, reference, euler_steps, given_vae, tmp_pat
     seen = []
     ours = engine.generate(request, seen.append)
     assert [p.detail for p in seen if p.stage == "denoise"] == ["transformer"] * 4
-    torch.testing.assert_close(only(engine.prompts)["context"][0].cpu(), text, atol=1e-4, rtol=0)
+    torch.testing.assert_close(only(engine.encoded.prompts)[0].cpu(), text, atol=1e-4, rtol=0)
     for mine, theirs_step in zip(euler_steps.values(), their_steps, strict=True):
         # the given frame is pasted in after the step; before that it is not looked at
         torch.testing.assert_close(mine[:, pictures:], theirs_step[:, pictures:], atol=1e-4, rtol=0)

@@ -40,7 +40,7 @@ def test_cancel_at_each_stage_then_the_next_job(load, model, tmp_path):
         with pytest.raises(Cancelled):
             engine.generate(request, stop_at(stage, step))
         assert live_bytes() <= baseline, stage
-    engine.images.clear()
+    engine.encoded.images.clear()
     with pytest.raises(Cancelled):
         engine.generate(request, stop_at("image", 2))
     again = engine.generate(request, quiet)
@@ -52,7 +52,7 @@ def test_prepared_or_not_the_clip_is_the_same(load, model, tmp_path):
     request = make_request(tmp_path, model, "gguf-Q8_0")
     expected = engine.generate(request, quiet)
     baseline = live_bytes()
-    for cache in (engine.prompts, engine.images):
+    for cache in (engine.encoded.prompts, engine.encoded.images):
         cache.clear()
     engine.prepare(request, quiet)
     assert live_bytes() <= baseline

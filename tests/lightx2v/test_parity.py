@@ -38,8 +38,8 @@ def both(load, reference, euler_steps, model, tmp_path):
         euler_steps.clear()
         theirs = other.generate(request, quiet)
         stages = {
-            "text": (only(production.prompts)["context"], only(other.prompts)),
-            "image": (only(production.images)[4:], only(other.images)[4:]),
+            "text": (only(production.encoded.prompts), only(other.encoded.prompts)),
+            "image": (only(production.encoded.images)[4:], only(other.encoded.images)[4:]),
         }
         for index, pair in enumerate(zip(our_steps, euler_steps.values(), strict=True), start=1):
             stages[f"step {index}"] = pair

@@ -35,9 +35,9 @@ def held(production, other, request, euler_steps):
     our_steps = list(euler_steps.values())
     euler_steps.clear()
     theirs = other.generate(request, quiet)
-    stages = {"text": (only(production.prompts)["context"], only(other.prompts))}
+    stages = {"text": (only(production.encoded.prompts), only(other.encoded.prompts))}
     if request.inputs:
-        stages["image"] = (only(production.images), only(other.images))
+        stages["image"] = (only(production.encoded.images), only(other.encoded.images))
     for index, pair in enumerate(zip(our_steps, euler_steps.values(), strict=True), start=1):
         stages[f"step {index}"] = pair
     stages["frames"] = (torch.from_numpy(ours.frames), torch.from_numpy(theirs.frames))
@@ -63,7 +63,7 @@ def test_the_last_frame(load, reference, euler_steps, model, upstream_vae, light
     job = with_end(make_request(tmp_path, model, "bf16"), tmp_path)
     production = load("bf16")
     stages = held(production, reference(model, "bf16"), job, euler_steps)
-    mask = only(production.images)[:4]
+    mask = only(production.encoded.images)[:4]
     assert mask[:, 0].min() == 1 and mask[3, -1].min() == 1 and mask.mean(dim=(2, 3)).sum() == 5
     judge("last frame, bf16", stages)
     found = {"condition": stages["image"][0], "latents": stages["step 4"][0]}

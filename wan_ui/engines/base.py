@@ -3,8 +3,6 @@
 An engine is loaded once with a model and a scheme and then stays resident; `generate` is called once per job.
 """
 
-import hashlib
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Protocol
 
@@ -15,8 +13,6 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
 
-CACHED_PROMPTS = 32  # 1 MB each at full size
-CACHED_IMAGES = 8  # 2 MB each at 480x480x81
 READY = "prepared while the form was filled in"
 Show = Callable[[Clip], None]
 OnBlock = Callable[[int, "torch.Tensor"], "torch.Tensor | None"]
@@ -126,15 +122,3 @@ class Stages(Protocol):
 
     def decode(self, latents: "torch.Tensor") -> "torch.Tensor":
         """Normalised latents (z, t, h, w) -> frames (T, H, W, 3) float32 in -1 .. 1 on the CPU."""
-
-
-def picture_key(pictures: "Sequence[np.ndarray]", frames: int) -> tuple:
-    """What encoded pictures are kept under."""
-    return (*(hashlib.sha256(pixels.tobytes()).digest() for pixels in pictures), pictures[0].shape, frames)
-
-
-def remember(cache: OrderedDict, key, value, limit: int) -> None:
-    """Add to a cache that keeps its `limit` newest entries."""
-    cache[key] = value
-    while len(cache) > limit:
-        cache.popitem(last=False)

@@ -11,7 +11,6 @@ the other; distilled steps have no second half.
 """
 
 import contextlib
-from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
@@ -37,15 +36,10 @@ from wan_ui.engines import (
     vae,
 )
 from wan_ui.engines.base import (
-    CACHED_IMAGES,
-    CACHED_PROMPTS,
-    READY,
     Entering,
     OnBlock,
     Show,
     ignore,
-    picture_key,
-    remember,
 )
 from wan_ui.engines.block_hooks import hooked, sparing
 from wan_ui.engines.device import (
@@ -56,12 +50,13 @@ from wan_ui.engines.device import (
     choose_residence,
     use_threads,
 )
+from wan_ui.engines.encoded import Encoded, image_key
 from wan_ui.engines.lora import LoraSet
 from wan_ui.engines.solvers import make_solver
 from wan_ui.engines.step_cache import BOTH, StepCache, make_step_cache
 from wan_ui.files.dit_file import read_dit, read_parameters
 from wan_ui.files.places import Paths, locate
-from wan_ui.files.tokenizer import clean, load_tokenizer
+from wan_ui.files.tokenizer import load_tokenizer
 from wan_ui.machine.memory import give_back, limit_gpu
 from wan_ui.media.images import read_pictures
 from wan_ui.request import Clip, LoraMatch, LoraSpec, Progress, Report, Request, Tracks
@@ -85,10 +80,7 @@ class DiffusersEngine:
         self.listener: s2v_voice.Listener | None = None
         self.loras: LoraSet | None = None
         self.facts: dict[str, str] = {}
-        self.prompts: OrderedDict[str, torch.Tensor] = OrderedDict()
-        self.images: OrderedDict[tuple, torch.Tensor] = OrderedDict()
-        self.prepared: set[str | tuple] = set()  # keys of these that no job has asked for yet
-        self.ready: dict[str, str] = {}  # what the job that runs found prepared
+        self.encoded: Encoded[torch.Tensor] = Encoded()
 
     def load(self, model: Model, scheme: Scheme, report: Report) -> None:
         """Load weights. Raises UserError naming a missing or damaged file, or the missing GPU."""
@@ -189,23 +181,21 @@ class DiffusersEngine:
         self.model = self.loras = self.listener = None
         self.encoder = self.tokenizer = self.vae = self.clip = None
         self.experts.clear()
-        self.prompts.clear()
-        self.images.clear()
-        self.prepared.clear()
+        self.encoded.clear()
         give_back()
 
     @torch.inference_mode()
     def generate(self, request: Request, report: Report, show: Show | None = None) -> Clip:
         """Run one job. Raises UserError for a picture of the wrong size, Cancelled from `report`."""
         model = self.loaded
-        made, self.ready = request.sampling, {}
+        made, self.encoded.ready = request.sampling, {}
         prompts, condition = self._encode(request, report)
         latents, said = self._denoise(request, prompts, condition, report)
         facts = self.facts | (self.loras.facts() if self.loras is not None else {}) | said
         whole = latents.cpu().numpy()
 
         def clip(frames: torch.Tensor) -> Clip:
-            return Clip(frames.numpy(), float(made.fps or model.fps), whole, facts, ready=dict(self.ready))
+            return Clip(frames.numpy(), float(made.fps or model.fps), whole, facts, ready=self.encoded.ready)
 
         frames = vae.decode(
             self.vae,
@@ -226,11 +216,8 @@ class DiffusersEngine:
     @torch.inference_mode()
     def prepare(self, request: Request, report: Report) -> None:
         """See wan_ui.engines.base.Engine."""
-        before, known = self.prepared.copy(), self._kept()
-        try:
+        with self.encoded.preparing():
             self._encode(request, report)
-        finally:
-            self.prepared = before | (self._kept() - known)
 
     # ------------------------------------------------------------ stages: see wan_ui.engines.base.Stages
 
@@ -311,12 +298,7 @@ class DiffusersEngine:
 
     def _encode_prompt(self, prompt: str) -> torch.Tensor:
         """(text_length, text_dim) in the DIT's dtype."""
-        key = clean(prompt)
-        if key not in self.prompts:
-            remember(self.prompts, key, self.encode_text(prompt), CACHED_PROMPTS)
-        self.prompts.move_to_end(key)
-        self._found("text", key)
-        return self.prompts[key]
+        return self.encoded.prompt(prompt, lambda: self.encode_text(prompt))
 
     def _encode_pictures(self, request: Request, report: Report) -> torch.Tensor:
         """What `encode_image` gives for the job's pictures; of a job without, an empty condition."""
@@ -326,25 +308,14 @@ class DiffusersEngine:
             shape = family.condition_shape(request.width, request.height, request.frames, pictures=0)
             return torch.zeros(shape, device=self.device)
         frames = family.condition_frames(request.frames)
-        key = picture_key(pictures, frames)
-        if key not in self.images:
-            words = "encoding the picture" if len(pictures) == 1 else "encoding the pictures"
-            first, last = pictures[0], pictures[1] if len(pictures) > 1 else None
-            condition = self.encode_image(first, frames, last, lambda k, n: report(Progress("image", k, n, words)))
-            remember(self.images, key, condition, CACHED_IMAGES)
-        else:
+        key = image_key(pictures, frames)
+        if key in self.encoded.images:
             report(Progress("image", detail="already encoded"))
-        self.images.move_to_end(key)
-        self._found("image", key)
-        return self.images[key]
-
-    def _kept(self) -> set[str | tuple]:
-        return {*self.prompts.keys(), *self.images.keys()}
-
-    def _found(self, stage: str, key: str | tuple) -> None:
-        if key in self.prepared:
-            self.prepared.discard(key)
-            self.ready[stage] = READY
+        words = "encoding the picture" if len(pictures) == 1 else "encoding the pictures"
+        first, last = pictures[0], pictures[1] if len(pictures) > 1 else None
+        return self.encoded.image(
+            key, lambda: self.encode_image(first, frames, last, lambda k, n: report(Progress("image", k, n, words)))
+        )
 
     def _denoise(
         self, request: Request, prompts: list[torch.Tensor], condition: torch.Tensor, report: Report

@@ -13,7 +13,6 @@ runner, as after any failure. Nothing of a failed job survives it.
 import gc
 import logging
 import traceback
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
@@ -34,7 +33,8 @@ from wan_ui.engines import (
     preview,
     schedule,
 )
-from wan_ui.engines.base import CACHED_IMAGES, CACHED_PROMPTS, READY, OnBlock, Show, picture_key, remember
+from wan_ui.engines.base import OnBlock, Show
+from wan_ui.engines.encoded import Encoded, image_key
 from wan_ui.engines.lightx2v_compile import CompiledBlocks
 from wan_ui.engines.lightx2v_decide import decide, try_kernels
 from wan_ui.engines.lightx2v_draft import Draft
@@ -47,7 +47,6 @@ from wan_ui.engines.step_cache import StepCache, make_step_cache
 from wan_ui.errors import UserError
 from wan_ui.files.dit_file import read_parameters
 from wan_ui.files.places import Paths
-from wan_ui.files.tokenizer import clean
 from wan_ui.machine import memory
 from wan_ui.machine.memory import let_memory_grow, limit_gpu
 from wan_ui.media.images import read_pictures
@@ -79,10 +78,7 @@ class LightX2VEngine:
         self.merged = False  # the model's distill LoRA is part of the weights
         self.latents: Any = None  # of the clip that is made, and its frames
         self.pictures: Any = None
-        self.prompts: OrderedDict[str, dict[str, torch.Tensor]] = OrderedDict()
-        self.images: OrderedDict[tuple, torch.Tensor] = OrderedDict()
-        self.prepared: set[str | tuple] = set()  # keys of these that no job has asked for yet
-        self.ready: dict[str, str] = {}  # what the job that runs found prepared
+        self.encoded: Encoded[torch.Tensor] = Encoded()
 
     # ------------------------------------------------------------ load
 
@@ -216,7 +212,7 @@ class LightX2VEngine:
         if reason := next((graph.reason for graph in self.graphs if graph.reason), ""):
             facts["graphs"] = f"off ({reason})"
         fps = float(made.fps or self.loaded.fps)
-        return Clip(frames=frames.numpy(), fps=fps, latents=self.latents.numpy(), facts=facts, ready=dict(self.ready))
+        return Clip(frames=frames.numpy(), fps=fps, latents=self.latents.numpy(), facts=facts, ready=self.encoded.ready)
 
     def _prepare_loras(self, model: Model, paths: Paths) -> None:
         sides = model.family.sides
@@ -251,9 +247,7 @@ class LightX2VEngine:
             torch._dynamo.reset()
         self.runner = self.model = self.loras = self.compiled = self.vae = self.draft = None
         self.transformers, self.graphs = [], []
-        self.prompts.clear()
-        self.images.clear()
-        self.prepared.clear()
+        self.encoded.clear()
         release()
 
     # ------------------------------------------------------------ generate
@@ -261,7 +255,7 @@ class LightX2VEngine:
     def generate(self, request: Request, report: Report, show: Show | None = None) -> Clip:
         """Run one job. Raises Cancelled from `report`, UserError for a bad picture or when memory runs out."""
         model = self.loaded
-        self.report, self.request, self.show, self.ready = report, request, show, {}
+        self.report, self.request, self.show, self.encoded.ready = report, request, show, {}
         self.given = read_pictures(request)
         runner = self.runner
         self.set_size(request.width, request.height, request.frames)
@@ -306,16 +300,13 @@ class LightX2VEngine:
         """See wan_ui.engines.base.Engine."""
         self.report, self.request, self.given = report, request, read_pictures(request)
         self.set_size(request.width, request.height, request.frames)
-        before, known = self.prepared.copy(), self._kept()
         try:
-            with torch.no_grad():
+            with torch.no_grad(), self.encoded.preparing():
                 self._encode(request)
         except BaseException as error:
             traceback.clear_frames(error.__traceback__)
             self.recover()
             raise
-        finally:
-            self.prepared = before | (self._kept() - known)
 
     def recover(self) -> None:
         """After a failure: no latents, no inputs, no half-moved expert, and the next job's seed counts."""
@@ -356,15 +347,14 @@ class LightX2VEngine:
         return texts, self._encode_pictures(self.given)
 
     def _encode_prompt(self, prompt: str) -> torch.Tensor:
-        key = clean(prompt)
-        if key not in self.prompts:
+        def encode() -> torch.Tensor:
             info = input_info(self.loaded.family, prompt=prompt)
-            remember(self.prompts, key, self.runner.run_text_encoder(info), CACHED_PROMPTS)
+            context: torch.Tensor = self.runner.run_text_encoder(info)["context"]
             if self.offload != "none":  # upstream leaves the embedding table (2 GB) on the GPU
                 self.runner.text_encoders[0].model.token_embedding.to("cpu")
-        self.prompts.move_to_end(key)
-        self._found("text", key)
-        return self.prompts[key]["context"]
+            return context
+
+        return self.encoded.prompt(prompt, encode)
 
     def _encode_pictures(self, pictures: list[np.ndarray]) -> torch.Tensor:
         """What the transformer is told of the job's pictures; of none, an empty condition."""
@@ -373,22 +363,10 @@ class LightX2VEngine:
             shape = family.condition_shape(request.width, request.height, request.frames, pictures=0)
             return torch.zeros(shape, device=device_name(), dtype=self.dtype)
         frames = family.condition_frames(request.frames)
-        key = picture_key(pictures, frames)
-        self.report(Progress("image", detail="already encoded" if key in self.images else ""))
-        if key not in self.images:
-            last = pictures[1] if len(pictures) > 1 else None
-            remember(self.images, key, self.vae.encode(pictures[0], request.frames, self.report, last), CACHED_IMAGES)
-        self.images.move_to_end(key)
-        self._found("image", key)
-        return self.images[key]
-
-    def _kept(self) -> set[str | tuple]:
-        return {*self.prompts.keys(), *self.images.keys()}
-
-    def _found(self, stage: str, key: str | tuple) -> None:
-        if key in self.prepared:
-            self.prepared.discard(key)
-            self.ready[stage] = READY
+        key = image_key(pictures, frames)
+        self.report(Progress("image", detail="already encoded" if key in self.encoded.images else ""))
+        last = pictures[1] if len(pictures) > 1 else None
+        return self.encoded.image(key, lambda: self.vae.encode(pictures[0], request.frames, self.report, last))
 
     def set_size(self, width: int, height: int, frames: int) -> None:
         self.frames = frames
