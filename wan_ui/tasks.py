@@ -106,6 +106,13 @@ class Task:
     def input(self, name: str) -> Input | None:
         return next((entry for entry in self.inputs if entry.name == name), None)
 
+    def lacks(self, given: Collection[str]) -> Input | None:
+        """The first input without which there is no job of it."""
+        needed = [entry for entry in self.inputs if entry.required and entry.name not in given]
+        if self.either and not any(name in given for name in self.either):
+            needed += [entry for entry in self.inputs if entry.name == self.either[0]]
+        return needed[0] if needed else None
+
     def without(self, unwanted: Input) -> "Task":
         return replace(self, inputs=tuple(entry for entry in self.inputs if entry.name != unwanted.name))
 

@@ -43,6 +43,9 @@ def test_all_but_sizes_is_as_in_the_catalog(tmp_path):
         assert {key: getattr(small[name], key) for key in same} == {key: getattr(model, key) for key in same}
     a14b, turbo = small["i2v-a14b"], small["ti2v-5b"]
     assert a14b.sizes == ((96, 96), (96, 48), (48, 96)) and turbo.sizes == ((192, 192), (192, 96), (96, 192))
+    assert small["s2v-14b"].frames == (17,)
+    for model in (model for model in small.values() if model.family.performance):
+        assert min(model.frames) >= 2 * max(model.family.performance.overlaps), "so many new frames for the next one"
     assert a14b.frames == (5, 9, 13, 17, 21) and a14b.default_frames == 21 and not a14b.needs_gpu
 
 

@@ -8,7 +8,7 @@ from wan_ui.catalog import load_catalog
 from wan_ui.errors import UserError
 from wan_ui.queue.pipeline import PIPELINE
 from wan_ui.settings import ROOT, Settings
-from wan_ui.ui import form
+from wan_ui.ui import examples, form
 from wan_ui.ui.handlers import changing
 from wan_ui.ui.view import Complaint, View
 
@@ -92,3 +92,14 @@ def test_the_end_picture_is_cropped_to_the_shape_of_the_first(monkeypatch, tmp_p
     assert answer["end"] is None and "bad.png is not a picture" in answer["end_note"]
     hidden = changing.show_end_crop(view, wide, "auto", "wan-tiny", tall)
     assert hidden == {"end_crop": "", "end_note": ""}, "a model that does not take it says nothing of it"
+
+
+def test_an_example_of_a_picture_and_words_says_what_a_model_needs_beside_it():
+    catalog = load_catalog(Settings().catalog)
+    said = {name: examples.note_html("this", model) for name, model in catalog.items()}
+    assert "fills in the picture and the words; this needs a voice as well" in said["s2v-14b"]
+    assert "this needs a performance as well" in said["animate-14b"]
+    assert all("A click makes the clip with this." in said[name] for name in ("wan-tiny", "i2v-a14b", "t2v-a14b"))
+    spoken = (*examples.USUAL, "audio")
+    assert examples.lacking(catalog["s2v-14b"], spoken) is None
+    assert examples.lacking(catalog["animate-14b"], (*examples.USUAL, "pose_video")) is None

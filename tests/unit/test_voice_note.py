@@ -36,6 +36,16 @@ def test_a_voice_and_a_face(tmp_path):
     assert "The sound can be read" in words and "will speak this" not in words, "nothing to be spoken by"
 
 
+def test_a_voice_that_drives_the_picture_is_not_judged_by_the_clip_that_is_shown(tmp_path):
+    voice, s2v = str(write_wav(tmp_path / "voice.wav", tone(1.0))), load_catalog(Settings().catalog)["s2v-14b"]
+    cup, person = clip_of(tmp_path / "cup.mp4", *[COFFEE] * 6), clip_of(tmp_path / "person.mp4", *[PORTRAIT] * 6)
+    alone = voice_note(voice, PORTRAIT, None, "auto", s2v, Settings())
+    assert "It will drive the picture." in alone
+    assert voice_note(voice, PORTRAIT, cup, "auto", s2v, Settings()) == alone
+    words = voice_note(voice, PORTRAIT, person, "auto", s2v, Settings())
+    assert words.startswith(alone) and "one face was found. Add speech has it speak this." in words
+
+
 @pytest.mark.parametrize("kind", ["unreadable", "silent", "short", "empty"])
 def test_what_is_no_voice_is_not_going_to_be_spoken(tmp_path, kind):
     path = tmp_path / "voice.wav"

@@ -73,7 +73,7 @@ def look_at(paths: dict[str, str], fps: float, settings: Settings) -> dict[str, 
     if mask := found.get("mask_video"):
         performance = found.get("performance")
         if performance is None:
-            words = "it says where the performer is, and no performance is given; give it (--video) or leave this out"
+            words = "it says where the performer is, and no performance is given; give one, or leave this out"
             raise UserError(f"mask_video: {words}", field="mask_video")
         if abs((mask.width / mask.height) / (performance.width / performance.height) - 1) > SHAPE:
             own = f"{performance.width} x {performance.height}"

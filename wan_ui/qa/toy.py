@@ -38,8 +38,9 @@ def of_size(family: Family, size: tuple[int, int]) -> tuple[int, int]:
 
 
 def of_frames(frames: list[int], family: Family) -> dict[int, int]:
-    """Which length each stands for: 5 for the shortest, then 9, 13 ...; of segments that a voice drives 17."""
-    shortest = 17 if family.speech else 5
+    """Which length each stands for: 5 for the shortest, then 9, 13 ...; of segments that a voice drives 17; of those
+    that a performance drives 13, of which up to 5 are of the segment before."""
+    shortest = 17 if family.speech else 13 if family.performance else 5
     return {length: shortest + 4 * place for place, length in enumerate(sorted(frames))}
 
 

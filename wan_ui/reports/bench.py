@@ -167,7 +167,7 @@ def _picture(path: str, number: int, folder: str) -> str:
 
 def _pose(number: int, model: Model, folder: str, small: bool) -> str:
     """A drawn skeleton that waves: one segment long, at toy size two."""
-    count = 9 if small else model.default_frames
+    count = 25 if small else model.default_frames
     moved = Path(folder) / f"pose-{number}.mp4"
     muxer.write_mp4((skeleton.waving(k / 8 + number, 480, 480) for k in range(count)), moved, model.fps)
     return str(moved)

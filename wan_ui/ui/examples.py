@@ -3,19 +3,22 @@
 import io
 import json
 import logging
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
 import gradio as gr
 from PIL import Image
 
+from wan_ui.catalog import Model
 from wan_ui.settings import ROOT
-from wan_ui.tasks import FORM
+from wan_ui.tasks import DEFAULT, FORM, Input, fitting, offered
 from wan_ui.ui.markup import SPEAKS, data_url, text
 
 log = logging.getLogger(__name__)
 
 FOLDER = ROOT / "assets" / "examples"
+USUAL = [entry.name for entry in DEFAULT.inputs if entry.required]  # what every example has
 SCRIPT = """
 element.addEventListener('click', (event) => {
   const card = event.target.closest('[data-example]');
@@ -80,8 +83,19 @@ def build_examples(examples: list[Example]) -> Examples:
     return Examples(note, message, cards)
 
 
-def note_html(made_with: str) -> str:
-    return f'<p class="w-quiet">A click makes the clip with {text(made_with)}.</p>'
+def lacking(model: Model, given: Collection[str]) -> Input | None:
+    """What the model needs beside an example's inputs, which have these names."""
+    taken = {entry.name for entry in offered(model.does)}  # of words alone the picture is not
+    names = [name for name in given if name in taken]
+    return fitting(model.tasks, names).lacks(names)
+
+
+def note_html(made_with: str, model: Model) -> str:
+    if needed := lacking(model, USUAL):
+        words = f"A click fills in the picture and the words; {made_with} needs a {needed.label.lower()} as well."
+    else:
+        words = f"A click makes the clip with {made_with}."
+    return f'<p class="w-quiet">{text(words)}</p>'
 
 
 def _html(examples: list[Example]) -> str:

@@ -45,9 +45,7 @@ def build_recipe_part(model: Model, scheme: Scheme) -> RecipePart:
         elem_classes="w-segments",
     )
     note = gr.HTML(motion_html(model, scheme, motion), elem_id="motion-note", apply_default_css=False)
-    with gr.Accordion(
-        "Guidance, solver and speed", open=False, visible=bool(shown), elem_id="recipe", elem_classes="w-part"
-    ) as part:
+    with gr.Accordion("Guidance, solver and speed", open=False, visible=bool(shown), elem_id="recipe") as part:
         negative = gr.Textbox(
             label="Negative prompt",
             info="What the clip is pushed away from. The official text, in Chinese, names gaudy colours, overexposure, "

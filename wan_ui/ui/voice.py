@@ -70,9 +70,10 @@ def voice_note(audio: str, picture: str, clip: Path | None, size: str, model: Mo
     if words := voice_trouble(audio, settings):
         return _note(False, words)
     driven, lines = is_driven(model), []
-    if driven and not clip:
-        return _note(True, f"The sound can be read. {'It will drive the picture.' if picture else 'Add a picture.'}")
-    if picture and not driven:
+    if driven:
+        words = f"The sound can be read. {'It will drive the picture.' if picture else 'Add a picture.'}"
+        return _note(True, words) + (_add_speech_note(clip) if clip else "")
+    if picture:
         with contextlib.suppress(UserError):  # said beside the picture
             usable, words = look_for_face(picture, size, model)
             after = "It will speak this." if usable else "With this picture the clip may stay silent."
@@ -88,6 +89,15 @@ def voice_note(audio: str, picture: str, clip: Path | None, size: str, model: Mo
     if words := shortcoming(settings):
         notes.append(f'<p class="w-note" role="status">{text(_sentence(words))}.</p>')
     return "".join(notes)
+
+
+def _add_speech_note(clip: Path) -> str:
+    """Where the voice is meant for another clip: that the one shown has no face is nothing wrong."""
+    with contextlib.suppress(UserError):
+        usable, words = look_for_face_in_clip(clip)
+        if usable:
+            return _note(True, f"The clip that is shown: {words}. Add speech has it speak this.")
+    return ""
 
 
 def _sentence(words: str) -> str:

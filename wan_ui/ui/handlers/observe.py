@@ -127,7 +127,7 @@ def _observed(browser: dict, view: View) -> Answer:
     for place in form.PLACES:
         draw_html(place, form.complaint_html(view, place, PIPELINE.settings))
     draw_html("using", form.line_html(view, model))
-    draw_html("examples_note", examples.note_html(form.with_words(view, model)))
+    draw_html("examples_note", examples.note_html(form.with_words(view, model), model))
     draw("in_view", view.show, str)  # `_numbered` has the words
     draw("cancel", bool(active), lambda: gr.update(visible=bool(active)))
     draw("timer", busy, lambda: gr.Timer(BUSY if busy else IDLE, active=True))

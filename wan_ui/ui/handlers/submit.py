@@ -102,13 +102,25 @@ def add_speech(browser: dict, view: View, voice, turn, event: gr.EventData) -> A
 @guard
 def run_example(browser: dict, view: View, turn, event: gr.EventData) -> Answer:
     """With the form's model, weights and LoRAs, as the line above the examples says; everything else is the
-    example's or the model's own, and the form shows it."""
+    example's or the model's own, and the form shows it. Where the model needs more than an example has, the form is
+    filled in and says what."""
     shown, number = examples.load_examples(), of_event(event, "example")
     if type(number) is not int or not 0 <= number < len(shown):
         raise UserError(f"example: there are {len(shown)} examples, counted from 0", field="example")
     example = shown[number]
     browser, owner = identify(browser, PIPELINE.settings)
     model = form.model_of(view, found.models(PIPELINE.settings))
+    if needed := examples.lacking(model, example.inputs):
+        files = {
+            entry.part: str(example.inputs[entry.name]) for entry in FORM if entry.file and entry.name in example.inputs
+        }
+        form.fill(view, prompt=example.words)
+        filled = {"prompt": example.words, **fill_fields(view, **files)}
+        view.bring("form")
+        if not view.form.get(needed.part):
+            error = UserError(f"{needed.name}: {needed.missing}", field=needed.name)
+            form.complain(view, "message", error, turn, view.form)
+        return {**filled, **observe(browser, view)}
     taken = {entry.name for entry in offered(model.does)}  # of words alone the picture is not
     try:
         draft = Draft(
