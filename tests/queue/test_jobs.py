@@ -322,6 +322,39 @@ def test_a_locked_table_is_told_from_a_broken_one(table, monkeypatch):
     other.close()
 
 
+def test_a_step_is_marked_and_hears_of_a_cancel_at_once(table):
+    table.add("a", "ann", REQUEST)
+    table.claim()
+    assert table.mark("a", Progress("denoise", 1, 4)) is False
+    table.cancel("a")
+    assert table.mark("a", Progress("denoise", 2, 4)) is True and table.get("a").progress.step == 2
+
+
+def test_connections_are_kept_as_long_as_the_table_lies_there(table, monkeypatch):
+    opened, connect = [], sqlite3.connect
+    monkeypatch.setattr(
+        jobs_module.sqlite3, "connect", lambda *args, **options: opened.append(1) or connect(*args, **options)
+    )
+    table.add("a", "ann", REQUEST)
+    for step in range(4):
+        table.mark("a", Progress("denoise", step, 4))
+    threads = [threading.Thread(target=table.get, args=("a",)) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(opened) <= 3
+    with pytest.raises(QueueFull):
+        table.add("b", "ann", REQUEST, most=1)
+    table.add("b", "ann", REQUEST)  # what was refused holds no lock
+    table.path.rename(table.path.with_name("moved.sqlite"))
+    with pytest.raises(TableError, match="no such table"):
+        table.line()
+    assert Jobs(table.path).line() == [] == table.line()
+    table.close()
+    assert table.line() == []
+
+
 def test_a_clock_that_is_set_back_changes_neither_order_nor_times(table, monkeypatch):
     wall = iter(range(2_000_000_000, 0, -3600))  # an hour less at every look
     monkeypatch.setattr(jobs_module.time, "time", lambda: float(next(wall)))

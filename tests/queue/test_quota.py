@@ -116,6 +116,24 @@ def test_a_job_that_is_being_submitted_is_no_stray(table):
     assert sorted(prune(table, UNLIMITED)) == [beginning.name, folder.name]
 
 
+def test_what_has_not_changed_is_neither_read_nor_measured_again(table, monkeypatch):
+    measured, looked = {}, []
+    clips = table.path.parent / "clips"
+    for name in ("a", "b", "c"):
+        put(table, name)
+        os.utime(clips / name, (1e9, 1e9))
+    count = quota.folder_bytes
+    monkeypatch.setattr(quota, "folder_bytes", lambda folder: looked.append(folder.name) or count(folder))
+    monkeypatch.setattr(table, "all", None)  # what the jobs were is not asked
+    assert prune(table, UNLIMITED, measured=measured) == [] and looked == ["a", "b", "c"]
+    looked.clear()
+    (clips / "b" / ".clip.part.mp4").touch()
+    assert prune(table, UNLIMITED, measured=measured) == [] and looked == ["b"]
+    assert not (clips / "b" / ".clip.part.mp4").exists()
+    assert prune(table, replace(UNLIMITED, max_outputs_gb=25 * KB), measured=measured) == ["a"]
+    assert "a" not in measured and "c" in measured
+
+
 def test_half_written_files_of_ended_jobs_go_and_those_of_a_running_one_stay(table):
     put(table, "done")
     put(table, "running", state="running")

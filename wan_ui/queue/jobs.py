@@ -1,8 +1,10 @@
 """The job table: queue and history are the same rows of one SQLite file (WAL).
 
 A job is queued, then running, then done, failed, cancelled or interrupted (the app went away). Any
-process may add, cancel and look; only the process that owns the worker claims. Every call opens its
-own short transaction, so threads and processes need no lock of their own.
+process may add, cancel and look; only the process that owns the worker claims. Every call is a
+short transaction of its own, so threads and processes need no lock of their own; its connection is
+kept for the next call. What a power cut must not undo is on the disk when the call returns; progress
+need not be.
 
 Whose turn it is: each owner with waiting jobs stands in line once, and goes to its end when a job of
 theirs has ended (round-robin; `turn` is the place); who has jobs running comes after those who have fewer. The order
@@ -18,6 +20,7 @@ import logging
 import re
 import secrets
 import sqlite3
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -36,6 +39,7 @@ ACTIVE = ("queued", "running")
 ENDED = ("done", "failed", "cancelled", "interrupted")
 PATIENCE = 10.0  # seconds that a call waits for a table that another program has locked
 SHORT = 0.2  # the same, for calls that come again anyway
+KEPT = 8  # connections that wait for the next call; more than that are at work at once only for moments
 
 COLUMNS = {
     "id": "TEXT PRIMARY KEY",
@@ -65,6 +69,7 @@ COLUMNS = {
 WORDS = ("owner", "stage", "detail", "preview", "error", "worker", "lost")
 INDEXES = ("jobs_in_line ON jobs (state, turn)", "jobs_of_owner ON jobs (owner)")
 NEXT_TURN = "(SELECT COALESCE(MAX(turn), 0) + 1 FROM jobs)"
+Files = tuple[tuple[int, int] | None, ...]  # which the table and its log are; None: not there
 ID = re.compile(r"[0-9A-Za-z][0-9A-Za-z_-]{0,99}")  # the name of a folder: never a path
 
 
@@ -127,6 +132,16 @@ class Job:
         return f"Of this entry {'; '.join(words)}." if words else ""
 
 
+@dataclass(frozen=True)
+class Brief:
+    """What the folder of a job is kept by. since: seconds since the epoch when it ended, or was made."""
+
+    id: str
+    owner: str
+    active: bool
+    since: float
+
+
 def new_job_id() -> str:
     """Sortable by time, and not to be guessed: it is the only key to the clip's address."""
     return f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(8)}"
@@ -137,10 +152,13 @@ class Jobs:
 
     def __init__(self, path: Path):
         self.path = path
+        self._kept: list[tuple[Files, sqlite3.Connection]] = []  # with the files that each is of
+        self._keeping = threading.Lock()
+        self._log_ahead = False  # with it a commit that does not wait for the disk cannot damage the table
         path.parent.mkdir(parents=True, exist_ok=True)
         with self._connect() as db:
             try:
-                db.execute("PRAGMA journal_mode = WAL")
+                self._log_ahead = db.execute("PRAGMA journal_mode = WAL").fetchone()[0] == "wal"
             except sqlite3.OperationalError as error:
                 if _locked(error):
                     raise
@@ -161,15 +179,18 @@ class Jobs:
         db.execute("COMMIT")
 
     @contextmanager
-    def _connect(self, patience: float = PATIENCE) -> Iterator[sqlite3.Connection]:
+    def _connect(self, patience: float = PATIENCE, durable: bool = True) -> Iterator[sqlite3.Connection]:
+        """durable: what is committed outlives a power cut, for which it waits for the disk."""
         try:
-            db = sqlite3.connect(self.path, timeout=patience, isolation_level=None)
-            db.row_factory = sqlite3.Row
-            db.text_factory = lambda content: content.decode("utf-8", "replace")
+            files, db = self._take_connection()
             try:
+                db.execute(f"PRAGMA busy_timeout = {round(1000 * patience)}")
+                db.execute(f"PRAGMA synchronous = {'FULL' if durable or not self._log_ahead else 'NORMAL'}")
                 yield db
-            finally:
+            except BaseException:
                 db.close()  # what is not committed is rolled back
+                raise
+            self._keep_connection(files, db)
         except sqlite3.Error as error:
             if _locked(error):
                 raise TableLocked(
@@ -179,6 +200,40 @@ class Jobs:
                 f"outputs: the job table {self.path} cannot be used ({error}). With a full disk make room; a damaged "
                 "table can be moved away: a new one is made at the next start, the clips stay where they are"
             ) from None
+
+    def _take_connection(self) -> tuple[Files, sqlite3.Connection]:
+        """One that is kept, or a new one; and of which files."""
+        files = self._files()
+        while True:
+            with self._keeping:
+                kept = self._kept.pop() if self._kept else None
+            if kept is None:
+                break
+            if kept[0] == files:
+                return kept
+            kept[1].close()  # the table was moved away, or another one put there
+        db = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)  # one thread at a time has it
+        db.row_factory = sqlite3.Row
+        db.text_factory = lambda content: content.decode("utf-8", "replace")
+        return files, db
+
+    def _keep_connection(self, before: Files, db: sqlite3.Connection) -> None:
+        files = self._files()  # its log may be there since
+        with self._keeping:
+            if files[0] is not None and files[0] == before[0] and len(self._kept) < KEPT:
+                self._kept.append((files, db))
+                return
+        db.close()
+
+    def _files(self) -> Files:
+        return _which(self.path), _which(self.path.with_name(f"{self.path.name}-wal"))
+
+    def close(self) -> None:
+        """Let go of the file; the next call opens it again."""
+        with self._keeping:
+            kept, self._kept = self._kept, []
+        for _, db in kept:
+            db.close()
 
     def add(self, job_id: str, owner: str, request: Request, most: int | None = None, each: int | None = None) -> None:
         """Put a job in line. Raises QueueFull when `most` jobs are waiting, or `each` of this owner."""
@@ -248,6 +303,21 @@ class Jobs:
             rows = db.execute("SELECT * FROM jobs ORDER BY rowid").fetchall()
         return _jobs(rows)
 
+    def briefs(self) -> list[Brief]:
+        """Of every job that has an id, oldest first, without reading what it is."""
+        with self._connect() as db:
+            rows = db.execute("SELECT id, owner, state, created, finished FROM jobs ORDER BY rowid").fetchall()
+        return [
+            Brief(
+                row["id"],
+                valid_text(str(row["owner"] or "")),
+                row["state"] in ACTIVE,
+                stored.number(row["finished"]) or stored.number(row["created"]) or 0.0,
+            )
+            for row in rows
+            if _is_id(row["id"])
+        ]
+
     def line(self, patience: float = PATIENCE) -> list[str]:
         """Ids of the waiting jobs in the order in which they will run, if nobody comes or goes. An entry whose id is
         none has failed."""
@@ -275,7 +345,7 @@ class Jobs:
 
     def take(self, job_id: str, worker: str = "", patience: float = PATIENCE) -> Job | None:
         """That job, now running; None when it does not wait any more."""
-        with self._connect(patience) as db:
+        with self._connect(patience, durable=False) as db:
             row = db.execute(
                 "UPDATE jobs SET state = 'running', started = ?, began = ?, worker = ? "
                 "WHERE id = ? AND state = 'queued' RETURNING *",
@@ -294,21 +364,23 @@ class Jobs:
                 (valid_text(lost), job_id),
             )
 
-    def mark(self, job_id: str, progress: Progress, patience: float = PATIENCE) -> None:
-        """Record the step that is being entered. The last preview stays until there is a newer one.
+    def mark(self, job_id: str, progress: Progress, patience: float = PATIENCE) -> bool:
+        """Record the step that is being entered; whether the job has been asked to stop. The last preview stays until
+        there is a newer one.
 
         `stage_started` begins anew with a stage's first step: what was before it (loading, preparing) says nothing of
         how long a step takes.
         """
         now, values = time.monotonic(), valid_values(astuple(progress))
-        with self._connect(patience) as db:
-            db.execute(
+        with self._connect(patience, durable=False) as db:
+            row = db.execute(
                 "UPDATE jobs SET step_started = ?, stage_started = "
                 "CASE WHEN stage = ? AND segment = ? AND (total > 0) = ? THEN stage_started ELSE ? END, "
                 "stage = ?, step = ?, total = ?, detail = ?, preview = COALESCE(NULLIF(?, ''), preview), "
-                "segment = ?, segments = ? WHERE id = ?",
+                "segment = ?, segments = ? WHERE id = ? RETURNING cancel",
                 (now, progress.stage, progress.segment, progress.total > 0, now, *values, job_id),
-            )
+            ).fetchone()
+        return bool(row and row["cancel"])
 
     def cancel(self, job_id: str) -> None:
         """A queued job is cancelled at once; a running one is asked to stop."""
@@ -353,6 +425,14 @@ class Jobs:
     def delete(self, job_id: str) -> None:
         with self._connect() as db:
             db.execute("DELETE FROM jobs WHERE id = ? AND state NOT IN ('queued', 'running')", (job_id,))
+
+
+def _which(path: Path) -> tuple[int, int] | None:
+    try:
+        there = path.stat()
+    except OSError:
+        return None
+    return there.st_dev, there.st_ino
 
 
 def _locked(error: sqlite3.Error) -> bool:

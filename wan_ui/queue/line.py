@@ -23,6 +23,9 @@ TRY_AGAIN = 1.0  # seconds between attempts at a write that must not be lost
 LAST_TRIES = 4.0  # seconds for such writes once the app is to stop
 REMEMBERED = 100  # clips, the newest ones, from which it is known at the start how long one takes
 LOADED = 0.5  # seconds; what took less was not loaded
+LOOK = 1.0  # seconds between looks at whether the outputs folder is to be tidied
+REST = 20  # times as long as tidying took: as long it is not done again
+AGED = 3600.0  # seconds after which it is, even when no job has ended: clips grow too old
 
 
 @dataclass
@@ -52,6 +55,7 @@ class Line:
               None: an app
     stopping  the app ends
     seats     of every worker, by its name
+    untidy    a job has ended since the outputs folder was tidied
     """
 
     def __init__(self, jobs: Jobs, clips: Path, settings: Settings, own: set[str] | None):
@@ -61,7 +65,8 @@ class Line:
         self.seats: dict[str, Seat] = {}
         self._workers: dict[str, AnyWorker] = {}
         self._choosing = threading.Lock()
-        self._tidying = threading.Lock()
+        self.untidy = threading.Event()
+        self._measured: quota.Measured = {}
         self._turns = Turns()
         self._waiting: dict[str, tuple[Waiting, Request]] = {}
         self._made: dict[tuple[object, ...], Job] | None = None  # the newest clip of each kind
@@ -113,8 +118,10 @@ class Line:
         for gone in self._waiting.keys() - set(line):
             del self._waiting[gone]
         waiting = [self._waiting[job_id][0] for job_id in line if job_id in self._waiting]
+        asked: dict[tuple[object, ...], bool] = {}
+        able = lambda seat, job: self._able(seat, job, asked)  # noqa: E731
         while waiting:
-            chosen = self._turns.choose(waiting, me, list(self.seats.values()), time.monotonic(), self._able)
+            chosen = self._turns.choose(waiting, me, list(self.seats.values()), time.monotonic(), able)
             if chosen is None:
                 return None
             if (job := self.jobs.take(chosen.id, me.name)) is not None:
@@ -122,8 +129,13 @@ class Line:
             waiting.remove(chosen)  # it was cancelled in this moment
         return None
 
-    def _able(self, seat: Seat, job: Waiting) -> bool:
-        return not self._workers[seat.name].lacks(self._waiting[job.id][1])
+    def _able(self, seat: Seat, job: Waiting, asked: dict[tuple[object, ...], bool]) -> bool:
+        """asked: what is known already; jobs of one model and size are alike, and there may be many."""
+        request = self._waiting[job.id][1]
+        kind = (seat.name, job.model, job.loras, request.task, request.width, request.height)
+        if kind not in asked:
+            asked[kind] = not self._workers[seat.name].lacks(request)
+        return asked[kind]
 
     def _as_waiting(self, job: Job) -> Waiting:
         model, loras = needs(job.request)
@@ -160,7 +172,9 @@ class Line:
     # ------------------------------------------------------------ its end
 
     def finish(self, job: Job, state: str, error: str, result: Result) -> None:
+        quota.sweep(self.clips / job.id)
         self.settle(lambda: self.jobs.finish(job.id, state, error=error, result=result))
+        self.untidy.set()
         with self._choosing:
             self.tally.add(state, result)
         if state == "done" and len(self.seats) > 1 and self._made is not None:
@@ -189,13 +203,23 @@ class Line:
                 if time.monotonic() > end:
                     return  # the next start will find it running, and say so
 
+    def keep_tidy(self) -> None:
+        """A thread's work until the app ends: no job waits for it."""
+        self.collect(announce=True)
+        last, took = time.monotonic(), 0.0
+        while not self.stopping.wait(LOOK):
+            started = time.monotonic()
+            if started - last > (REST * took if self.untidy.is_set() else AGED):
+                self.collect()
+                last = time.monotonic()
+                took = last - started
+
     def collect(self, announce: bool = False) -> None:
-        """Tidy the outputs folder, unless another worker is at it."""
-        if not self._tidying.acquire(blocking=False):
-            return
+        """Tidy the outputs folder."""
+        self.untidy.clear()
         try:
-            quota.prune(self.clips, self.jobs, self.settings, announce)
+            quota.prune(self.clips, self.jobs, self.settings, announce, self._measured)
         except (OSError, TableError, UserError) as error:
             log.error("the outputs folder was not tidied: %s", error)
-        finally:
-            self._tidying.release()
+        except Exception:
+            log.exception("the outputs folder was not tidied")

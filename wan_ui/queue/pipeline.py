@@ -110,6 +110,7 @@ class Pipeline:
         """End at once: a running job is interrupted, not waited for."""
         if self._opened:
             self.pool.close()
+            self.jobs.close()
         if self._lock is not None:
             self._lock.close()
 

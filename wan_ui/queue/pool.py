@@ -37,7 +37,10 @@ class Pool:
         self._shown = ""  # the worker that was last asked to load something
         self._examining = ""  # and to examine
         self._changing = threading.Lock()
-        self._keeper: threading.Thread | None = None
+        self._keepers = [
+            threading.Thread(target=self._keep_roster, name="wan-ui-roster", daemon=True),
+            threading.Thread(target=self.line.keep_tidy, name="wan-ui-tidy", daemon=True),
+        ]
 
     # ------------------------------------------------------------ life
 
@@ -56,8 +59,8 @@ class Pool:
     def start(self) -> None:
         for runner in self.runners.values():
             runner.start()
-        self._keeper = threading.Thread(target=self._keep_roster, name="wan-ui-roster", daemon=True)
-        self._keeper.start()
+        for keeper in self._keepers:
+            keeper.start()
 
     def close(self) -> None:
         """End at once: running jobs are interrupted, not waited for."""
@@ -68,8 +71,11 @@ class Pool:
             runner.end()
         for runner in runners:
             runner.close()
-        if self._keeper is not None:
-            self._keeper.join()
+        for keeper in self._keepers:
+            if keeper.is_alive():
+                keeper.join()
+        if self.line.untidy.is_set():
+            self.line.collect()
         self.line.preparations.clear()
 
     def join(self, name: str, worker: AnyWorker, device: str) -> Runner:

@@ -3,6 +3,7 @@
 The oldest ended jobs of an owner go first; the newest clip of each, and jobs that wait or run, never do.
 Folders that no job belongs to (strays: a table that was lost, a deletion that was cut short) count against
 nobody. Those without a clip are removed; those with one are an owner of their own, the oldest going first.
+What was measured of the folder of an ended job holds until something comes into it or goes.
 """
 
 import contextlib
@@ -19,6 +20,11 @@ log = logging.getLogger(__name__)
 
 BEGUN = ".begun"  # in a folder whose job is not in the table yet
 ABANDONED = 3600.0  # seconds after which it never will be
+
+
+# name of an ended job's folder -> when it had changed (nanoseconds), its size, whether it holds a finished MP4
+Measured = dict[str, tuple[int, int, bool]]
+SETTLED = 2e9  # nanoseconds: a folder that has changed since may change again without another time
 
 
 @dataclass(frozen=True)
@@ -52,12 +58,16 @@ def folder_bytes(folder: Path) -> int:
     return total
 
 
-def prune(clips: Path, jobs: Jobs, settings: Settings, announce: bool = False) -> list[str]:
+def prune(
+    clips: Path, jobs: Jobs, settings: Settings, announce: bool = False, measured: Measured | None = None
+) -> list[str]:
     """Delete what is beyond max_outputs_gb or older than max_output_days (0: no limit), half-written files of
-    ended jobs, and strays without a clip; the names of the folders that went. announce: name the strays that stay."""
+    ended jobs, and strays without a clip; the names of the folders that went. announce: name the strays that stay.
+    measured: of the time before; brought up to date."""
+    measured = {} if measured is None else measured
     # In this order: a folder that has not begun has its row already, or is a stray.
     folders = [path for path in clips.iterdir() if path.is_dir() and not path.is_symlink() and not _begun(path)]
-    rows = jobs.all()
+    rows = jobs.briefs()
     known, now = {job.id for job in rows}, time.time()
     entries: dict[str, list[_Entry]] = {}
     held: dict[str, int] = {}  # bytes of jobs that wait or run
@@ -65,12 +75,11 @@ def prune(clips: Path, jobs: Jobs, settings: Settings, announce: bool = False) -
         if job.active:
             held[job.owner] = held.get(job.owner, 0) + folder_bytes(clips / job.id)
         else:
-            _sweep(clips / job.id)
-            entry = _entry(clips / job.id, now - (job.finished or job.created))
+            entry = _ended(clips / job.id, now - job.since, measured)
             entries.setdefault(job.owner, []).append(entry)
     strays, gone = [], []
     for path in sorted((path for path in folders if path.name not in known), key=_changed):
-        _sweep(path)
+        sweep(path)
         stray = _entry(path, now - _changed(path))
         if stray.has_clip or not ID.fullmatch(stray.name.removeprefix(".").removesuffix(".part")):
             strays.append(stray)
@@ -83,6 +92,8 @@ def prune(clips: Path, jobs: Jobs, settings: Settings, announce: bool = False) -
         newest = next((entry.name for entry in reversed(mine) if entry.has_clip), "")
         gone += _prune_owner(clips, jobs, settings, mine, held.get(owner, 0), newest)
     gone += _prune_owner(clips, jobs, settings, strays, 0, "")
+    for name in measured.keys() - (known - set(gone)):
+        del measured[name]
     left = [stray for stray in strays if stray.name not in gone]
     if left and announce:
         names, size = ", ".join(stray.name for stray in left), sum(stray.size for stray in left) / 1e6
@@ -108,11 +119,28 @@ def _prune_owner(
     return gone
 
 
+def _ended(folder: Path, age: float, measured: Measured) -> _Entry:
+    try:
+        changed = folder.stat().st_mtime_ns
+    except OSError:  # deleted
+        measured.pop(folder.name, None)
+        return _Entry(folder.name, age, 0, False)
+    known = measured.get(folder.name)
+    if known is None or known[0] != changed:
+        sweep(folder)
+        entry = _entry(folder, age)
+        measured.pop(folder.name, None)
+        if time.time_ns() - changed > SETTLED:
+            measured[folder.name] = changed, entry.size, entry.has_clip
+        return entry
+    return _Entry(folder.name, age, *known[1:])
+
+
 def _entry(folder: Path, age: float) -> _Entry:
     return _Entry(folder.name, age, folder_bytes(folder), any(folder.glob("*.mp4")))
 
 
-def _sweep(folder: Path) -> None:
+def sweep(folder: Path) -> None:
     """Remove what a writer that was killed has left half-written."""
     for path in folder.glob(".*.part*"):
         with contextlib.suppress(OSError):

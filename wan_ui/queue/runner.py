@@ -115,7 +115,6 @@ class Runner:
     # ------------------------------------------------------------ the thread
 
     def _run(self) -> None:
-        self.line.collect(announce=True)
         while not self.stopping.is_set():
             try:
                 worked = self.worker.ready() and (
@@ -216,7 +215,6 @@ class Runner:
             self._load_failed(UserError("The load did not finish."))
         if not self.worker.alive() and self.model.state == "ready" and not self.stopping.is_set():
             self._wanted = (self.model.model, self.model.scheme, self.model.engine)  # the next job finds it warm
-        self.line.collect()
         return True
 
     def _prepare(self) -> bool:
@@ -253,11 +251,12 @@ class Runner:
         made, samples = request.made_with, TASKS[request.task].samples
         asked = (made.model, made.scheme, made.engine) if made else ("", "", "")
         late: Progress | None = None  # could not be marked, since the table was locked
+        asked_to_stop: bool | None = None  # as of the last mark; None when that is long ago
 
         def mark(progress: Progress) -> None:
-            nonlocal late
+            nonlocal late, asked_to_stop
             try:
-                self.line.jobs.mark(job.id, progress, SHORT)
+                asked_to_stop = self.line.jobs.mark(job.id, progress, SHORT)
                 late = None
             except TableLocked as error:
                 self.line.say(error)
@@ -271,8 +270,12 @@ class Runner:
             mark(progress)
 
         def cancelled() -> bool:
+            nonlocal asked_to_stop
             if late is not None:
                 mark(late)
+            if asked_to_stop is not None:
+                known, asked_to_stop = asked_to_stop, None
+                return known
             try:
                 return self.line.jobs.cancelled(job.id, SHORT)
             except TableLocked:
@@ -287,6 +290,7 @@ class Runner:
             log.info("%s done: %s", job.id, result.seconds)
             return "done", "", result
         except Exception as error:
+            asked_to_stop = None
             if self.stopping.is_set():
                 return self._stopped(job)
             partial = self.worker.partial
