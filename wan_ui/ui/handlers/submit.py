@@ -111,11 +111,10 @@ def run_example(browser: dict, view: View, turn, event: gr.EventData) -> Answer:
     browser, owner = identify(browser, PIPELINE.settings)
     model = form.model_of(view, found.models(PIPELINE.settings))
     if needed := examples.lacking(model, example.inputs):
-        files = {
-            entry.part: str(example.inputs[entry.name]) for entry in FORM if entry.file and entry.name in example.inputs
-        }
+        entries = [entry for entry in FORM if entry.file and entry.name in example.inputs]
+        own = {entry.part: str(example.inputs[entry.name]) for entry in entries}
         form.fill(view, prompt=example.words)
-        filled = {"prompt": example.words, **fill_fields(view, **files)}
+        filled = {"prompt": example.words, **fill_fields(view, seed=None, segments=None, **own)}
         view.bring("form")
         if not view.form.get(needed.part):
             error = UserError(f"{needed.name}: {needed.missing}", field=needed.name)
