@@ -103,7 +103,7 @@ class Cluster:
             ):
                 self.dispatcher = subprocess.Popen(
                     [sys.executable, "-m", "wan_ui.cluster.dispatcher"],
-                    stdin=subprocess.PIPE, cwd=ROOT, env=start.environment(self.settings), text=True,
+                    stdin=subprocess.PIPE, cwd=ROOT, env=start.environment(self.settings), encoding="utf-8",
                     stdout=said, stderr=said, start_new_session=True,
                 )  # fmt: skip
                 wanted = {

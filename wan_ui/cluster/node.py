@@ -57,7 +57,7 @@ def check_versions(head: str, environment: dict[str, str]) -> None:
     for _ in range(LOOKS):
         done = subprocess.run(
             [sys.executable, "-m", "wan_ui.cluster.look", head],
-            capture_output=True, text=True, cwd=ROOT, env=environment, timeout=LOOK,
+            capture_output=True, encoding="utf-8", cwd=ROOT, env=environment, timeout=LOOK,
         )  # fmt: skip
         if "InvalidAuthToken" in done.stdout + done.stderr:
             path, given = start.ray_token()
