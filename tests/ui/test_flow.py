@@ -9,6 +9,7 @@ from playwright.sync_api import Page, expect
 
 from tests.scripted_engine import go_on
 from tests.ui.conftest import PATIENCE, card_says, generate, shoot, wait_for_playing
+from wan_ui.engines.base import READY
 from wan_ui.media import muxer
 from wan_ui.ui import form
 
@@ -81,6 +82,22 @@ def test_picture_to_clip_to_history(page: Page, app, picture, tmp_path):
     expect(page.locator("#from-video-message")).to_contain_text("Settings loaded from clip.mp4")
     expect(page.locator("#prompt textarea")).to_have_value(settings["prompt"])
     expect(page.locator("#seed input")).to_have_value(seed)
+
+    page.get_by_text("Quick draft").click()
+    page.locator("#draft input").check()
+    expect(page.locator("#using")).to_contain_text("draft")
+    mark, prompt = tmp_path / "prepared", f"prepare=mark:{tmp_path / 'prepared'}"
+    page.fill("#prompt textarea", prompt)
+    for _ in range(10 * PATIENCE):  # the prompt rests
+        if mark.exists():
+            break
+        page.wait_for_timeout(100)
+    page.click("#generate")
+    expect(page.locator("#result")).to_contain_text(prompt)
+    page.get_by_text("How it was made").click()
+    expect(page.locator(".w-how")).to_contain_text(READY)
+    newest = max(app.jobs(), key=lambda folder: folder.name)
+    assert muxer.read_metadata(newest / "clip.mp4")["draft"] is True
 
 
 def test_reload_in_the_middle_finds_the_job_again(page: Page, app, picture):

@@ -11,6 +11,7 @@ from tests.hub import Hub
 from tests.ui.conftest import PATIENCE, card_says, generate, shoot, wait_for_playing
 from wan_ui.catalog import load_catalog
 from wan_ui.files import places
+from wan_ui.media import muxer
 
 MEGABYTES = 6
 HALF = 10 << 20  # bytes of the four files of that size: in the middle of one
@@ -18,6 +19,7 @@ OTHER = """
 [other]
 title = "Other (to be downloaded)"
 family = "a14b"
+tasks = ["image-to-video", "first-last-frame"]
 root = "test/other"
 needs_gpu = false
 sizes = ["256x256", "320x192"]
@@ -91,7 +93,8 @@ def open_models(page: Page) -> None:
 
 
 def test_download_then_load_then_a_clip(open_page, start, hub, picture):
-    page = open_page(start().url)
+    app = start()
+    page = open_page(app.url)
     page.on("dialog", lambda dialog: dialog.accept())
     page.locator("#model input").click()
     expect(page.get_by_role("option")).to_have_text([re.compile("Wan-Tiny")])
@@ -125,9 +128,14 @@ def test_download_then_load_then_a_clip(open_page, start, hub, picture):
     expect(row(page, "wan-tiny bf16")).to_contain_text("can run here")
     card_says(page, "Ready: Other, bf16")
     expect(page.locator("#model input")).to_have_value("Other")
+    page.set_input_files("#end input[type=file]", picture)
+    page.locator("#end-crop img").wait_for()
     generate(page, picture, "with the other model")
     wait_for_playing(page)
     expect(page.locator(".w-facts").first).to_contain_text("Other, bf16")
+    expect(page.locator("#using")).to_contain_text("ends at the second picture")
+    (job,) = app.jobs()
+    assert muxer.read_metadata(job / "clip.mp4")["kind"] == "first-last-frame" and (job / "end.png").is_file()
 
 
 def weights_say(page: Page, title: str) -> None:
