@@ -1,4 +1,4 @@
-"""The public endpoint `generate`, called as programs call it; and that there is no other."""
+"""The public endpoints, called as programs call them; and that there are no others."""
 
 import asyncio
 import re
@@ -7,9 +7,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
+import numpy as np
 import pytest
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
+from PIL import Image
 
 from tests.job_requests import job_request
 from tests.ui.conftest import PATIENCE
@@ -48,7 +50,7 @@ def test_what_is_left_out_is_chosen(client, picture):
 
 def test_the_example_that_the_page_shows_can_be_called(client):
     """The API drawer makes its snippets of these values."""
-    (known,) = client.view_api(return_format="dict")["named_endpoints"].values()
+    known = client.view_api(return_format="dict")["named_endpoints"]["/generate"]
     shown = {value["parameter_name"]: value["example_input"] for value in known["parameters"]}
     assert shown["image"]["path"].startswith(client.src) and "github" not in str(shown["audio"])
     assert httpx.get(shown["image"]["path"], timeout=PATIENCE).headers["content-type"] == "image/jpeg"
@@ -56,9 +58,28 @@ def test_the_example_that_the_page_shows_can_be_called(client):
     assert settings["prompt"] == shown["prompt"]
 
 
-def test_it_is_the_only_documented_endpoint(client):
-    assert list(client.view_api(return_format="dict")["named_endpoints"]) == ["/generate"]
+def test_they_are_the_only_documented_endpoints(client):
+    assert list(client.view_api(return_format="dict")["named_endpoints"]) == ["/generate", "/pose"]
     assert client.view_api(return_format="dict")["unnamed_endpoints"] == {}
+
+
+def test_the_pose_of_a_performance_is_refused_as_on_the_page(client, picture, tmp_path):
+    muxer.write_mp4(np.zeros((8, 64, 64, 3), np.uint8), tmp_path / "dark.mp4", 16)
+    for sent, words in (
+        (None, "performance: choose a video of a person first"),
+        (handle_file(picture), "performance: hills.png"),
+        (handle_file(tmp_path / "dark.mp4"), "performance: its pose cannot be read: DWPose"),
+    ):
+        with pytest.raises(AppError, match=words):
+            client.predict(performance=sent, api_name="/pose")
+
+
+def test_the_pose_of_a_performance_is_a_picture_and_words(monkeypatch):
+    shown = Image.new("RGB", (32, 80))
+    monkeypatch.setattr(api, "uploaded", lambda value, field: value["path"])
+    monkeypatch.setattr(api.preview, "sheet", lambda path, settings: (shown, f"{path.name}, 2.0 s"))
+    monkeypatch.setattr(api.PIPELINE, "settings", Settings(), raising=False)
+    assert api.pose({"path": "/uploads/dance.mp4"}) == (shown, "dance.mp4, 2.0 s")
 
 
 @pytest.mark.parametrize(

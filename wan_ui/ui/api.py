@@ -1,6 +1,6 @@
-"""The one public endpoint, `generate`: for gradio_client, curl, and other programs.
+"""The public endpoints, for gradio_client, curl, and other programs: `generate`, and `pose`, which shows what drives.
 
-Unlike the page it waits for its job, without a thread of its own: however many wait, the page answers. The
+Unlike the page `generate` waits for its job, without a thread of its own: however many wait, the page answers. The
 job itself does not depend on the caller: it is a row in the queue like any other and goes on if the caller leaves.
 """
 
@@ -12,13 +12,15 @@ from typing import Any
 
 import gradio as gr
 from gradio_client import handle_file
+from PIL import Image
 
 from wan_ui.errors import UserError
 from wan_ui.loras.choice import read_spec
+from wan_ui.performance import preview
 from wan_ui.queue.intake import Draft
 from wan_ui.queue.pipeline import PIPELINE
 from wan_ui.request import LoraSpec
-from wan_ui.tasks import FORM
+from wan_ui.tasks import FORM, PERFORMANCE
 from wan_ui.ui import seams
 from wan_ui.ui.api_values import PARAMETERS, SAMPLING, SIGNATURE
 from wan_ui.ui.examples import load_examples
@@ -38,6 +40,11 @@ DESCRIPTION = (
     "picture; performance or pose_video, with face_video and mask_video: the character moves so (Animate; overlap: "
     "frames that its segments share). Answers with the video and its settings: job, seed, model, seconds per stage and "
     "more."
+)
+
+POSE = (
+    "What Animate reads of a performance, before minutes are spent: some of its frames, below them their skeleton and "
+    "face, and what was found in words."
 )
 
 
@@ -60,6 +67,17 @@ def build_api(waiting: int, address: str) -> None:
             api_description=DESCRIPTION,
             preprocess=False,
             concurrency_limit=waiting,
+        )
+        performed = gr.Video(None, label=PERFORMANCE.name)
+        seams.replace_on(performed, "example_payload", lambda: None)
+        gr.Button().click(
+            pose,
+            [performed],
+            [gr.Image(label="picture", format="png"), gr.Textbox(label="words")],
+            api_name="pose",
+            api_description=POSE,
+            preprocess=False,
+            concurrency_limit=1,
         )
 
 
@@ -136,6 +154,18 @@ async def generate(*sent: Any) -> tuple[str, dict[str, Any]]:
 
 
 setattr(generate, "__signature__", SIGNATURE)  # noqa: B010 - Gradio names and documents the values by it
+
+
+def pose(performance) -> tuple[Image.Image, str]:
+    """What the page's "Show its pose" does."""
+    try:
+        if not performance:
+            raise UserError(f"{PERFORMANCE.name}: {PERFORMANCE.missing}", field=PERFORMANCE.name)
+        return preview.sheet(Path(uploaded(performance, PERFORMANCE.name)), PIPELINE.settings)
+    except UserError as error:
+        raise gr.Error(for_visitor(str(error), PIPELINE.settings), print_exception=False) from None
+    except Exception as error:
+        raise failed("pose", error) from None
 
 
 def _loras(lines) -> tuple[LoraSpec, ...]:
