@@ -4,8 +4,10 @@ python -m benchmarks.pool simulate        the choice of jobs against list schedu
 python -m benchmarks.pool dispatch        milliseconds that the queue itself takes for a job, in a real table of jobs
 python -m benchmarks.pool throughput      clips a minute of Wan-Tiny with one worker and with two, on this machine
 
-simulate: jobs of six kinds, whose seconds are about those of one H100 (README), all there at the start or arriving
-over time. A list schedule gives the next job of a fixed order to the worker that is free first; the best of four orders
+simulate: jobs of six kinds, all there at the start or arriving over time. Their lengths are chosen, not measured with
+this app: 8 and 16 s are what LightX2V alone takes for A14B in fp8 on an H100 (README; with our patches 4.1 and 9.3 s),
+96 s is six of the latter, the rest and the seconds that a model loads are guesses, so as to mix short and long.
+A list schedule gives the next job of a fixed order to the worker that is free first; the best of four orders
 (in turn, longest first, shortest first, by model and longest first) is what ours is held against. A job's fair share is
 the work that was ahead of it when it came, divided by the workers.
 """
@@ -32,7 +34,7 @@ from wan_ui.settings import ROOT, Settings
 
 A14B, TI2V, TINY = ("i2v-a14b", "fp8", "auto"), ("ti2v-5b", "bf16", "auto"), ("wan-tiny", "float32", "auto")
 LOADS = {A14B: 60.0, TI2V: 25.0, TINY: 0.5, (): 0.0}  # seconds
-# model, seconds, share of the jobs: 480p, 832x480, 720p, six segments of 832x480, a clip of the 5B model, speech alone
+# model, seconds, share of the jobs: 480x480, 832x480, 720p, six segments of 832x480, one of the 5B, speech alone
 KINDS = ((A14B, 8.0, 8), (A14B, 16.0, 6), (A14B, 50.0, 3), (A14B, 96.0, 1), (TI2V, 30.0, 4), ((), 12.0, 2))
 
 

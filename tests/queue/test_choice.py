@@ -38,6 +38,16 @@ def test_a_job_is_left_for_a_busy_worker_that_has_its_model_sooner_than_it_is_lo
     assert choose([job("first")], Seat("gpu0", B), Seat("gpu1", A, (), 10.0)) == "first", "it is 90 s late already"
 
 
+def test_a_job_that_has_waited_its_time_is_still_left_for_the_worker_that_has_its_model_if_that_is_soon():
+    me, other, turns = Seat("gpu0", B), Seat("gpu1", A, (), 105.0), Turns()
+    assert choose([job("first")], me, other, turns=turns) is None
+    turns.passed["first"] = turns.allowed["first"]
+    assert choose([job("first"), job("second", B)], me, other, turns=turns) == "second"
+    assert choose([job("first"), job("second", B)], me, other, turns=turns, now=104.0) == "second"
+    other.free_at = 190.0
+    assert choose([job("first"), job("second", B)], me, other, turns=turns, now=150.0) == "first", "its time is over"
+
+
 def test_nothing_known_is_in_turn():
     line = [job(name, seconds=None, load=0.0) for name in "abc"]
     assert choose(line, Seat("gpu0", A), Seat("gpu1", A, (), 200.0)) == "a"
@@ -69,9 +79,9 @@ def test_a_job_is_passed_over_by_no_more_than_was_ahead_of_it():
     assert taken[-1] == "other" and 1 < len(taken) < 50, taken
 
 
-@pytest.mark.parametrize("over", [0.0, 100.0])
-def test_64_workers_are_as_quick_as_the_best_list_schedule_and_fair(over):
-    jobs, arrivals = mixed_jobs(400, 3, over)
+@pytest.mark.parametrize("seed, over", [(3, 0.0), (3, 100.0), (7, 240.0), (2026, 0.0)])
+def test_64_workers_are_as_quick_as_the_best_list_schedule_and_fair(seed, over):
+    jobs, arrivals = mixed_jobs(400, seed, over)
     best, _ = best_list_schedule(jobs, arrivals, 64)
     run = simulate(jobs, arrivals, 64)
     assert len(run.starts) == 400 and run.makespan <= 1.1 * best

@@ -1,4 +1,4 @@
-"""kill -9 of the whole app: history intact, the running job marked, queued jobs run after the restart."""
+"""kill -9 of the whole app: history intact, the running jobs marked, queued jobs run after the restart."""
 
 import os
 import signal
@@ -6,6 +6,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -26,27 +27,32 @@ from wan_ui.queue.pipeline import PIPELINE
 from wan_ui.settings import load_settings
 
 if __name__ == "__main__":
-    outputs, catalog, picture = sys.argv[1:]
-    settings = load_settings({"WAN_UI_OUTPUTS": outputs, "WAN_UI_CATALOG": catalog, "WAN_UI_MODEL": "scripted"})
+    outputs, catalog, picture, workers = sys.argv[1:]
+    settings = load_settings({"WAN_UI_OUTPUTS": outputs, "WAN_UI_CATALOG": catalog, "WAN_UI_MODEL": "scripted",
+                              "WAN_UI_WORKERS": workers})
     PIPELINE.open(settings, engine_factory="tests.scripted_engine:create_engine")
     done = PIPELINE.submit(Draft({"image": picture, "prompt": "first"}, seed=1))
     PIPELINE.wait(done)
-    PIPELINE.submit(Draft({"image": picture, "prompt": "denoise:2=hang"}, seed=2))
-    PIPELINE.submit(Draft({"image": picture, "prompt": "third"}, seed=3))
+    for number in range(int(workers)):
+        PIPELINE.submit(Draft({"image": picture, "prompt": "denoise:2=hang"}, seed=2 + number))
+    PIPELINE.submit(Draft({"image": picture, "prompt": "third"}))
     time.sleep(600)
 """
 
 
 @pytest.fixture
-def app(scripted_settings, picture, tmp_path):
+def app(request, scripted_settings, picture, tmp_path):
+    """With one worker, or with `request.param` of them; each is in the middle of a job."""
+    workers = getattr(request, "param", 1)
     script = tmp_path / "an_app.py"
     script.write_text(APP)
-    command = [sys.executable, script, scripted_settings.outputs, scripted_settings.catalog, picture]
+    command = [sys.executable, script, scripted_settings.outputs, scripted_settings.catalog, picture, str(workers)]
     process = subprocess.Popen(command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)})
     jobs = Jobs(scripted_settings.outputs / "wan_ui.sqlite")
     end = time.monotonic() + 120
     while not (
-        len(jobs.of_owner("local")) == 3 and any(job.progress.stage == "denoise" for job in jobs.in_state("running"))
+        len(jobs.of_owner("local")) == 2 + workers
+        and sum(job.progress.step == 2 for job in jobs.in_state("running")) == workers
     ):
         assert time.monotonic() < end and process.poll() is None
         time.sleep(0.1)
@@ -60,27 +66,46 @@ def children(pid: int) -> list[int]:
     return [int(word) for word in text.split()]
 
 
-def test_kill_9_mid_job_loses_nothing(app, scripted_settings):
+# Keeps a list of every end of a job, whoever writes it.
+WATCH = """
+CREATE TABLE ends (id TEXT, state TEXT);
+CREATE TRIGGER an_end AFTER UPDATE OF state ON jobs WHEN new.state NOT IN ('queued', 'running')
+    BEGIN INSERT INTO ends VALUES (new.id, new.state); END;
+"""
+
+
+@pytest.mark.parametrize("app", [2], indirect=True)
+def test_kill_9_in_the_middle_of_two_jobs_loses_nothing_and_ends_each_once(app, scripted_settings):
     process, jobs = app
+    with sqlite3.connect(jobs.path) as db:
+        db.executescript(WATCH)
+    running = jobs.in_state("running")
+    assert {job.worker for job in running} == {"cpu0", "cpu1"}
     workers = children(process.pid)
-    assert workers
+    assert len(workers) >= 2
     process.send_signal(signal.SIGKILL)
     process.wait()
-    assert [job.state for job in reversed(jobs.of_owner("local"))] == ["done", "running", "queued"]
+    assert [job.state for job in reversed(jobs.of_owner("local"))] == ["done", "running", "running", "queued"]
 
-    pipeline = Pipeline().open(scripted_settings, engine_factory=FACTORY)
+    pipeline = Pipeline().open(replace(scripted_settings, workers=2), engine_factory=FACTORY)
     try:
-        first, second, third = reversed(pipeline.history())
-        assert second.state == "interrupted" and "generate it again" in second.error
+        first, *both, third = reversed(pipeline.history())
+        assert [job.id for job in both] == [job.id for job in running]
+        assert all(job.state == "interrupted" and "generate it again" in job.error for job in both)
         assert pipeline.wait(third.id).state == "done"
         assert pipeline.clip(first).stat().st_size > 1000
         with sqlite3.connect(jobs.path) as db:
             assert db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+            ends = db.execute("SELECT id, state FROM ends ORDER BY id").fetchall()
+        assert ends == sorted([*((job.id, "interrupted") for job in both), (third.id, "done")])
     finally:
         pipeline.close()
-    # The old worker saw its pipe close and ended by itself, although it was in the middle of a hang.
+    # The old workers saw their pipes close and ended by themselves, although they were in the middle of a hang.
     stats = [Path(f"/proc/{pid}/stat") for pid in workers]
-    assert not any(stat.exists() and " Z " not in stat.read_text() for stat in stats)
+    end = time.monotonic() + 60
+    while any(stat.exists() and " Z " not in stat.read_text() for stat in stats):
+        assert time.monotonic() < end, "an orphan"
+        time.sleep(0.1)
 
 
 def test_two_apps_on_one_outputs_folder(app, scripted_settings, picture):

@@ -4,8 +4,11 @@ The line is in turn (wan_ui.queue.jobs: `line`). A worker may take a job from fu
 model is loaded here, then its LoRAs, then the longest, since a long job that is begun last leaves the other workers
 idle at the end. And a job may be left for a busy worker that has its model and will be free before it were loaded here.
 
-Nobody starves: a job is passed over by no more work than was ahead of it when it was first seen, that of running jobs
-included. Strictly in turn it would have waited that long, shared between all workers: it waits twice as long at most.
+Nobody starves. A job's fair share is what it would wait strictly in turn: the work that was ahead of it when it was
+first seen, that of running jobs included, shared between all workers; a usual job at least. No more than 0.75 of that
+work may pass it over, and it is left for a busy worker only while it then begins within 1.75 fair shares, or before
+its model were loaded if that had begun when it came. So it begins within twice its fair share, as far as the estimates
+are right and loading models takes little of the time.
 """
 
 import heapq
@@ -49,11 +52,14 @@ class Seat:
 
 
 class Turns:
-    """What is remembered of each waiting job: how much work may pass it over, and how much has. In seconds."""
+    """What is remembered of each waiting job: how much work may pass it over, how much has, and when it was first
+    seen; and how many jobs there were, and how long they are in all. In seconds."""
 
     def __init__(self) -> None:
         self.allowed: dict[str, float] = {}
         self.passed: dict[str, float] = {}
+        self.seen: dict[str, float] = {}
+        self.jobs, self.seconds = 0, 0.0
 
     def choose(
         self,
@@ -67,7 +73,7 @@ class Turns:
         known = [job.seconds for job in line if job.seconds is not None]
         usual = sum(known) / len(known) if known else 1.0
         cost = {job.id: usual if job.seconds is None else job.seconds for job in line}
-        self._see(line, cost, sum(seat.left(now) for seat in seats if seat is not me), usual * len(seats))
+        self._see(line, cost, now, sum(seat.left(now) for seat in seats if seat is not me), len(seats))
         mine = [job for job in line if able(me, job) or not any(able(seat, job) for seat in seats)]
         busy: dict[tuple[str, ...], list[tuple[float, int]]] = {}  # model -> seconds until a seat that has it is free
         for number, seat in enumerate(seats):
@@ -79,8 +85,10 @@ class Turns:
         for place, job in enumerate(mine):
             warm = me.has(job)
             left = self.allowed[job.id] - self.passed[job.id]
-            sooner = busy.get(job.model, []) if not warm and left > 0 else []
-            if sooner and sooner[0][0] < job.load and able(seats[sooner[0][1]], job):
+            sooner = busy.get(job.model, []) if not warm else []
+            share = self.allowed[job.id] / PASSING / len(seats)
+            patience = max(job.load, (1 + PASSING) * share) - (now - self.seen[job.id])
+            if sooner and sooner[0][0] < min(job.load, patience) and able(seats[sooner[0][1]], job):
                 waits, number = sooner[0]
                 heapq.heapreplace(sooner, (waits + cost[job.id], number))
                 passing.append(job.id)
@@ -97,14 +105,19 @@ class Turns:
                 self.passed[job_id] += spends
         return best
 
-    def _see(self, line: Sequence[Waiting], cost: dict[str, float], running: float, least: float) -> None:
-        """Who is new is given what is ahead of it, and no less than a usual job on each worker; who is gone is
-        forgotten."""
+    def _see(self, line: Sequence[Waiting], cost: dict[str, float], now: float, running: float, workers: int) -> None:
+        """Who is new is given what is ahead of it, and no less than a usual job on each worker, of all that there
+        were; who is gone is forgotten."""
         ahead = running
+        for job in line:
+            if job.id not in self.seen:
+                self.jobs, self.seconds = self.jobs + 1, self.seconds + cost[job.id]
+        least = self.seconds / max(self.jobs, 1) * workers
         for job in line:
             self.allowed.setdefault(job.id, PASSING * max(ahead, least))
             self.passed.setdefault(job.id, 0.0)
+            self.seen.setdefault(job.id, now)
             ahead += cost[job.id]
-        for table in (self.allowed, self.passed):
+        for table in (self.allowed, self.passed, self.seen):
             for gone in table.keys() - cost.keys():
                 del table[gone]

@@ -41,23 +41,25 @@ def build_history() -> History:
     return History(grid, from_video, message)
 
 
-def history_html(jobs: list[Job], selected: str) -> str:
+def history_html(jobs: list[Job], selected: str, several: bool = False) -> str:
+    """several: there is more than one worker, so that each tile says which one had the job."""
     if not jobs:
         return '<p class="w-quiet">Clips you make are kept here, with all their settings.</p>'
-    tiles = "".join(_tile(job, job.id == selected) for job in jobs)
+    tiles = "".join(_tile(job, job.id == selected, job.worker if several else "") for job in jobs)
     more = f'<p class="w-quiet">The newest {LIMIT} are shown.</p>' if len(jobs) >= LIMIT else ""
     return f'<ul class="w-grid">{tiles}</ul>{more}'
 
 
-def _tile(job: Job, selected: bool) -> str:
+def _tile(job: Job, selected: bool, worker: str) -> str:
     picture = PIPELINE.poster(job) or PIPELINE.picture(job)
     still = f'<img src="{text(file_url(picture))}" alt="" loading="lazy">' if picture else ""
     state = f'<span class="w-state {job.state}">{STATE_WORDS[job.state]}</span>'
     if job.state == "done":
         state = (SPEAKS if speaks(job) else "") + (DRAFT if (job.request.made_with or UNKNOWN).draft else "")
+    by = f'<span class="w-quiet w-tile-worker">{text(worker)}</span>' if worker else ""
     pressed = "true" if selected else "false"
     return (
         f'<li><button type="button" class="w-tile {job.state}" data-tile="{job.id}" aria-pressed="{pressed}">'
         f'<span class="w-tile-picture">{still}{state}</span>'
-        f'<span class="w-tile-prompt">{text(title(job.request))}</span></button></li>'
+        f'<span class="w-tile-prompt">{text(title(job.request))}</span>{by}</button></li>'
     )

@@ -47,10 +47,13 @@ def build_result() -> tuple[gr.HTML, gr.HTML]:
     return stage, gr.HTML("", elem_id="result-message", apply_default_css=False)
 
 
-def result_html(job: Job | None, catalog: dict[str, Model]) -> str:
+def result_html(job: Job | None, catalog: dict[str, Model], several: bool = False) -> str:
+    """several: there is more than one worker, so that it is said which one made the clip."""
     if job is None:
         return EMPTY
-    return f"{_stage(job)}<div class='w-about'>{_about(job, catalog)}{_buttons(job)}</div>"
+    return (
+        f"{_stage(job)}<div class='w-about'>{_about(job, catalog, job.worker if several else '')}{_buttons(job)}</div>"
+    )
 
 
 def _stage(job: Job) -> str:
@@ -75,7 +78,7 @@ def _stage(job: Job) -> str:
     return f'<div class="w-stage still">{still}<p class="w-note{kind}">{text(words)}</p></div>'
 
 
-def _about(job: Job, catalog: dict[str, Model]) -> str:
+def _about(job: Job, catalog: dict[str, Model], worker: str) -> str:
     request, result, made = job.request, job.result, job.request.made_with or UNKNOWN
     frames = request.frames if result.frames is None else result.frames
     length = f"{frames} frames" + (f", {frames / result.fps:.1f} s at {result.fps:g} fps" if result.fps else "")
@@ -90,6 +93,7 @@ def _about(job: Job, catalog: dict[str, Model]) -> str:
         "LoRAs": _loras(job),
         "Speech": f"{request.audio_seconds:.1f} s" if "audio" in request.inputs and not job.error else "",
         "Time": seconds(spent(job)) if result.seconds else "",
+        "Worker": worker,
     }
     said = dict(result.facts)
     if result.engine_why:

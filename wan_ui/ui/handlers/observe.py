@@ -78,14 +78,15 @@ def _observed(browser: dict, view: View) -> Answer:
     if view.fills:  # before, it is not known what this browser has kept
         browser["loras"], browser["form"] = list(view.loras), form.to_keep(view)
 
+    several = len(rows) > 1
     if active:
         position = PIPELINE.position(active[0])
         card = progress_card.job_card(
-            active[0], position, status, jobs, catalog, len(active) - 1, last, several=len(rows) > 1
+            active[0], position, status, jobs, catalog, len(active) - 1, last, several=several
         )
     elif last is not None:
         unseen = view.selected != last.id and PIPELINE.clip(last) is not None
-        card = progress_card.job_card(last, 0, status, jobs, catalog, unseen=unseen, several=len(rows) > 1)
+        card = progress_card.job_card(last, 0, status, jobs, catalog, unseen=unseen, several=several)
     else:
         card = progress_card.model_card(status, catalog)
     selected = by_id.get(view.selected) or PIPELINE.job(view.selected, owner)
@@ -106,8 +107,12 @@ def _observed(browser: dict, view: View) -> Answer:
         draw(part, html, lambda: html)
 
     draw_html("card", card)
-    draw("result", _key(selected), lambda: result.result_html(selected, catalog))
-    draw("history", [view.selected, *map(_key, jobs)], lambda: history.history_html(jobs, view.selected))
+    draw("result", [_key(selected), several], lambda: result.result_html(selected, catalog, several))
+    draw(
+        "history",
+        [view.selected, several, *map(_key, jobs)],
+        lambda: history.history_html(jobs, view.selected, several),
+    )
     draw("download", download, lambda: models_panel.download_html(download, catalog, fetch=fetch))
     usable = models_panel.usable(PIPELINE.settings)
     draw_html(
