@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import json
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
@@ -29,7 +30,8 @@ def pool(tmp_path, scripted_settings, monkeypatch):
 def ask(path, settings, peer="127.0.0.1", **headers):
     pairs = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
     scope = {"type": "http", "client": (peer, 5), "headers": [(b"host", b"localhost:7860"), *pairs]}
-    answer = asyncio.run(health.answer(path, scope, settings, True))
+    with ThreadPoolExecutor(1) as thread:  # Playwright leaves a loop running in this one
+        answer = thread.submit(asyncio.run, health.answer(path, scope, settings, True)).result()
     return answer.status_code, answer.body.decode()
 
 
