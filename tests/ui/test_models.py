@@ -2,6 +2,7 @@
 
 import os
 import re
+from pathlib import Path
 
 import httpx
 import pytest
@@ -10,8 +11,11 @@ from playwright.sync_api import Page, expect
 from tests.hub import Hub
 from tests.ui.conftest import PATIENCE, card_says, generate, shoot, wait_for_playing
 from wan_ui.catalog import load_catalog
+from wan_ui.families import FAMILIES
 from wan_ui.files import places
+from wan_ui.files.dit_file import parameters
 from wan_ui.media import muxer
+from wan_ui.qa import layouts, synthetic
 
 MEGABYTES = 6
 HALF = 10 << 20  # bytes of the four files of that size: in the middle of one
@@ -92,8 +96,17 @@ def open_models(page: Page) -> None:
     page.locator(".w-scheme").first.wait_for()
 
 
-def test_download_then_load_then_a_clip(open_page, start, hub, picture):
-    app = start()
+def write_transformers(folder: Path) -> None:
+    """A pair as an installation of ComfyUI has it: released names and shapes in sparse files, and nothing else."""
+    layout = {name: ("BF16", shape) for name, shape in parameters(layouts.dit_config(FAMILIES["a14b"])).items()}
+    for side in ("high", "low"):
+        synthetic.write_hole(folder / f"mine_{side}_noise_lightning.safetensors", layout, "")
+
+
+def test_download_then_load_then_a_clip(open_page, start, hub, picture, tmp_path):
+    folder = tmp_path / "comfy" / "models" / "diffusion_models"
+    folder.mkdir(parents=True)
+    app = start(WAN_UI_COMFYUI=str(tmp_path / "comfy"))
     page = open_page(app.url)
     page.on("dialog", lambda dialog: dialog.accept())
     page.locator("#model input").click()
@@ -136,6 +149,15 @@ def test_download_then_load_then_a_clip(open_page, start, hub, picture):
     expect(page.locator("#using")).to_contain_text("ends at the second picture")
     (job,) = app.jobs()
     assert muxer.read_metadata(job / "clip.mp4")["kind"] == "first-last-frame" and (job / "end.png").is_file()
+
+    write_transformers(folder)
+    expect(page.locator(".w-scheme[data-scheme^='other found-mine']")).to_contain_text("can run here")
+    page.locator("#scheme input").click()
+    page.get_by_role("option", name="Found here: mine").click()
+    card_says(page, "Ready: Other, Found here: mine")
+    page.click("#generate")
+    expect(page.locator(".w-facts").first).to_contain_text("Found here: mine")
+    assert "found-mine" in {muxer.read_metadata(job / "clip.mp4")["scheme"][:10] for job in app.jobs()}
 
 
 def weights_say(page: Page, title: str) -> None:
