@@ -188,7 +188,8 @@ class DiffusersEngine:
     def generate(self, request: Request, report: Report, show: Show | None = None) -> Clip:
         """Run one job. Raises UserError for a picture of the wrong size, Cancelled from `report`."""
         model = self.loaded
-        made, self.encoded.ready = request.sampling, {}
+        made = request.sampling
+        self.encoded.begin()
         prompts, condition = self._encode(request, report)
         latents, said = self._denoise(request, prompts, condition, report)
         facts = self.facts | (self.loras.facts() if self.loras is not None else {}) | said

@@ -29,7 +29,7 @@ def image_key(pictures: Sequence[np.ndarray], frames: int) -> tuple:
 class Encoded(Generic[Prompt]):
     """The newest are kept.
 
-    ready  stage -> READY, for what a job found that nobody had asked for before; the job's engine empties it
+    ready  stage -> READY, for what the job that runs found and nobody had asked for before
     """
 
     def __init__(self) -> None:
@@ -37,6 +37,10 @@ class Encoded(Generic[Prompt]):
         self.images: OrderedDict[tuple, torch.Tensor] = OrderedDict()
         self.ready: dict[str, str] = {}
         self._prepared: set[str | tuple] = set()  # keys of what no job has asked for yet
+
+    def begin(self) -> None:
+        """A job begins."""
+        self.ready = {}
 
     def prompt(self, prompt: str, encode: Callable[[], Prompt]) -> Prompt:
         key = clean(prompt)

@@ -255,7 +255,8 @@ class LightX2VEngine:
     def generate(self, request: Request, report: Report, show: Show | None = None) -> Clip:
         """Run one job. Raises Cancelled from `report`, UserError for a bad picture or when memory runs out."""
         model = self.loaded
-        self.report, self.request, self.show, self.encoded.ready = report, request, show, {}
+        self.report, self.request, self.show = report, request, show
+        self.encoded.begin()
         self.given = read_pictures(request)
         runner = self.runner
         self.set_size(request.width, request.height, request.frames)
