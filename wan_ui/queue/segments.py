@@ -17,19 +17,21 @@ from wan_ui.errors import UserError
 from wan_ui.media import muxer, video
 from wan_ui.media.colour_match import match
 from wan_ui.media.images import fit
+from wan_ui.performance import watch
 from wan_ui.queue.segments_intake import as_clip, too_long
 from wan_ui.request import Clip, Progress, Report, Request
 from wan_ui.settings import Settings
 from wan_ui.tasks import TASKS
 
 if TYPE_CHECKING:
-    from wan_ui.engines.base import Engine, Speaker
+    from wan_ui.engines.base import Engine, Performer, Speaker
 
 MAX_SEED = 2**32 - 1
 
 
 def in_segments(request: Request) -> bool:
-    return "clip" in request.inputs or bool(request.sampling.segments) or TASKS[request.task].driven
+    task = TASKS[request.task]
+    return "clip" in request.inputs or bool(request.sampling.segments) or task.driven or task.performed
 
 
 class Chain:
@@ -46,6 +48,11 @@ class Chain:
     def total(self) -> int:
         """Segments that a model makes."""
         return 1 + len(self.request.sampling.segments)
+
+    @property
+    def reads(self) -> bool:
+        """Whether there is something to `read` before a model is needed."""
+        return "clip" in self.request.inputs
 
     def read(self, settings: Settings, report: Report) -> None:
         """The clip that goes on becomes the beginning, at the request's size and rate. Raises UserError."""
@@ -135,8 +142,8 @@ class Chain:
 
 
 class DrivenChain(Chain):
-    """A clip that a voice drives: the engine itself lets each segment see the end of the one before, so that nothing is
-    matched, and none begins with the last frame of another. `count`: of its segments."""
+    """A clip whose engine lets each segment see the end of the one before: nothing is matched, and none begins with the
+    last frame of another. `count`: of its segments."""
 
     def __init__(self, request: Request, folder: Path, count: int):
         super().__init__(request, folder)
@@ -146,12 +153,16 @@ class DrivenChain(Chain):
     def total(self) -> int:
         return self.count
 
-    def clips(self, engine: "Engine", report: Report) -> Iterator[Clip]:
-        return cast("Speaker", engine).speak(self.request, report)
-
     def add(self, frames: np.ndarray) -> None:
         self._write(frames)
         self.made += 1
+
+
+class SpokenChain(DrivenChain):
+    """A clip that a voice drives."""
+
+    def clips(self, engine: "Engine", report: Report) -> Iterator[Clip]:
+        return cast("Speaker", engine).speak(self.request, report)
 
     def join(self, target: Path, metadata: dict[str, object]) -> None:
         """With the voice, as far as the clip goes."""
@@ -160,8 +171,33 @@ class DrivenChain(Chain):
         )
 
 
+class PerformedChain(DrivenChain):
+    """A clip that a performance drives, which is watched first."""
+
+    reads = True
+
+    def read(self, settings: Settings, report: Report) -> None:
+        """Raises UserError for a performance that cannot be followed."""
+        request = self.request
+        size, fps = (request.width, request.height), float(request.sampling.fps)
+        self.tracks = watch.watch(request.inputs, size, fps, settings, report, self.folder)
+
+    def placed(self, report: Report) -> Report:
+        return super().placed(report) if self.total > 1 else report
+
+    def clips(self, engine: "Engine", report: Report) -> Iterator[Clip]:
+        for clip in cast("Performer", engine).perform(self.request, self.tracks, report):
+            _, self.count = clip.segment
+            yield clip
+
+    def facts(self) -> dict[str, str]:
+        return {}  # the engine's own say it
+
+
 def start_chain(request: Request, folder: Path, model: Model) -> Chain:
+    if TASKS[request.task].performed:
+        return PerformedChain(request, folder, 1)  # how many they are the engine says
     speech = model.family.speech
     if speech is None or not TASKS[request.task].driven:
         return Chain(request, folder)
-    return DrivenChain(request, folder, speech.segments(request.frames, model.default_frames - 1))
+    return SpokenChain(request, folder, speech.segments(request.frames, model.default_frames - 1))

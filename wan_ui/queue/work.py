@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
@@ -24,7 +24,6 @@ from wan_ui.machine import memory
 from wan_ui.machine.engine_choice import EngineChoice, choose_engine
 from wan_ui.media import muxer, sound, video
 from wan_ui.media.streaming import Mp4Writer
-from wan_ui.performance import watch
 from wan_ui.queue.messages import (
     Answered,
     Entered,
@@ -39,14 +38,13 @@ from wan_ui.queue.messages import (
     Prepare,
     Prepared,
 )
-from wan_ui.queue.parts import Parts
 from wan_ui.queue.segments import in_segments, start_chain
 from wan_ui.queue.stage_clock import StageClock
 from wan_ui.request import Clip, Progress, Request, Result, Sampling
 from wan_ui.settings import Settings, split_names
 
 if TYPE_CHECKING:
-    from wan_ui.engines.base import Engine, Performer
+    from wan_ui.engines.base import Engine
     from wan_ui.lipsync import speech
 
 SILENT = ("the clip without its speech", "it could not be given speech")  # of a Partial
@@ -130,8 +128,6 @@ class Work:
 
         With a voice also silent.mp4, the clip as it was before; that much is sent as a partial result beforehand.
         """
-        if "pose" in request.stages():
-            return self.generate_performed(request, folder)
         if in_segments(request):
             return self.generate_segments(request, folder)
         clock, started, made = self._clock(), time.monotonic(), request.sampling
@@ -203,7 +199,8 @@ class Work:
         return Prepared()
 
     def generate_segments(self, request: Request, folder: Path) -> Result:
-        """As `generate`, for a clip that goes on from another or has several prompts.
+        """As `generate`, for a clip that goes on from another, has several prompts, or is driven by a voice or a
+        performance.
 
         What is finished is sent as a partial result after each segment, and joined in the file already.
         """
@@ -212,7 +209,7 @@ class Work:
         speaks = "lipsync" in request.stages()
         name = "silent.mp4" if speaks else "clip.mp4"
         try:
-            if "clip" in request.inputs:
+            if chain.reads:
                 clock = self._clock()
                 chain.read(self.settings, clock.report)
                 reading = clock.seconds()
@@ -254,52 +251,6 @@ class Work:
             spoken = sound.frame_count(round(request.audio_seconds * sound.SAMPLE_RATE), clip.fps)
             result = self._speak_file(folder / name, spoken, request, folder, clock, replace(result, silent=name))
         return result
-
-    def generate_performed(self, request: Request, folder: Path) -> Result:
-        """As `generate`, for a clip that a performance drives. Partial results as of `generate_segments`."""
-        made, parts = request.sampling, Parts(request, folder)
-        try:
-            clock = self._clock()
-            size = (request.width, request.height)
-            tracks = watch.watch(request.inputs, size, float(made.fps), self.settings, clock.report, folder)
-            watching = clock.seconds()
-            clock, started = self._clock(), time.monotonic()
-            engine = cast("Performer", self.load(made))
-            load_seconds = round(time.monotonic() - started, 3)
-            memory.give_back(most=places.least_work(*size))
-            memory.forget_peak()
-            matches, latents = cast("Engine", engine).set_loras(made.loras), hashlib.sha256()
-            result = Result()
-            for clip in engine.perform(request, tracks, clock.report):
-                number, total = clip.segment
-                place = (number, total) if total > 1 else (0, 0)
-                clock.report(Progress("encode", detail="MP4", segment=place[0], segments=place[1]))
-                if number == 1:
-                    Image.fromarray(clip.frames[len(clip.frames) // 2]).save(folder / "poster.jpg", quality=88)
-                parts.add(clip.frames, total)
-                latents.update(clip.latents.tobytes())
-                facts = self._facts(clip, made)
-                parts.join(folder / "clip.mp4", _metadata(request, facts))
-                result = Result(
-                    clip="clip.mp4",
-                    poster="poster.jpg",
-                    frames=parts.frames,
-                    fps=clip.fps,
-                    engine_ran=self.chosen.name,
-                    engine_why=self.chosen.why,
-                    seconds=watching | clock.seconds(),
-                    step_seconds=tuple(clock.steps),
-                    load_seconds=load_seconds,
-                    memory=memory.memory_used(),
-                    facts=facts,
-                    loras=tuple(matches),
-                    latents_sha256=latents.hexdigest(),
-                )
-                if number < total:
-                    self.answer(Partial(result, *parts.unfinished()))
-            return result
-        finally:
-            parts.clear()
 
     def lipsync(self, request: Request, folder: Path) -> Result:
         """Write clip.mp4, the clip of the request with its voice, and poster.jpg."""
