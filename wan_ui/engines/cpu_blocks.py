@@ -8,7 +8,7 @@ products  GELU is applied while the product is written.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -54,6 +54,15 @@ def shortened(model: Any, prompts: torch.Tensor) -> Iterator[torch.Tensor]:
         attention.mask = None
 
 
+def projected(
+    attn: Any, hidden: torch.Tensor, turn: Callable[[torch.Tensor], torch.Tensor]
+) -> tuple[torch.Tensor, ...]:
+    """Query and key, both turned, and value of self-attention: (n, tokens, heads, width) each."""
+    query, key, value = attn.norm_q(attn.to_q(hidden)), attn.norm_k(attn.to_k(hidden)), attn.to_v(hidden)
+    query, key, value = (part.unflatten(2, (attn.heads, -1)) for part in (query, key, value))
+    return turn(query), turn(key), value
+
+
 class CpuAttention(WanAttnProcessor):
     """Of all blocks of an expert. mask: what is added to the scores of the prompt's rows; None: nothing."""
 
@@ -73,9 +82,7 @@ class CpuAttention(WanAttnProcessor):
             return super().__call__(attn, hidden_states, None, attention_mask, rotary_emb)
         cos, sin = rotary_emb
         rotation = torch.complex(cos[..., 0::2].float(), sin[..., 1::2].float())  # (1, tokens, 1, width of a head / 2)
-        query = rotate(attn.norm_q(attn.to_q(hidden_states)).unflatten(2, (attn.heads, -1)), rotation)
-        key = rotate(attn.norm_k(attn.to_k(hidden_states)).unflatten(2, (attn.heads, -1)), rotation)
-        value = attn.to_v(hidden_states).unflatten(2, (attn.heads, -1))
+        query, key, value = projected(attn, hidden_states, lambda part: rotate(part, rotation))
         out = F.scaled_dot_product_attention(query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2))
         return attn.to_out[1](attn.to_out[0](out.transpose(1, 2).flatten(2)))
 

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 
 from wan_ui.engines import cpu_kernels
-from wan_ui.engines.cpu_blocks import CpuAttention, rotate
+from wan_ui.engines.cpu_blocks import CpuAttention, projected, rotate
 from wan_ui.engines.group import Group
 
 
@@ -38,10 +38,8 @@ class SharedAttention(CpuAttention):
         rotary_emb: tuple[torch.Tensor, torch.Tensor] | None = None,
     ) -> torch.Tensor:
         assert encoder_hidden_states is None and rotary_emb is not None
-        query = turn(attn.norm_q(attn.to_q(hidden_states)).unflatten(2, (attn.heads, -1)), *rotary_emb)
-        key = turn(attn.norm_k(attn.to_k(hidden_states)).unflatten(2, (attn.heads, -1)), *rotary_emb)
-        value = attn.to_v(hidden_states).unflatten(2, (attn.heads, -1))
-        clips = [self.group.attend(attend, *parts) for parts in zip(query, key, value, strict=True)]
+        projections = projected(attn, hidden_states, lambda part: turn(part, *rotary_emb))
+        clips = [self.group.attend(attend, *parts) for parts in zip(*projections, strict=True)]
         return attn.to_out[1](attn.to_out[0](torch.stack(clips).to(hidden_states.dtype)))
 
 

@@ -41,7 +41,7 @@ def look_at_pose(path: str) -> PoseVideo:
     try:
         found = video.look(source)
     except UserError as error:
-        raise as_pose(error) from None
+        raise video.about(error, "pose_video") from None
     return PoseVideo(found.width, found.height, found.fps, decoder.duration(source))
 
 
@@ -51,9 +51,4 @@ def pose_frames(path: Path, fps: float, size: tuple[int, int]) -> Iterator[np.nd
         for frame in video.frames(replace(video.look(path), fps=fps)):
             yield frame if frame.shape[1::-1] == size else np.asarray(fit(Image.fromarray(frame), *size))
     except UserError as error:
-        raise as_pose(error) from None
-
-
-def as_pose(error: UserError) -> UserError:
-    """What wan_ui.media.video says of a video, about this input."""
-    return UserError(f"pose_video: {str(error).removeprefix('video: ')}", field="pose_video")
+        raise video.about(error, "pose_video") from None

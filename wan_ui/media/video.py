@@ -109,6 +109,11 @@ def frames(video: Video) -> Iterator[np.ndarray]:
         raise _refused(video.path, "has no frames")
 
 
+def about(error: UserError, field: str) -> UserError:
+    """What is said here of a video, about an input of that name."""
+    return UserError(f"{field}: {str(error).removeprefix('video: ')}", field=field)
+
+
 def _refused(path: Path, reason: str) -> UserError:
     return UserError(f"video: {path.name} {reason}", field="video")
 

@@ -49,7 +49,7 @@ def look(field: str, path: str, settings: Settings) -> Look:
     try:
         found = video.look(source)
     except UserError as error:
-        raise named(error, field) from None
+        raise video.about(error, field) from None
     seconds = decoder.duration(source)
     if seconds > settings.max_clip_seconds:
         words = f"lasts {seconds:.0f} s; at most {settings.max_clip_seconds:g} s can be followed: cut it"
@@ -87,17 +87,12 @@ def too_short(field: str, name: str, count: int, fps: float) -> UserError:
     return UserError(f"{field}: {name} {words}", field=field)
 
 
-def named(error: UserError, field: str) -> UserError:
-    """What wan_ui.media.video says of a video, about this input."""
-    return UserError(f"{field}: {str(error).removeprefix('video: ')}", field=field)
-
-
 def frames_of(path: Path, fps: float, field: str) -> Iterator[np.ndarray]:
     """Upright, at `fps` whatever its own rate is. Raises UserError (that field)."""
     try:
         yield from video.frames(replace(video.look(path), fps=fps))
     except UserError as error:
-        raise named(error, field) from None
+        raise video.about(error, field) from None
 
 
 def placed(frame: np.ndarray, size: tuple[int, int], fill: bool) -> np.ndarray:

@@ -18,7 +18,7 @@ from wan_ui.media import muxer, video
 from wan_ui.media.colour_match import match
 from wan_ui.media.images import fit
 from wan_ui.performance import watch
-from wan_ui.queue.segments_intake import as_clip, too_long
+from wan_ui.queue.segments_intake import too_long
 from wan_ui.request import Clip, Progress, Report, Request
 from wan_ui.settings import Settings
 from wan_ui.tasks import TASKS
@@ -71,7 +71,7 @@ class Chain:
         try:
             self._write(frames())
         except UserError as error:
-            raise as_clip(error) if error.field == "video" else error from None
+            raise video.about(error, "clip") if error.field == "video" else error from None
 
     def placed(self, report: Report) -> Report:
         """`report` for the next segment, saying which it is."""

@@ -70,7 +70,7 @@ def look_before(path: str, settings: Settings) -> Before:
     try:
         found = video.look(source)
     except UserError as error:
-        raise as_clip(error) from None
+        raise video.about(error, "clip") from None
     seconds = decoder.duration(source)
     if seconds > settings.max_clip_seconds:
         raise UserError(too_long(source.name, f"lasts {seconds:.0f} s", settings), field="clip")
@@ -80,8 +80,3 @@ def look_before(path: str, settings: Settings) -> Before:
 def too_long(name: str, what: str, settings: Settings) -> str:
     words = f"at most {settings.max_clip_seconds:g} s can be continued: cut it, only its last frame is gone on from"
     return f"clip: {name} {what}; {words}"
-
-
-def as_clip(error: UserError) -> UserError:
-    """What wan_ui.media.video says of a video, about this input."""
-    return UserError(f"clip: {str(error).removeprefix('video: ')}", field="clip")
