@@ -2,7 +2,8 @@
 
 python -m benchmarks.pool simulate        the choice of jobs against list schedules, in simulated time
 python -m benchmarks.pool dispatch        milliseconds that the queue itself takes for a job, in a real table of jobs
-python -m benchmarks.pool throughput      clips a minute of Wan-Tiny with one worker and with two, on this machine
+python -m benchmarks.pool throughput      clips a minute with one worker and with two, on this machine; on four GPUs:
+    --workers 1 4 --model i2v-a14b --scheme fp8 --size 832x480 --synthetic
 
 simulate: jobs of six kinds, all there at the start or arriving over time. Their lengths are chosen, not measured with
 this app: 8 and 16 s are what LightX2V alone takes for A14B in fp8 on an H100 (README; with our patches 4.1 and 9.3 s),
@@ -20,7 +21,7 @@ import random
 import statistics
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from wan_ui.queue.choice import Seat, Turns, Waiting
@@ -29,8 +30,10 @@ from wan_ui.queue.jobs import Jobs
 from wan_ui.queue.line import Line
 from wan_ui.queue.local import Place, make_worker
 from wan_ui.queue.pipeline import Pipeline
+from wan_ui.queue.worker import ENGINE_FACTORY
+from wan_ui.reports import bench
 from wan_ui.request import Progress, Request, Result, Sampling
-from wan_ui.settings import ROOT, Settings
+from wan_ui.settings import ROOT, Settings, settings
 
 A14B, TI2V, TINY = ("i2v-a14b", "fp8", "auto"), ("ti2v-5b", "bf16", "auto"), ("wan-tiny", "float32", "auto")
 LOADS = {A14B: 60.0, TI2V: 25.0, TINY: 0.5, (): 0.0}  # seconds
@@ -218,24 +221,50 @@ def quantile(values: list[float]) -> float:
 
 
 def main_throughput(args: argparse.Namespace) -> None:
-    """The same clips, with a loaded model, from the first that is claimed until the last has ended."""
-    for workers in (1, 2):
+    """Clips with a loaded model, a picture each, from the first that is claimed until the last has ended. Each worker
+    makes one beforehand that is not counted. The last line is JSON."""
+    paces: dict[int, float] = {}
+    for workers in args.workers:
         with tempfile.TemporaryDirectory() as folder:
-            values = Settings(outputs=Path(folder), cache=Path(folder) / "cache", workers=workers)
-            pipeline = Pipeline().open(values)
+            values = replace(
+                settings(),
+                outputs=Path(folder),
+                model=args.model,
+                scheme=args.scheme,
+                workers=workers,
+                gpus="all",
+                max_queue=1000,
+            )
+            draft, factory = Draft({"image": args.picture, "prompt": "calm"}, size=args.size), ENGINE_FACTORY
+            if args.synthetic:
+                values, draft = bench.lay_out(values, draft, folder, small=bench.at_toy_size(values, draft))
+                factory = "wan_ui.qa.synthetic:create_engine"
+            pipeline = Pipeline().open(values, engine_factory=factory)
             try:
                 while any(runner.model.state != "ready" for runner in pipeline.pool.runners.values()):
                     time.sleep(0.1)
-                picture = str(ROOT / "assets" / "examples" / "cat.jpg") if args.picture is None else args.picture
-                drafts = [Draft({"image": picture, "prompt": "calm"}, seed=n) for n in range(args.clips)]
-                started = time.monotonic()
-                ids = [pipeline.submit(draft) for draft in drafts]
-                states = [pipeline.wait(job_id).state for job_id in ids]
-                took = time.monotonic() - started
+                drafts = [
+                    replace(draft, seed=n, inputs=draft.inputs | {"image": bench.shifted(args.picture, n, folder)})
+                    for n in range(workers * (1 + args.clips))
+                ]
+                make(pipeline, drafts[:workers])
+                took = make(pipeline, drafts[workers:])
             finally:
                 pipeline.close()
-        pace = f"{took:.1f} s, {60 * args.clips / took:.1f} a minute"
-        print(f"{workers} worker(s): {args.clips} clips in {pace}, {set(states)}")
+        paces[workers] = 60 * workers * args.clips / took
+        print(f"{workers} worker(s): {workers * args.clips} clips in {took:.1f} s, {paces[workers]:.2f} a minute")
+    least = min(paces)
+    gain = {workers: round(pace / paces[least], 2) for workers, pace in paces.items()}
+    print(json.dumps({"clips_a_minute": {n: round(pace, 2) for n, pace in paces.items()}, "gain": gain}))
+
+
+def make(pipeline: Pipeline, drafts: list[Draft]) -> float:
+    """Seconds. Ends the program if a job fails."""
+    started = time.monotonic()
+    for job in [pipeline.wait(job_id) for job_id in [pipeline.submit(draft) for draft in drafts]]:
+        if job.state != "done":
+            raise SystemExit(f"a job {job.state}: {job.error}")
+    return time.monotonic() - started
 
 
 def main() -> None:
@@ -253,8 +282,13 @@ def main() -> None:
     mode.add_argument("--history", type=int, default=200)
     mode.set_defaults(run=main_dispatch)
     mode = modes.add_parser("throughput")
-    mode.add_argument("--clips", type=int, default=8)
-    mode.add_argument("--picture", help="default: an example's")
+    mode.add_argument("--workers", type=int, nargs="+", default=[1, 2])
+    mode.add_argument("--clips", type=int, default=4, help="of each worker")
+    mode.add_argument("--picture", default=str(ROOT / "assets" / "examples" / "cat.jpg"), metavar="FILE")
+    mode.add_argument("--model", default="wan-tiny")
+    mode.add_argument("--scheme", default="")
+    mode.add_argument("--size", default="", metavar="WxH")
+    mode.add_argument("--synthetic", action="store_true", help="random weights of full size, drawn on each GPU")
     mode.set_defaults(run=main_throughput)
     arguments = parser.parse_args()
     arguments.run(arguments)

@@ -99,7 +99,7 @@ def bench(settings: Settings, draft: Draft, clips: int, *, random_weights: bool 
                 # Another seed and another picture each time: nothing may come out of a cache.
                 given = dict(draft.inputs)
                 if takes_picture:
-                    given["image"] = _picture(draft.inputs["image"], number, folder)
+                    given["image"] = shifted(draft.inputs["image"], number, folder)
                 else:
                     given.pop("image", None)
                 if any(task.performed for task in tasks):
@@ -157,7 +157,7 @@ def _of_experts(model: Model, made: Sampling, steps: list[float]) -> dict[str, f
     return {title: round(statistics.median(spent), 3) for title, spent in taken.items()}
 
 
-def _picture(path: str, number: int, folder: str) -> str:
+def shifted(path: str, number: int, folder: str) -> str:
     """The picture, shifted by `number` pixels."""
     image = Image.open(path).convert("RGB")
     moved = Path(folder) / f"picture-{number}.png"
