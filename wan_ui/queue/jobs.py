@@ -12,7 +12,8 @@ of rows is that of their insertion (`rowid`), not of `created`: clocks are set b
 `step_started` are seconds of the monotonic clock, which all processes of a machine share; they mean something while
 the job runs.
 
-Rows of other versions, and damaged ones, are read as far as possible: see wan_ui.stored.
+Its columns are those of wan_ui.queue.schema. Rows of other versions, and damaged ones, are read as far as possible: see
+wan_ui.stored.
 """
 
 import json
@@ -30,6 +31,7 @@ from pathlib import Path
 
 from wan_ui import stored
 from wan_ui.errors import UserError
+from wan_ui.queue import schema
 from wan_ui.request import Progress, Request, Result
 from wan_ui.valid_text import valid_text, valid_values
 
@@ -41,33 +43,7 @@ PATIENCE = 10.0  # seconds that a call waits for a table that another program ha
 SHORT = 0.2  # the same, for calls that come again anyway
 KEPT = 8  # connections that wait for the next call; more than that are at work at once only for moments
 
-COLUMNS = {
-    "id": "TEXT PRIMARY KEY",
-    "owner": "TEXT NOT NULL DEFAULT ''",
-    "state": "TEXT NOT NULL DEFAULT ''",
-    "request": "TEXT NOT NULL DEFAULT '{}'",
-    "created": "REAL NOT NULL DEFAULT 0",
-    "started": "REAL",
-    "finished": "REAL",
-    "stage": "TEXT NOT NULL DEFAULT ''",
-    "step": "INTEGER NOT NULL DEFAULT 0",
-    "total": "INTEGER NOT NULL DEFAULT 0",
-    "detail": "TEXT NOT NULL DEFAULT ''",
-    "preview": "TEXT NOT NULL DEFAULT ''",
-    "stage_started": "REAL",
-    "step_started": "REAL",
-    "cancel": "INTEGER NOT NULL DEFAULT 0",
-    "error": "TEXT NOT NULL DEFAULT ''",
-    "result": "TEXT NOT NULL DEFAULT '{}'",
-    "turn": "INTEGER NOT NULL DEFAULT 0",
-    "began": "REAL",
-    "segment": "INTEGER NOT NULL DEFAULT 0",
-    "segments": "INTEGER NOT NULL DEFAULT 0",
-    "worker": "TEXT NOT NULL DEFAULT ''",
-    "lost": "TEXT NOT NULL DEFAULT ''",
-}
 WORDS = ("owner", "stage", "detail", "preview", "error", "worker", "lost")
-INDEXES = ("jobs_in_line ON jobs (state, turn)", "jobs_of_owner ON jobs (owner)")
 NEXT_TURN = "(SELECT COALESCE(MAX(turn), 0) + 1 FROM jobs)"
 Files = tuple[tuple[int, int] | None, ...]  # which the table and its log are; None: not there
 ID = re.compile(r"[0-9A-Za-z][0-9A-Za-z_-]{0,99}")  # the name of a folder: never a path
@@ -163,20 +139,7 @@ class Jobs:
                 if _locked(error):
                     raise
                 log.info("the job table is kept without a write-ahead log (%s)", error)  # some network file systems
-            there = {row["name"] for row in db.execute("PRAGMA table_info(jobs)")}
-            if not there >= set(COLUMNS):
-                self._complete(db)
-
-    def _complete(self, db: sqlite3.Connection) -> None:
-        """Create the table, or add the columns that an older version did not have."""
-        db.execute("BEGIN IMMEDIATE")
-        db.execute(f"CREATE TABLE IF NOT EXISTS jobs ({', '.join(map(' '.join, COLUMNS.items()))})")
-        there = {row["name"] for row in db.execute("PRAGMA table_info(jobs)")}
-        for name in (name for name in COLUMNS if name not in there):
-            db.execute(f"ALTER TABLE jobs ADD COLUMN {name} {COLUMNS[name]}")
-        for index in INDEXES:
-            db.execute(f"CREATE INDEX IF NOT EXISTS {index}")
-        db.execute("COMMIT")
+            schema.bring_up(db, path)
 
     @contextmanager
     def _connect(self, patience: float = PATIENCE, durable: bool = True) -> Iterator[sqlite3.Connection]:
