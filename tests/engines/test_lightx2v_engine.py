@@ -7,12 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from tests.engines.lightx2v_standin import installed
 from tests.engines.test_lightx2v_seams import found, rename
 from tests.job_requests import changed
-from tests.lightx2v.jobs import make_request, quiet, stop_at
+from tests.lightx2v.jobs import in_segments, make_request, make_segments, quiet, stop_at
 from wan_ui import patches
 from wan_ui import settings as settings_module
 from wan_ui.catalog import load_catalog
@@ -158,6 +159,20 @@ def test_what_was_prepared_is_found_by_the_next_job_and_changes_nothing(engine, 
         engine.prepare(request, stop_at("image", 0))
     clip = engine.generate(request, quiet)
     assert clip.ready == {"text": READY} and np.array_equal(clip.latents, plain.latents)
+
+
+def test_each_segment_goes_on_from_the_last_frame_and_is_a_clip_of_its_own(engine, model, tmp_path, monkeypatch):
+    """What the engine keeps between clips, the encoded picture above all, does not reach into the next segment."""
+    request = in_segments(make_request(tmp_path, model, "bf16", steps=2), "pan left")
+    folder = tmp_path / "clip"
+    folder.mkdir()
+    frames, _, result, _ = make_segments(engine, model, request, folder, monkeypatch)
+    assert result.frames == 17 and result.facts["segments"] == "2 of 2, seeds 7, 8"
+    assert len(engine.encoded.images) == 2 and set(engine.encoded.prompts) == {"zoom in, sunset light", "pan left"}
+    picture = tmp_path / "last.png"
+    Image.fromarray(frames[0][-1]).save(picture)
+    alone = changed(request, prompt="pan left", image=str(picture), seed=8, segments=())
+    assert np.array_equal(engine.generate(alone, quiet).frames, frames[1])
 
 
 @pytest.mark.parametrize(("stage", "step"), [("text", 0), ("image", 0), ("denoise", 1), ("denoise", 4), ("decode", 2)])
