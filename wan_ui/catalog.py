@@ -14,11 +14,12 @@ from typing import Any
 
 from wan_ui.errors import UserError
 from wan_ui.families import FAMILIES, PICTURES, TIME_STRIDE, Family
-from wan_ui.recipes import DMD, NEGATIVE, NEGATIVE_OF_SPEECH, SOLVERS, Recipe
+from wan_ui.recipes import DMD, DMD_STEPS, GUIDANCE, NEGATIVE, NEGATIVE_OF_SPEECH, SHIFT, SOLVERS, Recipe
 from wan_ui.tasks import DEFAULT, SEGMENTS, TASKS, Task
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 KINDS = ("bf16", "fp8", "gguf")
+WRONG = (KeyError, TypeError, ValueError, AttributeError, AssertionError, UserError)  # what a wrong entry raises
 RECIPE_KEYS = ("guidance", "solver", "magcache", "teacache")  # of a recipe, beside steps, default_steps and shift
 # Kernels for fp8 weights in LightX2V; each name also works as a scheme: fp8 with that kernel.
 FP8_KERNELS = ("fp8-torchao", "fp8-triton", "fp8-sgl")
@@ -150,6 +151,13 @@ class Model:
         return DEFAULT.name in self.tasks
 
     @property
+    def overlaps(self) -> tuple[int, ...]:
+        """How many frames the segments of a clip may share that a performance drives, the usual number first: what is
+        new in a segment is at least as long, since the next one begins with it. () of all other families."""
+        able = self.family.performance.overlaps if self.family.performance else ()
+        return tuple(overlap for overlap in able if 2 * overlap <= self.default_frames)
+
+    @property
     def does(self) -> tuple[Task, ...]:
         """Its tasks as it does them: without segments where it cannot go on."""
         tasks = tuple(TASKS[name] for name in self.tasks)
@@ -225,7 +233,14 @@ def _recipes(values: dict[str, Any], family: Family) -> dict[str, Recipe]:
         assert recipe.solver in SOLVERS or (recipe.fixed and recipe.solver == DMD), (
             f"{motion}: solver is one of {', '.join(SOLVERS)}"
         )
-        assert recipe.steps[0] <= recipe.default_steps <= recipe.steps[1], f"{motion}: default_steps"
+        assert len(steps) == 2 and all(type(count) is int for count in (*steps, recipe.default_steps)), (
+            f"{motion}: steps are [fewest, most], default_steps is one number, all of them whole"
+        )
+        assert 1 <= steps[0] <= recipe.default_steps <= steps[1], f"{motion}: default_steps"
+        assert recipe.solver != DMD or steps[1] <= DMD_STEPS, f"{motion}: {DMD} takes at most {DMD_STEPS} steps"
+        assert all(GUIDANCE[0] <= scale <= GUIDANCE[1] for scale in guidance), (
+            f"{motion}: guidance is from {GUIDANCE[0]:g} to {GUIDANCE[1]:g}"
+        )
         assert motion != "more" or count == 2, "more: it is for a model of two experts"
         recipes[motion] = recipe
     return recipes
@@ -250,21 +265,14 @@ def _model(name: str, values: dict[str, Any], repositories: dict[str, Repository
     assert set(values) <= known, f"unknown key {min(set(values) - known)!r}"
     values["recipes"] = _recipes(values, family)
     model = Model(name=name, schemes=schemes, repositories=repositories, **values)
-    assert all(w % family.grid == 0 and h % family.grid == 0 for w, h in model.sizes), (
-        f"{name}: sizes are multiples of {family.grid} pixels"
-    )
-    can = [task.name for task in TASKS.values() if task.samples]
-    assert model.tasks and set(model.tasks) <= set(can), f"{name}: tasks are some of {', '.join(can)}"
-    for task in model.tasks:
-        assert TASKS[task].pictures in PICTURES[family.condition], f"{name}: family {named} cannot do {task}"
-    assert model.fps in model.rates and all(type(rate) is int and 1 <= rate <= 60 for rate in model.rates), (
-        f"{name}: rates are whole numbers from 1 to 60, fps among them"
-    )
-    assert all(frames % TIME_STRIDE == 1 for frames in model.frames), f"{name}: frames must be 4k+1"
-    assert model.default_frames in model.frames and model.default_scheme in schemes, f"{name}: defaults"
+    _check_kinds(name, model)
+    for scheme in schemes.values():
+        _check_kinds(f"{name}.schemes.{scheme.name}", scheme)
+    _check_clips(model)
     assert all(scheme.kind in KINDS for scheme in schemes.values()), f"{name}: kinds"
     for scheme in schemes.values():
         count = len(scheme.experts)
+        assert scheme.kind != "gguf" or scheme.qtype, f"{name}: {scheme.name} names no qtype, such as Q8_0"
         assert model.embedded or count == len(family.experts), (
             f"{name}: {scheme.name} names {count} files of experts, its family has {len(family.experts)}"
         )
@@ -278,26 +286,80 @@ def _model(name: str, values: dict[str, Any], repositories: dict[str, Repository
     return model
 
 
+def _check_kinds(name: str, record: Model | Scheme) -> None:
+    """Plain values are of the kind that they are meant to be."""
+    kinds = {str: "a text", bool: "true or false", int: "a whole number"}
+    for entry in fields(record):
+        for kind, words in kinds.items():
+            wrong = entry.type is kind and type(getattr(record, entry.name)) is not kind
+            assert not wrong, f"{name}: {entry.name} is {words}"
+
+
+def _check_clips(model: Model) -> None:
+    """What is said of the clips fits together and the family: what an engine takes for granted."""
+    name, family = model.name, model.family
+    assert model.sizes and all(w > 0 < h and w % family.grid == 0 == h % family.grid for w, h in model.sizes), (
+        f"{name}: sizes are multiples of {family.grid} pixels"
+    )
+    can = [task.name for task in TASKS.values() if task.samples]
+    assert model.tasks and set(model.tasks) <= set(can), f"{name}: tasks are some of {', '.join(can)}"
+    for task in (TASKS[task] for task in model.tasks):
+        drives = (task.driven, task.performed) == (family.speech is not None, family.performance is not None)
+        assert drives and task.pictures in PICTURES[family.condition], (
+            f"{name}: family {family.name} cannot do {task.name}"
+        )
+    assert model.fps in model.rates and all(type(rate) is int and 1 <= rate <= 60 for rate in model.rates), (
+        f"{name}: rates are whole numbers from 1 to 60, fps among them"
+    )
+    assert not family.speech or model.rates == (model.fps,), (
+        f"{name}: rates is [{model.fps}]: a voice that drives the clip leaves no choice"
+    )
+    assert all(type(frames) is int and frames > 0 and frames % TIME_STRIDE == 1 for frames in model.frames), (
+        f"{name}: frames must be 4k+1"
+    )
+    assert model.default_frames in model.frames and model.default_scheme in model.schemes, f"{name}: defaults"
+    assert not family.speech or model.default_frames > TIME_STRIDE, (
+        f"{name}: default_frames is the length of a segment, and one more: at least {TIME_STRIDE + 1}"
+    )
+    assert not family.performance or model.overlaps, (
+        f"{name}: default_frames is the length of a segment, at least {2 * family.performance.overlaps[0]} frames: "
+        f"{family.performance.overlaps[0]} that it shares with the one before and as many that are new"
+    )
+    assert model.boundary == 0 if family.single else 0 < model.boundary <= 1, f"{name}: boundary is " + (
+        "0: there is no second expert" if family.single else "between 0 and 1: both experts take steps"
+    )
+    smallest, largest = SHIFT
+    assert all(smallest <= recipe.shift <= largest for recipe in model.recipes.values()), (
+        f"{name}: shift is from {smallest:g} to {largest:g}"
+    )
+
+
 @lru_cache
 def load_catalog(path: Path) -> dict[str, Model]:
     """All models by name. Raises UserError naming the file and entry that is wrong."""
     try:
         entries = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise UserError(f"catalog {path}: {error}") from None
-    repositories = {}
-    for name, values in entries.pop("repositories", {}).items():
+    repositories, tables = {}, entries.pop("repositories", {})
+    if not isinstance(tables, dict):
+        raise UserError(f"catalog {path}: repositories is a table of tables, [repositories.OWNER/NAME]")
+    for name, values in tables.items():
         try:
             repositories[name] = _repository(name, values)
-        except (TypeError, AssertionError) as error:
-            raise UserError(f"catalog {path}, [repositories.{name}]: {error}") from None
+        except WRONG as error:
+            raise UserError(f"catalog {path}, [repositories.{name}]: {_words(error)}") from None
     models = {}
     for name, values in entries.items():
         try:
             models[name] = _model(name, values, repositories)
-        except (KeyError, TypeError, AssertionError) as error:
-            raise UserError(f"catalog {path}, [{name}]: {error}") from None
+        except WRONG as error:
+            raise UserError(f"catalog {path}, [{name}]: {_words(error)}") from None
     return models
+
+
+def _words(error: Exception) -> str:
+    return f"{error} is missing" if isinstance(error, KeyError) else str(error)
 
 
 def find_model(catalog: dict[str, Model], name: str) -> Model:

@@ -32,6 +32,7 @@ GUIDANCE, SHIFT = (1.0, 20.0), (1.0, 20.0)  # smallest and largest that are take
 SOLVERS = {"unipc": "UniPC", "dpm++": "DPM++", "euler": "Euler"}
 # Of distilled models alone: every step goes to what it takes the clip to be, and takes fresh noise from there.
 DMD = "dmd"
+DMD_STEPS = 3  # it was distilled at so many
 TITLES = SOLVERS | {DMD: "DMD, with fresh noise after each step"}
 CACHES = {"off": "Off", "magcache": "MagCache", "teacache": "TeaCache"}
 FEWEST_CACHED = 20  # steps; of fewer, each differs too much from the one before

@@ -10,6 +10,7 @@ from PIL import Image
 from wan_ui import stored
 from wan_ui.catalog import load_catalog
 from wan_ui.errors import UserError
+from wan_ui.families import FAMILIES
 from wan_ui.queue import intake
 from wan_ui.queue.intake import Draft, resolve
 from wan_ui.queue.segments import Chain
@@ -26,6 +27,8 @@ def offering(settings, tasks, family):
         (root / name).touch()
     catalog = settings.catalog
     text = catalog.read_text().replace('family = "a14b"', f'family = "{family}"')
+    if FAMILIES[family].single:
+        text = text.replace("boundary = 0.9", "boundary = 0.0")
     catalog.write_text(text.replace("fps = 16\n", f"fps = 16\ntasks = {json.dumps(tasks)}\n"))
     load_catalog.cache_clear()
     return settings

@@ -1,5 +1,7 @@
 """The shipped catalog is sound, and a broken one is refused by file and entry."""
 
+import tomllib
+
 import pytest
 
 from wan_ui.catalog import find_model, load_catalog, parse_size
@@ -106,7 +108,22 @@ def test_sizes_are_parsed():
         ("frames = [17, 25, 33]", "frames = [17, 24]", r"\[wan-tiny\]: wan-tiny: frames must be 4k\+1"),
         ('"256x256", ', '"250x250", ', "wan-tiny: sizes"),
         ("shift = 5.0", "shfit = 5.0", "shfit"),
+        ("frames = [17, 25, 33]", "frames = [-3, 33]", r"wan-tiny: frames must be 4k\+1"),
+        ('"256x256", ', '"0x256", ', "wan-tiny: sizes"),
         ("boundary = 0.9", "boundary = 0.9\nfps = 17", "wan-tiny: rates are whole numbers"),
+        ("boundary = 0.9", "boundary = 0.0", "wan-tiny: boundary is between 0 and 1: both experts take steps"),
+        ("boundary = 0.9", "boundary = 900", "wan-tiny: boundary is between 0 and 1"),
+        ("boundary = 0.0", "boundary = 0.9", "ti2v-5b: boundary is 0: there is no second expert"),
+        ("steps = [1, 8]", "steps = [8]", r"fast: steps are \[fewest, most\]"),
+        ("steps = [1, 8]", "steps = [0, 8]", "fast: default_steps"),
+        ("steps = [3, 3]", "steps = [3, 4]", "full: dmd takes at most 3 steps|fast: dmd takes at most 3 steps"),
+        ("shift = 5.0", "shift = 0.0", "shift is from 1 to 20"),
+        ('qtype = "Q8_0"', "", "wan-tiny: gguf-Q8_0 names no qtype"),
+        ('tasks = ["image-to-video", "continue"]', 'tasks = ["animate"]', "family a14b cannot do animate"),
+        ('tasks = ["image-to-video", "continue"]', 'tasks = ["speech-to-video"]', "a14b cannot do speech-to-video"),
+        ('tasks = ["animate"]', 'tasks = ["image-to-video"]', "family animate-14b cannot do image-to-video"),
+        ("rates = [16]", "rates = [16, 24]", r"s2v-14b: rates is \[16\]: a voice"),
+        ("frames = [77] ", "frames = [1] #", "animate-14b: defaults"),
         (
             'family = "a14b"',
             'family = "14b"',
@@ -158,3 +175,44 @@ def test_frames_per_second_are_those_that_the_model_was_made_for(catalog):
     assert {name: model.fps for name, model in catalog.items()} == rates
     # A voice that drives a clip leaves no choice.
     assert all(model.fps in model.rates and (len(model.rates) > 1 or model.family.speech) for model in catalog.values())
+
+
+@pytest.fixture(scope="module")
+def entries():
+    return tomllib.loads(Settings().catalog.read_text())
+
+
+@pytest.fixture
+def changed(entries, monkeypatch):
+    """A catalog of one entry, with these values in it."""
+
+    def load(name, **values):
+        monkeypatch.setattr(tomllib, "loads", lambda text: {name: entries[name] | values})
+        return load_catalog.__wrapped__(Settings().catalog)[name]
+
+    return load
+
+
+@pytest.mark.parametrize("name, fewest", [("animate-14b", 5), ("s2v-14b", 5)])
+def test_segments_are_long_enough_for_what_they_share(changed, name, fewest):
+    with pytest.raises(UserError, match=f"{name}: default_frames is the length of a segment"):
+        changed(name, frames=[1], default_frames=1)
+    model = changed(name, frames=[fewest], default_frames=fewest)
+    assert model.overlaps == ((1,) if name == "animate-14b" else ())  # five of five would leave nothing new
+    assert changed("animate-14b", frames=[13], default_frames=13).overlaps == (1, 5)
+
+
+@pytest.mark.parametrize("name", ["wan-tiny", "i2v-a14b", "s2v-14b", "animate-14b", "fastwan-5b"])
+def test_whatever_stands_in_an_entry_it_is_refused_by_name_or_taken(changed, entries, name):
+    structure = ("sizes", "frames", "steps", "rates", "family", "schemes", "tasks", "guidance", "solver")
+    structure += ("title", "root", "needs_gpu", "default_scheme")
+    texts = ("title", "root", "default_scheme", "hint", "vae", "t5")
+    for key in [*entries[name], "rates", "fps"]:
+        for value in (-1, 0, 1.5, float("nan"), True, "x", [], ["x"], [None], {}, {"x": 1}, {"x": {}}):
+            try:
+                model = changed(name, **{key: value})
+            except UserError as error:
+                assert f"[{name}]: " in str(error)
+                continue
+            assert key not in structure or (key in texts and value == "x") or value is True, (key, value)
+            assert model.closest_size(100, 100) and model.recipe(model.scheme("")).default_steps

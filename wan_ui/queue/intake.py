@@ -154,7 +154,7 @@ def _sample(asked: Task | None, draft: Draft, settings: Settings, folder: Path, 
         raise UserError(f"fps: {model.name} plays at {_list(model.rates)} frames a second, not {fps}", field="fps")
     performed = watch.look_at(paths, fps, settings) if task.performed else {}
     seed = _seed(draft.seed)
-    quick = _truth("draft", draft.draft)
+    quick, overlap = _truth("draft", draft.draft), _overlap(draft.overlap, model)
     chosen = loras.check(draft.loras, model, settings, paths=draft.lora_paths)
     first, *segments = (_segment(model, prompt, chosen, settings) for prompt in prompts)
     if task.performed and not first.prompt:
@@ -187,7 +187,7 @@ def _sample(asked: Task | None, draft: Draft, settings: Settings, folder: Path, 
         understood=first.understood,
         segments=tuple(segments),
         draft=quick,
-        overlap=_overlap(draft.overlap, model),
+        overlap=overlap,
         **how,
     )
     return Request(task.name, inputs, width, height, frames, made, seconds)
@@ -200,7 +200,7 @@ def _segment(model: Model, prompt: str, chosen: tuple[LoraSpec, ...], settings: 
 
 def _overlap(asked: object, model: Model) -> int:
     """Of a family that a performance drives; 0 of all others."""
-    able = model.family.performance.overlaps if model.family.performance else ()
+    able = model.overlaps
     if asked in (None, ""):
         return able[0] if able else 0
     number = _whole("overlap", asked)
@@ -209,7 +209,8 @@ def _overlap(asked: object, model: Model) -> int:
             f"overlap: {model.name} makes no clips that a performance drives; leave it out", field="overlap"
         )
     if number not in able:
-        raise UserError(f"overlap: segments of {model.name} share {_list(able)} frames, not {number}", field="overlap")
+        words = f"of the {model.default_frames} frames of its segments {model.name} shares {_list(able)}, not {number}"
+        raise UserError(f"overlap: {words}", field="overlap")
     return number
 
 

@@ -28,7 +28,17 @@ from wan_ui.ui.view import Complaint, View
 
 PARTS = {entry.part: entry for entry in FORM}
 RECIPE = ("motion", "negative", "guidance", "guidance_low", "shift", "solver", "cache")  # see recipe_part.py
-FIELDS = (*PARTS, "size", "frames", "steps", "fps", "seed", "draft", *RECIPE)  # model, scheme and loras: in the view
+FIELDS = (
+    *PARTS,
+    "size",
+    "frames",
+    "steps",
+    "fps",
+    "seed",
+    "draft",
+    "overlap",
+    *RECIPE,
+)  # model, scheme and loras: in the view
 TEXTS = {*PARTS, "size", "motion", "negative", "solver", "cache"}
 PLACES = ("message", "loras_message", "examples_message", "result_message")  # each beside the buttons it is about
 NO_MODEL = '<p class="w-note bad" role="alert">No model can run here yet; “Models” below says what is missing.</p>'
@@ -141,6 +151,8 @@ def using_html(view: View, model: Model) -> str:
         *(["draft"] if held.get("draft") else []),
     ]
     parts += [entry.using for entry in task.inputs if entry.using and entry.name in given]
+    overlap = held.get("overlap")
+    parts += [f"{overlap:g} frames shared at a seam"] if task.performed and overlap in model.overlaps[1:] else []
     if task.either and not any(name in given for name in task.either):
         parts += [entry.lacking for entry in task.inputs if entry.name == task.either[0]]
     parts += [entry.lacking for entry in task.inputs if entry.lacking and entry.required and entry.name not in given]

@@ -77,6 +77,7 @@ class Inputs:
             "performance": self.performance.performance,
             "face": self.performance.face,
             "mask": self.performance.mask,
+            "overlap": self.performance.overlap,
             "segments": self.longer.segments,
             "before": self.longer.clip,
             **self.recipe.parts(),
@@ -92,7 +93,7 @@ class Inputs:
             "voice_part": self.voice.part,
         }
         boxes |= {"voice_way": self.voice.way, "pose_part": self.pose.part, "performance_part": self.performance.part}
-        own = {name: getattr(self, name) for name in names}
+        own = {name: getattr(self, name) for name in names} | {"overlap": self.performance.overlap}
         return {**own, **self.recipe.parts(), **boxes, "longer": self.longer.part, "lora_choices": self.loras.add}
 
 
@@ -180,7 +181,7 @@ def build_inputs(
         draft = gr.Checkbox(False, label="Draft", info=_draft_words(settings), elem_id="draft")
     loras = build_lora_picker(model, settings)
     voice = build_voice(model, visible=takes(model, "voice"))
-    performance = build_performance(visible=takes(model, "performance"))
+    performance = build_performance(model, visible=takes(model, "performance"))
     pose = build_pose(visible=takes(model, "pose"))
     longer = build_longer(visible=takes(model, "segments"))
     with gr.Column(elem_id="actions"):

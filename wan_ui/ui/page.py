@@ -155,6 +155,7 @@ def build_ui(settings: Settings) -> gr.Blocks:
                     *settings_change,
                     inputs.seed.change,
                     inputs.draft.change,
+                    driving.overlap.change,
                     *files_change,
                     inputs.longer.clip.change,
                     inputs.pose.clip.change,

@@ -4,6 +4,7 @@ import base64
 import io
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import gradio as gr
 
@@ -16,7 +17,8 @@ from wan_ui.ui.markup import text
 
 @dataclass(frozen=True)
 class Performance:
-    """performance, face, mask: the videos; look: the button that shows the pose; shown: where"""
+    """performance, face, mask: the videos; look: the button that shows the pose; shown: where; overlap: frames that
+    the clip's segments share"""
 
     part: gr.Column
     performance: gr.Video
@@ -27,6 +29,7 @@ class Performance:
     face_note: gr.HTML
     mask: gr.Video
     mask_note: gr.HTML
+    overlap: gr.Radio
 
 
 HINTS = {
@@ -35,7 +38,7 @@ HINTS = {
 }
 
 
-def build_performance(visible: bool) -> Performance:
+def build_performance(model: Model, visible: bool) -> Performance:
     with gr.Column(elem_id="performance-part", visible=visible) as part:
         performance = gr.Video(
             label=PERFORMANCE.label,
@@ -48,12 +51,29 @@ def build_performance(visible: bool) -> Performance:
         note = gr.HTML("", elem_id="performance-note", apply_default_css=False)
         look = gr.Button("Show its pose", size="sm", elem_id="show-pose")
         shown = gr.HTML("", elem_id="shown-pose", apply_default_css=False)
-        with gr.Accordion("Mask and face videos (optional)", open=False, elem_id="mask-and-face"):
+        with gr.Accordion("Mask, face and seams (optional)", open=False, elem_id="mask-and-face"):
             with gr.Column(elem_id="mask-part"):
                 mask, mask_note = _ready(MASK)
             with gr.Column(elem_id="face-part"):
                 face, face_note = _ready(FACE)
-    return Performance(part, performance, note, look, shown, face, face_note, mask, mask_note)
+            overlap = gr.Radio(
+                label="Frames shared at a seam",
+                **overlap_offers(model),
+                elem_id="overlap",
+                elem_classes="w-segments",
+            )
+    return Performance(part, performance, note, look, shown, face, face_note, mask, mask_note, overlap)
+
+
+def overlap_offers(model: Model, wished: int = 0) -> dict[str, Any]:
+    """What the field of the overlap says and offers, with `wished` if that is offered, else the usual number."""
+    frames = model.default_frames
+    words = (
+        f"A clip of more than {frames} frames is made in segments, each of which begins with the last frames of the "
+        "one before. More of them carry a movement over more smoothly, and the clip needs a few more segments"
+    )
+    value = wished if wished in model.overlaps else next(iter(model.overlaps), None)
+    return {"choices": [(f"{count}", count) for count in model.overlaps], "value": value, "info": words}
 
 
 def _ready(entry: Input) -> tuple[gr.Video, gr.HTML]:

@@ -14,7 +14,7 @@ from wan_ui.catalog import Model
 from wan_ui.files import found
 from wan_ui.queue.pipeline import PIPELINE
 from wan_ui.recipes import GUIDANCE, SHIFT, SOLVERS, Recipe
-from wan_ui.ui import form, inputs, lora_picker, models_panel, recipe_part
+from wan_ui.ui import form, inputs, lora_picker, models_panel, performance, recipe_part
 from wan_ui.ui.answers import Answer
 from wan_ui.ui.view import View
 
@@ -28,6 +28,7 @@ def fill(
     frames: int = 0,
     fps: int = 0,
     draft: bool = False,
+    overlap: int = 0,
     prompt: str | None = None,
     **recipe: Any,
 ) -> Answer:
@@ -39,8 +40,9 @@ def fill(
     frames, fps = frames or model.default_frames, fps or model.fps
     answer = inputs.model_updates(model, schemes, scheme, size=size, frames=frames, fps=fps)
     view.scheme = inputs.scheme_choices(model, schemes, scheme)["value"] or ""
-    values: dict[str, Any] = {"size": size, "frames": frames, "fps": fps, "draft": draft}
-    answer["draft"] = draft
+    seams = performance.overlap_offers(model, overlap)
+    values: dict[str, Any] = {"size": size, "frames": frames, "fps": fps, "draft": draft, "overlap": seams["value"]}
+    answer |= {"draft": draft, "overlap": gr.update(**seams)}
     if prompt is not None:
         answer["prompt"] = gr.update(info=model.hint or None, value=prompt)
         values["prompt"] = prompt
@@ -118,7 +120,7 @@ def lora_choices(view: View, model: Model) -> dict:
 
 def offered(values: dict) -> dict[str, Any]:
     """Size, frames, steps and so on of a stored form or request, which may hold anything; `fill` takes what it may."""
-    whole = {name: values[name] for name in ("frames", "steps", "fps") if is_whole(values.get(name))}
+    whole = {name: values[name] for name in ("frames", "steps", "fps", "overlap") if is_whole(values.get(name))}
     recipe = {name: values[name] for name in form.RECIPE if values.get(name) is not None}
     scales = recipe.get("guidance")
     if isinstance(scales, list | tuple):  # of a request; a form has them one by one

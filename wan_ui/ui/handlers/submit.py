@@ -57,6 +57,7 @@ def _draft(view: View, model, scheme, held: dict[str, Any]) -> Draft:
         scheme=scheme,
         size=as_text(held["size"], "size", "auto"),
         draft=held["draft"],
+        overlap=held["overlap"] if entry and entry.overlaps else None,
         **numbers,
         **(_recipe(held, entry, scheme) if entry else {}),
         loras=lora_picker.specs(view.loras),
