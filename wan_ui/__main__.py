@@ -8,6 +8,7 @@ from typing import NoReturn
 
 from wan_ui import __version__
 from wan_ui.commands import (
+    backup,
     bench,
     compare,
     convert,
@@ -38,6 +39,7 @@ COMMANDS = (
     loras,
     node,
     patches,
+    backup,
     bench,
     stages,
     probe,

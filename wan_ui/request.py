@@ -5,7 +5,8 @@ engine answers with a `Clip` and the worker with a `Result`. Nothing here import
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -160,6 +161,10 @@ class Request:
             "fps": made["fps"],
             **{name: made[name] for name in LATER if made[name] != getattr(UNKNOWN, name)},
         }
+
+    def in_folder(self, folder: Path) -> "Request":
+        """With its files where the job's folder is now."""
+        return replace(self, inputs={name: str(folder / Path(path).name) for name, path in self.inputs.items()})
 
     def stages(self) -> tuple[str, ...]:
         """Those of STAGES that this job goes through."""

@@ -17,8 +17,7 @@ def inputs_of(request: Request) -> Files:
 
 def moved(message: Generate | LipSync, folder: Path) -> Generate | LipSync:
     """The same message about the same files in another folder."""
-    inputs = {name: str(folder / Path(path).name) for name, path in message.request.inputs.items()}
-    return replace(message, request=replace(message.request, inputs=inputs), folder=folder)
+    return replace(message, request=message.request.in_folder(folder), folder=folder)
 
 
 def outputs_of(result: Result, folder: Path) -> Files:

@@ -25,7 +25,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 
@@ -190,6 +190,11 @@ class Jobs:
 
     def _files(self) -> Files:
         return _which(self.path), _which(self.path.with_name(f"{self.path.name}-wal"))
+
+    def copy_to(self, path: Path) -> None:
+        """The table as it is at one moment, into a new file; nobody has to wait for it."""
+        with self._connect() as db, closing(sqlite3.connect(path)) as copy:
+            db.backup(copy)
 
     def close(self) -> None:
         """Let go of the file; the next call opens it again."""

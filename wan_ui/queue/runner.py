@@ -247,7 +247,8 @@ class Runner:
         "queued" is for a job that somebody else can run: when this process has ended, or (once) when its worker was
         lost; the error then says how.
         """
-        request = job.request
+        folder = self.line.clips / job.id
+        request = job.request.in_folder(folder)  # the outputs folder may have been moved since
         made, samples = request.made_with, TASKS[request.task].samples
         asked = (made.model, made.scheme, made.engine) if made else ("", "", "")
         late: Progress | None = None  # could not be marked, since the table was locked
@@ -286,7 +287,7 @@ class Runner:
             if job.skipped:
                 raise UserError(f"{job.unread} It was not run; generate it again.")
             work = self.worker.generate if samples else self.worker.lipsync
-            result = work(request, self.line.clips / job.id, on_progress, cancelled)
+            result = work(request, folder, on_progress, cancelled)
             log.info("%s done: %s", job.id, result.seconds)
             return "done", "", result
         except Exception as error:
