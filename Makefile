@@ -11,8 +11,9 @@ APT := $(if $(filter 0,$(shell id -u)),,sudo -n) env DEBIAN_FRONTEND=noninteract
 # What is imported is compiled then; to compile every file of torch takes longer than the rest of installing it.
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --no-compile
 
-# Settings of the shell that would put other packages into the environment, or ours somewhere else.
-unexport PYTHONPATH PYTHONHOME PIP_TARGET PIP_PREFIX
+# Settings of the shell that would put other packages into the environment, or ours somewhere else; or have every start
+# compile everything again.
+unexport PYTHONPATH PYTHONHOME PIP_TARGET PIP_PREFIX PYTHONDONTWRITEBYTECODE
 export PIP_USER := 0
 
 .PHONY: run test test-upstream lightx2v dwpose ray lint clean

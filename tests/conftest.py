@@ -2,6 +2,7 @@
 
 import gc
 import os
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,6 +25,12 @@ OUTSIDE = {
     or name == "HF_ENDPOINT"
     or (name.startswith("WAN_UI_") and name not in CHECKOUTS)
 }
+
+# The apps and workers that the tests start would each compile all of the program again.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+
+gc.disable()  # while all is collected and imported; below it is put to work again
 
 if not Path("/dev/nvidia0").exists():  # Triton reads it when it is imported, and torch may do that any time
     os.environ["TRITON_INTERPRET"] = "1"
@@ -89,6 +96,7 @@ def order(folder: str) -> int:
 
 def pytest_collection_finish():
     gc.collect()
+    gc.enable()
     gc.freeze()  # what was imported stays: without looking through it a collection, as after a job, is quick
 
 

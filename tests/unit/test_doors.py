@@ -6,6 +6,7 @@ A room is a folder of wan_ui; `ground` is the files that lie beside the folders.
 import ast
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 from wan_ui.settings import ROOT
@@ -67,14 +68,21 @@ def imports_of(tree: ast.AST, package: str) -> set[str]:
     return found
 
 
-TREES = {module: ast.parse(path.read_text(encoding="utf-8")) for module, path in MODULES.items()}
-ALL = {module: imports_of(tree, module) for module, tree in TREES.items()}
+@cache
+def tree_of(module: str) -> ast.Module:
+    return ast.parse(MODULES[module].read_text(encoding="utf-8"))
 
 
+@cache
+def all_imports() -> dict[str, set[str]]:
+    return {module: imports_of(tree_of(module), module) for module in MODULES}
+
+
+@cache
 def at_import(module: str) -> set[str]:
     """What importing a module imports: what stands in functions waits, what is for types alone is never imported."""
     kept = []
-    waiting = list(TREES[module].body)
+    waiting = list(tree_of(module).body)
     while waiting:
         node = waiting.pop()
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
@@ -102,7 +110,7 @@ def all_at_import(module: str) -> set[str]:
 
 def test_rooms_import_only_what_the_table_says_and_no_circle_is_possible():
     found = {room: set() for room in DOORS}
-    for module, imported in ALL.items():
+    for module, imported in all_imports().items():
         found[room_of(module)] |= {room_of(name) for name in imported if name in MODULES} - {room_of(module)}
     assert {room: " ".join(name for name in DOORS if name in doors) for room, doors in found.items()} == DOORS
     for number, room in enumerate(DOORS):
@@ -117,7 +125,7 @@ def test_no_file_imports_itself_by_way_of_others():
             circles.append(" -> ".join([*way[way.index(module) :], module]))
         if module in done or module in way:
             return
-        for name in sorted(ALL[module] & MODULES.keys()):
+        for name in sorted(all_imports()[module] & MODULES.keys()):
             visit(name, [*way, module])
         done.add(module)
 
@@ -128,7 +136,7 @@ def test_no_file_imports_itself_by_way_of_others():
 
 def test_libraries_are_imported_where_they_belong():
     wrong = []
-    for module, imported in ALL.items():
+    for module, imported in all_imports().items():
         place = str(MODULES[module].relative_to(ROOT)).removeprefix("wan_ui/")
         for name in imported:
             allowed = LIBRARIES.get(name.partition(".")[0])
@@ -144,7 +152,7 @@ def test_the_page_imports_no_torch():
     for start in ("app", "wan_ui.ui", "wan_ui.__main__"):
         loaded = all_at_import(start)
         assert not {name for name in loaded if name.partition(".")[0] in ("torch", "diffusers", "transformers")}, start
-    for module, imported in ALL.items():
+    for module, imported in all_imports().items():
         if room_of(module) in ("ground", "media", "loras", "ui", "app", "commands", "__main__"):
             assert not {name for name in imported if name.partition(".")[0] == "torch"}, module
 
