@@ -146,9 +146,7 @@ def _known(target: Path) -> dict[str, File]:
             raise UserError(f"{target} is not empty and holds no backup; name a new folder, or an earlier backup")
         return {}
     if APP_LOCK in there:
-        raise UserError(
-            f"{target}: a Wan UI has been started on this folder, so it is no backup any more; name another"
-        )
+        raise UserError(f"{target}: a Wan UI was started on this folder, so it is no backup any more; name another")
     if (target / f"{TABLE}-wal").exists():  # somebody has looked into the table
         with closing(sqlite3.connect(target / TABLE)) as db:
             db.execute("PRAGMA journal_mode = DELETE")
