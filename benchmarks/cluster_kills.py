@@ -20,7 +20,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from wan_ui.queue.intake import Draft, resolve
+from wan_ui.queue.draft import Draft
+from wan_ui.queue.intake import resolve
 from wan_ui.queue.jobs import Job, Jobs, new_job_id
 from wan_ui.queue.worker import Worker
 from wan_ui.settings import ROOT, settings

@@ -25,7 +25,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from wan_ui.queue.choice import Seat, Turns, Waiting
-from wan_ui.queue.intake import Draft
+from wan_ui.queue.draft import Draft
 from wan_ui.queue.jobs import Jobs
 from wan_ui.queue.line import Line
 from wan_ui.queue.local import Place, make_worker

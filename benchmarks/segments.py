@@ -16,7 +16,8 @@ from PIL import Image
 
 from wan_ui.engines.diffusers import DiffusersEngine
 from wan_ui.media import colour_match
-from wan_ui.queue.intake import Draft, resolve
+from wan_ui.queue.draft import Draft
+from wan_ui.queue.intake import resolve
 from wan_ui.queue.segments import Chain
 from wan_ui.request import Request
 from wan_ui.settings import ROOT, settings

@@ -107,6 +107,7 @@ class Model:
     repositories  "owner/repo" -> Repository, the same for all models of a catalog
     face      pixels of the width of a face that the model's clips still show well enough to speak; 0: not measured
     hint      what to write in a prompt
+    successor  the model that goes on from its clips, where it takes no picture itself
     words     table of the phrases that a small model understands, see wan_ui.queue.words; None: it takes any prompt
     """
 
@@ -131,6 +132,7 @@ class Model:
     rates: tuple[int, ...] = (12, 16, 24, 30)
     hint: str = ""
     words: Path | None = None
+    successor: str = ""
     vae: str = ""
     t5: str = ""
     draft_decoders: tuple[str, ...] = ()
@@ -355,6 +357,10 @@ def load_catalog(path: Path) -> dict[str, Model]:
             models[name] = _model(name, values, repositories)
         except WRONG as error:
             raise UserError(f"catalog {path}, [{name}]: {_words(error)}") from None
+    for name, model in models.items():
+        if model.successor and not (model.successor in models and models[model.successor].goes_on):
+            words = f"successor {model.successor!r} is no model that makes a clip from a picture"
+            raise UserError(f"catalog {path}, [{name}]: {words}")
     return models
 
 

@@ -15,7 +15,7 @@ from tests.queue.test_worker_faults import FACTORY, until
 from tests.scripted_engine import go_on
 from wan_ui.cluster.cluster import Cluster
 from wan_ui.cluster.versions import RAY_MISSING, versions
-from wan_ui.queue.intake import Draft
+from wan_ui.queue.draft import Draft
 from wan_ui.queue.pipeline import Pipeline
 
 pytestmark = pytest.mark.skipif(not importlib.util.find_spec("ray"), reason=RAY_MISSING)

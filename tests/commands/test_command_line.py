@@ -11,7 +11,7 @@ import pytest
 
 from wan_ui.__main__ import main
 from wan_ui.media import muxer
-from wan_ui.queue.intake import Draft
+from wan_ui.queue.draft import Draft
 from wan_ui.queue.pipeline import Pipeline
 from wan_ui.settings import ROOT
 

@@ -13,7 +13,7 @@ from wan_ui.errors import UserError
 from wan_ui.media import muxer
 from wan_ui.qa import compare
 from wan_ui.qa.compare import Item
-from wan_ui.queue.intake import Draft
+from wan_ui.queue.draft import Draft
 
 
 def clip(seed: int, count: int = 5, width: int = 64, height: int = 48) -> np.ndarray:

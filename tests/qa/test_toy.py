@@ -11,7 +11,8 @@ from wan_ui.engines import dit, lora
 from wan_ui.errors import UserError
 from wan_ui.files import places, tensors, vae_file
 from wan_ui.qa import synthetic, toy
-from wan_ui.queue.intake import Draft, resolve
+from wan_ui.queue.draft import Draft
+from wan_ui.queue.intake import resolve
 from wan_ui.reports import bench
 from wan_ui.settings import ROOT, Settings
 

@@ -15,7 +15,8 @@ from wan_ui.files.places import availability
 from wan_ui.machine.engine_choice import EngineChoice
 from wan_ui.media import muxer, sound
 from wan_ui.media.pose_video import look_at_pose, pose_frames
-from wan_ui.queue.intake import Draft, resolve
+from wan_ui.queue.draft import Draft
+from wan_ui.queue.intake import resolve
 from wan_ui.queue.messages import Partial
 from wan_ui.queue.work import Work
 from wan_ui.recipes import NEGATIVE, NEGATIVE_OF_SPEECH

@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 
 from wan_ui.errors import UserError
-from wan_ui.queue.intake import MAX_SEED, Draft, resolve
+from wan_ui.queue.draft import MAX_SEED, Draft
+from wan_ui.queue.intake import resolve
 from wan_ui.recipes import NEGATIVE
 from wan_ui.request import Request
 from wan_ui.settings import Settings

@@ -10,7 +10,8 @@ from wan_ui.errors import UserError
 from wan_ui.families import FAMILIES
 from wan_ui.media import muxer
 from wan_ui.performance import skeleton
-from wan_ui.queue.intake import Draft, resolve
+from wan_ui.queue.draft import Draft
+from wan_ui.queue.intake import resolve
 from wan_ui.recipes import PERFORMING
 from wan_ui.ui import form, performance
 from wan_ui.ui.handlers import filling, submit

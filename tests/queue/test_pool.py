@@ -16,7 +16,7 @@ from wan_ui.errors import UserError
 from wan_ui.machine import gpus as gpus_module
 from wan_ui.machine.gpus import Gpu
 from wan_ui.queue import local, quota, roster
-from wan_ui.queue.intake import Draft
+from wan_ui.queue.draft import Draft
 from wan_ui.queue.jobs import Jobs
 from wan_ui.queue.local import chosen_gpus, make_worker, places_here
 from wan_ui.queue.pipeline import Pipeline

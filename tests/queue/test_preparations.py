@@ -11,7 +11,7 @@ from tests.queue.test_worker_faults import FACTORY, run, until
 from wan_ui.engines.base import READY
 from wan_ui.media import muxer
 from wan_ui.queue import preparations
-from wan_ui.queue.intake import Draft
+from wan_ui.queue.draft import Draft
 from wan_ui.queue.pipeline import Pipeline
 
 

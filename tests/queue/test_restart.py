@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from wan_ui.errors import UserError
-from wan_ui.queue.intake import Draft
+from wan_ui.queue.draft import Draft
 from wan_ui.queue.jobs import Jobs
 from wan_ui.queue.pipeline import Pipeline
 from wan_ui.settings import ROOT
@@ -22,7 +22,7 @@ FACTORY = "tests.scripted_engine:create_engine"
 APP = """
 import sys, time
 from pathlib import Path
-from wan_ui.queue.intake import Draft
+from wan_ui.queue.draft import Draft
 from wan_ui.queue.pipeline import PIPELINE
 from wan_ui.settings import load_settings
 
@@ -137,7 +137,7 @@ def test_a_client_that_waits_takes_over_the_queue_of_an_app_that_is_gone(app, sc
 
 COMMAND = """
 import sys
-from wan_ui.queue.intake import Draft
+from wan_ui.queue.draft import Draft
 from wan_ui.queue.pipeline import PIPELINE
 from wan_ui.settings import load_settings
 

@@ -11,8 +11,9 @@ import pytest
 from tests.job_requests import job_request
 from wan_ui.errors import UserError
 from wan_ui.media import muxer
+from wan_ui.queue.draft import Draft
 from wan_ui.queue.estimate import eta, fraction, reference
-from wan_ui.queue.intake import Draft, resolve
+from wan_ui.queue.intake import resolve
 from wan_ui.queue.jobs import Job
 from wan_ui.queue.pipeline import Pipeline
 from wan_ui.queue.segments import Chain

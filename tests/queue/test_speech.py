@@ -21,7 +21,7 @@ from wan_ui.errors import UserError
 from wan_ui.lipsync.choice import OFFICIAL
 from wan_ui.media import muxer
 from wan_ui.queue import estimate
-from wan_ui.queue.intake import Draft
+from wan_ui.queue.draft import Draft
 from wan_ui.queue.pipeline import Pipeline
 from wan_ui.queue.work import Work
 from wan_ui.settings import ROOT, Settings

@@ -12,7 +12,8 @@ from wan_ui.catalog import load_catalog
 from wan_ui.errors import UserError
 from wan_ui.families import FAMILIES
 from wan_ui.queue import intake
-from wan_ui.queue.intake import Draft, resolve
+from wan_ui.queue.draft import Draft
+from wan_ui.queue.intake import resolve
 from wan_ui.queue.segments import Chain
 from wan_ui.settings import Settings
 from wan_ui.tasks import TASKS, fitting, offered

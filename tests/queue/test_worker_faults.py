@@ -21,7 +21,7 @@ from tests.scripted_engine import go_on
 from wan_ui import locks
 from wan_ui.errors import UserError
 from wan_ui.queue import messages
-from wan_ui.queue.intake import Draft
+from wan_ui.queue.draft import Draft
 from wan_ui.queue.jobs import TableError, TableLocked
 from wan_ui.queue.messages import Letter, Loaded
 from wan_ui.queue.pipeline import Pipeline

@@ -14,7 +14,7 @@ from wan_ui.commands.options import add_lora_option, draft, lora_spec
 from wan_ui.errors import UserError
 from wan_ui.files import found, places
 from wan_ui.qa import compare
-from wan_ui.queue.intake import MAX_SEED, Draft
+from wan_ui.queue.draft import MAX_SEED, Draft
 from wan_ui.queue.pipeline import Pipeline
 from wan_ui.reports import golden
 from wan_ui.settings import Settings, settings

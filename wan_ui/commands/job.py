@@ -11,14 +11,16 @@ from tqdm import tqdm
 
 from wan_ui.commands.progress import Lines, watched
 from wan_ui.errors import UserError
+from wan_ui.files import found
 from wan_ui.loras import lora_warnings
 from wan_ui.machine.preflight import check_folders
-from wan_ui.queue import estimate, roster
-from wan_ui.queue.intake import Draft
+from wan_ui.queue import estimate, roster, successor
+from wan_ui.queue.draft import Draft
 from wan_ui.queue.jobs import Job
 from wan_ui.queue.pipeline import PIPELINE, Pipeline
 from wan_ui.queue.worker import describe
 from wan_ui.settings import settings
+from wan_ui.tasks import BEFORE
 
 
 def run_job(draft: Draft, out: Path, quiet: bool) -> Job:
@@ -38,7 +40,13 @@ def run_job(draft: Draft, out: Path, quiet: bool) -> Job:
     pipeline = PIPELINE.open(settings(), client_ok=True, warm=False)
     try:
         job_id = pipeline.submit(draft)
-        if made := submitted(pipeline, job_id).request.made_with:
+        request = submitted(pipeline, job_id).request
+        if made := request.made_with:
+            asked = draft.model or settings().model
+            if BEFORE.name in request.inputs and made.model != asked:
+                catalog = found.models(settings())
+                other = successor.words(catalog[asked], catalog[made.model])
+                print(f"model: {other}, with {made.scheme}", file=sys.stderr)
             for number, said in enumerate((made.first, *made.segments), start=1):
                 if said.understood:
                     which = f" {number}" if made.segments else ""

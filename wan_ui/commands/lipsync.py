@@ -8,7 +8,7 @@ from pathlib import Path
 from wan_ui.commands.job import run_job
 from wan_ui.commands.options import add_inputs
 from wan_ui.lipsync.choice import shortcoming
-from wan_ui.queue.intake import Draft
+from wan_ui.queue.draft import Draft
 from wan_ui.queue.speech_intake import look_for_face_in_clip, voice_trouble
 from wan_ui.settings import settings
 from wan_ui.tasks import TASKS

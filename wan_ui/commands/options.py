@@ -7,7 +7,7 @@ from wan_ui import rules
 from wan_ui.catalog import parse_size
 from wan_ui.errors import UserError
 from wan_ui.loras.choice import read_spec
-from wan_ui.queue.intake import MAX_SEED, Draft
+from wan_ui.queue.draft import MAX_SEED, Draft
 from wan_ui.recipes import CACHES, MOTIONS, SOLVERS, read_shift
 from wan_ui.request import LoraSpec
 from wan_ui.rules import Rule

@@ -5,72 +5,31 @@ door it used.
 """
 
 import reprlib
-import secrets
 import shutil
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from PIL import Image
 
 from wan_ui import loras
-from wan_ui.catalog import Model, Scheme, find_model, parse_size
+from wan_ui.catalog import Model, find_model, parse_size
 from wan_ui.errors import UserError
 from wan_ui.files import found, places
 from wan_ui.media import sound
 from wan_ui.media.images import fit, open_image, whole_within
 from wan_ui.media.pose_video import look_at_pose
 from wan_ui.performance import watch
-from wan_ui.queue import words
+from wan_ui.queue import successor, words
+from wan_ui.queue.draft import Draft, as_text, listed, one_line, seed_of, truth, whole
 from wan_ui.queue.jobs import Job
+from wan_ui.queue.sampling_intake import how_sampled, read_overlap
 from wan_ui.queue.segments_intake import look_before, read_prompts
 from wan_ui.queue.speech_intake import frames_of, look_at_clip, take_audio, take_clip
-from wan_ui.recipes import MOTIONS, OFFICIAL_NEGATIVES, PERFORMING, SOLVERS, TITLES, read_guidance, read_shift
+from wan_ui.queue.successor import Elsewhere
+from wan_ui.recipes import PERFORMING
 from wan_ui.request import LoraSpec, Request, Sampling, Segment
 from wan_ui.settings import ENGINES, Settings
 from wan_ui.tasks import BEFORE, FILES, FORM, PICTURE, POSE, PROMPT, SEGMENTS, TASKS, Task, find_task, fitting
-from wan_ui.valid_text import valid_text
-
-MAX_SEED = 2**32 - 1
-Elsewhere = Callable[[str, str, str], bool]  # of a model, a scheme and an engine as asked for
-
-
-@dataclass(frozen=True)
-class Draft:
-    """A request as typed. None and empty strings mean "choose for me"; seed -1 means a random one.
-
-    inputs  name of an input -> text, or path of a file; which there are says the task
-    negative  None: the official text; empty: none
-    guidance  a number, two, or a text of them: see recipes.read_guidance
-    task    its name, or its few letters; empty: the first of the model's tasks that fits what is given
-    overlap  frames that the segments of a performed clip share
-    job     the entry of the history whose clip is changed or goes on
-    draft   a quick clip that is less exact, where the engine can
-    lora_paths  the command line may name any LoRA file; the page only those in the folder
-    """
-
-    inputs: dict[str, str] = field(default_factory=dict)
-    task: str = ""
-    model: str = ""
-    scheme: str = ""
-    engine: str = ""
-    size: str = "auto"
-    frames: int | None = None
-    steps: int | None = None
-    fps: int | None = None
-    seed: int = -1
-    draft: bool = False
-    loras: tuple[LoraSpec, ...] = ()
-    motion: str = ""
-    negative: str | None = None
-    guidance: object = None
-    shift: float | None = None
-    solver: str = ""
-    cache: str = ""
-    overlap: int | None = None
-    job: str = ""
-    lora_paths: bool = False
 
 
 def resolve(
@@ -88,14 +47,14 @@ def resolve(
     """
     draft = replace(
         draft,
-        task=_text("task", draft.task),
-        model=_text("model", draft.model),
-        scheme=_text("scheme", draft.scheme),
-        engine=_text("engine", draft.engine),
-        size=_text("size", draft.size),
-        motion=_text("motion", draft.motion),
-        solver=_text("solver", draft.solver),
-        cache=_text("cache", draft.cache),
+        task=as_text("task", draft.task),
+        model=as_text("model", draft.model),
+        scheme=as_text("scheme", draft.scheme),
+        engine=as_text("engine", draft.engine),
+        size=as_text("size", draft.size),
+        motion=as_text("motion", draft.motion),
+        solver=as_text("solver", draft.solver),
+        cache=as_text("cache", draft.cache),
         inputs={name: _input(name, value) for name, value in draft.inputs.items() if value},
     )
     task = find_task(draft.task)
@@ -118,6 +77,8 @@ def _sample(asked: Task | None, draft: Draft, settings: Settings, folder: Path, 
     if draft.inputs.get(BEFORE.name) and draft.inputs.get(PICTURE.name):
         words = "it goes on from its own last frame and takes no picture; take the one or the other away"
         raise UserError(f"{BEFORE.name}: {words}", field=BEFORE.name)
+    if draft.inputs.get(BEFORE.name) and (asked is None or asked.input(BEFORE.name)):
+        model, draft = successor.take_over(model, draft, catalog, settings, elsewhere)
     task = asked or fitting(model.tasks, draft.inputs)
     _check_task(task, asked is not None, draft, model, catalog)
     scheme = model.scheme(draft.scheme)
@@ -133,14 +94,14 @@ def _sample(asked: Task | None, draft: Draft, settings: Settings, folder: Path, 
         prompts = [""]
     if not prompts:
         raise UserError(f"{PROMPT.name}: {PROMPT.missing}", field=PROMPT.name)
-    frames = _whole("frames", model.default_frames if draft.frames is None else draft.frames)
+    frames = whole("frames", model.default_frames if draft.frames is None else draft.frames)
     if task.driven and frames not in model.frames:
         raise UserError("frames: the clip lasts as long as the voice; leave them out", field="frames")
     if task.performed and draft.frames not in (None, *model.frames):
         raise UserError("frames: the clip lasts as long as the performance; leave them out", field="frames")
     if frames not in model.frames:
-        raise UserError(f"frames: {model.name} makes {_list(model.frames)} frames, not {frames}", field="frames")
-    how = _how(draft, model, scheme, settings.max_prompt)
+        raise UserError(f"frames: {model.name} makes {listed(model.frames)} frames, not {frames}", field="frames")
+    how = how_sampled(draft, model, scheme, settings.max_prompt)
     paths = _files(task, draft)
     if task.either and not any(name in paths for name in task.either):
         usual_one = next(entry for entry in task.inputs if entry.name == task.either[0])
@@ -149,12 +110,12 @@ def _sample(asked: Task | None, draft: Draft, settings: Settings, folder: Path, 
         look_at_pose(paths[POSE.name])
     before = look_before(paths[BEFORE.name], settings) if BEFORE.name in paths else None
     usual = before.rate(model) if before else model.fps
-    fps = _whole("fps", usual if draft.fps is None else draft.fps)
+    fps = whole("fps", usual if draft.fps is None else draft.fps)
     if fps not in model.rates:
-        raise UserError(f"fps: {model.name} plays at {_list(model.rates)} frames a second, not {fps}", field="fps")
+        raise UserError(f"fps: {model.name} plays at {listed(model.rates)} frames a second, not {fps}", field="fps")
     performed = watch.look_at(paths, fps, settings) if task.performed else {}
-    seed = _seed(draft.seed)
-    quick, overlap = _truth("draft", draft.draft), _overlap(draft.overlap, model)
+    seed = seed_of(draft.seed)
+    quick, overlap = truth("draft", draft.draft), read_overlap(draft.overlap, model)
     chosen = loras.check(draft.loras, model, settings, paths=draft.lora_paths)
     first, *segments = (_segment(model, prompt, chosen, settings) for prompt in prompts)
     if task.performed and not first.prompt:
@@ -198,111 +159,25 @@ def _segment(model: Model, prompt: str, chosen: tuple[LoraSpec, ...], settings: 
     return Segment(prompt, reading.text, reading.words) if reading else Segment(prompt)
 
 
-def _overlap(asked: object, model: Model) -> int:
-    """Of a family that a performance drives; 0 of all others."""
-    able = model.overlaps
-    if asked in (None, ""):
-        return able[0] if able else 0
-    number = _whole("overlap", asked)
-    if not able:
-        raise UserError(
-            f"overlap: {model.name} makes no clips that a performance drives; leave it out", field="overlap"
-        )
-    if number not in able:
-        words = f"of the {model.default_frames} frames of its segments {model.name} shares {_list(able)}, not {number}"
-        raise UserError(f"overlap: {words}", field="overlap")
-    return number
-
-
-def _how(draft: Draft, model: Model, scheme: Scheme, longest: int) -> dict[str, Any]:
-    """Steps, motion, guidance and so on, as far as these weights leave a choice."""
-    motions = model.motions(scheme)
-    motion = draft.motion or motions[0]
-    if motion not in MOTIONS:
-        raise UserError(f"motion: {motion!r} is not known; choose one of {', '.join(MOTIONS)}", field="motion")
-    if motion not in motions:
-        raise UserError(f"motion: {_why_not(motion, model, scheme)}", field="motion")
-    recipe, with_these = model.recipe(scheme, motion), f"{model.name} with {scheme.name}"
-    steps = _whole("steps", recipe.default_steps if draft.steps is None else draft.steps)
-    fewest, most = recipe.steps
-    if not fewest <= steps <= most:
-        way = f" ({MOTIONS[motion].title})" if len(motions) > 1 else ""
-        raise UserError(f"steps: {model.name} takes {fewest} to {most} steps{way}, not {steps}", field="steps")
-    other = f"; --motion full samples it so with {scheme.name}" if "full" in motions else ""
-    guidance = recipe.guidance
-    if draft.guidance not in (None, "", ()):
-        wanted = read_guidance(draft.guidance, len(guidance))
-        if motion == "more":  # of the first steps alone
-            wanted = (wanted[0], *guidance[1:])
-        elif recipe.fixed and wanted != guidance:
-            raise UserError(f"guidance: {with_these} is distilled to run without it (1){other}", field="guidance")
-        guidance = wanted
-    shift = recipe.shift if draft.shift is None else read_shift(draft.shift)
-    if recipe.fixed and shift != recipe.shift:
-        said = f"{with_these} was distilled for a shift of {recipe.shift:g}, not {shift:g}{other}"
-        raise UserError(f"shift: {said}", field="shift")
-    solver = draft.solver or recipe.solver
-    if solver not in SOLVERS and solver != recipe.solver:
-        raise UserError(f"solver: {solver!r} is not known; choose one of {', '.join(SOLVERS)}", field="solver")
-    if recipe.fixed and solver != recipe.solver:
-        raise UserError(f"solver: distilled steps are taken by {TITLES[recipe.solver]} alone{other}", field="solver")
-    guided = any(scale > 1 for scale in guidance)
-    negative = ""
-    if guided:  # the official text is taken however short prompts must be
-        own = draft.negative not in (None, *OFFICIAL_NEGATIVES)
-        negative = _line("negative", draft.negative, longest) if own else recipe.negative
-    if draft.negative and not guided:
-        raise UserError(f"negative: without guidance it changes nothing; leave it out{other}", field="negative")
-    cache = draft.cache or "off"
-    offered = recipe.caches or ("off",)
-    if cache not in offered:
-        said = (
-            f"no numbers for {cache} have been published for {model.name}"
-            if not recipe.fixed
-            else (f"{steps} distilled steps differ too much from each other to leave one out")
-        )
-        raise UserError(f"cache: {said}; choose {_list(offered)}", field="cache")
-    return {
-        "steps": steps,
-        "motion": motion,
-        "negative": negative,
-        "guidance": guidance,
-        "shift": shift,
-        "solver": solver,
-        "cache": cache,
-    }
-
-
-def _why_not(motion: str, model: Model, scheme: Scheme) -> str:
-    """Why these weights cannot be sampled so, and which can."""
-    others = [name for name, other in model.schemes.items() if motion in model.motions(other)]
-    able = f"; choose {_list(others)}" if others else ""
-    if motion == "fast":
-        return f"{model.name} with {scheme.name} is not distilled: it is sampled in full{able}"
-    if scheme.distilled:
-        return f"the files of {scheme.name} hold the distilled {model.name} alone{able}"
-    return f"{model.name} with {scheme.name} has no distill LoRA to leave out{able}"
-
-
 def _check_task(task: Task, named: bool, draft: Draft, model: Model, catalog: dict[str, Model]) -> None:
     """Raise UserError where the model does not do the task, or neither takes what is given: with what would."""
-    does = _list(f"{TASKS[name].title} ({TASKS[name].short})" for name in model.tasks)
+    does = listed(f"{TASKS[name].title} ({TASKS[name].short})" for name in model.tasks)
     if task.name not in model.tasks:
         others = [other.name for other in catalog.values() if task.name in other.tasks]
-        hint = f"; {_list(others)} can do it" if others else ""
+        hint = f"; {listed(others)} can do it" if others else ""
         raise UserError(f"task: {model.name} does {does}, not {task.title} ({task.short}){hint}", field="task")
     task = next(own for own in model.does if own.name == task.name)
     for name in (name for name in draft.inputs if task.input(name) is None):
         own = [other for other in model.does if other.input(name)]
         if named and own:
-            wanted = _list(other.short for other in own)
+            wanted = listed(other.short for other in own)
             words = f"{task.title} ({task.short}) takes none; leave it out, or choose the task {wanted}"
         elif own:
             others = [given for given in draft.inputs if not any(other.input(given) for other in own)]
-            words = f"it does not go with {_list(others)}; take the one or the other away"
+            words = f"it does not go with {listed(others)}; take the one or the other away"
         else:
             others = [other.name for other in catalog.values() if any(able.input(name) for able in other.does)]
-            hint = f", or choose a model that takes it: {_list(others)}" if others else ""
+            hint = f", or choose a model that takes it: {listed(others)}" if others else ""
             words = f"{model.name} takes none, it does {does}; leave it out{hint}"
             if name == SEGMENTS.name and not any(able.input(PICTURE.name) for able in model.does):
                 hint = hint.replace("takes it", "goes on")
@@ -333,19 +208,11 @@ def _words(task: Task, draft: Draft, limit: int) -> dict[str, str]:
     """The task's texts but those of segments, in one line each and no longer than `limit`."""
     found = {}
     for entry in (entry for entry in task.inputs if entry.kind == "text" and entry is not SEGMENTS):
-        text = _line(entry.name, draft.inputs.get(entry.name, ""), limit)
+        text = one_line(entry.name, draft.inputs.get(entry.name, ""), limit)
         if entry.required and not text and not draft.inputs.get(SEGMENTS.name):
             raise UserError(f"{entry.name}: {entry.missing}", field=entry.name)
         found[entry.name] = text
     return found
-
-
-def _line(name: str, value: object, limit: int) -> str:
-    """A text in one line. Raises UserError where it is longer than `limit`."""
-    text = " ".join(_text(name, value).replace("\0", " ").split())
-    if len(text) > limit:
-        raise UserError(f"{name}: {len(text):,} characters; the limit is {limit:,}", field=name)
-    return text
 
 
 def _files(task: Task, draft: Draft, gone: str = "") -> dict[str, str]:
@@ -389,7 +256,7 @@ def _take(
 def _input(name: str, value: object) -> str:
     """What was given for an input; a path keeps bytes that are no text: a file has that name."""
     if name not in FILES:
-        return _text(name, value)
+        return as_text(name, value)
     if not isinstance(value, str):
         raise UserError(f"{name}: {reprlib.repr(value)} is not text", field=name)
     if "\0" in value:
@@ -397,51 +264,11 @@ def _input(name: str, value: object) -> str:
     return value
 
 
-def _text(field: str, value: object) -> str:
-    if value is None:
-        return ""
-    if not isinstance(value, str):
-        raise UserError(f"{field}: {reprlib.repr(value)} is not text", field=field)
-    return valid_text(value)
-
-
 def _size(text: str, model: Model, natural: tuple[int, int]) -> tuple[int, int]:
     if not text or text == "auto":
         return natural
     size = parse_size(text)
     if size not in model.sizes:
-        offered = _list(f"{width}x{height}" for width, height in model.sizes)
+        offered = listed(f"{width}x{height}" for width, height in model.sizes)
         raise UserError(f"size: {model.name} makes {offered}, not {size[0]}x{size[1]}", field="size")
     return size
-
-
-def _seed(seed: object) -> int:
-    number = _whole("seed", seed)
-    if number == -1:
-        return secrets.randbelow(MAX_SEED + 1)
-    if not 0 <= number <= MAX_SEED:
-        raise UserError(f"seed: {number} is not between 0 and {MAX_SEED} (-1 draws one)", field="seed")
-    return number
-
-
-def _whole(field: str, value: object) -> int:
-    """An int, or a float without a fraction: that is what JSON makes of a number. True is not 1, nor is "1"."""
-    if type(value) is float and value.is_integer():
-        value = int(value)
-    if type(value) is not int:
-        raise UserError(f"{field}: {reprlib.repr(value)} is not a whole number", field=field)
-    if abs(value) >= 2**63:  # Python refuses to print one of 4,300 digits
-        raise UserError(f"{field}: a number of {value.bit_length()} bits is too large", field=field)
-    return value
-
-
-def _truth(field: str, value: object) -> bool:
-    """None, which programs send for what is left out, is no."""
-    if value is not None and not isinstance(value, bool):
-        raise UserError(f"{field}: {reprlib.repr(value)} is neither true nor false", field=field)
-    return bool(value)
-
-
-def _list(values: Iterable[object]) -> str:
-    shown = [str(value) for value in values]
-    return shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} or {shown[-1]}"

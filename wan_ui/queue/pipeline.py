@@ -22,7 +22,8 @@ from wan_ui.errors import UserError
 from wan_ui.files import found
 from wan_ui.queue import quota
 from wan_ui.queue.background_download import BackgroundDownload
-from wan_ui.queue.intake import Draft, resolve
+from wan_ui.queue.draft import Draft
+from wan_ui.queue.intake import resolve
 from wan_ui.queue.jobs import Job, Jobs, QueueFull, TableError, TableLocked, new_job_id
 from wan_ui.queue.pool import Pool
 from wan_ui.queue.preparations import Preparation

@@ -25,7 +25,7 @@ from wan_ui.media import muxer
 from wan_ui.media.muxer import read_frames
 from wan_ui.performance import skeleton
 from wan_ui.qa import floors, synthetic, toy
-from wan_ui.queue.intake import Draft
+from wan_ui.queue.draft import Draft
 from wan_ui.queue.pipeline import Pipeline
 from wan_ui.queue.worker import ENGINE_FACTORY
 from wan_ui.request import STAGES, Sampling

@@ -21,7 +21,7 @@ from wan_ui.catalog import Model
 from wan_ui.errors import UserError
 from wan_ui.media import muxer
 from wan_ui.qa.compare import Item, measure
-from wan_ui.queue.intake import Draft
+from wan_ui.queue.draft import Draft
 from wan_ui.queue.pipeline import Pipeline
 from wan_ui.settings import ROOT, Settings
 

@@ -17,7 +17,7 @@ from PIL import Image
 from wan_ui.errors import UserError
 from wan_ui.loras.choice import read_spec
 from wan_ui.performance import preview
-from wan_ui.queue.intake import Draft
+from wan_ui.queue.draft import Draft
 from wan_ui.queue.pipeline import PIPELINE
 from wan_ui.request import LoraSpec
 from wan_ui.tasks import FORM, PERFORMANCE

@@ -13,7 +13,7 @@ import gradio as gr
 from wan_ui.errors import UserError
 from wan_ui.files import found, places
 from wan_ui.qa import compare
-from wan_ui.queue.intake import Draft
+from wan_ui.queue.draft import Draft
 from wan_ui.queue.jobs import Job
 from wan_ui.queue.pipeline import PIPELINE
 from wan_ui.request import UNKNOWN

@@ -8,7 +8,7 @@ from gradio.blocks import Block
 
 from wan_ui.catalog import Model, Scheme
 from wan_ui.machine.engine_choice import choose_engine
-from wan_ui.queue.intake import MAX_SEED
+from wan_ui.queue.draft import MAX_SEED
 from wan_ui.queue.word_table import load_table
 from wan_ui.queue.words import Reading
 from wan_ui.settings import Settings

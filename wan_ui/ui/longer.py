@@ -1,10 +1,16 @@
 """Longer clips: the clip that goes on, and what happens after the prompt, a segment each. Folded until it is wanted."""
 
+import contextlib
 from dataclasses import dataclass
+from pathlib import Path
 
 import gradio as gr
 
 from wan_ui.catalog import Model, parse_size
+from wan_ui.errors import UserError
+from wan_ui.files import found
+from wan_ui.media import muxer
+from wan_ui.queue import successor
 from wan_ui.queue.segments_intake import look_before
 from wan_ui.settings import Settings
 from wan_ui.tasks import BEFORE, SEGMENTS
@@ -43,4 +49,14 @@ def note_html(path: str, size: str, fps: int | None, model: Model, settings: Set
     fps = fps if fps in model.rates else before.rate(model)
     words = before.words(before.size(model) if size == "auto" else parse_size(size), fps)
     said = f"{words}. The new clip is this one and what follows it, in place of a picture. Its sound is not kept."
+    said += _made_by_another(path, model, settings)
     return f'<p class="w-quiet" role="status">{text(said)}</p>', fps
+
+
+def _made_by_another(path: str, model: Model, settings: Settings) -> str:
+    """Where the clip's own model takes no picture, so that this one goes on in its place."""
+    with contextlib.suppress(UserError):
+        own = found.models(settings).get(str(muxer.read_metadata(Path(path)).get("model")))
+        if own is not None and own.successor == model.name:
+            return f" {successor.words(own, model)}."
+    return ""

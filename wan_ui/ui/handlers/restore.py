@@ -4,10 +4,12 @@ from pathlib import Path
 
 import gradio as gr
 
-from wan_ui.catalog import load_catalog
+from wan_ui.catalog import Model
 from wan_ui.errors import UserError
 from wan_ui.files import found
 from wan_ui.media import muxer
+from wan_ui.queue import successor
+from wan_ui.queue.draft import listed
 from wan_ui.queue.jobs import Job
 from wan_ui.queue.pipeline import PIPELINE
 from wan_ui.request import UNKNOWN
@@ -42,16 +44,31 @@ def extend(browser: dict, view: View, turn, event: gr.EventData) -> Answer:
     clip = PIPELINE.silent_clip(job) if job else None
     if clip is None:
         return observe(browser, view)
-    model = form.model_of(view, load_catalog(PIPELINE.settings.catalog))
-    if not any(TASKS[name].input(BEFORE.name) for name in model.tasks):
-        words = f"model: {model.short_title} does not start from a picture, so it cannot go on from one; choose another"
-        form.complain(view, "result_message", UserError(words, field="model"), turn)
-        return observe(browser, view)
+    catalog, filled = found.models(PIPELINE.settings), {}
+    model = form.model_of(view, catalog)
+    if not successor.continues(model):
+        usable = models_panel.usable(PIPELINE.settings)
+        weights = model.successor and successor.like(
+            catalog[model.successor], view.scheme, view.form.get("motion") or "", usable.get(model.successor, [])
+        )
+        if not weights:
+            form.complain(view, "result_message", _cannot_go_on(model, catalog, list(usable)), turn)
+            return observe(browser, view)
+        filled = fill(view, model.successor, weights.name)
     files = {BEFORE.part: str(clip), **{entry.part: None for entry in FORM if entry.kind == "picture"}}
     form.fill(view, size="auto")
-    filled = fill_fields(view, seed=None, segments="", **files)
+    filled |= {"size": "auto", **fill_fields(view, seed=None, segments="", **files)}
+    longer = gr.update(visible=True, open=True)
     view.bring("longer")
-    return {**filled, "size": "auto", "longer": gr.update(open=True), **observe(browser, view)}
+    return {**filled, "longer": longer, **observe(browser, view)}
+
+
+def _cannot_go_on(model: Model, catalog: dict[str, Model], here: list[str]) -> UserError:
+    able = [catalog[name].short_title for name in here if successor.continues(catalog[name])]
+    words = f"model: {model.short_title} takes no picture, so it cannot go on from a last frame"
+    if model.successor:
+        words += f"; {catalog[model.successor].short_title} does in its place, but its files are not here"
+    return UserError(f"{words}; choose {listed(able)}" if able else words, field="model")
 
 
 @guard

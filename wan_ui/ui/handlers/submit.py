@@ -8,7 +8,7 @@ import gradio as gr
 from wan_ui.catalog import Model
 from wan_ui.errors import UserError
 from wan_ui.files import found
-from wan_ui.queue.intake import Draft
+from wan_ui.queue.draft import Draft
 from wan_ui.queue.pipeline import PIPELINE
 from wan_ui.tasks import FORM, offered
 from wan_ui.ui import examples, form, lora_picker, recipe_part
