@@ -235,6 +235,24 @@ def test_a_layer_that_does_not_take_its_branch_is_noticed(engine, shapes, inputs
     assert all(map(torch.equal, forward(engine, inputs), base))
 
 
+def test_the_probe_has_as_many_tokens_as_a_gpus_products_need(engine, shapes, inputs, tmp_path, monkeypatch):
+    """On an H100 cuBLAS refuses fp8 products of fewer than 32 tokens with a bias: no LoRA could be used with them."""
+    from wan_ui.engines.lora_modules import LinearSlot
+
+    run = LinearSlot.run
+
+    def refuses_few(self, x, with_branch):
+        if len(x) < 32:
+            raise RuntimeError("CUBLAS_STATUS_NOT_SUPPORTED")
+        return run(self, x, with_branch)
+
+    monkeypatch.setattr(LinearSlot, "run", refuses_few)
+    base = forward(engine, inputs)
+    lora_files.write(tmp_path / "a.safetensors", shapes)
+    engine.set_loras([LoraSpec(str(tmp_path / "a.safetensors"), 1.0, "both")])
+    assert not torch.equal(forward(engine, inputs)[0], base[0])
+
+
 @pytest.mark.parametrize("scheme", ("fp8", "gguf-Q8_0"))
 def test_on_weights_that_stay_quantised(a14b, shapes, inputs, tmp_path, monkeypatch, scheme):
     """The change is that of the same LoRA on the dequantised weights, up to bf16."""
