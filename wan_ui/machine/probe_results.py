@@ -59,6 +59,7 @@ class ProbeResult:
         return self.kind, self.name, self.shape, self.versions
 
 
+@functools.cache  # each reads a file, and an engine asks for all of them a dozen times at every load
 def version(package: str) -> str:
     """Of an installed distribution, by its import name; "" if unknown."""
     with contextlib.suppress(importlib.metadata.PackageNotFoundError):
@@ -140,8 +141,10 @@ def remembered(settings: Settings, card: str = "") -> list[ProbeResult]:
     machine = hardware.machine_of(card)
     if card and not machine:
         return []
-    now = {(probe.kind, probe.name): versions(probe, machine, settings) for probe in PROBES}
     results = stored(settings).values()
+    tried = {(result.kind, result.name) for result in results}
+    probes = [probe for probe in PROBES if (probe.kind, probe.name) in tried]
+    now = {(probe.kind, probe.name): versions(probe, machine, settings) for probe in probes}
     return [result for result in results if now.get((result.kind, result.name)) == result.versions]
 
 
