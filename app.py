@@ -33,7 +33,7 @@ def serve(values: Settings, engine_factory: str = ENGINE_FACTORY) -> None:
 
             seams.check()  # before modules that are built on them are imported
             PIPELINE.open(values, engine_factory=engine_factory, warm=False)
-            from wan_ui.ui.launch import launch
+            from wan_ui.ui.launch import launch, tidy
             from wan_ui.ui.page import build_ui
 
             page = build_ui(values)
@@ -54,6 +54,7 @@ def serve(values: Settings, engine_factory: str = ENGINE_FACTORY) -> None:
             if page is not None and page.server is not None:
                 page.server.should_exit = True
                 page.server.thread.join(2)  # open pages would hold it for longer: they find it again when it is back
+                tidy(values)
 
 
 if __name__ == "__main__":

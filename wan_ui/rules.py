@@ -140,6 +140,23 @@ def names(what: str, known: tuple[str, ...]) -> Rule:
     return Rule(f"{what}, separated by commas: {', '.join(known)}", lambda value: _each(value, known.__contains__))
 
 
+def numbers_of(what: str, known: tuple[str, ...]) -> Rule:
+    """ "load=1800, denoise=600": for some of the known names a whole number of at least 1; see `numbers_in`."""
+
+    def right(part: str) -> bool:
+        name, _, number = part.partition("=")
+        return name.strip() in known and re.fullmatch(r"0*[1-9][0-9]{0,8}", number.strip(), re.ASCII) is not None
+
+    example = f"{known[0]}=1800, {known[-1]}=600"
+    return Rule(f"{what} such as {example}, of {', '.join(known)}", lambda value: _each(value, right))
+
+
+def numbers_in(text: str) -> dict[str, int]:
+    """What a rule of `numbers_of` has let through."""
+    parts = (part.partition("=") for part in text.split(",") if part.strip())
+    return {name.strip(): int(number) for name, _, number in parts}
+
+
 HOST_NAME = re.compile(
     r"(\*\.)?[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?(:[0-9]{1,5})?|\[[0-9A-Fa-f:.]+\](:[0-9]{1,5})?"
 )

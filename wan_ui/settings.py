@@ -13,10 +13,11 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from wan_ui import rules
+from wan_ui import limits, rules
 from wan_ui.catalog import load_catalog
 from wan_ui.errors import UserError
 from wan_ui.rules import Rule
+from wan_ui.tasks import STAGES
 
 ROOT = Path(__file__).resolve().parent.parent
 ENGINES = ("auto", "diffusers", "lightx2v")
@@ -71,7 +72,11 @@ class Settings:
     # addresses or networks of reverse proxies whose X-Forwarded headers are believed
     proxies: str = setting("", rules.NETWORKS)
     root_path: str = setting("", rules.ROOT_PATH)  # where a reverse proxy shows the page
-    max_connections: int = setting(200, rules.whole(8))  # open at once from one address; a browser alone needs 8
+    # open at once from one address; a browser alone needs 8
+    max_connections: int = setting(limits.MAX_CONNECTIONS, rules.whole(8))
+    # of one address, on a shared one; 0: any number
+    max_requests_per_minute: int = setting(limits.MAX_REQUESTS_PER_MINUTE, rules.whole(0))
+    max_page_gb: float = setting(limits.MAX_PAGE_GB, rules.number(1, 10_000))  # memory of the page's process
     outputs: Path = setting(Path("outputs"), rules.folder())  # jobs, clips and the database
     models: Path = setting(Path("models"), rules.folder())  # downloaded weights: <models>/<owner>/<repo>/<file>
     # LoRA files, in subfolders too; those of assets/loras are listed beside them
@@ -116,20 +121,29 @@ class Settings:
     ray: str = setting("", rules.text("auto or HOST:PORT", r"(auto|[^\s:]+:[0-9]{1,5})?"))
     # text and pictures are encoded while the form is filled in, by a worker that has nothing else to do
     prepare: int = setting(1, rules.one_of(0, 1))
-    stage_timeout: int = setting(900, rules.whole(1))  # seconds without progress until the worker is killed
-    max_queue: int = setting(20, rules.whole(1))  # jobs waiting; one more is refused
+    # seconds without progress until the worker is killed; and those of single stages
+    stage_timeout: int = setting(limits.STAGE_TIMEOUT, rules.whole(1))
+    stage_timeouts: str = setting("", rules.numbers_of("seconds of stages", tuple(stage.name for stage in STAGES)))
+    max_queue: int = setting(limits.MAX_QUEUE, rules.whole(1))  # jobs waiting; one more is refused
     # of them, of one visitor on a shared address; 0: no limit of their own
-    max_queue_per_visitor: int = setting(5, rules.whole(0))
-    max_prompt: int = setting(2000, rules.whole(1))  # characters
-    max_upload_mb: int = setting(32, rules.whole(1, 100_000))
-    max_segments: int = setting(12, rules.whole(1))  # of a clip that goes on from its last frame
-    max_clip_seconds: float = setting(120.0, rules.number(1, 100_000))  # of a clip that is continued
+    max_queue_per_visitor: int = setting(limits.MAX_QUEUE_PER_VISITOR, rules.whole(0))
+    max_prompt: int = setting(limits.MAX_PROMPT, rules.whole(1))  # characters
+    max_upload_mb: int = setting(limits.MAX_UPLOAD_MB, rules.whole(1, 100_000))
+    max_uploads_gb: float = setting(limits.MAX_UPLOADS_GB, rules.number(0.001, 1_000_000))  # all that wait
+    # frames x width x height of one job, in millions
+    max_job_megapixels: float = setting(limits.MAX_JOB_MEGAPIXELS, rules.number(0.001, 1_000_000))
+    max_segments: int = setting(limits.MAX_SEGMENTS, rules.whole(1))  # of a clip that goes on from its last frame
+    max_clip_seconds: float = setting(limits.MAX_CLIP_SECONDS, rules.number(1, 100_000))  # of a clip that is continued
     # of speech; longer audio is refused
-    max_audio_seconds: float = setting(600.0, rules.number(1, 100_000))
+    max_audio_seconds: float = setting(limits.MAX_AUDIO_SECONDS, rules.number(1, 100_000))
     # 1: on a shared address, too, anybody may start downloads of models from the page
     shared_downloads: int = setting(0, rules.one_of(0, 1))
-    max_outputs_gb: float = setting(20.0, rules.number(0, 1_000_000))  # oldest finished clips are deleted beyond this
-    max_output_days: float = setting(0.0, rules.number(0, 1_000_000))  # and those older than this; 0 keeps them
+    # of one person; the oldest finished clips are deleted beyond this, and those older than that; 0 keeps them
+    max_outputs_gb: float = setting(limits.MAX_OUTPUTS_GB, rules.number(0, 1_000_000))
+    max_output_days: float = setting(limits.MAX_OUTPUT_DAYS, rules.number(0, 1_000_000))
+    # of all visitors of a shared address together; 0: no limit
+    max_visitors_gb: float = setting(limits.MAX_VISITORS_GB, rules.number(0, 1_000_000))
+    max_cache_gb: float = setting(limits.MAX_CACHE_GB, rules.number(0, 1_000_000))  # 0: no limit
     threads: int = setting(0, rules.whole(0, 1024))  # CPU threads for torch; 0: all that this process may use
 
     def __post_init__(self) -> None:

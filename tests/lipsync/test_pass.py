@@ -157,6 +157,7 @@ def test_a_clip_is_prepared_once(weights, clip, tmp_path, monkeypatch):
         lipsync.prepare(clip, lambda progress: None)
 
 
+@pytest.mark.limit("FACE_FILES", "FACE_BYTES")
 def test_the_cache_is_bounded(tmp_path):
     import os
 

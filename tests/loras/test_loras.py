@@ -361,6 +361,7 @@ def test_absolute_paths_are_the_command_lines(folder, settings):
     assert loras.locate(spec, settings) == {"high_noise": path, "low_noise": path}
 
 
+@pytest.mark.limit("LORAS_PER_JOB")
 def test_accepted(folder, settings):
     lora(folder / "x_high_noise.safetensors")
     lora(folder / "x_low_noise.safetensors")
@@ -375,6 +376,7 @@ def test_accepted(folder, settings):
     low = folder / "x_low_noise.safetensors"
     assert loras.locate(specs[0], settings) == {"high_noise": folder / "x_high_noise.safetensors", "low_noise": low}
     assert loras.locate(specs[2], settings) == {"low_noise": low}
+    assert len(loras.check([specs[0]] * 8, TINY, settings)) == 8
     with pytest.raises(UserError, match="at most 8"):
         loras.check([specs[0]] * 9, TINY, settings)
     with pytest.raises(UserError, match="one expert"):

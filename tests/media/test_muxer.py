@@ -202,10 +202,13 @@ def test_what_is_no_video_is_named(tmp_path, monkeypatch):
         muxer.read_frames(playlist)
 
 
+@pytest.mark.limit("VIDEO_BYTES")
 def test_a_video_too_large_for_memory_is_refused(tmp_path, frames, monkeypatch):
     path = tmp_path / "clip.mp4"
     muxer.write_mp4(frames, path, 16)
-    monkeypatch.setattr(muxer, "MAX_VIDEO_BYTES", 10 * 96 * 64 * 3)
+    monkeypatch.setattr(muxer.limits, "VIDEO_BYTES", len(frames) * 96 * 64 * 3)
+    assert len(muxer.read_frames(path)[0]) == len(frames)
+    monkeypatch.setattr(muxer.limits, "VIDEO_BYTES", 10 * 96 * 64 * 3)
     with pytest.raises(UserError, match=r"too many frames.*at most 10"):
         muxer.read_frames(path)
     assert len(muxer.read_frames(path, limit=8)[0]) == 8

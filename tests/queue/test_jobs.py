@@ -282,6 +282,7 @@ def test_a_job_that_was_not_run_is_next_again(table):
     assert table.claim().id == "a0"
 
 
+@pytest.mark.limit("MAX_QUEUE", "MAX_QUEUE_PER_VISITOR")
 def test_limits_hold_when_all_ask_at_once(table):
     accepted, refused = [], []
 

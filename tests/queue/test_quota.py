@@ -58,6 +58,7 @@ def test_the_newest_clip_and_active_jobs_stay_below_any_quota(table):
     assert [job.id for job in table.all()] == ["b", "d", "e"]
 
 
+@pytest.mark.limit("MAX_OUTPUTS_GB")
 def test_one_visitor_does_not_push_out_another(table):
     put(table, "bobs-only", "bob")
     for number in range(5):
@@ -65,6 +66,7 @@ def test_one_visitor_does_not_push_out_another(table):
     assert prune(table, replace(UNLIMITED, max_outputs_gb=25 * KB)) == ["a0", "a1", "a2"]
 
 
+@pytest.mark.limit("MAX_OUTPUT_DAYS")
 def test_age_is_counted_from_the_end(table):
     put(table, "old")
     put(table, "new")

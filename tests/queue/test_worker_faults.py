@@ -217,8 +217,9 @@ def test_a_failing_encoder_keeps_the_frames(pipeline, picture):
         assert kept["frames"].shape == (9, 64, 96, 3)
 
 
+@pytest.mark.limit("MIN_FREE_MB")
 def test_a_job_is_refused_while_the_disk_is_nearly_full(pipeline, picture, monkeypatch):
-    monkeypatch.setattr("wan_ui.queue.pipeline.MIN_FREE_MB", 10**12)
+    monkeypatch.setattr("wan_ui.limits.MIN_FREE_MB", 10**12)
     with pytest.raises(UserError, match=r"disk: only \d+ MB free in .*outputs; delete old clips first"):
         pipeline.submit(Draft({"image": str(picture), "prompt": "calm"}))
     assert pipeline.history() == [] and not list(pipeline.clips.iterdir())

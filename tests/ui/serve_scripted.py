@@ -38,10 +38,10 @@ if __name__ == "__main__":
         page_environment(settings())  # as `serve` does it: before Gradio is imported
         from gradio import networking
 
-        from wan_ui.ui import examples, security
+        from wan_ui.ui import examples, guard
 
         networking.url_ok = lambda url: False
-        close_late(security.Guard, float(os.environ.get("TEST_LATE_CLOSE", 0)))
+        close_late(guard.Guard, float(os.environ.get("TEST_LATE_CLOSE", 0)))
         examples.FOLDER = Path(os.environ.get("TEST_EXAMPLES", "/nowhere"))
         serve(settings(), engine_factory="tests.ui.scripted_engine:create_engine")
     except UserError as error:

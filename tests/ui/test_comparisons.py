@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from tests.ui.conftest import PATIENCE
+from wan_ui import limits
 from wan_ui.errors import UserError
 from wan_ui.media import muxer
 from wan_ui.qa import compare
@@ -46,7 +47,10 @@ def test_a_file_that_cannot_be_read_is_said(tmp_path):
     )
 
 
-@pytest.mark.parametrize("bound, state, words", [("LEFT", "left", ""), ("LONGEST", "failed", "compare fewer clips")])
+@pytest.mark.limit("COMPARISON_SECONDS")
+@pytest.mark.parametrize(
+    "bound, state, words", [("LEFT", "left", ""), ("COMPARISON_SECONDS", "failed", "compare fewer clips")]
+)
 def test_it_ends_when_nobody_waits_or_it_takes_too_long(monkeypatch, bound, state, words):
     monkeypatch.setattr(comparisons, "CHILD", ("-c", "import time; time.sleep(3600)"))
     asked = Comparisons()
@@ -55,7 +59,7 @@ def test_it_ends_when_nobody_waits_or_it_takes_too_long(monkeypatch, bound, stat
     asked.ask("browser-x", [{"path": "c"}])
     with pytest.raises(UserError, match="other comparisons are being made"):
         asked.ask("browser-x", [{"path": "d"}])
-    monkeypatch.setattr(comparisons, bound, 0.3)
+    monkeypatch.setattr(limits if bound != "LEFT" else comparisons, bound, 0.3)
     assert first.ended.wait(PATIENCE) and first.state == state and words in first.words
     assert second.ended.wait(PATIENCE)  # its turn came
 

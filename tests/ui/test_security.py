@@ -255,6 +255,7 @@ def test_component_functions_are_not_reachable(web):
     assert answer.status_code >= 400 and "passwd" not in answer.text
 
 
+@pytest.mark.limit("MAX_UPLOAD_MB")
 def test_uploads_are_bounded_and_junk_does_no_harm(open_page, scripted, tmp_path):
     app: App = scripted(WAN_UI_MAX_UPLOAD_MB="1", TEST_EXAMPLES="/nowhere")
     large = tmp_path / "large.png"
@@ -269,6 +270,8 @@ def test_uploads_are_bounded_and_junk_does_no_harm(open_page, scripted, tmp_path
     with httpx.Client(base_url=app.url, timeout=PATIENCE) as web:
         answer = web.post("/gradio_api/upload", files={"files": ("large.png", large.read_bytes())})
         assert answer.status_code >= 400 and "1048576" in answer.text
+        for size, status in ((2**20, 200), (2**20 + 1, 413)):
+            assert web.post("/gradio_api/upload", files={"files": ("a.png", bytes(size))}).status_code == status
         junk = {"Content-Type": "multipart/form-data; boundary=x"}
         for body in (b"", b"--x", b"\x00" * 5000, b'--x\r\nContent-Disposition: form-data; name="files"\r\n\r\n'):
             assert web.post("/gradio_api/upload", content=body, headers=junk).status_code < 600

@@ -10,15 +10,17 @@ from starlette.responses import PlainTextResponse
 
 from tests.ports import free_port
 from tests.ui.conftest import PATIENCE
+from wan_ui import limits
 from wan_ui.settings import Settings
 from wan_ui.ui import server
-from wan_ui.ui.server import address_of, group
+from wan_ui.ui.server import address_of
+from wan_ui.ui.visitor import group
 
 
 @pytest.fixture
 def served(monkeypatch):
     """Start it: served(host=..., max_connections=...) -> its address."""
-    monkeypatch.setattr(server, "HEADER_SECONDS", 2.0)
+    monkeypatch.setattr(limits, "HEADER_SECONDS", 2.0)
     monkeypatch.setattr(server.http_server, "start_server", None)
     running = []
 
@@ -45,6 +47,7 @@ def answers(address: str) -> bool:
     return False
 
 
+@pytest.mark.limit("HEADER_SECONDS", "MAX_CONNECTIONS")
 def test_half_sent_headers_are_ended_and_free_their_places(served):
     address = served(max_connections=8)
     half = [connect(address) for _ in range(8)]
@@ -63,6 +66,17 @@ def test_the_second_request_of_a_connection_has_to_end_its_headers_too(served):
     one.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
     assert one.recv(10_000).startswith(b"HTTP/1.1 200")
     one.sendall(b"GET / HT")
+    while one.recv(1000):
+        pass
+
+
+@pytest.mark.limit("KEEP_ALIVE")
+def test_an_idle_connection_is_ended(served, monkeypatch):
+    monkeypatch.setattr(limits, "KEEP_ALIVE", 1)
+    one = connect(served())
+    for _ in range(2):  # the second in time
+        one.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert one.recv(10_000).startswith(b"HTTP/1.1 200")
     while one.recv(1000):
         pass
 

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from wan_ui.ui import body
+from wan_ui import limits
 from wan_ui.ui.body import BodyRefused, check_json, read_body
 
 
@@ -62,6 +62,7 @@ def run(reading) -> bytes:
         return thread.submit(asyncio.run, reading).result()
 
 
+@pytest.mark.limit("IDLE_SECONDS")
 def test_a_body_is_bounded_whatever_its_header_says(monkeypatch):
     assert run(read_body(receiver(part(b"ab", True), part(b"c")), 3, "3", "json")) == b"abc"
     for length in ("4", "", "x", "9" * 30):
@@ -70,7 +71,7 @@ def test_a_body_is_bounded_whatever_its_header_says(monkeypatch):
         assert refused.value.status == 413
     with pytest.raises(BodyRefused, match="broken off"):
         run(read_body(receiver(part(b"ab", True), {"type": "http.disconnect"}), 3, "3", "json"))
-    monkeypatch.setattr(body, "IDLE", 0.05)
+    monkeypatch.setattr(limits, "IDLE_SECONDS", 0.05)
     with pytest.raises(BodyRefused, match="did not arrive in time") as refused:
         run(read_body(receiver(part(b"ab", True)), 3, "3", "json"))
     assert refused.value.status == 408

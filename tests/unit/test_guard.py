@@ -6,7 +6,7 @@ from starlette.responses import PlainTextResponse
 from starlette.testclient import TestClient
 
 from wan_ui.settings import Settings
-from wan_ui.ui.security import Guard
+from wan_ui.ui.guard import Guard
 
 
 def test_a_browser_that_comes_while_the_page_starts_tries_again_by_itself():

@@ -13,6 +13,7 @@ from wan_ui.queue.pipeline import PIPELINE
 from wan_ui.queue.pool import Pool
 from wan_ui.request import Result
 from wan_ui.ui import health
+from wan_ui.ui.pace import Pace
 
 
 @pytest.fixture
@@ -31,7 +32,7 @@ def ask(path, settings, peer="127.0.0.1", **headers):
     pairs = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
     scope = {"type": "http", "client": (peer, 5), "headers": [(b"host", b"localhost:7860"), *pairs]}
     with ThreadPoolExecutor(1) as thread:  # Playwright leaves a loop running in this one
-        answer = thread.submit(asyncio.run, health.answer(path, scope, settings, True)).result()
+        answer = thread.submit(asyncio.run, health.answer(path, scope, settings, "ok", Pace(100, 1.0))).result()
     return answer.status_code, answer.body.decode()
 
 

@@ -9,7 +9,9 @@ name, then renamed, so that a file is whole or absent, also when two processes d
 The page calls this: torch is imported only while something is being derived.
 """
 
+import contextlib
 import hashlib
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -255,6 +257,8 @@ def _derived(model: Model, scheme: Scheme, expert: Expert, shipped: dict[Expert,
             if isinstance(error.__cause__, OSError):
                 raise UserError(f"{error}. Set WAN_UI_CACHE to a folder that can be written.") from error
             raise
+    with contextlib.suppress(OSError):
+        os.utime(folder)  # in use: see quota.prune_cache
     return target
 
 

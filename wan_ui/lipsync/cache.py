@@ -15,11 +15,11 @@ import safetensors.torch
 import torch
 from safetensors import SafetensorError
 
+from wan_ui import limits
 from wan_ui.lipsync.blend import Mask
 from wan_ui.lipsync.tracks import Track
 
 VERSION = 2  # of the content: raise it when anything upstream of the cache changes its results
-MAX_FILES, MAX_BYTES = 32, 2**30
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ def store(folder: Path, key: str, faces: Faces) -> None:
             part.unlink(missing_ok=True)
 
 
-def trim(folder: Path, max_files: int = MAX_FILES, max_bytes: int = MAX_BYTES) -> None:
+def trim(folder: Path, max_files: int = limits.FACE_FILES, max_bytes: int = limits.FACE_BYTES) -> None:
     """Delete the longest unused clips until the folder is inside the bounds."""
     stats = {path: path.stat() for path in folder.glob("*.safetensors")}
     size, newest = 0, sorted(stats, key=lambda path: -stats[path].st_mtime_ns)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from wan_ui import rules
+from wan_ui import limits, rules
 from wan_ui.catalog import Model
 from wan_ui.errors import UserError
 from wan_ui.families import DIT, EXPERTS, NOISE_TARGETS, TARGETS, Transformer, of_width
@@ -16,7 +16,6 @@ from wan_ui.request import LoraSpec
 from wan_ui.settings import ROOT, Settings
 
 MAX_STRENGTH = 4.0
-MAX_LORAS = 8
 STRENGTH = rules.number(-MAX_STRENGTH, MAX_STRENGTH, f"a number from {-MAX_STRENGTH:g} to {MAX_STRENGTH:g}")
 WORDS = {expert.target: f"the {expert.title}" for expert in EXPERTS.values()} | {DIT.target: "both experts"}
 
@@ -111,8 +110,8 @@ def check(specs: Iterable[LoraSpec], model: Model, settings: Settings, *, paths:
            such a spec comes back with the absolute path.
     """
     specs = tuple(specs)
-    if len(specs) > MAX_LORAS:
-        raise UserError(f"loras: {len(specs)} LoRAs; at most {MAX_LORAS} together", field="loras")
+    if len(specs) > limits.LORAS_PER_JOB:
+        raise UserError(f"loras: {len(specs)} LoRAs; at most {limits.LORAS_PER_JOB} together", field="loras")
     entries = available(settings) if specs else []
     return tuple(_check(spec, model, entries, paths) for spec in specs)
 

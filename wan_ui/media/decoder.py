@@ -24,6 +24,7 @@ from pathlib import Path
 
 import imageio_ffmpeg
 
+from wan_ui import limits
 from wan_ui.errors import UserError
 
 # Names of ffmpeg's demuxers. Each reads one file from its bytes alone.
@@ -36,7 +37,6 @@ VIDEO_FORMATS = (
     "gif,webp_anim,apng"
 )
 FORMATS = f"{SOUND_FORMATS},{VIDEO_FORMATS}"
-MAX_PIXELS = 64_000_000  # of one frame
 MAX_ALLOC = 2_000_000_000  # bytes that ffmpeg may ask for at once
 BASE_SECONDS = 4.0  # of CPU, before anything has to have come out
 
@@ -71,8 +71,9 @@ class Stream:
 
 
 def input_arguments(path: Path) -> list[str]:
-    limits = ["-protocol_whitelist", "file", "-format_whitelist", FORMATS, "-max_pixels", str(MAX_PIXELS)]
-    return [*limits, "-i", f"file:{path.resolve()}"]
+    pixels = str(int(limits.FRAME_MEGAPIXELS * 1_000_000))
+    bounds = ["-protocol_whitelist", "file", "-format_whitelist", FORMATS, "-max_pixels", pixels]
+    return [*bounds, "-i", f"file:{path.resolve()}"]
 
 
 def executable() -> str:

@@ -7,6 +7,7 @@ Metadata that cannot be read never costs the picture; only pixels that cannot be
 
 import io
 import logging
+import threading
 import warnings
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import numpy as np
 import pi_heif
 from PIL import Image, ImageDraw, ImageFile
 
+from wan_ui import limits
 from wan_ui.errors import UserError
 from wan_ui.media import picture_colour, picture_files
 from wan_ui.request import Request
@@ -25,9 +27,8 @@ pi_heif.register_heif_opener()
 
 FORMATS = ("PNG", "JPEG", "WEBP", "AVIF", "HEIF", "BMP", "TIFF", "GIF", "JPEG2000", "ICO", "PPM")
 READABLE = "PNG, JPEG, WebP, HEIC, AVIF or TIFF"
-MAX_MEGAPIXELS = 64  # decoded RGBA of that size is 256 MB
-MAX_BYTES = 500_000_000
 MIN_SIDE = 16
+DECODING = threading.BoundedSemaphore(limits.IMAGES_AT_ONCE)  # each may take a gigabyte for a moment
 MISSING_PART, MISSING_ROWS = 0.05, 32  # a file that breaks off may lack so much of its height at the bottom
 ORIENTATION = 0x0112
 _TURNS = {
@@ -49,8 +50,8 @@ def open_image(path: str | Path, field: str = "image") -> Image.Image:
         return UserError(f"{field}: {name} {reason}", field=field)
 
     def check(width: int, height: int) -> None:
-        if width * height > MAX_MEGAPIXELS * 1_000_000:
-            limit = f"the limit is {MAX_MEGAPIXELS} megapixels: make it smaller first"
+        if width * height > limits.IMAGE_MEGAPIXELS * 1_000_000:
+            limit = f"the limit is {limits.IMAGE_MEGAPIXELS} megapixels: make it smaller first"
             raise refuse(f"has {width} x {height} pixels; {limit}")
         if min(width, height) < MIN_SIDE:
             raise refuse(f"has {width} x {height} pixels; both sides need at least {MIN_SIDE}")
@@ -60,7 +61,7 @@ def open_image(path: str | Path, field: str = "image") -> Image.Image:
     if what:
         raise refuse(f"is {what}, not a picture that can be read; save it as {READABLE}")
     Image.MAX_IMAGE_PIXELS = None  # our own limit below speaks plainly and comes before decoding
-    with warnings.catch_warnings():
+    with DECODING, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's, about metadata
         content, found = picture_files.cut_down(content)
         check(*picture_files.icon_size(content))  # Pillow decodes an icon as soon as it opens it
@@ -83,8 +84,8 @@ def _read(path: Path, refuse) -> bytes:
     try:
         if not path.is_file():
             raise refuse("is not a file; choose a picture" if path.exists() else "does not exist")
-        if path.stat().st_size > MAX_BYTES:
-            raise refuse(f"is larger than {MAX_BYTES / 1e6:.0f} MB; save it smaller")
+        if path.stat().st_size > limits.IMAGE_BYTES:
+            raise refuse(f"is larger than {limits.IMAGE_BYTES / 1e6:.0f} MB; save it smaller")
         return path.read_bytes()
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         raise refuse(f"cannot be read ({error})") from None

@@ -20,12 +20,11 @@ import ffmpeg
 import imageio_ffmpeg
 import numpy as np
 
-from wan_ui import stored
+from wan_ui import limits, stored
 from wan_ui.errors import UserError
 from wan_ui.media import decoder, video
 
 TAG = "wan_ui"
-MAX_VIDEO_BYTES = 2_000_000_000  # of the frames of a video that is read, uncompressed
 
 
 def _input(path: Path) -> "ffmpeg.nodes.FilterableStream":
@@ -177,11 +176,11 @@ def read_frames(path: Path, limit: int = 0) -> tuple[np.ndarray, float]:
     """The frames (T, H, W, 3) uint8 RGB as `media.video` gives them, and their rate; only the first `limit` if given.
 
     Raises UserError (field "video") for a file without pictures, and as soon as the frames do not fit into
-    MAX_VIDEO_BYTES.
+    limits.VIDEO_BYTES.
     """
     source = video.look(path)
     size = source.width * source.height * 3
-    most = MAX_VIDEO_BYTES // size
+    most = limits.VIDEO_BYTES // size
     content = bytearray()
     for frame in video.frames(source):
         if len(content) == most * size:

@@ -14,12 +14,12 @@ from pathlib import Path
 
 import numpy as np
 
+from wan_ui import limits
 from wan_ui.errors import UserError
 from wan_ui.media import decoder
 
 SAMPLE_RATE = 16_000
 FEATURE_RATE = 50  # Whisper's answers a second
-MAX_SECONDS = 600.0
 MIN_SECONDS = 0.1
 MAX_TRACKS, MAX_CHANNELS = 8, 8  # looked at in one file
 CPU_SHARE = 0.25  # seconds of CPU that a second of sound may take to decode; an hour of MP3 takes 10
@@ -67,7 +67,7 @@ class Voice:
     scale: float = 1.0
 
 
-def decode(path: Path, max_seconds: float = MAX_SECONDS) -> np.ndarray:
+def decode(path: Path, max_seconds: float = limits.MAX_AUDIO_SECONDS) -> np.ndarray:
     """The voice in a file, (n,) float32 in -1..1 at 16 kHz, one channel.
 
     Raises UserError (field "audio") when there is no sound to read, less than 0.1 s or more than `max_seconds`: at most
@@ -76,7 +76,7 @@ def decode(path: Path, max_seconds: float = MAX_SECONDS) -> np.ndarray:
     return read_voice(path, max_seconds).samples
 
 
-def read_voice(path: Path, max_seconds: float = MAX_SECONDS) -> Voice:
+def read_voice(path: Path, max_seconds: float = limits.MAX_AUDIO_SECONDS) -> Voice:
     """The first track with something to hear, the file's default one first. Raises as `decode`."""
     if not path.is_file():
         raise _refused(path, "is not a file; choose a sound file" if path.exists() else "does not exist")
@@ -101,7 +101,7 @@ def read_voice(path: Path, max_seconds: float = MAX_SECONDS) -> Voice:
     return first
 
 
-def store_wav(path: Path, voice: Voice, target: Path, max_seconds: float = MAX_SECONDS) -> None:
+def store_wav(path: Path, voice: Voice, target: Path, max_seconds: float = limits.MAX_AUDIO_SECONDS) -> None:
     """The track as a WAV of 16 bits, mono or stereo, as loud as it was: what people hear. Raises as `decode`."""
     rate = voice.rate if voice.rate in FILE_RATES else 48_000
     arguments = [*voice.stereo, "-ar", str(rate)]

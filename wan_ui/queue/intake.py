@@ -23,7 +23,7 @@ from wan_ui.queue import successor, words
 from wan_ui.queue.draft import Draft, as_text, listed, one_line, seed_of, truth, whole
 from wan_ui.queue.jobs import Job
 from wan_ui.queue.sampling_intake import how_sampled, read_overlap
-from wan_ui.queue.segments_intake import look_before, read_prompts
+from wan_ui.queue.segments_intake import Before, look_before, read_prompts
 from wan_ui.queue.speech_intake import frames_of, look_at_clip, take_audio, take_clip
 from wan_ui.queue.successor import Elsewhere
 from wan_ui.recipes import PERFORMING
@@ -136,6 +136,7 @@ def _sample(asked: Task | None, draft: Draft, settings: Settings, folder: Path, 
     if task.performed:  # about: the worker counts them
         lasts = max(found.seconds for found in performed.values())
         frames = max(watch.SHORTEST, round(lasts * fps)) if lasts else model.default_frames
+    _check_pixels(width, height, frames * (1 if task.driven or task.performed else len(prompts)), before, fps, settings)
     made = Sampling(
         prompt=first.prompt,
         model=model.name,
@@ -152,6 +153,18 @@ def _sample(asked: Task | None, draft: Draft, settings: Settings, folder: Path, 
         **how,
     )
     return Request(task.name, inputs, width, height, frames, made, seconds)
+
+
+def _check_pixels(width: int, height: int, frames: int, before: Before | None, fps: float, settings: Settings) -> None:
+    """Raises UserError for more than one job may make: all of its frames wait in memory before they are written."""
+    frames += round(before.seconds * fps) if before else 0
+    megapixels = frames * width * height / 1e6
+    if megapixels > settings.max_job_megapixels:
+        words = f"{frames:,} frames of {width}x{height} are {megapixels:,.0f} megapixels"
+        raise UserError(
+            f"size: {words}; one job takes at most {settings.max_job_megapixels:,.0f}: make it smaller or shorter",
+            field="size",
+        )
 
 
 def _segment(model: Model, prompt: str, chosen: tuple[LoraSpec, ...], settings: Settings) -> Segment:
@@ -201,6 +214,7 @@ def _change(
             if (clip.parent / name).is_file():  # for "Load settings"
                 shutil.copyfile(clip.parent / name, folder / name)
     frames = sound.frame_count(round(seconds * sound.SAMPLE_RATE), fps)
+    _check_pixels(width, height, frames, None, fps, settings)
     return Request(task.name, inputs, width, height, frames, source.request.made_with if source else None, seconds)
 
 

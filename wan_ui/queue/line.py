@@ -219,6 +219,8 @@ class Line:
         self.untidy.clear()
         try:
             quota.prune(self.clips, self.jobs, self.settings, announce, self._measured)
+            if announce:
+                quota.prune_cache(self.settings.cache, self.settings.max_cache_gb)
         except (OSError, TableError, UserError) as error:
             log.error("the outputs folder was not tidied: %s", error)
         except Exception:

@@ -10,13 +10,14 @@ waits takes the queue over. A command owns it until its own jobs have ended, the
 import logging
 import shutil
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import IO
 
-from wan_ui import locks
+from wan_ui import limits, locks
 from wan_ui.catalog import find_model
 from wan_ui.errors import UserError
 from wan_ui.files import found
@@ -36,7 +37,6 @@ from wan_ui.tasks import FORM
 log = logging.getLogger(__name__)
 
 POLL = 0.2  # seconds between looks at a job
-MIN_FREE_MB = 200  # below this a job is refused rather than started
 
 
 class Pipeline:
@@ -53,6 +53,8 @@ class Pipeline:
         self._opened = False
         self._lock: IO[str] | None = None
         self._own: set[str] | None = None
+        self._askers: dict[str, str] = {}  # waiting job -> address of whoever asked for it
+        self._adding = threading.Lock()
 
     # ------------------------------------------------------------ life
 
@@ -137,12 +139,14 @@ class Pipeline:
             return False
         return True
 
-    def submit(self, draft: Draft, owner: str = "local") -> str:
-        """Queue a job; its id. Raises UserError naming the field."""
+    def submit(self, draft: Draft, owner: str = "local", asker: str = "") -> str:
+        """Queue a job; its id. asker: the address of a visitor, who may say to be anybody. Raises UserError naming the
+        field."""
         room = self._room(owner)
         self.jobs.check_room(owner, *room)
+        self._check_address(asker)
         free = shutil.disk_usage(self.settings.outputs).free / 1e6
-        if free < MIN_FREE_MB:
+        if free < limits.MIN_FREE_MB:
             raise UserError(f"disk: only {free:.0f} MB free in {self.settings.outputs}; delete old clips first")
         job_id = new_job_id()
         folder = self.clips / job_id
@@ -153,7 +157,11 @@ class Pipeline:
             request = resolve(draft, self.settings, folder, source, clip, self.elsewhere)
             if self._own is not None:
                 self._own.add(job_id)
-            self.jobs.add(job_id, owner, request, *room)
+            with self._adding:
+                self._check_address(asker)
+                self.jobs.add(job_id, owner, request, *room)
+                if asker and self.settings.max_queue_per_visitor:
+                    self._askers[job_id] = asker
         except BaseException as error:
             shutil.rmtree(folder, ignore_errors=True)
             if isinstance(error, OSError):
@@ -191,6 +199,17 @@ class Pipeline:
         """How many jobs may wait: of all, of this owner. Who has the machine has all of the queue."""
         most = self.settings.max_queue
         return most, most if owner == "local" else min(most, self.settings.max_queue_per_visitor or most)
+
+    def _check_address(self, asker: str) -> None:
+        """Raises QueueFull where the visitors of one address have their part of the queue: each call of the API, and
+        each browser without its storage, is another person."""
+        if not asker or not self.settings.max_queue_per_visitor:
+            return
+        waiting = set(self.jobs.line())
+        self._askers = {job_id: other for job_id, other in self._askers.items() if job_id in waiting}
+        most = max(self.settings.max_queue_per_visitor, int(self.settings.max_queue * limits.ADDRESS_SHARE))
+        if sum(other == asker for other in self._askers.values()) >= most:
+            raise QueueFull(f"{most} jobs from your address are waiting already; try again when one has finished")
 
     def cancel(self, job_id: str, owner: str = "local") -> None:
         """Stop a queued job at once, a running one within a step. Someone else's job is left alone."""

@@ -1,6 +1,8 @@
 """Keeping the outputs folder in order: each owner within the quota, and no leftovers.
 
-The oldest ended jobs of an owner go first; the newest clip of each, and jobs that wait or run, never do.
+The oldest ended jobs of an owner go first; the newest clip of each, and jobs that wait or run, never do. Visitors of a
+shared address, each of whom is as many owners as they like, have a quota together, which spares jobs that wait or run
+alone. Of entries without a clip each owner keeps so many, and all visitors together.
 Folders that no job belongs to (strays: a table that was lost, a deletion that was cut short) count against
 nobody. Those without a clip are removed; those with one are an owner of their own, the oldest going first.
 What was measured of the folder of an ended job holds until something comes into it or goes.
@@ -13,6 +15,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from wan_ui import limits
 from wan_ui.queue.jobs import ID, Jobs
 from wan_ui.settings import Settings
 
@@ -21,6 +24,8 @@ log = logging.getLogger(__name__)
 BEGUN = ".begun"  # in a folder whose job is not in the table yet
 ABANDONED = 3600.0  # seconds after which it never will be
 
+
+CACHED = 86_400.0  # seconds for which what was used stays in the cache
 
 # name of an ended job's folder -> when it had changed (nanoseconds), its size, whether it holds a finished MP4
 Measured = dict[str, tuple[int, int, bool]]
@@ -92,6 +97,20 @@ def prune(
         newest = next((entry.name for entry in reversed(mine) if entry.has_clip), "")
         gone += _prune_owner(clips, jobs, settings, mine, held.get(owner, 0), newest)
     gone += _prune_owner(clips, jobs, settings, strays, 0, "")
+    went = set(gone)
+    visitors = sorted(
+        (entry for owner, mine in entries.items() if owner != "local" for entry in mine if entry.name not in went),
+        key=lambda entry: -entry.age,
+    )
+    of_visitors = sum(size for owner, size in held.items() if owner != "local")
+    gone += _remove(clips, jobs, _over(visitors, of_visitors, settings.max_visitors_gb, ""))
+    for mine, most in (
+        *((mine, limits.FAILED_ENTRIES) for mine in entries.values()),
+        (visitors, limits.VISITORS_FAILED_ENTRIES),
+    ):
+        went = set(gone)
+        failed = [entry for entry in mine if not entry.has_clip and entry.name not in went]
+        gone += _remove(clips, jobs, failed[: max(0, len(failed) - most)])
     for name in measured.keys() - (known - set(gone)):
         del measured[name]
     left = [stray for stray in strays if stray.name not in gone]
@@ -105,17 +124,47 @@ def _prune_owner(
     clips: Path, jobs: Jobs, settings: Settings, entries: list[_Entry], held: int, newest: str
 ) -> list[str]:
     """`entries`: oldest first; `newest`: the one that the quota leaves alone."""
-    most = settings.max_outputs_gb * 1e9 or float("inf")
     oldest = settings.max_output_days * 86400 or float("inf")
-    total, gone = held + sum(entry.size for entry in entries), []
+    old = [entry for entry in entries if entry.age > oldest]
+    kept = [entry for entry in entries if entry.age <= oldest]
+    return _remove(clips, jobs, [*old, *_over(kept, held, settings.max_outputs_gb, newest)])
+
+
+def _over(entries: list[_Entry], held: int, most_gb: float, newest: str) -> list[_Entry]:
+    """Those that go for the others to be within the quota."""
+    total, over = held + sum(entry.size for entry in entries), []
     for entry in entries:
-        if entry.age > oldest or (total > most and entry.name != newest):
-            jobs.delete(entry.name)
-            shutil.rmtree(clips / entry.name, ignore_errors=True)
+        if most_gb and total > most_gb * 1e9 and entry.name != newest:
             total -= entry.size
-            gone.append(entry.name)
+            over.append(entry)
+    return over
+
+
+def _remove(clips: Path, jobs: Jobs, entries: list[_Entry]) -> list[str]:
+    for entry in entries:
+        jobs.delete(entry.name)
+        shutil.rmtree(clips / entry.name, ignore_errors=True)
+    if entries:
+        log.info("quota: removed %d old job(s)", len(entries))
+    return [entry.name for entry in entries]
+
+
+def prune_cache(folder: Path, most_gb: float) -> list[str]:
+    """Delete what was longest unused in the folder of derived files beyond `most_gb` (0: no limit), but nothing of the
+    last day; the names of what went. What is missing is made again."""
+    try:
+        found = [path for path in folder.iterdir() if path.is_dir() and not path.is_symlink()] if most_gb else []
+    except OSError:
+        return []
+    sizes = {path: folder_bytes(path) for path in found}
+    total, gone, now = sum(sizes.values()), [], time.time()
+    for path in sorted(found, key=_changed):
+        if total > most_gb * 1e9 and now - _changed(path) > CACHED:
+            shutil.rmtree(path, ignore_errors=True)
+            total -= sizes[path]
+            gone.append(path.name)
     if gone:
-        log.info("quota: removed %d old job(s)", len(gone))
+        log.info("cache: removed %s", ", ".join(gone))
     return gone
 
 

@@ -51,6 +51,7 @@ from wan_ui.queue.messages import (
 )  # fmt: skip
 from wan_ui.queue.ranks import Ranks
 from wan_ui.request import Progress, Request, Result
+from wan_ui.rules import numbers_in
 from wan_ui.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -212,7 +213,8 @@ class Worker:
 
     def _follow(self, letter: Letter, on_progress: OnProgress, cancelled: Callable[[], bool]) -> Letter:
         """The answer that ends the message."""
-        progress, deadline, cancel_sent = Progress("start"), self._deadline(), False
+        progress, cancel_sent = Progress("start"), False
+        deadline = time.monotonic() + self._patience(progress)
         self._send(letter, progress)
         while True:
             answer = self._receive(letter.id, progress)
@@ -223,7 +225,7 @@ class Worker:
                     case Entered(progress):
                         on_progress(progress)
                         if not cancel_sent:
-                            deadline = self._deadline()
+                            deadline = time.monotonic() + self._patience(progress)
                     case _:
                         return answer
             if self.ending.is_set():
@@ -236,7 +238,7 @@ class Worker:
                     raise Cancelled
                 behind = self.ranks.behind() if self.ranks is not None else ""
                 raise WorkerDied(
-                    f"{describe(progress)} made no progress for {self.settings.stage_timeout} s{behind}, so the worker "
+                    f"{describe(progress)} made no progress for {self._patience(progress)} s{behind}, so the worker "
                     "was stopped. WAN_UI_STAGE_TIMEOUT allows more time."
                 )
 
@@ -268,8 +270,9 @@ class Worker:
                 raise WorkerDied(self._group_epitaph(words, progress))
         return answer
 
-    def _deadline(self) -> float:
-        return time.monotonic() + self.settings.stage_timeout
+    def _patience(self, progress: Progress) -> int:
+        """Seconds until the next progress."""
+        return numbers_in(self.settings.stage_timeouts).get(progress.stage, self.settings.stage_timeout)
 
     def offers(self, model: str, scheme: str, engine: str) -> bool:
         return False  # what is on this machine is seen by looking (wan_ui.files.places)

@@ -1,7 +1,7 @@
 """Paths of uploads as a shared visitor sees them: "/uploads/..." instead of where the server keeps them.
 
 Gradio tells a browser the path of each file it holds, and takes that path back in the next call. `Aliases` stands
-inside of Gradio's compression and puts the alias into answers to visitors; `security.Guard` puts the folder back.
+inside of Gradio's compression and puts the alias into answers to visitors; `guard.Guard` puts the folder back.
 """
 
 import json

@@ -26,7 +26,7 @@ from wan_ui.ui.api_values import PARAMETERS, SAMPLING, SIGNATURE
 from wan_ui.ui.examples import load_examples
 from wan_ui.ui.refusals import failed
 from wan_ui.ui.security import EXAMPLES, uploaded
-from wan_ui.ui.session import for_visitor, is_local
+from wan_ui.ui.session import asker, for_visitor, is_local
 from wan_ui.ui.values import as_text
 
 RUNNING, WAITING = 0.3, 1.0  # seconds between looks at a job
@@ -129,7 +129,7 @@ async def generate(*sent: Any) -> tuple[str, dict[str, Any]]:
             overlap=given["overlap"],
             job=as_text(given["job"], "job"),
         )
-        job_id = await asyncio.to_thread(PIPELINE.submit, draft, owner)
+        job_id = await asyncio.to_thread(PIPELINE.submit, draft, owner, asker(PIPELINE.settings))
         while True:
             job = await asyncio.to_thread(PIPELINE.look, job_id, owner)
             if job is not None and not job.active:

@@ -8,16 +8,9 @@ import json
 import re
 import time
 
+from wan_ui import limits
 from wan_ui.valid_text import valid_text
 
-MAX_BYTES = 2_000_000  # of JSON; the longest prompt that is answered with its length has half of that
-MAX_FORM = 16_000  # bytes of the login form
-MAX_VALUES = 5_000  # in one JSON text
-MAX_DEPTH = 32
-MAX_DIGITS = 40  # of one number; Python itself gives up at 4,300
-IDLE = 30.0  # seconds without a byte after which a body is given up
-LONGEST = 60.0  # seconds for a whole body of JSON; 30 minutes for an upload
-LONGEST_UPLOAD = 1800.0
 DRAIN_BYTES, DRAIN_SECONDS = 300_000_000, 10.0  # of a refused body, read and dropped so that the answer is heard
 
 # The closing quote may be missing and nothing is tried twice: linear whatever the text.
@@ -36,7 +29,7 @@ class BodyRefused(Exception):
 async def next_part(receive, deadline: float) -> dict:
     """The next message of a body. Raises BodyRefused when nothing comes."""
     try:
-        return await asyncio.wait_for(receive(), max(0.01, min(IDLE, deadline - time.monotonic())))
+        return await asyncio.wait_for(receive(), max(0.01, min(limits.IDLE_SECONDS, deadline - time.monotonic())))
     except TimeoutError:
         raise BodyRefused(408, "The request did not arrive in time; send it again.") from None
 
@@ -44,7 +37,7 @@ async def next_part(receive, deadline: float) -> dict:
 async def read_body(receive, limit: int, length: str, what: str) -> bytes:
     """A whole body of at most `limit` bytes. length: what its header says. Raises BodyRefused."""
     words = f"{what}: at most {limit:,} bytes are taken in one request."
-    deadline = time.monotonic() + LONGEST
+    deadline = time.monotonic() + limits.JSON_SECONDS
     if length.isdigit() and len(length) < 20 and int(length) > limit:
         await drain(receive)
         raise BodyRefused(413, words)
@@ -83,16 +76,16 @@ def check_json(body: bytes):
         raise BodyRefused(400, "json: the request's body is not UTF-8.") from None
     bare = STRING.sub('""', text)
     brackets = BRACKET.findall(bare)
-    if len(brackets) // 2 + bare.count(",") > MAX_VALUES:
-        raise BodyRefused(413, f"json: at most {MAX_VALUES:,} values are taken in one request.")
+    if len(brackets) // 2 + bare.count(",") > limits.JSON_VALUES:
+        raise BodyRefused(413, f"json: at most {limits.JSON_VALUES:,} values are taken in one request.")
     depth = 0
     for bracket in brackets:
         depth += 1 if bracket in "[{" else -1
-        if depth > MAX_DEPTH:
-            raise BodyRefused(400, f"json: values are nested more than {MAX_DEPTH} deep.")
+        if depth > limits.JSON_DEPTH:
+            raise BodyRefused(400, f"json: values are nested more than {limits.JSON_DEPTH} deep.")
     longest = max(map(len, NUMBER.findall(bare)), default=0)
-    if longest > MAX_DIGITS:
-        raise BodyRefused(400, f"json: a number has {longest:,} digits; at most {MAX_DIGITS} are taken.")
+    if longest > limits.JSON_DIGITS:
+        raise BodyRefused(400, f"json: a number has {longest:,} digits; at most {limits.JSON_DIGITS} are taken.")
     try:
         return map_strings(json.loads(text), valid_text)
     except (ValueError, RecursionError):

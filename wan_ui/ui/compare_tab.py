@@ -10,6 +10,7 @@ from pathlib import Path
 
 import gradio as gr
 
+from wan_ui import limits
 from wan_ui.errors import UserError
 from wan_ui.files import found, places
 from wan_ui.qa import compare
@@ -22,7 +23,7 @@ from wan_ui.ui.comparisons import COMPARISONS, Comparison
 from wan_ui.ui.history import LIMIT
 from wan_ui.ui.markup import file_url, speaks, spent, text, title, wide_table
 from wan_ui.ui.refusals import complaint, guard
-from wan_ui.ui.session import identify
+from wan_ui.ui.session import asker, identify
 from wan_ui.ui.values import texts_of_event
 
 SCRIPT = (Path(__file__).parent / "compare.js").read_text(encoding="utf-8")
@@ -30,7 +31,6 @@ SCRIPT = (Path(__file__).parent / "compare.js").read_text(encoding="utf-8")
 MESSAGE = """
 watch('value', () => { if (element.querySelector('a, [role=alert]')) wanUi.bring(element); });
 """
-MOST = 6  # clips at once
 COLOURS = ("#6b6be0", "#d9772b", "#1f8a54", "#c0408a", "#2a8fb8")
 # Per page. shown: ids of the jobs that are compared; waiting: of the grid that is being made; wanted: "show" or
 # "export" while the comparison is being made
@@ -75,7 +75,7 @@ def show(browser: dict, state: dict, event: gr.EventData) -> Answer:
 
 
 def _shown(jobs: list[str], owner: str, state: dict) -> Answer:
-    state["shown"], state["waiting"], state["wanted"] = jobs[:MOST], [], "show"
+    state["shown"], state["waiting"], state["wanted"] = jobs[: limits.COMPARISON_CLIPS], [], "show"
     return _look(owner, state)
 
 
@@ -119,7 +119,7 @@ def run_grid(browser: dict, state: dict, event: gr.EventData) -> Answer:
         if made is None or not made.model:
             raise UserError("compare: no model made the first clip, it is a video that was given speech")
         for scheme in (scheme for scheme in schemes if scheme != made.scheme):
-            submitted.append(PIPELINE.submit(_again(first, scheme), owner))
+            submitted.append(PIPELINE.submit(_again(first, scheme), owner, asker(PIPELINE.settings)))
         if not submitted:
             raise UserError("compare: tick a scheme other than the clip's own")
     except UserError as error:

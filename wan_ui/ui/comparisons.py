@@ -17,15 +17,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from wan_ui import limits
 from wan_ui.errors import UserError
 from wan_ui.settings import ROOT, child_environment
 
 log = logging.getLogger(__name__)
 
-LONGEST = 900.0  # seconds of one comparison
 LEFT = 20.0  # seconds without anybody asking after which it ends
-MOST_WAITING = 8
-MOST_OF_ONE = 2  # that one visitor may have waiting
 KEPT = 32  # results: figures alone, some kB each
 CHILD = ("-m", "wan_ui.qa.compare_child")
 
@@ -69,7 +67,8 @@ class Comparisons:
             known = self._known.get(key)
             if known is None or known.state in ("failed", "left"):
                 waiting = [other for other in self._known.values() if other.active]
-                if len(waiting) >= MOST_WAITING or sum(other.owner == owner for other in waiting) >= MOST_OF_ONE:
+                mine = sum(other.owner == owner for other in waiting)
+                if len(waiting) >= limits.COMPARISONS or mine >= limits.COMPARISONS_PER_VISITOR:
                     raise UserError("compare: other comparisons are being made; try again when they are done")
                 before = self._known.get(measured)
                 pairs = before.result["pairs"] if before is not None and before.state == "done" else None
@@ -152,8 +151,9 @@ def _watch(comparison: Comparison, process: subprocess.Popen) -> None:
         if time.monotonic() - comparison.asked > LEFT:
             comparison.end("left")
             _end(process)
-        elif time.monotonic() - begun > LONGEST:
-            comparison.end("failed", f"compare: it took more than {LONGEST / 60:.0f} minutes; compare fewer clips")
+        elif time.monotonic() - begun > limits.COMPARISON_SECONDS:
+            words = f"compare: it took more than {limits.COMPARISON_SECONDS / 60:.0f} minutes; compare fewer clips"
+            comparison.end("failed", words)
             _end(process)
         time.sleep(0.2)
 

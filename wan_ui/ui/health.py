@@ -6,6 +6,7 @@ are for this machine, and for whoever signs in with WAN_UI_AUTH (HTTP Basic).
 
 import base64
 import hmac
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -22,15 +23,24 @@ from wan_ui.machine.hardware import GIB
 from wan_ui.machine.memory import resident
 from wan_ui.queue.pipeline import PIPELINE
 from wan_ui.settings import Settings
-from wan_ui.ui.visitor import from_here
+from wan_ui.ui.pace import Pace
+from wan_ui.ui.visitor import from_here, group, visitor
 
 ADDRESSES = ("/healthz", "/metrics")
 
 
-async def answer(path: str, scope: dict, settings: Settings, ready: bool) -> Response:
-    trusted = from_here(scope) or _signed_in(Headers(scope=scope), settings)
+async def answer(path: str, scope: dict, settings: Settings, page: str, logins: Pace) -> Response:
+    """page: how it is. logins: how often an address may try."""
+    headers, trusted = Headers(scope=scope), from_here(scope)
+    if not trusted and settings.auth and "authorization" in headers:
+        asker = group(visitor(scope, settings)[1])
+        if wait := logins.take(asker):
+            return PlainTextResponse(too_many_logins(wait), 429, {"retry-after": str(math.ceil(wait))})
+        trusted = _signed_in(headers, settings)
+        if trusted:
+            logins.forget(asker)
     if path == "/healthz":
-        found = await run_in_threadpool(health, ready)
+        found = await run_in_threadpool(health, page)
         status = 200 if found["status"] == "ok" else 503
         return JSONResponse(found if trusted else {"status": found["status"]}, status, {"cache-control": "no-store"})
     if not trusted:
@@ -50,9 +60,13 @@ def _signed_in(headers: Headers, settings: Settings) -> bool:
     return hmac.compare_digest(sent, settings.auth.encode())
 
 
-def health(ready: bool = True) -> dict[str, Any]:
-    """status: ok | starting | failing; of what fails the words."""
-    found: dict[str, Any] = {"status": "ok", "page": "ok" if ready else "starting"}
+def too_many_logins(wait: float) -> str:
+    return f"Too many wrong logins from your address; try again in {math.ceil(wait)} s."
+
+
+def health(page: str = "ok") -> dict[str, Any]:
+    """status: ok | starting | failing; of what fails the words. page: the same of the page alone."""
+    found: dict[str, Any] = {"status": "ok", "page": page}
     try:
         counts = PIPELINE.jobs.counts()
         found["queue"] = {"status": "ok", "waiting": counts.get("queued", 0), "running": counts.get("running", 0)}
@@ -65,9 +79,9 @@ def health(ready: bool = True) -> dict[str, Any]:
     ]
     # Without any, as on a page whose jobs other machines run, there is nothing that could be wrong with them.
     works = not runners or any(runner.thread is not None and runner.thread.is_alive() for runner in runners.values())
-    if found["queue"]["status"] != "ok" or not works:
+    if found["queue"]["status"] != "ok" or not works or page not in ("ok", "starting"):
         found["status"] = "failing"
-    elif not ready:
+    elif page == "starting":
         found["status"] = "starting"
     return found
 

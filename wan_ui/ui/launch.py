@@ -1,17 +1,20 @@
-"""The page is served: in a thread, on the machine's own terms (server.py), behind the guard (security.py)."""
+"""The page is served: in a thread, on the machine's own terms (server.py), behind the guard (guard.py)."""
 
 import logging
 import threading
+import time
 from pathlib import Path
 
 import gradio as gr
 from gradio.utils import get_upload_folder
 from starlette.middleware import Middleware
 
+from wan_ui import limits
 from wan_ui.settings import Settings
 from wan_ui.ui import examples, server, uploads
 from wan_ui.ui.aliases import Aliases
-from wan_ui.ui.security import VISITOR, Guard, harden
+from wan_ui.ui.guard import VISITOR, Guard
+from wan_ui.ui.security import harden
 from wan_ui.ui.theme import CSS, FAVICON, SCRIPTS, build_theme
 
 
@@ -20,7 +23,7 @@ def launch(page: gr.Blocks, settings: Settings, clips_folder: str) -> None:
     logging.getLogger("httpx").setLevel(logging.WARNING)  # Gradio asks itself whether it is up
     harden()
     folder = Path(get_upload_folder())
-    uploads.keep_clean(folder, ours=folder.is_relative_to(settings.outputs))
+    uploads.keep_clean(folder, _is_ours(folder, settings))
     ready = threading.Event()
     server.install(settings, lambda app: Guard(app, settings, ready))
     page.queue(max_size=None)
@@ -42,6 +45,7 @@ def launch(page: gr.Blocks, settings: Settings, clips_folder: str) -> None:
         footer_links=["api"],
         share=False,
         run_history=False,
+        state_session_capacity=limits.SESSIONS,
         enable_monitoring=False,
         ssr_mode=False,
         mcp_server=False,
@@ -51,3 +55,15 @@ def launch(page: gr.Blocks, settings: Settings, clips_folder: str) -> None:
     )
     ready.set()
     print(f"Wan UI: {page.local_url}", flush=True)
+
+
+def tidy(settings: Settings) -> None:
+    """Once nothing is served: of uploads that were still arriving nothing is left."""
+    folder = Path(get_upload_folder())
+    if _is_ours(folder, settings):
+        uploads.collect(folder, time.time(), idle=-1.0)
+
+
+def _is_ours(folder: Path, settings: Settings) -> bool:
+    """Whether no other app uploads there."""
+    return folder.is_relative_to(settings.outputs)

@@ -9,11 +9,11 @@ from dataclasses import asdict, dataclass
 
 import gradio as gr
 
-from wan_ui import loras
+from wan_ui import limits, loras
 from wan_ui.catalog import Model
 from wan_ui.errors import UserError
 from wan_ui.families import NOISE_TARGETS, TARGETS
-from wan_ui.loras.choice import MAX_LORAS, MAX_STRENGTH
+from wan_ui.loras.choice import MAX_STRENGTH
 from wan_ui.queue.jobs import Job
 from wan_ui.request import LoraMatch, LoraSpec
 from wan_ui.settings import Settings
@@ -102,8 +102,8 @@ def add(chosen: list[dict], name: str, model: Model, settings: Settings) -> list
         raise UserError(f"loras: {reason}", field="loras")
     if any(spec["file"] == entry.name for spec in chosen):
         raise UserError(f"loras: {entry.name} is chosen already; its strength is in its row", field="loras")
-    if len(chosen) >= MAX_LORAS:
-        raise UserError(f"loras: at most {MAX_LORAS} together", field="loras")
+    if len(chosen) >= limits.LORAS_PER_JOB:
+        raise UserError(f"loras: at most {limits.LORAS_PER_JOB} together", field="loras")
     return [*chosen, asdict(LoraSpec(entry.name, 1.0, loras.suggest(entry, model)[0]))]
 
 
@@ -130,7 +130,7 @@ def from_values(values) -> list[dict]:
         if isinstance(value, dict) and isinstance(value.get("file"), str):
             spec = asdict(LoraSpec(value["file"][:500]))
             found.append(change([spec], spec["file"], **{k: value[k] for k in ("strength", "target") if k in value})[0])
-    return found[:MAX_LORAS]
+    return found[: limits.LORAS_PER_JOB]
 
 
 def specs(chosen: list[dict]) -> tuple[LoraSpec, ...]:

@@ -49,7 +49,7 @@ def data_url(content: bytes, kind: str) -> str:
 
 
 def file_url(path: Path) -> str:
-    """Address of a file in a job's folder, relative so that it also holds behind a proxy; see security.Guard."""
+    """Address of a file in a job's folder, relative so that it also holds behind a proxy; see guard.Guard."""
     inside = path.parts[len(path.parts) - path.parts[::-1].index("clips") :]
     return f"gradio_api/file={CLIPS}{quote('/'.join(inside))}"
 

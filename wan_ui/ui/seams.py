@@ -54,6 +54,15 @@ SEAMS = (
         has=("on_headers_finished", "parse", "_current_part", "_files_to_close_on_error"),
         used_by=("gradio.route_utils:upload_fn",),
     ),
+    Seam(
+        "gradio.state_holder:SessionState",
+        takes=("blocks",),
+        has=("blocks_config", "config_values", "_update_config", "_update_value_in_config", "__setitem__"),
+        used_by=("gradio.state_holder:StateHolder.__getitem__",),
+    ),
+    Seam("gradio.route_utils:SessionState", used_by=("gradio.route_utils:restore_session_state",)),
+    # guard.py reads
+    Seam("gradio.routes:App", has=("cookie_id", "tokens")),
     # security.py overrides
     Seam("gradio.blocks:Blocks.preprocess_data", takes=("block_fn", "inputs", "state", "explicit_call")),
     Seam("gradio.blocks:Blocks.call_function", takes=("block_fn", "processed_input")),

@@ -8,7 +8,6 @@ Gradio hands its options for uvicorn on.
 """
 
 import asyncio
-import ipaddress
 import logging
 import resource
 import socket
@@ -21,15 +20,14 @@ import uvicorn
 from gradio import http_server
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from wan_ui import limits
 from wan_ui.errors import UserError
 from wan_ui.settings import Settings
 from wan_ui.ui import seams
-from wan_ui.ui.visitor import is_trusted
+from wan_ui.ui.visitor import group, is_trusted
 
 log = logging.getLogger(__name__)
 
-HEADER_SECONDS = 15.0  # from the first moment to the end of a request's headers
-KEEP_ALIVE = 20  # seconds that an idle connection stays
 BACKLOG = 128  # connections taken at once, before any is counted
 HEADROOM = 2 * BACKLOG + 200  # descriptors left for the queue, the worker, ffmpeg and files being served
 MOST_FILES = 65_536
@@ -47,16 +45,6 @@ def descriptors() -> int:
     if most > soft:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
     return max(soft, most)
-
-
-def group(address: str) -> str:
-    """Who is counted as one: an IPv4 address, or the network that an IPv6 subscriber is given."""
-    try:
-        parsed = ipaddress.ip_address(address.partition("%")[0])
-    except ValueError:
-        return address
-    parsed = getattr(parsed, "ipv4_mapped", None) or parsed
-    return str(parsed if parsed.version == 4 else ipaddress.ip_network((parsed, 64), strict=False))
 
 
 def protocol(settings: Settings, total: int) -> type[H11Protocol]:
@@ -96,7 +84,7 @@ def protocol(settings: Settings, total: int) -> type[H11Protocol]:
                 self._await_headers()
 
         def _await_headers(self) -> None:
-            self.header_timer = self.loop.call_later(HEADER_SECONDS, self._too_slow)
+            self.header_timer = self.loop.call_later(limits.HEADER_SECONDS, self._too_slow)
 
         def _headers_came(self) -> None:
             if self.header_timer is not None:
@@ -155,7 +143,7 @@ def install(settings: Settings, wrap) -> None:
             proxy_headers=False,
             server_header=False,
             backlog=BACKLOG,
-            timeout_keep_alive=KEEP_ALIVE,
+            timeout_keep_alive=limits.KEEP_ALIVE,
         )
         server = Server(config)
         server.run_in_thread()

@@ -28,10 +28,16 @@ def browser_state() -> gr.BrowserState:
 
 
 def is_local(settings: Settings) -> bool:
-    """Whether the event that is being answered comes from the person at this machine; see security.Guard."""
+    """Whether the event that is being answered comes from the person at this machine; see guard.Guard."""
     request = LocalContext.request.get(None)
     said = request.headers.get("wan-ui-visitor") if request is not None else None
     return is_loopback(settings.host) and said in (None, "local")
+
+
+def asker(settings: Settings) -> str:
+    """The address of the visitor whose event is being answered, as guard.Guard says it; "" of the person here."""
+    request = LocalContext.request.get(None)
+    return "" if request is None or is_local(settings) else request.headers.get("wan-ui-address", "")
 
 
 def may_download(owner: str, settings: Settings) -> bool:

@@ -37,6 +37,16 @@ def _address(text: str):
     return getattr(address, "ipv4_mapped", None) or address
 
 
+def group(address: str) -> str:
+    """Who is counted as one: an IPv4 address, or the network that an IPv6 subscriber is given."""
+    try:
+        parsed = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return address
+    parsed = getattr(parsed, "ipv4_mapped", None) or parsed
+    return str(parsed if parsed.version == 4 else ipaddress.ip_network((parsed, 64), strict=False))
+
+
 def split_host(value: str) -> tuple[str, str]:
     """ "Wan.example.com:8080" -> ("wan.example.com", "8080"), "[::1]" -> ("::1", ""); ("", "") for anything else."""
     value = value.strip().lower()

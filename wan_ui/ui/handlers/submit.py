@@ -17,7 +17,7 @@ from wan_ui.ui.handlers.filling import fill, fill_fields
 from wan_ui.ui.handlers.observe import observe
 from wan_ui.ui.refusals import complaint, guard
 from wan_ui.ui.security import uploaded
-from wan_ui.ui.session import identify
+from wan_ui.ui.session import asker, identify
 from wan_ui.ui.values import as_text, of_event, text_of_event
 from wan_ui.ui.view import View
 
@@ -30,7 +30,7 @@ def submit(browser: dict, view: View, model, scheme, *sent) -> Answer:
     held = dict(zip(form.FIELDS, fields, strict=True))
     try:
         draft = _draft(view, model, scheme, held)
-        _follow(view, PIPELINE.submit(draft, owner))
+        _follow(view, PIPELINE.submit(draft, owner, asker(PIPELINE.settings)))
     except UserError as error:
         form.complain(view, "message", error, turn, form.read(held))
         return {**_beside(error), **observe(browser, view)}
@@ -93,7 +93,7 @@ def add_speech(browser: dict, view: View, voice, turn, event: gr.EventData) -> A
     browser, owner = identify(browser, PIPELINE.settings)
     try:
         draft = Draft({"audio": uploaded(voice, "audio")}, task="lip-sync", job=text_of_event(event, "job"))
-        _follow(view, PIPELINE.submit(draft, owner))
+        _follow(view, PIPELINE.submit(draft, owner, asker(PIPELINE.settings)))
     except UserError as error:
         form.complain(view, "result_message", error, turn, {"voice": voice})
         return {**_beside(error), **observe(browser, view)}
@@ -129,7 +129,7 @@ def run_example(browser: dict, view: View, turn, event: gr.EventData) -> Answer:
             scheme=view.scheme,
             loras=lora_picker.specs(view.loras),
         )
-        _follow(view, PIPELINE.submit(draft, owner))
+        _follow(view, PIPELINE.submit(draft, owner, asker(PIPELINE.settings)))
     except UserError as error:
         form.complain(view, "examples_message", error, turn)
         return observe(browser, view)
