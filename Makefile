@@ -66,8 +66,9 @@ $(VENV)/.installed: requirements.txt | $(BIN)/python
 	@$(PIP) -qq -r requirements.txt
 	@touch $@
 
-$(VENV)/.installed-dev: requirements-dev.txt $(VENV)/.installed
+$(VENV)/.installed-dev: requirements-dev.txt requirements-dwpose.txt $(VENV)/.installed
 	@$(PIP) -qq -r requirements-dev.txt
+	@$(PIP) -qq --no-deps -r requirements-dwpose.txt
 	@touch $@
 
 $(VENV)/.installed-upstream: requirements-upstream.txt $(VENV)/.installed-dev

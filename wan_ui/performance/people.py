@@ -16,6 +16,7 @@ from wan_ui.performance.skeleton import POINTS
 from wan_ui.settings import Settings
 
 Find = Callable[[np.ndarray], np.ndarray]  # (H, W, 3) uint8 RGB -> (people, 133, 3): x, y, how sure
+DETECTED, PERSON = 0.3, 0  # how sure of a box, and the detector's number of the kind
 SURE = 0.3  # of a person's body, in the mean
 SECOND, OFTEN = 0.4, 0.2  # of the largest person's height, and of the frames: from there on somebody else performs too
 MISSING = 0.5  # of the frames without anybody
@@ -43,22 +44,27 @@ def load_dwpose(settings: Settings) -> Find:
             field="performance",
         )
     import onnxruntime
-    from rtmlib import Wholebody
+    from rtmlib import YOLOX, RTMPose
 
     folder, gpu = settings.models / OFFICIAL, "CUDAExecutionProvider" in onnxruntime.get_available_providers()
-    try:
-        model: Any = Wholebody(
-            det=str(folder / DETECTOR),
-            pose=str(folder / POSE),
-            pose_input_size=(288, 384),
-            device="cuda" if gpu else "cpu",
-        )
-    except Exception as error:  # onnxruntime's own kinds, all derived from Exception alone
-        raise UserError(f"{folder / DETECTOR} or {POSE}: {error}; fetch them again", field="performance") from None
+
+    def load(kind: Any, file: str, **options: Any) -> Any:
+        try:
+            return kind(str(folder / file), device="cuda" if gpu else "cpu", **options)
+        except Exception as error:  # onnxruntime's own kinds, all derived from Exception alone
+            raise UserError(f"performance: {folder / file}: {error}; fetch it again", field="performance") from None
+
+    # All kinds: what it takes for chairs and dogs would else be people. And as sure as DWPose's own code wants it.
+    detector = load(YOLOX, DETECTOR, model_input_size=(640, 640), det_mode="multiclass", score_thr=DETECTED)
+    pose = load(RTMPose, POSE, model_input_size=(288, 384))
 
     def find(image: np.ndarray) -> np.ndarray:
-        points, sure = model(image)  # RGB, as the models' mean is
-        return np.concatenate([np.asarray(points), np.asarray(sure)[..., None]], axis=-1).reshape(-1, POINTS, 3)
+        boxes, kinds = detector(image)
+        boxes = boxes[kinds == PERSON] if len(boxes) else boxes
+        if not len(boxes):  # without any the whole picture would be taken for one
+            return np.zeros((0, POINTS, 3))
+        points, sure = pose(image, bboxes=boxes)  # RGB, as the model's mean is
+        return np.concatenate([points, sure[..., None]], axis=-1)
 
     return find
 
