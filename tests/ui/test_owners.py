@@ -134,13 +134,28 @@ def test_the_command_line_and_the_page_share_one_history_here(open_page, app, pi
     expect(page.locator("#history")).to_contain_text("from the terminal")
 
 
-def test_login(scripted):
-    with httpx.Client(base_url=scripted(WAN_UI_AUTH="ada:secret").url, timeout=PATIENCE) as web:
-        assert web.get("/gradio_api/info").status_code == 401
-        assert web.get("/config").status_code == 401
-        assert web.post("/login", data={"username": "ada", "password": "wrong"}).status_code == 400
-        answer = web.post("/login", data={"username": "ada", "password": "secret"})
-        assert answer.status_code == 200 and json.loads(answer.text)["success"]
+def test_login(scripted, chromium):
+    """On the real page: what is there before it, tries that are slowed down and say so, and the page after it."""
+    app = scripted(WAN_UI_AUTH="ada:secret")
+    with httpx.Client(base_url=app.url, timeout=PATIENCE) as web:
+        for path in ("/gradio_api/info", "/config", "/gradio_api/heartbeat/x", "/gradio_api/queue/data?session_hash=x"):
+            assert web.get(path).status_code == 401, path
+        for path in ("cancel", "reset", "queue/join", "upload", "process_recording"):
+            assert web.post(f"/gradio_api/{path}", json={"event_id": "x"}).status_code in (401, 403), path
+        context = chromium.new_context()
+        page = context.new_page()
+        page.goto(app.url)
+        wrong = [web.post("/login", data={"username": "ada", "password": "wrong"}).status_code for _ in range(9)]
+        page.get_by_label("username").fill("ada")
+        page.get_by_label("password").fill("secret")
+        page.get_by_role("button", name="Login").click()
+        page.locator("#card", has_not_text="Connecting").wait_for(timeout=PATIENCE * 1000)
+        wrong += [web.post("/login", data={"username": "ada", "password": "wrong"}).status_code for _ in range(11)]
+        assert wrong == [400] * 19 + [429]
+        context.clear_cookies()
+        page.reload()
+        expect(page.get_by_text("After 10 wrong tries this form waits for half a minute")).to_be_visible()
+        context.close()
 
 
 @pytest.mark.parametrize("forged", [None, "local", {"owner": "local"}, {"owner": ["local"]}, {"owner": "A" * 32}])

@@ -17,6 +17,8 @@ from wan_ui.ui.guard import VISITOR, Guard
 from wan_ui.ui.security import harden
 from wan_ui.ui.theme import CSS, FAVICON, SCRIPTS, build_theme
 
+SLOWED = f"After {limits.LOGIN_TRIES} wrong tries this form waits for half a minute before each further one."
+
 
 def launch(page: gr.Blocks, settings: Settings, clips_folder: str) -> None:
     """Serve in a thread, and say where."""
@@ -33,6 +35,7 @@ def launch(page: gr.Blocks, settings: Settings, clips_folder: str) -> None:
         server_name=f"[{settings.host}]" if ":" in settings.host else settings.host,
         server_port=settings.port,
         auth=(name, password) if settings.auth else None,
+        auth_message=SLOWED,  # Gradio's form says nothing when it is not answered
         # Every clip lies under an id that cannot be guessed; the examples are everybody's.
         allowed_paths=[clips_folder, str(examples.FOLDER)],
         max_file_size=f"{settings.max_upload_mb}mb",
