@@ -8,6 +8,7 @@ from typing import NoReturn
 
 from wan_ui import __version__
 from wan_ui.commands import (
+    after,
     backup,
     bench,
     compare,
@@ -33,6 +34,7 @@ COMMANDS = (
     serve,
     generate,
     lipsync,
+    after,
     pose,
     download,
     convert,

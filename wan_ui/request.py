@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from wan_ui import tasks
+from wan_ui.changes import Changes, stored_changes
 
 # Names of the stages of a job in the order they run, shown in the page and stored in the job.
 STAGES = tuple(stage.name for stage in tasks.STAGES)
@@ -126,6 +127,7 @@ class Request:
     made_with  how the clip is sampled. Of a task that changes a finished clip: how that one was, None if no model of
             ours has made it
     audio_seconds  how long the speech lasts, if there is any among the inputs
+    changes  what is to be changed of a finished clip, of a task that does that
     other   fields that another version has stored and this one does not know: kept, not used
     """
 
@@ -136,6 +138,7 @@ class Request:
     frames: int
     made_with: Sampling | None = None
     audio_seconds: float = 0.0
+    changes: Changes | None = None
     other: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -160,6 +163,7 @@ class Request:
             "kind": tasks.TASKS[self.task].stored,
             "fps": made["fps"],
             **{name: made[name] for name in LATER if made[name] != getattr(UNKNOWN, name)},
+            **({"changes": asdict(self.changes)} if self.changes else {}),
         }
 
     def in_folder(self, folder: Path) -> "Request":
@@ -168,7 +172,8 @@ class Request:
 
     def stages(self) -> tuple[str, ...]:
         """Those of STAGES that this job goes through."""
-        return tasks.TASKS[self.task].stages_with(self.inputs)
+        asked = {"changes", *(["file"] if self.changes.file else [])} if self.changes else set()
+        return tasks.TASKS[self.task].stages_with({*self.inputs, *asked})
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Request":
@@ -179,11 +184,12 @@ class Request:
         made["guidance"] = tuple(values.get("guidance", ()))
         made["segments"] = tuple(Segment(**segment) for segment in values.get("segments", ()))
         own = {name: values[name] for name in OWN if name in values}
-        known = {"kind", *SAMPLING, *OWN, *tasks.FILES}
+        known = {"kind", "changes", *SAMPLING, *OWN, *tasks.FILES}
         return cls(
             task=task.name,
             inputs={name: values[name] for name in tasks.FILES if values.get(name)},
             made_with=Sampling(**made) if task.samples or values["model"] else None,
+            changes=stored_changes(values.get("changes")) if task.done_by == "afterwork" else None,
             other={name: value for name, value in values.items() if name not in known},
             **own,
         )
@@ -266,7 +272,8 @@ class Clip:
 class Result:
     """What the worker found out about a job, as far as it is known: empty until there is a clip.
 
-    clip, poster    names of files in the job's folder; silent: the clip before it was given speech
+    clip, poster    names of files in the job's folder; silent: the clip before it was given speech; file: what was
+                    made beside the clip (a GIF, its frames ...), where that was asked for
     frames, fps     of the clip
     engine_ran      diffusers | lightx2v, where a request may ask for "auto", and why; empty where it only speaks
     seconds         of each stage; step_seconds: of each denoise step
@@ -282,6 +289,7 @@ class Result:
     clip: str = ""
     poster: str = ""
     silent: str = ""
+    file: str = ""
     frames: int | None = None
     fps: float | None = None
     engine_ran: str = ""

@@ -12,13 +12,14 @@ from dataclasses import MISSING, asdict, fields
 from pathlib import Path
 from typing import Any
 
+from wan_ui.changes import stored_changes
 from wan_ui.families import TARGETS
 from wan_ui.request import LATER, LoraMatch, LoraSpec, Request, Result, Sampling, Segment
 from wan_ui.tasks import BY_STORED, DEFAULT, FILES, Task
 from wan_ui.valid_text import valid_values
 
 NEUTRAL: dict[Any, Any] = {str: "", int: 0, float: 0.0, bool: False}
-LISTS = ("loras", "segments", "guidance", "kind")  # read by themselves
+LISTS = ("loras", "segments", "guidance", "kind", "changes")  # read by themselves
 # Of the fields of a stored request the type and the default, MISSING where every version has had it; in their order.
 _TYPES: dict[str, tuple[Any, Any]] = {
     entry.name: (entry.type, entry.default) for record in (Sampling, Request) for entry in fields(record)
@@ -63,8 +64,11 @@ def read_request(text: str) -> tuple[Request, tuple[str, ...]]:
     if guidance is None:
         skipped.append("guidance")
     segments, lost = _segments(values.get("segments", ()))
+    changes = values.get("changes")
+    if stored_changes(changes) is None and (changes is not None or task.done_by == "afterwork"):
+        skipped.append("changes")
     other = {name: value for name, value in values.items() if name not in {*_REQUEST, *LISTS}}
-    return _request(task, taken, loras, segments, other, guidance or ()), (*skipped, *unread, *lost)
+    return _request(task, taken, loras, segments, other, guidance or (), changes), (*skipped, *unread, *lost)
 
 
 def _request(
@@ -74,10 +78,13 @@ def _request(
     segments: tuple[Segment, ...],
     other: dict[str, Any],
     guidance: tuple[float, ...] = (),
+    changes: Any = None,
 ) -> Request:
     values = {name: taken.get(name, NEUTRAL[type_]) for name, (type_, _) in _REQUEST.items()}
     lists = {"loras": [asdict(spec) for spec in loras], "segments": [asdict(segment) for segment in segments]}
-    return Request.from_dict({**other, **values, **lists, "guidance": guidance, "kind": task.stored})
+    return Request.from_dict(
+        {**other, **values, **lists, "guidance": guidance, "kind": task.stored, "changes": changes}
+    )
 
 
 def read_result(text: str) -> tuple[Result, tuple[str, ...]]:
@@ -205,6 +212,7 @@ RESULT: dict[str, Callable[[Any], Any]] = {
     "clip": _name,
     "poster": _name,
     "silent": _name,
+    "file": _name,
     "frames": lambda value: _of_type(int, value),
     "fps": lambda value: _of_type(float, value) or None,
     "engine_ran": _text,

@@ -9,6 +9,8 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from wan_ui.changes import MAX_JOINED
+
 Kind = Literal["picture", "audio", "video", "text"]
 
 
@@ -72,6 +74,7 @@ class Task:
     untitled  what its clips are called where there is no prompt
     stem      the same in the name of a downloaded file
     either    names of inputs of which at least one is needed
+    done_by   what the worker is asked for: see wan_ui.queue.base.AnyWorker
     """
 
     name: str
@@ -85,6 +88,7 @@ class Task:
     untitled: str
     stem: str
     either: tuple[str, ...] = ()
+    done_by: Literal["generate", "lipsync", "afterwork"] = "generate"
 
     @property
     def performed(self) -> bool:
@@ -135,10 +139,13 @@ STAGES = (
     Stage("decode", "Decode", "Decoding frames"),
     Stage("encode", "Encode", "Writing the video"),
     Stage("lipsync", "Speech", "Adding speech", needs="audio"),
+    Stage("change", "Frames", "Changing the clip", needs="changes"),
+    Stage("file", "File", "Writing the file", needs="file"),
 )
-DUBBED = tuple(stage for stage in STAGES if stage not in (LISTEN, WATCH))  # a voice is added to the finished clip
-DRIVEN = tuple(stage for stage in STAGES[:-1] if stage is not WATCH)  # a voice drives it from its first frame
-PERFORMED = tuple(stage for stage in STAGES[1:-1] if stage is not LISTEN)  # a performance does
+SAMPLED = STAGES[:-2]  # of a clip that a model makes
+DUBBED = tuple(stage for stage in SAMPLED if stage not in (LISTEN, WATCH))  # a voice is added to the finished clip
+DRIVEN = tuple(stage for stage in SAMPLED[:-1] if stage is not WATCH)  # a voice drives it from its first frame
+PERFORMED = tuple(stage for stage in SAMPLED[1:-1] if stage is not LISTEN)  # a performance does
 
 PICTURE = Input(
     name="image",
@@ -263,6 +270,20 @@ CLIP = Input(
     file="base",
     help="a clip with a face; it plays forth and back",
 )
+CHANGED = replace(CLIP, missing="choose a clip to change", help="the clip that is changed; it stays as it is")
+NEXT = tuple(
+    Input(
+        name=f"next_{number}",
+        kind="video",
+        required=False,
+        missing="",
+        label="Then",
+        part="next",
+        file=f"next-{number}",
+        help="a clip that follows it",
+    )
+    for number in range(1, MAX_JOINED + 1)
+)
 BEFORE = Input(
     name="clip",
     kind="video",
@@ -377,11 +398,25 @@ TASKS = {
             stored="lipsync",
             title="speech for a clip",
             inputs=(SPEECH, CLIP),
-            stages=STAGES[-1:],
+            stages=SAMPLED[-1:],
             samples=False,
             shape="video",
             untitled="Speech for a video",
             stem="speech",
+            done_by="lipsync",
+        ),
+        Task(
+            name="after-work",
+            short="",
+            stored="after-work",
+            title="a changed clip",
+            inputs=(CHANGED, *NEXT),
+            stages=STAGES[-2:],
+            samples=False,
+            shape="video",
+            untitled="A changed clip",
+            stem="clip",
+            done_by="afterwork",
         ),
     )
 }

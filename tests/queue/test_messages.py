@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 
 from tests.job_requests import job_request
+from wan_ui.changes import Changes
 from wan_ui.queue import messages
 from wan_ui.queue.desk import Desk
 from wan_ui.queue.messages import (
+    AfterWork,
     Cancel,
     Died,
     Entered,
@@ -39,6 +41,7 @@ EACH = [
     Load("m", "s", "auto"),
     Generate(replace(REQUEST, other={"mood": 24}), Path("/clips/a b")),
     LipSync(REQUEST, Path("clips")),
+    AfterWork(replace(REQUEST, task="after-work", changes=Changes("job", times=2)), Path("clips")),
     Examine("m", "s", "auto", "own", Path("doctor")),
     Prepare(REQUEST),
     Prepared(),

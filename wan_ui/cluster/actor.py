@@ -25,6 +25,7 @@ from wan_ui.machine.gpus import gpus
 from wan_ui.machine.hardware import nvidia_gpu
 from wan_ui.queue import messages
 from wan_ui.queue.messages import (
+    AfterWork,
     Answered,
     Died,
     Entered,
@@ -154,9 +155,10 @@ class NodeWorker:
                 case Examine(model, scheme, engine, reference, _):
                     report = self.worker.examine(model, scheme, engine, reference, self.folder, on_progress)
                     last = Examined(report), {}
-                case Generate() | LipSync():
+                case Generate() | LipSync() | AfterWork():
                     moved = parcels.moved(message, self.folder)
-                    work = self.worker.generate if isinstance(moved, Generate) else self.worker.lipsync
+                    works = {Generate: self.worker.generate, LipSync: self.worker.lipsync}
+                    work = works.get(type(moved), self.worker.afterwork)
                     result = work(moved.request, self.folder, on_progress, cancelled)
                     last = Made(result), parcels.outputs_of(result, self.folder)
                 case _:

@@ -28,7 +28,7 @@ from wan_ui.cluster.actor import GROUP, NodeWorker
 from wan_ui.cluster.labels import Offer
 from wan_ui.cluster.versions import difference, versions
 from wan_ui.queue import messages
-from wan_ui.queue.messages import Cancel, Entered, Failed, Generate, Letter, LipSync, Made, Partial
+from wan_ui.queue.messages import AfterWork, Cancel, Entered, Failed, Generate, Letter, LipSync, Made, Partial
 from wan_ui.queue.worker import CANCEL_GRACE
 
 SCAN = 1.0  # seconds between looks at who has joined
@@ -206,7 +206,7 @@ class Lane(threading.Thread):
     def _do(self, actor: Any, connection: Connection, letter: Letter) -> None:
         """One lease: from the page's letter to the answer that ends it. Raises RayError or sets `lost` without one."""
         message, folder, files = letter.content, None, {}
-        if isinstance(message, Generate | LipSync):
+        if isinstance(message, Generate | LipSync | AfterWork):
             folder, files = message.folder, parcels.inputs_of(message.request)
         stream = actor.do.options(num_returns="streaming").remote(self.lease, messages.to_json(letter), files)
         heard = beaten = time.monotonic()

@@ -4,7 +4,7 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
-from wan_ui.queue.messages import Generate, LipSync
+from wan_ui.queue.messages import AfterWork, Generate, LipSync
 from wan_ui.request import Request, Result
 
 Files = dict[str, bytes]  # name -> content
@@ -15,13 +15,13 @@ def inputs_of(request: Request) -> Files:
     return {Path(path).name: Path(path).read_bytes() for path in request.inputs.values()}
 
 
-def moved(message: Generate | LipSync, folder: Path) -> Generate | LipSync:
+def moved(message: Generate | LipSync | AfterWork, folder: Path) -> Generate | LipSync | AfterWork:
     """The same message about the same files in another folder."""
     return replace(message, request=message.request.in_folder(folder), folder=folder)
 
 
 def outputs_of(result: Result, folder: Path) -> Files:
-    names = dict.fromkeys(name for name in (result.clip, result.poster, result.silent) if name)
+    names = dict.fromkeys(name for name in (result.clip, result.poster, result.silent, result.file) if name)
     return {name: (folder / name).read_bytes() for name in names if (folder / name).is_file()}
 
 

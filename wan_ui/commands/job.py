@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from wan_ui.changes import FILES
 from wan_ui.commands.progress import Lines, watched
 from wan_ui.errors import UserError
 from wan_ui.files import found
@@ -28,8 +29,9 @@ def run_job(draft: Draft, out: Path, quiet: bool) -> Job:
 
     quiet  no progress unless a person looks on
     """
-    if out.suffix.lower() != ".mp4":
-        raise UserError(f"--out: {out} must end in .mp4")
+    kinds = [".mp4", *(suffix for suffix, _ in FILES.values() if draft.changes)]
+    if out.suffix.lower() not in kinds:
+        raise UserError(f"--out: {out} must end in {', '.join(kinds)}")
     if not out.parent.is_dir():
         raise UserError(f"--out: the folder {out.parent} does not exist")
     try:
@@ -59,6 +61,8 @@ def run_job(draft: Draft, out: Path, quiet: bool) -> Job:
             pipeline.cancel(job_id)  # an app stops it within a step; here `close` does, at once
             raise
         clip = pipeline.made(job)
+        if job.result.file and out.suffix.lower() != ".mp4":
+            clip = clip.with_name(job.result.file)
         # Beside the destination first: nothing half-written is ever visible under its name.
         part = out.with_name(f".{out.name}.{os.getpid()}.part")
         try:

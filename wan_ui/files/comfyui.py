@@ -14,7 +14,7 @@ from wan_ui.settings import Settings, split_names
 
 log = logging.getLogger(__name__)
 
-KINDS = ("diffusion_models", "unet", "checkpoints", "text_encoders", "clip", "vae", "loras")
+KINDS = ("diffusion_models", "unet", "checkpoints", "text_encoders", "clip", "vae", "loras", "upscale_models")
 YAML = "extra_model_paths.yaml"
 MAX_YAML = 1_000_000  # bytes
 

@@ -86,13 +86,19 @@ def _feed(stream: "ffmpeg.nodes.OutputStream", frames: Iterable[np.ndarray]) -> 
 
 
 def write_mp4(
-    frames: Iterable[np.ndarray], path: Path, fps: float, metadata: dict | None = None, audio: Path | None = None
+    frames: Iterable[np.ndarray],
+    path: Path,
+    fps: float,
+    metadata: dict | None = None,
+    audio: Path | None = None,
+    crf: int = 14,
 ) -> int:
     """Write frames (H, W, 3) uint8 RGB, all of one even size; how many. Never leaves half a file.
 
     frames  an array (T, H, W, 3), or an iterator: only one frame is held in memory at a time
     audio   any file with a sound track: all of it from its first sample, at its own pace, as AAC; the
             caller gives at least as many frames as it lasts, and after it there is silence
+    crf     x264's: the higher, the smaller the file and the worse the picture
 
     Raises UserError, and whatever the iterator raises.
     """
@@ -113,7 +119,7 @@ def write_mp4(
     options = {
         "vcodec": "libx264",
         "pix_fmt": "yuv420p",
-        "crf": 14,
+        "crf": crf,
         "preset": "medium",
         "movflags": "use_metadata_tags+faststart",
         **_tag(metadata),

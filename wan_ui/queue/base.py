@@ -44,6 +44,10 @@ class AnyWorker(Protocol):
         self, request: Request, folder: Path, on_progress: OnProgress, cancelled: Callable[[], bool]
     ) -> Result: ...
 
+    def afterwork(
+        self, request: Request, folder: Path, on_progress: OnProgress, cancelled: Callable[[], bool]
+    ) -> Result: ...
+
     def examine(
         self, model: str, scheme: str, engine: str, reference: str, folder: Path, on_progress: OnProgress
     ) -> dict[str, Any]: ...

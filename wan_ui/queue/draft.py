@@ -4,6 +4,7 @@ import reprlib
 import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 from wan_ui.errors import UserError
 from wan_ui.request import LoraSpec
@@ -22,6 +23,8 @@ class Draft:
     task    its name, or its few letters; empty: the first of the model's tasks that fits what is given
     overlap  frames that the segments of a performed clip share
     job     the entry of the history whose clip is changed or goes on
+    jobs    name of an input -> the entry of the history whose clip it is
+    changes  what is to be changed of a finished clip, as typed: see wan_ui.changes
     draft   a quick clip that is less exact, where the engine can
     lora_paths  the command line may name any LoRA file; the page only those in the folder
     """
@@ -46,6 +49,8 @@ class Draft:
     cache: str = ""
     overlap: int | None = None
     job: str = ""
+    jobs: dict[str, str] = field(default_factory=dict)
+    changes: dict[str, Any] = field(default_factory=dict)
     lora_paths: bool = False
 
 

@@ -56,6 +56,9 @@ def kind(request: Request) -> tuple[str | bool, ...]:
     """What takes as long: one model's clips do, of pictures and those that go on. With guidance a step has two passes,
     with a step cache some have none, and of More motion a part has."""
     made, samples = request.made_with, TASKS[request.task].samples
+    if request.changes is not None:
+        changes = request.changes
+        return (request.task, changes.times > 1, changes.upscale > 1, bool(changes.loop), changes.file)
     if made is None:
         return ("" if samples else request.task,)
     mixed = made.motion == "more"

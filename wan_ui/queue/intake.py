@@ -13,13 +13,14 @@ from PIL import Image
 
 from wan_ui import loras
 from wan_ui.catalog import Model, find_model, parse_size
+from wan_ui.changes import read_changes
 from wan_ui.errors import UserError
 from wan_ui.files import found, places
 from wan_ui.media import sound
 from wan_ui.media.images import fit, open_image, whole_within
 from wan_ui.media.pose_video import look_at_pose
 from wan_ui.performance import watch
-from wan_ui.queue import successor, words
+from wan_ui.queue import afterwork_intake, successor, words
 from wan_ui.queue.draft import Draft, as_text, listed, one_line, seed_of, truth, whole
 from wan_ui.queue.jobs import Job
 from wan_ui.queue.sampling_intake import how_sampled, read_overlap
@@ -202,20 +203,30 @@ def _change(
     task: Task, draft: Draft, settings: Settings, folder: Path, source: Job | None, clip: Path | None
 ) -> Request:
     """A clip that is there is changed; it says how large the new one is, the speech how long."""
+    named = source.id if source else Path(draft.inputs.get(task.shape, "")).name
     if draft.job:
         draft = replace(draft, inputs={name: path for name, path in draft.inputs.items() if name != task.shape})
         if clip is not None:
             draft.inputs[task.shape] = str(clip)
     paths = _files(task, draft, gone="that clip is not there any more; choose another" if draft.job else "")
+    if task.done_by == "afterwork":
+        made_with = source.request.made_with if source else None
+        request = afterwork_intake.take(task, paths, read_changes(draft.changes, named), made_with, settings, folder)
+        _keep_pictures(task, clip, folder)
+        return request
     width, height, fps = look_at_clip(paths[task.shape], task.shape)
     inputs, seconds = _take(task, paths, {}, (width, height), settings, folder)
-    if clip is not None:
-        for name in (entry.file for entry in FORM if entry.file and task.input(entry.name) is None):
-            if (clip.parent / name).is_file():  # for "Load settings"
-                shutil.copyfile(clip.parent / name, folder / name)
+    _keep_pictures(task, clip, folder)
     frames = sound.frame_count(round(seconds * sound.SAMPLE_RATE), fps)
     _check_pixels(width, height, frames, None, fps, settings)
     return Request(task.name, inputs, width, height, frames, source.request.made_with if source else None, seconds)
+
+
+def _keep_pictures(task: Task, clip: Path | None, folder: Path) -> None:
+    """What the clip that is changed was made of, for "Load settings"."""
+    for name in (entry.file for entry in FORM if entry.file and task.input(entry.name) is None):
+        if clip is not None and (clip.parent / name).is_file():
+            shutil.copyfile(clip.parent / name, folder / name)
 
 
 def _words(task: Task, draft: Draft, limit: int) -> dict[str, str]:

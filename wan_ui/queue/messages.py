@@ -40,6 +40,14 @@ class LipSync:
 
 
 @dataclass(frozen=True)
+class AfterWork:
+    """Change the clip of the request; as Generate."""
+
+    request: Request
+    folder: Path
+
+
+@dataclass(frozen=True)
 class Examine:
     """Hold each stage of a model against a reference. Answered with Examined."""
 
@@ -134,7 +142,7 @@ class Died:
     words: str
 
 
-Asked = Load | Generate | LipSync | Examine | Prepare | Cancel
+Asked = Load | Generate | LipSync | AfterWork | Examine | Prepare | Cancel
 Answered = Entered | Partial | Loaded | Made | Examined | Prepared | Stopped | Refused | Failed | Died
 KINDS = {kind.__name__: kind for kind in (*Asked.__args__, *Answered.__args__)}
 TYPES = {kind: get_type_hints(kind) for kind in KINDS.values()}

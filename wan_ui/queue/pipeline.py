@@ -153,7 +153,9 @@ class Pipeline:
         try:
             quota.begin(folder)
             source = self.job(draft.job, owner) if draft.job else None
-            clip = self.silent_clip(source) if source else None
+            keeps_sound = draft.task == "after-work"
+            clip = (self.clip(source) if keeps_sound else self.silent_clip(source)) if source else None
+            draft = replace(draft, inputs={**draft.inputs, **self._clips(draft.jobs, owner)})
             request = resolve(draft, self.settings, folder, source, clip, self.elsewhere)
             if self._own is not None:
                 self._own.add(job_id)
@@ -171,6 +173,17 @@ class Pipeline:
         self.pool.line.preparations.drop(owner)
         self.pool.wake()
         return job_id
+
+    def _clips(self, jobs: dict[str, str], owner: str) -> dict[str, str]:
+        """The clips of these history entries. Raises UserError where one is gone, or another's."""
+        found = {}
+        for name, job_id in jobs.items():
+            job = self.job(job_id, owner)
+            clip = self.clip(job) if job else None
+            if clip is None:
+                raise UserError(f"{name}: that clip is not there any more; choose another", field=name)
+            found[name] = str(clip)
+        return found
 
     def prepare(self, draft: Draft, owner: str = "local") -> bool:
         """Have the text and the pictures of what is being entered encoded, where a worker has its model loaded and

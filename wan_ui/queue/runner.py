@@ -286,7 +286,11 @@ class Runner:
         try:
             if job.skipped:
                 raise UserError(f"{job.unread} It was not run; generate it again.")
-            work = self.worker.generate if samples else self.worker.lipsync
+            work = {
+                "generate": self.worker.generate,
+                "lipsync": self.worker.lipsync,
+                "afterwork": self.worker.afterwork,
+            }[TASKS[request.task].done_by]
             result = work(request, folder, on_progress, cancelled)
             log.info("%s done: %s", job.id, result.seconds)
             return "done", "", result

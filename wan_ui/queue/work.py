@@ -25,6 +25,7 @@ from wan_ui.machine.engine_choice import EngineChoice, choose_engine
 from wan_ui.media import muxer, sound, video
 from wan_ui.media.streaming import Mp4Writer
 from wan_ui.queue.messages import (
+    AfterWork,
     Answered,
     Entered,
     Examine,
@@ -85,6 +86,8 @@ class Work:
                 return Made(self.generate(message.request, message.folder))
             case LipSync():
                 return Made(self.lipsync(message.request, message.folder))
+            case AfterWork():
+                return Made(self.afterwork(message.request, message.folder))
             case Examine():
                 return self.examine(message)
             case Prepare():
@@ -258,6 +261,24 @@ class Work:
         clock.report(Progress("lipsync", detail="reading the clip"))
         before = Result(poster="poster.jpg", silent=path.name)
         return self._speak_file(path, request.frames, request, folder, clock, before)
+
+    def afterwork(self, request: Request, folder: Path) -> Result:
+        """Write clip.mp4, the clip of the request with its changes, poster.jpg, and the file that was asked for."""
+        from wan_ui.afterwork.change import Change
+
+        assert request.changes is not None, "a request of this task says what is to be changed"
+        clock, clips = self._clock(), [Path(path) for path in request.inputs.values()]
+        change = Change(clips, request.changes, request.frames, self.settings, clock.report)
+        made = change.make(folder, _metadata(request, {}))
+        return Result(
+            clip=made.clip,
+            poster="poster.jpg",
+            file=made.file,
+            frames=made.frames,
+            fps=made.fps,
+            facts=made.facts,
+            seconds=clock.seconds(),
+        )
 
     def _speak_file(
         self, path: Path, spoken: int, request: Request, folder: Path, clock: StageClock, before: Result

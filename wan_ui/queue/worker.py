@@ -29,6 +29,7 @@ from wan_ui.queue import desk, messages
 from wan_ui.queue.base import OnProgress
 from wan_ui.queue.desk import SIGNALS
 from wan_ui.queue.messages import (
+    AfterWork,
     Asked,
     Cancel,
     Died,
@@ -168,6 +169,12 @@ class Worker:
     def lipsync(self, request: Request, folder: Path, on_progress: OnProgress, cancelled: Callable[[], bool]) -> Result:
         """Add speech to the clip of the request; writes clip.mp4 and poster.jpg into `folder`."""
         return self._ask(Made, LipSync(request, folder), on_progress, cancelled).result
+
+    def afterwork(
+        self, request: Request, folder: Path, on_progress: OnProgress, cancelled: Callable[[], bool]
+    ) -> Result:
+        """Change the clip of the request; writes clip.mp4, poster.jpg and the file that was asked for into `folder`."""
+        return self._ask(Made, AfterWork(request, folder), on_progress, cancelled).result
 
     def examine(
         self, model: str, scheme: str, engine: str, reference: str, folder: Path, on_progress: OnProgress
