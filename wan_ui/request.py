@@ -128,6 +128,7 @@ class Request:
             ours has made it
     audio_seconds  how long the speech lasts, if there is any among the inputs
     changes  what is to be changed of a finished clip, of a task that does that
+    batch   what all jobs share that one press has asked for; empty: it has asked for one
     other   fields that another version has stored and this one does not know: kept, not used
     """
 
@@ -139,6 +140,7 @@ class Request:
     made_with: Sampling | None = None
     audio_seconds: float = 0.0
     changes: Changes | None = None
+    batch: str = ""
     other: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -164,11 +166,20 @@ class Request:
             "fps": made["fps"],
             **{name: made[name] for name in LATER if made[name] != getattr(UNKNOWN, name)},
             **({"changes": asdict(self.changes)} if self.changes else {}),
+            **({"batch": self.batch} if self.batch else {}),
         }
 
     def in_folder(self, folder: Path) -> "Request":
         """With its files where the job's folder is now."""
         return replace(self, inputs={name: str(folder / Path(path).name) for name, path in self.inputs.items()})
+
+    @property
+    def seed(self) -> int:
+        return (self.made_with or UNKNOWN).seed
+
+    def with_seed(self, seed: int) -> "Request":
+        """Of a task that samples: the same with other noise."""
+        return replace(self, made_with=replace(self.sampling, seed=seed))
 
     def stages(self) -> tuple[str, ...]:
         """Those of STAGES that this job goes through."""
@@ -199,7 +210,7 @@ SAMPLING = tuple(entry.name for entry in fields(Sampling))
 # Fields of Sampling that are stored only where they say something: older versions had none of them.
 LATER = ("draft", "segments", "motion", "negative", "guidance", "shift", "solver", "cache", "overlap")
 ALWAYS = ("image", "audio", "video")  # inputs that a row has also where they are not given, as at the beginning
-OWN = ("width", "height", "frames", "audio_seconds")  # of a Request's fields those that are stored as they are
+OWN = ("width", "height", "frames", "audio_seconds", "batch")  # of a Request's fields those that are stored as they are
 
 
 @dataclass(frozen=True)

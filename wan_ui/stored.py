@@ -26,7 +26,11 @@ _TYPES: dict[str, tuple[Any, Any]] = {
 }
 _REQUEST = {
     **dict.fromkeys(FILES, (str, "")),
-    **{name: _TYPES[name] for name in (*Request(DEFAULT.name, {}, 0, 0, 0).public(), *LATER) if name not in LISTS},
+    **{
+        name: _TYPES[name]
+        for name in (*Request(DEFAULT.name, {}, 0, 0, 0).public(), *LATER, "batch")
+        if name not in LISTS
+    },
 }
 LARGEST = 2**63 - 1  # of a whole number; more does not go into the table, nor into a browser
 

@@ -370,3 +370,25 @@ def test_a_clock_that_is_set_back_changes_neither_order_nor_times(table, monkeyp
     job = table.get("a")
     assert 0 <= job.step_started - job.stage_started < 60 and 0 <= job.stage_started - job.began < 60
     assert 0 <= eta(job, {"denoise": 8.0, "decode": 1.0}, job.step_started) < 60
+
+
+# ---------------------------------------------------------------- several at once
+
+
+def test_what_one_press_asks_for_is_put_in_line_whole_or_not_at_all(table):
+    three = {name: replace(REQUEST, batch="together") for name in "abc"}
+    with pytest.raises(QueueFull, match="2 more clips can wait in line now, not 3"):
+        table.add_all(three, "ann", most=5, each=2)
+    assert table.all() == []
+    table.add_all(three, "ann", most=5, each=3)
+    table.add("d", "bob", replace(REQUEST, batch="together"))  # forged
+    assert [job.id for job in table.of_batch("together", "ann")] == ["a", "b", "c"]
+    assert table.get("a").request == three["a"] and table.get("a").request.public()["batch"] == "together"
+
+
+def test_a_star_is_set_by_its_owner_alone(table):
+    table.add("a", "ann", REQUEST)
+    table.set_star("a", "bob", True)
+    assert not table.get("a").star
+    table.set_star("a", "ann", True)
+    assert table.get("a").star

@@ -48,6 +48,15 @@ def test_zero_is_no_limit(table):
     assert prune(table, UNLIMITED) == [] and len(table.of_owner("ann")) == 3
 
 
+def test_a_star_keeps_a_clip_and_does_not_count(table):
+    for name in "abcd":
+        put(table, name)
+    table.set_star("a", "ann", True)
+    assert prune(table, replace(UNLIMITED, max_outputs_gb=25 * KB)) == ["b"]
+    assert prune(table, replace(UNLIMITED, max_output_days=1e-9)) == ["c", "d"]
+    assert [job.id for job in table.all()] == ["a"]
+
+
 def test_the_newest_clip_and_active_jobs_stay_below_any_quota(table):
     put(table, "a")
     put(table, "b")

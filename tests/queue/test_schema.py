@@ -152,7 +152,7 @@ def newer(path, change: str) -> None:
 
 def test_a_newer_table_that_has_only_more_is_used_and_stays_newer(tmp_path, caplog):
     path = tmp_path / "wan_ui.sqlite"
-    newer(path, "ALTER TABLE jobs ADD COLUMN mood TEXT NOT NULL DEFAULT 'glad'; ALTER TABLE jobs ADD COLUMN star REAL")
+    newer(path, "ALTER TABLE jobs ADD COLUMN mood TEXT NOT NULL DEFAULT 'glad'; ALTER TABLE jobs ADD COLUMN moon REAL")
     with caplog.at_level(logging.WARNING):
         table = Jobs(path)
     assert f"of a newer Wan UI (version {schema.VERSION + 3}" in caplog.text

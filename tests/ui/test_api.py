@@ -40,6 +40,18 @@ def test_generate_makes_a_clip_and_tells_its_settings(client, picture):
     assert settings["seconds"].keys() >= {"denoise", "encode"} and "image" not in settings
 
 
+def test_several_clips_of_one_call(client, picture):
+    video, settings = client.predict(
+        image=handle_file(picture), prompt="zoom in", frames=17, steps=1, seed=5, clips=2, api_name="/generate"
+    )
+    first, second = settings["clips"]
+    assert (first["seed"], second["seed"]) == (5, 6) and first["batch"] == second["batch"] != ""
+    assert first["latents_sha256"] != second["latents_sha256"] and settings["job"] == first["job"]
+    assert muxer.read_metadata(Path(video))["seed"] == 5
+    with pytest.raises(AppError, match="clips: 1 to 8"):
+        client.predict(image=handle_file(picture), prompt="zoom in", clips=9, api_name="/generate")
+
+
 def test_what_is_left_out_is_chosen(client, picture):
     _, settings = client.predict(image=handle_file(picture), prompt="pan left", api_name="/generate")
     model = load_catalog(Settings().catalog)["wan-tiny"]

@@ -415,3 +415,61 @@ def test_nothing_moves_under_a_press(page: Page):
     assert page.evaluate("window.scrollY") == before
     page.evaluate(bring)  # and otherwise it comes into view
     page.wait_for_function("document.querySelector('#card').getBoundingClientRect().top < window.innerHeight")
+
+
+def test_several_clips_from_one_press(page: Page, app, picture, examples):
+    """A grid that plays together; kept, deleted, cancelled; then pictures in a tray, which a reload brings back."""
+    page.set_input_files("#picture input[type=file]", picture)
+    page.locator("#picture-crop img").wait_for()
+    page.fill("#prompt textarea", "three at once, denoise:2=hold")
+    page.get_by_role("button", name="Several at once").click()
+    page.locator("#clips").get_by_role("radio", name="3", exact=True).check()
+    expect(page.locator("#generate")).to_have_text("Generate 3 clips")
+    before = set(app.jobs())
+    page.click("#generate")
+    cells = page.locator(".w-batch-cell")
+    expect(cells).to_have_count(3)
+    cells.nth(2).get_by_role("button", name="Cancel").click()
+    expect(cells.nth(2)).to_contain_text("Cancelled")
+    go_on(set(app.jobs()) - before)
+    expect(page.locator(".w-batch video")).to_have_count(2)
+    page.wait_for_function("() => [...document.querySelectorAll('.w-batch video')].every(v => v.currentTime > 0)")
+    shoot(page, "06-several")
+    first, second, _ = jobs_of(app)[-3:]
+    assert first["seed"] != second["seed"] and first["batch"] == second["batch"] != ""
+    page.get_by_role("button", name="Pause all").click()
+    page.wait_for_function("() => [...document.querySelectorAll('.w-batch video')].every(v => v.paused)")
+    cells.nth(1).get_by_role("button", name="Keep").click()
+    expect(page.locator(".w-batch-cell.kept")).to_have_count(1)
+    cells.nth(0).locator(".w-batch-open").click()
+    expect(page.locator("#result")).to_contain_text(str(first["seed"]))
+    page.get_by_role("button", name="All 3 clips").click()
+    page.once("dialog", lambda dialog: dialog.accept())
+    page.get_by_role("button", name="Delete the others").click()
+    expect(page.locator("#result .w-prompt")).to_contain_text("three at once")
+    expect(page.locator(".w-batch")).to_have_count(0)
+
+    page.locator("#clips").get_by_role("radio", name="1", exact=True).check()
+    expect(page.locator("#generate")).to_have_text("Generate")
+    expect(page.locator("#using")).not_to_contain_text("3 clips")
+    with page.expect_file_chooser() as chooser:
+        page.get_by_role("button", name="Choose pictures").click()
+    chooser.value.set_files([examples / "dusk.jpg", examples / "noon.jpg", examples / "examples.json"])
+    expect(page.locator("#tray")).to_contain_text("1 file is no picture")
+    page.get_by_label("Words for noon.jpg").fill("pan left")
+    page.get_by_label("Size of noon.jpg").select_option("256x256")
+    page.fill("#prompt textarea", "zoom in")
+    expect(page.locator("#generate")).to_have_text("Generate 2 clips")
+    expect(page.locator("#tray input[value='pan left']")).to_have_count(1)  # the server has it
+    expect(page.locator("#tray option[selected][value='256x256']")).to_have_count(1)
+    page.wait_for_timeout(300)  # and the browser's storage
+    page.reload(wait_until="domcontentloaded")
+    expect(page.get_by_label("Words for noon.jpg")).to_have_value("pan left")
+    expect(page.locator("#generate")).to_have_text("Generate 2 clips")
+    expect(page.locator("#prompt textarea")).to_have_value("zoom in")
+    page.click("#generate")
+    expect(page.locator(".w-batch video")).to_have_count(2)
+    dusk, noon = jobs_of(app)[-2:]
+    assert (dusk["prompt"], dusk["width"], noon["prompt"], noon["width"]) == ("zoom in", 320, "pan left", 256)
+    page.get_by_role("button", name="Empty the tray").click()
+    expect(page.locator("#generate")).to_have_text("Generate")

@@ -14,6 +14,7 @@ from playwright.sync_api import expect
 
 from tests.scripted_engine import go_on
 from tests.ui.conftest import PATIENCE, card_says, generate, shoot, wait_for_playing
+from wan_ui.queue.jobs import Jobs
 from wan_ui.settings import ROOT, Settings
 from wan_ui.ui.session import identify
 
@@ -45,7 +46,10 @@ def test_two_people_share_the_queue_and_nothing_else(open_page, public_app, pict
     tile.click()
     second.locator("[data-do=remove]").evaluate("(e, id) => { e.dataset.job = id; delete e.dataset.confirm }", theirs)
     second.locator("[data-do=remove]").click()
+    second.locator("[data-do=star]").evaluate("(e, id) => { e.dataset.job = id }", theirs)
+    second.locator("[data-do=star]").click()
     second.wait_for_timeout(700)
+    assert not Jobs(public_app.folder / "outputs" / "wan_ui.sqlite").get(theirs).star
     expect(second.locator(".w-prompt")).to_have_text("yours alone")
     first.reload(wait_until="domcontentloaded")
     expect(first.locator("#history .w-tile")).to_have_count(1)

@@ -1,4 +1,4 @@
-"""python -m wan_ui generate: one clip, through the same queue as the page.
+"""python -m wan_ui generate: one clip or several, through the same queue as the page.
 
 If an app is running on the same outputs folder, its warm model does the work.
 """
@@ -8,13 +8,15 @@ import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from wan_ui.catalog import find_model
-from wan_ui.commands.job import run_job
-from wan_ui.commands.options import add_inputs, add_lora_option, add_model_options, draft, seed, task
+from wan_ui.commands.job import names_of, run_jobs
+from wan_ui.commands.options import add_inputs, add_lora_option, add_model_options, clips, draft, seed, task
 from wan_ui.files import found
 from wan_ui.lipsync.choice import shortcoming
-from wan_ui.queue.jobs import ID
+from wan_ui.queue.draft import MOST_CLIPS
+from wan_ui.queue.jobs import ID, Job
 from wan_ui.queue.speech_intake import look_for_face, voice_trouble
 from wan_ui.settings import settings
 from wan_ui.tasks import FORM, TASKS
@@ -31,6 +33,13 @@ def add(commands) -> None:
     add_model_options(parser)
     add_lora_option(parser)
     parser.add_argument("--seed", type=seed, default=-1, metavar="N", help="default: a random one, which is printed")
+    parser.add_argument(
+        "--clips",
+        type=clips,
+        default=1,
+        metavar="N",
+        help=f"so many at once, up to {MOST_CLIPS}, each with a seed of its own: FILE-1.mp4, FILE-2.mp4 ...",
+    )
     parser.add_argument("--json", action="store_true", help="print the result as JSON, the last line of output")
     parser.set_defaults(run=run)
 
@@ -50,10 +59,20 @@ def run(args: argparse.Namespace) -> int:
     job_id = ""
     if args.clip and not Path(args.clip).exists() and ID.fullmatch(args.clip):
         job_id, args.clip = args.clip, ""
-    job = run_job(draft(args, seed=args.seed, task=args.task, job=job_id), args.out, quiet=args.json)
+    jobs = run_jobs(draft(args, seed=args.seed, task=args.task, job=job_id), args.out, args.json, args.clips)
+    made = list(zip(jobs, names_of(args.out, args.clips), strict=True))
+    for job, out in made:
+        _tell(job, out)
+    if args.json:
+        summaries = [_summary(job, out) for job, out in made]
+        print(json.dumps(summaries[0] if args.clips == 1 else summaries))
+    return 1 if any(job.error for job in jobs) else 0
+
+
+def _summary(job: Job, out: Path) -> dict[str, Any]:
     result = job.result
-    summary = {
-        "out": str(args.out),
+    return {
+        "out": str(out),
         "job": job.id,
         "worker": job.worker,
         "error": job.error,
@@ -65,15 +84,16 @@ def run(args: argparse.Namespace) -> int:
         "loras": [asdict(match) for match in result.loras],
         "latents_sha256": result.latents_sha256,
     }
+
+
+def _tell(job: Job, out: Path) -> None:
+    result = job.result
     stages = ", ".join(f"{stage} {spent:.1f}" for stage, spent in result.seconds.items())
     made = f"{result.frames} frames, seed {job.request.sampling.seed}, {sum(result.seconds.values()):.1f} s"
-    print(f"{args.out}: {made} ({stages})")
+    print(f"{out}: {made} ({stages})")
     if result.loras:
         print(f"LoRA: {result.facts['loras']}")
     if "lipsync_voice" in result.facts:
         print(f"Speech: {result.facts['lipsync']}; {result.facts['lipsync_voice']}")
     if job.error:
         print(f"error: {job.error}", file=sys.stderr)
-    if args.json:
-        print(json.dumps(summary))
-    return 1 if job.error else 0

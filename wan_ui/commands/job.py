@@ -29,6 +29,16 @@ def run_job(draft: Draft, out: Path, quiet: bool) -> Job:
 
     quiet  no progress unless a person looks on
     """
+    return run_jobs(draft, out, quiet)[0]
+
+
+def names_of(out: Path, clips: int) -> list[Path]:
+    """Where the clips go: clip.mp4, or clip-1.mp4, clip-2.mp4 ... of several."""
+    return [out] if clips == 1 else [out.with_name(f"{out.stem}-{n}{out.suffix}") for n in range(1, clips + 1)]
+
+
+def run_jobs(draft: Draft, out: Path, quiet: bool, clips: int = 1) -> list[Job]:
+    """As `run_job`, of several clips with seeds of their own: see `names_of`."""
     kinds = [".mp4", *(suffix for suffix, _ in FILES.values() if draft.changes)]
     if out.suffix.lower() not in kinds:
         raise UserError(f"--out: {out} must end in {', '.join(kinds)}")
@@ -41,8 +51,8 @@ def run_job(draft: Draft, out: Path, quiet: bool) -> Job:
     check_folders(settings())
     pipeline = PIPELINE.open(settings(), client_ok=True, warm=False)
     try:
-        job_id = pipeline.submit(draft)
-        request = submitted(pipeline, job_id).request
+        job_ids = pipeline.submit_all([draft], clips=clips)
+        request = submitted(pipeline, job_ids[0]).request
         if made := request.made_with:
             asked = draft.model or settings().model
             if BEFORE.name in request.inputs and made.model != asked:
@@ -55,27 +65,38 @@ def run_job(draft: Draft, out: Path, quiet: bool) -> Job:
                     print(f"prompt{which}: {said.understood}", file=sys.stderr)
             for words in lora_warnings(made.loras, settings()):
                 print(f"LoRA: {words}", file=sys.stderr)
-        try:
-            job = follow(pipeline, job_id, quiet=quiet and not watched())
-        except KeyboardInterrupt:
-            pipeline.cancel(job_id)  # an app stops it within a step; here `close` does, at once
-            raise
-        clip = pipeline.made(job)
-        if job.result.file and out.suffix.lower() != ".mp4":
-            clip = clip.with_name(job.result.file)
-        # Beside the destination first: nothing half-written is ever visible under its name.
-        part = out.with_name(f".{out.name}.{os.getpid()}.part")
-        try:
-            shutil.copyfile(clip, part)
-            os.replace(part, out)
-        except OSError as error:
-            raise UserError(f"--out: {out} could not be written ({error}); the clip is kept as job {job_id}") from None
-        finally:
-            with contextlib.suppress(OSError):
-                part.unlink(missing_ok=True)
+        ended, failed = [], []
+        for job_id, name in zip(job_ids, names_of(out, clips), strict=True):
+            try:
+                ended.append(follow(pipeline, job_id, quiet=quiet and not watched()))
+                _put(pipeline, ended[-1], name)
+            except UserError as error:  # the others are made all the same
+                failed.append(f"{name.name}: {error}" if clips > 1 else str(error))
+            except KeyboardInterrupt:
+                for mine in job_ids:
+                    pipeline.cancel(mine)  # an app stops it within a step; here `close` does, at once
+                raise
     finally:
         pipeline.close()
-    return job
+    if failed:
+        raise UserError("; ".join(failed))
+    return ended
+
+
+def _put(pipeline: Pipeline, job: Job, out: Path) -> None:
+    clip = pipeline.made(job)
+    if job.result.file and out.suffix.lower() != ".mp4":
+        clip = clip.with_name(job.result.file)
+    # Beside the destination first: nothing half-written is ever visible under its name.
+    part = out.with_name(f".{out.name}.{os.getpid()}.part")
+    try:
+        shutil.copyfile(clip, part)
+        os.replace(part, out)
+    except OSError as error:
+        raise UserError(f"--out: {out} could not be written ({error}); the clip is kept as job {job.id}") from None
+    finally:
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
 
 
 def submitted(pipeline: Pipeline, job_id: str) -> Job:

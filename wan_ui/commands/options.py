@@ -7,7 +7,7 @@ from wan_ui import rules
 from wan_ui.catalog import parse_size
 from wan_ui.errors import UserError
 from wan_ui.loras.choice import read_spec
-from wan_ui.queue.draft import MAX_SEED, Draft
+from wan_ui.queue.draft import MAX_SEED, MOST_CLIPS, Draft
 from wan_ui.recipes import CACHES, MOTIONS, SOLVERS, read_shift
 from wan_ui.request import LoraSpec
 from wan_ui.rules import Rule
@@ -65,6 +65,7 @@ MODEL_OPTIONS = (
     *("motion", "negative", "guidance", "shift", "solver", "cache", "overlap"),
 )
 positive = by(rules.whole(1))
+clips = by(rules.whole(1, MOST_CLIPS))
 seed = by(rules.whole(-1, MAX_SEED, f"a whole number from 0 to {MAX_SEED}, or -1 to draw one"))
 
 

@@ -11,6 +11,7 @@ from wan_ui.request import LoraSpec
 from wan_ui.valid_text import valid_text
 
 MAX_SEED = 2**32 - 1
+MOST_CLIPS = 8  # of one press
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,19 @@ def seed_of(seed: object) -> int:
         return secrets.randbelow(MAX_SEED + 1)
     if not 0 <= number <= MAX_SEED:
         raise UserError(f"seed: {number} is not between 0 and {MAX_SEED} (-1 draws one)", field="seed")
+    return number
+
+
+def next_seed(asked: object, first: int, place: int) -> int:
+    """That of a later clip of one press: drawn as the first was, or the ones after the one asked for."""
+    return seed_of(-1) if asked == -1 else (first + place) % (MAX_SEED + 1)
+
+
+def clips_of(clips: object) -> int:
+    """How many clips one press makes. Raises UserError."""
+    number = whole("clips", clips)
+    if not 1 <= number <= MOST_CLIPS:
+        raise UserError(f"clips: 1 to {MOST_CLIPS} are made at once, not {number}", field="clips")
     return number
 
 

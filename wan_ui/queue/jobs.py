@@ -24,7 +24,7 @@ import sqlite3
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import astuple, dataclass, replace
 from pathlib import Path
@@ -75,6 +75,7 @@ class Job:
     result   empty until the job is done
     worker   that runs it, or has run it; "" while it waits, and in entries of older versions
     lost     of a job that was put back in line: how the worker was lost that had it
+    star     whether it is to stay, whatever the quota says
     skipped  what of the row could not be read
     """
 
@@ -94,6 +95,7 @@ class Job:
     began: float | None = None
     worker: str = ""
     lost: str = ""
+    star: bool = False
     skipped: tuple[str, ...] = ()
 
     @property
@@ -116,6 +118,7 @@ class Brief:
     owner: str
     active: bool
     since: float
+    star: bool = False
 
 
 def new_job_id() -> str:
@@ -205,23 +208,33 @@ class Jobs:
 
     def add(self, job_id: str, owner: str, request: Request, most: int | None = None, each: int | None = None) -> None:
         """Put a job in line. Raises QueueFull when `most` jobs are waiting, or `each` of this owner."""
+        self.add_all({job_id: request}, owner, most, each)
+
+    def add_all(
+        self, requests: Mapping[str, Request], owner: str, most: int | None = None, each: int | None = None
+    ) -> None:
+        """Put several in line, all of them or none. requests: by the ids of their jobs. Raises as `add`."""
         with self._connect() as db:
             db.execute("BEGIN IMMEDIATE")  # counted and added in one: many may ask at the same moment
-            self._check_room(db, owner, most, each)
+            self._check_room(db, owner, most, each, len(requests))
             mine = db.execute("SELECT MAX(turn) FROM jobs WHERE state = 'queued' AND owner = ?", (owner,)).fetchone()[0]
             turn = db.execute(f"SELECT {NEXT_TURN}").fetchone()[0] if mine is None else mine
-            db.execute(
-                "INSERT INTO jobs (id, owner, state, request, created, turn) VALUES (?, ?, 'queued', ?, ?, ?)",
-                (job_id, owner, json.dumps(request.to_dict()), time.time(), turn),
+            db.executemany(
+                "INSERT INTO jobs (id, owner, state, request, created, turn, batch) "
+                "VALUES (?, ?, 'queued', ?, ?, ?, ?)",
+                [
+                    (job_id, owner, json.dumps(request.to_dict()), time.time(), turn, request.batch)
+                    for job_id, request in requests.items()
+                ],
             )
             db.execute("COMMIT")
 
-    def check_room(self, owner: str, most: int, each: int) -> None:
-        """As `add` will: before anything is stored for it."""
+    def check_room(self, owner: str, most: int, each: int, new: int = 1) -> None:
+        """As `add_all` will with `new` jobs: before anything is stored for them."""
         with self._connect() as db:
-            self._check_room(db, owner, most, each)
+            self._check_room(db, owner, most, each, new)
 
-    def _check_room(self, db: sqlite3.Connection, owner: str, most: int | None, each: int | None) -> None:
+    def _check_room(self, db: sqlite3.Connection, owner: str, most: int | None, each: int | None, new: int = 1) -> None:
         total, mine = db.execute(
             "SELECT COUNT(*), COALESCE(SUM(owner = ?), 0) FROM jobs WHERE state = 'queued'", (owner,)
         ).fetchone()
@@ -230,6 +243,12 @@ class Jobs:
         if each is not None and mine >= each:
             jobs = "job of yours is" if mine == 1 else "jobs of yours are"
             raise QueueFull(f"{mine} {jobs} waiting already; try again when one has finished")
+        rooms = [most - total] if most is not None else []
+        rooms += [each - mine] if each is not None else []
+        if rooms and new > min(rooms):
+            left = min(rooms)
+            words = f"{left} more {'clip' if left == 1 else 'clips'} can wait in line now, not {new}"
+            raise QueueFull(f"{words}; ask for fewer, or try again when some have finished")
 
     def get(self, job_id: str, patience: float = PATIENCE) -> Job | None:
         with self._connect(patience) as db:
@@ -243,6 +262,19 @@ class Jobs:
                 "SELECT * FROM jobs WHERE owner = ? ORDER BY rowid DESC LIMIT ?", (owner, limit)
             ).fetchall()
         return _jobs(rows)
+
+    def of_batch(self, batch: str, owner: str) -> list[Job]:
+        """What one press has asked for, in the order in which it was put in line."""
+        with self._connect() as db:
+            rows = db.execute(
+                "SELECT * FROM jobs WHERE batch = ? AND owner = ? ORDER BY rowid", (batch, owner)
+            ).fetchall()
+        return _jobs(rows)
+
+    def set_star(self, job_id: str, owner: str, star: bool) -> None:
+        """Whether it is to stay, whatever the quota says."""
+        with self._connect() as db:
+            db.execute("UPDATE jobs SET star = ? WHERE id = ? AND owner = ?", (star, job_id, owner))
 
     def counts(self) -> dict[str, int]:
         """How many jobs are in each state."""
@@ -274,13 +306,14 @@ class Jobs:
     def briefs(self) -> list[Brief]:
         """Of every job that has an id, oldest first, without reading what it is."""
         with self._connect() as db:
-            rows = db.execute("SELECT id, owner, state, created, finished FROM jobs ORDER BY rowid").fetchall()
+            rows = db.execute("SELECT id, owner, state, created, finished, star FROM jobs ORDER BY rowid").fetchall()
         return [
             Brief(
                 row["id"],
                 valid_text(str(row["owner"] or "")),
                 row["state"] in ACTIVE,
                 stored.number(row["finished"]) or stored.number(row["created"]) or 0.0,
+                bool(row["star"]),
             )
             for row in rows
             if _is_id(row["id"])
@@ -456,5 +489,6 @@ def _job(row: sqlite3.Row) -> Job | None:
         began=began,
         worker=words["worker"],
         lost=words["lost"],
+        star=bool(row["star"]),
         skipped=tuple(skipped),
     )

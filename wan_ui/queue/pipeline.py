@@ -8,11 +8,12 @@ waits takes the queue over. A command owns it until its own jobs have ended, the
 """
 
 import logging
+import secrets
 import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import IO
@@ -23,16 +24,17 @@ from wan_ui.errors import UserError
 from wan_ui.files import found
 from wan_ui.queue import quota
 from wan_ui.queue.background_download import BackgroundDownload
-from wan_ui.queue.draft import Draft
+from wan_ui.queue.draft import Draft, clips_of, next_seed
 from wan_ui.queue.intake import resolve
 from wan_ui.queue.jobs import Job, Jobs, QueueFull, TableError, TableLocked, new_job_id
 from wan_ui.queue.pool import Pool
 from wan_ui.queue.preparations import Preparation
 from wan_ui.queue.runner import Examination, ModelStatus
 from wan_ui.queue.worker import ENGINE_FACTORY
+from wan_ui.request import Request
 from wan_ui.scrub import clean
 from wan_ui.settings import Settings
-from wan_ui.tasks import FORM
+from wan_ui.tasks import FORM, TASKS
 
 log = logging.getLogger(__name__)
 
@@ -142,13 +144,56 @@ class Pipeline:
     def submit(self, draft: Draft, owner: str = "local", asker: str = "") -> str:
         """Queue a job; its id. asker: the address of a visitor, who may say to be anybody. Raises UserError naming the
         field."""
-        room = self._room(owner)
-        self.jobs.check_room(owner, *room)
-        self._check_address(asker)
+        return self.submit_all([draft], owner, asker=asker)[0]
+
+    def submit_all(self, drafts: Sequence[Draft], owner: str = "local", clips: int = 1, asker: str = "") -> list[str]:
+        """Queue `clips` jobs of each draft, all of them or none; their ids. What one press asks for is one batch.
+
+        Each clip of a draft has a seed of its own: the one asked for and those after it, or as many random ones. Raises
+        UserError naming the field.
+        """
+        clips = clips_of(clips)
+        if not drafts:
+            raise UserError("clips: there is nothing to make", field="clips")
+        room, number = self._room(owner), len(drafts) * clips
+        self.jobs.check_room(owner, *room, number)
+        self._check_address(asker, number)
         free = shutil.disk_usage(self.settings.outputs).free / 1e6
         if free < limits.MIN_FREE_MB:
             raise UserError(f"disk: only {free:.0f} MB free in {self.settings.outputs}; delete old clips first")
-        job_id = new_job_id()
+        batch = secrets.token_hex(8) if number > 1 else ""
+        requests: dict[str, Request] = {}
+        try:
+            for draft in drafts:
+                first, *others = (new_job_id() for _ in range(clips))
+                requests[first] = replace(self._stored(draft, first, owner), batch=batch)
+                if clips > 1 and not TASKS[requests[first].task].samples:
+                    raise UserError("clips: a clip that is changed becomes one; leave it out", field="clips")
+                for place, job_id in enumerate(others, start=1):
+                    requests[job_id] = self._copied(requests[first], first, job_id)
+                    seed = next_seed(draft.seed, requests[first].seed, place)
+                    requests[job_id] = requests[job_id].with_seed(seed)
+            if self._own is not None:
+                self._own.update(requests)
+            with self._adding:
+                self._check_address(asker, number)
+                self.jobs.add_all(requests, owner, *room)
+                if asker and self.settings.max_queue_per_visitor:
+                    self._askers |= dict.fromkeys(requests, asker)
+        except BaseException as error:
+            for job_id in requests:
+                shutil.rmtree(self.clips / job_id, ignore_errors=True)
+            if isinstance(error, OSError):
+                raise UserError(f"disk: the files could not be stored in {self.clips} ({error})") from None
+            raise
+        for job_id in requests:
+            quota.settle(self.clips / job_id)
+        self.pool.line.preparations.drop(owner)
+        self.pool.wake()
+        return list(requests)
+
+    def _stored(self, draft: Draft, job_id: str, owner: str) -> Request:
+        """The draft as a request, its files in a new folder, which is gone again where that fails."""
         folder = self.clips / job_id
         try:
             quota.begin(folder)
@@ -156,23 +201,38 @@ class Pipeline:
             keeps_sound = draft.task == "after-work"
             clip = (self.clip(source) if keeps_sound else self.silent_clip(source)) if source else None
             draft = replace(draft, inputs={**draft.inputs, **self._clips(draft.jobs, owner)})
-            request = resolve(draft, self.settings, folder, source, clip, self.elsewhere)
-            if self._own is not None:
-                self._own.add(job_id)
-            with self._adding:
-                self._check_address(asker)
-                self.jobs.add(job_id, owner, request, *room)
-                if asker and self.settings.max_queue_per_visitor:
-                    self._askers[job_id] = asker
-        except BaseException as error:
+            return resolve(draft, self.settings, folder, source, clip, self.elsewhere)
+        except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
-            if isinstance(error, OSError):
-                raise UserError(f"disk: the files could not be stored in {folder.parent} ({error})") from None
             raise
-        quota.settle(folder)
-        self.pool.line.preparations.drop(owner)
-        self.pool.wake()
-        return job_id
+
+    def _copied(self, request: Request, job_id: str, new_id: str) -> Request:
+        """The same for another job, whose folder has copies of the files."""
+        folder = self.clips / new_id
+        try:
+            quota.begin(folder)
+            for path in (self.clips / job_id).iterdir():
+                if path.name != quota.BEGUN:
+                    shutil.copyfile(path, folder / path.name)
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+        return request.in_folder(folder)
+
+    def batch(self, batch: str, owner: str = "local") -> list[Job]:
+        """What one press has asked for, as far as it is still there."""
+        return [self._shown(job) for job in self.jobs.of_batch(batch, owner)] if batch else []
+
+    def star(self, job_id: str, owner: str = "local", star: bool = True) -> None:
+        """Whether a clip is to stay, whatever the quota says. Raises UserError where all that a visitor may have is
+        starred: the disk is not theirs."""
+        most = self.settings.max_outputs_gb * 1e9
+        if star and owner != "local" and most:
+            starred = [job.id for job in self.jobs.briefs() if job.star and job.owner == owner]
+            if sum(quota.folder_bytes(self.clips / name) for name in {*starred, job_id}) > most:
+                words = f"star: starred clips may take {self.settings.max_outputs_gb:g} GB; take the star from another"
+                raise UserError(words, field="star")
+        self.jobs.set_star(job_id, owner, star)
 
     def _clips(self, jobs: dict[str, str], owner: str) -> dict[str, str]:
         """The clips of these history entries. Raises UserError where one is gone, or another's."""
@@ -213,7 +273,7 @@ class Pipeline:
         most = self.settings.max_queue
         return most, most if owner == "local" else min(most, self.settings.max_queue_per_visitor or most)
 
-    def _check_address(self, asker: str) -> None:
+    def _check_address(self, asker: str, new: int = 1) -> None:
         """Raises QueueFull where the visitors of one address have their part of the queue: each call of the API, and
         each browser without its storage, is another person."""
         if not asker or not self.settings.max_queue_per_visitor:
@@ -221,7 +281,7 @@ class Pipeline:
         waiting = set(self.jobs.line())
         self._askers = {job_id: other for job_id, other in self._askers.items() if job_id in waiting}
         most = max(self.settings.max_queue_per_visitor, int(self.settings.max_queue * limits.ADDRESS_SHARE))
-        if sum(other == asker for other in self._askers.values()) >= most:
+        if sum(other == asker for other in self._askers.values()) + new > most:
             raise QueueFull(f"{most} jobs from your address are waiting already; try again when one has finished")
 
     def cancel(self, job_id: str, owner: str = "local") -> None:

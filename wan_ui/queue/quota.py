@@ -2,7 +2,8 @@
 
 The oldest ended jobs of an owner go first; the newest clip of each, and jobs that wait or run, never do. Visitors of a
 shared address, each of whom is as many owners as they like, have a quota together, which spares jobs that wait or run
-alone. Of entries without a clip each owner keeps so many, and all visitors together.
+alone. Of entries without a clip each owner keeps so many, and all visitors together. Those with a
+star do not count for their owner, and stay; with visitors together they count, and go last.
 Folders that no job belongs to (strays: a table that was lost, a deletion that was cut short) count against
 nobody. Those without a clip are removed; those with one are an owner of their own, the oldest going first.
 What was measured of the folder of an ended job holds until something comes into it or goes.
@@ -75,13 +76,17 @@ def prune(
     rows = jobs.briefs()
     known, now = {job.id for job in rows}, time.time()
     entries: dict[str, list[_Entry]] = {}
+    starred: list[_Entry] = []  # of visitors
     held: dict[str, int] = {}  # bytes of jobs that wait or run
     for job in rows:
         if job.active:
             held[job.owner] = held.get(job.owner, 0) + folder_bytes(clips / job.id)
         else:
             entry = _ended(clips / job.id, now - job.since, measured)
-            entries.setdefault(job.owner, []).append(entry)
+            if not job.star:
+                entries.setdefault(job.owner, []).append(entry)
+            elif job.owner != "local":
+                starred.append(entry)
     strays, gone = [], []
     for path in sorted((path for path in folders if path.name not in known), key=_changed):
         sweep(path)
@@ -103,6 +108,7 @@ def prune(
         key=lambda entry: -entry.age,
     )
     of_visitors = sum(size for owner, size in held.items() if owner != "local")
+    visitors += starred  # they go last
     gone += _remove(clips, jobs, _over(visitors, of_visitors, settings.max_visitors_gb, ""))
     for mine, most in (
         *((mine, limits.FAILED_ENTRIES) for mine in entries.values()),

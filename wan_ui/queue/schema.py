@@ -37,10 +37,11 @@ ADDED: dict[int, dict[str, str]] = {
     4: {"segment": "INTEGER NOT NULL DEFAULT 0", "segments": "INTEGER NOT NULL DEFAULT 0"},
     5: {"worker": "TEXT NOT NULL DEFAULT ''"},
     6: {"lost": "TEXT NOT NULL DEFAULT ''"},
+    7: {"batch": "TEXT NOT NULL DEFAULT ''", "star": "INTEGER NOT NULL DEFAULT 0"},
 }
 VERSION = max(ADDED)
 COLUMNS = {name: kind for version in ADDED for name, kind in ADDED[version].items()}
-INDEXES = {"jobs_in_line": "jobs (state, turn)", "jobs_of_owner": "jobs (owner)"}
+INDEXES = {"jobs_in_line": "jobs (state, turn)", "jobs_of_owner": "jobs (owner)", "jobs_of_batch": "jobs (batch)"}
 FORMER_INDEXES = ("jobs_by_state", "jobs_by_owner")  # of versions 1 and 2: nothing asks in their order any more
 
 

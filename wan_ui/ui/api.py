@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from gradio.data_classes import FileData
 from gradio_client import handle_file
 from PIL import Image
 
@@ -18,6 +19,7 @@ from wan_ui.errors import UserError
 from wan_ui.loras.choice import read_spec
 from wan_ui.performance import preview
 from wan_ui.queue.draft import Draft
+from wan_ui.queue.jobs import Job
 from wan_ui.queue.pipeline import PIPELINE
 from wan_ui.request import LoraSpec
 from wan_ui.tasks import FORM, PERFORMANCE
@@ -38,8 +40,9 @@ DESCRIPTION = (
     "experts; negative: null is the official text, an empty one none; draft: quicker and less exact, where the GPU has "
     "the means; segments: what happens next, one prompt a line; clip, or the id of its job: goes on instead of a "
     "picture; performance or pose_video, with face_video and mask_video: the character moves so (Animate; overlap: "
-    "frames that its segments share). Answers with the video and its settings: job, seed, model, seconds per stage and "
-    "more."
+    "frames that its segments share); clips: so many at once, up to 8, with seeds of their own. Answers with the video "
+    "and its settings: job, seed, model, seconds per stage and more; of several clips with the first, and all of them "
+    "in its settings under clips."
 )
 
 POSE = (
@@ -129,28 +132,47 @@ async def generate(*sent: Any) -> tuple[str, dict[str, Any]]:
             overlap=given["overlap"],
             job=as_text(given["job"], "job"),
         )
-        job_id = await asyncio.to_thread(PIPELINE.submit, draft, owner, asker(PIPELINE.settings))
-        while True:
-            job = await asyncio.to_thread(PIPELINE.look, job_id, owner)
-            if job is not None and not job.active:
-                break
-            await asyncio.sleep(RUNNING if job is not None and job.state == "running" else WAITING)
+        clips = 1 if given["clips"] is None else given["clips"]
+        job_ids = await asyncio.to_thread(PIPELINE.submit_all, [draft], owner, clips, asker(PIPELINE.settings))
+        jobs = [await _ended(job_id, owner) for job_id in job_ids]
     except UserError as error:
         raise gr.Error(for_visitor(str(error), PIPELINE.settings), print_exception=False) from None
     except Exception as error:
         raise failed("generate", error) from None
+    made = [job for job in jobs if job.state == "done" and PIPELINE.clip(job) is not None]
+    if not made:
+        raise gr.Error(_why_none(jobs[0]), print_exception=False)
+    settings = _settings(made[0])
+    if len(jobs) > 1:
+        settings["clips"] = [_of_several(job) for job in jobs]
+    return str(PIPELINE.clip(made[0])), settings
+
+
+async def _ended(job_id: str, owner: str) -> Job:
+    while True:
+        job = await asyncio.to_thread(PIPELINE.look, job_id, owner)
+        if job is not None and not job.active:
+            return job
+        await asyncio.sleep(RUNNING if job is not None and job.state == "running" else WAITING)
+
+
+def _why_none(job: Job) -> str:
     if job.state != "done":
-        raise gr.Error(job.error or f"the job was {job.state}", print_exception=False)
-    if PIPELINE.clip(job) is None:
-        raise gr.Error("The clip was made, but its file is not there any more.", print_exception=False)
+        return job.error or f"the job was {job.state}"
+    return "The clip was made, but its file is not there any more."
+
+
+def _settings(job: Job) -> dict[str, Any]:
     warning = {"warning": job.error} if job.error else {}  # the clip is there, but it does not speak
-    return str(PIPELINE.clip(job)), {
-        "job": job.id,
-        "worker": job.worker,
-        **job.request.public(),
-        **job.result.public(),
-        **warning,
-    }
+    return {"job": job.id, "worker": job.worker, **job.request.public(), **job.result.public(), **warning}
+
+
+def _of_several(job: Job) -> dict[str, Any]:
+    """video: its file, which clients of Gradio fetch with the answer; or why there is none."""
+    clip = PIPELINE.clip(job) if job.state == "done" else None
+    if clip is None:
+        return {"job": job.id, "seed": job.request.seed, "error": _why_none(job)}
+    return {**_settings(job), "video": FileData(path=str(clip), orig_name=clip.name).model_dump()}
 
 
 setattr(generate, "__signature__", SIGNATURE)  # noqa: B010 - Gradio names and documents the values by it

@@ -27,6 +27,7 @@ LATER = {
     "face_video": None,
     "mask_video": None,
     "overlap": None,
+    "clips": 1,
 }
 PARAMETERS: dict[str, Any] = {**REQUIRED, **SETTINGS, **OPTIONAL, **LATER}
 SIGNATURE = inspect.Signature(

@@ -97,12 +97,44 @@
     if (event.dataTransfer?.types.includes("Files")) event.preventDefault();
   });
 
+  // Several pictures, or a folder of them, are for the tray; see wan_ui/ui/several.py.
+  const forTray = async (entries) => {
+    const files = [];
+    const read = async (entry) => {
+      if (entry.isFile) files.push(await new Promise((done, failed) => entry.file(done, failed)));
+      else {
+        const reader = entry.createReader();
+        const some = () => new Promise((done, failed) => reader.readEntries(done, failed));
+        for (let part = await some(); part.length && files.length < 500; part = await some()) {
+          for (const inner of part.filter(({ isFile }) => isFile)) await read(inner);
+        }
+      }
+    };
+    for (const entry of entries) await read(entry);
+    files.sort((one, other) => one.name.localeCompare(other.name, undefined, { numeric: true }));
+    wanUi.tray(files.filter(({ name }) => !name.startsWith(".")));
+  };
+
+  const severalPictures = (transfer) => {
+    if (!document.querySelector("#picture-part")?.offsetParent) return null;
+    const entries = [...transfer.items].map((item) => item.webkitGetAsEntry?.()).filter(Boolean);
+    if (entries.length === 1 && entries[0].isDirectory) return entries;
+    const pictures = [...transfer.files].filter((file) => ofKind(file) === picture);
+    return pictures.length > 1 || entries.some(({ isDirectory }) => isDirectory) ? entries : null;
+  };
+
   document.addEventListener("drop", (event) => {
     const file = event.dataTransfer?.files[0];
     if (!file) return;
     event.preventDefault();
     event.stopImmediatePropagation();
     for (const field of fields) find(field, "[aria-dropeffect]")?.dispatchEvent(new DragEvent("dragleave"));
+    const dropped = !within && severalPictures(event.dataTransfer);
+    if (dropped) {
+      clear();
+      forTray(dropped);
+      return;
+    }
     const field = around(event.target) ?? (within ? null : ofKind(file));
     if (!field || !document.querySelector(field.part)?.offsetParent) return;
     const folder = event.dataTransfer.items[0]?.webkitGetAsEntry?.()?.isDirectory;

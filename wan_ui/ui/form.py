@@ -20,8 +20,8 @@ from wan_ui.errors import UserError
 from wan_ui.queue.pipeline import PIPELINE
 from wan_ui.recipes import MOTIONS, Recipe
 from wan_ui.settings import Settings
-from wan_ui.tasks import FORM, PROMPT, fitting, offered
-from wan_ui.ui import lora_picker, models_panel, recipe_part
+from wan_ui.tasks import FORM, PICTURE, PROMPT, fitting, offered
+from wan_ui.ui import lora_picker, models_panel, recipe_part, several
 from wan_ui.ui.markup import text
 from wan_ui.ui.session import for_visitor
 from wan_ui.ui.view import Complaint, View
@@ -37,6 +37,7 @@ FIELDS = (
     "seed",
     "draft",
     "overlap",
+    "clips",
     *RECIPE,
 )  # model, scheme and loras: in the view
 TEXTS = {*PARTS, "size", "motion", "negative", "solver", "cache"}
@@ -126,9 +127,11 @@ def using_html(view: View, model: Model) -> str:
     size, seed, frames, steps, fps = (held.get(name) for name in ("size", "seed", "frames", "steps", "fps"))
     entries = offered(model.does)
     given = {entry.name for entry in entries if held.get(entry.part)}
+    tray = view.tray if any(entry.name == PICTURE.name for entry in entries) else []
+    given |= {PICTURE.name} if tray else set()
     task = fitting(model.tasks, given | {PROMPT.name})
     motion, recipe = recipe_of(view, model)
-    several = len(model.motions(scheme_of(view, model))) > 1
+    has_motions = len(model.motions(scheme_of(view, model))) > 1
     segments = len([row for row in (held.get("segments") or "").splitlines() if row.strip()])
     segments += bool(held.get("prompt")) or not segments
     if size in (None, "auto"):
@@ -145,10 +148,11 @@ def using_html(view: View, model: Model) -> str:
         else (f"{segments} segments of " if segments > 1 else "") + f"{frames or model.default_frames:g} frames",
         *([f"{fps:g} a second"] if fps and fps != model.fps else []),
         f"{steps or recipe.default_steps:g} steps",
-        *([MOTIONS[motion].title] if several else []),
+        *([MOTIONS[motion].title] if has_motions else []),
         *recipe_part.words(held, motion, recipe),
         "random seed" if seed in (None, -1) else f"seed {seed:.0f}",
         *(["draft"] if held.get("draft") else []),
+        *several.words(held.get("clips"), tray),
     ]
     parts += [entry.using for entry in task.inputs if entry.using and entry.name in given]
     overlap = held.get("overlap")

@@ -22,6 +22,7 @@ from wan_ui.ui.performance import Performance, build_performance, is_performed
 from wan_ui.ui.picture import Picture, build_picture
 from wan_ui.ui.pose import Pose, build_pose
 from wan_ui.ui.recipe_part import RecipePart, build_recipe_part
+from wan_ui.ui.several import Several, build_several, build_tray
 from wan_ui.ui.voice import Voice, build_voice, is_driven, way_html
 
 PROMPT_PLACEHOLDER = "What should happen? For example: slowly zoom in, sunset light"
@@ -40,6 +41,7 @@ watch('value', () => {
 @dataclass(frozen=True)
 class Inputs:
     picture: Picture
+    tray: gr.HTML
     picture_hint: gr.HTML
     end: Picture
     prompt: gr.Textbox
@@ -59,6 +61,7 @@ class Inputs:
     pose: Pose
     performance: Performance
     longer: Longer
+    several: Several
     message: gr.HTML
     using: gr.HTML
     generate: gr.Button
@@ -80,6 +83,7 @@ class Inputs:
             "overlap": self.performance.overlap,
             "segments": self.longer.segments,
             "before": self.longer.clip,
+            "clips": self.several.clips,
             **self.recipe.parts(),
         }
         return [given[name] if name in given else getattr(self, name) for name in FIELDS]
@@ -109,6 +113,7 @@ def build_inputs(
         height=260,
         visible=takes(model, "picture"),
     )
+    tray = build_tray()
     picture_hint = gr.HTML(picture_hint_html(model), elem_id="picture-hint", apply_default_css=False)
     end = build_picture(
         "end",
@@ -184,6 +189,7 @@ def build_inputs(
     performance = build_performance(model, visible=takes(model, "performance"))
     pose = build_pose(visible=takes(model, "pose"))
     longer = build_longer(visible=takes(model, "segments"))
+    several = build_several()
     with gr.Column(elem_id="actions"):
         message = gr.HTML("" if usable else NO_MODEL, elem_id="message", apply_default_css=False)
         using = gr.HTML("", elem_id="using", js_on_load=KEEP, apply_default_css=False)
@@ -193,6 +199,7 @@ def build_inputs(
     gr.HTML('<p class="w-quiet w-keys"><kbd>Ctrl</kbd> <kbd>Enter</kbd> generates as well</p>', apply_default_css=False)
     return Inputs(
         picture,
+        tray,
         picture_hint,
         end,
         prompt,
@@ -212,6 +219,7 @@ def build_inputs(
         pose,
         performance,
         longer,
+        several,
         message,
         using,
         generate,

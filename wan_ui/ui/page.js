@@ -73,7 +73,7 @@ window.wanUi = (() => {
   const parts = {
     card: "#card", result: "#result .w-stage", message: "#message", result_message: "#result-message",
     loras_message: "#lora-message", examples_message: "#examples-message", from_video: "#from-video-message",
-    lora: "#lora-rows li:last-child", form: "#prompt", longer: "#longer", seed: "#seed", picture: "#picture-part", download: "#download",
+    lora: "#lora-rows li:last-child", form: "#prompt", longer: "#longer", tray: "#tray", seed: "#seed", picture: "#picture-part", download: "#download",
   };
   let shown = 0, scrolled = false, again = null;
 
@@ -255,5 +255,42 @@ window.wanUi = (() => {
     if (list && list === document.activeElement && list.ariaExpanded !== "true") list.blur();
   }, true);
 
-  return { keep, returned, arrived, heard, show, bring, asked, chosen, adding, added: () => { added = null; settled(); }, changes, settled, stamp, answered };
+  // ---- the clips of one press, see wan_ui/ui/batch.py
+
+  const videos = (part) => [...part.querySelectorAll(".w-batch video")];
+  const together = (part, button) => {
+    const paused = button.getAttribute("aria-pressed") !== "true";
+    button.setAttribute("aria-pressed", paused);
+    button.textContent = paused ? "Pause all" : "Play all";
+    for (const video of videos(part)) paused ? video.play().catch(() => {}) : video.pause();
+  };
+  // They loop at the same length: one that is behind, since it came later or was not drawn for a while, joins the first.
+  setInterval(() => {
+    const [first, ...others] = videos(document).filter((video) => video.readyState >= 2);
+    if (!first || first.paused || document.hidden) return;
+    for (const video of others) {
+      const length = Math.min(video.duration, first.duration);
+      const apart = Math.abs(video.currentTime - first.currentTime);
+      if (!video.paused && Math.min(apart, Math.abs(length - apart)) > 0.15) video.currentTime = first.currentTime % video.duration;
+      else if (video.paused) video.play().catch(() => {});
+    }
+  }, 500);
+
+  // The clips are chosen there as a person would.
+  const compare = (jobs) => {
+    [...document.querySelectorAll("[role=tab]")].find((tab) => tab.textContent.trim() === "Compare")?.click();
+    let tries = 100;
+    const choose = setInterval(() => {
+      const tiles = [...document.querySelectorAll("[data-pick]")];
+      if (!tiles.length && (tries -= 1)) return;
+      clearInterval(choose);
+      for (const tile of tiles) {
+        const wanted = jobs.includes(tile.dataset.pick);
+        if (wanted !== (tile.getAttribute("aria-pressed") === "true")) tile.click();
+      }
+      find("[data-cmp=compare]")?.click();
+    }, 100);
+  };
+
+  return { compare, together, keep, returned, arrived, heard, show, bring, asked, chosen, adding, added: () => { added = null; settled(); }, changes, settled, stamp, answered };
 })();

@@ -5,17 +5,20 @@ the job every half second while one is active, and a load event does so when the
 reload, a second tab or a restart of the app all find their job again.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import gradio as gr
 
 from wan_ui.catalog import find_model
 from wan_ui.files import found
 from wan_ui.settings import Settings
-from wan_ui.ui.answers import Options, connect, on
+from wan_ui.ui.answers import Answer, Options, connect, on
 from wan_ui.ui.api import build_api
 from wan_ui.ui.compare_tab import build_compare_tab
 from wan_ui.ui.doctor_tab import build_doctor_tab
 from wan_ui.ui.examples import build_examples, load_examples
-from wan_ui.ui.handlers import changing, choosing, clips, loras, observe, restore, submit
+from wan_ui.ui.handlers import changing, choosing, clips, loras, observe, restore, submit, tray
 from wan_ui.ui.history import build_history
 from wan_ui.ui.in_view import build_in_view
 from wan_ui.ui.inputs import build_inputs
@@ -82,6 +85,8 @@ def build_ui(settings: Settings) -> gr.Blocks:
             "examples_note": samples.note,
             "in_view": in_view,
             "cancel": inputs.cancel,
+            "generate": inputs.generate,
+            "tray": inputs.tray,
             "timer": timer,
             "browser": browser,
             "view": view,
@@ -89,7 +94,7 @@ def build_ui(settings: Settings) -> gr.Blocks:
         picture, end = inputs.picture, inputs.end
         # What handlers fill in: see form.py, also for `filled`.
         of_model = {**inputs.of_model(), "filled": inputs.filled, **observed}
-        of_video = {"seed": inputs.seed, "segments": inputs.longer.segments, **of_model}
+        of_video = {"seed": inputs.seed, "clips": inputs.several.clips, "segments": inputs.longer.segments, **of_model}
         longer = {"before": inputs.longer.clip, "segments": inputs.longer.segments}
         files = {"picture": picture.image, "end": end.image, "voice": inputs.voice.audio, "pose": inputs.pose.clip}
         files |= {name: getattr(inputs.performance, name) for name in ("performance", "face", "mask")}
@@ -156,6 +161,7 @@ def build_ui(settings: Settings) -> gr.Blocks:
                     inputs.seed.change,
                     inputs.draft.change,
                     driving.overlap.change,
+                    inputs.several.clips.change,
                     *files_change,
                     inputs.longer.clip.change,
                     inputs.pose.clip.change,
@@ -268,11 +274,28 @@ def build_ui(settings: Settings) -> gr.Blocks:
             changed = connect(change, handler, [browser, view], observed, **light)
             changed.then(None, js="() => wanUi.settled()", **silent)
 
+        pictures = inputs.tray
+        acts: list[tuple[Any, Callable[..., Answer]]] = [
+            (pictures.add_tray, tray.add),
+            (pictures.word_tray, tray.write),
+            (pictures.size_tray, tray.resize),
+            (pictures.remove_tray, tray.remove),
+            (pictures.clear_tray, tray.clear),
+        ]
+        for act, answer in acts:
+            changed = connect(act, answer, [browser, view], observed, **light)
+            changed.then(None, js="() => wanUi.settled()", **silent)
+
         for clips_part in (past.grid, card):
             connect(clips_part.select, clips.select, [browser, view], observed, **light)
         connect(result.hold, clips.hold, [browser, view], observed, **light)
         connect(result.remove, clips.remove, [browser, view], observed, **light)
         connect(result.stop, submit.stop, [browser, view], observed, **light)
+        connect(result.open, clips.select, [browser, view], observed, **light)
+        connect(result.side_by_side, clips.side_by_side, [browser, view], observed, **light)
+        connect(result.star, clips.star, [browser, view, inputs.turn], observed, js=stamp, **light)
+        connect(result.stop_batch, clips.stop_batch, [browser, view], observed, **light)
+        connect(result.remove_rest, clips.remove_rest, [browser, view], observed, **light)
         speech = [browser, view, inputs.voice.audio, inputs.turn]
         connect(result.speak, submit.add_speech, speech, {**voice_note, **observed}, js=stamp, **once)
         of_seed = {"seed": inputs.seed, "filled": inputs.filled, **observed}

@@ -14,7 +14,9 @@ from wan_ui.ui.markup import STATE_WORDS, file_url, model_name, problem, seconds
 
 # The quoted names are the events this part sends; each carries the id of the job.
 SCRIPT = """
-const events = ['reuse', 'restore', 'remove', 'stop', 'speak', 'extend'];
+const events = [
+  'reuse', 'restore', 'remove', 'stop', 'speak', 'extend', 'open', 'side_by_side', 'star', 'stop_batch', 'remove_rest',
+];
 // Whoever pauses, seeks or turns the sound on is watching.
 for (const act of ['pointerdown', 'keydown']) {
   element.addEventListener(act, (event) => {
@@ -22,6 +24,9 @@ for (const act of ['pointerdown', 'keydown']) {
   });
 }
 element.addEventListener('click', (event) => {
+  const compared = event.target.closest('[data-compare]'), together = event.target.closest('[data-together]');
+  if (compared) window.wanUi.compare(compared.dataset.compare.split(' '));
+  if (together) window.wanUi.together(element, together);
   const button = event.target.closest('[data-do]');
   if (!button || !events.includes(button.dataset.do)) return;
   if (button.dataset.confirm && !window.confirm(button.dataset.confirm)) return;
@@ -29,7 +34,7 @@ element.addEventListener('click', (event) => {
 });
 // The element may be the one that played the clip before: its sound does not follow the attribute by itself.
 watch('value', () => {
-  const video = element.querySelector('video');
+  const video = element.querySelector('#clip');
   if (video) video.muted = video.hasAttribute('muted');
 });
 """
@@ -47,13 +52,13 @@ def build_result() -> tuple[gr.HTML, gr.HTML]:
     return stage, gr.HTML("", elem_id="result-message", apply_default_css=False)
 
 
-def result_html(job: Job | None, catalog: dict[str, Model], several: bool = False) -> str:
-    """several: there is more than one worker, so that it is said which one made the clip."""
+def result_html(job: Job | None, catalog: dict[str, Model], several: bool = False, siblings: int = 1) -> str:
+    """several: there is more than one worker, so that it is said which one made the clip.
+    siblings: clips that one press has asked for"""
     if job is None:
         return EMPTY
-    return (
-        f"{_stage(job)}<div class='w-about'>{_about(job, catalog, job.worker if several else '')}{_buttons(job)}</div>"
-    )
+    about = _about(job, catalog, job.worker if several else "")
+    return f"{_stage(job)}<div class='w-about'>{about}{_buttons(job, siblings)}</div>"
 
 
 def _stage(job: Job) -> str:
@@ -139,16 +144,20 @@ def _list(facts: dict) -> str:
     return f'<dl class="w-facts">{"".join(items)}</dl>'
 
 
-def _buttons(job: Job) -> str:
+def _buttons(job: Job, siblings: int) -> str:
     def button(event: str, words: str, extra: str = "") -> str:
         return f'<button type="button" class="w-button" data-do="{event}" data-job="{job.id}"{extra}>{words}</button>'
 
     clip = PIPELINE.clip(job)
-    buttons = []
+    buttons = [button("side_by_side", f"All {siblings} clips")] if siblings > 1 else []
     if clip is not None:
         buttons.append(
             f'<a class="w-button strong" href="{text(file_url(clip))}" download="{text(_file_name(job))}">Download</a>'
         )
+        star = (
+            f' aria-pressed="{"true" if job.star else "false"}" title="With a star it stays, whatever the quota says"'
+        )
+        buttons.append(button("star", "★ Kept" if job.star else "★ Keep", star))
         buttons.append(button("extend", "Continue", ' title="Goes on from the last frame"'))
         buttons.append(button("speak", "Add speech"))
     if (job.request.made_with or UNKNOWN).model:  # speech for somebody's video has no settings of ours

@@ -1,6 +1,7 @@
 """Who is asking, and what this browser was looking at.
 
-The browser keeps {"owner": token, "job": id, "follow": ids, "loras": chosen, "form": its values} in its local
+The browser keeps {"owner": token, "job": id, "follow": ids, "loras": chosen, "tray": its pictures,
+"form": its values} in its local
 storage, so that a reload finds its jobs and its form again. On a loopback address there is one person, called
 "local", who shares the history with the command line. On any other address each browser is an owner of its own,
 known by a random token.
@@ -20,7 +21,7 @@ from wan_ui.ui.visitor import is_loopback
 # app can still read what the browser kept.
 KEY, SECRET = "wan-ui", "wan-ui-browser-state"
 TOKEN = re.compile(r"[0-9a-f]{32}")
-NOTHING = {"owner": "", "job": "", "follow": [], "loras": [], "form": {}}
+NOTHING = {"owner": "", "job": "", "follow": [], "loras": [], "tray": [], "form": {}}
 
 
 def browser_state() -> gr.BrowserState:

@@ -23,7 +23,7 @@ class View:
 
     active     ids of this person's waiting and running jobs
     last       the one that ended last while the page was open
-    selected   the clip on the stage
+    selected   the clip on the stage; batch: what one press has asked for, when all of it is there instead
     follow     jobs asked for here whose clips take the stage when they are done
     watch      look often until this time of `time.monotonic`, something was asked for
     sent       what the page shows already: name of a part -> what it was drawn from
@@ -31,6 +31,7 @@ class View:
     drawing    held while an answer is drawn, so that their numbers are the order in which they were
     show       what comes into view, see in_view.py: a number that grows, the part, whether gently
     loras      those that are chosen: file, strength, target
+    tray       pictures that one press makes clips of, see tray.py; tray_trouble: what is wrong with those just added
     model      in the form; so is `scheme`
     form       the other fields, see form.py
     fills      how often the server has filled in fields; filled: field -> the last of these that filled it in
@@ -42,6 +43,7 @@ class View:
     active: list[str] = field(default_factory=list)
     last: str = ""
     selected: str = ""
+    batch: str = ""
     follow: list[str] = field(default_factory=list)
     watch: float = 0.0
     sent: dict[str, Any] = field(default_factory=dict)
@@ -49,6 +51,8 @@ class View:
     looked: int = 0
     show: tuple[int, str, bool] = (0, "", False)
     loras: list[dict[str, Any]] = field(default_factory=list)
+    tray: list[dict[str, str]] = field(default_factory=list)
+    tray_trouble: str = ""
     model: str = ""
     scheme: str = ""
     form: dict[str, Any] = field(default_factory=dict)

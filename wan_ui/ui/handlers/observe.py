@@ -1,5 +1,6 @@
 """What the page shows of the jobs: at every look of its timer, with the answer to every event, when it is opened."""
 
+import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,7 +13,20 @@ from wan_ui.errors import UserError
 from wan_ui.files import found
 from wan_ui.queue.jobs import Job
 from wan_ui.queue.pipeline import PIPELINE
-from wan_ui.ui import examples, form, history, in_view, lora_picker, models_panel, progress_card, result, workers_part
+from wan_ui.ui import batch as batch_part
+from wan_ui.ui import (
+    examples,
+    form,
+    history,
+    in_view,
+    inputs,
+    lora_picker,
+    models_panel,
+    progress_card,
+    result,
+    workers_part,
+)
+from wan_ui.ui import several as several_part
 from wan_ui.ui.answers import Answer
 from wan_ui.ui.handlers.filling import fill, fill_fields, is_whole, offered
 from wan_ui.ui.refusals import guard
@@ -77,6 +91,7 @@ def _observed(browser: dict, view: View) -> Answer:
     browser["follow"] = list(view.follow)
     if view.fills:  # before, it is not known what this browser has kept
         browser["loras"], browser["form"] = list(view.loras), form.to_keep(view)
+        browser["tray"] = several_part.to_keep(view.tray)
 
     several = len(rows) > 1
     if active:
@@ -107,7 +122,17 @@ def _observed(browser: dict, view: View) -> Answer:
         draw(part, html, lambda: html)
 
     draw_html("card", card)
-    draw("result", [_key(selected), several], lambda: result.result_html(selected, catalog, several))
+    together = PIPELINE.batch(view.batch, owner)
+    if len(together) > 1:
+        draw("result", batch_part.key(together), lambda: batch_part.batch_html(together))
+    else:
+        view.batch = ""
+        siblings = len(PIPELINE.batch(selected.request.batch, owner)) if selected else 1
+        draw(
+            "result",
+            [_key(selected), selected and selected.star, several, siblings],
+            lambda: result.result_html(selected, catalog, several, siblings),
+        )
     draw(
         "history",
         [view.selected, several, *map(_key, jobs)],
@@ -132,6 +157,10 @@ def _observed(browser: dict, view: View) -> Answer:
     for place in form.PLACES:
         draw_html(place, form.complaint_html(view, place, PIPELINE.settings))
     draw_html("using", form.line_html(view, model))
+    takes = inputs.takes(model, "picture")
+    tray, trouble = (view.tray, view.tray_trouble) if takes else ([], "")
+    draw_html("tray", several_part.tray_html(tray, trouble, model))
+    draw_html("generate", several_part.button(view.form.get("clips"), tray))
     draw_html("examples_note", examples.note_html(form.with_words(view, model), model))
     draw("in_view", view.show, str)  # `_numbered` has the words
     draw("cancel", bool(active), lambda: gr.update(visible=bool(active)))
@@ -148,7 +177,7 @@ def _ended(view: View, job: Job) -> None:
         view.follow.remove(job.id)
     clip = PIPELINE.clip(job) is not None
     if clip and (followed or not view.selected):
-        view.selected = job.id
+        view.selected, view.batch = job.id, job.request.batch
     if followed:
         view.bring("result" if clip else "card", gently=True)
 
@@ -169,6 +198,9 @@ def arrive(browser: dict, view: View) -> Answer:
     filled = fill(view, *chosen, **offered(kept)) if chosen else {}
     files = {name: _kept_file(kept.get(name)) for name, entry in form.PARTS.items() if entry.file}
     seed = kept["seed"] if is_whole(kept.get("seed")) else -1
+    filled["clips"] = several_part.read_clips(kept.get("clips"))
+    form.fill(view, clips=filled["clips"])
+    view.tray, view.tray_trouble = _kept_tray(browser["tray"]), ""
     # The browser's storage gets all of it back with this answer: who reloads again at once loses nothing.
     segments = kept.get("segments") if isinstance(kept.get("segments"), str) else None  # a person may write already
     filled |= fill_fields(view, seed=seed, segments=segments, **{name: path for name, path in files.items() if path})
@@ -177,6 +209,18 @@ def arrive(browser: dict, view: View) -> Answer:
     view.active = [*follow, *([followed] if followed else [])]  # what has ended meanwhile is shown
     view.selected = next((job.id for job in jobs if PIPELINE.clip(job) is not None), "")
     return {**filled, **observe(browser, view)}
+
+
+def _kept_tray(kept: Any) -> list[dict[str, str]]:
+    """Its pictures, as far as they are still there."""
+    tray = []
+    for entry in kept[: several_part.MOST] if isinstance(kept, list) else []:
+        path = _kept_file(entry.get("path")) if isinstance(entry, dict) else ""
+        own = {name: entry.get(name) for name in ("name", "words", "size")} if path else {}
+        with contextlib.suppress(UserError):
+            if path and all(isinstance(value, str) for value in own.values()):
+                tray.append(several_part.entry_of(path, **own))
+    return tray
 
 
 def _first_choice(kept: dict, owner: str) -> tuple[str, str] | None:

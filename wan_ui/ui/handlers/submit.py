@@ -10,8 +10,8 @@ from wan_ui.errors import UserError
 from wan_ui.files import found
 from wan_ui.queue.draft import Draft
 from wan_ui.queue.pipeline import PIPELINE
-from wan_ui.tasks import FORM, offered
-from wan_ui.ui import examples, form, lora_picker, recipe_part
+from wan_ui.tasks import FORM, PICTURE, offered
+from wan_ui.ui import examples, form, lora_picker, recipe_part, several
 from wan_ui.ui.answers import Answer
 from wan_ui.ui.handlers.filling import fill, fill_fields
 from wan_ui.ui.handlers.observe import observe
@@ -30,7 +30,11 @@ def submit(browser: dict, view: View, model, scheme, *sent) -> Answer:
     held = dict(zip(form.FIELDS, fields, strict=True))
     try:
         draft = _draft(view, model, scheme, held)
-        _follow(view, PIPELINE.submit(draft, owner, asker(PIPELINE.settings)))
+        taken = _takes_pictures(view.tray, draft)
+        clips = 1 if held["clips"] in (None, "") else held["clips"]
+        drafts = several.drafts(draft, taken)
+        _follow(view, *PIPELINE.submit_all(drafts, owner, clips, asker(PIPELINE.settings)))
+        view.batch = _batch_of(view, owner)
     except UserError as error:
         form.complain(view, "message", error, turn, form.read(held))
         return {**_beside(error), **observe(browser, view)}
@@ -159,8 +163,19 @@ def stop(browser: dict, view: View, event: gr.EventData) -> Answer:
     return observe(browser, view)
 
 
-def _follow(view: View, job_id: str) -> None:
-    view.active.append(job_id)
-    view.follow.append(job_id)
-    view.last, view.complaint = "", None
+def _takes_pictures(tray: list[dict[str, str]], draft: Draft) -> list[dict[str, str]]:
+    """The tray, where the model asks for a picture: else it waits for another model."""
+    return tray if PICTURE.name in draft.inputs else []
+
+
+def _batch_of(view: View, owner: str) -> str:
+    """Of the jobs just asked for: several are shown side by side."""
+    job = PIPELINE.job(view.active[-1], owner)
+    return job.request.batch if job else ""
+
+
+def _follow(view: View, *job_ids: str) -> None:
+    view.active += job_ids
+    view.follow += job_ids
+    view.last, view.batch, view.complaint = "", "", None
     view.bring("result")
