@@ -178,6 +178,38 @@ def read_metadata(path: Path) -> dict:
     return values
 
 
+def write_metadata(path: Path, metadata: dict) -> None:
+    """Other settings into a finished MP4; its pictures and sound stay as they are, bit for bit. Raises UserError."""
+    part = path.with_name(f".{path.stem}.part.mp4")
+    options = {"map": 0, "c": "copy", "movflags": "use_metadata_tags+faststart", **_tag(metadata)}
+    try:
+        _run(ffmpeg.output(_input(path), str(part), **options))
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def examine(path: Path, quick: bool = False) -> tuple[int, int, int]:
+    """Frames, width and height of an MP4 that `write_mp4` gave, after every frame and all sound was decoded.
+
+    quick  only what is stored is counted, not decoded: a file that was cut off is found, a bad bit is not
+
+    Raises UserError when something of it is damaged.
+    """
+    how = ["-c", "copy"] if quick else []
+    command = ["-xerror", "-err_detect", "explode", *decoder.input_arguments(path), "-map", "0:v:0", "-map", "0:a?"]
+    allowed = lambda given: video.CPU_START + video.CPU_PER_FRAME * given / 40  # noqa: E731 of a frame, one line
+    try:
+        text = b"".join(decoder.read([*command, *how, "-f", "framecrc", "-"], 1 << 16, allowed)).decode("ascii")
+    except decoder.DecodeError as error:
+        words = re.sub(r"\[[^]]*\] ", "", str(error).partition(" / ")[0])
+        raise UserError(f"video: {path.name} is damaged ({words})", field="video") from None
+    size = re.search(r"^#dimensions 0: (\d+)x(\d+)$", text, re.MULTILINE)
+    if not size:
+        raise UserError(f"video: {path.name} is damaged (there are no frames)", field="video")
+    return len(re.findall(r"^0,", text, re.MULTILINE)), int(size[1]), int(size[2])
+
+
 def read_frames(path: Path, limit: int = 0) -> tuple[np.ndarray, float]:
     """The frames (T, H, W, 3) uint8 RGB as `media.video` gives them, and their rate; only the first `limit` if given.
 

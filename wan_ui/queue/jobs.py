@@ -194,6 +194,40 @@ class Jobs:
     def _files(self) -> Files:
         return _which(self.path), _which(self.path.with_name(f"{self.path.name}-wal"))
 
+    def put(self, job: Job) -> None:
+        """Store an entry as it is given: in place of the one with its id, or as the newest."""
+        with self._connect() as db:
+            db.execute(
+                "INSERT INTO jobs (id, owner, state, request, created, started, finished, error, result) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET state = excluded.state, "
+                "request = excluded.request, error = excluded.error, result = excluded.result",
+                (
+                    *(job.id, job.owner, job.state, json.dumps(job.request.to_dict())),
+                    *(job.created, job.started, job.finished, job.error, json.dumps(job.result.to_dict())),
+                ),
+            )
+
+    def nameless(self) -> dict[int, dict[str, object]]:
+        """Entries whose id is none, as they are stored, by their number in the table."""
+        return {number: row for number, row in self.rows().items() if not _is_id(row["id"])}
+
+    def rows(self, job_id: str | None = None) -> dict[int, dict[str, object]]:
+        """All entries as they are stored, or that one, by their number in the table."""
+        with self._connect() as db:
+            rows = db.execute("SELECT rowid AS number, * FROM jobs WHERE ? IS NULL OR id = ?", (job_id, job_id))
+            return {row["number"]: dict(row) for row in rows}
+
+    def take_out(self, number: int) -> None:
+        """Remove an entry, in whatever state, by its number in the table."""
+        with self._connect() as db:
+            db.execute("DELETE FROM jobs WHERE rowid = ?", (number,))
+
+    def trouble(self) -> str:
+        """What SQLite finds wrong with the table's file; "" when nothing."""
+        with self._connect() as db:
+            words = "; ".join(str(row[0]) for row in db.execute("PRAGMA integrity_check(3)"))
+        return "" if words == "ok" else words
+
     def copy_to(self, path: Path) -> None:
         """The table as it is at one moment, into a new file; nobody has to wait for it."""
         with self._connect() as db, closing(sqlite3.connect(path)) as copy:

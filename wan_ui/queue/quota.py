@@ -72,7 +72,7 @@ def prune(
     measured: of the time before; brought up to date."""
     measured = {} if measured is None else measured
     # In this order: a folder that has not begun has its row already, or is a stray.
-    folders = [path for path in clips.iterdir() if path.is_dir() and not path.is_symlink() and not _begun(path)]
+    folders = [path for path in clips.iterdir() if path.is_dir() and not path.is_symlink() and not begun(path)]
     rows = jobs.briefs()
     known, now = {job.id for job in rows}, time.time()
     entries: dict[str, list[_Entry]] = {}
@@ -209,6 +209,6 @@ def _changed(folder: Path) -> float:
         return 0.0
 
 
-def _begun(folder: Path) -> bool:
+def begun(folder: Path) -> bool:
     named = folder.name.startswith(".") and folder.name.endswith(".part")  # see `begin`
     return (named or (folder / BEGUN).exists()) and abs(time.time() - _changed(folder)) < ABANDONED
