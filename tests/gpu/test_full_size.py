@@ -20,6 +20,7 @@ CASES = [
     ("ti2v-5b", "gguf-Q4_K_M", []),
     ("i2v-a14b", "fp8", [(1280, 720)]),
     ("i2v-a14b", "gguf-Q4_K_M", [(1280, 720)]),
+    ("t2v-a14b", "fp8", []),  # with a LoRA on every layer
 ]
 
 
@@ -87,19 +88,30 @@ def test_finite_numbers_in_the_memory_that_the_catalog_promises(full_size, tmp_p
 
 
 def test_a_long_process_holds_what_the_catalog_promises(full_size, tmp_path):
-    """One process, sizes up and down: what a large clip took does not stay with the small one after it."""
+    """One process, sizes up and down: what a large clip took does not stay with the small one after it, and each can be
+    had in what is promised for it. Where there is more, torch keeps a little more in pieces before it looks for them."""
     name, scheme = "i2v-a14b", "fp8"
     model = load_catalog(current().catalog)[name]
-    sizes = [model.sizes[0], model.sizes[1], (1280, 720), model.sizes[0], model.sizes[2], model.sizes[0]]
-    promises = [places.gpu_memory_wanted(model, model.scheme(scheme), "lightx2v", size)[0] for size in sizes]
-    needs(max(promises) + LOADING)
+    small, wide, tall = model.sizes[:3]
+    sizes = [small, wide, (1280, 720), small, tall, small]
+    promises = {size: places.gpu_memory_wanted(model, model.scheme(scheme), "lightx2v", size)[0] for size in sizes}
+    needs(max(promises.values()) + LOADING)
     engine, model = full_size(name, scheme, lightx2v_offload="none")
-    for size, promise in zip(sizes, promises, strict=True):
+
+    def peak(size) -> float:
         memory.give_back(most=places.least_work(*size))  # as the worker does before each clip
         memory.forget_peak()
         clip_of(engine, model, scheme, tmp_path, size)
-        print(f"{size}: {peak_gib(memory.memory_used()):.1f} GiB, promised {promise:.1f}")
-        assert peak_gib(memory.memory_used()) < promise
+        peak = peak_gib(memory.memory_used())
+        print(f"{size}: {peak:.1f} GiB, promised {promises[size]:.1f}")
+        return peak
+
+    free = [(size, peak(size)) for size in sizes]
+    first = free[0][1]
+    assert all(taken < first + 0.5 for size, taken in free if size == small)
+    for size in sizes:
+        memory.limit_gpu(promises[size])
+        assert peak(size) < promises[size]
 
 
 @pytest.mark.parametrize(
