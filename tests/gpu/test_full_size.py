@@ -89,7 +89,7 @@ def test_finite_numbers_in_the_memory_that_the_catalog_promises(full_size, tmp_p
 
 def test_a_long_process_holds_what_the_catalog_promises(full_size, tmp_path):
     """One process, sizes up and down: what a large clip took does not stay with the small one after it, and each can be
-    had in what is promised for it. Where there is more, torch keeps a little more in pieces before it looks for them."""
+    had in what is promised for it. Where there is more, torch keeps more in pieces before it looks for them."""
     name, scheme = "i2v-a14b", "fp8"
     model = load_catalog(current().catalog)[name]
     small, wide, tall = model.sizes[:3]
