@@ -20,7 +20,6 @@ CASES = [
     ("ti2v-5b", "gguf-Q4_K_M", []),
     ("i2v-a14b", "fp8", [(1280, 720)]),
     ("i2v-a14b", "gguf-Q4_K_M", [(1280, 720)]),
-    ("t2v-a14b", "fp8", []),  # with a LoRA on every layer
 ]
 
 
@@ -112,6 +111,12 @@ def test_a_long_process_holds_what_the_catalog_promises(full_size, tmp_path):
     for size in sizes:
         memory.limit_gpu(promises[size])
         assert peak(size) < promises[size]
+
+
+def test_a_lora_on_every_layer_of_fp8_weights(full_size, tmp_path):
+    """T2V A14B has its distillation as a pair of LoRAs: every layer is probed with the kernel that makes the clip."""
+    engine, model = full_size("t2v-a14b", "fp8")
+    assert "distill LoRA" in clip_of(engine, model, "fp8", tmp_path).facts
 
 
 @pytest.mark.parametrize(
