@@ -12,10 +12,12 @@ from transformers import PreTrainedTokenizerFast
 
 from tests.engines.random_models import make_engine, quiet
 from tests.engines.test_parity import DistilledScheduler
+from wan_ui.engines import animate as ours
 from wan_ui.engines import clip_vision, vae
-from wan_ui.engines.animate import Driving, back_and_forth, segments, velocity
+from wan_ui.engines.animate import Driving, back_and_forth, given_mask, segments, to_face, velocity
 from wan_ui.errors import Cancelled
 from wan_ui.files.places import locate
+from wan_ui.qa import reference, stages
 from wan_ui.request import Tracks
 
 
@@ -176,3 +178,35 @@ def test_frames_go_back_and_forth(count):
         assert order == list(range(9))
     if count == 10:
         assert order[9:] == [9, 8, 7, 6, 5, 4, 3, 2]
+
+
+def test_each_stage_is_held_against_a_reference(engine, animate, monkeypatch, tmp_path):
+    """Of the doctor; what is wrong with one is found there."""
+    right = reference.compute(engine, animate, reference.default_trial(animate))
+
+    def failing() -> list[str]:
+        found = stages.check(engine, animate, animate.scheme("bf16"), right, "", quiet, tmp_path)
+        names = ["text", "image", "seen", "pose", "face", "schedule", "dit", "decode", "next segment"]
+        assert [stage.name for stage in found.stages] == names
+        blocks_said.extend(found.blocks)
+        return [stage.name for stage in found.stages if not stage.passed]
+
+    blocks_said: list = []
+    assert failing() == [] and blocks_said == []
+    with monkeypatch.context() as patch:
+        patch.setattr(ours, "given_mask", lambda free, given: given_mask(free, 0))
+        assert failing() == ["next segment"], "the end of the segment before is not told from noise"
+    with monkeypatch.context() as patch:
+        patch.setattr(ours, "to_face", lambda frames, count, size: to_face(None, count, size))
+        assert failing() == ["face"]
+    with monkeypatch.context() as patch:
+        patch.setattr(clip_vision, "MEAN", (0.0, 0.0, 0.0))
+        assert failing() == ["seen"]
+    with torch.no_grad():
+        engine.experts[0].blocks[1].ffn.net[2].weight.mul_(3)
+    try:
+        assert failing() == ["dit"]
+        assert blocks_said[-1].first == 1, blocks_said[-1].verdict
+    finally:
+        with torch.no_grad():
+            engine.experts[0].blocks[1].ffn.net[2].weight.div_(3)

@@ -184,10 +184,10 @@ class Fault:
 
 FAULTS = (
     Fault(prompt_padding_attended, "text", "unlike the reference"),
-    Fault(vae_scale_dropped, "image", "unlike the reference", also=("decode",)),
-    Fault(image_channels_swapped, "image", "unlike the reference"),
-    Fault(image_in_zero_to_one, "image", "unlike the reference"),
-    Fault(mask_upside_down, "image", "unlike the reference"),
+    Fault(vae_scale_dropped, "image", "unlike the reference", also=("decode", "next segment")),
+    Fault(image_channels_swapped, "image", "unlike the reference", also=("next segment",)),
+    Fault(image_in_zero_to_one, "image", "unlike the reference", also=("next segment",)),
+    Fault(mask_upside_down, "image", "unlike the reference", also=("next segment",)),
     Fault(
         wrong_boundary, "schedule", "goes to the low-noise expert, expected the high-noise expert: look at the boundary"
     ),

@@ -64,7 +64,7 @@ def quiet(progress) -> None:
 
 def print_table(report: dict) -> None:
     print(
-        f"{'stage':<10}{'':<6}{'seconds':>8}{'MiB':>8}{'NaN':>5}{'Inf':>5}{'mean':>9}{'std':>8}{'cosine':>9}{'error':>9}"
+        f"{'stage':<14}{'':<6}{'seconds':>8}{'MiB':>8}{'NaN':>5}{'Inf':>5}{'mean':>9}{'std':>8}{'cosine':>9}{'error':>9}"
     )
     for stage in report["stages"]:
         figures = ""
@@ -75,7 +75,7 @@ def print_table(report: dict) -> None:
             )
             compared = stage["error"] >= 0
             figures += f"{stage['cosine']:>9.5f}{stage['error']:>9.2g}" if compared else f"{'-':>9}{'-':>9}"
-        print(f"{stage['name']:<10}{'ok' if stage['passed'] else 'FAIL':<6}{figures:<61}  {stage['why']}")
+        print(f"{stage['name']:<14}{'ok' if stage['passed'] else 'FAIL':<6}{figures:<61}  {stage['why']}")
     for blocks in report["blocks"]:
         print(f"{blocks['stage']}: {blocks['verdict']}")
     print(f"first failing stage: {report['first_failing'] or 'none'}")

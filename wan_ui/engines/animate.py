@@ -94,20 +94,75 @@ def read_segment(
     if before is not None:
         behind[:, :, :overlap] = before
     total = 2 * latent_frames(count)
-    latents = vae.encode_video(engine.vae, behind, lambda k, n: entering(k, total))[0]
+    given = 0 if before is None else overlap
+    condition = conditioned(engine, reference, behind, tracks.mask, given, lambda k, n: entering(k, total))
     posed = vae.encode_video(engine.vae, pose, lambda k, n: entering(n + k, total))
-    free = torch.zeros(count, *latents.shape[-2:])
-    if tracks.mask is not None:
-        place = 1 - torch.from_numpy(np.ascontiguousarray(tracks.mask)).float()[:, None] / 255
-        free = F.interpolate(place, size=latents.shape[-2:], mode="nearest")[:, 0]
-    mask = given_mask(free, 0 if before is None else overlap).to(latents)
-    own = torch.cat([torch.ones_like(reference[:TIME_STRIDE]), reference])
-    condition = torch.cat([own, torch.cat([mask, latents])], dim=1)
-    model = engine._expert(0)
-    size = model.config["motion_encoder_size"]
-    shown = [to_face(tracks.face, count, size)] + ([to_face(None, count, size)] if guided else [])
-    faces = tuple(model.read_face(face.to(engine.device)) for face in shown)
+    shown = [tracks.face, *([None] if guided else [])]
+    faces = tuple(read_face(engine, face, count) for face in shown)
     return Driving(condition, posed.to(engine.device, engine.dtype), faces)
+
+
+def conditioned(
+    engine: Loaded,
+    reference: torch.Tensor,
+    behind: torch.Tensor,
+    mask: np.ndarray | None,
+    given: int,
+    entering: Entering,
+) -> torch.Tensor:
+    """(20, 1 + t, h, w): the picture's latents, then those of what is there, each below the mask of what is given.
+
+    behind  (1, 3, T, H, W) in -1 .. 1; mask: of Tracks; given: frames at the beginning that are given as a whole
+    """
+    latents = vae.encode_video(engine.vae, behind, entering)[0]
+    free = torch.zeros(behind.shape[2], *latents.shape[-2:])
+    if mask is not None:
+        place = 1 - torch.from_numpy(np.ascontiguousarray(mask)).float()[:, None] / 255
+        free = F.interpolate(place, size=latents.shape[-2:], mode="nearest")[:, 0]
+    own = torch.cat([torch.ones_like(reference[:TIME_STRIDE]), reference])
+    return torch.cat([own, torch.cat([given_mask(free, given).to(latents), latents])], dim=1)
+
+
+def read_face(engine: Loaded, face: np.ndarray | None, count: int) -> torch.Tensor:
+    """Tokens of the faces (T, S, S, 3) uint8, or of none: see AnimateTransformer.read_face."""
+    model = engine._expert(0)
+    tokens: torch.Tensor = model.read_face(to_face(face, count, model.config["motion_encoder_size"]).to(engine.device))
+    return tokens
+
+
+@torch.inference_mode()
+def encode_image(engine: Loaded, pixels: np.ndarray, frames: int, before: np.ndarray | None) -> torch.Tensor:
+    """As a stage by itself: the condition of a segment with nothing behind the character. See base.Stages."""
+    image = vae.to_image(pixels)
+    reference = vae.encode_image(engine.vae, image.to(engine.device), 1, lambda k, n: None)[0]
+    behind = torch.zeros(1, 3, frames, *image.shape[-2:])
+    if before is not None:
+        behind[:, :, : len(before)] = to_video(before)
+    return conditioned(engine, reference, behind, None, 0 if before is None else len(before), lambda k, n: None)
+
+
+@torch.inference_mode()
+def encode_performance(engine: Loaded, stage: str, pixels: np.ndarray, tracks: Tracks) -> torch.Tensor:
+    """See base.Performing."""
+    if stage == "seen":
+        return clip_vision.encode_picture(engine.clip, vae.to_image(pixels))[0]
+    if stage == "pose":
+        return vae.encode_video(engine.vae, to_video(tracks.pose), lambda k, n: None)[0]
+    return read_face(engine, tracks.face, len(tracks.pose))[0]
+
+
+def predict(
+    engine: Loaded,
+    latents: torch.Tensor,
+    timestep: float,
+    prompt: torch.Tensor,
+    condition: torch.Tensor,
+    performance: dict[str, torch.Tensor],
+) -> torch.Tensor:
+    """One step by itself. performance: what `encode_performance` gives, by its stages."""
+    seen, pose, face = (performance[name][None].to(engine.device, engine.dtype) for name in ("seen", "pose", "face"))
+    driving = Driving(condition, pose, ())
+    return velocity(engine, latents.to(engine.device), timestep, prompt, seen, driving, face)
 
 
 @torch.inference_mode()

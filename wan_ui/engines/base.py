@@ -83,6 +83,18 @@ class Hearing(Protocol):
         """(n,) float32 at 16 kHz -> what each layer hears at each frame of a clip, float: (layers, width, frames)."""
 
 
+class Performing(Protocol):
+    """Three more stages, of a family with `performance`."""
+
+    def encode_performance(self, stage: str, pixels: "np.ndarray", tracks: Tracks) -> "torch.Tensor":
+        """What a step is told beside the condition, by its stage, float.
+
+        seen  of the picture (H, W, 3) uint8, by CLIP: (tokens, width)
+        pose  of the skeleton: latents (z, t, h, w)
+        face  of the face: (1 + t, tokens, width)
+        """
+
+
 class Stages(Protocol):
     """What `generate` runs, piece by piece: both engines have it, and wan_ui.qa.stages holds each against a reference.
 
@@ -100,6 +112,8 @@ class Stages(Protocol):
         """(H, W, 3) uint8 -> the condition, float: (4 + z, t, h, w), mask first (1 = given); 5B: (z, 1, h, w).
 
         last  the picture that the clip ends at, of the same size
+        Of a family with `performance` (4 + z, 1 + t, h, w), and `before` may be given: frames (n, H, W, 3) uint8 of the
+        segment before that this one begins with. So of one with `speech`, where their latents come back.
         """
 
     def predict(
@@ -115,7 +129,8 @@ class Stages(Protocol):
         """The velocity (z, t, h, w) of one expert at `sigma`.
 
         voice     what is heard during the clip, see Hearing; of a family with `speech` alone, None: nothing
-
+        Of a family with `performance` latents and velocity are (z, 1 + t, h, w), and `performance` is given: what
+        Performing gives, by its stages.
         on_block  called with (-1, tokens) before the first block and with (k, tokens) after block k, tokens
                   (number, width); what it returns, if anything, takes their place
         """

@@ -232,8 +232,17 @@ class DiffusersEngine:
         return embeddings[0].to(self.device, self.dtype)
 
     def encode_image(
-        self, pixels: np.ndarray, frames: int, last: np.ndarray | None = None, entering: Entering = ignore
+        self,
+        pixels: np.ndarray,
+        frames: int,
+        last: np.ndarray | None = None,
+        entering: Entering = ignore,
+        before: np.ndarray | None = None,
     ) -> torch.Tensor:
+        if self.loaded.family.performance:
+            return animate.encode_image(self, pixels, frames, before)
+        if before is not None:  # of a family with `speech`
+            return s2v.encode_before(self, before)
         image = vae.to_image(pixels).to(self.device)
         if self.loaded.family.condition in ("first frame", "reference"):  # conditioned on it alone
             return vae.encode_image(self.vae, image, 1, entering)[0]
@@ -245,6 +254,10 @@ class DiffusersEngine:
         assert self.listener is not None, "loaded with the model"
         return self.listener.hear(samples, frames, self.loaded.fps, self.device)
 
+    def encode_performance(self, stage: str, pixels: np.ndarray, tracks: Tracks) -> torch.Tensor:
+        """See base.Performing."""
+        return animate.encode_performance(self, stage, pixels, tracks)
+
     @torch.inference_mode()
     def predict(
         self,
@@ -255,11 +268,14 @@ class DiffusersEngine:
         condition: torch.Tensor,
         on_block: OnBlock | None = None,
         voice: torch.Tensor | None = None,
+        performance: dict[str, torch.Tensor] | None = None,
     ) -> torch.Tensor:
         model = self._expert(expert)
         with hooked(model.blocks, on_block) if on_block else contextlib.nullcontext():
             if self.loaded.family.speech:
                 return s2v.predict(self, model, latents, 1000 * sigma, prompt, condition, voice)
+            if performance:
+                return animate.predict(self, latents, 1000 * sigma, prompt, condition, performance)
             return self._pass(model, latents, 1000 * sigma, prompt[None], condition)[0]
 
     def _pass(

@@ -164,6 +164,12 @@ class Driven:
         return shown
 
 
+def encode_before(engine: Loaded, frames: np.ndarray) -> torch.Tensor:
+    """As a stage by itself: latents (z, t, h, w) of the frames (T, H, W, 3) uint8 that the next segment sees."""
+    video = torch.cat([vae.to_image(frame)[:, :, None] for frame in frames], dim=2)
+    return vae.encode_video(engine.vae, video, lambda k, n: None)[0]
+
+
 def predict(
     engine: Loaded,
     model: S2VTransformer,

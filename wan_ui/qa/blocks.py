@@ -11,7 +11,8 @@ verdict says that it can't tell.
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 
@@ -30,6 +31,7 @@ class BlockTrial:
     text      (l, d); image: the condition, as Stages.encode_image gives it
     hidden    (blocks + 1, tokens, width): what enters the first block, then what leaves each
     velocity  (z, t, h, w): what the step gives
+    more      what else `predict` is given, by name
     """
 
     sigma: float
@@ -38,6 +40,7 @@ class BlockTrial:
     image: torch.Tensor
     hidden: torch.Tensor
     velocity: torch.Tensor
+    more: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -60,16 +63,18 @@ class Blocks:
     innocent: bool = False
 
 
-def record(engine: Stages, expert: int, sigma: float, latents, text, image) -> BlockTrial:
-    """The trial as a right `engine` computes it."""
+def record(engine: Stages, expert: int, sigma: float, latents, text, image, **more: Any) -> BlockTrial:
+    """The trial as a right `engine` computes it. more: see BlockTrial."""
     hidden: list[torch.Tensor] = []
 
     def keep(_index: int, states: torch.Tensor) -> None:
         hidden.append(states.detach().float().cpu())
 
-    velocity = engine.predict(latents, sigma, expert, text, image, on_block=keep)
-    tensors = (latents, text, image, torch.stack(hidden), velocity)
-    return BlockTrial(sigma, *(tensor.detach().float().cpu() for tensor in tensors))
+    velocity = engine.predict(latents, sigma, expert, text, image, on_block=keep, **more)
+    latents, text, image, states, velocity = (
+        tensor.detach().float().cpu() for tensor in (latents, text, image, torch.stack(hidden), velocity)
+    )
+    return BlockTrial(sigma, latents, text, image, states, velocity, more)
 
 
 def compare(engine: Stages, trial: BlockTrial, expert: int, stage: str, allowed: float, independent: bool) -> Blocks:
@@ -89,7 +94,7 @@ def compare(engine: Stages, trial: BlockTrial, expert: int, stage: str, allowed:
 
     inputs = (trial.latents, trial.sigma, expert, trial.text, trial.image)
     try:
-        velocity = engine.predict(*inputs, on_block=hold)
+        velocity = engine.predict(*inputs, on_block=hold, **trial.more)
     except Exception as error:  # a broken kernel raises anything; the blocks that ran still tell
         words = f"{type(error).__name__} in block {len(errors) - 1}: {str(error).splitlines()[0][:200]}"
         return Blocks(stage, errors, not_finite, words, len(errors) - 1)
@@ -145,14 +150,16 @@ def verdict_on(errors: list[float], not_finite: list[int], head: float, allowed:
     return None, ""
 
 
-def full_size(engine: Stages, other: Callable[[], Stages], inputs: tuple, stage: str, allowed: float) -> Blocks:
+def full_size(
+    engine: Stages, other: Callable[[], Stages], inputs: tuple, stage: str, allowed: float, more: dict[str, Any]
+) -> Blocks:
     """The failing step itself, against another engine on the same files: for faults that a small step does not show.
 
-    inputs  of Stages.predict: latents, sigma, expert, text, image
+    inputs, more  of Stages.predict: latents, sigma, expert, text, image, and what is given by name
     Holds the hidden states of all blocks in host memory as float32: 4 GB for A14B at its smallest size.
     """
     latents, sigma, expert, text, image = inputs
-    trial = record(other(), expert, sigma, latents, text, image)
+    trial = record(other(), expert, sigma, latents, text, image, **more)
     return compare(engine, trial, expert, stage, allowed, independent=True)
 
 

@@ -5,9 +5,11 @@ reference of the same trial, each fed with the reference output of the stage bef
 does not hide the next:
 
     prompt -> text        picture -> image        steps -> schedule        two pictures -> last frame
+    voice -> audio        picture, skeleton, face -> seen, pose, face (of models that a performance drives)
     noise, text, image -> dit high (at its first sigma)
     noise moved along that velocity to the other expert's first sigma -> dit low
     those latents moved on to sigma 0 -> decode
+    the end of those frames -> next segment, as a clip goes on from it
 
 "same files" means the float32 reference read the very weights under test, so that only computing is
 judged. A stored file was made from the bf16 weights: it judges the file, its reader and the scheme too,
@@ -32,15 +34,19 @@ from wan_ui.media import sound
 from wan_ui.media.images import fit, open_image
 from wan_ui.qa import blocks
 from wan_ui.qa.blocks import BlockTrial
+from wan_ui.request import Tracks
 from wan_ui.settings import ROOT
 from wan_ui.tasks import END, TASKS
 
 LAST_FRAME = "last frame"  # the stage of models that end a clip at a picture
 VOICE = "audio"  # the stage of models that a voice drives
+PERFORMED = ("seen", "pose", "face")  # the stages of models that a performance drives: see base.Performing
+NEXT = "next segment"  # the stage of models that go on from the end of a clip
 SPOKEN = ROOT / "assets" / "examples" / "voice.m4a"
 STORED = ROOT / "tests" / "golden"
 BLOCK_PARTS = ("latents", "text", "image", "hidden", "velocity")
 PICTURE = ROOT / "assets" / "examples" / "cat.jpg"
+FACE, PERFORMED_FRAMES = 512, 13
 
 
 @dataclass(frozen=True)
@@ -58,6 +64,15 @@ class Trial:
     def pixels(self) -> np.ndarray:
         """(height, width, 3) uint8"""
         return np.array(fit(open_image(PICTURE.parent / self.picture), self.width, self.height))
+
+    def tracks(self) -> Tracks:
+        """A limb that swings over black, and the picture as a face that moves."""
+        y, x = np.mgrid[0 : self.height, 0 : self.width]
+        pose = np.zeros((self.frames, self.height, self.width, 3), np.uint8)
+        for number, angle in enumerate(np.linspace(0.2, 1.4, self.frames)):
+            pose[number][abs(np.sin(angle) * x - np.cos(angle) * y) < 3] = (255, 170, 0)
+        face = np.array(fit(open_image(PICTURE.parent / self.picture), FACE, FACE))
+        return Tracks(pose, np.stack([np.roll(face, 8 * number, axis=1) for number in range(self.frames)]))
 
 
 @dataclass(frozen=True)
@@ -133,6 +148,7 @@ def load_reference(path: Path) -> Reference:
         tensors["decode"] = tensors["decode"].sub(127.5).div(127.5)
         plan = tuple((sigma, expert) for sigma, expert in json.loads(about["plan"]))
         names = ["text", "image", *(name for name in sorted(tensors) if name.startswith("dit")), "decode"]
+        names += [name for name in (LAST_FRAME, VOICE, *PERFORMED, NEXT) if name in tensors]
         trial = Trial(**json.loads(about["trial"]))
         blocks = {}
         for name in [name for name in tensors if name.endswith("text")]:
@@ -152,7 +168,9 @@ def stage_names(model: Model) -> list[str]:
         image.append(LAST_FRAME)
     if model.family.speech:
         image.insert(0, VOICE)
-    return ["text", *image, "schedule", *dit_names(model), "decode"]
+    performed = PERFORMED if model.family.performance else ()
+    following = [NEXT] if model.goes_on or model.family.performance or model.family.speech else []
+    return ["text", *image, *performed, "schedule", *dit_names(model), "decode", *following]
 
 
 def dit_names(model: Model) -> list[str]:
@@ -162,7 +180,10 @@ def dit_names(model: Model) -> list[str]:
 def default_trial(model: Model) -> Trial:
     """The smallest size and length that the model offers: seconds on a GPU."""
     width, height = min(model.sizes, key=lambda size: size[0] * size[1])
-    return Trial(width, height, min(model.frames), steps=model.default_steps)
+    frames = min(model.frames)
+    if model.family.performance:  # of which all frames are encoded three times
+        frames = min(frames, PERFORMED_FRAMES)
+    return Trial(width, height, frames, steps=model.default_steps)
 
 
 def stored_path(model: Model) -> Path:
@@ -189,6 +210,32 @@ def last_frame(engine: Stages, trial: Trial) -> torch.Tensor:
     return engine.encode_image(pixels, trial.frames, np.ascontiguousarray(pixels[::-1]))
 
 
+def next_segment(engine: Any, model: Model, trial: Trial, frames: torch.Tensor) -> torch.Tensor:
+    """What the end of a clip (T, H, W, 3) in -1 .. 1 becomes where another segment goes on from it."""
+    pixels = frames.mul(127.5).add(127.5).round().to(torch.uint8).numpy()
+    if model.family.performance:
+        return engine.encode_image(trial.pixels(), trial.frames, before=pixels[-model.overlaps[-1] :])
+    if model.family.speech:
+        return engine.encode_image(trial.pixels(), trial.frames, before=pixels[-model.family.speech.motion :])
+    return engine.encode_image(np.ascontiguousarray(pixels[-1]), trial.frames)
+
+
+def performed(engine: Any, trial: Trial) -> dict[str, torch.Tensor]:
+    """What the trial's performance becomes, by its stages."""
+    return {name: engine.encode_performance(name, trial.pixels(), trial.tracks()) for name in PERFORMED}
+
+
+def latents_of(model: Model, trial: Trial) -> tuple[int, int, int, int]:
+    """Shape (z, t, h, w) of what a step denoises: a performed clip has a frame before it, the picture's."""
+    z, t, h, w = model.family.vae.latents(trial.width, trial.height, trial.frames)
+    return z, t + (model.family.performance is not None), h, w
+
+
+def of_clip(model: Model, latents: torch.Tensor) -> torch.Tensor:
+    """What of the latents is decoded."""
+    return latents[:, 1:] if model.family.performance else latents
+
+
 def compute(engine: Stages, model: Model, trial: Trial) -> Reference:
     """Run all stages of a trustworthy engine, each on the outputs of the ones before."""
     plan = tuple(engine.plan(trial.steps))
@@ -196,16 +243,22 @@ def compute(engine: Stages, model: Model, trial: Trial) -> Reference:
     outputs = {"text": text, "image": image}
     if LAST_FRAME in stage_names(model):
         outputs[LAST_FRAME] = last_frame(engine, trial)
-    voice: dict[str, Any] = {}
+    more: dict[str, Any] = {}
     if VOICE in stage_names(model):
         outputs[VOICE] = heard(engine, model, trial)
-        voice = {"voice": outputs[VOICE]}
-    empty = torch.zeros(model.family.vae.latents(trial.width, trial.height, trial.frames))
+        more = {"voice": outputs[VOICE]}
+    if model.family.performance:
+        outputs |= performed(engine, trial)
+        more = {"performance": {name: outputs[name] for name in PERFORMED}}
+    empty = torch.zeros(latents_of(model, trial))
     reference = Reference("same files", trial, plan, {**outputs, **dict.fromkeys(dit_names(model), empty)})
     for expert, name in enumerate(dit_names(model)):
-        velocity = engine.predict(reference.latents(name), reference.sigma(expert), expert, text, image, **voice)
+        velocity = engine.predict(reference.latents(name), reference.sigma(expert), expert, text, image, **more)
         reference = replace(reference, outputs={**reference.outputs, name: velocity.float().cpu()})
-    outputs = {**reference.outputs, "decode": engine.decode(reference.latents("decode"))}
+    frames = engine.decode(of_clip(model, reference.latents("decode")))
+    outputs = {**reference.outputs, "decode": frames}
+    if NEXT in stage_names(model):
+        outputs[NEXT] = next_segment(engine, model, trial, frames)
     outputs = {name: tensor.float().cpu() for name, tensor in outputs.items()}
     wrong = [name for name, tensor in outputs.items() if not tensor.isfinite().all()]
     if wrong:
@@ -217,14 +270,15 @@ def _block_trials(engine: Stages, model: Model, trial: Trial, plan, text: torch.
     """A small step of each expert, from the same picture, prompt and seed."""
     small = replace(trial, width=blocks.WIDTH, height=blocks.HEIGHT, frames=blocks.FRAMES)
     image = condition(engine, model, small)
-    latents = schedule.noise(small.seed, model.family.vae.latents(small.width, small.height, small.frames))
+    more = {"performance": performed(engine, small)} if model.family.performance else {}
+    latents = schedule.noise(small.seed, latents_of(model, small))
     found: dict[str, BlockTrial] = {}
     before = 1.0
     for expert, name in enumerate(dit_names(model)):
         sigma = next(sigma for sigma, which in plan if which == expert)
         if found:
             latents = latents + (sigma - before) * next(reversed(found.values())).velocity
-        found[name] = blocks.record(engine, expert, sigma, latents, text, image)
+        found[name] = blocks.record(engine, expert, sigma, latents, text, image, **more)
         before = sigma
     return found
 

@@ -1,7 +1,7 @@
 """Which stage of a loaded pipeline is wrong: each one against a reference, in the order they run.
 
-text, image, schedule, one denoise step per expert, decode (see wan_ui.qa.reference for what goes into
-each). A stage fails when its output has a NaN or Inf, or is further from the reference than the tolerance;
+text, image, schedule, one denoise step per expert, decode, what goes on from there (see wan_ui.qa.reference for what
+goes into each). A stage fails when its output has a NaN or Inf, or is further from the reference than the tolerance;
 the first that fails is named, and for a denoise step the first bad transformer block.
 
 Tolerances are relative errors, |x - reference| / |reference| over the whole output. They come from what
@@ -18,18 +18,20 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
 from wan_ui.catalog import Model, Scheme
 from wan_ui.engines import schedule
-from wan_ui.engines.base import Stages
+from wan_ui.engines.base import Performing, Stages
 from wan_ui.errors import UserError
 from wan_ui.qa import blocks, pictures
 from wan_ui.qa.blocks import Blocks
 from wan_ui.qa.reference import (
     LAST_FRAME,
+    NEXT,
+    PERFORMED,
     VOICE,
     Reference,
     compute,
@@ -39,7 +41,10 @@ from wan_ui.qa.reference import (
     float32_engine,
     heard,
     last_frame,
+    latents_of,
     load_reference,
+    next_segment,
+    of_clip,
     stage_names,
     stored_path,
 )
@@ -128,10 +133,6 @@ def examine(engine, model: Model, scheme: Scheme, wish: str, report: Report, fol
 
     folder  gets the pictures and, as stages.json, the report
     """
-    if model.family.performance:
-        raise UserError(
-            f"model: the stages of {model.name} need a performance, and are not examined here", field="model"
-        )
     engine.set_loras(())
     reference, about = find_reference(model, scheme, wish, report)
     if reference is not None and reference.kind == "same files" and engine.facts.get("engine") == "diffusers":
@@ -178,7 +179,7 @@ def check(
     def latents(stage: str) -> torch.Tensor:
         if reference:
             return reference.latents(stage)
-        empty = torch.zeros(model.family.vae.latents(trial.width, trial.height, trial.frames))
+        empty = torch.zeros(latents_of(model, trial))
         steps = {name: made.get(name, empty) for name in dit_names(model)}
         return Reference("", trial, tuple(plan), steps).latents(stage)
 
@@ -191,17 +192,25 @@ def check(
             return last_frame(engine, trial)
         if stage == VOICE:
             return heard(engine, model, trial)
+        if stage in PERFORMED:
+            return cast(Performing, engine).encode_performance(stage, trial.pixels(), trial.tracks())
         if stage == "decode":
-            return engine.decode(latents(stage))
+            return engine.decode(of_clip(model, latents(stage)))
+        if stage == NEXT:
+            if "decode" not in made | given:
+                raise UserError("it needs what stage decode gives, which failed")
+            return next_segment(engine, model, trial, (made | given)["decode"])
         expert = dit_names(model).index(stage)
         sigma = next(sigma for sigma, which in plan if which == expert)
         inputs = made | given
-        needed = [name for name in ("text", "image", VOICE) if name in names or name == "image"]
+        needed = [name for name in ("text", "image", VOICE, *PERFORMED) if name in names or name == "image"]
         failed = next((name for name in needed if name not in inputs), "")
         if failed:
             raise UserError(f"it needs what stage {failed} gives, which failed")
-        voice: dict[str, Any] = {"voice": inputs[VOICE]} if VOICE in names else {}
-        return engine.predict(latents(stage), sigma, expert, inputs["text"], inputs["image"], **voice)
+        more: dict[str, Any] = {"voice": inputs[VOICE]} if VOICE in names else {}
+        if model.family.performance:
+            more = {"performance": {name: inputs[name] for name in PERFORMED}}
+        return engine.predict(latents(stage), sigma, expert, inputs["text"], inputs["image"], **more)
 
     for number, name in enumerate(names):
         report(Progress("load", number + 1, len(names), f"stage {name}"))
@@ -253,7 +262,10 @@ def compare_blocks(engine: Stages, reference: Reference, model: Model, scheme: S
         return found
     inputs = (reference.latents(stage), reference.sigma(expert), expert)
     context = (reference.outputs["text"], reference.outputs["image"])
-    return blocks.full_size(engine, other, (*inputs, *context), stage, allowed)
+    more: dict[str, Any] = {}
+    if model.family.performance:
+        more = {"performance": {name: reference.outputs[name] for name in PERFORMED}}
+    return blocks.full_size(engine, other, (*inputs, *context), stage, allowed, more)
 
 
 # ---------------------------------------------------------------- judging
