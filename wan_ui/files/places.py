@@ -30,8 +30,9 @@ TOKENIZER = "google/umt5-xxl"
 TOKENIZER_FILES = (f"{TOKENIZER}/tokenizer.json", f"{TOKENIZER}/tokenizer_config.json")
 # Bytes that the work itself takes beside the weights, as measured on an H100 with 81 frames of either model: the
 # transformer's activations and the VAE's feature maps grow with the picture (2.3 to 2.5 GiB at 480x480, 4.0 to 4.5 at
-# 832x480, 9.1 to 9.9 at 1280x720); the rest is the CUDA context and memory in pieces that are too small.
-WORK_PER_PIXEL, WORK_BESIDE = 11 * 2**30 / 1e6, 1.75 * 2**30
+# 832x480, 9.1 to 9.9 at 1280x720); the rest is the CUDA context and memory in pieces that are too small. With no more
+# to be had than this gives, clips of A14B in fp8 took 4.2, 6.4 and 12.3 GiB beside the files.
+WORK_PER_PIXEL, WORK_BESIDE = 11 * 2**30 / 1e6, 2.25 * 2**30
 
 
 @dataclass(frozen=True)
