@@ -473,3 +473,49 @@ def test_several_clips_from_one_press(page: Page, app, picture, examples):
     assert (dusk["prompt"], dusk["width"], noon["prompt"], noon["width"]) == ("zoom in", 320, "pan left", 256)
     page.get_by_role("button", name="Empty the tray").click()
     expect(page.locator("#generate")).to_have_text("Generate")
+
+
+def test_waiting_clips_are_moved_changed_doubled_and_paused(page: Page, app, picture):
+    """With the mouse and the keyboard."""
+    rows, names = page.locator(".w-queue-row"), page.locator(".w-queue-words b")
+    before = set(app.jobs())
+    generate(page, picture, "queue zero, denoise:2=hold")
+    card_says(page, "denoise step 2")
+    for number, name in enumerate(("one", "two", "three"), start=1):
+        page.fill("#prompt textarea", name)
+        page.click("#generate")
+        expect(rows).to_have_count(number)
+    rows.nth(2).get_by_role("button", name="Move up").focus()
+    page.keyboard.press("Enter")
+    expect(names).to_have_text(["one", "three", "two"])
+    page.keyboard.press("Alt+ArrowUp")
+    expect(names).to_have_text(["three", "one", "two"])
+    rows.nth(2).evaluate("""(to) => {
+        const [from] = document.querySelectorAll(".w-queue-row"), dataTransfer = new DataTransfer();
+        const tell = (row, name) => row.dispatchEvent(new DragEvent(name, { bubbles: true, dataTransfer }));
+        tell(from, "dragstart"), tell(to, "dragover"), tell(to, "drop"), tell(from, "dragend");
+    }""")
+    expect(names).to_have_text(["one", "two", "three"])
+    rows.nth(0).get_by_role("button", name="The same once more").click()
+    expect(names).to_have_text(["one", "one", "two", "three"])
+    rows.nth(2).get_by_role("button", name="Change").click()
+    expect(page.locator("#generate")).to_have_text("Save the waiting clip")
+    expect(page.locator("#prompt textarea")).to_have_value("two")
+    page.fill("#prompt textarea", "two, changed")
+    page.click("#generate")
+    expect(names).to_have_text(["one", "one", "two, changed", "three"])
+    expect(page.locator("#generate")).to_have_text("Generate")
+    page.get_by_role("button", name="Pause after this one").click()
+    expect(page.locator("#queue")).to_contain_text("none of these begins")
+    shoot(page, "07-queue")
+    go_on(set(app.jobs()) - before)
+    card_says(page, "Paused")
+    expect(rows).to_have_count(4)
+    for number in (3, 2):
+        rows.nth(number).get_by_role("button", name="Cancel").click()
+        expect(rows).to_have_count(number)
+    page.get_by_role("button", name="Go on").click()
+    expect(rows).to_have_count(0)
+    card_says(page, "Done in")
+    first, second = (job for job in jobs_of(app) if job["prompt"] == "one")
+    assert first["seed"] != second["seed"]

@@ -31,6 +31,16 @@ def test_two_people_share_the_queue_and_nothing_else(open_page, public_app, pict
     generate(second, picture, "yours alone")
     card_says(second, "In line: 1 clip is ahead of yours")
     shoot(second, "13-in-line")
+    table = Jobs(public_app.folder / "outputs" / "wan_ui.sqlite")
+    own = second.locator(".w-queue-row")
+    mine = own.get_attribute("data-row")
+    running = next(job.id for job in table.all() if job.state == "running")
+    own.evaluate("(e, id) => e.dataset.row = id", running)  # another's: nothing becomes of it
+    for act in ("stop_job", "double_job", "edit_job"):
+        own.locator(f"[data-do={act}]").click()
+    second.wait_for_timeout(700)
+    assert [job.state for job in table.all()] == ["running", "queued"] and not table.get(running).cancel
+    own.evaluate("(e, id) => e.dataset.row = id", mine)
     go_on(public_app.jobs())
     card_says(first, "Done in")
     card_says(second, "Done in")

@@ -31,7 +31,7 @@ from pathlib import Path
 
 from wan_ui import stored
 from wan_ui.errors import UserError
-from wan_ui.queue import schema
+from wan_ui.queue import order, schema
 from wan_ui.request import Progress, Request, Result
 from wan_ui.valid_text import valid_text, valid_values
 
@@ -76,6 +76,7 @@ class Job:
     worker   that runs it, or has run it; "" while it waits, and in entries of older versions
     lost     of a job that was put back in line: how the worker was lost that had it
     star     whether it is to stay, whatever the quota says
+    held     since when its owner has paused it; None: it runs when it is its turn
     skipped  what of the row could not be read
     """
 
@@ -96,6 +97,7 @@ class Job:
     worker: str = ""
     lost: str = ""
     star: bool = False
+    held: float | None = None
     skipped: tuple[str, ...] = ()
 
     @property
@@ -135,7 +137,7 @@ class Jobs:
         self._keeping = threading.Lock()
         self._log_ahead = False  # with it a commit that does not wait for the disk cannot damage the table
         path.parent.mkdir(parents=True, exist_ok=True)
-        with self._connect() as db:
+        with self.connect() as db:
             try:
                 self._log_ahead = db.execute("PRAGMA journal_mode = WAL").fetchone()[0] == "wal"
             except sqlite3.OperationalError as error:
@@ -145,7 +147,7 @@ class Jobs:
             schema.bring_up(db, path)
 
     @contextmanager
-    def _connect(self, patience: float = PATIENCE, durable: bool = True) -> Iterator[sqlite3.Connection]:
+    def connect(self, patience: float = PATIENCE, durable: bool = True) -> Iterator[sqlite3.Connection]:
         """durable: what is committed outlives a power cut, for which it waits for the disk."""
         try:
             files, db = self._take_connection()
@@ -196,7 +198,7 @@ class Jobs:
 
     def put(self, job: Job) -> None:
         """Store an entry as it is given: in place of the one with its id, or as the newest."""
-        with self._connect() as db:
+        with self.connect() as db:
             db.execute(
                 "INSERT INTO jobs (id, owner, state, request, created, started, finished, error, result) "
                 "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET state = excluded.state, "
@@ -213,24 +215,24 @@ class Jobs:
 
     def rows(self, job_id: str | None = None) -> dict[int, dict[str, object]]:
         """All entries as they are stored, or that one, by their number in the table."""
-        with self._connect() as db:
+        with self.connect() as db:
             rows = db.execute("SELECT rowid AS number, * FROM jobs WHERE ? IS NULL OR id = ?", (job_id, job_id))
             return {row["number"]: dict(row) for row in rows}
 
     def take_out(self, number: int) -> None:
         """Remove an entry, in whatever state, by its number in the table."""
-        with self._connect() as db:
+        with self.connect() as db:
             db.execute("DELETE FROM jobs WHERE rowid = ?", (number,))
 
     def trouble(self) -> str:
         """What SQLite finds wrong with the table's file; "" when nothing."""
-        with self._connect() as db:
+        with self.connect() as db:
             words = "; ".join(str(row[0]) for row in db.execute("PRAGMA integrity_check(3)"))
         return "" if words == "ok" else words
 
     def copy_to(self, path: Path) -> None:
         """The table as it is at one moment, into a new file; nobody has to wait for it."""
-        with self._connect() as db, closing(sqlite3.connect(path)) as copy:
+        with self.connect() as db, closing(sqlite3.connect(path)) as copy:
             db.backup(copy)
 
     def close(self) -> None:
@@ -245,19 +247,27 @@ class Jobs:
         self.add_all({job_id: request}, owner, most, each)
 
     def add_all(
-        self, requests: Mapping[str, Request], owner: str, most: int | None = None, each: int | None = None
+        self,
+        requests: Mapping[str, Request],
+        owner: str,
+        most: int | None = None,
+        each: int | None = None,
+        paused: bool = True,
     ) -> None:
-        """Put several in line, all of them or none. requests: by the ids of their jobs. Raises as `add`."""
-        with self._connect() as db:
+        """Put several in line, all of them or none. requests: by the ids of their jobs. paused: whether they wait as
+        well where this owner has paused. Raises as `add`."""
+        with self.connect() as db:
             db.execute("BEGIN IMMEDIATE")  # counted and added in one: many may ask at the same moment
             self._check_room(db, owner, most, each, len(requests))
             mine = db.execute("SELECT MAX(turn) FROM jobs WHERE state = 'queued' AND owner = ?", (owner,)).fetchone()[0]
             turn = db.execute(f"SELECT {NEXT_TURN}").fetchone()[0] if mine is None else mine
+            since = "SELECT MIN(held) FROM jobs WHERE state = 'queued' AND owner = ?"
+            held = db.execute(since, (owner,)).fetchone()[0] if paused else None
             db.executemany(
-                "INSERT INTO jobs (id, owner, state, request, created, turn, batch) "
-                "VALUES (?, ?, 'queued', ?, ?, ?, ?)",
+                "INSERT INTO jobs (id, owner, state, request, created, turn, batch, held) "
+                "VALUES (?, ?, 'queued', ?, ?, ?, ?, ?)",
                 [
-                    (job_id, owner, json.dumps(request.to_dict()), time.time(), turn, request.batch)
+                    (job_id, owner, json.dumps(request.to_dict()), time.time(), turn, request.batch, held)
                     for job_id, request in requests.items()
                 ],
             )
@@ -265,7 +275,7 @@ class Jobs:
 
     def check_room(self, owner: str, most: int, each: int, new: int = 1) -> None:
         """As `add_all` will with `new` jobs: before anything is stored for them."""
-        with self._connect() as db:
+        with self.connect() as db:
             self._check_room(db, owner, most, each, new)
 
     def _check_room(self, db: sqlite3.Connection, owner: str, most: int | None, each: int | None, new: int = 1) -> None:
@@ -285,13 +295,13 @@ class Jobs:
             raise QueueFull(f"{words}; ask for fewer, or try again when some have finished")
 
     def get(self, job_id: str, patience: float = PATIENCE) -> Job | None:
-        with self._connect(patience) as db:
+        with self.connect(patience) as db:
             row = db.execute("SELECT * FROM jobs WHERE id = ?", (job_id,)).fetchone()
         return _job(row) if row else None
 
     def of_owner(self, owner: str, limit: int = 50) -> list[Job]:
         """Newest first."""
-        with self._connect() as db:
+        with self.connect() as db:
             rows = db.execute(
                 "SELECT * FROM jobs WHERE owner = ? ORDER BY rowid DESC LIMIT ?", (owner, limit)
             ).fetchall()
@@ -299,7 +309,7 @@ class Jobs:
 
     def of_batch(self, batch: str, owner: str) -> list[Job]:
         """What one press has asked for, in the order in which it was put in line."""
-        with self._connect() as db:
+        with self.connect() as db:
             rows = db.execute(
                 "SELECT * FROM jobs WHERE batch = ? AND owner = ? ORDER BY rowid", (batch, owner)
             ).fetchall()
@@ -307,18 +317,18 @@ class Jobs:
 
     def set_star(self, job_id: str, owner: str, star: bool) -> None:
         """Whether it is to stay, whatever the quota says."""
-        with self._connect() as db:
+        with self.connect() as db:
             db.execute("UPDATE jobs SET star = ? WHERE id = ? AND owner = ?", (star, job_id, owner))
 
     def counts(self) -> dict[str, int]:
         """How many jobs are in each state."""
-        with self._connect() as db:
+        with self.connect() as db:
             rows = db.execute("SELECT state, COUNT(*) AS count FROM jobs GROUP BY state").fetchall()
         return dict.fromkeys((*ACTIVE, *ENDED), 0) | {row["state"]: row["count"] for row in rows if row["state"]}
 
     def newest_done(self, limit: int) -> list[Job]:
         """Newest first, of every owner."""
-        with self._connect() as db:
+        with self.connect() as db:
             rows = db.execute(
                 "SELECT * FROM jobs WHERE state = 'done' ORDER BY rowid DESC LIMIT ?", (limit,)
             ).fetchall()
@@ -327,19 +337,19 @@ class Jobs:
     def in_state(self, *states: str) -> list[Job]:
         """Oldest first."""
         marks = ", ".join("?" for _ in states)
-        with self._connect() as db:
+        with self.connect() as db:
             rows = db.execute(f"SELECT * FROM jobs WHERE state IN ({marks}) ORDER BY rowid", states).fetchall()
         return _jobs(rows)
 
     def all(self) -> list[Job]:
         """Oldest first, of every owner and in every state."""
-        with self._connect() as db:
+        with self.connect() as db:
             rows = db.execute("SELECT * FROM jobs ORDER BY rowid").fetchall()
         return _jobs(rows)
 
     def briefs(self) -> list[Brief]:
         """Of every job that has an id, oldest first, without reading what it is."""
-        with self._connect() as db:
+        with self.connect() as db:
             rows = db.execute("SELECT id, owner, state, created, finished, star FROM jobs ORDER BY rowid").fetchall()
         return [
             Brief(
@@ -356,10 +366,11 @@ class Jobs:
     def line(self, patience: float = PATIENCE) -> list[str]:
         """Ids of the waiting jobs in the order in which they will run, if nobody comes or goes. An entry whose id is
         none has failed."""
-        with self._connect(patience) as db:
+        with self.connect(patience) as db:
             rows = db.execute(
-                "SELECT rowid, id, owner, turn FROM jobs WHERE state = 'queued' ORDER BY turn, rowid"
+                "SELECT rowid, id, owner, turn, place, held FROM jobs WHERE state = 'queued' ORDER BY turn, rowid"
             ).fetchall()
+            rows = order.arranged([row for row in rows if not order.is_held(row, time.time())])
             for row in rows:
                 if not _is_id(row["id"]):
                     db.execute("UPDATE jobs SET state = 'failed' WHERE rowid = ?", (row["rowid"],))
@@ -367,7 +378,7 @@ class Jobs:
         before = Counter(row["owner"] for row in running)
         places = []
         for place, row in enumerate(row for row in rows if _is_id(row["id"])):
-            places.append((before[row["owner"]], row["turn"], place, row["id"]))
+            places.append((before[row["owner"]], place, row["id"]))
             before[row["owner"]] += 1
         return [job_id for *_, job_id in sorted(places)]
 
@@ -380,7 +391,7 @@ class Jobs:
 
     def take(self, job_id: str, worker: str = "", patience: float = PATIENCE) -> Job | None:
         """That job, now running; None when it does not wait any more."""
-        with self._connect(patience, durable=False) as db:
+        with self.connect(patience, durable=False) as db:
             row = db.execute(
                 "UPDATE jobs SET state = 'running', started = ?, began = ?, worker = ? "
                 "WHERE id = ? AND state = 'queued' RETURNING *",
@@ -390,7 +401,7 @@ class Jobs:
 
     def requeue(self, job_id: str, lost: str = "") -> None:
         """A claimed job that was not run goes back to its place in line. lost: or whose worker was lost, and how."""
-        with self._connect() as db:
+        with self.connect() as db:
             db.execute(
                 "UPDATE jobs SET state = 'queued', started = NULL, began = NULL, stage = '', step = 0, total = 0, "
                 "detail = '', preview = '', segment = 0, segments = 0, stage_started = NULL, step_started = NULL, "
@@ -407,7 +418,7 @@ class Jobs:
         how long a step takes.
         """
         now, values = time.monotonic(), valid_values(astuple(progress))
-        with self._connect(patience, durable=False) as db:
+        with self.connect(patience, durable=False) as db:
             row = db.execute(
                 "UPDATE jobs SET step_started = ?, stage_started = "
                 "CASE WHEN stage = ? AND segment = ? AND (total > 0) = ? THEN stage_started ELSE ? END, "
@@ -419,7 +430,7 @@ class Jobs:
 
     def cancel(self, job_id: str) -> None:
         """A queued job is cancelled at once; a running one is asked to stop."""
-        with self._connect() as db:
+        with self.connect() as db:
             db.execute(
                 "UPDATE jobs SET cancel = 1, finished = CASE WHEN state = 'queued' THEN ? ELSE finished END, "
                 "state = CASE WHEN state = 'queued' THEN 'cancelled' ELSE state END "
@@ -429,13 +440,13 @@ class Jobs:
 
     def cancelled(self, job_id: str, patience: float = PATIENCE) -> bool:
         """Whether a running job has been asked to stop."""
-        with self._connect(patience) as db:
+        with self.connect(patience) as db:
             row = db.execute("SELECT cancel FROM jobs WHERE id = ?", (job_id,)).fetchone()
         return bool(row and row["cancel"])
 
     def finish(self, job_id: str, state: str, *, error: str = "", result: Result = NOTHING) -> None:
         """End a job; the others of its owner go to the end of the line."""
-        with self._connect() as db:
+        with self.connect() as db:
             db.execute("BEGIN IMMEDIATE")
             db.execute(
                 "UPDATE jobs SET state = ?, finished = ?, error = ?, result = ?, preview = '' WHERE id = ?",
@@ -450,7 +461,7 @@ class Jobs:
 
     def interrupt_running(self) -> int:
         """At start: whatever still says running belonged to an app that is gone."""
-        with self._connect() as db:
+        with self.connect() as db:
             return db.execute(
                 "UPDATE jobs SET state = 'interrupted', finished = ?, "
                 "error = 'The app ended while this job was running; generate it again.' WHERE state = 'running'",
@@ -458,7 +469,7 @@ class Jobs:
             ).rowcount
 
     def delete(self, job_id: str) -> None:
-        with self._connect() as db:
+        with self.connect() as db:
             db.execute("DELETE FROM jobs WHERE id = ? AND state NOT IN ('queued', 'running')", (job_id,))
 
 
@@ -524,5 +535,6 @@ def _job(row: sqlite3.Row) -> Job | None:
         worker=words["worker"],
         lost=words["lost"],
         star=bool(row["star"]),
+        held=stored.number(row["held"]),
         skipped=tuple(skipped),
     )

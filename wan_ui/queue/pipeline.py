@@ -22,7 +22,7 @@ from wan_ui import limits, locks
 from wan_ui.catalog import find_model
 from wan_ui.errors import UserError
 from wan_ui.files import found
-from wan_ui.queue import quota
+from wan_ui.queue import estimate, order, quota
 from wan_ui.queue.background_download import BackgroundDownload
 from wan_ui.queue.draft import Draft, clips_of, next_seed
 from wan_ui.queue.intake import resolve
@@ -177,7 +177,7 @@ class Pipeline:
                 self._own.update(requests)
             with self._adding:
                 self._check_address(asker, number)
-                self.jobs.add_all(requests, owner, *room)
+                self.jobs.add_all(requests, owner, *room, paused=self._own is None)
                 if asker and self.settings.max_queue_per_visitor:
                     self._askers |= dict.fromkeys(requests, asker)
         except BaseException as error:
@@ -218,6 +218,86 @@ class Pipeline:
             shutil.rmtree(folder, ignore_errors=True)
             raise
         return request.in_folder(folder)
+
+    # ------------------------------------------------------------ a person's own waiting jobs
+
+    def waiting(self, owner: str = "local") -> list[Job]:
+        """In the order in which they run. Never raises, as `history`."""
+        try:
+            jobs = [self.job(job_id, owner) for job_id in order.waiting(self.jobs, owner)]
+        except TableError as error:
+            self.pool.line.say(error)
+            return []
+        return [job for job in jobs if job is not None and job.state == "queued"]
+
+    def move(self, job_id: str, owner: str, to: int) -> None:
+        order.move(self.jobs, job_id, owner, to)
+
+    def pause(self, owner: str, on: bool) -> None:
+        """Nothing of theirs begins after what runs, until this is taken back."""
+        order.pause(self.jobs, owner, on)
+        self.pool.wake()
+
+    def duplicate(self, job_id: str, owner: str = "local", asker: str = "") -> str:
+        """The same once more, with a seed of its own, behind it; its id. Raises UserError."""
+        job = self.job(job_id, owner)
+        if job is None or job.state != "queued":
+            raise UserError("queue: that clip does not wait any more", field="queue")
+        self._check_address(asker)
+        new_id, request = new_job_id(), replace(job.request, batch="")
+        try:
+            request = self._copied(request, job_id, new_id)
+            if TASKS[request.task].samples:
+                request = request.with_seed(next_seed(-1, request.seed, 1))
+            self.jobs.add_all({new_id: request}, owner, *self._room(owner))
+        except BaseException as error:
+            shutil.rmtree(self.clips / new_id, ignore_errors=True)
+            if isinstance(error, OSError):
+                raise UserError(f"disk: the files could not be stored in {self.clips} ({error})") from None
+            raise
+        quota.settle(self.clips / new_id)
+        ids = order.waiting(self.jobs, owner)
+        if job_id in ids:
+            order.move(self.jobs, new_id, owner, ids.index(job_id) + 1)
+        if asker and self.settings.max_queue_per_visitor:
+            self._askers[new_id] = asker
+        self.pool.wake()
+        return new_id
+
+    def change(self, job_id: str, draft: Draft, owner: str = "local") -> str:
+        """A waiting job as `draft` says, in its place; its new id. Raises UserError."""
+        job, new_id = self.job(job_id, owner), new_job_id()
+        request = self._stored(draft, new_id, owner)
+        request = replace(request, batch=job.request.batch if job else "")
+        if job is None or not order.put_in_place(self.jobs, job_id, owner, new_id, request):
+            shutil.rmtree(self.clips / new_id, ignore_errors=True)
+            words = "queue: that clip has begun, or does not wait any more; Generate makes a new one of the form"
+            raise UserError(words, field="queue")
+        quota.settle(self.clips / new_id)
+        shutil.rmtree(self.clips / job_id, ignore_errors=True)
+        if job_id in self._askers:
+            self._askers[new_id] = self._askers.pop(job_id)
+        self.pool.wake()
+        return new_id
+
+    def seconds_left(self, owner: str = "local") -> dict[str, float]:
+        """Until each of this person's waiting jobs is done, as far as it is known how long what is ahead takes."""
+        history = self.history(owner)
+        queued = {job.id: job for job in self.jobs.in_state("queued")}
+        ahead, found = 0.0, {}
+        for job in self.jobs.in_state("running"):
+            left = estimate.eta(job, estimate.reference(history, job.request))
+            if left is None:
+                return {}
+            ahead += left
+        for job_id in self.jobs.line():
+            expected = estimate.reference(history, queued[job_id].request) if job_id in queued else {}
+            if not expected:
+                break
+            ahead += sum(spent for stage, spent in expected.items() if stage != "load")
+            if queued[job_id].owner == owner:
+                found[job_id] = ahead / max(1, len(self.pool.runners))
+        return found
 
     def batch(self, batch: str, owner: str = "local") -> list[Job]:
         """What one press has asked for, as far as it is still there."""
@@ -278,7 +358,7 @@ class Pipeline:
         each browser without its storage, is another person."""
         if not asker or not self.settings.max_queue_per_visitor:
             return
-        waiting = set(self.jobs.line())
+        waiting = {job.id for job in self.jobs.in_state("queued")}
         self._askers = {job_id: other for job_id, other in self._askers.items() if job_id in waiting}
         most = max(self.settings.max_queue_per_visitor, int(self.settings.max_queue * limits.ADDRESS_SHARE))
         if sum(other == asker for other in self._askers.values()) + new > most:

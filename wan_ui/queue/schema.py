@@ -38,6 +38,7 @@ ADDED: dict[int, dict[str, str]] = {
     5: {"worker": "TEXT NOT NULL DEFAULT ''"},
     6: {"lost": "TEXT NOT NULL DEFAULT ''"},
     7: {"batch": "TEXT NOT NULL DEFAULT ''", "star": "INTEGER NOT NULL DEFAULT 0"},
+    8: {"place": "REAL", "held": "REAL"},
 }
 VERSION = max(ADDED)
 COLUMNS = {name: kind for version in ADDED for name, kind in ADDED[version].items()}

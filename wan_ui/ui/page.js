@@ -73,7 +73,7 @@ window.wanUi = (() => {
   const parts = {
     card: "#card", result: "#result .w-stage", message: "#message", result_message: "#result-message",
     loras_message: "#lora-message", examples_message: "#examples-message", from_video: "#from-video-message",
-    lora: "#lora-rows li:last-child", form: "#prompt", longer: "#longer", tray: "#tray", seed: "#seed", picture: "#picture-part", download: "#download",
+    lora: "#lora-rows li:last-child", form: "#prompt", longer: "#longer", tray: "#tray", queue: "#queue", seed: "#seed", picture: "#picture-part", download: "#download",
   };
   let shown = 0, scrolled = false, again = null;
 

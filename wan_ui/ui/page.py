@@ -18,12 +18,13 @@ from wan_ui.ui.api import build_api
 from wan_ui.ui.compare_tab import build_compare_tab
 from wan_ui.ui.doctor_tab import build_doctor_tab
 from wan_ui.ui.examples import build_examples, load_examples
-from wan_ui.ui.handlers import changing, choosing, clips, loras, observe, restore, submit, tray
+from wan_ui.ui.handlers import changing, choosing, clips, loras, observe, restore, submit, tray, waiting
 from wan_ui.ui.history import build_history
 from wan_ui.ui.in_view import build_in_view
 from wan_ui.ui.inputs import build_inputs
 from wan_ui.ui.models_panel import build_models_panel, usable
 from wan_ui.ui.progress_card import build_progress_card
+from wan_ui.ui.queue_part import build_queue
 from wan_ui.ui.result import build_result
 from wan_ui.ui.security import CheckedBlocks
 from wan_ui.ui.server import address_of
@@ -60,6 +61,7 @@ def build_ui(settings: Settings) -> gr.Blocks:
                     with gr.Column(elem_id="right", scale=8, min_width=320):
                         card = build_progress_card()
                         result, result_message = build_result()
+                        queue = build_queue()
                         samples = build_examples(load_examples())
                         past = build_history()
                 models = build_models_panel()
@@ -73,6 +75,7 @@ def build_ui(settings: Settings) -> gr.Blocks:
             "card": card,
             "result": result,
             "history": past.grid,
+            "queue": queue,
             "download": models.download,
             "models": models.table,
             "workers": models.workers,
@@ -303,6 +306,12 @@ def build_ui(settings: Settings) -> gr.Blocks:
         old = [browser, view, inputs.turn]
         fills.append(connect(result.extend, restore.extend, old, whole, js=stamp, **in_order))
         fills.append(connect(result.restore, restore.restore, old, whole, js=stamp, **in_order))
+        fills.append(connect(queue.edit_job, waiting.edit, old, whole, js=stamp, **in_order))
+        connect(queue.leave_job, waiting.leave, [browser, view], observed, **light)
+        connect(queue.move_job, waiting.move, [browser, view], observed, **light)
+        connect(queue.pause_line, waiting.pause, [browser, view], observed, **light)
+        connect(queue.double_job, waiting.double, old, observed, js=stamp, **once)
+        connect(queue.stop_job, submit.stop, [browser, view], observed, **light)
         video = [browser, view, past.from_video]
         of_upload = {"from_video": past.message, **whole}
         fills.append(connect(past.from_video.upload, restore.restore_from_video, video, of_upload, **in_order))

@@ -76,6 +76,8 @@ def job_card(
 
 def _waiting(job: Job, position: int, status: ModelStatus, catalog: dict[str, Model]) -> str:
     since = f"waiting {seconds(max(time.time() - job.created, 0.0))}"  # a clock may have been set back
+    if job.held is not None:
+        return _card("idle", "Paused", since, _note("None of your waiting clips begins until you go on."))
     if position:
         ahead = "1 clip is" if position == 1 else f"{position} clips are"
         return _card("work", f"In line: {ahead} ahead of yours", since, _bar(None))

@@ -31,6 +31,7 @@ class View:
     drawing    held while an answer is drawn, so that their numbers are the order in which they were
     show       what comes into view, see in_view.py: a number that grows, the part, whether gently
     loras      those that are chosen: file, strength, target
+    editing    the waiting job that Generate changes
     tray       pictures that one press makes clips of, see tray.py; tray_trouble: what is wrong with those just added
     model      in the form; so is `scheme`
     form       the other fields, see form.py
@@ -51,6 +52,7 @@ class View:
     looked: int = 0
     show: tuple[int, str, bool] = (0, "", False)
     loras: list[dict[str, Any]] = field(default_factory=list)
+    editing: str = ""
     tray: list[dict[str, str]] = field(default_factory=list)
     tray_trouble: str = ""
     model: str = ""

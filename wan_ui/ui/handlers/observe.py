@@ -23,6 +23,7 @@ from wan_ui.ui import (
     lora_picker,
     models_panel,
     progress_card,
+    queue_part,
     result,
     workers_part,
 )
@@ -78,8 +79,10 @@ def _observed(browser: dict, view: View) -> Answer:
     download = replace(download, words=for_visitor(download.words, PIPELINE.settings))
     jobs = PIPELINE.history(owner, history.LIMIT)
     by_id = {job.id: job for job in jobs}
-    # Running first, then the queue; the newest is first in `jobs`.
-    active = sorted((job for job in reversed(jobs) if job.active), key=lambda job: job.state != "running")
+    waiting = PIPELINE.waiting(owner)
+    active = [*(job for job in reversed(jobs) if job.state == "running"), *waiting]
+    if view.editing and view.editing not in [job.id for job in waiting]:
+        view.editing = ""
 
     for job_id in dict.fromkeys([*view.active, *view.follow]):  # an answer under way may have taken one away
         ended = by_id.get(job_id)
@@ -160,7 +163,10 @@ def _observed(browser: dict, view: View) -> Answer:
     takes = inputs.takes(model, "picture")
     tray, trouble = (view.tray, view.tray_trouble) if takes else ([], "")
     draw_html("tray", several_part.tray_html(tray, trouble, model))
-    draw_html("generate", several_part.button(view.form.get("clips"), tray))
+    made = "Save the waiting clip" if view.editing else several_part.button(view.form.get("clips"), tray)
+    draw_html("generate", made)
+    left = PIPELINE.seconds_left(owner) if waiting else {}
+    draw_html("queue", queue_part.queue_html(waiting, left, view.editing, len(active) > len(waiting)))
     draw_html("examples_note", examples.note_html(form.with_words(view, model), model))
     draw("in_view", view.show, str)  # `_numbered` has the words
     draw("cancel", bool(active), lambda: gr.update(visible=bool(active)))

@@ -79,18 +79,23 @@ def restore(browser: dict, view: View, turn, event: gr.EventData) -> Answer:
     if job is None:
         return observe(browser, view)
     try:
-        there = PIPELINE.input_files(job)
-        files = {
-            entry.part: str(there[entry.name]) if entry.name in there else None
-            for entry in FORM
-            if entry.file and (entry.name in there or not _requires(job, entry.name))
-        }
-        filled = _settings(view, {**job.request.to_dict(), **_of_base(job)}, **files)
+        filled = of_job(view, job)
     except UserError as error:
         form.complain(view, "result_message", error, turn)
         return observe(browser, view)
     view.bring("form")
     return {**filled, **observe(browser, view)}
+
+
+def of_job(view: View, job: Job) -> Answer:
+    """Its settings and files into the form. Raises UserError when its model cannot run here."""
+    there = PIPELINE.input_files(job)
+    files = {
+        entry.part: str(there[entry.name]) if entry.name in there else None
+        for entry in FORM
+        if entry.file and (entry.name in there or not _requires(job, entry.name))
+    }
+    return _settings(view, {**job.request.to_dict(), **_of_base(job)}, **files)
 
 
 def _requires(job: Job, name: str) -> bool:

@@ -30,6 +30,13 @@ def submit(browser: dict, view: View, model, scheme, *sent) -> Answer:
     held = dict(zip(form.FIELDS, fields, strict=True))
     try:
         draft = _draft(view, model, scheme, held)
+        if view.editing:
+            editing, view.editing = view.editing, ""  # where it has begun meanwhile, the next press makes a new one
+            changed = PIPELINE.change(editing, draft, owner)
+            view.follow = [changed if job == editing else job for job in view.follow]
+            view.complaint = None
+            view.bring("queue")
+            return observe(browser, view)
         taken = _takes_pictures(view.tray, draft)
         clips = 1 if held["clips"] in (None, "") else held["clips"]
         drafts = several.drafts(draft, taken)

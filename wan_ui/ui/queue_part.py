@@ -1,0 +1,97 @@
+"""My waiting clips: in which order, with the time until each is done; moved, changed, doubled, cancelled, paused."""
+
+from collections.abc import Mapping, Sequence
+
+import gradio as gr
+
+from wan_ui.queue.jobs import Job
+from wan_ui.queue.pipeline import PIPELINE
+from wan_ui.ui.markup import file_url, seconds, text, title
+
+# A row is dragged by the mouse, or moved by its buttons and by Alt with the arrow keys; the focus stays on its row.
+SCRIPT = """
+const events = ['move_job', 'edit_job', 'leave_job', 'double_job', 'stop_job', 'pause_line'];
+const rows = () => [...element.querySelectorAll('[data-row]')];
+const move = (row, to) => {
+  if (to >= 0 && to < rows().length) trigger('move_job', { job: row.dataset.row, to });
+};
+element.addEventListener('click', (event) => {
+  const button = event.target.closest('[data-do]');
+  if (!button || !events.includes(button.dataset.do)) return;
+  const row = button.closest('[data-row]');
+  if (button.dataset.do === 'move_job') move(row, rows().indexOf(row) + Number(button.dataset.by));
+  else trigger(button.dataset.do, { job: row ? row.dataset.row : '', on: button.dataset.on === 'true' });
+});
+element.addEventListener('keydown', (event) => {
+  const row = event.target.closest('[data-row]');
+  const by = { ArrowUp: -1, ArrowDown: 1 }[event.key];
+  if (!row || !by || !event.altKey) return;
+  event.preventDefault();
+  move(row, rows().indexOf(row) + by);
+});
+let dragged = null;
+element.addEventListener('dragstart', (event) => {
+  dragged = event.target.closest('[data-row]');
+  if (dragged) event.dataTransfer.effectAllowed = 'move';
+});
+element.addEventListener('dragover', (event) => { if (dragged) event.preventDefault(); });
+element.addEventListener('drop', (event) => {
+  const row = event.target.closest('[data-row]');
+  if (!dragged || !row) return;
+  event.preventDefault();
+  move(dragged, rows().indexOf(row));
+});
+element.addEventListener('dragend', () => { dragged = null; });
+let focused = '';
+element.addEventListener('focusin', (event) => { focused = event.target.dataset.key || ''; });
+element.addEventListener('focusout', (event) => { if (event.relatedTarget) focused = ''; });
+watch('value', () => {
+  if (focused && document.activeElement?.dataset?.key !== focused) {
+    element.querySelector(`[data-key="${CSS.escape(focused)}"]`)?.focus({ preventScroll: true });
+  }
+});
+"""
+
+
+def build_queue() -> gr.HTML:
+    return gr.HTML("", elem_id="queue", js_on_load=SCRIPT, apply_default_css=False)
+
+
+def queue_html(jobs: Sequence[Job], left: Mapping[str, float], editing: str, running: bool) -> str:
+    """jobs: those that wait, in their order; left: seconds until each is done; running: another of theirs is made."""
+    if not jobs:
+        return ""
+    paused = any(job.held is not None for job in jobs)
+    rows = "".join(_row(place, job, left.get(job.id), len(jobs), job.id == editing) for place, job in enumerate(jobs))
+    words = "Go on" if paused else "Pause after this one" if running else "Pause"
+    note = '<p class="w-quiet" role="status">Paused: none of these begins until you go on.</p>' if paused else ""
+    return (
+        f'<section class="w-queue" aria-label="Waiting"><div class="w-queue-top"><h2>Waiting: {len(jobs)}</h2>'
+        f'<button type="button" class="w-button" data-do="pause_line" data-on="{"false" if paused else "true"}" '
+        f'data-key="pause">{words}</button></div>{note}<ol>{rows}</ol></section>'
+    )
+
+
+def _row(place: int, job: Job, left: float | None, number: int, editing: bool) -> str:
+    name = title(job.request)
+    picture = PIPELINE.picture(job)
+    still = f'<img src="{text(file_url(picture))}" alt="" draggable="false">' if picture else "<span></span>"
+    when = f"done in about {seconds(round(left))}" if left is not None else "paused" if job.held is not None else ""
+    words = "in the form now" if editing else when
+
+    def button(act: str, sign: str, label: str, more: str = "") -> str:
+        said = text(f"{label}: {name[:80]}")
+        return (
+            f'<button type="button" class="w-button" data-do="{act}"{more} data-key="{sign} {job.id}" '
+            f'aria-label="{said}" title="{label}">{sign}</button>'
+        )
+
+    up = button("move_job", "↑", "Move up", f' data-by="-1"{"" if place else " disabled"}')
+    down = button("move_job", "↓", "Move down", f' data-by="1"{"" if place < number - 1 else " disabled"}')
+    edit = button("leave_job", "Leave it", "Leave it as it is") if editing else button("edit_job", "Edit", "Change")
+    return (
+        f'<li class="w-queue-row" data-row="{job.id}" draggable="true">{still}<span class="w-queue-words">'
+        f'<b>{text(name)}</b><span class="w-quiet">{text(words)}</span></span><span class="w-queue-do">{up}{down}{edit}'
+        f"{button('double_job', 'Double', 'The same once more, with another seed')}"
+        f"{button('stop_job', 'Cancel', 'Cancel')}</span></li>"
+    )
