@@ -7,12 +7,12 @@ latent frame, and every fifth block of the transformer attends to those of its o
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from wan_ui.files.names import dit_name_map, last_number
+from wan_ui.files.names import dit_name_map, inverse, last_number, rename
 
-MARK = "face_adapter.fuser_blocks.0.linear1_kv.weight"  # a parameter that no other transformer of Wan has
+MARKED = "face_adapter.0.to_k.weight"  # the same of a WanAnimateTransformer3DModel
 EVERY = 5  # blocks, of which the first is followed by a face block
 HEADS, TAPS, DIRECTIONS = 4, 3, 20  # of the face encoder, and of its motion
 CLIP_WIDTH = 1280  # of the picture's tokens
@@ -21,7 +21,7 @@ SIZES = {"face_size": 512, "motion_encoder_dim": 512, "face_width": 1024, "clip_
 
 
 def is_animate(names: Iterable[str] | Mapping[str, Any]) -> bool:
-    return MARK in names
+    return any(name.startswith("face_adapter.") for name in names)
 
 
 def face_blocks(layers: int) -> int:
@@ -94,7 +94,11 @@ def name_map(names: Iterable[str]) -> dict[str, str]:
     """Original WanAnimateModel -> wan_ui.engines.animate_dit.AnimateTransformer, for a model with these parameters."""
     names = list(names)
     layers = 1 + last_number(names, r"blocks\.(\d+)\.")
-    convs = last_number(names, r"motion_encoder\.enc\.net_app\.convs\.(\d+)\.")
+    return _name_map(layers, last_number(names, r"motion_encoder\.enc\.net_app\.convs\.(\d+)\."))
+
+
+def _name_map(layers: int, convs: int) -> dict[str, str]:
+    """convs: number of the motion encoder's last one"""
     image, motion, theirs = "condition_embedder.image_embedder", "motion_encoder.enc.net_app.convs", "motion_encoder"
     found = dit_name_map(layers) | {
         "pose_patch_embedding": "pose_patch_embedding",
@@ -130,3 +134,52 @@ def name_map(names: Iterable[str]) -> dict[str, str]:
 def is_filter(name: str) -> bool:
     """A constant blur of the motion encoder, which some files store."""
     return re.fullmatch(r"motion_encoder\.enc\.net_app\.convs\.\d+\.(conv2|skip)\.0\.kernel", name) is not None
+
+
+# ---------------------------------------------------------------- Diffusers: key and value of the face blocks are apart
+
+
+def is_diffusers(names: Iterable[str] | Mapping[str, Any]) -> bool:
+    return MARKED in names
+
+
+def _diffusers_map(layers: int, convs: int) -> dict[str, str]:
+    """Original WanAnimateModel -> WanAnimateTransformer3DModel, but for key and value."""
+    found = _name_map(layers, convs)
+    parts = {"linear1_q": "to_q", "linear2": "to_out", "q_norm": "norm_q", "k_norm": "norm_k"}
+    for i in range(face_blocks(layers)):
+        found |= {f"face_adapter.fuser_blocks.{i}.{ours}": f"face_adapter.{i}.{own}" for ours, own in parts.items()}
+        del found[f"face_adapter.fuser_blocks.{i}.linear1_kv"]
+    return found
+
+
+def from_diffusers(tensors: Mapping[str, Any], join: Callable[[Any, Any], Any]) -> dict[str, Any]:
+    """By their original names. join: of a key and its value, one tensor."""
+    layers = 1 + last_number(tensors, r"blocks\.(\d+)\.")
+    convs = 2 + last_number(tensors, r"motion_encoder\.res_blocks\.(\d+)\.")
+    found = rename(tensors, inverse(_diffusers_map(layers, convs)))
+    for i in range(face_blocks(layers)):
+        for leaf in ("weight", "bias"):
+            key, value = (f"face_adapter.{i}.to_{x}.{leaf}" for x in "kv")
+            if key in found and value in found:
+                found[f"face_adapter.fuser_blocks.{i}.linear1_kv.{leaf}"] = join(found.pop(key), found.pop(value))
+    return found
+
+
+def for_diffusers(
+    tensors: Mapping[str, Any], part: Callable[[Any], tuple[Any, Any]], flat: Callable[[Any], Any]
+) -> dict[str, Any]:
+    """From original names. part: key and value of what is both; flat: of a bias of four dimensions, one."""
+    layers = 1 + last_number(tensors, r"blocks\.(\d+)\.")
+    convs = last_number(tensors, r"motion_encoder\.enc\.net_app\.convs\.(\d+)\.")
+    apart: dict[str, Any] = {}
+    for name, tensor in tensors.items():
+        block = re.fullmatch(r"face_adapter\.fuser_blocks\.(\d+)\.linear1_kv\.(weight|bias)", name)
+        if block:
+            for x, half in zip("kv", part(tensor), strict=True):
+                apart[f"face_adapter.{block[1]}.to_{x}.{block[2]}"] = half
+        elif name.startswith("motion_encoder.enc.net_app.") and name.endswith(".bias"):
+            apart[name] = flat(tensor)
+        else:
+            apart[name] = tensor
+    return rename(apart, _diffusers_map(layers, convs))

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wan_ui.errors import UserError
-from wan_ui.files import model_configs
+from wan_ui.files import animate_names, model_configs, s2v_file
 from wan_ui.files.convert_folders import (
     find_parts_inside,
     find_parts_of_model,
@@ -127,7 +127,10 @@ def _transformer(path: Path, what: What, to: str, dtype: str, file: str) -> Part
     layers = int(what.config["num_layers"])
     outs, notes = _outs(path, stored, to, dtype)
     if to == "diffusers":
-        outs = rename(outs, dit_name_map(layers))
+        if s2v_file.is_s2v(outs):
+            raise UserError(f"{path}: Diffusers has no transformer for Wan2.2 S2V; choose official or comfyui")
+        animate = animate_names.is_animate(outs)
+        outs = animate_names.for_diffusers(outs, _halves, _flat) if animate else rename(outs, dit_name_map(layers))
     metadata = {"format": "pt"}
     if what.side:  # the new name may not say it
         metadata["general.name"] = f"{what.side}_noise"
@@ -233,6 +236,21 @@ def _outs(path: Path, entries: Mapping[str, Entry], to: str, dtype: str) -> tupl
             raise UserError(f"{path}: it holds {' and '.join(sorted(types))}, and ComfyUI takes one; use --dtype bf16")
         outs["scaled_fp8"] = Out(kind := types.pop(), (0,), partial(_marker, kind))
     return outs, tuple(notes)
+
+
+def _halves(out: Out) -> tuple[Out, Out]:
+    """Along the first dimension."""
+    shape = (out.shape[0] // 2, *out.shape[1:])
+    first, second = (Out(out.dtype, shape, partial(_half, out, number)) for number in range(2))
+    return first, second
+
+
+def _half(out: Out, number: int) -> "torch.Tensor":
+    return out.make().chunk(2)[number].contiguous()
+
+
+def _flat(out: Out) -> Out:
+    return Out(out.dtype, (math.prod(out.shape),), lambda: out.make().flatten())
 
 
 def _itself(tensor: "torch.Tensor") -> "torch.Tensor":

@@ -19,7 +19,7 @@ import json
 import math
 import re
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -154,13 +154,20 @@ def match(
 def own_tensors(header: Header) -> dict[str, tuple[str, TensorInfo]]:
     """Original name -> (name in the file, info) of what belongs to the DIT; an all-in-one file's rest is left out."""
     prefixed = any(name.startswith(PREFIXES) for name in header.tensors)
-    return original_dit(
-        {
-            strip_prefix(name): (name, info)
-            for name, info in header.tensors.items()
-            if (name.startswith(PREFIXES) if prefixed else not REST_OF_ALL_IN_ONE.match(name))
-        }
-    )
+    tensors = {
+        strip_prefix(name): (name, info)
+        for name, info in header.tensors.items()
+        if (name.startswith(PREFIXES) if prefixed else not REST_OF_ALL_IN_ONE.match(name))
+    }
+    if animate_names.is_diffusers(tensors):
+        return animate_names.from_diffusers(tensors, _joined)
+    return original_dit(tensors)
+
+
+def _joined(first: tuple[str, TensorInfo], second: tuple[str, TensorInfo]) -> tuple[str, TensorInfo]:
+    (name, info), (_, other) = first, second
+    shape = (info.shape[0] + other.shape[0], *info.shape[1:]) if info.shape and other.shape else info.shape
+    return name, replace(info, shape=shape, then=other)
 
 
 def read_parameters(config: Path) -> dict[str, tuple[int, ...]]:
@@ -297,7 +304,7 @@ def _known_formats(path: Path, header: Header, tensors: dict[str, tuple[str, Ten
     for name, (_, info) in tensors.items():
         if name.endswith(".comfy_quant") and info.nbytes <= 4096:
             try:
-                entry = json.loads(_read_raw(path, info).tobytes())
+                entry = json.loads(read_raw(path, info).tobytes())
             except (ValueError, RecursionError):
                 raise UserError(f"{path}: {name}, which says how the layer is quantised, cannot be read") from None
             said[name.removesuffix(".comfy_quant")] = entry if isinstance(entry, dict) else {}
@@ -345,14 +352,15 @@ def _unreadable(path: Path, what: str) -> str:
     return f"{path}: {what}, which no engine here reads; use a bf16, fp8 (float8_e4m3fn, float8_e5m2) or GGUF file"
 
 
-def _read_raw(path: Path, info: TensorInfo) -> np.ndarray:
+def read_raw(path: Path, info: TensorInfo) -> np.ndarray:
     """A tensor's bytes, copied: a mapped file that is replaced or truncated meanwhile kills the process."""
-    return np.fromfile(info.file(path), dtype=np.uint8, count=info.nbytes, offset=info.offset)
+    raw = np.fromfile(info.file(path), dtype=np.uint8, count=info.nbytes, offset=info.offset)
+    return raw if info.then is None else np.concatenate([raw, read_raw(path, info.then)])
 
 
 def _read_scale(path: Path, info: TensorInfo) -> np.ndarray:
     """A small tensor of one of FLOATS -> float32, flat."""
-    raw = _read_raw(path, info)
+    raw = read_raw(path, info)
     if info.dtype == "BF16":
         return (raw.view("<u2").astype("<u4") << 16).view("<f4")
     return raw.view({"F64": "<f8", "F32": "<f4", "F16": "<f2"}[info.dtype]).astype(np.float32)

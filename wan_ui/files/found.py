@@ -123,7 +123,8 @@ def _schemes(settings: Settings, now: int) -> tuple[dict[str, list[Scheme]], lis
             troubles.append(found.what.problem)
             continue
         what = found.what
-        kind = what.config.get("model_type") == s2v_file.KIND
+        said = what.config.get("model_type")
+        kind = said if said in UNLIKE else ""
         key = (_title(found.path), what.kind, what.qtype, what.config["dim"], what.config["in_dim"], kind)
         groups.setdefault(key, {}).setdefault(what.side, found)
     schemes: dict[str, list[Scheme]] = {}

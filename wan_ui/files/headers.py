@@ -49,6 +49,7 @@ class TensorInfo:
     offset: int  # bytes from the start of the file
     nbytes: int
     part: str = ""  # of weights in several files: the name of the one, in the same folder
+    then: "TensorInfo | None" = None  # its other half, along the first dimension, where a layout has it in two tensors
 
     def file(self, path: Path) -> Path:
         """The file that the tensor lies in, of weights that are found at `path` (a file, or a folder of parts)."""

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from wan_ui.errors import UserError
+from wan_ui.files import animate_names, s2v_file
 from wan_ui.files.dit_file import FP8, GGML, own_sizes, own_tensors, read_dit
 from wan_ui.files.headers import Header, expert_side, is_gguf
 from wan_ui.files.model_configs import from_tensors, read_official, said_by
@@ -27,7 +28,7 @@ TRANSFORMER, TEXT, VAE = "transformer", "text encoder", "VAE"
 # Names that only other Wan transformers have, and what those are.
 VARIANTS = (
     (r"vace_blocks\.", "a Wan VACE transformer"),
-    (r"(face_adapter|motion_encoder|pose_patch_embedding)\.", "a Wan2.2 Animate transformer"),
+    (r"(face_adapter|motion_encoder|pose_patch_embedding)\.", "half of a Wan2.2 Animate transformer"),
     (r"control_adapter\.", "a Wan Fun Camera transformer"),
     (r"ref_conv\.", "a Wan Fun Control transformer"),
     (r"(img_emb|condition_embedder\.image_embedder)\.", "a Wan2.1 image-to-video transformer, which wants CLIP"),
@@ -119,14 +120,15 @@ def _inside(path: Path, header: Header) -> tuple[What, ...]:
 
 def _transformer(path: Path, header: Header) -> What:
     names = [strip_prefix(name) for name in header.tensors]
+    known = animate_names.is_animate(names) or animate_names.is_diffusers(names)
     variant = next((what for pattern, what in VARIANTS if any(re.match(pattern, name) for name in names)), "")
-    if variant:
+    if variant and not known:
         return What(TRANSFORMER, problem=f"{path}: {variant}, which no model of the catalog runs")
     stored = read_dit(path)
     beside = (path if path.is_dir() else path.parent) / "config.json"
     sizes = own_sizes(path, header)
     config = read_official(beside) if beside.is_file() else said_by(header.metadata)
-    if any(config.get(key) != value for key, value in sizes.items()):  # it is another file's
+    if not _is_of(config, sizes):
         config = from_tensors(sizes, path)
     types = Counter(stored[name].info.dtype for name in stored if QUANTISED.match(name))
     usual = types.most_common(1)[0][0]
@@ -144,6 +146,15 @@ def _transformer(path: Path, header: Header) -> What:
         side_of(path, header),
         config=config,
     )
+
+
+def _is_of(config: dict[str, Any], sizes: dict[str, Any]) -> bool:
+    """Whether a config.json is that of tensors with these sizes, of which the official ones leave out what is usual."""
+    usual = {**animate_names.SIZES, "audio_layers": s2v_file.LAYERS}
+    said = {key: config.get(key, usual.get(key)) for key in sizes}
+    if places := sizes.get("audio_inject_layers"):  # which they are no tensor tells
+        said["audio_inject_layers"] = places if len(said["audio_inject_layers"] or ()) == len(places) else []
+    return said == sizes
 
 
 def side_of(path: Path, header: Header) -> str:

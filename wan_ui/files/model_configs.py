@@ -11,6 +11,7 @@ from typing import Any
 
 from wan_ui.errors import UserError
 from wan_ui.families import of_width
+from wan_ui.files import animate_names
 
 # official -> Diffusers', where the value is the same
 SAME = {
@@ -26,6 +27,12 @@ CLASSES = {
     "animate": "WanAnimateModel",
     "s2v": "WanModel_S2V",
 }  # model_type -> `_class_name`, where that is not WanModel
+ANIMATE = "WanAnimateTransformer3DModel"  # Diffusers' class
+# As SAME, of Animate's alone; see animate_names.SIZES.
+ANIMATE_SIZES = {
+    "face_size": "motion_encoder_size", "motion_encoder_dim": "motion_encoder_dim",
+    "face_width": "face_encoder_hidden_dim", "clip_width": "image_dim",
+}  # fmt: skip
 HEAD = 128  # width of an attention head in every released model
 
 
@@ -36,6 +43,9 @@ def official(config: dict[str, Any]) -> dict[str, Any]:
         return config | ({"model_type": said} if said else {})  # Animate's config.json names none
     values = {ours: config.get(theirs, DEFAULTS.get(ours)) for ours, theirs in SAME.items()}
     values["dim"] = config["num_attention_heads"] * config["attention_head_dim"]
+    if config.get("_class_name") == ANIMATE:
+        values |= {ours: config[theirs] for ours, theirs in ANIMATE_SIZES.items() if config.get(theirs) is not None}
+        return {"_class_name": CLASSES["animate"], "model_type": "animate", "text_len": 512} | values
     kinds = {36: "i2v", 48: "ti2v"}
     return {"_class_name": "WanModel", "model_type": kinds.get(config["in_channels"], "t2v"), "text_len": 512} | values
 
@@ -43,8 +53,18 @@ def official(config: dict[str, Any]) -> dict[str, Any]:
 def for_diffusers(config: dict[str, Any]) -> dict[str, Any]:
     """A WanTransformer3DModel's config.json, from the official one."""
     values = {theirs: config.get(ours, DEFAULTS.get(ours)) for ours, theirs in SAME.items()}
+    animate = config.get("model_type") == "animate"
+    if animate:
+        sizes = {theirs: config.get(ours, animate_names.SIZES[ours]) for ours, theirs in ANIMATE_SIZES.items()}
+        face, motion = sizes["motion_encoder_size"], sizes["motion_encoder_dim"]
+        widths = {str(2**p): animate_names.channels(2**p, motion) for p in range(2, face.bit_length())}
+        values |= sizes | {
+            "latent_channels": config["out_dim"], "added_kv_proj_dim": config["dim"], "motion_style_dim": motion,
+            "motion_dim": animate_names.DIRECTIONS, "face_encoder_num_heads": animate_names.HEADS,
+            "inject_face_latents_blocks": animate_names.EVERY, "motion_encoder_channel_sizes": widths,
+        }  # fmt: skip
     return {
-        "_class_name": "WanTransformer3DModel",
+        "_class_name": ANIMATE if animate else "WanTransformer3DModel",
         "attention_head_dim": config["dim"] // config["num_heads"],
         "qk_norm": "rms_norm_across_heads",
         "rope_max_seq_len": 1024,
@@ -74,15 +94,16 @@ def said_by(texts: dict[str, Any]) -> dict[str, Any]:
 def from_tensors(sizes: dict[str, Any], path: Path) -> dict[str, Any]:
     """The official values for the sizes that a file's tensors have. Raises UserError where they cannot be told."""
     known = of_width(sizes["dim"])
-    heads = known.heads if known else sizes["dim"] // HEAD
-    if not known and (sizes["dim"] % HEAD or not heads):
+    heads = sizes.get("num_heads") or (known.heads if known else sizes["dim"] // HEAD)
+    if not known and "num_heads" not in sizes and (sizes["dim"] % HEAD or not heads):
         raise UserError(
             f"{path}: a transformer {sizes['dim']} wide is none of Wan's, and its tensors do not say how many "
             "attention heads it has; put its config.json beside it"
         )
     kinds = {36: "i2v", 48: "ti2v"}
     kind = kinds.get(sizes["in_dim"], "t2v")
-    return {"_class_name": "WanModel", "model_type": kind, "num_heads": heads} | DEFAULTS | sizes
+    named = CLASSES.get(sizes.get("model_type", ""), "WanModel")
+    return {"_class_name": named, "model_type": kind, "num_heads": heads} | DEFAULTS | sizes
 
 
 def umt5(sizes: dict[str, int]) -> dict[str, Any]:

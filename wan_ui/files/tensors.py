@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from wan_ui.errors import UserError
-from wan_ui.files.dit_file import FP8, Stored
+from wan_ui.files.dit_file import FP8, Stored, read_raw
 from wan_ui.files.headers import TensorInfo, check_pth, damaged
 
 DTYPES = {
@@ -35,8 +35,7 @@ def is_blocks(info: TensorInfo) -> bool:
 
 def read_blocks(path: Path, info: TensorInfo) -> torch.Tensor:
     """The raw bytes: uint8, (rows, bytes per row) for a 2-D tensor in GGML blocks."""
-    raw = np.fromfile(info.file(path), dtype=np.uint8, count=info.nbytes, offset=info.offset)
-    return torch.from_numpy(raw).reshape(info.shape[0] if info.shape else 1, -1)
+    return torch.from_numpy(read_raw(path, info)).reshape(info.shape[0] if info.shape else 1, -1)
 
 
 def read_tensor(path: Path, info: TensorInfo) -> torch.Tensor:
@@ -46,8 +45,7 @@ def read_tensor(path: Path, info: TensorInfo) -> torch.Tensor:
 
         values = quants.dequantize(read_blocks(path, info).numpy(), GGMLQuantizationType[info.dtype])
         return torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32)).reshape(info.shape)
-    raw = np.fromfile(info.file(path), dtype=np.uint8, count=info.nbytes, offset=info.offset)
-    return torch.from_numpy(raw).view(DTYPES[info.dtype]).reshape(info.shape)
+    return torch.from_numpy(read_raw(path, info)).view(DTYPES[info.dtype]).reshape(info.shape)
 
 
 def quantise_fp8(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
