@@ -76,6 +76,8 @@ class Settings:
     max_connections: int = setting(limits.MAX_CONNECTIONS, rules.whole(8))
     # of one address, on a shared one; 0: any number
     max_requests_per_minute: int = setting(limits.MAX_REQUESTS_PER_MINUTE, rules.whole(0))
+    # 1: the queue is offered to assistants as tools of the Model Context Protocol (requirements-mcp.txt)
+    mcp: int = setting(0, rules.one_of(0, 1))
     max_page_gb: float = setting(limits.MAX_PAGE_GB, rules.number(1, 10_000))  # memory of the page's process
     outputs: Path = setting(Path("outputs"), rules.folder())  # jobs, clips and the database
     models: Path = setting(Path("models"), rules.folder())  # downloaded weights: <models>/<owner>/<repo>/<file>

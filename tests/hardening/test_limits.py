@@ -91,7 +91,7 @@ def web(tmp_path, monkeypatch):
     def start(peer: str = "192.0.2.7", **values) -> TestClient:
         ready = threading.Event()
         ready.set()
-        guard = Guard(Gradio(), Settings(**{"host": "0.0.0.0", **values}), ready)
+        guard = Guard(Gradio(), None, Settings(**{"host": "0.0.0.0", **values}), ready)
         client = TestClient(guard, base_url="http://127.0.0.1:7860", client=(peer, 5), follow_redirects=False)
         client.guard = guard
         return client

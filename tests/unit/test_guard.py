@@ -12,7 +12,7 @@ from wan_ui.ui.guard import Guard
 def test_a_browser_that_comes_while_the_page_starts_tries_again_by_itself():
     """A page that was opened before events are answered would stay at "Connecting" until it is reloaded."""
     ready = threading.Event()
-    guard = Guard(PlainTextResponse("the page"), Settings(), ready)
+    guard = Guard(PlainTextResponse("the page"), None, Settings(), ready)
 
     web = TestClient(guard, base_url="http://127.0.0.1:7860", follow_redirects=False)
     early = web.get("/")

@@ -1,12 +1,15 @@
-"""The public endpoints, for gradio_client, curl, and other programs: `generate`, and `pose`, which shows what drives.
+"""The public endpoints, for gradio_client and other programs: `generate`, which waits; `submit`, `status`, `cancel`,
+`result` and `list`, which do not, and are the tools of MCP as well; and `pose`, which shows what drives.
 
 Unlike the page `generate` waits for its job, without a thread of its own: however many wait, the page answers. The
 job itself does not depend on the caller: it is a row in the queue like any other and goes on if the caller leaves.
+The same five for programs that speak plain HTTP are in rest.py.
 """
 
 import asyncio
 import inspect
 import secrets
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,20 +19,16 @@ from gradio_client import handle_file
 from PIL import Image
 
 from wan_ui.errors import UserError
-from wan_ui.loras.choice import read_spec
 from wan_ui.performance import preview
-from wan_ui.queue.draft import Draft
 from wan_ui.queue.jobs import Job
 from wan_ui.queue.pipeline import PIPELINE
-from wan_ui.request import LoraSpec
 from wan_ui.tasks import FORM, PERFORMANCE
-from wan_ui.ui import seams
-from wan_ui.ui.api_values import PARAMETERS, SAMPLING, SIGNATURE
+from wan_ui.ui import api_jobs, seams
+from wan_ui.ui.api_values import PARAMETERS, SIGNATURE, WORDS
 from wan_ui.ui.examples import load_examples
 from wan_ui.ui.refusals import failed
 from wan_ui.ui.security import EXAMPLES, uploaded
 from wan_ui.ui.session import asker, for_visitor, is_local
-from wan_ui.ui.values import as_text
 
 RUNNING, WAITING = 0.3, 1.0  # seconds between looks at a job
 DESCRIPTION = (
@@ -50,18 +49,25 @@ POSE = (
     "face, and what was found in words."
 )
 
+SUBMIT = (
+    "Put a clip in the queue and answer at once with its job: id, state, how many are ahead. The values are those of "
+    "generate. On a shared address the answer has a token, by which the caller's jobs are known from then on."
+)
+STATUS = "How a job is: queued, running, done, failed, cancelled or interrupted; its step, the seconds left, its error."
+CANCEL = "Stop a job: at once where it waits, at its next step where it runs. Answers with its status."
+RESULT = "The clip of a job that is done, and its settings: seed, model, seconds per stage and more."
+LIST = "The caller's jobs, newest first."
+TOKEN = inspect.Parameter("token", inspect.Parameter.POSITIONAL_OR_KEYWORD, default="")
+TOKEN_WORDS = "on a shared address: what submit has answered with; at this machine nothing"
+# Tool of MCP -> endpoint. `generate` is none: an assistant would wait for minutes.
+TOOLS = {name: f"/{name}" for name in ("submit", "status", "cancel", "result", "list")}
+
 
 def build_api(waiting: int, address: str) -> None:
     """`waiting`: how many calls may wait for their jobs at once. address: of the page, for the drawer's example."""
-    kinds = {entry.name: entry.kind for entry in FORM}
     with gr.Row(visible=False):
-        inputs = {name: _component(name, kinds.get(name, "")) for name in PARAMETERS}
+        inputs = _form(address)
         outputs = [gr.Video(label="video"), gr.JSON(label="settings")]
-        shown = load_examples()
-        # Gradio's own examples are addresses, which are refused here; ours are files that it serves itself.
-        for name in kinds:
-            found = next((example.inputs[name] for example in shown if name in example.inputs), None)
-            seams.replace_on(inputs[name], "example_payload", lambda given=found: _as_sent(given, address))
         gr.Button().click(
             generate,
             list(inputs.values()),
@@ -82,6 +88,36 @@ def build_api(waiting: int, address: str) -> None:
             preprocess=False,
             concurrency_limit=1,
         )
+        job, limit, token = gr.Textbox(label="job"), gr.Number(50, label="limit"), gr.Textbox("", label="token")
+        record = gr.JSON(label="status")
+        for function, name, words, given, answered in (
+            (submit, "submit", SUBMIT, [*inputs.values(), token], record),
+            (status, "status", STATUS, [job, token], record),
+            (cancel, "cancel", CANCEL, [job, token], record),
+            (result, "result", RESULT, [job, token], outputs),
+            (list_jobs, "list", LIST, [limit, token], gr.JSON(label="jobs")),
+        ):
+            # Not by Gradio's queue: they never wait, and tools of MCP then know who asks.
+            gr.Button().click(
+                function, given, answered, api_name=name, api_description=words, preprocess=False, queue=False
+            )
+
+
+def _form(address: str) -> dict[str, Any]:
+    """A component for each of PARAMETERS, with examples that can be sent."""
+    kinds = {entry.name: entry.kind for entry in FORM}
+    inputs = {name: _component(name, kinds.get(name, "")) for name in PARAMETERS}
+    shown = load_examples()
+    # Gradio's own examples are addresses, which are refused here; ours are files that it serves itself.
+    for name in kinds:
+        found = next((example.inputs[name] for example in shown if name in example.inputs), None)
+        seams.replace_on(inputs[name], "example_payload", lambda given=found: _as_sent(given, address))
+    return inputs
+
+
+def _described(values: dict[str, str]) -> str:
+    """A docstring as Gradio reads it."""
+    return "Args:\n" + "\n".join(f"    {name}: {words}" for name, words in values.items())
 
 
 def _component(name: str, kind: str) -> Any:
@@ -106,33 +142,10 @@ def _as_sent(given: str | Path | None, address: str) -> Any:
 
 async def generate(*sent: Any) -> tuple[str, dict[str, Any]]:
     """`sent` as SIGNATURE says, by position."""
-    call = SIGNATURE.bind(*sent)
-    call.apply_defaults()
-    given = call.arguments
     owner = "local" if is_local(PIPELINE.settings) else f"api-{secrets.token_hex(16)}"
     try:
-        draft = Draft(
-            {
-                entry.name: uploaded(given[entry.name], entry.name)
-                if entry.file
-                else as_text(given[entry.name], entry.name)
-                for entry in FORM
-            },
-            task=as_text(given["task"], "task"),
-            model=as_text(given["model"], "model"),
-            scheme=as_text(given["scheme"], "scheme"),
-            size=as_text(given["size"], "size", "auto"),
-            frames=given["frames"],
-            steps=given["steps"],
-            fps=given["fps"],
-            draft=given["draft"],
-            seed=given["seed"],
-            loras=_loras(given["loras"]),
-            **{name: given[name] for name in SAMPLING},
-            overlap=given["overlap"],
-            job=as_text(given["job"], "job"),
-        )
-        clips = 1 if given["clips"] is None else given["clips"]
+        given = _given(sent)
+        draft, clips = api_jobs.draft_of(given), api_jobs.clips_of(given)
         job_ids = await asyncio.to_thread(PIPELINE.submit_all, [draft], owner, clips, asker(PIPELINE.settings))
         jobs = [await _ended(job_id, owner) for job_id in job_ids]
     except UserError as error:
@@ -142,7 +155,7 @@ async def generate(*sent: Any) -> tuple[str, dict[str, Any]]:
     made = [job for job in jobs if job.state == "done" and PIPELINE.clip(job) is not None]
     if not made:
         raise gr.Error(_why_none(jobs[0]), print_exception=False)
-    settings = _settings(made[0])
+    settings = api_jobs.settings_of(made[0])
     if len(jobs) > 1:
         settings["clips"] = [_of_several(job) for job in jobs]
     return str(PIPELINE.clip(made[0])), settings
@@ -162,17 +175,12 @@ def _why_none(job: Job) -> str:
     return "The clip was made, but its file is not there any more."
 
 
-def _settings(job: Job) -> dict[str, Any]:
-    warning = {"warning": job.error} if job.error else {}  # the clip is there, but it does not speak
-    return {"job": job.id, "worker": job.worker, **job.request.public(), **job.result.public(), **warning}
-
-
 def _of_several(job: Job) -> dict[str, Any]:
     """video: its file, which clients of Gradio fetch with the answer; or why there is none."""
     clip = PIPELINE.clip(job) if job.state == "done" else None
     if clip is None:
         return {"job": job.id, "seed": job.request.seed, "error": _why_none(job)}
-    return {**_settings(job), "video": FileData(path=str(clip), orig_name=clip.name).model_dump()}
+    return {**api_jobs.settings_of(job), "video": FileData(path=str(clip), orig_name=clip.name).model_dump()}
 
 
 setattr(generate, "__signature__", SIGNATURE)  # noqa: B010 - Gradio names and documents the values by it
@@ -190,8 +198,48 @@ def pose(performance) -> tuple[Image.Image, str]:
         raise failed("pose", error) from None
 
 
-def _loras(lines) -> tuple[LoraSpec, ...]:
+def _given(sent: tuple[Any, ...]) -> dict[str, Any]:
+    """Values by position -> by name."""
+    call = SIGNATURE.bind(*sent)
+    call.apply_defaults()
+    return call.arguments
+
+
+def _asked(what: Callable[..., Any], *given: Any) -> Any:
+    """One of api_jobs, for whoever asks; the token comes last."""
+    *values, token = given
     try:
-        return tuple(read_spec(line.strip()) for line in as_text(lines, "loras").splitlines() if line.strip())
-    except ValueError as error:
-        raise UserError(f"loras: {error}", field="loras") from None
+        return what(*values, api_jobs.Caller(token, is_local(PIPELINE.settings), asker(PIPELINE.settings)))
+    except UserError as error:
+        raise gr.Error(for_visitor(str(error), PIPELINE.settings), print_exception=False) from None
+    except Exception as error:
+        raise failed(what.__name__, error) from None
+
+
+def submit(*sent: Any) -> dict[str, Any]:
+    *values, token = sent
+    return _asked(api_jobs.submit, _given(tuple(values)), token)
+
+
+def status(job: Any, token: Any = "") -> dict[str, Any]:
+    return _asked(api_jobs.status, job, token)
+
+
+def cancel(job: Any, token: Any = "") -> dict[str, Any]:
+    return _asked(api_jobs.cancel, job, token)
+
+
+def result(job: Any, token: Any = "") -> tuple[str, dict[str, Any]]:
+    return _asked(api_jobs.result, job, token)
+
+
+def list_jobs(limit: Any = 50, token: Any = "") -> dict[str, Any]:
+    return _asked(api_jobs.listed, limit, token)
+
+
+# Gradio names the values by the signature, and MCP describes them by the docstring.
+setattr(submit, "__signature__", SIGNATURE.replace(parameters=[*SIGNATURE.parameters.values(), TOKEN]))  # noqa: B010
+submit.__doc__ = _described({**WORDS, "token": TOKEN_WORDS})
+list_jobs.__doc__ = _described({"limit": f"how many, to {api_jobs.MOST}", "token": TOKEN_WORDS})
+for function in (status, cancel, result):
+    function.__doc__ = _described({"job": "its id", "token": TOKEN_WORDS})

@@ -7,7 +7,7 @@ requires and the others, and what came later. Which a job cannot do without depe
 import inspect
 from typing import Any
 
-from wan_ui.tasks import DEFAULT
+from wan_ui.tasks import DEFAULT, FORM
 
 REQUIRED = {entry.name: "" if entry.kind == "text" else None for entry in DEFAULT.inputs if entry.required}
 SETTINGS = {"model": "", "scheme": "", "size": "auto", "frames": None, "steps": None, "seed": -1, "loras": ""}
@@ -28,6 +28,29 @@ LATER = {
     "mask_video": None,
     "overlap": None,
     "clips": 1,
+}
+# What is said of each to programs; of inputs it is what `--help` says.
+WORDS = {
+    **{entry.name: entry.help for entry in FORM},
+    "model": "name in the catalog; empty: the default",
+    "scheme": "quantisation of the weights; empty: the model's default",
+    "size": "WIDTHxHEIGHT of the model's list, or auto: what fits the picture",
+    "frames": "how many; null: the model's default",
+    "steps": "of denoising; null: the model's default",
+    "seed": "0 to 4294967295; -1 draws one",
+    "loras": "one FILE:STRENGTH:TARGET a line, of the LoRA folder; target is high_noise, low_noise or both",
+    "fps": "frames per second; null: the model's",
+    "draft": "quicker and less exact, where the GPU has the means",
+    "motion": "fast, more or full; empty: the first that the weights can",
+    "negative": "what the clip is pushed away from; null is the official text, an empty one none",
+    "guidance": "A, or A,B for the two experts",
+    "shift": "of the schedule; null: the model's",
+    "solver": "unipc, dpm++ or euler; empty: the model's",
+    "cache": "magcache or teacache; empty: none",
+    "task": "i2v, flf2v, t2v, s2v or animate; empty: what fits the model and what is given",
+    "segments": "what happens next: one prompt a line, each a further segment",
+    "job": "id of an ended job whose clip is gone on with",
+    "overlap": "frames that the segments of a performed clip share",
 }
 PARAMETERS: dict[str, Any] = {**REQUIRED, **SETTINGS, **OPTIONAL, **LATER}
 SIGNATURE = inspect.Signature(

@@ -45,15 +45,16 @@ PAGES = re.compile(
     r"|/gradio_api/(info|openapi\.json|user|login_check|app_id|upload|upload_progress|startup-events|theme\.css)/?"
     r"|/gradio_api/(queue/(join|data)|cancel|reset)/?|/gradio_api/heartbeat/[^/]+"
     r"|/gradio_api/(run|api|call)/[^/]+/?|/gradio_api/call/(?!v2/)[^/]+/[^/]+|/gradio_api/call/v2/generate(/[^/]+|/)?"
-    r"|/gradio_api/file[=/].+"
+    r"|/gradio_api/file[=/].+|/api/.+"
 )
+MCP = re.compile(r"/gradio_api/mcp(/http)?/?")  # where the tools are, if they are switched on
 # Of them, what is there before a login ...
 OPEN = re.compile(
     r"/|/(login|logout|favicon\.ico|theme\.css|robots\.txt|manifest\.json)/?|/(static|assets|svelte)/.+"
     r"|/gradio_api/(user|login_check|theme\.css|startup-events)/?"
 )
 # ... and what is not answered while the page is short of memory; who has it open goes on.
-NEW = re.compile(r"/|/gradio_api/upload/?|/gradio_api/(run|api|call)/.+")
+NEW = re.compile(r"/|/gradio_api/upload/?|/gradio_api/(run|api|call)/.+|/api/(upload|jobs)/?")
 # What files may be shown as. Anything else is bytes: it is never run by a browser, whatever its name says.
 TYPES = {
     ".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".webp": "image/webp", ".gif": "image/gif",
@@ -80,6 +81,11 @@ class Refused(Exception):
         self.status, self.wait = status, wait
 
 
+def _is_program(path: str) -> bool:
+    """Whether it is an address for programs alone."""
+    return path.startswith("/api/") or MCP.fullmatch(path) is not None
+
+
 def _check_names(values) -> None:
     """Of a call that names its values; Gradio itself breaks on a wrong one. Raises Refused."""
     if not isinstance(values, dict):
@@ -92,9 +98,10 @@ def _check_names(values) -> None:
 class Guard:
     """ASGI application in front of Gradio's."""
 
-    def __init__(self, app, settings: Settings, ready: threading.Event):
-        """ready: events are answered, which they are not yet in the moment in which the port is."""
-        self.app, self.settings, self.ready = app, settings, ready
+    def __init__(self, app, rest, settings: Settings, ready: threading.Event):
+        """rest: what is below /api. ready: events are answered, which they are not yet in the moment in which the port
+        is."""
+        self.app, self.rest, self.settings, self.ready = app, rest, settings, ready
         self.page_policy = PAGE_POLICY + (SPACES if get_space() else "")
         self.uploads = Uploads(Path(get_upload_folder()), settings)
         self.requests = Pace(settings.max_requests_per_minute, 60.0) if settings.max_requests_per_minute else None
@@ -122,18 +129,23 @@ class Guard:
             headers = {"connection": "close"}
             if isinstance(error, Refused) and error.wait:
                 headers["retry-after"] = str(math.ceil(error.wait))
+            if error.status == 401 and _is_program(path):
+                headers["www-authenticate"] = "Basic"
             answer = PlainTextResponse(str(error), error.status, headers)
             return await answer(scope, receive, self._answering(scope, send))
 
     async def _serve(self, scope, receive, send) -> None:
-        """What was checked goes to Gradio. Raises Refused before anything is answered."""
+        """What was checked goes on. Raises Refused before anything is answered."""
         posted, path = scope["method"] == "POST", scope["path"].rstrip("/")
         if posted and path.endswith("/upload"):
             await self._take_upload(scope, receive, send)
         elif posted and path == "/login":
             await self._log_in(scope, receive, send)
         else:
-            await self.app(scope, receive, send)
+            await self._app(path)(scope, receive, send)
+
+    def _app(self, path: str):
+        return self.rest if path.startswith("/api/") else self.app
 
     async def _take_upload(self, scope, receive, send) -> None:
         length = Headers(scope=scope).get("content-length", "")
@@ -145,7 +157,7 @@ class Guard:
             await body.drain(receive)
             raise Refused(507, str(error), 60) from None
         try:
-            await self.app(scope, self._counted(receive, length), send)
+            await self._app(scope["path"])(scope, self._counted(receive, length), send)
         finally:
             self.uploads.end(size)
 
@@ -161,8 +173,16 @@ class Guard:
 
         await self.app(scope, receive, heard)
 
-    def _is_logged_in(self, headers: Headers) -> bool:
-        """Whether the browser or program has the cookie that Gradio gives for a right login."""
+    def _is_logged_in(self, scope, headers: Headers) -> bool:
+        """Whether the browser or program has the cookie that Gradio gives for a right login; programs that ask below
+        /api or for tools may send the login with each request instead (HTTP Basic). Raises Refused."""
+        if "authorization" in headers and _is_program(scope["path"]):
+            asker = group(visitor(scope, self.settings)[1])
+            if wait := self.logins.take(asker):
+                raise Refused(429, health.too_many_logins(wait), wait)
+            if health.signed_in(headers, self.settings):
+                self.logins.forget(asker)
+                return True
         cookies = cookie_parser(headers.get("cookie", ""))
         names = (f"access-token-{self.app.cookie_id}", f"access-token-unsecure-{self.app.cookie_id}")
         return any(cookies.get(name) in self.app.tokens for name in names)
@@ -195,12 +215,12 @@ class Guard:
                 f"Requests from other sites are refused: the page is {page}, and this is {host[:200]}. If that page is "
                 "this app behind a proxy, name its host in WAN_UI_HOSTS.",
             )
-        if not PAGES.fullmatch(scope["path"]):
+        if not PAGES.fullmatch(scope["path"]) and not (settings.mcp and MCP.fullmatch(scope["path"])):
             raise Refused(403 if scope["path"].startswith("/gradio_api/") else 404, "There is nothing at this address.")
         local, address = visitor(scope, settings)
         if not local and self.requests is not None and (wait := self.requests.take(group(address))):
             raise Refused(429, "Too many requests from your address; try again in a moment.", wait)
-        if settings.auth and not OPEN.fullmatch(scope["path"]) and not self._is_logged_in(headers):
+        if settings.auth and not OPEN.fullmatch(scope["path"]) and not self._is_logged_in(scope, headers):
             raise Refused(401, "This Wan UI asks for a login.")
         if self.memory.is_short() and NEW.fullmatch(scope["path"]):
             raise Refused(503, "This Wan UI is short of memory now; try again in a moment.", 10)

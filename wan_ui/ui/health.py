@@ -36,7 +36,7 @@ async def answer(path: str, scope: dict, settings: Settings, page: str, logins: 
         asker = group(visitor(scope, settings)[1])
         if wait := logins.take(asker):
             return PlainTextResponse(too_many_logins(wait), 429, {"retry-after": str(math.ceil(wait))})
-        trusted = _signed_in(headers, settings)
+        trusted = signed_in(headers, settings)
         if trusted:
             logins.forget(asker)
     if path == "/healthz":
@@ -49,7 +49,7 @@ async def answer(path: str, scope: dict, settings: Settings, page: str, logins: 
     return Response(await run_in_threadpool(metrics), media_type=CONTENT_TYPE_LATEST)
 
 
-def _signed_in(headers: Headers, settings: Settings) -> bool:
+def signed_in(headers: Headers, settings: Settings) -> bool:
     kind, _, given = headers.get("authorization", "").partition(" ")
     if not settings.auth or kind.lower() != "basic":
         return False

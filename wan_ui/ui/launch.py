@@ -3,6 +3,7 @@
 import logging
 import threading
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 import gradio as gr
@@ -10,10 +11,13 @@ from gradio.utils import get_upload_folder
 from starlette.middleware import Middleware
 
 from wan_ui import limits
+from wan_ui.errors import UserError
 from wan_ui.settings import Settings
 from wan_ui.ui import examples, server, uploads
 from wan_ui.ui.aliases import Aliases
+from wan_ui.ui.api import TOOLS
 from wan_ui.ui.guard import VISITOR, Guard
+from wan_ui.ui.rest import build_rest
 from wan_ui.ui.security import harden
 from wan_ui.ui.theme import CSS, FAVICON, SCRIPTS, build_theme
 
@@ -22,12 +26,14 @@ SLOWED = f"After {limits.LOGIN_TRIES} wrong tries this form waits for half a min
 
 def launch(page: gr.Blocks, settings: Settings, clips_folder: str) -> None:
     """Serve in a thread, and say where."""
+    if settings.mcp and find_spec("mcp") is None:
+        raise UserError("mcp: WAN_UI_MCP=1 needs the package mcp: pip install -r requirements-mcp.txt")
     logging.getLogger("httpx").setLevel(logging.WARNING)  # Gradio asks itself whether it is up
     harden()
     folder = Path(get_upload_folder())
     uploads.keep_clean(folder, _is_ours(folder, settings))
-    ready = threading.Event()
-    server.install(settings, lambda app: Guard(app, settings, ready))
+    ready, rest = threading.Event(), build_rest(settings)
+    server.install(settings, lambda app: Guard(app, rest, settings, ready))
     page.queue(max_size=None)
     page._queue.sleep_when_free = 0.02  # seconds between looks at it; 0.001, its own, is 5 % of a core for an idle app
     name, _, password = settings.auth.partition(":")
@@ -51,11 +57,16 @@ def launch(page: gr.Blocks, settings: Settings, clips_folder: str) -> None:
         state_session_capacity=limits.SESSIONS,
         enable_monitoring=False,
         ssr_mode=False,
-        mcp_server=False,
+        mcp_server=bool(settings.mcp),
         quiet=True,
         prevent_thread_lock=True,
         _frontend=False,  # it would ask itself for the page and give up when that takes more than 3 s
     )
+    if settings.mcp:
+        if page.mcp_server_obj is None:
+            raise UserError(f"mcp: the tools cannot be offered ({page.mcp_error})")
+        page.mcp_server_obj.tool_to_endpoint = TOOLS
+        print(f"Wan UI: tools for MCP at {page.local_url}gradio_api/mcp/", flush=True)
     ready.set()
     print(f"Wan UI: {page.local_url}", flush=True)
 

@@ -20,6 +20,7 @@ import logging
 import os
 from pathlib import Path
 from types import SimpleNamespace
+from urllib.parse import unquote
 
 import gradio as gr
 import httpx
@@ -34,6 +35,7 @@ from starlette.formparsers import MultiPartException
 
 from wan_ui.errors import UserError
 from wan_ui.ui import seams
+from wan_ui.ui.aliases import path_to_real
 from wan_ui.ui.examples import load_examples
 
 log = logging.getLogger(__name__)
@@ -42,7 +44,11 @@ EXAMPLES = "examples/"  # stands for the folder of the examples in addresses
 
 
 async def _refuse_fetch(url: str):
-    """The one address that is taken is that of an example, which is read from the disk and not fetched."""
+    """The addresses that are taken are those of examples and uploads, which are read from the disk and not fetched."""
+    folder = Path(os.path.realpath(get_upload_folder()))
+    sent = path_to_real(unquote(url.partition("/gradio_api/file=")[2]), folder)
+    if "\0" not in sent and Path(os.path.realpath(sent)).is_relative_to(folder) and Path(sent).is_file():
+        return httpx.Response(200, content=Path(sent).read_bytes())
     name = url.partition(f"/gradio_api/file={EXAMPLES}")[2]
     for example in load_examples():
         for file in example.inputs.values():
