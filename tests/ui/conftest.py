@@ -183,7 +183,7 @@ HOSTILE = {
 @pytest.fixture(scope="session")
 def app(scripted) -> App:
     """One app that most tests share, on a machine as machines are."""
-    scripted.kept.append(scripted(**HOSTILE))
+    scripted.kept.append(scripted(**HOSTILE, WAN_UI_MCP="1"))
     return scripted.kept[-1]
 
 

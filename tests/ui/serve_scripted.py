@@ -13,6 +13,7 @@ from pathlib import Path
 
 from app import serve
 from wan_ui.errors import UserError
+from wan_ui.machine.preflight import say_anything
 from wan_ui.settings import page_environment, settings
 
 
@@ -34,6 +35,7 @@ def close_late(guard: type, seconds: float) -> None:
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    say_anything()
     try:
         page_environment(settings())  # as `serve` does it: before Gradio is imported
         from gradio import networking

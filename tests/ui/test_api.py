@@ -1,8 +1,11 @@
 """The public endpoints, called as programs call them; and that there are no others."""
 
 import asyncio
+import json
 import re
+import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -11,6 +14,9 @@ import numpy as np
 import pytest
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
+from mcp import ClientSession, StdioServerParameters
+from mcp.client.stdio import stdio_client
+from mcp.client.streamable_http import streamable_http_client
 from PIL import Image
 
 from tests.job_requests import job_request
@@ -20,7 +26,9 @@ from wan_ui.media import muxer
 from wan_ui.queue.jobs import Job
 from wan_ui.settings import Settings
 from wan_ui.ui import api
+from wan_ui.ui.api_values import PARAMETERS
 
+GRADIO = str(Path(sys.executable).with_name("gradio"))
 REQUEST = job_request(prompt="x")
 
 
@@ -71,8 +79,125 @@ def test_the_example_that_the_page_shows_can_be_called(client):
 
 
 def test_they_are_the_only_documented_endpoints(client):
-    assert list(client.view_api(return_format="dict")["named_endpoints"]) == ["/generate", "/pose"]
+    assert list(client.view_api(return_format="dict")["named_endpoints"]) == [
+        "/generate", "/pose", "/submit", "/status", "/cancel", "/result", "/list",
+    ]  # fmt: skip
     assert client.view_api(return_format="dict")["unnamed_endpoints"] == {}
+
+
+def test_jobs_are_submitted_seen_and_cancelled_without_waiting(client, app, picture):
+    """The same five by name and over plain HTTP; all of them see the same jobs."""
+    held = client.predict(
+        image=handle_file(picture), prompt="first, denoise:2=hold", seed=7, size="256x256", api_name="/submit"
+    )
+    with httpx.Client(base_url=app.url, timeout=PATIENCE) as web:
+        sent = web.post("/api/upload", files={"files": ("hills.png", picture.read_bytes())})
+        assert sent.status_code == 201 and sent.json()["path"].startswith("/uploads/")
+        values = {"image": sent.json()["path"], "prompt": "second", "seed": 8, "frames": 17, "steps": 2}
+        answer = web.post("/api/jobs", json=values)
+        second = answer.json()
+        assert (answer.status_code, second["state"], second["seed"], second["prompt"]) == (201, "queued", 8, "second")
+        while (shown := web.get(f"/api/jobs/{held['job']}").json())["step"] < 2:
+            time.sleep(0.1)
+        assert (shown["state"], shown["stage"], shown["steps"], shown["clip"]) == ("running", "denoise", 4, "")
+        assert client.predict(job=second["job"], api_name="/status")["ahead"] == 1
+        early = web.get(f"/api/jobs/{second['job']}/result")
+        assert (early.status_code, early.json()["field"]) == (409, "job") and "is queued" in early.json()["error"]
+
+        newest = client.predict(limit=2, api_name="/list")["jobs"]
+        assert [job["job"] for job in newest] == [second["job"], held["job"]]
+        assert web.get("/api/jobs?limit=2").json()["jobs"][0]["prompt"] == "second"
+        assert web.post(f"/api/jobs/{held['job']}/cancel").status_code == 200
+        while web.get(f"/api/jobs/{second['job']}").json()["state"] != "done":
+            time.sleep(0.1)
+        assert client.predict(job=held["job"], api_name="/status")["state"] == "cancelled"
+        assert web.get(f"/api/jobs/{held['job']}/result").json()["error"] == "the job was cancelled"
+
+        video, settings = client.predict(job=second["job"], api_name="/result")
+        assert len(muxer.read_frames(Path(video))[0]) == 17 and settings["seed"] == 8
+        made = web.get(f"/api/jobs/{second['job']}/result").json()
+        assert made["settings"] == settings and made["clip"].startswith("/api/")
+        clip = web.get(made["clip"])
+        assert clip.headers["content-type"] == "video/mp4" and clip.content == Path(video).read_bytes()
+
+
+@pytest.mark.parametrize(
+    "method, path, values, status, words",
+    [
+        ("GET", "/api/jobs/20260101-000000-0000000000000000", None, 404, "there is no job"),
+        ("POST", "/api/jobs/x/cancel", None, 404, "there is no job 'x' of yours"),
+        ("GET", "/api/jobs?limit=501", None, 400, "limit: "),
+        ("GET", "/api/jobs?limit=ten", None, 400, "limit: "),
+        ("POST", "/api/jobs", {"promt": "x"}, 400, "'promt' is not a value of a job; known are image, prompt"),
+        ("POST", "/api/jobs", ["x"], 400, "json: expected an object"),
+        ("POST", "/api/jobs", {"prompt": "x", "image": "/etc/passwd"}, 400, "image: send an uploaded file"),
+        (
+            "POST",
+            "/api/jobs",
+            {"prompt": "x", "image": "/uploads/../wan_ui.sqlite"},
+            400,
+            "image: send an uploaded file",
+        ),
+        ("POST", "/api/jobs", {"prompt": 7}, 400, "prompt: 7 is not text"),
+        ("POST", "/api/jobs", {"prompt": "x"}, 400, "image: choose a picture first"),
+        ("POST", "/api/upload", {}, 400, "content type"),
+        ("GET", "/api/nothing", None, 404, "Not Found"),
+        ("DELETE", "/api/jobs", None, 405, "Method Not Allowed"),
+    ],
+)
+def test_what_cannot_be_is_refused_over_plain_http_with_its_name(app, method, path, values, status, words):
+    answer = httpx.request(method, app.url + path, json=values, timeout=PATIENCE)
+    assert (answer.status_code, answer.headers["content-type"]) == (status, "application/json")
+    assert answer.json().keys() == {"error", "field"} and words in answer.json()["error"], answer.text
+
+
+def test_the_description_of_plain_http_has_these_addresses_alone(app):
+    described = httpx.get(f"{app.url}/api/openapi.json", timeout=PATIENCE).json()
+    assert {f"{method} {path}" for path, methods in described["paths"].items() for method in methods} == {
+        "post /api/upload", "post /api/jobs", "get /api/jobs", "get /api/jobs/{job}", "post /api/jobs/{job}/cancel",
+        "get /api/jobs/{job}/result", "get /api/jobs/{job}/clip",
+    }  # fmt: skip
+    assert set(described["components"]["schemas"]) == {"Status", "Submitted", "Jobs", "Result", "Uploaded", "Refusal"}
+    body = described["paths"]["/api/jobs"]["post"]["requestBody"]["content"]["application/json"]["schema"]
+    assert list(body["properties"]) == list(PARAMETERS)
+    assert all(value["description"] for value in body["properties"].values())
+    assert body["properties"]["seed"]["type"] == "integer" and body["properties"]["image"]["type"] == ["string", "null"]
+
+
+def test_an_assistant_makes_a_clip_with_the_tools(app, picture):
+    """The official client, its file sent by `gradio upload-mcp`."""
+
+    async def assist() -> None:
+        sending = StdioServerParameters(command=GRADIO, args=["upload-mcp", app.url, str(picture.parent)])
+        async with stdio_client(sending) as (read, write), ClientSession(read, write) as files:
+            await files.initialize()
+            address = (await files.call_tool("upload_file_to_gradio", {"file": str(picture)})).content[0].text
+        async with (
+            streamable_http_client(f"{app.url}/gradio_api/mcp/") as (read, write, _),
+            ClientSession(read, write) as assistant,
+        ):
+            await assistant.initialize()
+
+            async def call(tool: str, **values) -> str:
+                return (await assistant.call_tool(tool, values)).content[0].text
+
+            tools = {tool.name: tool for tool in (await assistant.list_tools()).tools}
+            assert list(tools) == ["submit", "status", "cancel", "result", "list"]
+            assert tools["submit"].inputSchema["properties"]["seed"]["description"].endswith("-1 draws one")
+            job = json.loads(await call("submit", image=address, prompt="by an assistant", seed=5, frames=17))["job"]
+            while json.loads(await call("status", job=job))["state"] != "done":
+                await asyncio.sleep(0.2)
+            clip, settings = (await assistant.call_tool("result", {"job": job})).content
+            assert json.loads(settings.text)["seed"] == 5
+            assert httpx.get(clip.text, timeout=PATIENCE).headers["content-type"] == "video/mp4"
+            assert json.loads(await call("list", limit=1))["jobs"][0]["prompt"] == "by an assistant"
+            assert json.loads(await call("cancel", job=job))["state"] == "done"
+            assert "there is no job 'other' of yours" in await call("status", job="other")
+            assert "Only uploaded files" in await call("submit", image="http://127.0.0.1:9/a.png", prompt="x")
+            assert "Unknown tool" in await call("generate", prompt="x")
+
+    with ThreadPoolExecutor(1) as thread:  # the browser's loop has the main one
+        thread.submit(asyncio.run, assist()).result()
 
 
 def test_the_pose_of_a_performance_is_refused_as_on_the_page(client, picture, tmp_path):
@@ -132,7 +257,7 @@ def test_callers_that_wait_hold_no_thread(monkeypatch):
     class Waiting:
         settings, ended = Settings(), False
 
-        def submit(self, draft, owner):
+        def submit(self, draft, owner, asker):
             return "a-job"
 
         def look(self, job_id, owner):

@@ -5,6 +5,7 @@ import re
 import sqlite3
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from wan_ui.ui.session import identify
 
 @pytest.fixture(scope="module")
 def public_app(scripted):
-    return scripted(WAN_UI_HOST="0.0.0.0")
+    return scripted(WAN_UI_HOST="0.0.0.0", WAN_UI_MCP="1")
 
 
 def test_two_people_share_the_queue_and_nothing_else(open_page, public_app, picture):
@@ -87,6 +88,44 @@ def test_twenty_people_at_once(public_app, picture):
     assert len({owner for owner, _, _ in rows}) == 20
     by_arrival = [started for _, _, started in sorted(rows, key=lambda row: row[1])]
     assert by_arrival == sorted(by_arrival)
+
+
+def test_a_program_on_a_shared_address_sees_its_own_jobs_alone(public_app, picture):
+    """It is known by the token of its first job; over plain HTTP, by the page's endpoints and as an assistant."""
+    with httpx.Client(base_url=public_app.url, timeout=PATIENCE) as web:
+        path = web.post("/api/upload", files={"files": ("hills.png", picture.read_bytes())}).json()["path"]
+        mine = web.post("/api/jobs", json={"image": path, "prompt": "mine, denoise:2=hold"}).json()
+        theirs = web.post("/api/jobs", json={"image": path, "prompt": "theirs"}).json()
+        assert mine["token"] != theirs["token"] and len(mine["token"]) == 32
+        me, them = {"wan-ui-token": mine["token"]}, {"wan-ui-token": theirs["token"]}
+        again = web.post("/api/jobs", json={"image": path, "prompt": "mine too"}, headers=me).json()
+        assert again["token"] == mine["token"]
+        listed = web.get("/api/jobs", headers=me).json()["jobs"]
+        assert [job["prompt"] for job in listed] == ["mine too", "mine, denoise:2=hold"]
+        for asked in ("", "/result", "/clip"):
+            assert web.get(f"/api/jobs/{mine['job']}{asked}", headers=them).status_code == 404
+        assert web.post(f"/api/jobs/{mine['job']}/cancel", headers=them).status_code == 404
+        for wrong in ({}, {"wan-ui-token": "local"}, {"wan-ui-token": "a" * 31}):
+            answer = web.get("/api/jobs", headers=wrong)
+            assert (answer.status_code, answer.json()["field"]) == (400, "token")
+        # A header that says to be the person at this machine says nothing.
+        assert web.get("/api/jobs", headers={"wan-ui-visitor": "local"}).status_code == 400
+        call = {"method": "tools/call", "jsonrpc": "2.0", "id": 1}
+        ask = {"accept": "application/json, text/event-stream", "wan-ui-visitor": "local"}
+
+        def tool(name: str, **values) -> str:
+            body = {**call, "params": {"name": name, "arguments": values}}
+            return web.post("/gradio_api/mcp/", json=body, headers=ask).text
+
+        assert "there is no job" in tool("status", job=mine["job"], token=theirs["token"])
+        assert "token: use the one that submit" in tool("list")
+        assert "mine too" in tool("list", token=mine["token"])
+        done = web.post("/gradio_api/run/status", json={"data": [mine["job"], theirs["token"]]})
+        assert "there is no job" in done.text
+        assert web.post(f"/api/jobs/{mine['job']}/cancel", headers=me).json()["job"] == mine["job"]
+        while web.get(f"/api/jobs/{again['job']}", headers=me).json()["state"] != "done":
+            time.sleep(0.1)
+        assert str(public_app.folder) not in tool("result", job=again["job"], token=mine["token"])
 
 
 def test_a_shared_visitor_sees_no_folder_of_the_server(public_app, open_page, picture):

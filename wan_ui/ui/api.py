@@ -59,8 +59,6 @@ RESULT = "The clip of a job that is done, and its settings: seed, model, seconds
 LIST = "The caller's jobs, newest first."
 TOKEN = inspect.Parameter("token", inspect.Parameter.POSITIONAL_OR_KEYWORD, default="")
 TOKEN_WORDS = "on a shared address: what submit has answered with; at this machine nothing"
-# Tool of MCP -> endpoint. `generate` is none: an assistant would wait for minutes.
-TOOLS = {name: f"/{name}" for name in ("submit", "status", "cancel", "result", "list")}
 
 
 def build_api(waiting: int, address: str) -> None:

@@ -50,8 +50,8 @@ def _owner(caller: Caller, new: bool = False) -> tuple[str, str]:
     given = as_text(caller.token, "token")
     if not given and new:
         given = secrets.token_hex(16)
-    if not TOKEN.fullmatch(given):
-        raise UserError("token: send the one that submit has answered with", field="token")
+    if not TOKEN.fullmatch(given):  # said so that scrub.py takes no word of it for the token itself
+        raise UserError("token: use the one that submit has answered with", field="token")
     return f"api-{given}", given  # the prefix keeps it from ever being another kind of owner
 
 

@@ -19,7 +19,7 @@ from gradio.utils import get_space, get_upload_folder
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.formparsers import MultiPartException
 from starlette.requests import cookie_parser
-from starlette.responses import PlainTextResponse
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from wan_ui import limits
 from wan_ui.settings import Settings
@@ -131,7 +131,9 @@ class Guard:
                 headers["retry-after"] = str(math.ceil(error.wait))
             if error.status == 401 and _is_program(path):
                 headers["www-authenticate"] = "Basic"
-            answer = PlainTextResponse(str(error), error.status, headers)
+            answer: Response = PlainTextResponse(str(error), error.status, headers)
+            if path.startswith("/api/"):
+                answer = JSONResponse({"error": str(error), "field": ""}, error.status, headers)
             return await answer(scope, receive, self._answering(scope, send))
 
     async def _serve(self, scope, receive, send) -> None:

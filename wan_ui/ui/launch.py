@@ -3,7 +3,6 @@
 import logging
 import threading
 import time
-from importlib.util import find_spec
 from pathlib import Path
 
 import gradio as gr
@@ -11,11 +10,9 @@ from gradio.utils import get_upload_folder
 from starlette.middleware import Middleware
 
 from wan_ui import limits
-from wan_ui.errors import UserError
 from wan_ui.settings import Settings
-from wan_ui.ui import examples, server, uploads
+from wan_ui.ui import examples, mcp_tools, server, uploads
 from wan_ui.ui.aliases import Aliases
-from wan_ui.ui.api import TOOLS
 from wan_ui.ui.guard import VISITOR, Guard
 from wan_ui.ui.rest import build_rest
 from wan_ui.ui.security import harden
@@ -26,8 +23,8 @@ SLOWED = f"After {limits.LOGIN_TRIES} wrong tries this form waits for half a min
 
 def launch(page: gr.Blocks, settings: Settings, clips_folder: str) -> None:
     """Serve in a thread, and say where."""
-    if settings.mcp and find_spec("mcp") is None:
-        raise UserError("mcp: WAN_UI_MCP=1 needs the package mcp: pip install -r requirements-mcp.txt")
+    if settings.mcp:
+        mcp_tools.check_package()
     logging.getLogger("httpx").setLevel(logging.WARNING)  # Gradio asks itself whether it is up
     harden()
     folder = Path(get_upload_folder())
@@ -63,10 +60,7 @@ def launch(page: gr.Blocks, settings: Settings, clips_folder: str) -> None:
         _frontend=False,  # it would ask itself for the page and give up when that takes more than 3 s
     )
     if settings.mcp:
-        if page.mcp_server_obj is None:
-            raise UserError(f"mcp: the tools cannot be offered ({page.mcp_error})")
-        page.mcp_server_obj.tool_to_endpoint = TOOLS
-        print(f"Wan UI: tools for MCP at {page.local_url}gradio_api/mcp/", flush=True)
+        mcp_tools.offer(page)
     ready.set()
     print(f"Wan UI: {page.local_url}", flush=True)
 

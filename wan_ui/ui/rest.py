@@ -127,6 +127,7 @@ def build_rest(settings: Settings) -> FastAPI:
         openapi_url="/api/openapi.json",
         docs_url=None,
         redoc_url=None,
+        redirect_slashes=False,
     )
 
     def local(request: Request) -> bool:

@@ -89,9 +89,9 @@ SEAMS = (
     Seam("gradio.events:EventData", has=("_data",)),
     Seam("gradio.context:LocalContext.request"),
     Seam("gradio.processing_utils:save_file_to_cache", takes=("file_path", "cache_dir")),
-    # rest.py calls it; launch.py says which tools there are
+    # rest.py calls it; mcp_tools.py replaces two of the second's on its one instance
     Seam("gradio.route_utils:upload_fn", takes=("request", "upload_dir", "max_file_size", "upload_id")),
-    Seam("gradio.mcp:GradioMCPServer", takes=("blocks",), has=("tool_to_endpoint",)),
+    Seam("gradio.mcp:GradioMCPServer", takes=("blocks",), has=("tool_to_endpoint", "postprocess_output_data")),
     Seam("gradio.blocks:Blocks", has=("mcp_server_obj", "mcp_error")),
     # api.py replaces it on three components
     Seam("gradio.components:Component.example_payload"),
