@@ -96,6 +96,7 @@ def test_jobs_are_submitted_seen_and_cancelled_without_waiting(client, app, pict
         values = {"image": sent.json()["path"], "prompt": "second", "seed": 8, "frames": 17, "steps": 2}
         answer = web.post("/api/jobs", json=values)
         second = answer.json()
+        assert second["jobs"] == [second["job"]]
         assert (answer.status_code, second["state"], second["seed"], second["prompt"]) == (201, "queued", 8, "second")
         while (shown := web.get(f"/api/jobs/{held['job']}").json())["step"] < 2:
             time.sleep(0.1)
@@ -257,8 +258,8 @@ def test_callers_that_wait_hold_no_thread(monkeypatch):
     class Waiting:
         settings, ended = Settings(), False
 
-        def submit(self, draft, owner, asker):
-            return "a-job"
+        def submit_all(self, drafts, owner, clips, asker):
+            return ["a-job"]
 
         def look(self, job_id, owner):
             return Job(job_id, owner, "done" if self.ended else "queued", REQUEST, 0.0)

@@ -50,6 +50,7 @@ WORDS = {
     "task": "i2v, flf2v, t2v, s2v or animate; empty: what fits the model and what is given",
     "segments": "what happens next: one prompt a line, each a further segment",
     "job": "id of an ended job whose clip is gone on with",
+    "clips": "how many of them, each with a seed of its own",
     "overlap": "frames that the segments of a performed clip share",
 }
 PARAMETERS: dict[str, Any] = {**REQUIRED, **SETTINGS, **OPTIONAL, **LATER}
