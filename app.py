@@ -11,6 +11,7 @@ import threading
 
 from wan_ui.cluster.cluster import Cluster
 from wan_ui.errors import UserError
+from wan_ui.importing import no_collection
 from wan_ui.machine.preflight import check_folder, check_folders, check_port, say_anything
 from wan_ui.queue.pipeline import PIPELINE
 from wan_ui.queue.worker import ENGINE_FACTORY
@@ -29,12 +30,14 @@ def serve(values: Settings, engine_factory: str = ENGINE_FACTORY) -> None:
             check_port(values)
             check_folders(values)
             check_folder(page_environment(values), "uploads", "GRADIO_TEMP_DIR")
-            from wan_ui.ui import seams
+            with no_collection():
+                from wan_ui.ui import seams
 
             seams.check()  # before modules that are built on them are imported
             PIPELINE.open(values, engine_factory=engine_factory, warm=False)
-            from wan_ui.ui.launch import launch, tidy
-            from wan_ui.ui.page import build_ui
+            with no_collection():
+                from wan_ui.ui.launch import launch, tidy
+                from wan_ui.ui.page import build_ui
 
             page = build_ui(values)
             launch(page, values, str(PIPELINE.clips))

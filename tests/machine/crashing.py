@@ -34,6 +34,11 @@ def chatty(shape: Shape) -> Trial:
     return Trial(lambda: 1.0, lambda result: 0.002)
 
 
+def by_shape(shape: Shape) -> Trial:
+    kinds = {"wrong": wrong, "not a number": not_a_number, "raising": raising, "chatty": chatty}
+    return kinds[shape.name](shape)
+
+
 def endless(shape: Shape) -> Trial:
     """Never returns, and neither does a process that it has started."""
     subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])

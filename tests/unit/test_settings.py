@@ -161,23 +161,17 @@ def test_only_settings_reads_the_environment():
 
 
 def test_the_doors_between_the_rooms():
-    """Who may import what: the page stays free of torch, the engines stay free of gradio."""
-    heavy = "torch|diffusers|transformers|gguf|safetensors|lightx2v"
+    """Who may import what, as Python does it; what can be read from the files is in test_doors.py."""
+    heavy = "torch|diffusers|transformers|gguf|safetensors|lightx2v|gradio"
     code = (
         "import sys, importlib\n"
         "for name in sys.argv[1:]: importlib.import_module(name)\n"
-        f"print(sorted(set('{heavy}|gradio'.split('|')) & set(sys.modules)))"
+        f"print(sorted(set('{heavy}'.split('|')) & set(sys.modules)))"
     )
 
-    def loaded(*modules: str) -> list[str]:
-        done = subprocess.run(
-            [sys.executable, "-c", code, *modules], cwd=ROOT, capture_output=True, text=True, check=True
-        )
-        return eval(done.stdout.splitlines()[-1])
-
-    assert loaded("wan_ui.__main__", "wan_ui.queue.pipeline", "wan_ui.queue.worker", "wan_ui.files.places") == []
-    assert loaded("wan_ui.ui") == ["gradio"]
-    assert "gradio" not in loaded("wan_ui.engines.diffusers")
+    modules = ("wan_ui.__main__", "wan_ui.queue.pipeline", "wan_ui.queue.worker", "wan_ui.files.places")
+    done = subprocess.run([sys.executable, "-c", code, *modules], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
 
 
 def test_settings_is_frozen():

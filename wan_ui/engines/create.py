@@ -3,6 +3,7 @@
 from wan_ui import patches
 from wan_ui.engines.base import Engine
 from wan_ui.errors import UserError
+from wan_ui.importing import no_collection
 from wan_ui.machine.engine_choice import EngineChoice, choose_engine, lightx2v_absent
 from wan_ui.machine.hardware import measure
 from wan_ui.settings import settings
@@ -12,7 +13,8 @@ def create_engine(name: str) -> tuple[Engine, EngineChoice]:
     """Engine for `auto | diffusers | lightx2v`, and the reason for the choice. Raises UserError."""
     choice = choose_engine(name, settings(), _unusable)
     if choice.name == "diffusers":
-        from wan_ui.engines.diffusers import DiffusersEngine
+        with no_collection():
+            from wan_ui.engines.diffusers import DiffusersEngine
 
         return DiffusersEngine(), choice
     if absent := lightx2v_absent(settings()):
