@@ -3,6 +3,7 @@
 import contextlib
 import socket
 import time
+from http.client import HTTPConnection
 
 import httpx
 import pytest
@@ -70,13 +71,24 @@ def test_the_second_request_of_a_connection_has_to_end_its_headers_too(served):
         pass
 
 
+def test_an_idle_connection_serves_again(served):
+    url = httpx.URL(served())
+    one = HTTPConnection(url.host, url.port, timeout=PATIENCE / 1000)
+    one.connect()
+    first = one.sock
+    for _ in range(2):
+        one.request("GET", "/")
+        answer = one.getresponse()
+        assert answer.status == 200 and answer.read()
+        assert one.sock is first
+
+
 @pytest.mark.limit("KEEP_ALIVE")
 def test_an_idle_connection_is_ended(served, monkeypatch):
     monkeypatch.setattr(limits, "KEEP_ALIVE", 1)
     one = connect(served())
-    for _ in range(2):  # the second in time
-        one.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
-        assert one.recv(10_000).startswith(b"HTTP/1.1 200")
+    one.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert one.recv(10_000).startswith(b"HTTP/1.1 200")
     while one.recv(1000):
         pass
 
