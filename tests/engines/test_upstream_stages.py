@@ -8,7 +8,7 @@ import torch
 
 from tests.engines import toy_models as toys
 from wan_ui import settings
-from wan_ui.engines import dit, lora
+from wan_ui.engines import dit, lora_plan
 from wan_ui.engines.device import Choice
 from wan_ui.engines.diffusers import DiffusersEngine
 from wan_ui.files import tensors, vae_file
@@ -24,7 +24,7 @@ def toy(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp(request.param)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch.cuda, "is_available", lambda: False)
-        for module in (tensors, dit, lora, vae_file):  # put back afterwards
+        for module in (tensors, dit, lora_plan, vae_file):  # put back afterwards
             for name in ("read_tensor", "read_blocks", "read_pth"):
                 if hasattr(module, name):
                     patch.setattr(module, name, getattr(module, name))

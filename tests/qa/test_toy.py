@@ -7,7 +7,7 @@ import pytest
 
 from wan_ui import settings as settings_module
 from wan_ui.catalog import load_catalog
-from wan_ui.engines import dit, lora
+from wan_ui.engines import dit, lora_plan
 from wan_ui.errors import UserError
 from wan_ui.files import places, tensors, vae_file
 from wan_ui.qa import synthetic, toy
@@ -27,7 +27,7 @@ def no_gpu(monkeypatch, tmp_path):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     for module in (places, places.choose_engine.__globals__["hardware"]):
         monkeypatch.setattr(module, "nvidia_gpu", lambda: False)
-    for module in (tensors, dit, lora, vae_file):
+    for module in (tensors, dit, lora_plan, vae_file):
         for name in ("read_tensor", "read_blocks", "read_pth"):
             if hasattr(module, name):
                 monkeypatch.setattr(module, name, getattr(module, name))

@@ -11,7 +11,8 @@ import torch
 
 from wan_ui.engines.lightx2v_lora import LinearSlot
 from wan_ui.engines.lightx2v_seams import put
-from wan_ui.engines.lora import PAD, Branch, LoraSet
+from wan_ui.engines.lora import LoraSet
+from wan_ui.engines.lora_branch import PAD, Branch
 from wan_ui.files.tensors import quantise_fp8
 
 FP8 = "fp8-torchao"  # upstream's name of the weight class whose products are torch's own, and ours (lightx2v_blocks.py)

@@ -15,7 +15,7 @@ from typing import Any, Literal
 import torch
 
 from wan_ui.engines.lightx2v_seams import put, put_back
-from wan_ui.engines.lora import Branch, Expert, with_branch
+from wan_ui.engines.lora_branch import Branch, Expert, with_branch
 
 BUFFERS = ("offload_block_cuda_buffers", "offload_phase_cuda_buffers")
 TENSORS = ("weight", "bias", "weight_scale", "tensor")

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from wan_ui.engines.dit import module_names
-from wan_ui.engines.lora import Branch, Expert, with_branch
+from wan_ui.engines.lora_branch import Branch, Expert, with_branch
 
 
 class LinearSlot:

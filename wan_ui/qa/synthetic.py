@@ -274,7 +274,7 @@ def read_all(path: Path, device: str | None = None) -> "dict[str, torch.Tensor]"
 
 def install() -> None:
     """Have this project's readers draw the values of synthetic files; other files are read as before."""
-    from wan_ui.engines import clip_vision, dit, lora, s2v_voice
+    from wan_ui.engines import clip_vision, dit, lora_plan, s2v_voice
     from wan_ui.files import tensors, vae_file
 
     stored_tensor, stored_blocks = tensors.read_tensor, tensors.read_blocks
@@ -297,7 +297,7 @@ def install() -> None:
         plain = gguf.quants.dequantize(drawn.cpu().numpy(), gguf.GGMLQuantizationType[info.dtype])
         return torch.from_numpy(plain).reshape(info.shape)
 
-    for module in (tensors, dit, lora, vae_file, clip_vision, s2v_voice):
+    for module in (tensors, dit, lora_plan, vae_file, clip_vision, s2v_voice):
         vars(module)["read_tensor"] = read_tensor
     for module in (tensors, dit):
         vars(module)["read_blocks"] = read_blocks
