@@ -73,7 +73,7 @@ def test_the_second_request_of_a_connection_has_to_end_its_headers_too(served):
 
 def test_an_idle_connection_serves_again(served):
     url = httpx.URL(served())
-    one = HTTPConnection(url.host, url.port, timeout=PATIENCE / 1000)
+    one = HTTPConnection(url.host, url.port, timeout=PATIENCE)
     one.connect()
     first = one.sock
     for _ in range(2):
