@@ -132,6 +132,7 @@ class Family:
     speech     how a voice drives it; None: none does
     performance  how a performance drives it; None: none does
     engines    those that run it, of wan_ui.settings.ENGINES
+    by_itself  those of them that `auto` may choose: LightX2V only where a GPU has shown that it is right and quicker
     """
 
     name: str
@@ -146,10 +147,16 @@ class Family:
     speech: Speech | None = None
     performance: Performance | None = None
     engines: tuple[str, ...] = ("diffusers", "lightx2v")
+    by_itself: tuple[str, ...] = ("diffusers", "lightx2v")
 
     @property
     def sides(self) -> tuple[str, ...]:
         return tuple(expert.side for expert in self.experts)
+
+    @property
+    def driven(self) -> str:
+        """What drives its clips: voice | performance; empty: nothing"""
+        return "voice" if self.speech else "performance" if self.performance else ""
 
     @property
     def single(self) -> bool:
@@ -291,7 +298,7 @@ FAMILIES = {
             runner="wan2.2_s2v",
             fps=16,
             speech=Speech(motion=73, dropped=3, encoder="wav2vec2-large-xlsr-53-english"),
-            engines=("diffusers",),
+            by_itself=("diffusers",),
         ),
         Family(
             name="animate-14b",
@@ -304,7 +311,7 @@ FAMILIES = {
             runner="wan2.2_animate",
             fps=30,
             performance=Performance(overlaps=(1, 5), clip="models_clip_open-clip-xlm-roberta-large-vit-huge-14.pth"),
-            engines=("diffusers",),
+            by_itself=("diffusers",),
         ),
         Family(
             name="wan2.1-t2v",

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.engines.random_models import make_engine, write_5b, write_a14b, write_animate
+from tests.engines.random_models import animate_model, make_engine, write_5b, write_a14b
 from wan_ui import settings
 from wan_ui.catalog import Model, Scheme, load_catalog
 from wan_ui.engines.diffusers import DiffusersEngine
@@ -72,18 +72,7 @@ def ti2v(isolated_settings) -> Model:
 @pytest.fixture(scope="session")
 def animate(isolated_settings) -> Model:
     """A random Animate model, below the models folder like a download; segments of 9 frames."""
-    root = isolated_settings.models / "local/random-animate"
-    root.mkdir(parents=True)
-    with torch.random.fork_rng():
-        torch.manual_seed(2)
-        write_animate(root)
-    model = load_catalog(ROOT / "configs/catalog.toml")["wan21-t2v-1b"]
-    scheme = Scheme("bf16", "bf16", "bf16", distilled=False, high="local/random-animate:animate.safetensors")
-    return replace(
-        model, name="random-animate", root="local/random-animate", family=FAMILIES["animate-14b"], tasks=("animate",),
-        needs_gpu=False, sizes=((64, 64), (48, 64)), frames=(9,), default_frames=9, shift=5.0, fps=30,
-        schemes={scheme.name: scheme},
-    )  # fmt: skip
+    return animate_model(isolated_settings.models)
 
 
 @pytest.fixture(scope="session")

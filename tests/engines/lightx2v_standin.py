@@ -118,7 +118,7 @@ def modules(calls: list) -> dict[str, types.ModuleType]:
         def __init__(self, seed: int):
             generator = torch.Generator().manual_seed(seed)
             self.blocks = [MMWeight(f"blocks.{k}.self_attn.o.weight", generator) for k in range(BLOCKS)]
-            self.pre_weight = Group({})
+            self.pre_weight, self.pre_infer = Group({}), None
             self.transformer_weights = Group({str(k): block for k, block in enumerate(self.blocks)})
             self.transformer_infer = WanTransformerInfer()
             self.inward = torch.randn(36, WIDTH, generator=generator) / 6
@@ -130,6 +130,12 @@ def modules(calls: list) -> dict[str, types.ModuleType]:
 
         def to_cpu(self):
             self.on_device = False
+
+        def to_cuda(self):
+            self.on_device = True
+
+        def _infer_cond_uncond(self, inputs, infer_condition=True):
+            return self.half(inputs, infer_condition)
 
         def _seq_parallel_pre_process(self, pre_infer_out):
             raise AssertionError("there is no group here")
@@ -156,6 +162,50 @@ def modules(calls: list) -> dict[str, types.ModuleType]:
             given = types.SimpleNamespace(x=hidden, embed=scheduler.timestep_input.float().reshape(-1))
             hidden = self.transformer_infer.infer(self.blocks, given)
             return (hidden @ self.outward).T.reshape(scheduler.latents.shape)
+
+    class WanS2VTransformerInfer(WanTransformerInfer):
+        def infer_s2v_block(self, block, x, pre_infer_out):
+            return x + block.apply(x)
+
+    class WanS2VModel(WanModel):
+        def __init__(self, seed: int):
+            super().__init__(seed)
+            self.transformer_infer = WanS2VTransformerInfer()
+
+        def _infer_cond_uncond(self, inputs, infer_condition=True):
+            assert self.on_device, "its weights wait in host memory"
+            given, latents = inputs["s2v"], self.scheduler.latents
+            calls.append(given)
+            picture = given["ref_latents"][0].expand_as(latents)
+            hidden = torch.cat([latents, picture, given["cond_latents"][0][:4]]).flatten(1).T @ self.inward
+            hidden = hidden + given["audio_input"].mean() + inputs["text_encoder_output"]["context"].mean()
+            hidden = (hidden + self.scheduler.timestep_input / 1000)[None]
+            infer = self.transformer_infer
+            for infer.block_idx, block in enumerate(self.blocks):
+                hidden = infer.infer_s2v_block(block, hidden, None)
+            return (hidden[0] @ self.outward).T.reshape(latents.shape)
+
+    class WanAnimatePreInfer:
+        def after_patch_embedding(self, weights, x, pose_latents, face_pixel_values):
+            raise AssertionError("the engine has its own")
+
+    class WanAnimateModel(WanModel):
+        def __init__(self, seed: int):
+            super().__init__(seed)
+            self.pre_infer = WanAnimatePreInfer()
+            conv = types.SimpleNamespace(apply=lambda latents: latents)
+            self.weights = types.SimpleNamespace(pose_patch_embedding=conv)
+
+        def _infer_cond_uncond(self, inputs, infer_condition=True):
+            assert self.on_device, "its weights wait in host memory"
+            given, latents = inputs["image_encoder_output"], self.scheduler.latents
+            calls.append(given)
+            x, face = latents[None].clone(), given["face_pixel_values"]
+            x, face = self.pre_infer.after_patch_embedding(self.weights, x, given["pose_latents"], face)
+            hidden = torch.cat([x[0], given["vae_encoder_out"]]).flatten(1).T @ self.inward
+            hidden = hidden + face.mean() + given["clip_encoder_out"].mean() + self.scheduler.timestep_input / 1000
+            hidden = hidden + inputs["text_encoder_output"]["context"].mean()
+            return (hidden @ self.outward).T.reshape(latents.shape)
 
     class MultiDistillModelStruct:
         def __init__(self):
@@ -278,6 +328,19 @@ def modules(calls: list) -> dict[str, types.ModuleType]:
                 del self.inputs
             self.input_info = None
 
+    class WanS2VRunner(Wan22MoeDistillRunner):
+        def __init__(self, config):
+            super().__init__(config)
+            self.model = WanS2VModel(3)
+
+        def end_run(self):
+            return
+
+    class WanAnimateRunner(Wan22MoeDistillRunner):
+        def __init__(self, config):
+            super().__init__(config)
+            self.model = WanAnimateModel(4)
+
     class WanScheduler:
         def __init__(self, config):
             self.config, self.rope_request_id, self.step_index, self.infer_condition = config, 0, 0, True
@@ -303,6 +366,11 @@ def modules(calls: list) -> dict[str, types.ModuleType]:
         calls.append(("config", {**values, "model_cls": args.model_cls, "model_path": args.model_path}))
         return values
 
+    def init_runner(config):
+        if "refert_num" in config:
+            return WanAnimateRunner(config)
+        return (WanS2VRunner if "motion_frames" in config else Wan22MoeDistillRunner)(config)
+
     def update(input_info, data):
         vars(input_info).update(data)
 
@@ -326,7 +394,7 @@ def modules(calls: list) -> dict[str, types.ModuleType]:
         }
         module(name, **{cls.__name__: cls for cls in members}, **copies)
 
-    module("lightx2v.infer", init_runner=Wan22MoeDistillRunner)
+    module("lightx2v.infer", init_runner=init_runner)
     module("lightx2v.utils.ggml_tensor", dequantize_c=None)
     module("lightx2v.utils.envs", GET_DTYPE=lambda: torch.float32)
     module("lightx2v.utils.set_config", set_config=set_config, set_parallel_config=lambda config: None)
@@ -349,6 +417,13 @@ def modules(calls: list) -> dict[str, types.ModuleType]:
     classes("lightx2v.models.networks.wan.model", WanModel)
     classes("lightx2v.models.networks.wan.infer.transformer_infer", WanTransformerInfer)
     classes("lightx2v.models.networks.wan.infer.offload.transformer_infer", WanOffloadTransformerInfer)
+    classes("lightx2v.models.runners.wan.wan_s2v_runner", WanS2VRunner)
+    classes("lightx2v.models.networks.wan.s2v_model", WanS2VModel)
+    classes("lightx2v.models.runners.wan.wan_animate_runner", WanAnimateRunner)
+    classes("lightx2v.models.networks.wan.animate_model", WanAnimateModel)
+    classes("lightx2v.models.networks.wan.infer.animate.pre_infer", WanAnimatePreInfer)
+    classes("lightx2v.models.networks.wan.infer.s2v.transformer_infer", WanS2VTransformerInfer)
+    module("lightx2v.models.networks.wan.infer.s2v.causal_audio_encoder", _MODULE_CACHE={})
     classes("lightx2v.common.offload.manager", WeightAsyncStreamManager)
     classes("lightx2v.models.schedulers.wan.scheduler", WanScheduler)
     classes("lightx2v.models.video_encoders.hf.wan.vae", WanVAE, WanVAE_)

@@ -5,6 +5,7 @@ differ from every released model's on purpose: nothing may be hard-coded.
 """
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import UMT5Config, UMT5EncoderModel
 
-from wan_ui.catalog import Model
+from wan_ui.catalog import Model, Scheme, load_catalog
 from wan_ui.engines.device import Choice
 from wan_ui.engines.diffusers import DiffusersEngine
 from wan_ui.families import FAMILIES
@@ -22,6 +23,7 @@ from wan_ui.files.dit_file import read_parameters
 from wan_ui.files.names import dit_name_map, inverse, rename, t5_name_map, vae_name_map
 from wan_ui.files.quantise import quantise_file
 from wan_ui.qa import layouts
+from wan_ui.settings import ROOT
 
 TEXT_LENGTH = 64
 WORDS = "zoom in out pan left right the camera slowly sunset night fog waves rotate a cat"
@@ -161,3 +163,19 @@ def write_animate(root: Path) -> None:
     clip = {name: torch.Size(shape) for name, (_, shape) in layouts.clip_vision(sizes).items()}
     clip |= {"log_scale": torch.Size(()), "textual.head.0.weight": torch.Size((4, 4))}
     torch.save(random_tensors(clip, 6), root / FAMILIES["animate-14b"].performance.clip)
+
+
+def animate_model(models: Path) -> Model:
+    """`write_animate` below a models folder, and the catalog's model of it; segments of 9 frames."""
+    root = models / "local/random-animate"
+    root.mkdir(parents=True)
+    with torch.random.fork_rng():
+        torch.manual_seed(2)
+        write_animate(root)
+    model = load_catalog(ROOT / "configs/catalog.toml")["wan21-t2v-1b"]
+    scheme = Scheme("bf16", "bf16", "bf16", distilled=False, high="local/random-animate:animate.safetensors")
+    return replace(
+        model, name="random-animate", root="local/random-animate", family=FAMILIES["animate-14b"], tasks=("animate",),
+        needs_gpu=False, sizes=((64, 64), (48, 64)), frames=(9,), default_frames=9, shift=5.0, fps=30,
+        schemes={scheme.name: scheme},
+    )  # fmt: skip

@@ -8,6 +8,7 @@ import pytest
 import torch
 from diffusers import WanAnimatePipeline, WanAnimateTransformer3DModel
 from PIL import Image
+from safetensors import safe_open
 from transformers import PreTrainedTokenizerFast
 
 from tests.engines.random_models import make_engine, quiet
@@ -17,8 +18,12 @@ from wan_ui.engines import clip_vision, vae
 from wan_ui.engines.animate import Driving, back_and_forth, given_mask, segments, to_face, velocity
 from wan_ui.errors import Cancelled
 from wan_ui.files.places import locate
+from wan_ui.patches.record import COMMIT
 from wan_ui.qa import reference, stages
 from wan_ui.request import Tracks
+from wan_ui.settings import ROOT
+
+OF_LIGHTX2V = ROOT / "tests" / "golden" / "of-lightx2v" / "animate.safetensors"
 
 
 @pytest.fixture(scope="module")
@@ -148,6 +153,27 @@ def test_one_step_equals_theirs(engine, theirs):
     for other in (replace(driving, pose=changed.pose), replace(driving, faces=changed.faces)):
         moved = velocity(engine, latents, 700.0, prompt, seen, other, other.faces[0])
         assert (moved - ours).abs().max() > 1e-3
+
+
+def one_step(engine, latents_of):
+    """What `engine` gives for drawn inputs, with a face and without: (2, 16, 4, 8, 6). latents_of: how it is asked."""
+    draw = torch.Generator().manual_seed(8)
+    latents, condition = (torch.randn(n, 4, 8, 6, generator=draw) for n in (16, 20))
+    pose, face = torch.randn(1, 16, 3, 8, 6, generator=draw), torch.rand(3, 9, 32, 32, generator=draw) * 2 - 1
+    prompt, seen = torch.randn(512, 64, generator=draw), torch.randn(1, 257, 160, generator=draw)
+    faces = tuple(engine.expert(0).read_face(pixels) for pixels in (face, torch.full_like(face, -1)))
+    driving = Driving(condition, pose, faces)
+    return torch.stack([latents_of(engine, latents, 700.0, prompt, seen, driving, each) for each in faces])
+
+
+def test_one_step_is_what_lightx2v_gave(engine):
+    """A run of it on the same weights (tests/lightx2v/test_performance.py --store)."""
+    with safe_open(OF_LIGHTX2V, "pt") as file:
+        assert file.metadata()["source"].startswith(f"LightX2V {COMMIT}")
+        expected = file.get_tensor("velocity")
+    ours = one_step(engine, velocity)
+    torch.testing.assert_close(ours, expected, atol=1e-4, rtol=0)
+    assert expected.std() > 0.1 and (expected[0] - expected[1]).abs().max() > 1e-3
 
 
 def test_reports_segments_and_stops_within_a_step(engine, animate, make_request):

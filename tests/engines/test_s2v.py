@@ -67,7 +67,7 @@ def exact(monkeypatch):
 def request(files, **more) -> Request:
     made = {"prompt": "slowly zoom in, sunset light", "negative": "fog", "steps": 3, "seed": 11, "guidance": (4.5,)}
     made |= {"motion": "full", "shift": 3.0, "solver": "unipc", "cache": "off", "fps": 16} | more
-    sampling = Sampling(model="random-s2v", scheme="bf16", engine="diffusers", **made)
+    sampling = Sampling(**{"model": "random-s2v", "scheme": "bf16", "engine": "diffusers"} | made)
     frames = sound.frame_count(round(small.SECONDS * 16_000), 16)
     return Request("speech-to-video", files, small.SIZE, small.SIZE, frames, sampling, small.SECONDS)
 

@@ -15,6 +15,7 @@ from wan_ui.engines import schedule
 from wan_ui.engines.create import create_engine
 from wan_ui.engines.kernel_choice import Chooser
 from wan_ui.errors import UserError
+from wan_ui.families import FAMILIES
 from wan_ui.files import places
 from wan_ui.files.places import Paths, least_work, locate, work
 from wan_ui.machine import hardware, memory
@@ -378,6 +379,14 @@ def test_the_choice_of_engine_and_its_reason(tmp_path, monkeypatch):
     assert lightx2v_missing(here) == ""
     assert choose_engine("auto", here) == EngineChoice("lightx2v", "auto: it is here, and so is a CUDA GPU")
     assert choose_engine("diffusers", here) == EngineChoice("diffusers", "asked for")
+    for name in ("s2v-14b", "animate-14b"):
+        chosen = choose_engine("auto", here, family=FAMILIES[name])
+        assert chosen.name == "diffusers" and "has not been tried with it on a GPU" in chosen.why
+        assert choose_engine("lightx2v", here, family=FAMILIES[name]) == EngineChoice("lightx2v", "asked for")
+    alone = replace(FAMILIES["animate-14b"], engines=("diffusers",))
+    assert choose_engine("auto", here, family=alone).why == "auto: it alone runs this model"
+    with pytest.raises(UserError, match="lightx2v does not run this model; choose auto or diffusers"):
+        choose_engine("lightx2v", here, family=alone)
     with pytest.raises(UserError, match="'tensorrt' is not known"):
         create_engine("tensorrt")
 

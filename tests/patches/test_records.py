@@ -65,6 +65,8 @@ def test_every_patch_says_what_it_is_for():
         ("fp8", Facts(H200, kernel="fp8-sgl"), {"fp8_scales", "fp8_sgl"}),
         ("fp8", Facts(replace(H200, kernels=frozenset({"sgl_kernel"})), kernel="fp8-sgl"), {"fp8_scales"}),
         ("bf16", Facts(H200, offload="model", dtype="FP16"), {"bf16_loader", "copy_back", "t5_offload"}),
+        ("bf16", Facts(H200, driven="voice"), {"bf16_loader", "own_encoders", "s2v_products"}),
+        ("bf16", Facts(H200, driven="performance"), {"bf16_loader", "own_encoders", "picture_eps"}),
         ("bf16", Facts(H200, offload="text"), {"bf16_loader", "t5_offload"}),
     ],
 )

@@ -46,7 +46,7 @@ def _fits(model: Model, scheme: Scheme, engine: str, device: str, gib: float, se
         return False
     if not model.needs_gpu:
         return True
-    name = choose_engine(engine, settings, able=model.family.engines).name
+    name = choose_engine(engine, settings, family=model.family).name
     return device != "CPU" and (not gib or places.gpu_memory_wanted(model, scheme, name)[1] <= gib)
 
 

@@ -46,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
         return _speech(args, config)
     model = find_model(found.models(config), args.model)
     scheme = model.scheme(args.scheme)
-    engine = choose_engine(args.engine, config, able=model.family.engines).name
+    engine = choose_engine(args.engine, config, family=model.family).name
     if args.pin:
         changes = pinning.pin(model, scheme, config, engine, write=not args.dry_run)
         print("\n".join(changes) or "the catalog says what the hub says")

@@ -23,7 +23,7 @@ from wan_ui.media.images import read_pictures
 from wan_ui.request import Clip, Progress, Report, Request, Tracks
 
 Entering = Callable[[int, int], None]
-Loaded = Any  # a DiffusersEngine, whose module imports this one
+Loaded = Any  # a base.Driver
 
 
 def segments(count: int, length: int, overlap: int) -> int:
@@ -125,7 +125,7 @@ def conditioned(
 
 def read_face(engine: Loaded, face: np.ndarray | None, count: int) -> torch.Tensor:
     """Tokens of the faces (T, S, S, 3) uint8, or of none: see AnimateTransformer.read_face."""
-    model = engine._expert(0)
+    model = engine.expert(0)
     tokens: torch.Tensor = model.read_face(to_face(face, count, model.config["motion_encoder_size"]).to(engine.device))
     return tokens
 
@@ -177,7 +177,7 @@ def velocity(
 ) -> torch.Tensor:
     """(16, 1 + t, h, w) float32. prompt: (512, width); picture: CLIP's tokens (1, n, width)."""
     inputs = torch.cat([latents, driving.condition.to(latents)])[None].to(engine.dtype)
-    return engine._expert(0)(
+    return engine.expert(0)(
         inputs,
         torch.tensor([timestep], device=engine.device),
         prompt[None].to(engine.device, engine.dtype),
@@ -197,7 +197,7 @@ def perform(engine: Loaded, request: Request, tracks: Tracks, report: Report) ->
     order = back_and_forth(real, overlap + total * (length - overlap))
     report(Progress("text"))
     texts = (made.text, made.negative) if made.guided else (made.text,)
-    prompts = [engine._encode_prompt(text) for text in texts]
+    prompts = [engine.encode_prompt(text) for text in texts]
     (pixels,) = read_pictures(request)
     report(Progress("image", detail="looking at the picture"))
     image = vae.to_image(pixels)
@@ -219,7 +219,8 @@ def perform(engine: Loaded, request: Request, tracks: Tracks, report: Report) ->
         start = (number - 1) * (length - overlap)
         part = tracks.frames(order[start : start + length])
         driving = read_segment(engine, reference, part, before, overlap, made.guided, entering)
-        latents = _denoise(engine, request, steps, next(noises), prompts, seen, driving, placed)
+        with engine.at_work():
+            latents = _denoise(engine, request, steps, next(noises), prompts, seen, driving, placed)
 
         def decoding(k: int, n: int, placed: Report = placed) -> None:
             placed(Progress("decode", k, n, f"latent frame {k} of {n}"))

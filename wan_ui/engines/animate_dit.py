@@ -52,10 +52,7 @@ class AnimateTransformer(WanAnimateTransformer3DModel):
     @torch.inference_mode()
     def read_face(self, faces: torch.Tensor) -> torch.Tensor:
         """Faces (3, T, S, S) in -1 .. 1 -> (1, 1 + t, k, dim): nothing for the picture's frame, then tokens."""
-        pictures = faces.transpose(0, 1).to(self.dtype)
-        motion = torch.cat([self.motion_encoder(part) for part in pictures.split(AT_ONCE)])
-        tokens = self.face_encoder(motion[None])
-        return torch.cat([torch.zeros_like(tokens[:, :1]), tokens], dim=1)
+        return read_face(self.motion_encoder, self.face_encoder, faces.to(self.dtype))
 
     def forward(
         self,
@@ -88,6 +85,13 @@ class AnimateTransformer(WanAnimateTransformer3DModel):
         tokens = self.proj_out((self.norm_out(tokens.float()) * (1 + scale) + shift).to(tokens.dtype))
         patches = tokens.reshape(count, frames, height // 2, width // 2, 1, 2, 2, -1)
         return patches.permute(0, 7, 1, 4, 2, 5, 3, 6).flatten(6, 7).flatten(4, 5).flatten(2, 3)
+
+
+def read_face(motion_encoder: Any, face_encoder: Any, faces: torch.Tensor) -> torch.Tensor:
+    """See AnimateTransformer.read_face."""
+    motion = torch.cat([motion_encoder(part) for part in faces.transpose(0, 1).split(AT_ONCE)])
+    tokens = face_encoder(motion[None])
+    return torch.cat([torch.zeros_like(tokens[:, :1]), tokens], dim=1)
 
 
 def build(arguments: dict[str, Any], config: dict[str, Any]) -> AnimateTransformer:

@@ -4,7 +4,8 @@ An engine is loaded once with a model and a scheme and then stays resident; `gen
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Protocol
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any, Protocol
 
 from wan_ui.catalog import Model, Scheme
 from wan_ui.request import Clip, LoraMatch, LoraSpec, Report, Request, Tracks
@@ -74,6 +75,36 @@ class Speaker(Protocol):
         Reports text and audio, then image, denoise and decode of each. Raises as `Engine.generate`.
         """
         ...
+
+
+class Driver(Protocol):
+    """What of an engine makes a clip that is driven: see s2v.py and animate.py.
+
+    vae       an AutoencoderKLWan; colours: the map of its previews
+    listener  an s2v_voice.Listener, of a family with `speech`; clip: what looks at the picture, with `performance`
+    """
+
+    loaded: Model
+    facts: dict[str, str]
+    device: "torch.device"
+    dtype: "torch.dtype"
+    vae: Any
+    colours: "torch.Tensor"
+    loras: Any
+    listener: Any
+    clip: Any
+
+    def encode_prompt(self, prompt: str) -> "torch.Tensor":
+        """(text length, text width), kept for the next clip."""
+
+    def encode_image(self, pixels: "np.ndarray", frames: int) -> "torch.Tensor":
+        """As Stages.encode_image."""
+
+    def expert(self, index: int) -> Any:
+        """An s2v_model.S2VTransformer, an animate_dit.AnimateTransformer, or what is called alike."""
+
+    def at_work(self) -> AbstractContextManager[None]:
+        """Within, the expert may be called; outside, it need not be on the device."""
 
 
 class Hearing(Protocol):

@@ -270,7 +270,7 @@ class DiffusersEngine:
         voice: torch.Tensor | None = None,
         performance: dict[str, torch.Tensor] | None = None,
     ) -> torch.Tensor:
-        model = self._expert(expert)
+        model = self.expert(expert)
         with hooked(model.blocks, on_block) if on_block else contextlib.nullcontext():
             if self.loaded.family.speech:
                 return s2v.predict(self, model, latents, 1000 * sigma, prompt, condition, voice)
@@ -310,10 +310,10 @@ class DiffusersEngine:
         """The prompt, with guidance then the negative one, and what the transformer is told of the pictures."""
         report(Progress("text"))
         made = request.sampling
-        prompts = [self._encode_prompt(text) for text in ((made.text, made.negative) if made.guided else (made.text,))]
+        prompts = [self.encode_prompt(text) for text in ((made.text, made.negative) if made.guided else (made.text,))]
         return prompts, self._encode_pictures(request, report)
 
-    def _encode_prompt(self, prompt: str) -> torch.Tensor:
+    def encode_prompt(self, prompt: str) -> torch.Tensor:
         """(text_length, text_dim) in the DIT's dtype."""
         return self.encoded.prompt(prompt, lambda: self.encode_text(prompt))
 
@@ -381,7 +381,7 @@ class DiffusersEngine:
         progress: Progress,
     ) -> torch.Tensor:
         """Of one step, with its guidance."""
-        model = self._expert(step.expert)
+        model = self.expert(step.expert)
         if cache is not None:
             cache.enter(k)
 
@@ -399,7 +399,11 @@ class DiffusersEngine:
             (away,) = run(1, prompts[1])
         return away + step.guidance * (towards - away)
 
-    def _expert(self, index: int):
+    def at_work(self) -> contextlib.AbstractContextManager[None]:
+        """See base.Driver: a single expert stays where it is."""
+        return contextlib.nullcontext()
+
+    def expert(self, index: int):
         """The expert on the compute device; with offload the other one moves to the host first."""
         if self.offloaded:
             for other, expert in enumerate(self.experts):

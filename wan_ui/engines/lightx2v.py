@@ -13,8 +13,8 @@ runner, as after any failure. Nothing of a failed job survives it.
 import gc
 import logging
 import traceback
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -30,7 +30,8 @@ from wan_ui.engines import (
     lightx2v_gguf,
     lightx2v_lora,
     lightx2v_parallel,
-    preview,
+    lightx2v_stages,
+    lightx2v_steps,
     schedule,
 )
 from wan_ui.engines.base import OnBlock, Show
@@ -38,8 +39,9 @@ from wan_ui.engines.encoded import Encoded, image_key
 from wan_ui.engines.lightx2v_compile import CompiledBlocks
 from wan_ui.engines.lightx2v_decide import decide, try_kernels
 from wan_ui.engines.lightx2v_draft import Draft
+from wan_ui.engines.lightx2v_driven import Driven, load_driven
 from wan_ui.engines.lightx2v_scheduler import flow_scheduler
-from wan_ui.engines.lightx2v_seams import put, put_back
+from wan_ui.engines.lightx2v_seams import put
 from wan_ui.engines.lightx2v_upstream import compute_dtype, device_name, input_info, start_runner
 from wan_ui.engines.lightx2v_vae import OwnVae, UpstreamVae
 from wan_ui.engines.lora import LoraSet
@@ -50,7 +52,7 @@ from wan_ui.files.places import Paths
 from wan_ui.machine import memory
 from wan_ui.machine.memory import let_memory_grow, limit_gpu
 from wan_ui.media.images import read_pictures
-from wan_ui.request import Clip, LoraMatch, LoraSpec, Progress, Report, Request
+from wan_ui.request import Clip, LoraMatch, LoraSpec, Progress, Report, Request, Tracks
 from wan_ui.settings import settings, split_names
 
 log = logging.getLogger(__name__)
@@ -71,6 +73,7 @@ class LightX2VEngine:
         self.vae: Any = None  # a lightx2v_vae.Vae once loaded
         self.draft: Any = None  # a Draft once loaded
         self.graphs: list[Any] = []  # GraphedBlocks
+        self.driven: Driven | None = None  # of a model whose clips a voice or a performance drives
         self.entered: Progress | None = None  # the denoise step that runs
         self.steps: list[schedule.Step] = []  # of the clip that is made, its step cache, and why it has none
         self.cache: StepCache | None = None
@@ -119,6 +122,8 @@ class LightX2VEngine:
             if choices.dequantise:
                 quick["dequantised"] = lightx2v_gguf.quicken(self.transformers, self.dtype, device_name())
             self.scheme, self.merged = scheme, bool(own_loras)
+            if model.family.driven:
+                self.driven = load_driven(self, paths)
             if choices.fused_blocks:
                 self.graphs = lightx2v_build.fuse(self, choices.graphs)
                 if self.graphs:
@@ -165,7 +170,7 @@ class LightX2VEngine:
         runner, family = self.runner, self.loaded.family
         self.transformers = [runner.model] if family.single else runner.model.model
         lightx2v_parallel.install(runner, self.transformers, group.here())
-        if choices.own_vae:
+        if choices.own_vae or family.driven:
             put(runner, "vae_encoder", None)
             put(runner, "vae_decoder", None)
             release()  # upstream's stands in the way of ours where memory is short
@@ -176,7 +181,7 @@ class LightX2VEngine:
         put(runner, "run_vae_decoder", self._decode)
         self.colours = self.vae.colours()
         self.draft = Draft(self.transformers, self.vae, family, choices.draft_attention, paths.draft_decoder)
-        put(runner.scheduler, "entering", self._entering_step)
+        put(runner.scheduler, "entering", lambda index: lightx2v_steps.entering(self, index))
 
     def _decode(self, latents: torch.Tensor) -> torch.Tensor:
         """In place of the runner's run_vae_decoder."""
@@ -232,9 +237,9 @@ class LightX2VEngine:
             return self.loras.set(loras, settings())
         finally:
             if self.loras.current is None or self.loras.current != before:
-                self._changed_loras()
+                self.changed_loras()
 
-    def _changed_loras(self) -> None:
+    def changed_loras(self) -> None:
         assert self.loras is not None
         for graph in self.graphs:
             graph.forget()
@@ -246,6 +251,9 @@ class LightX2VEngine:
         if self.compiled is not None:
             torch._dynamo.reset()
         self.runner = self.model = self.loras = self.compiled = self.vae = self.draft = None
+        if self.driven is not None:
+            self.driven.close()
+        self.driven = None
         self.transformers, self.graphs = [], []
         self.encoded.clear()
         release()
@@ -278,7 +286,10 @@ class LightX2VEngine:
         task = "i2v" if "image" in request.inputs else "t2v"
         self.cache, self.no_cache = make_step_cache(made.cache, model.recipes.get(made.motion), steps, task)
         try:
-            with self.draft.attention() if made.draft else nullcontext(), self._watching_passes(made.guided):
+            with (
+                self.draft.attention() if made.draft else nullcontext(),
+                lightx2v_steps.watching_passes(self, made.guided),
+            ):
                 runner.run_pipeline(info)
         except torch.OutOfMemoryError as error:
             failure = str(error).splitlines()[0]
@@ -297,9 +308,21 @@ class LightX2VEngine:
         frames, self.pictures = self.pictures, None
         return self._clip(frames)
 
+    def speak(self, request: Request, report: Report) -> Iterator[Clip]:
+        """See base.Speaker."""
+        assert self.driven is not None, "of a family with speech"
+        return self.driven.speak(request, report)
+
+    def perform(self, request: Request, tracks: Tracks, report: Report) -> Iterator[Clip]:
+        """See base.Performer."""
+        assert self.driven is not None, "of a family with performance"
+        return self.driven.perform(request, tracks, report)
+
     def prepare(self, request: Request, report: Report) -> None:
         """See wan_ui.engines.base.Engine."""
         self.report, self.request, self.given = report, request, read_pictures(request)
+        if self.driven is not None:
+            return  # what drives the clip is read with it
         self.set_size(request.width, request.height, request.frames)
         try:
             with torch.no_grad(), self.encoded.preparing():
@@ -314,6 +337,7 @@ class LightX2VEngine:
         runner = self.runner
         self.latents = self.entered = self.pictures = None
         runner.end_run()
+        runner.scheduler.clear()  # that of S2V's runner does nothing
         put(runner, "gen_video", None)
         put(runner, "gen_video_final", None)
         self.vae.forget()
@@ -342,12 +366,12 @@ class LightX2VEngine:
     def _encode(self, request: Request) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
         self.report(Progress("text"))
         made = request.sampling
-        texts = {"context": self._encode_prompt(made.text)}
+        texts = {"context": self.encode_prompt(made.text)}
         if made.guided:
-            texts["context_null"] = self._encode_prompt(made.negative)
+            texts["context_null"] = self.encode_prompt(made.negative)
         return texts, self._encode_pictures(self.given)
 
-    def _encode_prompt(self, prompt: str) -> torch.Tensor:
+    def encode_prompt(self, prompt: str) -> torch.Tensor:
         def encode() -> torch.Tensor:
             info = input_info(self.loaded.family, prompt=prompt)
             context: torch.Tensor = self.runner.run_text_encoder(info)["context"]
@@ -374,54 +398,6 @@ class LightX2VEngine:
         size = {"target_height": height, "target_width": width, "target_video_length": frames}
         self.runner.set_config(size)
 
-    def _entering_step(self, index: int) -> None:
-        scheduler = self.runner.scheduler
-        step = scheduler.steps[index]
-        words = self.loaded.family.experts[step.expert].title
-        if self._attach_fixed(step.distilled) and not step.distilled:
-            words += " without the distill LoRA"
-        look = "" if scheduler.straight is None else preview.animate(scheduler.straight[None], self.colours)
-        self.entered = Progress("denoise", index + 1, scheduler.infer_steps, words, look)
-        self.report(self.entered)
-        self.runner.set_config({"enable_cfg": step.guidance > 1})
-        put(scheduler, "sample_guide_scale", step.guidance)
-        if self.cache is not None:
-            self.cache.enter(index)
-
-    @contextmanager
-    def _watching_passes(self, guided: bool) -> Iterator[None]:
-        """Between the halves of guidance a job can be cancelled; a step cache decides whether the blocks run."""
-        infers = [part.transformer_infer for part in self.transformers] if guided or self.cache is not None else []
-        for infer in infers:
-            put(infer, "infer_main_blocks", self._main_blocks(infer.infer_main_blocks))
-        try:
-            yield
-        finally:
-            for infer in infers:
-                put_back(infer, "infer_main_blocks")
-            self.runner.set_config({"enable_cfg": False})
-            self._attach_fixed(True)
-
-    def _main_blocks(self, own: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
-        def run(blocks: Any, inputs: Any) -> torch.Tensor:
-            half = 0 if self.runner.scheduler.infer_condition else 1
-            if half and self.entered is not None:
-                self.report(replace(self.entered, detail=f"{self.entered.detail}, negative prompt"))
-            if self.cache is None:
-                return own(blocks, inputs)
-            return self.cache.around(half, inputs.x, inputs.embed, lambda: own(blocks, inputs))
-
-        return run
-
-    def _attach_fixed(self, on: bool) -> bool:
-        """See LoraSet.attach_fixed."""
-        if self.loras is None or self.loras.with_fixed == on:
-            return self.loras is not None and self.loras.has_fixed
-        try:
-            return self.loras.attach_fixed(on, settings())
-        finally:
-            self._changed_loras()
-
     # ------------------------------------------------------------ one by one: see wan_ui.engines.base.Stages
 
     def plan(self, steps: int) -> list[tuple[float, int]]:
@@ -435,9 +411,23 @@ class LightX2VEngine:
         return context.reshape(-1, context.shape[-1])
 
     @torch.inference_mode()
-    def encode_image(self, pixels: np.ndarray, frames: int, last: np.ndarray | None = None) -> torch.Tensor:
+    def encode_image(
+        self, pixels: np.ndarray, frames: int, last: np.ndarray | None = None, before: np.ndarray | None = None
+    ) -> torch.Tensor:
+        if self.driven is not None:
+            return self.driven.encode_image(pixels, frames, before)
         self.set_size(pixels.shape[1], pixels.shape[0], frames)
         return self.vae.encode(pixels, frames, lambda progress: None, last)
+
+    def encode_voice(self, samples: np.ndarray, frames: int) -> torch.Tensor:
+        """See base.Hearing."""
+        assert self.driven is not None, "of a family with speech"
+        return self.driven.encode_voice(samples, frames)
+
+    def encode_performance(self, stage: str, pixels: np.ndarray, tracks: Tracks) -> torch.Tensor:
+        """See base.Performing."""
+        assert self.driven is not None, "of a family with performance"
+        return self.driven.encode_performance(stage, pixels, tracks)
 
     @torch.inference_mode()
     def predict(
@@ -448,54 +438,16 @@ class LightX2VEngine:
         prompt: torch.Tensor,
         condition: torch.Tensor,
         on_block: OnBlock | None = None,
+        voice: torch.Tensor | None = None,
+        performance: dict[str, torch.Tensor] | None = None,
     ) -> torch.Tensor:
-        return self.step(latents, sigma, expert, prompt, condition, on_block)
-
-    def step(self, latents, sigma, expert, prompt, condition, on_block=None) -> torch.Tensor:
-        scheduler, model = self.runner.scheduler, self.runner.model
-        if not self.loaded.family.single:
-            put(model, "boundary_step_index", 1)  # step 0 is the first expert's, step 1 the other's
-        condition = condition.to(device_name(), self.dtype)
-        inputs = {
-            "text_encoder_output": {"context": prompt[None].to(device_name(), self.dtype)},
-            "image_encoder_output": {"vae_encoder_out": condition, "clip_encoder_out": None},
-        }
-        scheduler.at(latents, sigma, expert, condition)
-        if self.loaded.family.condition == "first frame":
-            inputs["image_encoder_output"]["vae_encoder_out"] = None  # pasted into the latents instead
-        try:
-            with shown(self.transformers[expert].transformer_infer, on_block) if on_block else nullcontext():
-                model.infer(inputs)
-            return scheduler.noise_pred.float()
-        finally:
-            scheduler.clear()
-            if self.offload != "none":
-                self.recover()
+        if self.driven is not None:
+            return self.driven.predict(latents, 1000 * sigma, prompt, condition, on_block, voice, performance)
+        return lightx2v_stages.step(self, latents, sigma, expert, prompt, condition, on_block)
 
     @torch.inference_mode()
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
         return self.vae.pixels(latents)
-
-
-@contextmanager
-def shown(infer, on_block: OnBlock):
-    """Show `on_block` what enters the first block (-1) and what leaves each; see base.Stages.predict."""
-    run_block = infer.run_block
-
-    def run(index, block, hidden, *rest):
-        if index == 0:
-            hidden = instead(hidden, on_block(-1, hidden))
-        hidden = run_block(index, block, hidden, *rest)
-        return instead(hidden, on_block(index, hidden))
-
-    def instead(hidden, replacement):
-        return hidden if replacement is None else replacement.to(hidden)
-
-    put(infer, "run_block", run)
-    try:
-        yield
-    finally:
-        put_back(infer, "run_block")
 
 
 def release() -> None:

@@ -23,7 +23,7 @@ from wan_ui.files.dit_file import FP8, Stored
 from wan_ui.files.headers import is_gguf
 from wan_ui.files.identify import is_all_in_one
 from wan_ui.files.places import Paths, least_work, locate, work
-from wan_ui.files.quantise import QUANTISED
+from wan_ui.files.quantise import MULTIPLIED
 from wan_ui.files.text_file import is_pickle, text_is_fp8
 from wan_ui.machine.hardware import CONTEXT, GIB, Hardware, measure
 from wan_ui.machine.shapes import shape_of
@@ -80,7 +80,7 @@ def check_weights(path: Path, stored: dict[str, Stored], scheme: Scheme) -> int:
             field="scheme",
         )
     for name, parameter in stored.items():
-        if not QUANTISED.match(name):
+        if not MULTIPLIED.match(name):
             continue
         why = ""
         if parameter.blocks and parameter.info.dtype not in GGML:
@@ -89,7 +89,7 @@ def check_weights(path: Path, stored: dict[str, Stored], scheme: Scheme) -> int:
             why = "has a scale for every block of its input, and LightX2V's fp8 kernels take one per output channel"
         if why:
             raise UserError(f"{path}: {name} {why}; --engine diffusers takes this file", field="scheme")
-    finer = [name for name in filter(QUANTISED.match, stored) if stored[name].info.dtype not in FP8]
+    finer = [name for name in filter(MULTIPLIED.match, stored) if stored[name].info.dtype not in FP8]
     return len(finer) if scheme.kind == "fp8" else 0
 
 
@@ -146,6 +146,8 @@ def choose(model: Model, scheme: Scheme, paths: Paths, hardware: Hardware, setti
     t5_kernel, t5_kernel_why = chooser.kernel("gemm", wishes["t5_fp8_kernel"], key="t5_fp8_kernel")
     offload, offload_why = _offload(wishes["offload"], model, scheme, paths, hardware)
     fused, fused_why = chooser.fused("blocks")
+    if model.family.driven:
+        fused, fused_why = False, f"blocks that a {model.family.driven} drives are upstream's"
     products, products_why = lightx2v_memory.products(chooser, scheme, paths, offload, fused)
     if offload == "none" and wishes["offload"] == "auto" and products not in ("bf16", "e4m3"):
         way, why = lightx2v_memory.products(chooser, scheme, paths, "text", fused)
@@ -158,9 +160,11 @@ def choose(model: Model, scheme: Scheme, paths: Paths, hardware: Hardware, setti
     if fused:
         fused, fused_why = _fusable(kernel, bool(products), offload, wishes["use_compile"], fused_why)
     compiled, compiled_why = False, "the blocks run on fused kernels"
-    if not fused:
+    if model.family.driven:
+        compiled_why = fused_why
+    elif not fused:
         compiled, compiled_why = chooser.compiling(wishes["use_compile"], offload)
-    own_vae = not wishes["use_tiling_vae"] and "vae" not in left_plain(settings)
+    own_vae = bool(model.family.driven) or (not wishes["use_tiling_vae"] and "vae" not in left_plain(settings))
     decoder, decoder_why = chooser.fused("decoder") if own_vae else (False, "upstream's VAE")
     # The compiler fuses what torch's own operations say, and leaves complex numbers and foreign kernels alone.
     modulate, modulate_why = chooser.kernel("modulate", wishes["modulate_type"], ("torch",) if compiled else ())
@@ -169,7 +173,8 @@ def choose(model: Model, scheme: Scheme, paths: Paths, hardware: Hardware, setti
         rope, rope_why = "torch_complex_rope", "in the fused kernels"
     norm, norm_why = chooser.kernel("norm", wishes["rms_norm_type"])
     dtype, dtype_why = _dtype(settings, hardware)
-    facts = Facts(hardware, model.embedded, kernel, offload, dtype, not all(map(is_pickle, (paths.t5, paths.vae))))
+    other_layout = not all(map(is_pickle, (paths.t5, paths.vae)))
+    facts = Facts(hardware, model.embedded, kernel, offload, dtype, other_layout, model.family.driven)
     values = {
         "self_attn_1_type": attention,
         "cross_attn_1_type": cross,
@@ -250,7 +255,8 @@ def patch_report(model: Model, scheme: Scheme, settings: Settings) -> list[dict]
         facts = choose(model, scheme, paths, hardware, settings).facts
     except UserError:  # files or a kernel are missing: tell what can be told without them
         kernel = {"bf16": "Default", "fp8": "fp8-torchao"}.get(scheme.kind, f"gguf-{scheme.qtype}")
-        facts = Facts(hardware, model.embedded, kernel, "none" if hardware.device == "cuda" else "model")
+        offload = "none" if hardware.device == "cuda" else "model"
+        facts = Facts(hardware, model.embedded, kernel, offload, driven=model.family.driven)
     return patches.report(facts, scheme, checkout(settings))
 
 
@@ -281,8 +287,8 @@ def _offload(wish: str, model: Model, scheme: Scheme, paths: Paths, hardware: Ha
     if wish != "auto":
         if wish not in OFFLOADS:
             raise UserError(f"offload: {wish!r} is not known; choose auto, {', '.join(OFFLOADS)}")
-        if wish == "block" and scheme.kind == "gguf":
-            raise UserError("offload: GGUF weights can be offloaded by whole models only; choose model or none")
+        if wish == "block" and (what := _only_whole(model, scheme)):
+            raise UserError(f"offload: {what} can be offloaded by whole models only; choose model or none")
         return wish, "asked for"
     weights = lightx2v_memory.on_gpu(scheme, paths)
     words = {"none": "all fits", "text": "the text encoder waits in host memory", "model": "one expert at a time"}
@@ -298,9 +304,16 @@ def _offload(wish: str, model: Model, scheme: Scheme, paths: Paths, hardware: Ha
     for mode in ("text", "model"):
         if weights[mode] + least <= hardware.free:
             return mode, f"auto: {words[mode]}, little is left at {size[0]}x{size[1]}: {gib}"
-    if scheme.kind == "gguf":
+    if _only_whole(model, scheme):
         return "model", f"auto: one expert at a time, {gib}"
     return "block", f"auto: block by block, {gib}"
+
+
+def _only_whole(model: Model, scheme: Scheme) -> str:
+    """What cannot be offloaded block by block; "" where it can."""
+    if scheme.kind == "gguf":
+        return "GGUF weights"
+    return f"a model that a {model.family.driven} drives" if model.family.driven else ""
 
 
 def _dtype(settings: Settings, hardware: Hardware) -> tuple[str, str]:
@@ -320,7 +333,7 @@ def boundary_index(steps: int, shift: float, boundary: float) -> int:
 def from_catalog(model: Model) -> dict:
     """What upstream is told about the model's schedule and sizes."""
     steps, (width, height), vae = model.default_steps, model.sizes[0], model.family.vae
-    values = {
+    values: dict[str, Any] = {
         "infer_steps": steps,
         "sample_shift": model.shift,
         "sample_guide_scale": 1.0 if model.family.single else [1.0, 1.0],
@@ -334,6 +347,11 @@ def from_catalog(model: Model) -> dict:
     }
     if vae != VAE_21:  # which upstream takes for granted
         values |= {"vae_stride": [TIME_STRIDE, vae.stride, vae.stride], "num_channels_latents": vae.channels}
+    speech = model.family.speech
+    if speech is not None:
+        values |= {"target_fps": model.fps, "infer_frames": model.default_frames - 1, "motion_frames": speech.motion}
+    if model.family.performance is not None:  # the face's few tokens are attended to by torch's own kernel
+        values |= {"use_image_encoder": True, "adapter_attn_type": "torch_sdpa", "refert_num": 1, "replace_flag": False}
     if not model.family.single:
         # Our scheduler takes the exact sigmas; upstream's constructor wants these whole numbers all the same.
         values["denoising_step_list"] = [round(1000 * (1 - i / steps)) for i in range(steps)]

@@ -23,10 +23,13 @@ Parameters = tuple[str, ...] | None  # of a method; None for an attribute
 
 WAN = "lightx2v.models.networks.wan"
 RUN = "lightx2v.models.runners.wan"
+S2V = f"{WAN}.infer.s2v"
 RUNNERS = (
     f"{RUN}.wan_distill_runner:Wan22MoeDistillRunner",
     f"{RUN}.wan_runner:Wan22DenseRunner",
     f"{RUN}.wan_runner:WanRunner",
+    f"{RUN}.wan_s2v_runner:WanS2VRunner",
+    f"{RUN}.wan_animate_runner:WanAnimateRunner",
 )
 EXPERTS = f"{RUN}.wan_distill_runner:MultiDistillModelStruct"
 TRANSFORMER = f"{WAN}.model:WanModel"
@@ -95,6 +98,9 @@ SEAMS: dict[str, dict[str, Parameters]] = {
         "set_scheduler": ("self", "scheduler"),
         "infer": ("self", "inputs"),
         "to_cpu": ("self",),
+        "to_cuda": ("self",),
+        "pre_infer": None,
+        "_infer_cond_uncond": ("self", "inputs", "infer_condition"),
         "transformer_infer": None,
         "_seq_parallel_pre_process": ("self", "pre_infer_out"),
         "_seq_parallel_post_process": ("self", "x"),
@@ -110,6 +116,16 @@ SEAMS: dict[str, dict[str, Parameters]] = {
         "pre_process": ("self", "modulation", "embed0"),
         **dict.fromkeys(("num_heads", "head_dim", "cos_sin", "self_attn_cu_seqlens_qkv", "cross_attn_cu_seqlens_q")),
     },
+    f"{WAN}.s2v_model:WanS2VModel": {"_infer_cond_uncond": ("self", "inputs", "infer_condition")},
+    f"{S2V}.transformer_infer:WanS2VTransformerInfer": {
+        "infer_s2v_block": ("self", "block", "x", "pre_infer_out"),
+        "block_idx": None,
+    },
+    f"{WAN}.animate_model:WanAnimateModel": {"_infer_cond_uncond": ("self", "inputs", "infer_condition")},
+    f"{WAN}.infer.animate.pre_infer:WanAnimatePreInfer": {
+        "after_patch_embedding": ("self", "weights", "x", "pose_latents", "face_pixel_values"),  # replaced
+    },
+    f"{S2V}.causal_audio_encoder": {"_MODULE_CACHE": None},
     OFFLOADED_BLOCKS: {"offload_manager": None},
     BUFFERS: {"need_init_first_buffer": None},
     SCHEDULER: {

@@ -28,7 +28,7 @@ from wan_ui.media.pose_video import pose_frames
 from wan_ui.request import Clip, Progress, Report, Request
 
 SEEDS = 2**32
-Loaded = Any  # a DiffusersEngine, whose module imports this one
+Loaded = Any  # a base.Driver
 
 
 class Driven:
@@ -56,7 +56,7 @@ class Driven:
         engine, made = self.engine, self.request.sampling
         self.report(Progress("text"))
         texts = (made.text, made.negative) if made.guided else (made.text,)
-        self.prompts = [engine._encode_prompt(text) for text in texts]
+        self.prompts = [engine.encode_prompt(text) for text in texts]
         self.voice, facts = self._hear()
         self.report(Progress("image", detail="encoding the picture"))
         self.picture = engine.encode_image(read_pixels(self.request), 1)
@@ -90,7 +90,8 @@ class Driven:
     def _segment(self) -> tuple[np.ndarray, np.ndarray, dict[str, str]]:
         motion = None if self.tail is None else self._encode(self.tail, "the frames before")
         pose = self._pose()
-        latents, said = self._denoise(motion, pose)
+        with self.engine.at_work():
+            latents, said = self._denoise(motion, pose)
         return self._decode(motion, latents), latents.cpu().numpy(), said
 
     def _encode(self, video: torch.Tensor, what: str) -> torch.Tensor:
@@ -119,7 +120,7 @@ class Driven:
         latents = schedule.noise((made.seed + self.number) % SEEDS, shape).to(engine.device)
         steps = schedule.steps_of(made, model)
         solver = make_solver(made.solver or "unipc", [step.sigma for step in steps] + [0.0], made.seed)
-        transformer: S2VTransformer = engine._expert(0)
+        transformer: S2VTransformer = engine.expert(0)  # or what stands for it, see lightx2v_s2v.py
         voice = self.voice[..., self.number * self.frames : (self.number + 1) * self.frames]
         givens: list[Given] = []
         for heard in (voice, torch.zeros_like(voice))[: len(self.prompts)]:

@@ -72,7 +72,7 @@ def availability(model: Model, scheme: Scheme, settings: Settings, engine: str =
     able = model.family.engines
     if engine not in ("auto", *able):
         return f"{engine} does not run it; {able[0]} does"
-    here = files(model, scheme, settings, choose_engine(engine, settings, able=able).name)
+    here = files(model, scheme, settings, choose_engine(engine, settings, family=model.family).name)
     missing = [ref for ref, path in here.items() if path is None]
     if not missing:
         return ""

@@ -30,6 +30,13 @@ if TYPE_CHECKING:
 TYPES = ("bf16", "fp8", "Q8_0", "Q5_0", "Q4_0")
 QUANTISED = re.compile(r"^blocks\.\d+\.(self_attn\.[qkvo]|cross_attn\.[qkvo]|ffn\.[02])\.weight$")
 
+# What LightX2V's fp8 and GGUF kernels consume: in S2V and Animate more than the above, which a file may keep plain.
+MULTIPLIED = re.compile(
+    r"^(blocks\.\d+\.(self_attn\.[qkvo]|cross_attn\.([qkvo]|[kv]_img)|ffn\.[02])"
+    r"|face_adapter\.fuser_blocks\.\d+\.linear(1_kv|1_q|2)"
+    r"|audio_injector\.injector\.\d+\.[qkvo])\.weight$"
+)
+
 
 def suffix(kind: str) -> str:
     """File name suffix for one of TYPES."""

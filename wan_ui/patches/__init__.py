@@ -20,6 +20,9 @@ from wan_ui.patches import (
     gguf_loader,
     gguf_pinned,
     other_layouts,
+    own_encoders,
+    picture_eps,
+    s2v_products,
     t5_offload,
     t5_tokenizer,
 )
@@ -36,6 +39,9 @@ PATCHES: tuple[Patch, ...] = (
     copy_back.PATCH,
     t5_tokenizer.PATCH,
     t5_offload.PATCH,
+    own_encoders.PATCH,
+    s2v_products.PATCH,
+    picture_eps.PATCH,
     gc_freeze.PATCH,
 )
 

@@ -33,11 +33,11 @@ def apply(_runner) -> None:
 def read(path: Path, device, sensitive_layer) -> dict:
     """Name -> tensor: e4m3 and `weight_scale` (out, 1) for the blocks' linear layers, the rest as plain numbers."""
     from wan_ui.files.dit_file import read_dit
-    from wan_ui.files.quantise import QUANTISED
+    from wan_ui.files.quantise import MULTIPLIED
     from wan_ui.files.tensors import read_fp8
 
     tensors, stored = {}, read_dit(path)
-    for name in filter(QUANTISED.match, stored):
+    for name in filter(MULTIPLIED.match, stored):
         weight, scale = read_fp8(path, stored[name])
         tensors[name], tensors[f"{name}_scale"] = weight.to(device), scale.to(device)
     rest = {name: parameter for name, parameter in stored.items() if name not in tensors}

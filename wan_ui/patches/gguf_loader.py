@@ -32,14 +32,14 @@ def load(self, gguf_path) -> dict:
     from lightx2v.utils.ggml_tensor import GGMLTensor
 
     from wan_ui.files.dit_file import read_dit
-    from wan_ui.files.quantise import QUANTISED
+    from wan_ui.files.quantise import MULTIPLIED
     from wan_ui.files.tensors import read_blocks
     from wan_ui.patches.bf16_loader import plain
 
     path = Path(gguf_path)
     tensors, stored = {}, read_dit(path)
     for name, parameter in stored.items():
-        if parameter.blocks and QUANTISED.match(name):
+        if parameter.blocks and MULTIPLIED.match(name):
             blocks = GGMLTensor(
                 data=read_blocks(path, parameter.info),
                 orig_shape=torch.Size(parameter.shape),

@@ -30,6 +30,7 @@ class Facts:
     offload  none | text | model | block: what waits in host memory
     dtype    BF16 | FP16: what the run computes in
     other_layout  whether the text encoder or the VAE is stored otherwise than in the release's `.pth`
+    driven   voice | performance: what drives the model's clips; empty: nothing
     """
 
     hardware: Hardware
@@ -38,6 +39,7 @@ class Facts:
     offload: str = "none"
     dtype: str = "BF16"
     other_layout: bool = False
+    driven: str = ""
 
 
 @dataclass(frozen=True)

@@ -78,7 +78,7 @@ class BackgroundDownload:
 
     def _run(self, model: Model, scheme: str, engine: str) -> None:
         try:
-            chosen = choose_engine(engine, self.settings, able=model.family.engines).name
+            chosen = choose_engine(engine, self.settings, family=model.family).name
             items = download.plan(model, model.scheme(scheme), self.settings, chosen)
             self._check()
             self._fetch(items)

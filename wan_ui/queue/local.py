@@ -112,7 +112,7 @@ def chosen_gpus(here: Sequence[Gpu], settings: Settings) -> tuple[list[Gpu], lis
 def _fitting(here: Sequence[Gpu], settings: Settings) -> list[Gpu]:
     """Those that hold the model with which the app starts, one expert at a time; if none does, the largest."""
     model = find_model(found.models(settings), settings.model)
-    engine = choose_engine(settings.engine, settings).name
+    engine = choose_engine(settings.engine, settings, family=model.family).name
     needed = places.gpu_memory_wanted(model, model.scheme(settings.scheme), engine)[1] if model.needs_gpu else 0.0
     fitting = [gpu for gpu in here if not gpu.total or needed <= gpu.total]
     return fitting or sorted(here, key=lambda gpu: -gpu.total)[:1]
@@ -127,7 +127,8 @@ def make_worker(place: Place, settings: Settings, engine_factory: str) -> Worker
             return ""
         try:
             model = find_model(found.models(settings), made.model)
-            scheme, engine = model.scheme(made.scheme), choose_engine(made.engine, settings).name
+            scheme = model.scheme(made.scheme)
+            engine = choose_engine(made.engine, settings, family=model.family).name
             if missing := places.availability(model, scheme, settings, made.engine):
                 return missing  # another machine may have it
             if not model.needs_gpu:

@@ -106,10 +106,11 @@ class Work:
         scheme = model.scheme(wanted.scheme)
         clock = self._clock()
         clock.report(Progress("load", detail=f"{model.title}, {scheme.title}"))
-        able = model.family.engines
-        engine, chosen = self.create_engine(wanted.engine if len(able) > 1 else able[0])
-        if wanted.engine == "auto" and len(able) == 1:
-            chosen = choose_engine("auto", self.settings, able=able)
+        if wanted.engine == "auto" and "lightx2v" not in model.family.by_itself:
+            chosen = choose_engine("auto", self.settings, family=model.family)
+            engine, _ = self.create_engine(chosen.name)
+        else:
+            engine, chosen = self.create_engine(wanted.engine)
         before, lost = self.loaded, ""
         try:
             engine.check(model, scheme)  # what is wrong with the files is said while the old model still runs

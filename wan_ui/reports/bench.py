@@ -66,7 +66,7 @@ def lay_out(settings: Settings, draft: Draft, folder: str, *, small: bool) -> tu
     if small:
         size, frames = toy.in_place_of(model, draft.size, draft.frames)
         draft, settings = replace(draft, size=size, frames=frames), toy.shrink(settings, Path(folder))
-    engine = choose_engine(draft.engine or settings.engine, settings, able=model.family.engines).name
+    engine = choose_engine(draft.engine or settings.engine, settings, family=model.family).name
     synthetic.write(model, model.scheme(draft.scheme or settings.scheme), settings, engine, small=small)
     return settings, draft
 

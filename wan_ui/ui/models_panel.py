@@ -79,7 +79,7 @@ def offers(settings: Settings) -> list[Offer]:
 def _engine(model: Model, settings: Settings) -> str:
     """Which would run the model."""
     able = model.family.engines
-    return choose_engine(settings.engine if settings.engine in able else "auto", settings, able=able).name
+    return choose_engine(settings.engine if settings.engine in able else "auto", settings, family=model.family).name
 
 
 @functools.lru_cache(maxsize=1)
