@@ -230,7 +230,7 @@ def test_the_doctor_holds_every_stage_and_names_the_one_that_is_wrong(engine, mo
 
     model = engine.loaded
     kept = reference.compute(engine, model, reference.default_trial(model))
-    assert list(reference.stage_names(model)) == ["text", "audio", "image", "schedule", "dit", "decode"]
+    assert list(reference.stage_names(model)) == ["text", "audio", "image", "schedule", "dit", "decode", "next segment"]
     scheme = model.scheme("")
     report = stages.check(engine, model, scheme, kept, "itself", lambda progress: None)
     assert [stage.name for stage in report.stages if not stage.passed] == [], report.stages

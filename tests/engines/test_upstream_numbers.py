@@ -52,7 +52,7 @@ def test_every_stage_is_as_upstream_computes_it(model, scheme):
     # fp8: upstream rounds activations to e4m3 as well.
     step = 0.08 if scheme == "fp8" else 1e-3
     allowed = {"text": 1e-3, "image": 1e-3, "dit high": step, "dit low": step, "decode": 0.01 + step}
-    errors = {name: relative_error(output, upstream.outputs[name]) for name, output in ours.outputs.items()}
+    errors = {name: relative_error(ours.outputs[name], output) for name, output in upstream.outputs.items()}
     assert {name: error for name, error in errors.items() if error > allowed[name]} == {}, errors
 
 
