@@ -60,6 +60,8 @@ def act(command: str) -> None:
             resource.setrlimit(resource.RLIMIT_FSIZE, (int(value), int(value)))
         case "break-ffmpeg":
             replace_ffmpeg("echo 'encoder on strike' >&2; exit 7")
+        case "remove-ffmpeg":
+            os.environ["IMAGEIO_FFMPEG_EXE"] = "/nowhere/ffmpeg"
         case "slow-ffmpeg":
             replace_ffmpeg('for word; do case "$word" in *.part.mp4) touch "$word";; esac; done; exec sleep 20')
         case "mark":

@@ -189,6 +189,7 @@ def test_nothing_of_a_cancelled_job_survives_it(engine, model, tmp_path, stage, 
     assert np.array_equal(engine.generate(request, quiet).latents, expected.latents)
 
 
+@pytest.mark.hardening(18)
 def test_out_of_memory_says_what_to_do_and_costs_one_job(engine, model, tmp_path, monkeypatch):
     request = make_request(tmp_path, model, "bf16")
     expected = engine.generate(request, quiet)

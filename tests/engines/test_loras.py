@@ -183,6 +183,7 @@ def bad_files(folder, shapes) -> dict[str, str]:
     }
 
 
+@pytest.mark.hardening(10, 14)
 def test_bad_files_are_refused_and_leave_the_base(engine, shapes, inputs, tmp_path):
     base = forward(engine, inputs)
     expected = bad_files(tmp_path, shapes)
@@ -198,6 +199,7 @@ def test_bad_files_are_refused_and_leave_the_base(engine, shapes, inputs, tmp_pa
         assert all(map(torch.equal, forward(engine, inputs), base)), name
 
 
+@pytest.mark.hardening(14)
 def test_a_failure_on_the_second_expert_rolls_back_the_first(engine, shapes, inputs, tmp_path, monkeypatch):
     base = forward(engine, inputs)
     lora_files.write(tmp_path / "a.safetensors", shapes)

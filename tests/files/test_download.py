@@ -63,6 +63,7 @@ def test_plan_has_sizes_and_leaves_out_what_the_scheme_replaces(hub):
     assert all(method == "HEAD" for method, *_ in hub.requests)
 
 
+@pytest.mark.hardening(11, 27)
 def test_the_pinned_revision_is_fetched_and_compared_with_the_catalog(hub):
     item = next(item for item in plan(hub) if item.file == DIT)
     assert f"/resolve/{PINNED}/" in item.url and item.size == 9_000
@@ -100,6 +101,7 @@ def test_fetch_then_everything_is_there(hub):
     assert all(item.present for item in plan(hub)) and hub.requests == []
 
 
+@pytest.mark.hardening(27)
 def test_a_broken_connection_is_resumed(hub):
     hub.cut = 1
     items = plan(hub)[:1]
@@ -109,6 +111,7 @@ def test_a_broken_connection_is_resumed(hub):
     assert items[0].target.read_bytes() == bytes([0]) * 5_000
 
 
+@pytest.mark.hardening(27)
 def test_a_killed_download_goes_on_in_the_next_run(hub):
     (item,) = plan(hub)[:1]
     item.target.parent.mkdir(parents=True)
@@ -120,6 +123,7 @@ def test_a_killed_download_goes_on_in_the_next_run(hub):
     assert hub.requests == [("GET", again.url.removeprefix(hub.url), 3_000)]
 
 
+@pytest.mark.hardening(27)
 def test_wrong_content_of_the_right_size_is_fetched_again(hub):
     hub.spoil = 1
     items = plan(hub)[1:2]
@@ -133,6 +137,7 @@ def test_wrong_content_of_the_right_size_is_fetched_again(hub):
     assert damaged.target.read_bytes() == bytes([1]) * 6_000
 
 
+@pytest.mark.hardening(27)
 def test_content_that_stays_wrong_is_never_used(hub):
     hub.spoil = 99
     items = plan(hub)[:1]
@@ -142,6 +147,7 @@ def test_content_that_stays_wrong_is_never_used(hub):
     assert not items[0].target.exists() and not items[0].part.exists()
 
 
+@pytest.mark.hardening(28)
 def test_no_network_says_which_file_from_where_and_where_to_put_it(hub):
     nowhere = replace(hub.settings, hub="http://127.0.0.1:9")
     with pytest.raises(UserError) as caught:
@@ -162,6 +168,7 @@ def test_a_socks_proxy_is_refused_in_words_and_not_used_for_what_is_exempt(hub, 
     assert plan(hub)
 
 
+@pytest.mark.hardening(25, 28)
 def test_a_file_that_is_gone_and_a_full_disk(hub, monkeypatch):
     items = plan(hub)
     monkeypatch.setattr(download.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 100}))
@@ -220,6 +227,7 @@ download.fetch([item])
 """
 
 
+@pytest.mark.hardening(38)
 def test_two_processes_that_fetch_one_file_get_it_once(hub):
     item = plan(hub)[0]
     hub.files[item.url.removeprefix(hub.url)] = content = bytes(3 * PIECE)

@@ -57,6 +57,7 @@ BAD_GGUF = {
 }
 
 
+@pytest.mark.hardening(12)
 @pytest.mark.parametrize("case", BAD_GGUF)
 def test_bad_gguf(case, tmp_path):
     pytest.importorskip("gguf")
@@ -114,6 +115,7 @@ BAD_SAFETENSORS = {
 }
 
 
+@pytest.mark.hardening(13)
 @pytest.mark.parametrize("case", BAD_SAFETENSORS)
 def test_bad_safetensors(case, tmp_path):
     content, words = BAD_SAFETENSORS[case]
@@ -153,6 +155,7 @@ def test_good_files(tmp_path):
     assert np.array_equal(stored, np.arange(64))
 
 
+@pytest.mark.hardening(12)
 def test_long_arrays_cost_nothing(tmp_path):
     """40 MB of numbers and a tokenizer's words in the metadata: passed over."""
     words = string(b"tokens") + struct.pack("<IIQ", 9, 8, 50_000) + string(b"ab") * 50_000
@@ -170,6 +173,7 @@ def test_long_arrays_cost_nothing(tmp_path):
         gguf_header(path)
 
 
+@pytest.mark.hardening(11)
 def test_pth(tmp_path):
     (tmp_path / "x.pth").write_bytes(b"\x80\x02}q\x00.")
     with pytest.raises(UserError, match=r"x\.pth: not a torch checkpoint"):

@@ -99,6 +99,7 @@ def web(tmp_path, monkeypatch):
     return start
 
 
+@pytest.mark.hardening(41)
 @pytest.mark.limit("MAX_REQUESTS_PER_MINUTE")
 def test_requests_of_one_address(web):
     client = web(max_requests_per_minute=5)
@@ -115,6 +116,7 @@ def test_requests_of_one_address(web):
     assert {unlimited.get("/config").status_code for _ in range(20)} == {200}
 
 
+@pytest.mark.hardening(39)
 @pytest.mark.limit("LOGIN_TRIES", "LOGIN_SECONDS")
 def test_wrong_logins_are_slowed_down_wherever_they_are_tried(web):
     client = web(auth="ada:secret")
@@ -131,6 +133,7 @@ def test_wrong_logins_are_slowed_down_wherever_they_are_tried(web):
     assert codes == [401] * 10 + [429] * 2 and client.post("/login", data=right).status_code == 429
 
 
+@pytest.mark.hardening(40)
 def test_nothing_but_the_login_is_there_before_it(web):
     client = web(auth="ada:secret")
     for path in ("cancel", "reset", "queue/join", "call/generate", "run/generate", "upload"):
@@ -171,6 +174,7 @@ def test_a_page_that_is_short_of_memory_takes_nobody_new(web, monkeypatch):
     assert client.get("/").status_code == 200
 
 
+@pytest.mark.hardening(41)
 @pytest.mark.limit("SESSIONS")
 def test_open_pages_are_remembered_up_to_a_number_and_cheaply(monkeypatch):
     told = {}
@@ -204,6 +208,7 @@ def arrived(folder: Path, number: int, size: int, age: float) -> Path:
     return path
 
 
+@pytest.mark.hardening(8)
 @pytest.mark.limit("MAX_UPLOADS_GB", "UPLOAD_LIFE")
 def test_the_folder_of_uploads_has_a_quota(tmp_path):
     uploads = Uploads(tmp_path, replace(Settings(), max_uploads_gb=1e-3))  # a megabyte
@@ -390,6 +395,7 @@ def test_what_one_job_may_be(scripted_settings, picture, tmp_path):
 # ---------------------------------------------------------------- who waits
 
 
+@pytest.mark.hardening(41)
 @pytest.mark.limit("ADDRESS_SHARE")
 def test_one_address_cannot_fill_the_queue_as_many_people(scripted_settings, picture):
     """Each call of the API is a person of its own, and a browser says who it is: the address is what stays."""
@@ -416,6 +422,7 @@ def test_one_address_cannot_fill_the_queue_as_many_people(scripted_settings, pic
     pipeline.close()
 
 
+@pytest.mark.hardening(20)
 @pytest.mark.limit("STAGE_TIMEOUT")
 def test_each_stage_has_its_deadline(scripted_settings):
     worker = Worker(replace(scripted_settings, stage_timeouts="load=1800, denoise=5"))
@@ -454,6 +461,7 @@ def table(tmp_path) -> Jobs:
     return Jobs(tmp_path / "wan_ui.sqlite")
 
 
+@pytest.mark.hardening(26)
 @pytest.mark.limit("MAX_VISITORS_GB")
 def test_visitors_share_a_quota_and_the_person_here_is_not_touched(table):
     put(table, "mine", "local", kilobytes=500)

@@ -54,6 +54,7 @@ def test_other_formats_and_names(tmp_path, voice, name):
     assert np.abs(samples).max() > 0.2
 
 
+@pytest.mark.hardening(16)
 def test_a_name_that_looks_like_an_option(tmp_path, voice, monkeypatch):
     path = tmp_path / "-version"
     ffmpeg("-i", voice, "-f", "wav", f"file:{path}")
@@ -71,6 +72,7 @@ def test_a_video_gives_its_sound(tmp_path, voice):
         sound.decode(without)
 
 
+@pytest.mark.hardening(16)
 def test_what_is_no_audio_is_named(tmp_path, voice):
     secret = f"file:{voice}"
     cases = {
@@ -95,6 +97,7 @@ def test_what_is_no_audio_is_named(tmp_path, voice):
         sound.decode(tmp_path)
 
 
+@pytest.mark.hardening(16)
 def test_too_short_and_too_long(tmp_path, voice):
     with pytest.raises(UserError, match=r"lasts 0 s; at least"):
         sound.decode(write_wave(tmp_path / "none.wav", tone(0)))
@@ -330,6 +333,7 @@ def test_the_track_with_something_in_it_is_taken_and_pictures_are_not_sound(tmp_
     assert follows(sound.decode(cover), VOICE) > 0.97
 
 
+@pytest.mark.hardening(16)
 def test_junk_that_keeps_a_decoder_busy_is_stopped(tmp_path, monkeypatch):
     """Two million frames of AAC of one byte each: a complaint for each, and never a sample."""
     monkeypatch.setattr(decoder, "BASE_SECONDS", 0.6)
@@ -339,6 +343,7 @@ def test_junk_that_keeps_a_decoder_busy_is_stopped(tmp_path, monkeypatch):
         sound.decode(junk)
 
 
+@pytest.mark.hardening(16, 4)
 @pytest.mark.parametrize("name", ["list.m3u8", "list.mpd", "list.ffconcat", "list.txt", "list.sdp", "list.imf.xml"])
 def test_no_format_opens_another_file(tmp_path, voice, name):
     """Playlists under the names of every format that is read: refused, whatever they point at."""

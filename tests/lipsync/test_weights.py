@@ -54,6 +54,7 @@ def test_safetensors_are_preferred(copy):
     assert all(torch.equal(unet[name], state[name] + 1) for name in state)
 
 
+@pytest.mark.hardening(11)
 def test_a_pickle_with_code_is_refused(copy, tmp_path):
     class Code:
         def __reduce__(self):
@@ -70,6 +71,7 @@ def save_old(value, path) -> None:
     torch.save(value, path, _use_new_zipfile_serialization=False)
 
 
+@pytest.mark.hardening(11)
 def test_files_of_before_torch_1_6_are_read(copy):
     state = torch.load(copy / "musetalkV15/unet.pth", weights_only=True)
     save_old(state, copy / "musetalkV15/unet.pth")
@@ -89,6 +91,7 @@ def test_files_of_before_torch_1_6_are_read(copy):
     assert all(torch.equal(read[name], tensor) for name, tensor in net.state_dict().items())
 
 
+@pytest.mark.hardening(11)
 @pytest.mark.parametrize("part", ["whole", "inside", "beside"])
 def test_an_old_file_with_code_is_refused(tmp_path, part):
     """The old format is a row of pickles: code in none of them is run."""

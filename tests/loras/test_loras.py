@@ -272,6 +272,7 @@ def test_metadata_pair_and_part(folder):
     assert [found.name for found in loras.scan(folder) if found.paired] == ["dance_e20 (high + low)"]
 
 
+@pytest.mark.hardening(42)
 def test_names_that_are_not_unicode(folder, settings):
     """Files out of archives from Windows: bytes of GBK and Latin-1."""
     for raw in (
@@ -298,6 +299,7 @@ def test_names_that_are_not_unicode(folder, settings):
 # ---------------------------------------------------------------- targets
 
 
+@pytest.mark.hardening(14)
 def test_suggestions_and_warnings(folder):
     low = entry(folder, "low_noise_style.safetensors")
     assert loras.suggest(low, TINY) == ("low_noise", low.made_for_why)
@@ -316,6 +318,7 @@ def test_suggestions_and_warnings(folder):
 # ---------------------------------------------------------------- what the server refuses
 
 
+@pytest.mark.hardening(2, 3)
 @pytest.mark.parametrize(
     ("spec", "words"),
     [
@@ -522,6 +525,7 @@ def test_a_part_of_a_split_file_is_no_lora(folder):
     assert "one part of a split file" in entry(folder, "style-00001-of-00002.safetensors").problem
 
 
+@pytest.mark.hardening(10)
 def test_a_header_that_is_as_long_as_a_pickle_begins(folder):
     for length in (0x0480, 0x4B50):  # b"\x80\x04", b"PK"
         path = lora(folder / "a.safetensors", metadata={"x": ""})
@@ -568,6 +572,7 @@ def bad_files(folder: Path) -> dict[str, str]:
     }  # fmt: skip
 
 
+@pytest.mark.hardening(10)
 def test_hostile_files_are_entries_with_a_problem(folder):
     expected = bad_files(folder)
     started = time.process_time()

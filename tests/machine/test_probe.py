@@ -66,6 +66,7 @@ def test_an_interrupted_run_goes_on_where_it_was_and_kinds_can_be_chosen(setting
     assert [result.name for result in probing.run(settings, [SMALL], probes=probes, kinds=("norm",))] == ["chatty"]
 
 
+@pytest.mark.hardening(35)
 @pytest.mark.parametrize(
     "content", ["", "{", "[1, 2]", "null", b"\xff\xfe", "[" * 5000, '{"a": null, "b": [], "c": {"kind": 1}, "d": {}}']
 )
@@ -77,6 +78,7 @@ def test_a_damaged_file_of_results_is_as_good_as_none(settings, content):
     assert only(probing.run(settings, [SMALL], probes=(made("no", packages=("none_such",)),))).status == "absent"
 
 
+@pytest.mark.hardening(35)
 def test_results_of_another_version_are_read_and_what_it_added_is_kept(settings, monkeypatch):
     monkeypatch.setattr(probing, "_child", lambda *args: [{"status": "ran", "error": 0.0, "seconds": 1.0}])
     first = made("wrong")

@@ -28,6 +28,7 @@ def quadrants() -> Image.Image:
     return Image.fromarray(pixels)
 
 
+@pytest.mark.hardening(15)
 def test_exif_orientation_is_applied(tmp_path, quadrants):
     exif = Image.Exif()
     exif[0x0112] = 6  # the camera was turned: rotate 90 degrees clockwise to view
@@ -37,6 +38,7 @@ def test_exif_orientation_is_applied(tmp_path, quadrants):
     assert image.getpixel((5, 5)) == (0, 0, 255) and image.getpixel((55, 5)) == (255, 0, 0)
 
 
+@pytest.mark.hardening(15)
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
 def test_transparent_parts_become_white(tmp_path, mode):
     image = Image.new("RGBA", (32, 32), (10, 20, 30, 255))
@@ -50,6 +52,7 @@ def test_transparent_parts_become_white(tmp_path, mode):
     assert max(opened.getpixel((30, 2))) < 60
 
 
+@pytest.mark.hardening(15)
 def test_sixteen_bit_grey_is_scaled_not_clipped(tmp_path):
     values = np.linspace(0, 65535, 64, dtype=np.uint16)
     image = Image.fromarray(np.broadcast_to(values, (64, 64)).copy())
@@ -57,6 +60,7 @@ def test_sixteen_bit_grey_is_scaled_not_clipped(tmp_path):
     assert abs(int(opened[0, 32, 0]) - 129) <= 2 and opened[0, 63, 0] >= 254 and opened[0, 0, 0] == 0
 
 
+@pytest.mark.hardening(15)
 def test_cmyk_jpeg_and_animated_gif(tmp_path, quadrants):
     assert open_image(save(tmp_path, quadrants.convert("CMYK"), "press.jpg")).mode == "RGB"
     frames = [quadrants, quadrants.transpose(Image.Transpose.FLIP_LEFT_RIGHT)]
@@ -64,6 +68,7 @@ def test_cmyk_jpeg_and_animated_gif(tmp_path, quadrants):
     assert open_image(path).getpixel((5, 5)) == (255, 0, 0)
 
 
+@pytest.mark.hardening(15)
 def test_huge_png_is_refused_before_it_is_decoded(tmp_path):
     """20,000 x 20,000 pixels in a few kB: only the header is honest."""
 
@@ -77,6 +82,7 @@ def test_huge_png_is_refused_before_it_is_decoded(tmp_path):
         open_image(path)
 
 
+@pytest.mark.hardening(7)
 @pytest.mark.parametrize(
     "name, content, words",
     [
@@ -94,6 +100,7 @@ def test_what_is_no_picture_is_refused_by_name(tmp_path, name, content, words):
     assert name in str(caught.value) and caught.value.field == "image"
 
 
+@pytest.mark.hardening(15)
 def test_truncated_and_tiny_pictures_are_refused(tmp_path, quadrants):
     buffer = io.BytesIO()
     Image.effect_noise((200, 200), 80).save(buffer, "JPEG")
@@ -300,6 +307,7 @@ def test_an_icon_and_an_uncompressed_ycbcr_tiff(tmp_path):
     assert np.abs(read(tmp_path, stored(Image.fromarray(RAMP).convert("YCbCr"), "TIFF")) - RAMP).mean() < 1.5
 
 
+@pytest.mark.hardening(15)
 def test_an_icon_that_holds_a_bomb_is_refused(tmp_path):
     header = struct.pack(">IIBBBBB", 20000, 20000, 8, 2, 0, 0, 0)
     inner = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(1000)))

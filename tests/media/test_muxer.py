@@ -50,6 +50,7 @@ def test_every_browser_can_play_it(tmp_path, frames):
     assert content.index(b"moov") < content.index(b"mdat"), "faststart: the index comes first"
 
 
+@pytest.mark.hardening(29)
 def test_a_failure_says_what_ffmpeg_said_and_leaves_nothing(tmp_path, frames, monkeypatch):
     with pytest.raises(UserError, match="No such file or directory"):
         muxer.write_mp4(frames, tmp_path / "nowhere" / "clip.mp4", 16)
@@ -85,6 +86,7 @@ def test_settings_that_are_damaged_are_said_to_be(tmp_path, frames, stored, monk
         muxer.read_metadata(tmp_path / "clip.mp4")
 
 
+@pytest.mark.hardening(35)
 def test_settings_of_another_version_are_read_with_what_is_not_known(tmp_path, frames):
     values = {**SETTINGS, "hologram": "half \ud800", "facts": {"line": "a\nb = c; d\\e"}, "huge": 2**70}
     muxer.write_mp4(frames, tmp_path / "clip.mp4", 16, values)

@@ -56,11 +56,13 @@ def test_a_random_seed_is_drawn_once_and_differs(draft, scripted_settings, tmp_p
     assert len(seeds) == 5 and all(0 <= seed <= MAX_SEED for seed in seeds)
 
 
+@pytest.mark.hardening(17)
 def test_the_prompt_is_cleaned_of_nul_and_line_breaks(draft, scripted_settings, tmp_path):
     request = resolve(changed(draft, prompt=" zoom\0in,\n\n sunset 🌅 <b>"), scripted_settings, tmp_path)
     assert request.sampling.prompt == "zoom in, sunset 🌅 <b>"
 
 
+@pytest.mark.hardening(2, 3, 4, 17)
 @pytest.mark.parametrize(
     "change, field, words",
     [

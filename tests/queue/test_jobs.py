@@ -131,6 +131,7 @@ def test_a_result_of_a_newer_version_is_read_as_far_as_it_is_known(table):
     assert Result.from_dict(job.result.to_dict()) == job.result
 
 
+@pytest.mark.hardening(35)
 def test_what_another_version_has_added_is_kept_and_named(table):
     lora = {"file": "x.safetensors", "strength": 0.5, "target": "both", "schedule": [1, 2]}
     values = {**REQUEST.to_dict(), "hologram": "y.png", "mood": 24, "loras": [lora]}
@@ -144,6 +145,7 @@ def test_what_another_version_has_added_is_kept_and_named(table):
     assert Request.from_dict(job.request.to_dict()) == job.request
 
 
+@pytest.mark.hardening(35)
 @pytest.mark.parametrize(
     "column, value, skipped",
     [
@@ -196,6 +198,7 @@ def test_a_field_of_the_wrong_type_is_skipped_and_the_others_stay(table, name, v
     assert job.skipped == (name,) and job.request == changed(REQUEST, **{name: 0})
 
 
+@pytest.mark.hardening(42)
 def test_texts_that_are_no_unicode_come_out_as_unicode(table):
     table.add("a", "ann", changed(REQUEST, prompt="half \ud83d of a pair"))
     change(table, "a", detail=b"caf\xe9")
@@ -221,6 +224,7 @@ def test_a_row_whose_id_is_none_is_neither_shown_nor_in_the_way(table, bad):
     assert table.claim().id == "good" and table.claim() is None
 
 
+@pytest.mark.hardening(34)
 def test_a_damaged_table_is_named_with_what_to_do(tmp_path):
     (tmp_path / "wan_ui.sqlite").write_bytes(b"no database at all" * 100)
     with pytest.raises(TableError, match=r"wan_ui\.sqlite cannot be used .* moved away"):
@@ -249,6 +253,7 @@ def run_next(table: Jobs) -> str:
     return job.id
 
 
+@pytest.mark.hardening(23)
 def test_people_take_turns_and_the_line_says_so_beforehand(table):
     for number in range(4):
         table.add(f"a{number}", "ann", REQUEST)
@@ -282,6 +287,7 @@ def test_a_job_that_was_not_run_is_next_again(table):
     assert table.claim().id == "a0"
 
 
+@pytest.mark.hardening(41)
 @pytest.mark.limit("MAX_QUEUE", "MAX_QUEUE_PER_VISITOR")
 def test_limits_hold_when_all_ask_at_once(table):
     accepted, refused = [], []
@@ -309,6 +315,7 @@ def test_limits_hold_when_all_ask_at_once(table):
 # ---------------------------------------------------------------- locks and clocks
 
 
+@pytest.mark.hardening(34)
 def test_a_locked_table_is_told_from_a_broken_one(table, monkeypatch):
     monkeypatch.setattr(jobs_module, "PATIENCE", 0.05)
     table.add("a", "ann", REQUEST)

@@ -57,6 +57,7 @@ def test_a_star_keeps_a_clip_and_does_not_count(table):
     assert [job.id for job in table.all()] == ["a"]
 
 
+@pytest.mark.hardening(26)
 def test_the_newest_clip_and_active_jobs_stay_below_any_quota(table):
     put(table, "a")
     put(table, "b")
@@ -67,6 +68,7 @@ def test_the_newest_clip_and_active_jobs_stay_below_any_quota(table):
     assert [job.id for job in table.all()] == ["b", "d", "e"]
 
 
+@pytest.mark.hardening(26)
 @pytest.mark.limit("MAX_OUTPUTS_GB")
 def test_one_visitor_does_not_push_out_another(table):
     put(table, "bobs-only", "bob")
@@ -75,6 +77,7 @@ def test_one_visitor_does_not_push_out_another(table):
     assert prune(table, replace(UNLIMITED, max_outputs_gb=25 * KB)) == ["a0", "a1", "a2"]
 
 
+@pytest.mark.hardening(26)
 @pytest.mark.limit("MAX_OUTPUT_DAYS")
 def test_age_is_counted_from_the_end(table):
     put(table, "old")

@@ -74,6 +74,7 @@ CREATE TRIGGER an_end AFTER UPDATE OF state ON jobs WHEN new.state NOT IN ('queu
 """
 
 
+@pytest.mark.hardening(24)
 @pytest.mark.parametrize("app", [2], indirect=True)
 def test_kill_9_in_the_middle_of_two_jobs_loses_nothing_and_ends_each_once(app, scripted_settings):
     process, jobs = app
@@ -108,6 +109,7 @@ def test_kill_9_in_the_middle_of_two_jobs_loses_nothing_and_ends_each_once(app, 
         time.sleep(0.1)
 
 
+@pytest.mark.hardening(30)
 def test_two_apps_on_one_outputs_folder(app, scripted_settings, picture):
     with pytest.raises(UserError, match="another Wan UI is using"):
         Pipeline().open(scripted_settings, engine_factory=FACTORY)
@@ -121,6 +123,7 @@ def test_two_apps_on_one_outputs_folder(app, scripted_settings, picture):
     client.close()
 
 
+@pytest.mark.hardening(38)
 def test_a_client_that_waits_takes_over_the_queue_of_an_app_that_is_gone(app, scripted_settings, picture):
     process, _ = app
     client = Pipeline().open(scripted_settings, client_ok=True, engine_factory=FACTORY)
@@ -151,6 +154,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.hardening(38)
 def test_three_commands_at_once_all_get_their_clips(scripted_settings, picture, tmp_path):
     script = tmp_path / "a_command.py"
     script.write_text(COMMAND)

@@ -152,6 +152,7 @@ def test_a_voice_shorter_than_the_clip_leaves_the_clip_its_length(pipeline, file
     assert 0 < job.result.before_lipsync <= job.result.seconds["lipsync"]
 
 
+@pytest.mark.hardening(1)
 def test_someone_elses_clip_cannot_be_named(pipeline, files, spoken):
     with pytest.raises(UserError, match="not there any more"):
         pipeline.submit(Draft({"audio": str(files / "voice.wav")}, task="lip-sync", job=spoken.id), owner="mallory")
@@ -164,6 +165,7 @@ def test_without_a_face_the_silent_clip_is_kept_and_the_job_says_why(pipeline, f
     assert pipeline.clip(job).name == "silent.mp4" and len(muxer.read_frames(pipeline.clip(job))[0]) == 5
 
 
+@pytest.mark.hardening(19)
 def test_a_worker_that_dies_during_speech_leaves_the_silent_clip(pipeline, files):
     job_id = submit(pipeline, files, audio="long.wav")
     until(lambda: pipeline.job(job_id).progress.step > 3 and pipeline.job(job_id).progress.stage == "lipsync")
@@ -174,6 +176,7 @@ def test_a_worker_that_dies_during_speech_leaves_the_silent_clip(pipeline, files
     assert not list((pipeline.clips / job.id).glob("clip.mp4"))
 
 
+@pytest.mark.hardening(22)
 def test_cancel_stops_within_a_batch_and_time_left_is_known(pipeline, files):
     job_id = submit(pipeline, files, audio="long.wav")
     until(lambda: pipeline.job(job_id).progress.stage == "lipsync" and pipeline.job(job_id).progress.step > 10)
@@ -211,6 +214,7 @@ def test_what_is_no_sound_is_refused_before_anything_is_made(pipeline, files, tm
     assert sorted(pipeline.clips.iterdir()) == before, "nothing is left behind"
 
 
+@pytest.mark.hardening(16)
 def test_audio_beyond_the_limit_is_refused(pipeline, files, tmp_path):
     write_wav(tmp_path / "hour.wav", np.zeros(16_000 * 21, np.float32))
     with pytest.raises(UserError, match=r"longer than 20 s"):

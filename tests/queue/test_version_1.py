@@ -53,6 +53,7 @@ def stored(settings):
         return {job: json.loads(request) for job, request in db.execute("SELECT id, request FROM jobs")}
 
 
+@pytest.mark.hardening(35)
 def test_every_job_its_settings_and_its_clip_are_there(settings, stored):
     pipeline = Pipeline().open(settings, warm=False, engine_factory="tests.scripted_engine:create_engine")
     try:

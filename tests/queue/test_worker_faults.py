@@ -65,12 +65,14 @@ def test_the_model_is_loaded_once(pipeline, picture):
     assert {run(pipeline, picture).result.facts["loads"] for _ in range(3)} == {"1"}
 
 
+@pytest.mark.hardening(19)
 @pytest.mark.parametrize(
     "prompt, words",
     [
         ("denoise:3=segfault", "SIGSEGV during denoise step 3/4, low-noise expert"),
         ("decode:2=kill", "SIGKILL .* during decode step 2/2"),
         ("text=exit:3", "exit code 3 during text"),
+        ("image=kill", "SIGKILL .* during image"),
     ],
 )
 def test_a_dead_worker_fails_its_job_by_stage_and_signal_and_the_next_job_runs(pipeline, picture, prompt, words):
@@ -80,6 +82,7 @@ def test_a_dead_worker_fails_its_job_by_stage_and_signal_and_the_next_job_runs(p
     assert run(pipeline, picture, seed=1).state == "done"
 
 
+@pytest.mark.hardening(19)
 def test_a_worker_killed_from_outside_while_idle_is_replaced(pipeline, picture):
     until(lambda: pipeline.model.state == "ready")
     before = pipeline.pool["cpu0"].worker.process.pid
@@ -89,6 +92,7 @@ def test_a_worker_killed_from_outside_while_idle_is_replaced(pipeline, picture):
     assert run(pipeline, picture).state == "done"
 
 
+@pytest.mark.hardening(20)
 def test_a_hang_is_ended_after_the_deadline(scripted_settings, picture):
     pipeline = Pipeline().open(scripted_settings, engine_factory=FACTORY)
     try:
@@ -117,6 +121,7 @@ def test_a_failed_load_is_reported_and_the_next_scheme_loads(pipeline, picture):
     assert pipeline.model.state == "ready"
 
 
+@pytest.mark.hardening(22)
 @pytest.mark.parametrize("stage", ["text", "image", "denoise:2", "decode:1"])
 def test_cancel_stops_within_one_step_and_leaves_no_clip(pipeline, picture, stage):
     name, _, step = stage.partition(":")
@@ -170,6 +175,7 @@ def test_the_queue_has_a_limit(scripted_settings, picture):
         pipeline.close()
 
 
+@pytest.mark.hardening(26)
 def test_the_quota_removes_the_oldest_clips_first_and_never_the_newest(scripted_settings, picture):
     pipeline = Pipeline().open(scripted_settings, engine_factory=FACTORY)
     try:
@@ -190,6 +196,7 @@ def test_the_quota_removes_the_oldest_clips_first_and_never_the_newest(scripted_
         pipeline.close()
 
 
+@pytest.mark.hardening(19)
 def test_a_kill_while_encoding_leaves_no_part_of_a_file(pipeline, picture):
     done = run(pipeline, picture)
     part = pipeline.clips / done.id / ".clip.part.mp4"
@@ -203,6 +210,7 @@ def test_a_kill_while_encoding_leaves_no_part_of_a_file(pipeline, picture):
     until(lambda: not part.exists())
 
 
+@pytest.mark.hardening(25)
 def test_a_full_disk_fails_the_job_and_nothing_half_written_stays(pipeline, picture):
     job = run(pipeline, picture, "decode:2=limit-files:600", frames=9)
     assert job.state == "failed" and re.search(r"File too large|ffmpeg failed|Errno", job.error), job.error
@@ -210,6 +218,7 @@ def test_a_full_disk_fails_the_job_and_nothing_half_written_stays(pipeline, pict
     assert pipeline.history()[0].id == job.id, "the database still answers"
 
 
+@pytest.mark.hardening(29)
 def test_a_failing_encoder_keeps_the_frames(pipeline, picture):
     job = run(pipeline, picture, "decode:2=break-ffmpeg", frames=9)
     assert job.state == "failed" and "encoder on strike" in job.error and "The frames were kept in" in job.error
@@ -217,6 +226,24 @@ def test_a_failing_encoder_keeps_the_frames(pipeline, picture):
         assert kept["frames"].shape == (9, 64, 96, 3)
 
 
+@pytest.mark.hardening(29)
+def test_without_ffmpeg_the_frames_are_kept_and_what_is_missing_is_said(pipeline, picture):
+    job = run(pipeline, picture, "decode:2=remove-ffmpeg", frames=9)
+    assert job.state == "failed" and "/nowhere/ffmpeg" in job.error and "The frames were kept in" in job.error
+    assert (pipeline.clips / job.id / f"{job.id}-frames.npz").is_file()
+
+
+@pytest.mark.hardening(19)
+def test_a_worker_killed_while_it_loads_fails_that_job_and_loads_for_the_next(pipeline, picture):
+    job_id = pipeline.submit(Draft({"image": str(picture), "prompt": "calm"}, scheme="slow"))
+    until(lambda: pipeline.job(job_id).progress.stage == "load" and pipeline.job(job_id).progress.step == 2)
+    os.kill(pipeline.pool["cpu0"].worker.process.pid, signal.SIGKILL)
+    job = pipeline.wait(job_id)
+    assert job.state == "failed" and "SIGKILL" in job.error and "during load" in job.error
+    assert run(pipeline, picture).state == "done"
+
+
+@pytest.mark.hardening(25)
 @pytest.mark.limit("MIN_FREE_MB")
 def test_a_job_is_refused_while_the_disk_is_nearly_full(pipeline, picture, monkeypatch):
     monkeypatch.setattr("wan_ui.limits.MIN_FREE_MB", 10**12)
@@ -253,6 +280,7 @@ def shade(pipeline, job) -> int:
     return round(float(muxer.read_frames(pipeline.clip(job))[0].mean()))
 
 
+@pytest.mark.hardening(25, 34)
 @pytest.mark.parametrize(
     "trouble, words",
     [
@@ -278,6 +306,7 @@ def test_when_marking_fails_the_job_does_and_the_next_gets_its_own_clip(pipeline
     assert [shade(pipeline, job) for job in (second, third)] == expected
 
 
+@pytest.mark.hardening(34)
 def test_a_locked_table_delays_what_is_written_and_nothing_else(pipeline, picture):
     """Another program holds it from the first step on, until long after the clip is made."""
     until(lambda: pipeline.model.state == "ready")
@@ -294,6 +323,7 @@ def test_a_locked_table_delays_what_is_written_and_nothing_else(pipeline, pictur
     assert run(pipeline, picture).state == "done"
 
 
+@pytest.mark.hardening(34)
 def test_a_write_that_must_not_be_lost_is_tried_again(pipeline, picture, monkeypatch):
     finish, locked = pipeline.jobs.finish, [TableLocked("locked"), TableError("no descriptors left"), TableLocked("")]
 
@@ -334,6 +364,7 @@ def test_answers_to_another_message_are_dropped(scripted_settings):
 # ---------------------------------------------------------------- stop
 
 
+@pytest.mark.hardening(36)
 @pytest.mark.parametrize("prompt, scheme", [("denoise:2=sleep:3000", "bf16"), ("calm", "slow")])
 def test_stop_ends_a_long_step_and_a_long_load_at_once(scripted_settings, picture, prompt, scheme, caplog):
     pipeline = Pipeline().open(scripted_settings, warm=False, engine_factory=FACTORY)
@@ -355,6 +386,7 @@ def test_stop_ends_a_long_step_and_a_long_load_at_once(scripted_settings, pictur
     assert "Traceback" not in caplog.text and not [r for r in caplog.records if r.exc_info]
 
 
+@pytest.mark.hardening(36)
 def test_stop_during_the_load_at_start_is_quiet(scripted_settings, caplog):
     pipeline = Pipeline().open(replace(scripted_settings, scheme="slow"), engine_factory=FACTORY)
     until(lambda: pipeline.model.progress.step == 2)
@@ -381,6 +413,7 @@ def test_an_owner_that_is_closing_claims_nothing(pipeline, picture, monkeypatch)
 # ---------------------------------------------------------------- rows of others, clocks, file systems
 
 
+@pytest.mark.hardening(35)
 def test_a_damaged_job_in_line_is_refused_and_a_damaged_row_costs_nothing_else(pipeline, picture):
     """Two jobs behind a slow one are spoilt while they wait."""
     done = run(pipeline, picture)
@@ -401,6 +434,7 @@ def test_a_damaged_job_in_line_is_refused_and_a_damaged_row_costs_nothing_else(p
     assert len(pipeline.history()) == 5 and pipeline.job(done.id).skipped == ("result",)
 
 
+@pytest.mark.hardening(34)
 def test_without_a_readable_table_the_history_is_empty_and_a_new_job_is_told_why(pipeline, picture, monkeypatch):
     run(pipeline, picture)
     pipeline.jobs.path.write_bytes(b"spoilt" * 4096)
@@ -421,6 +455,7 @@ def test_a_job_that_is_deleted_while_somebody_waits(pipeline, picture):
         pipeline.wait(job_id)
 
 
+@pytest.mark.hardening(30)
 def test_a_file_system_without_locks(scripted_settings, picture, tmp_path, monkeypatch):
     """The outputs folder's has none, that of the temporary folder has."""
     flock = fcntl.flock

@@ -220,6 +220,7 @@ def test_the_pose_of_a_performance_is_a_picture_and_words(monkeypatch):
     assert api.pose({"path": "/uploads/dance.mp4"}) == (shown, "dance.mp4, 2.0 s")
 
 
+@pytest.mark.hardening(3)
 @pytest.mark.parametrize(
     "values, words",
     [

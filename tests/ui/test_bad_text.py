@@ -6,10 +6,12 @@ import shutil
 import sqlite3
 
 import httpx
+import pytest
 
 from wan_ui.loras.folder import SHIPPED
 
 
+@pytest.mark.hardening(42, 35)
 def test_the_page_is_drawn_with_what_is_stored_and_lies_about(scripted, picture, tmp_path):
     loras = tmp_path / "loras"
     loras.mkdir()

@@ -5,6 +5,7 @@ import signal
 import sqlite3
 import subprocess
 
+import pytest
 from playwright.sync_api import expect
 
 from tests.scripted_engine import go_on
@@ -25,6 +26,7 @@ def test_a_failed_job_says_why_and_is_kept(open_page, app, picture):
     shoot(page, "09-failed")
 
 
+@pytest.mark.hardening(19)
 def test_a_crash_of_the_worker_costs_one_job(open_page, app, picture):
     page = open_page(app.url)
     generate(page, picture, "crash, denoise:1=hold, denoise:2=segfault")
@@ -42,6 +44,7 @@ def test_a_crash_of_the_worker_costs_one_job(open_page, app, picture):
     wait_for_playing(page)
 
 
+@pytest.mark.hardening(24, 35)
 def test_kill_and_restart_keep_the_history(open_page, scripted, picture):
     app = scripted()
     page = open_page(app.url)
@@ -93,6 +96,7 @@ def test_kill_and_restart_keep_the_history(open_page, scripted, picture):
     assert (newest.state, newest.error) == ("interrupted", "The app was stopped.")
 
 
+@pytest.mark.hardening(30)
 def test_a_second_app_is_told_what_is_wrong(app):
     same_port = App(app.folder, None, **{**app.environ, "WAN_UI_OUTPUTS": str(app.folder / "others")})
     same_port.environ["WAN_UI_PORT"] = str(app.port)

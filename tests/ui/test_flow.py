@@ -5,6 +5,7 @@ import re
 import sqlite3
 
 import httpx
+import pytest
 from playwright.sync_api import Page, expect
 
 from tests.scripted_engine import go_on
@@ -100,21 +101,28 @@ def test_picture_to_clip_to_history(page: Page, app, picture, tmp_path):
     assert muxer.read_metadata(newest / "clip.mp4")["draft"] is True
 
 
+@pytest.mark.hardening(21)
 def test_reload_in_the_middle_finds_the_job_again(page: Page, app, picture):
     generate(page, picture, "reload me, denoise:2=hold")
     card_says(page, "denoise step 2 of 4")
     page.reload(wait_until="domcontentloaded")
     card_says(page, "denoise step 2 of 4")
+    expect(page.locator("#prompt textarea")).to_have_value("reload me, denoise:2=hold")
+    page.fill("#prompt textarea", "waiting then")
+    page.click("#generate")
+    card_says(page, "1 more of yours in line")
+    context, url = page.context, page.url
+    page.close()  # one job runs, one waits, nobody looks
     go_on(app.jobs())
+    page = context.new_page()
+    page.goto(url, wait_until="domcontentloaded")
     card_says(page, "Done in")
     wait_for_playing(page)
-    expect(page.locator(".w-prompt")).to_contain_text("reload me")
-    page.reload(wait_until="domcontentloaded")
-    wait_for_playing(page)
-    expect(page.locator(".w-prompt")).to_contain_text("reload me")
-    expect(page.locator("#prompt textarea")).to_have_value("reload me, denoise:2=hold")
+    expect(page.locator("#history .w-tile", has_text="reload me")).to_have_count(1)
+    expect(page.locator(".w-prompt")).to_contain_text("waiting then")
 
 
+@pytest.mark.hardening(22)
 def test_cancel_running_and_queued(page: Page, app, picture):
     generate(page, picture, "cancel me, denoise:1=stay, denoise:2=hang")
     card_says(page, "denoise step 1")
@@ -174,6 +182,7 @@ def test_refused_pictures_say_why(page: Page, tmp_path):
         shoot(page, f"06-refused-{name.split('.')[0]}")
 
 
+@pytest.mark.hardening(17)
 def test_what_is_missing_or_too_much_is_said(page: Page, picture):
     page.click("#generate")
     expect(page.locator("#message [role=alert]")).to_contain_text("Prompt: say what should happen")
@@ -190,6 +199,7 @@ def test_what_is_missing_or_too_much_is_said(page: Page, picture):
     expect(page.locator("#message [role=alert]")).to_contain_text("-7 is not between 0 and")
 
 
+@pytest.mark.hardening(17)
 def test_a_prompt_is_text_wherever_it_is_shown(page: Page, picture):
     prompt = """<img src=x onerror="document.title='owned'"><b>bold</b> ${7*7} {{7*7}} `x` "quoted" 🌊"""
     generate(page, picture, prompt)

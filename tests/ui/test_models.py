@@ -217,6 +217,7 @@ def test_a_download_is_everybody_s_and_can_be_cancelled_and_continued(open_page,
     assert any(start > 0 for method, _, start in hub.requests), "nothing was resumed"
 
 
+@pytest.mark.hardening(28)
 def test_without_a_network_the_page_says_what_to_fetch_from_where(open_page, offline_app):
     page = open_page(offline_app.url)
     page.on("dialog", lambda dialog: dialog.accept())

@@ -25,6 +25,7 @@ def public_app(scripted):
     return scripted(WAN_UI_HOST="0.0.0.0", WAN_UI_MCP="1")
 
 
+@pytest.mark.hardening(23)
 def test_two_people_share_the_queue_and_nothing_else(open_page, public_app, picture):
     first, second = open_page(public_app.url), open_page(public_app.url)
     generate(first, picture, "mine alone, denoise:2=hold")
@@ -67,6 +68,7 @@ def test_two_people_share_the_queue_and_nothing_else(open_page, public_app, pict
     expect(first.locator(".w-prompt")).to_contain_text("mine alone")
 
 
+@pytest.mark.hardening(23)
 def test_twenty_people_at_once(public_app, picture):
     """First come, first served; everybody gets the clip of his own seed."""
     with httpx.Client(base_url=public_app.url, timeout=60) as web:
@@ -168,6 +170,7 @@ def test_a_shared_visitor_sees_no_folder_of_the_server(public_app, open_page, pi
         assert httpx.get(f"{public_app.url}/gradio_api/file={place}", timeout=PATIENCE).status_code == 403, place
 
 
+@pytest.mark.hardening(1, 23)
 def test_a_forged_owner_sees_nothing(public_app, open_page, picture):
     page = open_page(public_app.url)
     generate(page, picture, "not for others")
@@ -187,6 +190,7 @@ def test_the_command_line_and_the_page_share_one_history_here(open_page, app, pi
     expect(page.locator("#history")).to_contain_text("from the terminal")
 
 
+@pytest.mark.hardening(39, 40)
 def test_login(scripted, chromium):
     """On the real page: what is there before it, tries that are slowed down and say so, and the page after it."""
     app = scripted(WAN_UI_AUTH="ada:secret")
@@ -211,6 +215,7 @@ def test_login(scripted, chromium):
         context.close()
 
 
+@pytest.mark.hardening(33)
 @pytest.mark.parametrize("forged", [None, "local", {"owner": "local"}, {"owner": ["local"]}, {"owner": "A" * 32}])
 def test_a_forged_token_is_replaced(forged):
     kept, owner = identify(forged, Settings(host="0.0.0.0"))

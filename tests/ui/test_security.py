@@ -42,6 +42,7 @@ def file_data(path: str) -> dict:
     return {"path": path, "meta": {"_type": "gradio.FileData"}}
 
 
+@pytest.mark.hardening(1, 2)
 def test_only_clips_are_served(web, app):
     outputs = app.folder / "outputs"
     assert (outputs / "wan_ui.sqlite").is_file()
@@ -62,6 +63,7 @@ def test_only_clips_are_served(web, app):
     assert web.get("/gradio_api/file=nothing-here").status_code in (403, 404)
 
 
+@pytest.mark.hardening(2)
 def test_a_link_out_of_the_clips_folder_is_not_followed(web, app):
     link = app.folder / "outputs" / "clips" / "link"
     link.symlink_to("/etc/passwd")
@@ -82,6 +84,7 @@ def test_a_clip_is_served_in_parts(open_page, app, web, picture):
     assert answer.headers["content-type"] == "video/mp4"
 
 
+@pytest.mark.hardening(1)
 @pytest.mark.parametrize(
     "image",
     [
@@ -101,6 +104,7 @@ def test_a_path_that_was_not_uploaded_is_refused(web, app, image):
     assert count_jobs(app) == before
 
 
+@pytest.mark.hardening(1)
 def test_someone_elses_clip_is_not_a_picture_to_start_from(web, app):
     with sqlite3.connect(app.folder / "outputs" / "wan_ui.sqlite") as database:
         job = database.execute("SELECT id FROM jobs WHERE state = 'done' LIMIT 1").fetchone()[0]
@@ -110,6 +114,7 @@ def test_someone_elses_clip_is_not_a_picture_to_start_from(web, app):
     assert "event: error" in answer
 
 
+@pytest.mark.hardening(4)
 def test_no_address_is_ever_fetched(web):
     asked = []
 
@@ -139,6 +144,7 @@ def test_no_address_is_ever_fetched(web):
     assert asked == []
 
 
+@pytest.mark.hardening(6)
 def test_requests_from_other_sites_are_refused(web):
     body = {"data": [None, "x", *REST]}
     for headers in (
@@ -156,6 +162,7 @@ def test_requests_from_other_sites_are_refused(web):
     assert web.post("/gradio_api/call/generate", json=body, headers=own).status_code == 200
 
 
+@pytest.mark.hardening(31)
 def test_names_of_others_are_not_answered(web, picture):
     """DNS rebinding: a page of evil.example has given its name the address 127.0.0.1."""
     rebinding = {"Host": "evil.example:7860", "Origin": "http://evil.example:7860", "Sec-Fetch-Site": "same-origin"}
@@ -170,6 +177,7 @@ def test_names_of_others_are_not_answered(web, picture):
     assert web.get("/config", headers={"Host": "localhost"}).status_code == 200
 
 
+@pytest.mark.hardening(32)
 def test_behind_a_proxy_nobody_is_the_person_here(web):
     for headers, local in (
         ({}, True),
@@ -181,6 +189,7 @@ def test_behind_a_proxy_nobody_is_the_person_here(web):
         assert ("only the person at this machine" in answer) is not local
 
 
+@pytest.mark.hardening(7)
 def test_files_are_never_pages(web):
     """Whatever name a file is uploaded under, a browser gets bytes to save."""
     script = b"<script>alert(1)</script>"
@@ -197,6 +206,7 @@ def test_files_are_never_pages(web):
     assert page.headers["x-content-type-options"] == "nosniff"
 
 
+@pytest.mark.hardening(8)
 def test_a_request_is_bounded_before_it_is_read(web, app):
     post = functools.partial(web.post, headers={"Content-Type": "application/json"})
     for body, status, words in (
@@ -225,6 +235,7 @@ def test_a_request_is_bounded_before_it_is_read(web, app):
     assert web.post("/login", content=b"username=" + b"x" * 100_000).status_code == 413
 
 
+@pytest.mark.hardening(8)
 def test_a_broken_upload_leaves_nothing(web, app):
     part = b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.png"\r\n\r\n' + bytes(200_000)
     head = b"POST /gradio_api/upload HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=x\r\n"
@@ -247,6 +258,16 @@ def test_a_broken_upload_leaves_nothing(web, app):
     assert halves() == []
 
 
+@pytest.mark.hardening(5)
+def test_only_this_machine_is_served_and_nothing_is_shared(app):
+    """By default: the port listens on 127.0.0.1 alone, and no code asks Gradio for a public link."""
+    listening = [line.split()[1] for line in Path("/proc/net/tcp").read_text().splitlines() if " 0A " in line]
+    assert [place for place in listening if place.endswith(f":{app.port:04X}")] == [f"0100007F:{app.port:04X}"]
+    sources = [ROOT / "app.py", *(ROOT / "wan_ui").rglob("*.py"), *(ROOT / "tools").rglob("*.py")]
+    assert not [path for path in sources if "share=True" in path.read_text(encoding="utf-8")]
+
+
+@pytest.mark.hardening(1)
 def test_component_functions_are_not_reachable(web):
     answer = web.post(
         "/gradio_api/component_server",
@@ -255,6 +276,7 @@ def test_component_functions_are_not_reachable(web):
     assert answer.status_code >= 400 and "passwd" not in answer.text
 
 
+@pytest.mark.hardening(8, 9)
 @pytest.mark.limit("MAX_UPLOAD_MB")
 def test_uploads_are_bounded_and_junk_does_no_harm(open_page, scripted, tmp_path):
     app: App = scripted(WAN_UI_MAX_UPLOAD_MB="1", TEST_EXAMPLES="/nowhere")
@@ -322,6 +344,7 @@ FORGED = (5, True, 2**70, "\ud800", [[]], {}, {"path": "/etc/passwd"})
 FIELDS = ("job", "jobs", "schemes", "what", "off", "file", "value", "example", "model", "scheme")
 
 
+@pytest.mark.hardening(33)
 def test_forged_values_through_every_handler(web, app):
     """Each is answered or refused in words; none is an error of ours or of Gradio's."""
     seen = len(app.log())
@@ -351,6 +374,7 @@ def test_forged_values_through_every_handler(web, app):
     assert web.get("/").status_code == 200
 
 
+@pytest.mark.hardening(3)
 @pytest.mark.parametrize(
     "place, value, words",
     [
@@ -376,9 +400,11 @@ def test_the_refusal_names_the_field(web, picture, place, value, words):
     assert "event: error" in answer and words in html.unescape(json.loads(answer.split("data: ")[-1])["error"])
 
 
+@pytest.mark.hardening(3, 9)
 def test_a_call_by_names_is_checked_too(web):
-    unknown = {"image": None, "prompt": "x", "y": 1}
-    for values, words in (([], "expected an object"), (unknown, "'y' is not a value")):
+    others = ("y", "out", "path", "filename", "id", "seed ")  # of the output the server decides the name
+    unknown = [({"image": None, "prompt": "x", name: "../x.mp4"}, f"{name!r} is not a value") for name in others]
+    for values, words in (([], "expected an object"), *unknown):
         answer = web.post("/gradio_api/call/v2/generate", json=values)
         assert answer.status_code == 400 and words in answer.text
     for values, words in (({"prompt": 5}, "prompt: 5 is not text"), ({"prompt": "x", "job": 5}, "job: 5 is not text")):

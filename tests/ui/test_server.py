@@ -48,6 +48,7 @@ def answers(address: str) -> bool:
     return False
 
 
+@pytest.mark.hardening(41)
 @pytest.mark.limit("HEADER_SECONDS", "MAX_CONNECTIONS")
 def test_half_sent_headers_are_ended_and_free_their_places(served):
     address = served(max_connections=8)

@@ -11,6 +11,7 @@ from wan_ui import limits
 from wan_ui.ui.body import BodyRefused, check_json, read_body
 
 
+@pytest.mark.hardening(8, 33)
 @pytest.mark.parametrize(
     "text, words",
     [

@@ -15,6 +15,7 @@ from wan_ui.errors import UserError
 from wan_ui.settings import ROOT, RULES, Settings, load_settings
 
 
+@pytest.mark.hardening(5)
 def test_defaults_are_safe_and_paths_absolute():
     settings = load_settings({})
     assert settings.host == "127.0.0.1" and settings.auth == ""
@@ -26,6 +27,7 @@ def test_values_are_parsed_to_their_types():
     assert (settings.port, settings.max_outputs_gb, settings.outputs) == (8000, 1.5, Path("/tmp/x"))
 
 
+@pytest.mark.hardening(35)
 @pytest.mark.parametrize(
     "name, value, words",
     [

@@ -30,6 +30,7 @@ def test_this_machines_names_are_always_answered(settings, value):
     assert is_known_host(value, settings)
 
 
+@pytest.mark.hardening(31)
 @pytest.mark.parametrize(
     "settings, value, expected",
     [
@@ -87,6 +88,7 @@ def scope(client="127.0.0.1", version="1.1", **values: str) -> dict:
 PROXIED = Settings(proxies="127.0.0.1, 10.0.0.0/8")
 
 
+@pytest.mark.hardening(32)
 @pytest.mark.parametrize(
     "settings, asked, expected",
     [

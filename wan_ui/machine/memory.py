@@ -84,3 +84,23 @@ def memory_used() -> dict[str, float]:
         figures["gpu_peak"] = torch.cuda.max_memory_reserved()
         figures["gpu_context"] = max(0, total - free - torch.cuda.memory_reserved())
     return {name: round(value / GIB, 3) for name, value in figures.items()}
+
+
+# Of torch's allocator, of oneDNN, of C++ and of the system.
+OUT_OF_HOST = (
+    *("DefaultCPUAllocator", "can't allocate memory", "not enough memory"),
+    *("could not create a primitive", "could not create a memory", "bad_alloc", "Cannot allocate memory"),
+)
+
+
+def ran_out(error: BaseException) -> str:
+    """ "GPU" or "machine", of which this error says that its memory was not enough; "" of any other error."""
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(error, torch.OutOfMemoryError):
+        return "GPU"
+    words = str(error)
+    if isinstance(error, MemoryError) or (
+        isinstance(error, (RuntimeError, OSError)) and any(part in words for part in OUT_OF_HOST)
+    ):
+        return "machine"
+    return ""

@@ -18,7 +18,7 @@ from wan_ui.engines import group_engine
 from wan_ui.engines.group_engine import Lead
 from wan_ui.errors import Cancelled, UserError
 from wan_ui.machine.cpus import allowed_cpus
-from wan_ui.queue import messages
+from wan_ui.queue import messages, out_of_memory
 from wan_ui.queue.messages import Answered, Cancel, Failed, Letter, NotUnderstood, Refused, Stopped
 from wan_ui.queue.ranks import Seat
 from wan_ui.queue.work import CreateEngine, Work
@@ -114,6 +114,8 @@ class Desk:
                 answer = Stopped()
             except UserError as error:
                 answer = Refused(str(error), error.field)
-            except Exception:
-                answer = Failed(traceback.format_exc())
+            except Exception as error:
+                words = traceback.format_exc()
+                short = out_of_memory.refusal(error, getattr(letter, "content", None), work.settings)
+                answer = Refused(short, "size") if short else Failed(words)
             self.answer(answer, work.loaded)
