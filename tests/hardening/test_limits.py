@@ -252,6 +252,20 @@ def test_an_upload_stays_for_a_day(tmp_path):
     assert collect(tmp_path, time.time()) == 1 and kept.exists() and not gone.exists()
 
 
+@pytest.mark.hardening(8)
+def test_a_clean_stop_leaves_no_part_of_an_upload(tmp_path, monkeypatch):
+    settings = Settings(outputs=tmp_path)
+    folder = tmp_path / "uploads"
+    folder.mkdir()
+    whole, part = arrived(folder, 1, 1, 0), folder / "tmparriving"
+    part.write_bytes(b"x")
+    monkeypatch.setattr("wan_ui.ui.launch.get_upload_folder", lambda: str(folder))
+    launch.tidy(Settings(outputs=tmp_path / "other"))
+    assert part.exists(), "a folder that others use too"
+    launch.tidy(settings)
+    assert whole.exists() and not part.exists()
+
+
 def run(reading):
     with ThreadPoolExecutor(1) as thread:  # the browser's tests have a loop that runs in this one
         return thread.submit(asyncio.run, reading).result()
