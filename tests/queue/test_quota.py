@@ -57,6 +57,17 @@ def test_a_star_keeps_a_clip_and_does_not_count(table):
     assert [job.id for job in table.all()] == ["a"]
 
 
+def test_what_goes_next_is_known_before_it_goes(table):
+    for name in "abc":
+        put(table, name)
+    outlooks: dict = {}
+    assert prune(table, replace(UNLIMITED, max_outputs_gb=35 * KB), outlooks=outlooks) == []
+    assert outlooks["ann"].leaving == ("a",) and outlooks["ann"].bytes == 30_000
+    table.set_star("a", "ann", True)
+    assert prune(table, replace(UNLIMITED, max_outputs_gb=35 * KB), outlooks=outlooks) == []
+    assert outlooks["ann"].leaving == () and outlooks["ann"].bytes == 20_000
+
+
 @pytest.mark.hardening(26)
 def test_the_newest_clip_and_active_jobs_stay_below_any_quota(table):
     put(table, "a")

@@ -53,6 +53,8 @@ EARLIER = {
     6: THIRD.format(more=SEGMENTS + WORKER + LOST),
     7: THIRD.format(more=SEGMENTS + WORKER + LOST + STAR)
     + "CREATE INDEX IF NOT EXISTS jobs_of_batch ON jobs (batch); PRAGMA user_version = 7;",
+    8: THIRD.format(more=SEGMENTS + WORKER + LOST + STAR + ", place REAL, held REAL")
+    + "CREATE INDEX IF NOT EXISTS jobs_of_batch ON jobs (batch); PRAGMA user_version = 8;",
 }
 NEWEST = EARLIER[max(EARLIER)]
 REQUEST = job_request(prompt="a wave")

@@ -3,6 +3,7 @@
 import json
 import re
 import sqlite3
+import zipfile
 
 import httpx
 import pytest
@@ -529,3 +530,41 @@ def test_waiting_clips_are_moved_changed_doubled_and_paused(page: Page, app, pic
     card_says(page, "Done in")
     first, second = (job for job in jobs_of(app) if job["prompt"] == "one")
     assert first["seed"] != second["seed"]
+
+
+def test_the_history_is_searched_chosen_from_deleted_and_linked(page: Page, app, picture, tmp_path):
+    for words in ("a needle in the hay", "a needle again"):
+        generate(page, picture, words)
+        expect(page.locator("#result .w-prompt")).to_have_text(words)
+    tiles = page.locator("#history .w-tile")
+    page.fill("#history-bar input", "NEEDLE wan-tiny")
+    expect(tiles).to_have_count(2)
+    page.locator("#result [data-do=star]").click()
+    page.locator("#history-bar [data-starred]").click()
+    expect(tiles).to_have_count(1)
+    page.locator("#history-bar [data-starred]").click()
+    expect(tiles).to_have_count(2)
+    page.locator("[data-choose_many]").click()
+    for number in (0, 1):
+        tiles.nth(number).click()
+    expect(page.locator(".w-many")).to_contain_text("2 chosen")
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Download as ZIP").click()
+    download.value.save_as(tmp_path / "clips.zip")
+    with zipfile.ZipFile(tmp_path / "clips.zip") as packed:
+        names = sorted(packed.namelist())
+        packed.extractall(tmp_path)
+    assert [muxer.read_metadata(tmp_path / name)["prompt"] for name in names] == [
+        "a needle in the hay",
+        "a needle again",
+    ]
+    page.locator("[data-many=remove_many]").click()
+    expect(tiles).to_have_count(0)
+    shoot(page, "08-undo")
+    page.get_by_role("button", name="Undo").click()
+    expect(tiles).to_have_count(2)
+    older = tiles.nth(1).get_attribute("data-tile")
+    page.goto(f"{app.url}/?clip={older}", wait_until="domcontentloaded")
+    expect(page.locator("#result .w-prompt")).to_have_text("a needle in the hay")
+    page.goto(f"{app.url}/?clip=another", wait_until="domcontentloaded")
+    expect(page.locator("#result-message")).to_contain_text("no such clip of yours")

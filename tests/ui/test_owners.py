@@ -58,6 +58,13 @@ def test_two_people_share_the_queue_and_nothing_else(open_page, public_app, pict
     tile.click()
     second.locator("[data-do=remove]").evaluate("(e, id) => { e.dataset.job = id; delete e.dataset.confirm }", theirs)
     second.locator("[data-do=remove]").click()
+    second.locator("[data-choose_many]").click()
+    second.evaluate("id => wanUi.chosenTiles.add(id) && wanUi.choosing()", theirs)
+    for act in ("pack", "star_many", "remove_many"):
+        second.locator(f"[data-many={act}]").click()
+        second.evaluate("id => wanUi.chosenTiles.add(id) && wanUi.choosing()", theirs)
+    expect(second.locator("#archive")).to_contain_text("choose some that are finished")
+    second.locator("[data-choose_many]").click()
     second.locator("[data-do=star]").evaluate("(e, id) => { e.dataset.job = id }", theirs)
     second.locator("[data-do=star]").click()
     second.wait_for_timeout(700)

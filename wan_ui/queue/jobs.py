@@ -77,6 +77,7 @@ class Job:
     lost     of a job that was put back in line: how the worker was lost that had it
     star     whether it is to stay, whatever the quota says
     held     since when its owner has paused it; None: it runs when it is its turn
+    removed  when its owner has deleted it; it can be taken back for a while
     skipped  what of the row could not be read
     """
 
@@ -98,6 +99,7 @@ class Job:
     lost: str = ""
     star: bool = False
     held: float | None = None
+    removed: float | None = None
     skipped: tuple[str, ...] = ()
 
     @property
@@ -303,17 +305,17 @@ class Jobs:
         """Newest first."""
         with self.connect() as db:
             rows = db.execute(
-                "SELECT * FROM jobs WHERE owner = ? ORDER BY rowid DESC LIMIT ?", (owner, limit)
+                "SELECT * FROM jobs WHERE owner = ? AND removed IS NULL ORDER BY rowid DESC LIMIT ?", (owner, limit)
             ).fetchall()
-        return _jobs(rows)
+        return read_rows(rows)
 
     def of_batch(self, batch: str, owner: str) -> list[Job]:
         """What one press has asked for, in the order in which it was put in line."""
         with self.connect() as db:
             rows = db.execute(
-                "SELECT * FROM jobs WHERE batch = ? AND owner = ? ORDER BY rowid", (batch, owner)
+                "SELECT * FROM jobs WHERE batch = ? AND owner = ? AND removed IS NULL ORDER BY rowid", (batch, owner)
             ).fetchall()
-        return _jobs(rows)
+        return read_rows(rows)
 
     def set_star(self, job_id: str, owner: str, star: bool) -> None:
         """Whether it is to stay, whatever the quota says."""
@@ -332,20 +334,20 @@ class Jobs:
             rows = db.execute(
                 "SELECT * FROM jobs WHERE state = 'done' ORDER BY rowid DESC LIMIT ?", (limit,)
             ).fetchall()
-        return _jobs(rows)
+        return read_rows(rows)
 
     def in_state(self, *states: str) -> list[Job]:
         """Oldest first."""
         marks = ", ".join("?" for _ in states)
         with self.connect() as db:
             rows = db.execute(f"SELECT * FROM jobs WHERE state IN ({marks}) ORDER BY rowid", states).fetchall()
-        return _jobs(rows)
+        return read_rows(rows)
 
     def all(self) -> list[Job]:
         """Oldest first, of every owner and in every state."""
         with self.connect() as db:
             rows = db.execute("SELECT * FROM jobs ORDER BY rowid").fetchall()
-        return _jobs(rows)
+        return read_rows(rows)
 
     def briefs(self) -> list[Brief]:
         """Of every job that has an id, oldest first, without reading what it is."""
@@ -490,7 +492,7 @@ def _is_id(value: object) -> bool:
     return isinstance(value, str) and ID.fullmatch(value) is not None
 
 
-def _jobs(rows: list[sqlite3.Row]) -> list[Job]:
+def read_rows(rows: list[sqlite3.Row]) -> list[Job]:
     return [job for job in map(_job, rows) if job is not None]
 
 
@@ -536,5 +538,6 @@ def _job(row: sqlite3.Row) -> Job | None:
         lost=words["lost"],
         star=bool(row["star"]),
         held=stored.number(row["held"]),
+        removed=stored.number(row["removed"]),
         skipped=tuple(skipped),
     )

@@ -1,6 +1,7 @@
 """What the workers of one queue share: its rows, the folder of clips, who is there, and the choice of the next job."""
 
 import logging
+import shutil
 import threading
 import time
 from collections.abc import Callable
@@ -8,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from wan_ui.errors import UserError
-from wan_ui.queue import estimate, quota
+from wan_ui.queue import estimate, library, quota
 from wan_ui.queue.base import AnyWorker
 from wan_ui.queue.choice import Seat, Turns, Waiting
 from wan_ui.queue.jobs import Job, Jobs, TableError
@@ -55,6 +56,7 @@ class Line:
               None: an app
     stopping  the app ends
     seats     of every worker, by its name
+    outlooks  of each owner: which of their clips go next, as of the last tidying
     untidy    a job has ended since the outputs folder was tidied
     """
 
@@ -67,6 +69,7 @@ class Line:
         self._choosing = threading.Lock()
         self.untidy = threading.Event()
         self._measured: quota.Measured = {}
+        self.outlooks: dict[str, quota.Outlook] = {}
         self._turns = Turns()
         self._waiting: dict[str, tuple[Waiting, Request]] = {}
         self._made: dict[tuple[object, ...], Job] | None = None  # the newest clip of each kind
@@ -209,16 +212,28 @@ class Line:
         last, took = time.monotonic(), 0.0
         while not self.stopping.wait(LOOK):
             started = time.monotonic()
+            self._delete_removed()
             if started - last > (REST * took if self.untidy.is_set() else AGED):
                 self.collect()
                 last = time.monotonic()
                 took = last - started
 
+    def _delete_removed(self) -> None:
+        """What its owner has deleted and not taken back."""
+        try:
+            for job_id in library.overdue(self.jobs):
+                self.jobs.delete(job_id)
+                shutil.rmtree(self.clips / job_id, ignore_errors=True)
+        except TableError as error:
+            self.say(error)
+
     def collect(self, announce: bool = False) -> None:
         """Tidy the outputs folder."""
         self.untidy.clear()
         try:
-            quota.prune(self.clips, self.jobs, self.settings, announce, self._measured)
+            found: dict[str, quota.Outlook] = {}
+            quota.prune(self.clips, self.jobs, self.settings, announce, self._measured, found)
+            self.outlooks = found
             if announce:
                 quota.prune_cache(self.settings.cache, self.settings.max_cache_gb)
         except (OSError, TableError, UserError) as error:

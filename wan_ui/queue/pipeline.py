@@ -22,7 +22,7 @@ from wan_ui import limits, locks
 from wan_ui.catalog import find_model
 from wan_ui.errors import UserError
 from wan_ui.files import found
-from wan_ui.queue import estimate, order, quota
+from wan_ui.queue import estimate, library, order, quota
 from wan_ui.queue.background_download import BackgroundDownload
 from wan_ui.queue.draft import Draft, clips_of, next_seed
 from wan_ui.queue.intake import resolve
@@ -371,7 +371,7 @@ class Pipeline:
 
     def job(self, job_id: str, owner: str = "local") -> Job | None:
         job = self.jobs.get(job_id)
-        return self._shown(job) if job is not None and job.owner == owner else None
+        return self._shown(job) if job is not None and job.owner == owner and job.removed is None else None
 
     def _shown(self, job: Job) -> Job:
         """As its owner may see it: where files lie is for the person at this machine alone."""
@@ -387,6 +387,22 @@ class Pipeline:
         except TableError as error:
             self.pool.line.say(error)
             return []
+
+    def page(self, owner: str, words: str, starred: bool, first: int, number: int) -> tuple[list[Job], int]:
+        """Some of a person's clips and how many there are: see library.page. Never raises, as `history`."""
+        try:
+            jobs, total = library.page(self.jobs, owner, words, starred, first, number)
+        except TableError as error:
+            self.pool.line.say(error)
+            return [], 0
+        return [self._shown(job) for job in jobs], total
+
+    def remove(self, ids: Sequence[str], owner: str = "local") -> list[str]:
+        """Delete ended jobs of this person, which can be taken back for a while; the ids of those that are gone."""
+        return library.remove(self.jobs, ids, owner)
+
+    def take_back(self, ids: Sequence[str], owner: str = "local") -> list[str]:
+        return library.take_back(self.jobs, ids, owner)
 
     def delete(self, job_id: str, owner: str = "local") -> None:
         """Remove an ended job and its files."""

@@ -23,6 +23,7 @@ from wan_ui.settings import Settings
 log = logging.getLogger(__name__)
 
 BEGUN = ".begun"  # in a folder whose job is not in the table yet
+DAY = 86400.0  # seconds
 ABANDONED = 3600.0  # seconds after which it never will be
 
 
@@ -31,6 +32,15 @@ CACHED = 86_400.0  # seconds for which what was used stays in the cache
 # name of an ended job's folder -> when it had changed (nanoseconds), its size, whether it holds a finished MP4
 Measured = dict[str, tuple[int, int, bool]]
 SETTLED = 2e9  # nanoseconds: a folder that has changed since may change again without another time
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """What an owner's clips take, of how much, and which go next. bytes: without those that have a star."""
+
+    bytes: int
+    most: float
+    leaving: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -65,11 +75,16 @@ def folder_bytes(folder: Path) -> int:
 
 
 def prune(
-    clips: Path, jobs: Jobs, settings: Settings, announce: bool = False, measured: Measured | None = None
+    clips: Path,
+    jobs: Jobs,
+    settings: Settings,
+    announce: bool = False,
+    measured: Measured | None = None,
+    outlooks: dict[str, Outlook] | None = None,
 ) -> list[str]:
     """Delete what is beyond max_outputs_gb or older than max_output_days (0: no limit), half-written files of
     ended jobs, and strays without a clip; the names of the folders that went. announce: name the strays that stay.
-    measured: of the time before; brought up to date."""
+    measured: of the time before; brought up to date. outlooks: of each owner, filled in."""
     measured = {} if measured is None else measured
     # In this order: a folder that has not begun has its row already, or is a stray.
     folders = [path for path in clips.iterdir() if path.is_dir() and not path.is_symlink() and not begun(path)]
@@ -117,6 +132,10 @@ def prune(
         went = set(gone)
         failed = [entry for entry in mine if not entry.has_clip and entry.name not in went]
         gone += _remove(clips, jobs, failed[: max(0, len(failed) - most)])
+    if outlooks is not None:
+        outlooks.clear()
+        for owner, mine in entries.items():
+            outlooks[owner] = _outlook([entry for entry in mine if entry.name not in set(gone)], held, owner, settings)
     for name in measured.keys() - (known - set(gone)):
         del measured[name]
     left = [stray for stray in strays if stray.name not in gone]
@@ -124,6 +143,17 @@ def prune(
         names, size = ", ".join(stray.name for stray in left), sum(stray.size for stray in left) / 1e6
         log.warning("%d folder(s) in %s belong to no job (%.1f MB): %s", len(left), clips, size, names)
     return gone
+
+
+def _outlook(mine: list[_Entry], held: dict[str, int], owner: str, settings: Settings) -> Outlook:
+    """With one more clip as large as they are, or a day later."""
+    clips = [entry.size for entry in mine if entry.has_clip]
+    newest = next((entry.name for entry in reversed(mine) if entry.has_clip), "")
+    usual = sum(clips) // max(1, len(clips))
+    leaving = [entry.name for entry in _over(mine, held.get(owner, 0) + usual, settings.max_outputs_gb, newest)]
+    oldest = settings.max_output_days * 86400 or float("inf")
+    leaving += [entry.name for entry in mine if entry.age + DAY > oldest and entry.name not in leaving]
+    return Outlook(sum(entry.size for entry in mine), settings.max_outputs_gb * 1e9, tuple(leaving))
 
 
 def _prune_owner(

@@ -39,10 +39,16 @@ ADDED: dict[int, dict[str, str]] = {
     6: {"lost": "TEXT NOT NULL DEFAULT ''"},
     7: {"batch": "TEXT NOT NULL DEFAULT ''", "star": "INTEGER NOT NULL DEFAULT 0"},
     8: {"place": "REAL", "held": "REAL"},
+    9: {"removed": "REAL"},
 }
 VERSION = max(ADDED)
 COLUMNS = {name: kind for version in ADDED for name, kind in ADDED[version].items()}
-INDEXES = {"jobs_in_line": "jobs (state, turn)", "jobs_of_owner": "jobs (owner)", "jobs_of_batch": "jobs (batch)"}
+INDEXES = {
+    "jobs_in_line": "jobs (state, turn)",
+    "jobs_of_owner": "jobs (owner)",
+    "jobs_of_batch": "jobs (batch)",
+    "jobs_removed": "jobs (removed)",
+}
 FORMER_INDEXES = ("jobs_by_state", "jobs_by_owner")  # of versions 1 and 2: nothing asks in their order any more
 
 

@@ -73,7 +73,7 @@ window.wanUi = (() => {
   const parts = {
     card: "#card", result: "#result .w-stage", message: "#message", result_message: "#result-message",
     loras_message: "#lora-message", examples_message: "#examples-message", from_video: "#from-video-message",
-    lora: "#lora-rows li:last-child", form: "#prompt", longer: "#longer", tray: "#tray", queue: "#queue", seed: "#seed", picture: "#picture-part", download: "#download",
+    lora: "#lora-rows li:last-child", form: "#prompt", longer: "#longer", tray: "#tray", queue: "#queue", history: "#history-part", seed: "#seed", picture: "#picture-part", download: "#download",
   };
   let shown = 0, scrolled = false, again = null;
 
@@ -292,5 +292,33 @@ window.wanUi = (() => {
     }, 100);
   };
 
-  return { compare, together, keep, returned, arrived, heard, show, bring, asked, chosen, adding, added: () => { added = null; settled(); }, changes, settled, stamp, answered };
+  // ---- several clips of the history are chosen; and a clip by its link
+
+  const chosenTiles = new Set();
+  const choosing = () => {
+    const bar = find(".w-history-bar");
+    if (!bar) return;
+    const on = bar.classList.contains("choosing");
+    for (const tile of document.querySelectorAll("[data-tile]")) {
+      tile.classList.toggle("chosen", on && chosenTiles.has(tile.dataset.tile));
+      if (on) tile.setAttribute("aria-pressed", chosenTiles.has(tile.dataset.tile));
+    }
+    bar.querySelector("[role=status]").textContent = `${chosenTiles.size} chosen`;
+    for (const button of bar.querySelectorAll("[data-many]")) button.disabled = !chosenTiles.size;
+  };
+  const choose = ({ dataset: { tile } }) => {
+    if (!chosenTiles.delete(tile)) chosenTiles.add(tile);
+    choosing();
+  };
+  const linked = () => new URLSearchParams(location.search).get("clip") ?? "";
+  document.addEventListener("click", async (event) => {
+    const button = event.target.closest("[data-link]");
+    if (!button) return;
+    const address = `${location.origin}${location.pathname}?clip=${button.dataset.link}`;
+    const copied = await navigator.clipboard?.writeText(address).then(() => true, () => false);
+    if (copied) button.textContent = "Link copied";
+    else window.prompt("The link to this clip:", address);
+  });
+
+  return { chosenTiles, choosing, choose, linked, compare, together, keep, returned, arrived, heard, show, bring, asked, chosen, adding, added: () => { added = null; settled(); }, changes, settled, stamp, answered };
 })();

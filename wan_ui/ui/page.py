@@ -51,6 +51,7 @@ def build_ui(settings: Settings) -> gr.Blocks:
         browser, view, timer = browser_state(), gr.State(View()), gr.Timer(observe.BUSY, active=False)
         gr.HTML(HEADER, apply_default_css=False)
         in_view, heard = build_in_view(), gr.Number(0, visible=False)
+        linked = gr.Textbox("", visible=False)
         poke, rested = gr.Button(elem_id="poke", visible="hidden"), gr.Button(elem_id="rested", visible="hidden")
         with gr.Tabs(elem_id="tabs"):
             with gr.Tab("Create"):
@@ -76,6 +77,7 @@ def build_ui(settings: Settings) -> gr.Blocks:
             "result": result,
             "history": past.grid,
             "queue": queue,
+            "undo": past.undo,
             "download": models.download,
             "models": models.table,
             "workers": models.workers,
@@ -117,7 +119,7 @@ def build_ui(settings: Settings) -> gr.Blocks:
         latest: Options = {**light, "trigger_mode": "always_last"}
         # Whatever fills in model and weights: one after the other, so that the last answer is that to the last act.
         in_order: Options = {**plain, "concurrency_id": "form", "concurrency_limit": 1, "trigger_mode": "multiple"}
-        returned = "(browser, view) => [wanUi.returned(browser), view]"
+        returned = "(browser, view) => [wanUi.returned(browser), view, wanUi.linked()]"
         stamp = "(...values) => wanUi.stamp(values)"  # see form.py
         silent: Options = {"api_visibility": "private", "show_progress": "hidden"}  # answered in the browser
 
@@ -126,7 +128,7 @@ def build_ui(settings: Settings) -> gr.Blocks:
         wire_doctor(doctor_tab, light)
 
         fills = [
-            connect(page.load, observe.arrive, [browser, view], whole, js=returned, **in_order)
+            connect(page.load, observe.arrive, [browser, view, linked], whole, js=returned, **in_order)
         ]  # starts the timer
         told = "(browser, view) => [browser, view, wanUi.heard()]"  # see in_view.py
         connect(timer.tick, observe.look, [browser, view, heard], observed, js=told, **once)
@@ -291,6 +293,12 @@ def build_ui(settings: Settings) -> gr.Blocks:
 
         for clips_part in (past.grid, card):
             connect(clips_part.select, clips.select, [browser, view], observed, **light)
+        connect(past.grid.turn_page, clips.turn_page, [browser, view], observed, **light)
+        connect(past.bar.search, clips.search, [browser, view], observed, **light)
+        connect(past.bar.pack, clips.pack, [browser, view], {"archive": past.archive, **observed}, **once)
+        connect(past.bar.star_many, clips.star_many, [browser, view], observed, **light)
+        connect(past.bar.remove_many, clips.remove_many, [browser, view], observed, **light)
+        connect(past.undo.undo, clips.undo, [browser, view], observed, **light)
         connect(result.hold, clips.hold, [browser, view], observed, **light)
         connect(result.remove, clips.remove, [browser, view], observed, **light)
         connect(result.stop, submit.stop, [browser, view], observed, **light)

@@ -152,12 +152,14 @@ def _buttons(job: Job, siblings: int) -> str:
     buttons = [button("side_by_side", f"All {siblings} clips")] if siblings > 1 else []
     if clip is not None:
         buttons.append(
-            f'<a class="w-button strong" href="{text(file_url(clip))}" download="{text(_file_name(job))}">Download</a>'
+            f'<a class="w-button strong" href="{text(file_url(clip))}" download="{text(file_name(job))}">Download</a>'
         )
         star = (
             f' aria-pressed="{"true" if job.star else "false"}" title="With a star it stays, whatever the quota says"'
         )
         buttons.append(button("star", "★ Kept" if job.star else "★ Keep", star))
+        link = f'<button type="button" class="w-button" data-link="{job.id}">Copy link</button>'
+        buttons.append(link)
         buttons.append(button("extend", "Continue", ' title="Goes on from the last frame"'))
         buttons.append(button("speak", "Add speech"))
     if (job.request.made_with or UNKNOWN).model:  # speech for somebody's video has no settings of ours
@@ -169,7 +171,7 @@ def _buttons(job: Job, siblings: int) -> str:
     return f'<div class="w-buttons">{"".join(buttons)}</div>'
 
 
-def _file_name(job: Job) -> str:
+def file_name(job: Job) -> str:
     made, stem = job.request.made_with, TASKS[job.request.task].stem
     if made is None:
         return f"wan-{stem}.mp4"

@@ -31,6 +31,8 @@ class View:
     drawing    held while an answer is drawn, so that their numbers are the order in which they were
     show       what comes into view, see in_view.py: a number that grows, the part, whether gently
     loras      those that are chosen: file, strength, target
+    words, starred, page  which clips the history shows
+    removed    the clips that were deleted last, which can be taken back until `undo_until` of `time.monotonic`
     editing    the waiting job that Generate changes
     tray       pictures that one press makes clips of, see tray.py; tray_trouble: what is wrong with those just added
     model      in the form; so is `scheme`
@@ -52,6 +54,11 @@ class View:
     looked: int = 0
     show: tuple[int, str, bool] = (0, "", False)
     loras: list[dict[str, Any]] = field(default_factory=list)
+    words: str = ""
+    starred: bool = False
+    page: int = 0
+    removed: list[str] = field(default_factory=list)
+    undo_until: float = 0.0
     editing: str = ""
     tray: list[dict[str, str]] = field(default_factory=list)
     tray_trouble: str = ""

@@ -112,6 +112,9 @@ def _observed(browser: dict, view: View) -> Answer:
     form.forget_what_is_mended(view, model, owner)
     working = any(row.state in ("loading", "working") for row in rows)
     busy = bool(active) or working or status.state == "loading" or download.active or time.monotonic() < view.watch
+    busy = busy or bool(view.removed)
+    if view.removed and time.monotonic() > view.undo_until:
+        view.removed = []
     own, fetch = owner == "local", may_download(owner, PIPELINE.settings)
 
     answer: Answer = {}
@@ -136,11 +139,19 @@ def _observed(browser: dict, view: View) -> Answer:
             [_key(selected), selected and selected.star, several, siblings],
             lambda: result.result_html(selected, catalog, several, siblings),
         )
+    shown, total = PIPELINE.page(owner, view.words, view.starred, view.page * history.PAGE, history.PAGE)
+    if view.page and not shown:  # the last page is empty now
+        view.page = max(0, (total - 1) // history.PAGE)
+        shown, total = PIPELINE.page(owner, view.words, view.starred, view.page * history.PAGE, history.PAGE)
+    outlook = PIPELINE.pool.line.outlooks.get(owner)
+    sought = bool(view.words or view.starred)
     draw(
         "history",
-        [view.selected, several, *map(_key, jobs)],
-        lambda: history.history_html(jobs, view.selected, several),
+        [view.selected, several, view.page, total, sought, outlook, *((_key(job), job.star) for job in shown)],
+        lambda: history.history_html(shown, view.selected, several, view.page, total, sought, outlook),
     )
+    undo = bool(view.removed) and time.monotonic() < view.undo_until
+    draw_html("undo", history.undo_html(len(view.removed)) if undo else "")
     draw("download", download, lambda: models_panel.download_html(download, catalog, fetch=fetch))
     usable = models_panel.usable(PIPELINE.settings)
     draw_html(
@@ -193,7 +204,7 @@ def _key(job: Job | None) -> tuple | None:
 
 
 @guard
-def arrive(browser: dict, view: View) -> Answer:
+def arrive(browser: dict, view: View, linked="") -> Answer:
     """A page was opened or reloaded: the form as it was, the job that this browser followed, else the newest clip."""
     browser, owner = identify(browser, PIPELINE.settings)
     follow = browser["follow"] if isinstance(browser["follow"], list) else []
@@ -214,6 +225,13 @@ def arrive(browser: dict, view: View) -> Answer:
     followed = browser["job"] if isinstance(browser["job"], str) and PIPELINE.job(browser["job"], owner) else ""
     view.active = [*follow, *([followed] if followed else [])]  # what has ended meanwhile is shown
     view.selected = next((job.id for job in jobs if PIPELINE.clip(job) is not None), "")
+    if isinstance(linked, str) and linked:
+        if PIPELINE.job(linked, owner) is not None:
+            view.selected, view.active = linked, [job for job in view.active if job == linked]
+        else:
+            words = "clip: there is no such clip of yours: it was deleted, or it is another person's"
+            form.complain(view, "result_message", UserError(words, field="link"), 0)
+        view.bring("result")
     return {**filled, **observe(browser, view)}
 
 
