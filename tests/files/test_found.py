@@ -241,3 +241,11 @@ def test_loras_of_an_installation_are_offered(settings, tmp_path):
 def test_a_folder_that_is_not_there_is_refused_at_start():
     with pytest.raises(UserError, match="WAN_UI_COMFYUI: '/nowhere/at/all' is no folder"):
         load_settings({"WAN_UI_COMFYUI": "/nowhere/at/all"})
+
+
+def test_a_file_that_is_called_wan_and_is_of_an_unknown_kind_is_named(tmp_path):
+    """Files of other programs lie beside ours, and are nobody's business."""
+    for name in ("wan-something.safetensors", "flux-dev.safetensors"):
+        save_file({"double_blocks.0.img_attn.qkv.weight": torch.zeros(4, 4)}, tmp_path / name)
+    said = found.problems(Settings(models=tmp_path))
+    assert len(said) == 1 and "wan-something.safetensors: a Flux or Hunyuan transformer; Wan UI reads" in said[0]

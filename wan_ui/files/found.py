@@ -115,7 +115,9 @@ def _schemes(settings: Settings, now: int) -> tuple[dict[str, list[Scheme]], lis
     groups: dict[tuple[Any, ...], dict[str, Found]] = {}
     troubles: list[str] = []
     for found in _scan(settings, now):
-        if found.what.damaged and re.search("(?i)wan", str(found.path)) and found.path not in named:
+        unknown = not found.what.part and re.search("(?i)wan", found.path.name)  # called so, and nothing of Wan's
+        damaged = found.what.damaged and re.search("(?i)wan", str(found.path))
+        if (unknown or damaged) and found.path not in named:
             troubles.append(found.what.problem)
         if found.what.part != TRANSFORMER or found.path in named:
             continue
