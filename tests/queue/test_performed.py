@@ -50,7 +50,8 @@ def settings(scripted_settings):
 
 
 def shorter(settings, length: int):
-    settings.catalog.write_text(settings.catalog.read_text().replace("13", f"{length}"))
+    root = settings.catalog.parent / "scripted-model"
+    settings.catalog.write_text(CATALOG.format(root=root, length=length))
     load_catalog.cache_clear()
     return settings
 
