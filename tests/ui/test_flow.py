@@ -536,6 +536,9 @@ def test_the_history_is_searched_chosen_from_deleted_and_linked(page: Page, app,
     for words in ("a needle in the hay", "a needle again"):
         generate(page, picture, words)
         expect(page.locator("#result .w-prompt")).to_have_text(words)
+    page.get_by_text("Earlier prompts").click()
+    page.locator("#earlier").get_by_role("button", name="a needle in the hay").click()
+    expect(page.locator("#prompt textarea")).to_have_value("a needle in the hay")
     tiles = page.locator("#history .w-tile")
     page.fill("#history-bar input", "NEEDLE wan-tiny")
     expect(tiles).to_have_count(2)

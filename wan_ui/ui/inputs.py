@@ -1,5 +1,6 @@
 """The left side: picture, prompt, settings, Generate. Building and the values that follow from a model."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +26,7 @@ from wan_ui.ui.recipe_part import RecipePart, build_recipe_part
 from wan_ui.ui.several import Several, build_several, build_tray
 from wan_ui.ui.voice import Voice, build_voice, is_driven, way_html
 
+EARLIER = 12  # prompts
 PROMPT_PLACEHOLDER = "What should happen? For example: slowly zoom in, sunset light"
 
 SHOWN = ("picture", "end", "voice", "pose", "performance")  # parts of the form that not every model has
@@ -46,6 +48,7 @@ class Inputs:
     end: Picture
     prompt: gr.Textbox
     phrases: gr.HTML
+    earlier: gr.HTML
     reading: gr.HTML
     model: gr.Dropdown
     scheme: gr.Dropdown
@@ -127,6 +130,7 @@ def build_inputs(
     )
     reading = gr.HTML("", elem_id="reading", apply_default_css=False)
     phrases = gr.HTML(phrases_html(model), elem_id="phrases", apply_default_css=False)
+    earlier = gr.HTML("", elem_id="earlier", apply_default_css=False)
     with gr.Row(elem_classes="w-pair w-models"):
         model_box = gr.Dropdown(
             label="Model",
@@ -204,6 +208,7 @@ def build_inputs(
         end,
         prompt,
         phrases,
+        earlier,
         reading,
         model_box,
         scheme_box,
@@ -287,6 +292,15 @@ def phrases_html(model: Model) -> str:
         for part, phrases in load_table(model.words).offers().items()
     )
     return f'<div class="w-chip-groups">{groups}</div>'
+
+
+def earlier_html(prompts: Iterable[str]) -> str:
+    """Prompts of this person's clips, the newest first, each once: a click writes it. Folded."""
+    different = list(dict.fromkeys(prompt for prompt in prompts if prompt))[:EARLIER]
+    rows = "".join(
+        f'<li><button type="button" data-prompt="{text(prompt)}">{text(prompt)}</button></li>' for prompt in different
+    )
+    return f"<details><summary>Earlier prompts</summary><ul>{rows}</ul></details>" if rows else ""
 
 
 def reading_html(reading: Reading | None) -> str:

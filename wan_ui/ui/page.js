@@ -230,6 +230,11 @@ window.wanUi = (() => {
     }
     const chip = event.target.closest("[data-phrase]");
     if (chip) addPhrase(chip.dataset.phrase);
+    const earlier = event.target.closest("[data-prompt]");
+    if (earlier) {
+      write(earlier.dataset.prompt);
+      prompt().focus();
+    }
   });
 
   document.addEventListener("keydown", (event) => {

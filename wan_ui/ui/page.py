@@ -77,6 +77,7 @@ def build_ui(settings: Settings) -> gr.Blocks:
             "result": result,
             "history": past.grid,
             "queue": queue,
+            "earlier": inputs.earlier,
             "undo": past.undo,
             "download": models.download,
             "models": models.table,

@@ -143,6 +143,7 @@ def _observed(browser: dict, view: View) -> Answer:
     if view.page and not shown:  # the last page is empty now
         view.page = max(0, (total - 1) // history.PAGE)
         shown, total = PIPELINE.page(owner, view.words, view.starred, view.page * history.PAGE, history.PAGE)
+    draw_html("earlier", inputs.earlier_html(job.request.made_with.prompt for job in jobs if job.request.made_with))
     outlook = PIPELINE.pool.line.outlooks.get(owner)
     sought = bool(view.words or view.starred)
     draw(
