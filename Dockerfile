@@ -25,13 +25,16 @@ ENV HOME=/home/user \
     WAN_UI_CACHE=/home/user/data/cache
 WORKDIR /home/user/app
 
-COPY --chown=user requirements.txt requirements-lightx2v.txt requirements-ray.txt ./
-# PyPI's torch brings gigabytes of CUDA libraries; PyTorch's own index has a build without them.
-RUN if [ "$CUDA" = 0 ]; then \
-        pip install --no-cache-dir --index-url https://download.pytorch.org/whl/cpu "$(grep '^torch==' requirements.txt)"; \
+COPY --chown=user requirements.txt requirements.lock requirements-lightx2v.txt requirements-ray.txt ./
+# Each package is the one of the lock file, to its checksum; torch follows by its version: PyPI's brings gigabytes of CUDA
+# libraries, PyTorch's own index has a build without them.
+RUN pip install --no-cache-dir --no-deps --require-hashes -r requirements.lock && \
+    torch="$(grep '^torch==' requirements.txt)" && \
+    if [ "$CUDA" = 0 ]; then \
+        pip install --no-cache-dir --index-url https://download.pytorch.org/whl/cpu "$torch"; \
+    else \
+        pip install --no-cache-dir "$torch" && pip install --no-cache-dir --no-deps -r requirements-lightx2v.txt; \
     fi && \
-    pip install --no-cache-dir -r requirements.txt && \
-    if [ "$CUDA" = 1 ]; then pip install --no-cache-dir --no-deps -r requirements-lightx2v.txt; fi && \
     if [ "$RAY" = 1 ]; then pip install --no-cache-dir -r requirements-ray.txt; fi
 COPY --chown=user . .
 RUN mkdir -p /home/user/data/loras

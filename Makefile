@@ -16,7 +16,7 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check --no-compile
 unexport PYTHONPATH PYTHONHOME PIP_TARGET PIP_PREFIX PYTHONDONTWRITEBYTECODE
 export PIP_USER := 0
 
-.PHONY: run test test-upstream lightx2v dwpose ray lint clean
+.PHONY: run test test-upstream lightx2v dwpose ray lint lock audit clean
 
 run: $(VENV)/.installed
 	$(BIN)/python app.py
@@ -52,6 +52,17 @@ ray: $(VENV)/.installed
 lint: $(VENV)/.installed-dev
 	$(BIN)/python -m ruff check --fix .
 	$(BIN)/python -m ruff format .
+
+# After a pin has changed: the lock files, with all checksums. It asks the package index.
+lock: | $(BIN)/python
+	$(PIP) -qq pip-tools==7.6.2
+	$(BIN)/python tools/lock.py
+
+# Known weaknesses of what is installed. It asks an advisory service, so it is no part of `make test`. An exception is an
+# --ignore-vuln here, with its reason in SECURITY.md.
+audit: $(VENV)/.installed
+	$(PIP) -qq pip-audit==2.10.1
+	$(BIN)/python -m pip_audit --strict --disable-pip --no-deps --require-hashes -r requirements.lock
 
 $(BIN)/python:
 	@$(or $(PYTHON),false) -c '$(RIGHT)' || \

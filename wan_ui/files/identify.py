@@ -21,7 +21,7 @@ from wan_ui.files.model_configs import from_tensors, read_official, said_by
 from wan_ui.files.names import TEXT_INSIDE, VAE_INSIDE, in_diffusers_names, original_t5, original_vae, strip_prefix
 from wan_ui.files.parts import read_weights, weights_size
 from wan_ui.files.quantise import QUANTISED
-from wan_ui.files.text_file import MAX_PICKLE, is_pickle, stored_text
+from wan_ui.files.text_file import is_pickle, pickle_table, stored_text
 from wan_ui.valid_text import valid_name
 
 TRANSFORMER, TEXT, VAE = "transformer", "text encoder", "VAE"
@@ -196,9 +196,7 @@ def _pickle(path: Path) -> What:
     """Of a `.pth`: which names its table has."""
     if not zipfile.is_zipfile(path):
         return What(problem=f"{path}: not a torch checkpoint (no zip directory; truncated?)")
-    with zipfile.ZipFile(path) as archive:
-        entry = next((entry for entry in archive.infolist() if entry.filename.endswith("data.pkl")), None)
-        table = archive.read(entry) if entry is not None and entry.file_size < MAX_PICKLE else b""
+    table = pickle_table(path)
     if b"blocks.0.pos_embedding.embedding.weight" in table:
         kind = "fp8" if b"weight_scale" in table else "bf16"
         return What(TEXT, "official", kind, size=path.stat().st_size)

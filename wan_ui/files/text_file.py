@@ -8,7 +8,9 @@ All of a safetensors or GGUF file is settled from its header, as of a DIT (dit_f
 """
 
 import math
+import struct
 import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Union
@@ -18,12 +20,15 @@ from wan_ui.files.dit_file import FP8, Stored, match, refuse_parts
 from wan_ui.files.names import original_t5
 from wan_ui.files.parts import read_weights, weights_size
 from wan_ui.files.sizes import t5_parameters, t5_sizes
+from wan_ui.valid_text import valid_text
 
 if TYPE_CHECKING:
     import torch
 
 PICKLES = (".pth", ".pt", ".bin", ".ckpt")
 MAX_PICKLE = 32_000_000  # bytes of the table in a .pth
+# What Python's zipfile raises for an archive that is damaged, or of a kind that it does not know.
+UNREADABLE = (zipfile.BadZipFile, zlib.error, struct.error, NotImplementedError, RuntimeError, EOFError, ValueError)
 Entry = Union[Stored, "torch.Tensor"]
 
 
@@ -94,11 +99,23 @@ def expanded_size(path: Path) -> int:
         return size
 
 
-def _pickle_names(path: Path, word: bytes) -> bool:
-    """Whether the table of a `.pth` names a tensor with `word` in it; nothing of it is executed."""
+def pickle_table(path: Path) -> bytes:
+    """The table of a `.pth`, of which nothing is executed; empty where it has none, or a huge one. Raises UserError."""
     try:
         with zipfile.ZipFile(path) as archive:
-            tables = [entry for entry in archive.infolist() if entry.filename.endswith("data.pkl")]
-            return any(word in archive.read(entry) for entry in tables if entry.file_size < MAX_PICKLE)
-    except (OSError, zipfile.BadZipFile):
+            entry = next((entry for entry in archive.infolist() if entry.filename.endswith("data.pkl")), None)
+            if entry is None or entry.file_size >= MAX_PICKLE:
+                return b""
+            with archive.open(entry) as file:
+                return file.read(MAX_PICKLE)  # what it says of its size need not be so
+    except UNREADABLE as error:
+        words = valid_text(str(error)) or "truncated"
+        raise UserError(f"{path}: not a torch checkpoint that can be read ({words}); fetch it again") from None
+
+
+def _pickle_names(path: Path, word: bytes) -> bool:
+    """Whether the table of a `.pth` names a tensor with `word` in it."""
+    try:
+        return word in pickle_table(path)
+    except (OSError, UserError):
         return False

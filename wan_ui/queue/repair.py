@@ -108,10 +108,10 @@ def repair(outputs: Path, finding: Finding, aside: Aside) -> str:
                 _write_settings(folder, job, aside)
                 return "written"
             case "poster":
-                frames, _ = muxer.read_frames(folder / job.result.clip, (job.result.frames or 1) // 2 + 1)
+                shown, _ = muxer.read_frames(folder / job.result.clip, (job.result.frames or 1) // 2 + 1)
                 if (folder / job.result.poster).exists():
                     aside.take(folder / job.result.poster)
-                Image.fromarray(frames[-1]).save(folder / job.result.poster, quality=88)
+                Image.fromarray(shown[-1]).save(folder / job.result.poster, quality=88)
                 return "made"
     return ""
 
