@@ -410,6 +410,8 @@ def _api_run(path: Path) -> None:
 
 
 def _rows_seeds() -> list[bytes]:
+    import wan_ui.ui.markup  # noqa: F401 - takes long, and is no input's fault
+
     request = job_request(
         loras=[{"file": "a", "strength": 0.5, "target": "both"}], segments=[{"prompt": "b"}]
     ).to_dict()
