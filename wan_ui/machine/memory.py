@@ -3,7 +3,11 @@
 import sys
 from pathlib import Path
 
+import psutil
+
 from wan_ui.machine.hardware import CONTEXT, GIB
+
+CGROUP = Path("/sys/fs/cgroup")
 
 
 def limit_gpu(gib: float) -> None:
@@ -53,6 +57,20 @@ def free_host() -> int:
     info = Path("/proc/meminfo")
     lines = info.read_text(encoding="utf-8").splitlines() if info.is_file() else []
     return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable")), 0)
+
+
+def host() -> tuple[float, float]:
+    """GiB of the host's memory that are taken, by all programs, and that there are; in a container of what it may use.
+    (0, 0) where neither is told."""
+    seen = psutil.virtual_memory()
+    used, total = seen.total - seen.available, seen.total
+    try:
+        most = int((CGROUP / "memory.max").read_text(encoding="utf-8"))
+        stat = dict(line.split() for line in (CGROUP / "memory.stat").read_text(encoding="utf-8").splitlines())
+        taken = int((CGROUP / "memory.current").read_text(encoding="utf-8")) - int(stat["inactive_file"])
+    except (OSError, ValueError, KeyError):  # no container, or one without a limit ("max")
+        return used / GIB, total / GIB
+    return (max(taken, 0) / GIB, most / GIB) if most < total else (used / GIB, total / GIB)
 
 
 def resident(pid: int | str = "self") -> float:

@@ -77,16 +77,16 @@ def to_keep(view: View) -> dict[str, Any]:
     return {**kept, "model": view.model, "scheme": view.scheme}
 
 
-def line_html(view: View, model: Model) -> str:
+def line_html(view: View, model: Model, needs: str = "") -> str:
     """`using_html`, with its values for page.js, and their number: an older line is known by it."""
     if not view.fills:  # nothing of this page's own yet: what the browser kept is to stay
-        return using_html(view, model)
+        return using_html(view, model, needs)
     kept = {name: view.form.get(name) for name in FIELDS if name not in PARTS}
     kept |= {"model": view.model, "scheme": view.scheme}
     line = json.dumps({"form": kept, "loras": view.loras})
     if line != view.line:
         view.line, view.lines = line, view.lines + 1
-    return f'<div data-kept="{text(line)}" data-number="{view.lines}">{using_html(view, model)}</div>'
+    return f'<div data-kept="{text(line)}" data-number="{view.lines}">{using_html(view, model, needs)}</div>'
 
 
 def model_of(view: View, catalog: dict[str, Model]) -> Model:
@@ -121,8 +121,8 @@ def with_words(view: View, model: Model) -> str:
     return words
 
 
-def using_html(view: View, model: Model) -> str:
-    """The line above Generate: everything that the next clip is made with."""
+def using_html(view: View, model: Model, needs: str = "") -> str:
+    """The line above Generate: everything that the next clip is made with. needs: see memory_part.py."""
     held = view.form
     size, seed, frames, steps, fps = (held.get(name) for name in ("size", "seed", "frames", "steps", "fps"))
     entries = offered(model.does)
@@ -162,7 +162,8 @@ def using_html(view: View, model: Model) -> str:
     parts += [entry.lacking for entry in task.inputs if entry.lacking and entry.required and entry.name not in given]
     parts = [part if len(part) > 24 else part.replace(" ", "\u00a0") for part in parts]  # lines break between parts
     words = text(" · ".join(parts))
-    return f'<p class="w-quiet" title="{words}">{words}</p>'
+    beside = f'<small class="w-quiet">{text(needs[:1].upper() + needs[1:])}</small>' if needs else ""
+    return f'<p class="w-quiet" title="{words}">{words}</p>{beside}'
 
 
 # ---------------------------------------------------------------- what is wrong

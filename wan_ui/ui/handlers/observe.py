@@ -21,6 +21,7 @@ from wan_ui.ui import (
     in_view,
     inputs,
     lora_picker,
+    memory_part,
     models_panel,
     progress_card,
     queue_part,
@@ -157,7 +158,8 @@ def _observed(browser: dict, view: View) -> Answer:
     usable = models_panel.usable(PIPELINE.settings)
     draw_html(
         "workers",
-        workers_part.workers_html(rows, PIPELINE.pool.troubles, usable, catalog, PIPELINE.settings, own=own),
+        (memory_part.memory_html(rows) if own else "")
+        + workers_part.workers_html(rows, PIPELINE.pool.troubles, usable, catalog, PIPELINE.settings, own=own),
     )
     draw(
         "models",
@@ -171,7 +173,9 @@ def _observed(browser: dict, view: View) -> Answer:
     )
     for place in form.PLACES:
         draw_html(place, form.complaint_html(view, place, PIPELINE.settings))
-    draw_html("using", form.line_html(view, model))
+    scheme = form.scheme_of(view, model)
+    needs = memory_part.needs(view, model, scheme, jobs, rows, PIPELINE.settings)
+    draw_html("using", form.line_html(view, model, needs))
     takes = inputs.takes(model, "picture")
     tray, trouble = (view.tray, view.tray_trouble) if takes else ([], "")
     draw_html("tray", several_part.tray_html(tray, trouble, model))
