@@ -72,13 +72,15 @@ $(BIN)/python:
 		{ rm -rf $(VENV); $(APT) update; $(APT) install -y $(notdir $(PYTHON))-venv && $(PYTHON) -m venv $(VENV); } || \
 		{ echo "Python's venv module is missing: sudo apt-get install $(notdir $(PYTHON))-venv"; rm -rf $(VENV); exit 1; }
 
-$(VENV)/.installed: requirements.txt | $(BIN)/python
+# Each package is the one of the lock file, to its checksum; torch, of which there are several, follows by its version.
+$(VENV)/.installed: requirements.txt requirements.lock | $(BIN)/python
 	@echo "Installing what Wan UI needs into $(VENV): a gigabyte or more, once"
-	@$(PIP) -qq -r requirements.txt
+	@$(PIP) -qq --no-deps --require-hashes -r requirements.lock
+	@$(PIP) -qq "$$(grep '^torch==' requirements.txt)"
 	@touch $@
 
-$(VENV)/.installed-dev: requirements-dev.txt requirements-dwpose.txt $(VENV)/.installed
-	@$(PIP) -qq -r requirements-dev.txt
+$(VENV)/.installed-dev: requirements-dev.txt requirements-dev.lock requirements-dwpose.txt $(VENV)/.installed
+	@$(PIP) -qq --no-deps --require-hashes -r requirements-dev.lock
 	@$(PIP) -qq --no-deps -r requirements-dwpose.txt
 	@touch $@
 

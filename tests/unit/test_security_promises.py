@@ -110,6 +110,14 @@ def test_the_lock_has_every_pin_and_a_checksum_for_each(name):
     assert not any(re.fullmatch(r"torch|triton|nvidia-.*", package) for package in locked)
 
 
+def test_make_and_the_image_install_from_the_lock():
+    makefile, image = ((ROOT / name).read_text(encoding="utf-8") for name in ("Makefile", "Dockerfile"))
+    for name in ("requirements.lock", "requirements-dev.lock"):
+        assert f"$(PIP) -qq --no-deps --require-hashes -r {name}" in makefile
+    assert "--no-deps --require-hashes -r requirements.lock" in image
+    assert "-r requirements.txt" not in makefile + image and "-r requirements-dev.txt" not in makefile + image
+
+
 def test_what_runs_is_what_the_tests_lock_too():
     run, dev = pins("requirements.lock"), pins("requirements-dev.lock")
     assert {package: dev.get(package) for package in run} == run
