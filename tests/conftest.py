@@ -69,7 +69,7 @@ def pytest_configure(config):
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
-    """With several processes (pytest -n 3 --dist loadgroup) each takes one group after the other, long ones first.
+    """With several processes (pytest -n 4 --dist loadgroup) each takes one group after the other, long ones first.
 
     A group is what shares costly fixtures: the models of a folder, the apps of a file of tests/ui. Ours, since the
     marks of pytest-xdist 3.8 are not seen with pytest 9.2: every test would be a group.
@@ -90,8 +90,13 @@ def pytest_collection_modifyitems(items):
 
 
 def order(folder: str) -> int:
-    """What takes long begins early: at the end the processes have little to wait for each other."""
-    return 0 if folder in ("cold", "ui") else 1 if folder in (*SHARED, "machine", "queue", "commands") else 2
+    """What takes long begins early: at the end the processes have little to wait for each other.
+
+    The two largest groups, which only compute, come before those that wait for browsers and starting apps: one fills
+    the other's pauses. More processes than cores do the same.
+    """
+    ranks = (("engines", "qa"), ("cold", "ui"), (*SHARED, "machine", "queue", "commands", "hardening", "cluster"))
+    return next((number for number, folders in enumerate(ranks) if folder in folders), len(ranks))
 
 
 def pytest_collection_finish():
