@@ -437,6 +437,11 @@ class Pipeline:
         path = self.clips / job.id / (job.result.silent or job.result.clip or "-")
         return path if path.is_file() else None
 
+    def file(self, job: Job) -> Path | None:
+        """What was made beside the clip, where that was asked for."""
+        path = self.clips / job.id / (job.result.file or "-")
+        return path if path.is_file() else None
+
     def poster(self, job: Job) -> Path | None:
         path = self.clips / job.id / (job.result.poster or "-")
         return path if path.is_file() else None

@@ -13,12 +13,13 @@ import gradio as gr
 from wan_ui.catalog import find_model
 from wan_ui.files import found
 from wan_ui.settings import Settings
+from wan_ui.ui.after_part import build_after
 from wan_ui.ui.answers import Answer, Options, connect, on
 from wan_ui.ui.api import build_api
 from wan_ui.ui.compare_tab import build_compare_tab
 from wan_ui.ui.doctor_tab import build_doctor_tab
 from wan_ui.ui.examples import build_examples, load_examples
-from wan_ui.ui.handlers import changing, choosing, clips, loras, observe, restore, submit, tray, waiting
+from wan_ui.ui.handlers import after, changing, choosing, clips, loras, observe, restore, submit, tray, waiting
 from wan_ui.ui.history import build_history
 from wan_ui.ui.in_view import build_in_view
 from wan_ui.ui.inputs import build_inputs
@@ -62,6 +63,7 @@ def build_ui(settings: Settings) -> gr.Blocks:
                     with gr.Column(elem_id="right", scale=8, min_width=320):
                         card = build_progress_card()
                         result, result_message = build_result()
+                        more = build_after()
                         queue = build_queue()
                         samples = build_examples(load_examples())
                         past = build_history()
@@ -75,6 +77,7 @@ def build_ui(settings: Settings) -> gr.Blocks:
         observed = {
             "card": card,
             "result": result,
+            "after": more,
             "history": past.grid,
             "queue": queue,
             "earlier": inputs.earlier,
@@ -302,6 +305,7 @@ def build_ui(settings: Settings) -> gr.Blocks:
         connect(past.undo.undo, clips.undo, [browser, view], observed, **light)
         connect(result.hold, clips.hold, [browser, view], observed, **light)
         connect(result.remove, clips.remove, [browser, view], observed, **light)
+        connect(more.make, after.make, [browser, view, inputs.turn], observed, js=stamp, **once)
         connect(result.stop, submit.stop, [browser, view], observed, **light)
         connect(result.open, clips.select, [browser, view], observed, **light)
         connect(result.side_by_side, clips.side_by_side, [browser, view], observed, **light)

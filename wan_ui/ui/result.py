@@ -1,10 +1,12 @@
 """The stage: the clip that is shown, its settings, and what can be done with it."""
 
 import re
+from pathlib import Path
 
 import gradio as gr
 
 from wan_ui.catalog import Model
+from wan_ui.changes import FILES
 from wan_ui.queue.jobs import Job
 from wan_ui.queue.pipeline import PIPELINE
 from wan_ui.recipes import CACHES, MOTIONS, OFFICIAL_NEGATIVES, SOLVERS
@@ -94,6 +96,7 @@ def _about(job: Job, catalog: dict[str, Model], worker: str) -> str:
         "Length": length if frames else "",
         "Steps": _steps(made),
         "Negative": made.negative if made.negative not in OFFICIAL_NEGATIVES else "the official text",
+        "Changes": request.changes.words if request.changes else "",
         "Quality": "Draft" if made.draft else "",
         "LoRAs": _loras(job),
         "Speech": f"{request.audio_seconds:.1f} s" if "audio" in request.inputs and not job.error else "",
@@ -154,6 +157,12 @@ def _buttons(job: Job, siblings: int) -> str:
         buttons.append(
             f'<a class="w-button strong" href="{text(file_url(clip))}" download="{text(file_name(job))}">Download</a>'
         )
+        if (file := PIPELINE.file(job)) is not None:
+            name = f"{Path(_file_name(job)).stem}{file.suffix}"
+            kind = FILES[job.request.changes.file][1] if job.request.changes and job.request.changes.file else "file"
+            buttons.append(
+                f'<a class="w-button strong" href="{text(file_url(file))}" download="{text(name)}">Download {kind}</a>'
+            )
         star = (
             f' aria-pressed="{"true" if job.star else "false"}" title="With a star it stays, whatever the quota says"'
         )

@@ -6,6 +6,7 @@ with {name of a part of the page: its update}, see wan_ui/ui/answers.py; what is
 
 observe.py   what the page shows of the jobs, at every look and with every answer; a page that is opened
 submit.py    Generate, "Add speech", an example, Cancel
+after.py     "More with this clip"
 clips.py     the clips that were made: on the stage, deleted
 restore.py   old settings into the form
 filling.py   the form is filled in with a model and its settings

@@ -13,8 +13,8 @@ from wan_ui.errors import UserError
 from wan_ui.files import found
 from wan_ui.queue.jobs import Job
 from wan_ui.queue.pipeline import PIPELINE
-from wan_ui.ui import batch as batch_part
 from wan_ui.ui import (
+    after_part,
     examples,
     form,
     history,
@@ -28,6 +28,7 @@ from wan_ui.ui import (
     result,
     workers_part,
 )
+from wan_ui.ui import batch as batch_part
 from wan_ui.ui import several as several_part
 from wan_ui.ui.answers import Answer
 from wan_ui.ui.handlers.filling import fill, fill_fields, is_whole, offered
@@ -140,6 +141,12 @@ def _observed(browser: dict, view: View) -> Answer:
             [_key(selected), selected and selected.star, several, siblings],
             lambda: result.result_html(selected, catalog, several, siblings),
         )
+    alone = None if view.batch else selected  # several that play together are not one to change
+    draw(
+        "after",
+        after_part.after_key(alone, jobs),
+        lambda: after_part.after_html(alone, jobs, PIPELINE.settings),
+    )
     shown, total = PIPELINE.page(owner, view.words, view.starred, view.page * history.PAGE, history.PAGE)
     if view.page and not shown:  # the last page is empty now
         view.page = max(0, (total - 1) // history.PAGE)

@@ -113,7 +113,7 @@ def _of_base(job: Job) -> dict:
         values = muxer.read_metadata(Path(job.request.inputs[task.shape]))
     except UserError:
         return {}
-    return {name: values[name] for name in ("frames", "steps") if name in values}
+    return {name: values[name] for name in ("frames", "steps", "width", "height", "fps") if name in values}
 
 
 @guard
