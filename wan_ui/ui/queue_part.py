@@ -6,6 +6,7 @@ import gradio as gr
 
 from wan_ui.queue.jobs import Job
 from wan_ui.queue.pipeline import PIPELINE
+from wan_ui.tasks import TASKS
 from wan_ui.ui.markup import file_url, seconds, text, title
 
 # A row is dragged by the mouse, or moved by its buttons and by Alt with the arrow keys; the focus stays on its row.
@@ -89,6 +90,8 @@ def _row(place: int, job: Job, left: float | None, number: int, editing: bool) -
     up = button("move_job", "↑", "Move up", f' data-by="-1"{"" if place else " disabled"}')
     down = button("move_job", "↓", "Move down", f' data-by="1"{"" if place < number - 1 else " disabled"}')
     edit = button("leave_job", "Leave it", "Leave it as it is") if editing else button("edit_job", "Edit", "Change")
+    if not TASKS[job.request.task].samples:  # what changes a clip is not in the form
+        edit = ""
     return (
         f'<li class="w-queue-row" data-row="{job.id}" draggable="true">{still}<span class="w-queue-words">'
         f'<b>{text(name)}</b><span class="w-quiet">{text(words)}</span></span><span class="w-queue-do">{up}{down}{edit}'
