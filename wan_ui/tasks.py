@@ -284,6 +284,16 @@ NEXT = tuple(
     )
     for number in range(1, MAX_JOINED + 1)
 )
+SOUND = Input(
+    name="sound",
+    kind="audio",
+    required=False,
+    missing="",
+    label="Sound",
+    part="sound",
+    file="sound.wav",
+    help="a sound that is laid under the clip in place of its own, as far as the clip goes; no mouth is changed",
+)
 BEFORE = Input(
     name="clip",
     kind="video",
@@ -410,7 +420,7 @@ TASKS = {
             short="",
             stored="after-work",
             title="a changed clip",
-            inputs=(CHANGED, *NEXT),
+            inputs=(CHANGED, *NEXT, SOUND),
             stages=STAGES[-2:],
             samples=False,
             shape="video",

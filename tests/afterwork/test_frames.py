@@ -109,6 +109,17 @@ def test_a_part_at_another_speed_keeps_its_sound(clips, tmp_path):
     assert tags["facts"]["changed_from"] == "first" and tags["frames"] == 6 and tags["prompt"] == "x"
 
 
+def test_a_sound_is_laid_under_a_clip_also_under_a_loop(clips, tmp_path):
+    asked = read_changes({"loop": "ping-pong"}, "second")
+    made = Change([clips / "second.mp4"], asked, 10, Settings(), lambda progress: None, clips / "tone.wav")
+    made = made.make(tmp_path, {})
+    assert made.frames == 10 and "no mouth" in made.facts["sound"]
+    soundtrack.write([soundtrack.Piece(tmp_path / made.clip, 0, 2, 0)], 1, tmp_path / "out.wav")
+    with wave.open(str(tmp_path / "out.wav")) as file:
+        samples = np.frombuffer(file.readframes(96_000), "<i2").reshape(-1, 2)[:, 0] / 32768
+    assert np.abs(samples[48_000:59_000]).max() > 0.55 and not samples[61_000:].any(), "1.25 s of it are heard"
+
+
 def test_there_and_back(clips, tmp_path):
     made, levels = change(clips, tmp_path, loop="ping-pong", end=0.5)
     assert np.abs(levels - [10, 30, 50, 70, 50, 30]).max() <= 3

@@ -1,13 +1,16 @@
 """A finished clip is changed by a job of its own: from the history or a file, cancelled, another's."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from tests.lipsync.conftest import tone
+from tests.sounds import write_wav
 from wan_ui import stored
 from wan_ui.errors import UserError
-from wan_ui.media import muxer
+from wan_ui.media import muxer, soundtrack
 from wan_ui.queue import estimate
 from wan_ui.queue.draft import Draft
 from wan_ui.queue.intake import resolve
@@ -62,6 +65,17 @@ def test_a_file_is_changed_without_any_model(pipeline, clip):
     assert muxer.probe(pipeline.clip(job)) == (128, 96, 16.0)
     assert job.request.changes.original == "given.mp4"
     assert pipeline.model.state == "none", "no model was loaded"
+
+
+def test_a_sound_that_cannot_be_read_is_named_and_one_that_can_is_laid_under(pipeline, clip, tmp_path):
+    (tmp_path / "noise.wav").write_bytes(b"no sound")
+    draft = after(clip)
+    with pytest.raises(UserError, match=r"sound: noise\.wav is not audio"):
+        pipeline.submit(replace(draft, inputs={**draft.inputs, "sound": str(tmp_path / "noise.wav")}))
+    voice = write_wav(tmp_path / "voice.wav", tone(0.5))
+    job = pipeline.wait(pipeline.submit(replace(draft, inputs={**draft.inputs, "sound": str(voice)})))
+    assert job.state == "done" and soundtrack.has_sound(pipeline.clip(job)), job.error
+    assert "laid under" in job.result.facts["sound"]
 
 
 def test_others_clips_are_not_there(pipeline, picture):

@@ -38,9 +38,19 @@ class Changed:
 
 
 class Change:
-    """clips: the one that is changed, and those that follow it. expected: frames of the result, about."""
+    """clips: the one that is changed, and those that follow it. expected: frames of the result, about. sound: what is
+    heard in place of the clips' own."""
 
-    def __init__(self, clips: Sequence[Path], changes: Changes, expected: int, settings: Settings, report: Report):
+    def __init__(
+        self,
+        clips: Sequence[Path],
+        changes: Changes,
+        expected: int,
+        settings: Settings,
+        report: Report,
+        sound: Path | None = None,
+    ):
+        self.sound = sound
         self.clips, self.changes, self.expected = clips, changes, expected
         self.settings, self.report = settings, report
         self.source = video.look(clips[0])
@@ -82,7 +92,7 @@ class Change:
             with tempfile.TemporaryDirectory(prefix="wan-ui-") as other:
                 crf = QUALITIES["best" if changes.file else changes.quality]
                 count = muxer.write_mp4(self._watched(frames, export, folder), silent, fps, crf=crf)
-                voice = self._sound(Path(other) / "sound.wav")
+                voice = self._sound(Path(other) / "sound.wav", count / fps)
                 self.facts |= {"changes": changes.words or "none", "changed_from": changes.original}
                 given = {**metadata, "frames": count, "facts": self.facts}
                 muxer.join([silent], target, given, voice, count / fps if voice else 0.0)
@@ -139,8 +149,13 @@ class Change:
         for frame in islice(video.frames(replace(source, fps=rate)), first, stop):
             yield frame if frame.shape[1::-1] == size else np.asarray(fit(Image.fromarray(frame), *size))
 
-    def _sound(self, target: Path) -> Path | None:
-        """The clips' own sound as far as their pictures are used, at the new speed. A loop has none."""
+    def _sound(self, target: Path, seconds: float) -> Path | None:
+        """The sound that is laid under the clip, else the clips' own as far as their pictures are used, at the new
+        speed. A loop has none of its own. seconds: of the new clip."""
+        if self.sound is not None:
+            soundtrack.write([soundtrack.Piece(self.sound, 0.0, seconds, 0.0)], 1.0, target)
+            self.facts["sound"] = "laid under the clip; no mouth was changed"
+            return target
         if not any(soundtrack.has_sound(path) for path in self.clips):
             return None
         if self.changes.loop:

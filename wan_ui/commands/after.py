@@ -11,7 +11,7 @@ from wan_ui.errors import UserError
 from wan_ui.queue.draft import Draft
 from wan_ui.queue.jobs import ID
 from wan_ui.rules import number, one_of
-from wan_ui.tasks import CHANGED, NEXT
+from wan_ui.tasks import CHANGED, NEXT, SOUND
 
 OF_SUFFIX = {suffix: kind for kind, (suffix, _) in FILES.items()}
 times, twice = by(one_of("2x", "4x")), by(one_of("2x"))
@@ -34,6 +34,7 @@ def add(commands) -> None:
     parser.add_argument(
         "--loop", choices=tuple(LOOPS), help="; ".join(f"{name}: {words}" for name, words in LOOPS.items())
     )
+    parser.add_argument("--sound", default="", metavar="FILE", help=SOUND.help)
     parser.add_argument("--quality", choices=tuple(QUALITIES), help="best (default), good or small, of the file")
     kinds = ", ".join(f"{suffix} ({words})" for suffix, words in FILES.values())
     parser.add_argument("--out", required=True, metavar="FILE", type=Path, help=f".mp4, {kinds}")
@@ -49,6 +50,7 @@ def run(args: argparse.Namespace) -> int:
     clips = dict(zip([entry.name for entry in (CHANGED, *NEXT)], [args.clip, *args.join], strict=False))
     jobs = {name: clip for name, clip in clips.items() if not Path(clip).exists() and ID.fullmatch(clip)}
     files = {name: clip for name, clip in clips.items() if name not in jobs}
+    files |= {SOUND.name: args.sound} if args.sound else {}
     draft = Draft(files, task="after-work", job=jobs.pop(CHANGED.name, ""), jobs=jobs, changes=changes)
     job = run_job(draft, args.out, quiet=args.json)
     result = job.result

@@ -8,10 +8,10 @@ from wan_ui.afterwork import weights
 from wan_ui.changes import Changes
 from wan_ui.errors import UserError
 from wan_ui.media import decoder, video
-from wan_ui.queue.speech_intake import take_clip
+from wan_ui.queue.speech_intake import take_audio, take_clip
 from wan_ui.request import Request, Sampling
 from wan_ui.settings import Settings
-from wan_ui.tasks import CHANGED, NEXT, Task
+from wan_ui.tasks import CHANGED, NEXT, SOUND, Task
 
 MAX_SIDE = 4096  # pixels of the result
 SPARE = 200e6  # bytes that are left on the disk beside what a loop needs
@@ -49,6 +49,13 @@ def take(
         frames = max(1, 2 * frames - 2)
     folder.mkdir(parents=True, exist_ok=True)
     inputs = {entry.name: str(take_clip(paths[entry.name], folder / entry.file)) for entry in entries}
+    if SOUND.name in paths:
+        target = folder / SOUND.file
+        try:
+            take_audio(paths[SOUND.name], settings, target)
+        except UserError as error:
+            raise UserError(f"{SOUND.name}: {str(error).removeprefix('audio: ')}", field=SOUND.name) from None
+        inputs[SOUND.name] = str(target)
     return Request(task.name, inputs, width, height, frames, made_with, changes=changes)
 
 

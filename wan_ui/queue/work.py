@@ -268,8 +268,9 @@ class Work:
         from wan_ui.afterwork.change import Change
 
         assert request.changes is not None, "a request of this task says what is to be changed"
-        clock, clips = self._clock(), [Path(path) for path in request.inputs.values()]
-        change = Change(clips, request.changes, request.frames, self.settings, clock.report)
+        clock, paths = self._clock(), {name: Path(path) for name, path in request.inputs.items()}
+        sound = paths.pop("sound", None)
+        change = Change([*paths.values()], request.changes, request.frames, self.settings, clock.report, sound)
         made = change.make(folder, _metadata(request, {}))
         return Result(
             clip=made.clip,

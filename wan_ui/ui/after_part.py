@@ -112,6 +112,7 @@ CHOICES = {
         {"": "MP4 only", "gif": "GIF", "webp": "WebP", "webm": "WebM", "frames": "All frames", "last": "Last frame"},
         "",
     ),
+    "sound": ("Sound", {"": "Its own", "voice": "The voice above, mouth as it is"}, ""),
     "quality": ("Quality", {"best": "Best", "good": "Good", "small": "Small file"}, "best"),
 }
 

@@ -305,7 +305,7 @@ def build_ui(settings: Settings) -> gr.Blocks:
         connect(past.undo.undo, clips.undo, [browser, view], observed, **light)
         connect(result.hold, clips.hold, [browser, view], observed, **light)
         connect(result.remove, clips.remove, [browser, view], observed, **light)
-        connect(more.make, after.make, [browser, view, inputs.turn], observed, js=stamp, **once)
+        connect(more.make, after.make, [browser, view, inputs.voice.audio, inputs.turn], observed, js=stamp, **once)
         connect(result.stop, submit.stop, [browser, view], observed, **light)
         connect(result.open, clips.select, [browser, view], observed, **light)
         connect(result.side_by_side, clips.side_by_side, [browser, view], observed, **light)
