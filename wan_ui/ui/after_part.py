@@ -86,6 +86,12 @@ element.addEventListener('click', (event) => {
 watch('value', () => {
   const box = element.querySelector('details'), before = box && kept[box.dataset.job];
   if (box) box.open = Boolean(before?.open);
+  // Fields may be those of the clip before: a choice is not taken over from it.
+  for (const field of element.querySelectorAll('[name]')) {
+    if (field.options) field.value = [...field.options].find((option) => option.defaultSelected).value;
+    else field.value = field.getAttribute('value');
+  }
+  number([]);
   if (before) {
     for (const [name, value] of Object.entries(before.values)) if (part(name)) part(name).value = value;
     const tiles = before.next.map((id) => element.querySelector(`[data-next="${CSS.escape(id)}"]`));
