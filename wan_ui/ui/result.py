@@ -158,7 +158,7 @@ def _buttons(job: Job, siblings: int) -> str:
             f'<a class="w-button strong" href="{text(file_url(clip))}" download="{text(file_name(job))}">Download</a>'
         )
         if (file := PIPELINE.file(job)) is not None:
-            name = f"{Path(_file_name(job)).stem}{file.suffix}"
+            name = f"{Path(file_name(job)).stem}{file.suffix}"
             kind = FILES[job.request.changes.file][1] if job.request.changes and job.request.changes.file else "file"
             buttons.append(
                 f'<a class="w-button strong" href="{text(file_url(file))}" download="{text(name)}">Download {kind}</a>'
