@@ -572,6 +572,26 @@ def bad_files(folder: Path) -> dict[str, str]:
     }  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("keys", "model"),
+    [
+        ("diffusion_model.face_adapter.fuser_blocks.{}.linear1_kv.lora_{}.weight", "Wan2.2 Animate"),
+        ("transformer.face_adapter.{}.to_k.lora_{}.weight", "Wan2.2 Animate"),
+        ("lora_unet_motion_encoder_dec_direction_{}.lora_{}.weight", "Wan2.2 Animate"),
+        ("audio_injector.injector.{}.q.lora_{}.weight", "Wan2.2 S2V"),
+        ("lora_unet_casual_audio_encoder_encoder_conv{}_local.lora_{}.weight", "Wan2.2 S2V"),
+        ("diffusion_model.vace_blocks.{}.before_proj.lora_{}.weight", "Wan VACE"),
+    ],
+)
+def test_a_lora_of_one_models_own_layers_alone_says_whose_they_are(folder, keys, model):
+    lora(folder / "own.safetensors", keys=keys)
+    (entry,) = loras.scan(folder)
+    assert entry.problem.startswith(f"it is for {model}, but holds only layers that no other model has"), entry.problem
+    assert keys.format(0, "A") in entry.problem
+    lora(folder / "own.safetensors", width=5120, keys="foreign_adapter.{}.lora_{}.weight")
+    assert "none of its 4 keys is known" in loras.scan(folder)[0].problem
+
+
 @pytest.mark.hardening(10)
 def test_hostile_files_are_entries_with_a_problem(folder):
     expected = bad_files(folder)

@@ -144,6 +144,12 @@ _OTHER_MODULES += [f"img_emb.proj.{i}" for i in (0, 1, 3, 4)]
 _FLAT_BLOCK = {name.replace(".", "_"): name for name in _BLOCK_MODULES} | {
     theirs.replace(".", "_"): ours for theirs, ours in BLOCK_NAMES.items()
 }
+# Modules that one model alone has, in which no LoRA is applied: the first parts of their names, dotted or flat.
+OWN_MODULES = {
+    "Wan2.2 Animate": r"face_adapter|motion_encoder|pose_patch_embedding",
+    "Wan2.2 S2V": r"casual_audio_encoder|audio_injector|cond_encoder|frame_packer|trainable_cond_mask",
+    "Wan VACE": r"vace_blocks|vace_patch_embedding",
+}
 _OTHER_METHOD = re.compile(r"(?:^|\.)(?:" + "|".join(f"({word})" for word in OTHER_METHODS) + r")(?:\.|$)")
 NUMBERS = ("F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2")
 WHOLE_NUMBERS = ("I64", "I32", "I16", "I8", "U8")  # an alpha may be one
@@ -295,7 +301,8 @@ def read_layout(header: Header, beside: str = "") -> Layout:
     problem = problem or _whole_weights(unknown, bool(layers)) or (_decisive(unknown) if layers else "")
     if not layers and not problem:
         first = ", ".join(list(header.tensors)[:2])
-        problem = f"none of its {len(header.tensors)} keys is known to be of a Wan LoRA" + (f" ({first})" * bool(first))
+        unlike = f"none of its {len(header.tensors)} keys is known to be of a Wan LoRA" + (f" ({first})" * bool(first))
+        problem = _owned(unknown) or unlike
     order = tuple(sorted(formats, key=lambda key: -formats[key]))
     scales = read_scales(header.metadata, beside, second > 0, "kohya" in formats)
     layout = Layout(layers, order, tuple(sorted(ranks)), tuple(unknown), "", scales, second > 0)
@@ -322,6 +329,16 @@ def _whole_weights(unknown: list[str], any_layers: bool) -> str:
     if not any_layers:
         return "it is a whole model, not a LoRA"
     return f"it holds whole weights, not differences ({min(modules)}), which is not supported; use a plain LoRA"
+
+
+def _owned(unknown: list[str]) -> str:
+    """Whose own modules all of them belong to."""
+    written = [_split(name)[1] for name in unknown]
+    for model, modules in OWN_MODULES.items():
+        if written and all(re.match(rf"(?:{modules})(?:[._]|$)", name) for name in written):
+            words = "holds only layers that no other model has, and LoRAs are applied to the blocks that all share"
+            return f"it is for {model}, but {words} (first: {unknown[0]}); use one that was trained on those as well"
+    return ""
 
 
 def _decisive(unknown: list[str]) -> str:
