@@ -1,27 +1,29 @@
 """Animate and S2V in each layout: told by content, there and back tensor for tensor, loaded from Diffusers."""
 
+import inspect
 import json
 
 import pytest
 
 torch = pytest.importorskip("torch")
 
-from diffusers import WanAnimateTransformer3DModel  # noqa: E402
+from diffusers import WanAnimatePipeline, WanAnimateTransformer3DModel  # noqa: E402
 from diffusers.loaders.single_file_utils import convert_wan_transformer_to_diffusers  # noqa: E402
 from safetensors.torch import load_file, save_file  # noqa: E402
+from transformers import CLIPImageProcessor, CLIPVisionModel  # noqa: E402
 
 from tests.engines import s2v_models  # noqa: E402
-from tests.engines.random_models import ANIMATE_CONFIG, random_tensors  # noqa: E402
-from tests.files.test_convert import run, same  # noqa: E402
+from tests.engines.random_models import ANIMATE_CONFIG, random_tensors, write_animate  # noqa: E402
+from tests.files.test_convert import SPIECE, run, same  # noqa: E402
 from wan_ui.__main__ import main  # noqa: E402
-from wan_ui.engines import dit  # noqa: E402
+from wan_ui.engines import clip_vision, dit  # noqa: E402
 from wan_ui.errors import UserError  # noqa: E402
 from wan_ui.families import FAMILIES  # noqa: E402
-from wan_ui.files import animate_names, convert, found  # noqa: E402
+from wan_ui.files import animate_names, clip_file, convert, found, wav2vec  # noqa: E402
 from wan_ui.files.dit_file import parameters, read_dit  # noqa: E402
 from wan_ui.files.identify import identify  # noqa: E402
 from wan_ui.files.model_configs import official  # noqa: E402
-from wan_ui.files.tensors import float_tensors  # noqa: E402
+from wan_ui.files.tensors import float_tensors, read_pth  # noqa: E402
 from wan_ui.qa import layouts  # noqa: E402
 
 FILE = "diffusion_pytorch_model.safetensors"
@@ -134,3 +136,94 @@ def test_the_command_line(animate, tmp_path, capsys):
     assert main(["convert", str(animate), "--to", "diffusers", "--out", str(out)]) == 0
     assert json.loads((out / "config.json").read_text())["image_dim"] == 160
     assert main(["convert", str(out), "--to", "comfyui", "--out", str(tmp_path / "c.safetensors")]) == 0
+
+
+@pytest.fixture(scope="module")
+def animate_folder(tmp_path_factory):
+    """All of Animate as released: both halves of CLIP and the tokenizer of its text, the LoRA for its light."""
+    root = tmp_path_factory.mktemp("whole") / "animate"
+    write_animate(root)
+    (root / "google/umt5-xxl/spiece.model").write_bytes(SPIECE)
+    (root / "xlm-roberta-large").mkdir()
+    (root / "xlm-roberta-large/tokenizer.json").write_text("{}")
+    (root / "relighting_lora").mkdir()
+    lora = {"blocks.0.ffn.0.lora_down.weight": torch.zeros(4, 4)}
+    save_file(lora, root / "relighting_lora/adapter_model.safetensors")
+    return root
+
+
+CLIP = FAMILIES["animate-14b"].performance.clip
+
+
+def clip_of(path):
+    return clip_vision.load_clip_vision(path, dtype=torch.float32, device=torch.device("cpu")).state_dict()
+
+
+def test_all_of_animate_there_and_back(animate_folder, tmp_path, capsys):
+    assert main(["convert", str(animate_folder), "--to", "diffusers", "--out", str(tmp_path / "d")]) == 0
+    said = capsys.readouterr().out
+    assert "CLIP's half for text, which Animate does not use, is left out" in said
+    assert f"{animate_folder / 'relighting_lora/adapter_model.safetensors'} is left out: a LoRA" in said
+    first = clip_of(animate_folder / CLIP)
+    same(clip_of(tmp_path / "d/image_encoder/model.safetensors"), first)
+    comfy = run(tmp_path / "d", "comfyui", tmp_path / "c")
+    same(clip_of(comfy / "clip_vision/clip_vision_h.safetensors"), first)
+    back = run(comfy, "official", tmp_path / "back")
+    same(clip_of(back / CLIP), first)
+    same(
+        load_file(back / FILE),
+        {k: t for k, t in load_file(animate_folder / "animate.safetensors").items() if k != FILTER},
+    )
+    stored = read_pth(animate_folder / CLIP)
+    again = read_pth(run(animate_folder / CLIP, "comfyui", tmp_path / "clip.safetensors").parent / "back" / CLIP)
+    seen = {name: tensor for name, tensor in stored.items() if name.startswith("visual.") and name != "visual.head"}
+    same(again, seen)
+    whole = run(tmp_path / "clip.safetensors", "official", tmp_path / "clip.pth")
+    same(read_pth(whole), seen | {"visual.head": stored["visual.head"]})
+
+
+def test_all_of_animate_stays_whole_where_the_layout_does(animate_folder, tmp_path):
+    again = run(animate_folder, "official", tmp_path / "again")
+    same(read_pth(again / CLIP), read_pth(animate_folder / CLIP))
+    assert (again / "xlm-roberta-large/tokenizer.json").read_text() == "{}"
+    plain = run(animate_folder / CLIP, "official", tmp_path / "half.pth", "fp16")
+    assert read_pth(plain).keys() == read_pth(animate_folder / CLIP).keys()
+    assert {tensor.dtype for tensor in read_pth(plain).values()} == {torch.float16}
+
+
+def test_diffusers_reads_the_picture_encoder_and_the_index(animate_folder, tmp_path):
+    root = run(animate_folder, "diffusers", tmp_path / "d")
+    model = CLIPVisionModel.from_pretrained(root / "image_encoder", dtype=torch.float32)
+    same(model.state_dict(), clip_of(animate_folder / CLIP))
+    prepared = CLIPImageProcessor.from_pretrained(root / "image_processor")
+    assert prepared.crop_size["height"] == 224 and tuple(prepared.image_mean) == clip_file.MEAN
+    index = json.loads((root / "model_index.json").read_text())
+    wanted = inspect.signature(WanAnimatePipeline.__init__).parameters.keys() - {"self"}
+    assert {name for name in index if not name.startswith("_")} == wanted
+    assert index["_class_name"] == "WanAnimatePipeline"
+    assert index["transformer"] == ["diffusers", "WanAnimateTransformer3DModel"]
+
+
+def test_all_of_s2v_there_and_back(tmp_path, monkeypatch):
+    s2v_models.write(tmp_path)
+    root = tmp_path / "local/s2v"
+    ear = root / "wav2vec2-large-xlsr-53-english"
+    (ear / "vocab.json").write_text("{}")
+    (root / "spiece.model").write_bytes(SPIECE)
+    comfy = run(root, "comfyui", tmp_path / "c")
+    file = comfy / "audio_encoders/wav2vec2_large_english.safetensors"
+    same(load_file(file), load_file(ear / "model.safetensors"))
+    kept = run(root, "official", tmp_path / "kept") / ear.name
+    same(load_file(kept / "model.safetensors"), load_file(ear / "model.safetensors"))
+    for name in ("config.json", "preprocessor_config.json", "vocab.json"):
+        assert (kept / name).read_text() == (ear / name).read_text()
+    with pytest.raises(UserError, match=r"wav2vec2_large_english\.safetensors: tensor .* expected"):
+        convert.plan(comfy, "official")  # it is smaller than the one that the release has
+    monkeypatch.setattr(wav2vec, "RELEASED", s2v_models.EAR)
+    back = run(comfy, "official", tmp_path / "back") / ear.name
+    same(load_file(back / "model.safetensors"), load_file(ear / "model.safetensors"))
+    assert wav2vec.read_config(back) == wav2vec.read_config(ear)
+    same(load_file(back.parent / FILE), load_file(root / "dit.safetensors"))
+    for source in (root, ear):
+        with pytest.raises(UserError, match=r"Diffusers has no place for Wan2\.2 S2V, its transformer or its wav"):
+            convert.plan(source, "diffusers")

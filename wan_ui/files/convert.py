@@ -5,7 +5,7 @@
 
 Numbers are carried over as they are stored. What a layout cannot hold is refused with what would do, unless a type is
 asked for: Diffusers has no fp8 with scales, ComfyUI none with one scale per channel, and none of them GGML blocks.
-One tensor is in memory at a time, but for `.pth` files, which torch writes at once.
+One tensor is in memory at a time, but for `.pth` files, which torch writes at once, VAEs, CLIP and wav2vec2.
 """
 
 import contextlib
@@ -15,28 +15,33 @@ import os
 import shutil
 import uuid
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wan_ui.errors import UserError
-from wan_ui.files import animate_names, model_configs, s2v_file
+from wan_ui.files import animate_names, clip_file, model_configs, s2v_file, wav2vec
 from wan_ui.files.convert_folders import (
+    CLIP,
+    CLIP_WORDS,
+    EAR,
     find_parts_inside,
     find_parts_of_model,
+    look,
     model_index,
     names_in,
+    small_files,
     spiece_of,
     tokenizer_files,
 )
 from wan_ui.files.dit_file import FP8, Stored, own_sizes, read_dit
 from wan_ui.files.headers import SAFETENSORS_BYTES
-from wan_ui.files.identify import TEXT, TRANSFORMER, What, identify
+from wan_ui.files.identify import TEXT, TRANSFORMER, What
 from wan_ui.files.names import dit_name_map, rename, t5_name_map
 from wan_ui.files.parts import read_weights
 from wan_ui.files.sizes import t5_sizes, vae_layout
-from wan_ui.files.text_file import Entry, read_text
+from wan_ui.files.text_file import Entry, is_pickle, read_text
 
 if TYPE_CHECKING:
     import torch
@@ -96,9 +101,9 @@ def plan(source: Path, to: str, dtype: str = "keep") -> list[Part]:
         raise UserError(f"--dtype: {dtype!r} is not known; choose keep, {', '.join(DTYPES)}")
     if not source.exists():
         raise UserError(f"{source}: file not found")
-    model = find_parts_of_model(source) if source.is_dir() else {}
+    model, left_out = find_parts_of_model(source) if source.is_dir() else ({}, ())
     if not model:
-        what = identify(source)
+        what = look(source)
         if what.problem:
             raise UserError(what.problem)
         model = find_parts_inside(source, what)
@@ -106,6 +111,7 @@ def plan(source: Path, to: str, dtype: str = "keep") -> list[Part]:
         return [_part(source, what, to, dtype, names_in(to, {"": (source, what)}, alone=True)[""], source.parent)]
     files = names_in(to, model)
     parts = [_part(path, what, to, dtype, files[role], source) for role, (path, what) in model.items()]
+    parts[0] = replace(parts[0], notes=parts[0].notes + left_out)
     if to != "comfyui":
         parts[0].beside.update(tokenizer_files(source, to, parts[0].file))
     if to == "diffusers":
@@ -119,6 +125,10 @@ def _part(path: Path, what: What, to: str, dtype: str, file: str, root: Path) ->
         return _transformer(path, what, to, dtype, file)
     if what.part == TEXT:
         return _text(path, what, to, dtype, file, root)
+    if what.part == CLIP:
+        return _clip(path, what, to, dtype, file, root)
+    if what.part == EAR:
+        return _ear(path, to, dtype, file)
     return _vae(path, to, dtype, file)
 
 
@@ -187,6 +197,63 @@ def _vae(path: Path, to: str, dtype: str, file: str) -> Part:
         else:
             beside["config.json"] = json.dumps({"_class_name": "AutoencoderKLWan"} | config, indent=2).encode()
     return Part(path, file, outs, {"format": "pt"}, beside, notes, pickled=to == "official")
+
+
+def _clip(path: Path, what: What, to: str, dtype: str, file: str, root: Path) -> Part:
+    tensors, note = _stored_all(path), ""
+    beside: dict[str, bytes] = {}
+    if what.layout == "official" and to != "official":
+        projection = tensors.get(clip_file.ORIGINAL_HEAD)
+        tensors = clip_file.original_to_transformers(tensors)
+        if projection is not None:
+            tensors[clip_file.PROJECTION] = projection.T
+        note = "CLIP's half for text, which Animate does not use, is left out"
+    elif to == "official" and what.layout != "official":
+        tensors = clip_file.transformers_to_original(tensors)
+        note = "CLIP has its half for pictures alone, which Wan UI reads; the official code wants the release's file"
+    elif to == "official" and file:  # of a model's folder
+        beside = {f"{CLIP_WORDS}/{name}": content for name, content in small_files(root / CLIP_WORDS).items()}
+    if to == "diffusers":
+        tensors.pop(clip_file.PROJECTION, None)
+        config = {"architectures": ["CLIPVisionModel"], "model_type": "clip_vision_model", "projection_dim": 1024}
+        beside["config.json"] = json.dumps(config | clip_file.vision_config(tensors, path), indent=2).encode()
+    outs = _as_they_are(tensors, dtype)
+    return Part(path, file, outs, {"format": "pt"}, beside, (note,) if note else (), pickled=to == "official")
+
+
+def _ear(path: Path, to: str, dtype: str, file: str) -> Part:
+    """Every layout has transformers' file."""
+    beside: dict[str, bytes] = {}
+    notes: tuple[str, ...] = ()
+    folder = path if path.is_dir() else path.parent
+    if to == "official" and (folder / wav2vec.PREPARATION).is_file():
+        wav2vec.read_config(folder)
+        beside = small_files(folder)
+    elif to == "official":
+        wav2vec.read_infos(path, wav2vec.RELEASED)
+        values = {wav2vec.CONFIG: wav2vec.RELEASED, wav2vec.PREPARATION: wav2vec.PREPARED}
+        beside = {name: json.dumps(value, indent=2).encode() for name, value in values.items()}
+        notes = ("no vocabulary is beside wav2vec2, which Wan UI needs none of; the official code wants the release's",)
+    return Part(path, file, _as_they_are(_stored_all(path), dtype), {"format": "pt"}, beside, notes)
+
+
+def _stored_all(path: Path) -> dict[str, "torch.Tensor"]:
+    from wan_ui.files.tensors import read_pth, read_tensor
+
+    if is_pickle(path):
+        return read_pth(path)
+    return {name: read_tensor(path, info) for name, info in read_weights(path).tensors.items()}
+
+
+def _as_they_are(tensors: Mapping[str, "torch.Tensor"], dtype: str) -> dict[str, Out]:
+    from wan_ui.files.tensors import DTYPES as TORCH
+
+    names = {dtype: name for name, dtype in TORCH.items()}
+    outs = {}
+    for name, tensor in tensors.items():
+        asked = TORCH[DTYPES[dtype]] if dtype != "keep" and tensor.is_floating_point() else tensor.dtype
+        outs[name] = Out(names[asked], tuple(tensor.shape), partial(tensor.to, asked))
+    return outs
 
 
 def _outs(path: Path, entries: Mapping[str, Entry], to: str, dtype: str) -> tuple[dict[str, Out], tuple[str, ...]]:

@@ -24,7 +24,7 @@ from wan_ui.files.quantise import QUANTISED
 from wan_ui.files.text_file import is_pickle, pickle_table, stored_text
 from wan_ui.valid_text import valid_name
 
-TRANSFORMER, TEXT, VAE = "transformer", "text encoder", "VAE"
+TRANSFORMER, TEXT, VAE, LORA = "transformer", "text encoder", "VAE", "LoRA"
 # Names that only other Wan transformers have, and what those are.
 VARIANTS = (
     (r"vace_blocks\.", "a Wan VACE transformer"),
@@ -83,7 +83,7 @@ def identify(path: Path) -> What:
         header = read_weights(path)
         own = own_tensors(header)
         if any(re.search(r"\.(lora_(down|up|[AB])|lokr_w\d|hada_w\d)(\.|$)", name) for name in header.tensors):
-            return What("LoRA", problem=f"{path}: a LoRA, not a model; put it into the LoRA folder")
+            return What(LORA, problem=f"{path}: a LoRA, not a model; put it into the LoRA folder")
         all_in_one = _several(header)
         if "blocks.0.self_attn.q.weight" in own:
             return replace(_transformer(path, header), inside=_inside(path, header) if all_in_one else ())

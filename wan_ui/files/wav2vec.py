@@ -14,6 +14,7 @@ CONFIG, PREPARATION, WEIGHTS = "config.json", "preprocessor_config.json", "model
 FILES = (CONFIG, PREPARATION, WEIGHTS)
 RATE = 16_000  # samples a second
 PREFIX = "wav2vec2."  # of a model with a head
+MARK = "encoder.pos_conv_embed.conv.bias"  # only such a network has it
 LEFT_OUT = ("lm_head.", f"{PREFIX}masked_spec_embed", "masked_spec_embed")  # not needed to hear
 # Weight normalisation, as torch named it until 2023 and as it does since.
 RENAMED = {
