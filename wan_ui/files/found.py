@@ -108,6 +108,12 @@ def problems(settings: Settings) -> list[str]:
     return _schemes(settings, int(time.monotonic() / FRESH))[1]
 
 
+def unavailable(error: UserError, scheme: str, settings: Settings) -> UserError:
+    """Why there is no such scheme, with what keeps found files from being one."""
+    troubles = problems(settings) if scheme.startswith(PREFIX) else []
+    return UserError(". ".join([str(error), *troubles[:3]]), field=error.field) if troubles else error
+
+
 @functools.lru_cache(maxsize=2)
 def _schemes(settings: Settings, now: int) -> tuple[dict[str, list[Scheme]], list[str]]:
     catalog = load_catalog(settings.catalog)

@@ -19,6 +19,7 @@ from wan_ui.performance import people, skeleton
 from wan_ui.performance.people import Find
 from wan_ui.request import Progress, Report, Tracks
 from wan_ui.settings import Settings
+from wan_ui.tasks import FORM
 
 FACE_SIZE = 512
 SHORTEST = 5  # frames
@@ -26,6 +27,7 @@ LATE = 0.15  # seconds that videos of one performance may differ in length
 SQUARE = 0.02  # of the width, that a face video's height may differ from it
 SHAPE = 0.02  # by which the shapes of performance and mask may differ
 FIELDS = ("performance", "pose_video", "face_video", "mask_video")
+KEPT = {entry.name: entry.file for entry in FORM if entry.name in FIELDS}  # as the job's folder calls them
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,11 @@ def look_at(paths: dict[str, str], fps: float, settings: Settings) -> dict[str, 
             words = f"is {mask.width} x {mask.height}, {performance.name} {own}; both need the same shape"
             raise UserError(f"mask_video: {mask.name} {words}", field="mask_video")
     return found
+
+
+def called(path: Path, field: str) -> str:
+    """In messages: a job's copy has lost the name that the person gave it."""
+    return "the video" if path.stem == KEPT[field] else path.name
 
 
 def too_short(field: str, name: str, count: int, fps: float) -> UserError:
@@ -147,14 +154,16 @@ def watch(
         frames = _counted(frames_of(path, fps, "performance"), path, fps, report)
         shown = (placed(frame, size, fill) for frame in frames)
         if "pose_video" not in paths:
-            for frame, points in people.follow(shown, load(settings), fps, path.name):
+            for frame, points in people.follow(shown, load(settings), fps, called(path, "performance")):
                 add("pose", skeleton.draw(points, *size))
                 if "face_video" not in paths:
                     add("face", cut_out(frame, points[skeleton.FACE, :2]))
                 if fill:
                     add("background", frame)
         elif fill or "face_video" not in paths:
-            for frame, face in _faces(shown, path.name) if "face_video" not in paths else ((f, None) for f in shown):
+            for frame, face in (
+                _faces(shown, called(path, "performance")) if "face_video" not in paths else ((f, None) for f in shown)
+            ):
                 if face is not None:
                     add("face", face)
                 if fill:
@@ -170,10 +179,12 @@ def watch(
         longest = max(reel.count for reel in reels.values())
         if field in paths and abs(reels[track].count - longest) > LATE * fps:
             words = f"has {reels[track].count} frames at {fps:g} a second where there are {longest} of the others"
-            raise UserError(f"{field}: {paths[field].name} {words}; all must show the same moments", field=field)
+            raise UserError(
+                f"{field}: {called(paths[field], field)} {words}; all must show the same moments", field=field
+            )
     if count < SHORTEST:
         field = "performance" if "performance" in paths else "pose_video"
-        raise too_short(field, paths[field].name, count, fps)
+        raise too_short(field, called(paths[field], field), count, fps)
     arrays = {track: reel.array(count) for track, reel in reels.items()}
     if fill:
         behind = Reel(folder / ".behind.part.raw")

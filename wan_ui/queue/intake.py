@@ -82,7 +82,10 @@ def _sample(asked: Task | None, draft: Draft, settings: Settings, folder: Path, 
         model, draft = successor.take_over(model, draft, catalog, settings, elsewhere)
     task = asked or fitting(model.tasks, draft.inputs)
     _check_task(task, asked is not None, draft, model, catalog)
-    scheme = model.scheme(draft.scheme)
+    try:
+        scheme = model.scheme(draft.scheme)
+    except UserError as error:
+        raise found.unavailable(error, draft.scheme, settings) from None
     engine = draft.engine or settings.engine
     if engine not in ENGINES:
         raise UserError(f"engine: {engine!r} is not known; choose one of {', '.join(ENGINES)}", field="engine")
