@@ -34,6 +34,7 @@ from wan_ui.queue.messages import (
     Stopped,
 )  # fmt: skip
 from wan_ui.request import LoraMatch, Progress, Result
+from wan_ui.settings import Settings
 
 REQUEST = job_request(loras=[{"file": "a", "strength": 0.5}])
 RESULT = Result("clip.mp4", frames=17, fps=16.0, loras=(LoraMatch("a", 0.5, "both", {"both": "8/8"}),), version=2)
@@ -87,7 +88,7 @@ def test_the_desk_answers_what_it_does_not_understand_and_goes_on():
         recv_bytes, send_bytes = asked.get, answered.put
 
     class Work:
-        loaded = ("m", "s", "auto")
+        loaded, settings = ("m", "s", "auto"), Settings()
 
         def do(self, message):
             return Loaded(message.engine, "asked for", 0.0)
