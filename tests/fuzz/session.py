@@ -1,5 +1,6 @@
 """Fuzzing one target for long, in a process that may crash: bounded memory, bounded time for each input."""
 
+import logging
 import multiprocessing
 import resource
 import time
@@ -52,6 +53,7 @@ def _work(name: str, most: int, end: float, seed: str, now, ready) -> None:
     from hypothesis import seed as seeded
 
     _bound()
+    logging.getLogger("wan_ui").setLevel(logging.CRITICAL)
     seen: set[str] = set()
 
     def over() -> bool:

@@ -6,7 +6,6 @@ else comes out is a find.
 
 import io
 import json
-import logging
 import struct
 import tempfile
 import tomllib
@@ -502,4 +501,3 @@ TARGETS = {
     "api": Target(_api_seeds, mutations.of_values, _api_run, ".json", 40),
     "rows": Target(_rows_seeds, mutations.of_values, _rows_run, ".json", 300),
 }
-logging.getLogger("wan_ui").setLevel(logging.CRITICAL)

@@ -473,7 +473,7 @@ def test_several_clips_from_one_press(page: Page, app, picture, examples):
     expect(page.locator("#generate")).to_have_text("Generate 2 clips")
     expect(page.locator("#tray input[value='pan left']")).to_have_count(1)  # the server has it
     expect(page.locator("#tray option[selected][value='256x256']")).to_have_count(1)
-    page.wait_for_timeout(300)  # and the browser's storage
+    page.evaluate("() => new Promise(done => setTimeout(done, 2000))")  # and the browser's storage, by the page's clock
     page.reload(wait_until="domcontentloaded")
     expect(page.get_by_label("Words for noon.jpg")).to_have_value("pan left")
     expect(page.locator("#generate")).to_have_text("Generate 2 clips")

@@ -28,7 +28,9 @@ def in_both_colours(page: Page, full: bool, *names: str) -> None:
     for dark, name in ((True, names[1]), (False, names[0])):
         page.emulate_media(color_scheme="dark" if dark else "light")
         page.wait_for_function("dark => document.body.classList.contains('dark') === dark", arg=dark)
-        page.wait_for_function("() => !document.getAnimations().some(change => change instanceof CSSTransition)")
+        page.wait_for_function(
+            "() => !document.getAnimations().some(on => on instanceof CSSTransition && on.playState !== 'finished')"
+        )
         assert faults(page, *(["color-contrast"] if dark else [])) == [], name
         shoot(page, name, full=full)
 
