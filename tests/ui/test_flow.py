@@ -132,6 +132,7 @@ def test_cancel_running_and_queued(page: Page, app, picture):
     card_says(page, "1 more of yours in line")
     waiting = page.locator("#history .w-tile.queued")
     waiting.click()
+    expect(page.locator("#result .w-prompt")).to_have_text("and me")
     page.locator("#result").get_by_role("button", name="Cancel").click()
     expect(page.locator("#result")).to_contain_text("Cancelled before it was finished")
     card_says(page, "denoise step")
