@@ -17,6 +17,7 @@ from tests.lightx2v.conftest import (  # noqa: F401
     load,
     model,
     offload,
+    opened,
     reference,
     settings,
     unpatched,

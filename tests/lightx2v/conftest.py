@@ -9,6 +9,7 @@ tests/gpu takes these fixtures with another `device`.
 
 import os
 import sys
+from functools import partial
 
 import pytest
 
@@ -134,15 +135,15 @@ def compute(lightx2v, monkeypatch):
 
 
 @pytest.fixture
-def load(model, compute):
-    """load("fp8", torch.bfloat16) -> a loaded engine; closed at the end."""
+def opened(compute):
+    """opened(model, "fp8", torch.bfloat16) -> an engine that has loaded it; closed at the end."""
     import torch
 
     from wan_ui.engines.lightx2v import LightX2VEngine
 
     engines = []
 
-    def make(scheme, dtype=None, **options):
+    def make(model, scheme, dtype=None, **options):
         compute(dtype or torch.float32, **options)
         engine = LightX2VEngine()
         engines.append(engine)
@@ -152,6 +153,12 @@ def load(model, compute):
     yield make
     for engine in engines:
         engine.close()
+
+
+@pytest.fixture
+def load(model, opened):
+    """load("fp8", torch.bfloat16) -> a loaded engine of the embedded model."""
+    return partial(opened, model)
 
 
 @pytest.fixture

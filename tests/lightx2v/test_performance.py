@@ -50,21 +50,9 @@ def performer(lightx2v, settings, tmp_path_factory):
 
 
 @pytest.fixture
-def performing(performer, compute):
+def performing(performer, opened):
     """performing(scheme, dtype) -> a loaded engine; closed at the end."""
-    from wan_ui.engines.lightx2v import LightX2VEngine
-
-    engines = []
-
-    def load(scheme="bf16", dtype=torch.float32):
-        compute(dtype)
-        engines.append(LightX2VEngine())
-        engines[-1].load(performer, performer.scheme(scheme), quiet)
-        return engines[-1]
-
-    yield load
-    for engine in engines:
-        engine.close()
+    return lambda scheme="bf16", dtype=torch.float32: opened(performer, scheme, dtype)
 
 
 @pytest.fixture

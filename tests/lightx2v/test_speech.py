@@ -41,21 +41,9 @@ def speaker(lightx2v, settings, tmp_path):
 
 
 @pytest.fixture
-def speaking(speaker, compute):
+def speaking(speaker, opened):
     """speaking(dtype) -> a loaded engine; closed at the end."""
-    from wan_ui.engines.lightx2v import LightX2VEngine
-
-    engines = []
-
-    def load(dtype=torch.float32, scheme=""):
-        compute(dtype)
-        engines.append(LightX2VEngine())
-        engines[-1].load(speaker, speaker.scheme(scheme), quiet)
-        return engines[-1]
-
-    yield load
-    for engine in engines:
-        engine.close()
+    return lambda dtype=torch.float32, scheme="": opened(speaker, scheme, dtype)
 
 
 def said(name, ours, theirs):

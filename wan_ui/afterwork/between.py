@@ -30,11 +30,9 @@ def choose_between(settings: Settings) -> Between:
         flow = FlowBetween()
         flow.words = weights.between_words(settings)
         return flow
-    import torch
-
     from wan_ui.afterwork.rife import RifeBetween
 
-    return RifeBetween(path, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    return RifeBetween(path, weights.device())
 
 
 def more_frames(frames: Iterable[np.ndarray], times: int, between: Between) -> Iterator[np.ndarray]:

@@ -33,8 +33,6 @@ def choose_upscaler(settings: Settings) -> Upscaler:
         plain = Lanczos()
         plain.words = weights.upscale_words(settings)
         return plain
-    import torch
-
     from wan_ui.afterwork.esrgan import Esrgan
 
-    return Esrgan(path, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    return Esrgan(path, weights.device())

@@ -13,10 +13,18 @@ from wan_ui.files import comfyui
 from wan_ui.settings import Settings
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
 SUFFIXES = (".pkl", ".pth", ".safetensors")
 COMFYUI_RIFE = "custom_nodes/*/ckpts/rife/*"  # of the nodes ComfyUI-Frame-Interpolation
+
+
+def device() -> "torch.device":
+    """Where the networks run."""
+    import torch
+
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def rife_file(settings: Settings) -> Path | None:
