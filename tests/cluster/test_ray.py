@@ -57,9 +57,16 @@ def walk(pipeline, cluster, nodes, first, settings, picture):
     def submit(prompt, **fields):
         return pipeline.submit(Draft({"image": str(picture), "prompt": prompt}, **fields))
 
-    def on(worker, job):
-        """It holds in its step there."""
-        until(lambda: pipeline.job(job).worker == worker and pipeline.job(job).progress.stage == "denoise")
+    def holds(job, worker=None):
+        """It runs (there) and has said that it is in the step in which it holds."""
+
+        def there():
+            row = pipeline.job(job)
+            where = (row.state, row.progress.stage, row.progress.step)
+            return where == ("running", "denoise", 2) and worker in (None, row.worker)
+
+        until(there)
+        return pipeline.job(job).worker
 
     def there(*names):
         until(lambda: sorted(name for name, one in cluster.workers.items() if one.alive()) == sorted(names))
@@ -73,8 +80,7 @@ def walk(pipeline, cluster, nodes, first, settings, picture):
 
     # Two at once, one on each; the clip is that of one machine.
     jobs = [submit("denoise:2=hold", seed=5), submit("denoise:2=hold", seed=6)]
-    until(lambda: all(pipeline.job(job).progress.stage == "denoise" for job in jobs))
-    assert {pipeline.job(job).worker for job in jobs} == {"one/0", "two/0"}
+    assert {holds(job) for job in jobs} == {"one/0", "two/0"}
     go_on([folder_of(settings, "one/0"), folder_of(settings, "two/0")])
     for seed, job in zip((5, 6), map(pipeline.wait, jobs), strict=True):
         assert (job.state, job.error, job.result.latents_sha256) == ("done", "", latents_of(seed))
@@ -82,7 +88,7 @@ def walk(pipeline, cluster, nodes, first, settings, picture):
 
     # A cancel is heard within the step.
     job = submit("denoise:2=hold")
-    until(lambda: pipeline.job(job).progress.stage == "denoise")
+    holds(job)
     pipeline.cancel(job)
     assert pipeline.wait(job).state == "cancelled"
 
@@ -93,14 +99,11 @@ def walk(pipeline, cluster, nodes, first, settings, picture):
 
     # An actor's is not: the job goes back in line once, and is done elsewhere.
     job = submit("denoise:2=hold", seed=7)
-    until(lambda: pipeline.job(job).progress.stage == "denoise")
-    lost = pipeline.job(job).worker
+    lost = holds(job)
     os.kill(cluster.workers[lost].pid, signal.SIGKILL)
     until(lambda: pipeline.job(job).lost)
     assert f"{lost} at " in pipeline.job(job).lost and "during denoise step 2/4" in pipeline.job(job).lost
-    until(lambda: pipeline.job(job).progress.stage == "denoise")
-    # ... and fails with the second.
-    again = pipeline.job(job).worker
+    again = holds(job)  # and it fails with the second
     os.kill(cluster.workers[again].pid, signal.SIGKILL)
     ended = pipeline.wait(job)
     assert ended.state == "failed" and ended.error.count("was lost during denoise step 2/4") == 2
@@ -108,24 +111,22 @@ def walk(pipeline, cluster, nodes, first, settings, picture):
 
     # A node that is frozen for longer than a lease is given up; what it makes afterwards is nobody's.
     jobs = [submit("denoise:2=hold", seed=8), submit("denoise:2=hold", seed=9)]
-    for job in jobs:
-        until(lambda job=job: pipeline.job(job).progress.stage == "denoise")
-    mine = next(job for job in jobs if pipeline.job(job).worker == "one/0")
+    mine = next(job for job in jobs if holds(job) == "one/0")
     first.kill_raylet()  # and with it the node's actor
     until(lambda: pipeline.job(mine).lost)
     there("two/0")
     until(lambda: (folder_of(settings, "two/0") / "input.png").exists())
     go_on([folder_of(settings, "two/0")])
-    until(lambda: pipeline.job(mine).worker == "two/0" and pipeline.job(mine).progress.stage == "denoise")
+    holds(mine, "two/0")
     go_on([folder_of(settings, "two/0")])
     for seed, job in zip((8, 9), map(pipeline.wait, jobs), strict=True):
         assert (job.state, job.result.latents_sha256) == ("done", latents_of(seed))
 
     # The dispatcher dies in the middle of a job: another goes on.
     job = submit("denoise:2=hold", seed=10)
-    on("two/0", job)
+    holds(job, "two/0")
     cluster.dispatcher.kill()
     until(lambda: pipeline.job(job).lost)
-    until(lambda: pipeline.job(job).state == "running" and pipeline.job(job).progress.stage == "denoise")
+    holds(job, "two/0")
     go_on([folder_of(settings, "two/0")])
     assert (pipeline.wait(job).state, pipeline.job(job).result.latents_sha256) == ("done", latents_of(10))
