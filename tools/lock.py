@@ -16,7 +16,7 @@ HEAD = """# What {name} needs, whole, each with the checksums of its files; `mak
 # torch is not among them, nor what its build for CUDA brings: PyPI's build, PyTorch's for CPUs and others have the same
 # version and other files. It is pinned in requirements.txt and installed after these.
 """
-FREE = re.compile(r"torch|triton|nvidia-.*|cuda-.*")
+FREE = re.compile(r"torch|triton|nvidia-(?!ml-py).*|cuda-.*")  # nvidia-ml-py is ours, one file of Python
 COMPILE = ("--generate-hashes", "--allow-unsafe", "--strip-extras", "--no-header", "--annotation-style=line")
 QUIET = ("--quiet", "--no-emit-index-url", "--no-emit-find-links", "--no-emit-trusted-host")
 

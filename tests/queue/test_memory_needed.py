@@ -8,6 +8,7 @@ import pytest
 from tests.job_requests import job_request
 from wan_ui.catalog import load_catalog
 from wan_ui.machine import memory
+from wan_ui.machine.gpus import Look
 from wan_ui.queue.jobs import Job
 from wan_ui.queue.memory_needed import measured
 from wan_ui.queue.roster import WorkerRow
@@ -80,11 +81,10 @@ def test_in_a_container_its_own_limit_counts(monkeypatch, tmp_path):
     assert memory.host() == (3.0, 8.0)
 
 
-def test_the_one_worker_can_be_unloaded_and_none_that_has_nothing(monkeypatch):
-    monkeypatch.setattr(memory, "host", lambda: (6.0, 24.0))
-    row = WorkerRow("gpu0", "H100", "ready", memory=3.2, gpu_used=40.0, gpu_total=80.0)
-    shown = memory_part.memory_html([row])
-    assert "6.0 of 24.0 GiB of memory, 40.0 of 80.0 GiB on the GPU" in shown and "takes 3.2 GiB" in shown
+def test_the_one_worker_can_be_unloaded_and_none_that_has_nothing():
+    row, looks = WorkerRow("gpu0", "H100", "ready", memory=3.2), [Look((6.0, 24.0))]
+    shown = memory_part.memory_html([row], looks)
+    assert "6.0 of 24.0 GiB" in shown and "takes 3.2 GiB" in shown
     assert 'data-do="unload_worker" data-worker="gpu0"' in shown
-    assert "unload_worker" not in memory_part.memory_html([replace(row, state="none")])
-    assert "unload_worker" not in memory_part.memory_html([row, row])  # they have cards of their own
+    assert "unload_worker" not in memory_part.memory_html([replace(row, state="none")], looks)
+    assert "unload_worker" not in memory_part.memory_html([row, row], looks)  # they have cards of their own

@@ -14,7 +14,7 @@ from tests.scripted_engine import go_on
 from wan_ui.__main__ import main
 from wan_ui.errors import UserError
 from wan_ui.machine import gpus as gpus_module
-from wan_ui.machine.gpus import Gpu
+from wan_ui.machine.nvml import Gpu
 from wan_ui.queue import local, quota, roster
 from wan_ui.queue.draft import Draft
 from wan_ui.queue.jobs import Jobs
@@ -164,7 +164,7 @@ def test_auto_takes_those_that_hold_the_model_and_a_job_is_kept_from_those_that_
     ],
 )
 def test_what_the_host_hides_is_not_used(devices, uuids):
-    assert [gpu.uuid for gpu in gpus_module._visible(TWO, devices)] == uuids
+    assert [gpu.uuid for gpu in gpus_module.visible(TWO, devices)] == uuids
 
 
 # ---------------------------------------------------------------- rows

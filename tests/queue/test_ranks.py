@@ -9,7 +9,7 @@ from PIL import Image
 
 from tests.job_requests import job_request
 from wan_ui.errors import Cancelled, WorkerDied
-from wan_ui.machine.gpus import Gpu
+from wan_ui.machine.nvml import Gpu
 from wan_ui.queue import local
 from wan_ui.queue.ranks import Ranks
 from wan_ui.queue.worker import Worker

@@ -1,59 +1,27 @@
-"""The NVIDIA GPUs that this process may use, each with its memory and temperature, told by nvidia-smi without torch."""
+"""The NVIDIA GPUs that this process may use, and the gauges of this machine's memory: the newest look and what it was.
 
-import subprocess
+The page's process looks; nobody needs torch for it.
+"""
+
 import threading
 import time
-from dataclasses import dataclass
-from pathlib import Path
+from collections import deque
+from dataclasses import dataclass, field
 
+from wan_ui.machine import memory, nvml
+from wan_ui.machine.nvml import Gpu
 from wan_ui.settings import visible_devices
 
-QUERY = "uuid,name,memory.total,memory.used,temperature.gpu"
-FRESH = 5.0  # seconds for which a look at the GPUs serves all
-
-
-@dataclass(frozen=True)
-class Gpu:
-    """uuid: what CUDA_VISIBLE_DEVICES names it by. total, used: GiB, 0 when not known. celsius: None when not known."""
-
-    uuid: str
-    name: str = ""
-    total: float = 0.0
-    used: float = 0.0
-    celsius: int | None = None
+FRESH = 5.0  # seconds for which a look serves all
+KEPT = 120  # looks: ten minutes
 
 
 def gpus() -> list[Gpu]:
-    """Those that CUDA would count, in its order: the first is its number 0. Takes as long as nvidia-smi."""
-    return _visible(_all_gpus(), visible_devices())
+    """Those that CUDA would count, in its order: the first is its number 0. Takes as long as NVML."""
+    return visible(nvml.all_gpus()[0], visible_devices())
 
 
-def _all_gpus() -> list[Gpu]:
-    command = ["nvidia-smi", f"--query-gpu={QUERY}", "--format=csv,noheader,nounits"]
-    try:
-        done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", timeout=20)
-    except FileNotFoundError:
-        return [Gpu(path.name.removeprefix("nvidia")) for path in sorted(Path("/dev").glob("nvidia[0-9]*"))]
-    except (OSError, subprocess.TimeoutExpired):
-        return []
-    rows = [[part.strip() for part in line.split(",")] for line in done.stdout.strip().splitlines()]
-    if done.returncode or any(len(row) != 5 for row in rows):
-        return []
-    return [
-        Gpu(uuid, name, _number(total) / 1024, _number(used) / 1024, int(_number(heat)) if _number(heat) else None)
-        for uuid, name, total, used, heat in rows
-    ]
-
-
-def _number(text: str) -> float:
-    """0 for "[N/A]"."""
-    try:
-        return float(text)
-    except ValueError:
-        return 0.0
-
-
-def _visible(all_gpus: list[Gpu], devices: str | None) -> list[Gpu]:
+def visible(all_gpus: list[Gpu], devices: str | None) -> list[Gpu]:
     """Of them those that CUDA_VISIBLE_DEVICES names, by number or by the beginning of its UUID. As for CUDA the list
     ends with the first that is not there. A part of a GPU (MIG-...) is taken as it is."""
     if devices is None:
@@ -73,26 +41,45 @@ def _visible(all_gpus: list[Gpu], devices: str | None) -> list[Gpu]:
     return seen
 
 
-class Gauges:
-    """The newest look at the GPUs, taken in a thread of its own: the page never waits for nvidia-smi."""
+@dataclass(frozen=True)
+class Look:
+    """host: GiB of the machine's memory that all programs take, and that there are. trouble: why no GPU is known."""
 
-    def __init__(self) -> None:
-        self.by_uuid: dict[str, Gpu] = {}
+    host: tuple[float, float] = (0.0, 0.0)
+    gpus: tuple[Gpu, ...] = ()
+    trouble: str = ""
+
+    def gpu(self, uuid: str) -> Gpu | None:
+        return next((gpu for gpu in self.gpus if gpu.uuid == uuid), None)
+
+
+@dataclass
+class Gauges:
+    """The looks of the last minutes, each taken in a thread of its own: who asks never waits for a driver. They are
+    the process's, so that a page that is opened again finds them."""
+
+    looks: deque[Look] = field(default_factory=lambda: deque(maxlen=KEPT))
+
+    def __post_init__(self) -> None:
         self._looked = float("-inf")
         self._looking = threading.Lock()
 
-    def look(self, uuid: str) -> Gpu | None:
+    def now(self) -> Look | None:
         """As it was seconds ago; None before the first look has ended."""
         if time.monotonic() - self._looked > FRESH and self._looking.acquire(blocking=False):
-            threading.Thread(target=self._look, name="wan-ui-gpus", daemon=True).start()
-        return self.by_uuid.get(uuid)
+            threading.Thread(target=self._look, name="wan-ui-gauges", daemon=True).start()
+        return self.looks[-1] if self.looks else None
 
     def _look(self) -> None:
         try:
-            self.by_uuid = {gpu.uuid: gpu for gpu in _all_gpus()}
-            self._looked = time.monotonic()
+            self._look_now()
         finally:
             self._looking.release()
+
+    def _look_now(self) -> None:
+        found, trouble = nvml.all_gpus()
+        self.looks.append(Look(memory.host(), tuple(found), trouble))
+        self._looked = time.monotonic()
 
 
 GAUGES = Gauges()

@@ -8,8 +8,9 @@ from wan_ui.errors import UserError
 from wan_ui.files import found, places
 from wan_ui.machine.cpus import allowed_cpus
 from wan_ui.machine.engine_choice import choose_engine
-from wan_ui.machine.gpus import Gpu, gpus
+from wan_ui.machine.gpus import gpus
 from wan_ui.machine.hardware import nvidia_gpu
+from wan_ui.machine.nvml import Gpu
 from wan_ui.queue.worker import Worker
 from wan_ui.request import Request
 from wan_ui.settings import Settings, split_names

@@ -178,8 +178,8 @@ class Pool:
         return [self._row(runner) for runner in self.runners.values()]
 
     def _row(self, runner: Runner) -> WorkerRow:
-        looks = [GAUGES.look(uuid) for uuid in self._gpus.get(runner.name, ())]
-        gpus = [gpu for gpu in looks if gpu is not None]
+        look = GAUGES.now()
+        gpus = [gpu for uuid in self._gpus.get(runner.name, ()) if look and (gpu := look.gpu(uuid))]
         model = runner.model
         loaded = model.kept or (model.model, model.scheme)
         state = "working" if runner.job and model.state != "loading" else model.state

@@ -11,6 +11,7 @@ import gradio as gr
 
 from wan_ui.errors import UserError
 from wan_ui.files import found
+from wan_ui.machine.gpus import GAUGES
 from wan_ui.queue.jobs import Job
 from wan_ui.queue.pipeline import PIPELINE
 from wan_ui.ui import (
@@ -165,7 +166,7 @@ def _observed(browser: dict, view: View) -> Answer:
     usable = models_panel.usable(PIPELINE.settings)
     draw_html(
         "workers",
-        (memory_part.memory_html(rows) if own else "")
+        (memory_part.memory_html(rows, list(GAUGES.looks)) if own else "")
         + workers_part.workers_html(rows, PIPELINE.pool.troubles, usable, catalog, PIPELINE.settings, own=own),
     )
     draw(
