@@ -122,10 +122,11 @@ class Stopped:
 
 @dataclass(frozen=True)
 class Refused:
-    """A UserError: words, and the field that they are about."""
+    """A UserError: words, and the field that they are about. spent: the process is not to be asked again."""
 
     words: str
     field: str
+    spent: bool = False
 
 
 @dataclass(frozen=True)

@@ -208,7 +208,9 @@ class Worker:
         match answer.content:
             case Stopped():
                 raise Cancelled
-            case Refused(words, field):
+            case Refused(words, field, spent):
+                if spent:
+                    self.kill()
                 raise UserError(words, field=field)
             case Failed(stack):
                 raise WorkerError(stack)
