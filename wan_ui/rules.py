@@ -128,6 +128,21 @@ def _url(value: Any) -> str:
     return url
 
 
+def _webhook(value: Any) -> str:
+    """An http address with path and query, or nothing. ASCII, as it is sent; a login in it would be sent to nobody."""
+    if not isinstance(value, str):
+        raise ValueError
+    url: str = value.strip()
+    if not url:
+        return ""
+    parts = urlsplit(url)
+    plain = url.isascii() and url.isprintable() and not re.search(r"[\s\\#]", url) and "@" not in parts.netloc
+    if not plain or parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError
+    parts.port  # noqa: B018 - raises ValueError for one that is no number or too large
+    return url
+
+
 def _each(value: Any, right: Callable[[str], object]) -> str:
     """Names separated by commas, each of them right."""
     if not isinstance(value, str) or not all(right(part.strip()) for part in value.split(",") if part.strip()):
@@ -180,5 +195,8 @@ HOST_NAMES = Rule(
 NETWORKS = Rule(
     "addresses or networks such as 127.0.0.1 or 10.0.0.0/8, separated by commas",
     lambda value: _each(value, lambda part: ipaddress.ip_network(part, strict=False)),
+)
+WEBHOOK = Rule(
+    "an address such as https://example.com/hooks/1: http or https, ASCII, without user, password and #", _webhook, True
 )
 ROOT_PATH = Rule("a path such as /wan, or https://example.com/wan", _root_path)

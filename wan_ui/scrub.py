@@ -51,6 +51,8 @@ def clean(text: str, settings: Settings) -> str:
     if settings.auth:
         for part in (settings.auth, settings.auth.partition(":")[2]):
             text = text.replace(part, "<login>") if len(part) > 3 else text
+    if settings.webhook:
+        text = text.replace(settings.webhook, "<webhook>")
     text = PATHS.sub("<path>", text)
     for pattern, words in SECRETS:
         text = pattern.sub(words, text)

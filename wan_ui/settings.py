@@ -78,6 +78,9 @@ class Settings:
     max_requests_per_minute: int = setting(limits.MAX_REQUESTS_PER_MINUTE, rules.whole(0))
     # 1: the queue is offered to assistants as tools of the Model Context Protocol (requirements-mcp.txt)
     mcp: int = setting(0, rules.one_of(0, 1))
+    # an address that is told of every job that ends; its path may be a secret
+    webhook: str = setting("", rules.WEBHOOK)
+    webhook_private: int = setting(0, rules.one_of(0, 1))  # 1: it may be this machine, or in a private network
     max_page_gb: float = setting(limits.MAX_PAGE_GB, rules.number(1, 10_000))  # memory of the page's process
     outputs: Path = setting(Path("outputs"), rules.folder())  # jobs, clips and the database
     models: Path = setting(Path("models"), rules.folder())  # downloaded weights: <models>/<owner>/<repo>/<file>

@@ -12,9 +12,9 @@ from starlette.responses import PlainTextResponse
 from tests.ports import free_port
 from tests.ui.conftest import PATIENCE
 from wan_ui import limits
+from wan_ui.addresses import address_of
 from wan_ui.settings import Settings
 from wan_ui.ui import server
-from wan_ui.ui.server import address_of
 from wan_ui.ui.visitor import group
 
 

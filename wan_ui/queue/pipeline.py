@@ -30,6 +30,7 @@ from wan_ui.queue.jobs import Job, Jobs, QueueFull, TableError, TableLocked, new
 from wan_ui.queue.pool import Pool
 from wan_ui.queue.preparations import Preparation
 from wan_ui.queue.runner import Examination, ModelStatus
+from wan_ui.queue.webhook import Webhook, note_ends
 from wan_ui.queue.worker import ENGINE_FACTORY
 from wan_ui.request import Request
 from wan_ui.scrub import clean
@@ -57,6 +58,7 @@ class Pipeline:
         self._own: set[str] | None = None
         self._askers: dict[str, str] = {}  # waiting job -> address of whoever asked for it
         self._adding = threading.Lock()
+        self._webhook: Webhook | None = None
 
     # ------------------------------------------------------------ life
 
@@ -98,6 +100,7 @@ class Pipeline:
         if self._lock is None:
             return False
         try:
+            note_ends(self.jobs, bool(self.settings.webhook))
             interrupted = self.jobs.interrupt_running()
         except TableError:
             self._lock.close()
@@ -109,12 +112,17 @@ class Pipeline:
         if warm:
             self.warm()
         self.pool.start()
+        if self.settings.webhook:
+            self._webhook = Webhook(self.jobs, self.settings)
+            self._webhook.start()
         return True
 
     def close(self) -> None:
         """End at once: a running job is interrupted, not waited for."""
         if self._opened:
             self.pool.close()
+            if self._webhook is not None:
+                self._webhook.close()
             self.jobs.close()
         if self._lock is not None:
             self._lock.close()

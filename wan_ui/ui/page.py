@@ -10,6 +10,7 @@ from typing import Any
 
 import gradio as gr
 
+from wan_ui.addresses import address_of
 from wan_ui.catalog import find_model
 from wan_ui.files import found
 from wan_ui.settings import Settings
@@ -18,6 +19,7 @@ from wan_ui.ui.answers import Answer, Options, connect, on
 from wan_ui.ui.api import build_api
 from wan_ui.ui.compare_tab import build_compare_tab
 from wan_ui.ui.doctor_tab import build_doctor_tab
+from wan_ui.ui.done_part import build_heard
 from wan_ui.ui.examples import build_examples, load_examples
 from wan_ui.ui.handlers import after, changing, choosing, clips, loras, observe, restore, submit, tray, waiting
 from wan_ui.ui.history import build_history
@@ -28,7 +30,6 @@ from wan_ui.ui.progress_card import build_progress_card
 from wan_ui.ui.queue_part import build_queue
 from wan_ui.ui.result import build_result
 from wan_ui.ui.security import CheckedBlocks
-from wan_ui.ui.server import address_of
 from wan_ui.ui.session import browser_state
 from wan_ui.ui.view import View
 
@@ -62,6 +63,7 @@ def build_ui(settings: Settings) -> gr.Blocks:
                         inputs = build_inputs(ready, catalog, chosen, scheme, settings)
                     with gr.Column(elem_id="right", scale=8, min_width=320):
                         card = build_progress_card()
+                        build_heard()
                         result, result_message = build_result()
                         more = build_after()
                         queue = build_queue()

@@ -21,6 +21,7 @@ from gradio import http_server
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from wan_ui import limits
+from wan_ui.addresses import address_of, bare_host
 from wan_ui.errors import UserError
 from wan_ui.settings import Settings
 from wan_ui.ui import seams
@@ -112,17 +113,6 @@ class Server(http_server.Server):
             if not self.thread.is_alive() or time.monotonic() > deadline:
                 raise UserError(f"port: the page could not be started on {self.config.host}:{self.config.port}")
             time.sleep(0.01)
-
-
-def bare_host(host: str) -> str:
-    """ "[::1]" -> "::1"."""
-    return host[1:-1] if host.startswith("[") and host.endswith("]") else host
-
-
-def address_of(host: str, port: int) -> str:
-    """Where this machine finds a page that listens on `host`."""
-    host = {"0.0.0.0": "localhost", "::": "localhost"}.get(bare_host(host), bare_host(host))
-    return f"http://{f'[{host}]' if ':' in host else host}:{port}/"
 
 
 def install(settings: Settings, wrap) -> None:

@@ -4,6 +4,8 @@ from dataclasses import dataclass, field
 from threading import Lock
 from typing import Any
 
+from wan_ui.ui.done_part import Ended
+
 
 @dataclass
 class Complaint:
@@ -29,6 +31,7 @@ class View:
     sent       what the page shows already: name of a part -> what it was drawn from
     answers    how many of them have drawn something; looked: how many had, when the timer's last look was answered
     drawing    held while an answer is drawn, so that their numbers are the order in which they were
+    ended      the jobs whose end the page has to tell, see done_part.py
     show       what comes into view, see in_view.py: a number that grows, the part, whether gently
     loras      those that are chosen: file, strength, target
     words, starred, page  which clips the history shows
@@ -52,6 +55,7 @@ class View:
     sent: dict[str, Any] = field(default_factory=dict)
     answers: int = 0
     looked: int = 0
+    ended: list[Ended] = field(default_factory=list)
     show: tuple[int, str, bool] = (0, "", False)
     loras: list[dict[str, Any]] = field(default_factory=list)
     words: str = ""

@@ -16,6 +16,7 @@ from wan_ui.queue.jobs import Job
 from wan_ui.queue.pipeline import PIPELINE
 from wan_ui.ui import (
     after_part,
+    done_part,
     examples,
     form,
     history,
@@ -69,7 +70,11 @@ def _numbered(browser: dict, view: View) -> Answer:
     if not answer:
         view.answers -= 1
         return {"view": view}
-    return {**answer, "in_view": in_view.order(view.answers, whole, view.show), "view": view}
+    return {
+        **answer,
+        "in_view": in_view.order(view.answers, whole, view.show, len(view.active), view.ended),
+        "view": view,
+    }
 
 
 def _observed(browser: dict, view: View) -> Answer:
@@ -192,7 +197,7 @@ def _observed(browser: dict, view: View) -> Answer:
     left = PIPELINE.seconds_left(owner) if waiting else {}
     draw_html("queue", queue_part.queue_html(waiting, left, view.editing, len(active) > len(waiting)))
     draw_html("examples_note", examples.note_html(form.with_words(view, model), model))
-    draw("in_view", view.show, str)  # `_numbered` has the words
+    draw("in_view", [view.show, len(active), view.ended], str)  # `_numbered` has the words
     draw("cancel", bool(active), lambda: gr.update(visible=bool(active)))
     draw("timer", busy, lambda: gr.Timer(BUSY if busy else IDLE, active=True))
     draw("browser", browser, lambda: browser)
@@ -201,7 +206,7 @@ def _observed(browser: dict, view: View) -> Answer:
 
 def _ended(view: View, job: Job) -> None:
     """A clip that was asked for here takes the stage; one from elsewhere only an empty one."""
-    view.last = job.id
+    view.last, view.ended = job.id, done_part.with_end(view.ended, job)
     followed = job.id in view.follow
     if followed:
         view.follow.remove(job.id)
