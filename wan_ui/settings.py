@@ -216,10 +216,10 @@ def _check_names(settings: Settings) -> None:
         schemes = ", ".join(catalog[settings.model].schemes)
         raise UserError(f"WAN_UI_SCHEME={settings.scheme!r}: expected one of {schemes} (of {settings.model})") from None
     for folder in split_names(settings.comfyui):
-        if not Path(folder).expanduser().is_dir():
+        if not os.path.isdir(os.path.expanduser(folder)):
             raise UserError(f"WAN_UI_COMFYUI: {folder!r} is no folder; expected {RULES['comfyui'].allowed}")
     path = settings.lightx2v_path
-    if path and not (Path(path) / "lightx2v" / "infer.py").is_file():
+    if path and not os.path.isfile(os.path.join(path, "lightx2v", "infer.py")):
         raise UserError(f"WAN_UI_LIGHTX2V_PATH={path!r}: expected {RULES['lightx2v_path'].allowed}")
 
 

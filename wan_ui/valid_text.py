@@ -21,7 +21,12 @@ def valid_text(text: str) -> str:
 
 def valid_name(name: str) -> str:
     r"""A file name as it can be shown and typed: bytes that are no UTF-8 become \xe9, which keeps names apart."""
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace") if HALVES.search(name) else name
+    if not HALVES.search(name):
+        return name
+    try:
+        return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    except UnicodeEncodeError:  # a half that stands for no byte: it came from JSON, not from a folder
+        return valid_text(name)
 
 
 def valid_values(value: Any, depth: int = 0) -> Any:

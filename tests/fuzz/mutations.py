@@ -164,7 +164,7 @@ def of_bytes(random: Random, base: bytes, others: list[bytes]) -> bytes:
                 start = random.randrange(len(other) + 1)
                 content[place : place + random.choice((0, 40))] = other[start : start + random.choice((8, 60, 500))]
             case _:
-                content = bytearray(_tokens(random, bytes(content[:20_000]))) + content[20_000:]
+                content = bytearray(exchange(random, bytes(content[:20_000]))) + content[20_000:]
     return bytes(content)
 
 
@@ -173,11 +173,11 @@ def of_text(random: Random, base: bytes, others: list[bytes]) -> bytes:
     if random.random() < 0.25:
         return of_bytes(random, base, others)
     for _ in range(random.choice((1, 1, 2, 4))):
-        base = _tokens(random, base)
+        base = exchange(random, base)
     return base
 
 
-def _tokens(random: Random, text: bytes) -> bytes:
+def exchange(random: Random, text: bytes) -> bytes:
     tokens = list(_TOKEN.finditer(text))
     if not tokens:
         return text
@@ -197,11 +197,11 @@ def of_values(random: Random, base: bytes, others: list[bytes]) -> bytes:
         return of_text(random, base, others)
     values = json.loads(base)
     for _ in range(random.choice((1, 1, 2, 3, 8))):
-        _change(random, values)
+        change(random, values)
     return json.dumps(values).encode()
 
 
-def _change(random: Random, values: Any) -> None:
+def change(random: Random, values: Any) -> None:
     places = list(values) if isinstance(values, dict) else list(range(len(values)))
     if not places or random.random() < 0.05:
         if isinstance(values, dict):
@@ -211,7 +211,7 @@ def _change(random: Random, values: Any) -> None:
         return
     place = random.choice(places)
     if isinstance(values[place], dict | list) and values[place] and random.random() < 0.6:
-        _change(random, values[place])
+        change(random, values[place])
     elif random.random() < 0.1:
         del values[place]
     else:

@@ -4,8 +4,10 @@ A parser may raise UserError (rules of options and settings: ValueError as well,
 else comes out is a find.
 """
 
+import contextlib
 import io
 import json
+import os
 import struct
 import tempfile
 import tomllib
@@ -16,25 +18,30 @@ from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from random import Random
+from unittest import mock
 
 import numpy as np
-from PIL import Image
+import pillow_heif
+from PIL import Image, ImageCms
 
-from tests.fuzz import mutations
+from tests.fuzz import containers, mutations, texts, weight_files
 from tests.job_requests import job_request
 from wan_ui.catalog import load_catalog
 from wan_ui.errors import UserError
-from wan_ui.files.headers import check_pth, gguf_header, read_header, safetensors_header
+from wan_ui.files.dit_file import parameters
+from wan_ui.files.headers import check_pth, gguf_header, safetensors_header
 from wan_ui.files.identify import identify
-from wan_ui.loras.choice import read_spec
-from wan_ui.loras.folder import read_file
+from wan_ui.files.names import original_vae
+from wan_ui.files.sizes import t5_parameters, t5_sizes, vae_layout
+from wan_ui.loras import folder
 from wan_ui.machine.probe_results import ProbeResult, read_entries, read_result
 from wan_ui.media import muxer, sound, video
 from wan_ui.media.images import fit, open_image
-from wan_ui.queue.intake import Draft, resolve
+from wan_ui.queue.draft import clips_of
+from wan_ui.queue.intake import resolve
 from wan_ui.queue.jobs import _job
 from wan_ui.queue.schema import COLUMNS
-from wan_ui.request import LoraSpec, Result
+from wan_ui.request import Result
 from wan_ui.settings import ROOT, Settings, load_settings
 
 Change = Callable[[Random, bytes, list[bytes]], bytes]
@@ -71,33 +78,96 @@ def _entries(*shapes: tuple[int, ...], names: str = "blocks.{}.self_attn.q.weigh
     return entries
 
 
-def _safetensors(entries: dict) -> bytes:
+def _safetensors(entries: dict, holes: bool = False) -> bytes:
+    """holes: without the data, see `_with_holes`."""
     raw = json.dumps(entries).encode()
-    return (
-        struct.pack("<Q", len(raw))
-        + raw
-        + bytes(max((entry["data_offsets"][1] for entry in entries.values() if "data_offsets" in entry), default=0))
-    )
+    end = max((entry["data_offsets"][1] for entry in entries.values() if "data_offsets" in entry), default=0)
+    return struct.pack("<Q", len(raw)) + raw + (b"" if holes else bytes(end))
+
+
+def _with_holes(path: Path) -> None:
+    """A file that ends with its header gets as many zeros as that says, which take no place: real sizes are tried."""
+    content = path.read_bytes()
+    with contextlib.suppress(ValueError, TypeError, AttributeError, KeyError, IndexError, RecursionError):
+        if len(content) == 8 + int.from_bytes(content[:8], "little"):
+            entries = json.loads(content[8:])
+            end = max(entry["data_offsets"][1] for name, entry in entries.items() if name != "__metadata__")
+            if 0 < end < 2**36:
+                os.truncate(path, len(content) + end)
+
+
+def _of(shapes: dict[str, tuple[int, ...]]) -> dict:
+    """Entries of tensors of these shapes."""
+    entries, end = {}, 0
+    for name, shape in shapes.items():
+        size = 2 * int(np.prod(shape))
+        entries[name] = {"dtype": "BF16", "shape": list(shape), "data_offsets": [end, end + size]}
+        end += size
+    return entries
+
+
+VAE = {
+    "decoder.conv1.weight": (8, 4, 3, 3, 3),
+    "conv2.weight": (4, 4, 1, 1, 1),
+    "encoder.conv1.weight": (8, 3, 3, 3, 3),
+    "decoder.head.2.weight": (3, 8, 3, 3, 3),
+    "encoder.downsamples.0.residual.2.weight": (8, 8, 3, 3, 3),
+    "encoder.downsamples.1.resample.1.weight": (8, 8, 3, 3),
+    "encoder.downsamples.1.time_conv.weight": (8, 8, 3, 1, 1),
+    "encoder.downsamples.2.residual.2.weight": (16, 8, 3, 3, 3),
+}
+LARGER_VAE = {name: shape for name, shape in VAE.items() if "downsamples" not in name} | {
+    "encoder.downsamples.0.downsamples.0.residual.2.weight": (8, 8, 3, 3, 3),
+    "encoder.downsamples.1.downsamples.0.residual.2.weight": (16, 8, 3, 3, 3),
+    "encoder.downsamples.1.downsamples.1.time_conv.weight": (16, 8, 3, 1, 1),
+}
+
+
+@cache
+def _text_encoder() -> dict[str, tuple[int, ...]]:
+    sizes = {"vocab_size": 32, "dim": 8, "dim_attn": 8, "dim_ffn": 16, "num_heads": 2, "num_buckets": 4}
+    return t5_parameters({**sizes, "encoder_layers": 2})
+
+
+@cache
+def _transformer() -> dict[str, tuple[int, ...]]:
+    """Names and shapes of Wan-Tiny's, two blocks of it."""
+    path = ROOT / "assets" / "wan-tiny" / "HighNoise" / "wan-tiny-HighNoise-Q8_0.gguf"
+    tensors = gguf_header(path).tensors
+    first = ("blocks.0.", "blocks.1.")
+    return {
+        name: info.shape for name, info in tensors.items() if not name.startswith("blocks.") or name.startswith(first)
+    }
 
 
 def _safetensors_seeds() -> list[bytes]:
     dit = _entries((8, 8), (8, 4), (2,), names="blocks.{}.self_attn.q.weight")
-    vae = _entries((4, 4, 1), (4,), names="decoder.{}.conv1.weight")
+    config = {"dim": 16, "ffn_dim": 8, "num_layers": 2, "in_dim": 16, "out_dim": 16, "num_heads": 2, "face_size": 16}
+    s2v = {**config, "model_type": "s2v", "audio_dim": 8, "cond_dim": 4, "audio_inject_layers": [0, 1]}
+    animate = {**config, "model_type": "animate", "motion_encoder_dim": 8, "face_width": 8, "clip_width": 8}
+    said = {"wan_ui.config": json.dumps(s2v)}
     return [
         _safetensors(dit),
-        _safetensors({"__metadata__": {"format": "pt", "a": "high_noise"}, **vae}),
+        _safetensors({"__metadata__": {"format": "pt", "a": "high_noise"}, **_of(VAE)}),
+        _safetensors(_of(LARGER_VAE)),
         _safetensors({}),
+        _safetensors({"__metadata__": said, **_of(parameters(s2v))}, holes=True),
+        _safetensors(_of(parameters(animate)), holes=True),
+        _safetensors(_of(_transformer()), holes=True),
+        _safetensors(
+            _of({f"model.diffusion_model.{name}": shape for name, shape in _transformer().items()}), holes=True
+        ),
+        _safetensors(_of(_text_encoder()), holes=True),
     ]
 
 
-def _read_weights(path: Path) -> None:
-    identify(path)  # never raises: what is wrong is said in its answer
-    read_header(path)
-
-
 def _safetensors_run(path: Path) -> None:
-    identify(path)
-    safetensors_header(path)
+    _with_holes(path)
+    identify(path)  # never raises: what is wrong is said in its answer
+    tensors = safetensors_header(path).tensors
+    for read in (vae_layout, t5_sizes):  # what an engine or a conversion asks for next
+        with contextlib.suppress(UserError):
+            read(path, original_vae(tensors))
 
 
 def _gguf_seeds() -> list[bytes]:
@@ -181,7 +251,9 @@ def _lora_seeds() -> list[bytes]:
 
 
 def _lora_run(path: Path) -> None:
-    entry = read_file(path, path.name)  # never raises: the entry says what is wrong
+    folder._read.cache_clear()  # by size and time, which two inputs may share
+    _with_holes(path)
+    entry = folder.read_file(path, path.name)  # never raises: the entry says what is wrong
     assert isinstance(entry.problem, str)
 
 
@@ -189,8 +261,11 @@ def _lora_run(path: Path) -> None:
 
 
 def _picture_seeds() -> list[bytes]:
+    pillow_heif.register_heif_opener()  # what reads them alone cannot write
     y, x = np.mgrid[0:20, 0:24]
     image = Image.fromarray(np.stack([x * 9, y * 9, x + y], -1).astype(np.uint8))
+    turned, profile = Image.Exif(), ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    turned[0x0112] = 6
     found = []
     for kind, options in (
         ("PNG", {}),
@@ -203,14 +278,39 @@ def _picture_seeds() -> list[bytes]:
         ("TIFF", {"compression": "tiff_lzw"}),
         ("BMP", {}),
         ("AVIF", {}),
+        ("HEIF", {"quality": 60}),
         ("JPEG2000", {}),
+        ("JPEG2000", {"no_jp2": True}),
+        ("ICO", {"sizes": [(16, 16), (24, 20)]}),
+        ("ICO", {"sizes": [(24, 20)], "bitmap_format": "bmp"}),
+        ("PPM", {}),
+        ("MPO", {"save_all": True, "append_images": [image]}),
+        ("PNG", {"save_all": True, "append_images": [image.rotate(90)], "duration": 40}),
+        ("WEBP", {"save_all": True, "append_images": [image.rotate(90)], "duration": 40}),
+        ("GIF", {"save_all": True, "append_images": [image.rotate(90)], "duration": 40}),
+        ("JPEG", {"exif": turned.tobytes(), "icc_profile": profile}),
+        ("PNG", {"exif": turned.tobytes(), "icc_profile": profile}),
+        ("WEBP", {"exif": turned.tobytes(), "icc_profile": profile}),
+        ("TIFF", {"icc_profile": profile, "compression": "tiff_deflate"}),
+        ("TIFF", {"compression": "jpeg"}),
     ):
         content = io.BytesIO()
         image.save(content, kind, **options)
         found.append(content.getvalue())
-    for mode in ("I;16", "P", "LA", "CMYK", "1"):
+    for mode, kind in (
+        ("I;16", "PNG"),
+        ("P", "PNG"),
+        ("LA", "PNG"),
+        ("RGBA", "PNG"),
+        ("1", "PNG"),
+        ("CMYK", "TIFF"),
+        ("CMYK", "JPEG"),
+        ("F", "TIFF"),
+        ("I;16", "TIFF"),
+        ("I", "TIFF"),
+    ):
         content = io.BytesIO()
-        image.convert("L").convert(mode).save(content, "TIFF" if mode == "CMYK" else "PNG")
+        image.convert("L").convert(mode).save(content, kind)
         found.append(content.getvalue())
     return found
 
@@ -275,13 +375,13 @@ def _metadata_seeds() -> list[bytes]:
 
 
 def _metadata_change(random: Random, base: bytes, others: list[bytes]) -> bytes:
-    """Mostly the settings inside it, kept as long as they were: the boxes around them stay right."""
+    """Mostly the settings inside it, the boxes around them as long as they are then."""
     start = base.find(b'{"prompt"')
-    if start < 0 or random.random() < 0.2:
-        return mutations.of_bytes(random, base, others)
-    end = base.index(b"}}", start) + 2 if b"}}" in base[start:] else start + 40
-    new = mutations.of_text(random, base[start:end], others)[: end - start]
-    return base[:start] + new.ljust(end - start) + base[end:]
+    if start < 0 or random.random() < 0.15:
+        return containers.change(random, base, others)
+    end = start + json.JSONDecoder().raw_decode(base[start:].decode("latin-1"))[1]
+    change = random.choice((mutations.of_values, mutations.of_values, mutations.of_text))
+    return containers.with_part(base, start, end, change(random, base[start:end], others))
 
 
 def _metadata_run(path: Path) -> None:
@@ -318,6 +418,7 @@ def _catalog_seeds() -> list[bytes]:
 
 
 def _catalog_run(path: Path) -> None:
+    load_catalog.cache_clear()  # by its path
     for model in load_catalog(path).values():
         model.scheme(""), model.closest_size(640, 480)
 
@@ -356,56 +457,56 @@ def _settings_run(path: Path) -> None:
 
 
 def _api_seeds() -> list[bytes]:
-    return [
-        json.dumps(
-            {
-                "inputs": {"image": "PICTURE", "prompt": "zoom in"},
-                "model": "",
-                "scheme": "",
-                "engine": "auto",
-                "size": "auto",
-                "frames": 17,
-                "steps": 4,
-                "fps": 16,
-                "seed": 5,
-                "draft": False,
-                "loras": ["wan-tiny-teal-orange.safetensors:0.5:both"],
-                "motion": "",
-                "negative": "",
-                "guidance": None,
-                "shift": None,
-                "solver": "",
-                "cache": "",
-                "overlap": None,
-                "task": "",
-            }
-        ).encode(),
-        json.dumps(
-            {"inputs": {"image": "PICTURE", "prompt": "a", "segments": "pan left | night"}, "frames": 17, "steps": 2}
-        ).encode(),
-    ]
+    import wan_ui.ui.api_jobs  # noqa: F401 - takes long, and is no input's fault
+
+    every = {
+        "image": "PICTURE",
+        "prompt": "zoom in",
+        "model": "",
+        "scheme": "",
+        "size": "auto",
+        "frames": 17,
+        "steps": 4,
+        "fps": 16,
+        "seed": 5,
+        "draft": False,
+        "loras": "wan-tiny-teal-orange.safetensors:0.5:both",
+        "motion": "",
+        "negative": None,
+        "guidance": None,
+        "shift": None,
+        "solver": "",
+        "cache": "",
+        "overlap": None,
+        "task": "",
+        "clips": 1,
+    }
+    several = {"image": "PICTURE", "prompt": "a", "segments": "pan left\nnight", "frames": 17, "steps": 2}
+    return [json.dumps(values).encode() for values in (every, several, {"image": "PICTURE", "prompt": "a", "job": ""})]
 
 
 def _api_run(path: Path) -> None:
-    values, settings = _object(path), _settings()
-    given = values.pop("inputs", {})
-    inputs = {}
-    for name, value in given.items() if isinstance(given, dict) else ():
-        inputs[name] = str(settings.outputs / "picture.png") if value == "PICTURE" else value
-        if isinstance(inputs[name], str) and inputs[name].startswith("/dev/"):
-            return  # the page lets no path through that is not an upload
-    specs, lines = [], values.pop("loras", [])
-    for line in lines if isinstance(lines, list) else [lines]:
-        try:
-            specs.append(read_spec(line) if isinstance(line, str) else LoraSpec(line, 1.0, "both"))
-        except ValueError:
-            continue
-    known = Draft.__dataclass_fields__
-    draft = Draft(
-        inputs, **{name: value for name, value in values.items() if name in known and name != "job"}, loras=tuple(specs)
-    )
-    with tempfile.TemporaryDirectory(dir=settings.cache) as folder:
-        json.dumps(resolve(draft, settings, Path(folder)).to_dict())
+    """As POST /api/jobs does, but for the queue."""
+    from wan_ui.ui import api_jobs, rest, security
+    from wan_ui.ui.api_values import PARAMETERS
+    from wan_ui.ui.body import BodyRefused, check_json
+
+    settings = _settings()
+    try:
+        values = check_json(path.read_bytes())
+    except BodyRefused as error:
+        raise UserError(str(error)) from None
+    if not isinstance(values, dict):
+        raise UserError("no object")
+    known = {name: value for name, value in values.items() if name in PARAMETERS}
+    for name in rest.FILES & known.keys():
+        own = str(settings.outputs / "picture.png")
+        known[name] = {"path": own} if known[name] == "PICTURE" else rest._file(known[name])
+    with mock.patch.object(security, "get_upload_folder", lambda: str(settings.outputs)):
+        draft = api_jobs.draft_of({**PARAMETERS, **known})
+    clips_of(api_jobs.clips_of({**PARAMETERS, **known}))
+    with tempfile.TemporaryDirectory(dir=settings.cache) as place:
+        json.dumps(resolve(draft, settings, Path(place)).to_dict())
 
 
 def _rows_seeds() -> list[bytes]:
@@ -487,16 +588,18 @@ def _object(path: Path) -> dict:
 
 
 TARGETS = {
-    "safetensors": Target(_safetensors_seeds, mutations.of_bytes, _safetensors_run, ".safetensors", 400, 200_000),
-    "gguf": Target(_gguf_seeds, mutations.of_bytes, _gguf_run, ".gguf", 400, 200_000),
-    "pth": Target(_pth_seeds, mutations.of_bytes, _pth_run, ".pth", 400, 200_000),
-    "lora": Target(_lora_seeds, mutations.of_bytes, _lora_run, ".safetensors", 200),
-    "picture": Target(_picture_seeds, mutations.of_bytes, _picture_run, ".png", 100),
-    "sound": Target(_sound_seeds, mutations.of_bytes, _sound_run, ".wav", 2),
-    "video": Target(_video_seeds, mutations.of_bytes, _video_run, ".mp4", 2),
+    "safetensors": Target(
+        _safetensors_seeds, weight_files.of_safetensors, _safetensors_run, ".safetensors", 400, 200_000
+    ),
+    "gguf": Target(_gguf_seeds, weight_files.of_gguf, _gguf_run, ".gguf", 400, 200_000),
+    "pth": Target(_pth_seeds, weight_files.of_pth, _pth_run, ".pth", 400, 200_000),
+    "lora": Target(_lora_seeds, weight_files.of_safetensors, _lora_run, ".safetensors", 200, 200_000),
+    "picture": Target(_picture_seeds, containers.change, _picture_run, ".png", 100),
+    "sound": Target(_sound_seeds, containers.change, _sound_run, ".wav", 2),
+    "video": Target(_video_seeds, containers.change, _video_run, ".mp4", 2),
     "mp4-metadata": Target(_metadata_seeds, _metadata_change, _metadata_run, ".mp4", 4),
-    "probes": Target(_probes_seeds, mutations.of_text, _probes_run, ".json", 200),
-    "catalog": Target(_catalog_seeds, mutations.of_text, _catalog_run, ".toml", 20),
+    "probes": Target(_probes_seeds, texts.of_json, _probes_run, ".json", 200),
+    "catalog": Target(_catalog_seeds, texts.of_toml, _catalog_run, ".toml", 20),
     "settings": Target(_settings_seeds, mutations.of_values, _settings_run, ".json", 40),
     "api": Target(_api_seeds, mutations.of_values, _api_run, ".json", 40),
     "rows": Target(_rows_seeds, mutations.of_values, _rows_run, ".json", 300),

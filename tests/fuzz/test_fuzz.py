@@ -8,7 +8,7 @@ import zipfile
 
 import pytest
 
-from tests.fuzz import finds, session
+from tests.fuzz import finds, session, targets
 from tests.fuzz.targets import TARGETS, Target
 from wan_ui.errors import UserError
 from wan_ui.files.identify import identify
@@ -74,6 +74,39 @@ def test_a_checkpoint_whose_archive_is_broken_is_named(tmp_path):
     place = whole.index(b"decoder")
     path.write_bytes(whole[:place] + b"DECODER" + whole[place + 7 :])
     assert "not a torch checkpoint that can be read (Bad CRC-32" in identify(path).problem
+
+
+@pytest.mark.hardening(13)
+@pytest.mark.parametrize(
+    ("shapes", "name", "shape", "words"),
+    [
+        (targets._text_encoder, "token_embedding.weight", (8,), "no UMT5 encoder in the names of"),
+        (targets._transformer, "text_embedding.0.weight", (256, 0), "do not make a whole Wan transformer"),
+        (targets._transformer, "blocks.0.self_attn.q.weight", (0, 256), "do not make a whole Wan transformer"),
+        (lambda: targets.VAE, "conv2.weight", (), "no Wan VAE"),
+    ],
+)
+def test_weights_whose_tensors_have_other_dimensions_than_their_names_say(shapes, name, shape, words, tmp_path):
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(targets._safetensors(targets._of(dict(shapes())), holes=True))
+    targets._with_holes(path)
+    assert identify(path).problem == ""
+    path.write_bytes(targets._safetensors(targets._of({**shapes(), name: shape}), holes=True))
+    targets._with_holes(path)
+    problem = identify(path).problem
+    assert problem.startswith(str(path)) and words in problem and "other dimensions than its name says" in problem
+
+
+def test_a_checkpoint_that_is_compressed_wrongly_is_named(tmp_path):
+    for how in (zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2):
+        content = io.BytesIO()
+        with zipfile.ZipFile(content, "w", how) as archive:
+            archive.writestr("archive/data.pkl", b"decoder.conv1.weight conv2.weight" * 9)
+        whole = bytearray(content.getvalue())
+        whole[60:80] = bytes(byte ^ 0x55 for byte in whole[60:80])
+        path = tmp_path / "x.pth"
+        path.write_bytes(whole)
+        assert "not a torch checkpoint that can be read (" in identify(path).problem
 
 
 def test_the_command_names_what_it_knows(capsys):

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 from pathlib import Path
 
 from wan_ui.changes import ASKED, FILES, LOOPS, MAX_FADE, MAX_JOINED, QUALITIES, SPEEDS
@@ -48,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
     changes = {name: getattr(args, name, None) for name in ASKED}
     changes["file"] = OF_SUFFIX.get(args.out.suffix.lower(), "")
     clips = dict(zip([entry.name for entry in (CHANGED, *NEXT)], [args.clip, *args.join], strict=False))
-    jobs = {name: clip for name, clip in clips.items() if not Path(clip).exists() and ID.fullmatch(clip)}
+    jobs = {name: clip for name, clip in clips.items() if not os.path.exists(clip) and ID.fullmatch(clip)}
     files = {name: clip for name, clip in clips.items() if name not in jobs}
     files |= {SOUND.name: args.sound} if args.sound else {}
     draft = Draft(files, task="after-work", job=jobs.pop(CHANGED.name, ""), jobs=jobs, changes=changes)

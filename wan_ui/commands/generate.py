@@ -5,6 +5,7 @@ If an app is running on the same outputs folder, its warm model does the work.
 
 import argparse
 import json
+import os
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -57,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
             usable, words = look_for_face(args.image, args.size, model)
             print(f"speech: {words}{'' if usable else '; the clip may stay silent'}", file=sys.stderr)
     job_id = ""
-    if args.clip and not Path(args.clip).exists() and ID.fullmatch(args.clip):
+    if args.clip and not os.path.exists(args.clip) and ID.fullmatch(args.clip):
         job_id, args.clip = args.clip, ""
     jobs = run_jobs(draft(args, seed=args.seed, task=args.task, job=job_id), args.out, args.json, args.clips)
     made = list(zip(jobs, names_of(args.out, args.clips), strict=True))

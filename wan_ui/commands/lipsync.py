@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -29,7 +30,7 @@ def run(args: argparse.Namespace) -> int:
         print(f"speech: {words}", file=sys.stderr)
     if words := voice_trouble(args.audio, settings()):
         print(f"speech: {words}", file=sys.stderr)
-    elif Path(args.video).is_file():
+    elif os.path.isfile(args.video):
         print(f"speech: {look_for_face_in_clip(Path(args.video))[1]}", file=sys.stderr)
     draft = Draft({entry.name: getattr(args, entry.name) for entry in TASK.inputs}, task=TASK.name)
     job = run_job(draft, args.out, quiet=args.json)

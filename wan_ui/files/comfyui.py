@@ -20,7 +20,7 @@ MAX_YAML = 1_000_000  # bytes
 
 
 def installations(settings: Settings) -> list[Path]:
-    return [Path(name).expanduser() for name in split_names(settings.comfyui)]
+    return [Path(os.path.expanduser(name)) for name in split_names(settings.comfyui)]
 
 
 def folders(settings: Settings, *kinds: str) -> list[Path]:

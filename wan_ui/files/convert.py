@@ -99,7 +99,7 @@ def plan(source: Path, to: str, dtype: str = "keep") -> list[Part]:
         raise UserError(f"--to: {to!r} is not known; choose one of {', '.join(LAYOUTS)}")
     if dtype != "keep" and dtype not in DTYPES:
         raise UserError(f"--dtype: {dtype!r} is not known; choose keep, {', '.join(DTYPES)}")
-    if not source.exists():
+    if not os.path.exists(source):
         raise UserError(f"{source}: file not found")
     model, left_out = find_parts_of_model(source) if source.is_dir() else ({}, ())
     if not model:

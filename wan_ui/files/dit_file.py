@@ -31,6 +31,7 @@ from wan_ui.files.headers import SAFETENSORS_BYTES, Header, TensorInfo, expert_s
 from wan_ui.files.model_configs import read_official
 from wan_ui.files.names import PREFIXES, original_dit, strip_prefix
 from wan_ui.files.parts import read_weights
+from wan_ui.files.sizes import told_by_tensors
 from wan_ui.valid_text import valid_name
 
 FLOATS = ("F64", "F32", "F16", "BF16")
@@ -46,6 +47,7 @@ MARKERS = ("comfy_quant", "input_scale", "scale_input", "scaled_fp8")
 FORMATS = ("float8_e4m3fn", "float8_e5m2")  # of ComfyUI's markers
 SAMPLE = 65_536  # bytes of an fp8 weight that are looked at
 UNSCALED_RMS = 4.0  # weights of a trained DIT are below 1; scaled to the type's range their RMS is 50 and more
+NO_TRANSFORMER = "its tensors do not make a whole Wan transformer"
 REST_OF_ALL_IN_ONE = re.compile(r"^(vae|first_stage_model|text_encoders?|cond_stage_model|conditioner|clip)\.")
 
 
@@ -100,7 +102,9 @@ def read_dit(path: Path, side: str = "", config: Path | None = None) -> dict[str
         first = tensors[strip_prefix(twice)][0]
         raise UserError(f"{path}: {first} and {twice} are the same parameter; use a file that holds one model")
     if config is None:
-        wanted, whose = parameters(own_sizes(path, header)), "by its other tensors"
+        sizes, whose = own_sizes(path, header), "by its other tensors"
+        with told_by_tensors(path, NO_TRANSFORMER):
+            wanted = parameters(sizes)
     else:
         wanted, whose = read_parameters(config), f"by {config}"
     if not wanted.keys() <= tensors.keys():
@@ -217,6 +221,11 @@ def _size(number: Any) -> int:
 def own_sizes(path: Path, header: Header) -> dict[str, Any]:
     """The config.json's sizes, read off the tensors; of an Animate or S2V transformer its model_type too. Raises
     UserError."""
+    with told_by_tensors(path, NO_TRANSFORMER):
+        return _own_sizes(path, header)
+
+
+def _own_sizes(path: Path, header: Header) -> dict[str, Any]:
     tensors = own_tensors(header)
 
     def shape(name: str) -> tuple[int, ...]:
@@ -228,10 +237,8 @@ def own_sizes(path: Path, header: Header) -> dict[str, Any]:
     dim, layers = shape("blocks.0.self_attn.q.weight")[0], 1 + max(numbers, default=0)
     more: dict[str, Any] = {}
     if s2v_file.is_s2v(tensors):
-        try:
+        with told_by_tensors(path, "a Wan2.2 S2V transformer that is not whole"):
             more = s2v_file.own_config({name: info.shape for name, (_, info) in tensors.items()}, layers)
-        except (KeyError, IndexError, ZeroDivisionError) as error:
-            raise UserError(f"{path}: a Wan2.2 S2V transformer that is not whole ({error} is missing)") from None
     if animate_names.is_animate(tensors):
         names = ("motion_encoder.dec.direction", "face_encoder.conv2.conv", "img_emb.proj.1")
         known = {f"{name}.weight": shape(f"{name}.weight") for name in names}

@@ -10,6 +10,7 @@ Sources: gguf.md of ggml (little-endian, version 2 and 3), the safetensors READM
 
 import json
 import math
+import os
 import re
 import struct
 import zipfile
@@ -70,14 +71,14 @@ def damaged(path: Path, why: str) -> UserError:
 
 def read_header(path: Path) -> Header:
     """Header of a `.gguf` or `.safetensors` file, told apart by content. Raises UserError."""
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise UserError(f"{path}: file not found")
     return gguf_header(path) if is_gguf(path) or path.suffix == ".gguf" else safetensors_header(path)
 
 
 def is_gguf(path: Path) -> bool:
     """Told by content; a folder of parts is none."""
-    if path.is_dir():
+    if os.path.isdir(path):
         return False
     with path.open("rb") as file:
         return file.read(4) == b"GGUF"
@@ -275,7 +276,7 @@ def _entry(path: Path, name: str, entry: Any, start: int) -> TensorInfo:
 
 def check_pth(path: Path) -> None:
     """Check that a torch `.pth` is a whole zip archive. Its pickle is for torch's weights_only=True."""
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise UserError(f"{path}: file not found")
     if not zipfile.is_zipfile(path):
         raise damaged(path, "not a torch checkpoint (no zip directory; truncated?)")

@@ -21,6 +21,7 @@ from wan_ui.files.model_configs import from_tensors, read_official, said_by
 from wan_ui.files.names import TEXT_INSIDE, VAE_INSIDE, in_diffusers_names, original_t5, original_vae, strip_prefix
 from wan_ui.files.parts import read_weights, weights_size
 from wan_ui.files.quantise import QUANTISED
+from wan_ui.files.sizes import told_by_tensors
 from wan_ui.files.text_file import is_pickle, pickle_table, stored_text
 from wan_ui.valid_text import valid_name
 
@@ -189,7 +190,9 @@ def _vae(path: Path, header: Header) -> What | None:
         return None
     inside = any(VAE_INSIDE.match(name) for name in header.tensors)
     layout = "comfyui" if inside else "official" if "decoder.conv1.weight" in header.tensors else "diffusers"
-    return What(VAE, layout, "bf16", size=weights_size(path), channels=tensors["conv2.weight"].shape[0])
+    with told_by_tensors(path, "no Wan VAE"):
+        channels = tensors["conv2.weight"].shape[0]
+    return What(VAE, layout, "bf16", size=weights_size(path), channels=channels)
 
 
 def _pickle(path: Path) -> What:

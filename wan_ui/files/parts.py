@@ -8,6 +8,7 @@ found by the index, and without one by their own names (`NAME-00001-of-00003.saf
 """
 
 import json
+import os
 import re
 from dataclasses import replace
 from pathlib import Path, PurePath
@@ -51,10 +52,10 @@ def find_parts(path: Path) -> tuple[list[Path], dict[str, str]]:
     if path.name.endswith(INDEX):
         return _indexed(path)
     match = PART.fullmatch(path.name)
-    if path.is_file() and match and not is_gguf(path):
+    if os.path.isfile(path) and match and not is_gguf(path):
         index = path.with_name(match["stem"] + INDEX)
         return _indexed(index) if index.is_file() else (_numbered(path.parent, match), {})
-    if not path.is_dir():
+    if not os.path.isdir(path):
         return [path], {}
     indices = sorted(path.glob(f"*{INDEX}"))
     files = sorted(file for file in path.glob("*.safetensors") if not file.name.startswith("."))
@@ -121,7 +122,7 @@ def _indexed(index: Path) -> tuple[list[Path], dict[str, str]]:
     if wrong or not 1 <= len(names) <= MAX_PARTS:
         raise damaged(index, f"it names the part {str(wrong[0])[:80]!r}" if wrong else f"it names {len(names)} parts")
     parts = [index.parent / name for name in names]
-    missing = [part.name for part in parts if not part.is_file()]
+    missing = [part.name for part in parts if not os.path.isfile(part)]
     if missing:
         raise UserError(
             f"{index}: {len(missing)} of {len(parts)} parts are missing (first: {index.parent / missing[0]}); "

@@ -1,7 +1,8 @@
 """The sizes of a text encoder and of a VAE, read off the tensors of their files in original names."""
 
+import contextlib
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +24,23 @@ WAN22_STD = (
 )  # fmt: skip
 
 
+@contextlib.contextmanager
+def told_by_tensors(path: Path, words: str) -> Iterator[None]:
+    """Sizes are read off tensors in here. Where one is missing, or has other dimensions than it must, that is a
+    UserError which says with `words` what the file is not."""
+    try:
+        yield
+    except KeyError as error:
+        raise UserError(f"{path}: {words} ({error} is missing)") from None
+    except (IndexError, ValueError, TypeError, ArithmeticError, UnboundLocalError):
+        raise UserError(f"{path}: {words} (a tensor has other dimensions than its name says)") from None
+
+
 def t5_sizes(path: Path, tensors: Mapping[str, Any]) -> dict[str, int]:
     """Of a UMT5 encoder, from its tensors by original names (or whatever has their shapes), under the names of the
     original's arguments. Raises UserError."""
-    try:
+    words = "no UMT5 encoder in the names of Wan's release, Diffusers, ComfyUI or llama.cpp"
+    with told_by_tensors(path, words):
         buckets, heads = tensors["blocks.0.pos_embedding.embedding.weight"].shape
         return {
             "vocab_size": tensors["token_embedding.weight"].shape[0],
@@ -37,11 +51,6 @@ def t5_sizes(path: Path, tensors: Mapping[str, Any]) -> dict[str, int]:
             "num_buckets": buckets,
             "encoder_layers": count(tensors, r"blocks\.(\d+)\."),
         }
-    except KeyError as error:
-        raise UserError(
-            f"{path}: no UMT5 encoder in the names of Wan's release, Diffusers, ComfyUI or llama.cpp "
-            f"({error} is missing)"
-        ) from None
 
 
 def t5_parameters(sizes: Mapping[str, int]) -> dict[str, tuple[int, ...]]:
@@ -64,14 +73,13 @@ def t5_parameters(sizes: Mapping[str, int]) -> dict[str, tuple[int, ...]]:
 def vae_layout(path: Path, tensors: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
     """AutoencoderKLWan's arguments and the name map, read off an original VAE's tensors: Wan2.1's or the 5B model's."""
     residual = "encoder.downsamples.0.downsamples.0.residual.2.weight" in tensors
-    try:
+    with told_by_tensors(path, "no Wan VAE in the names of its release or of Diffusers"):
         stages = _grouped_stages(tensors) if residual else _flat_stages(tensors)
         base, z_dim = tensors["encoder.conv1.weight"].shape[0], tensors["conv2.weight"].shape[0]
         pixels, decoder = tensors["decoder.head.2.weight"].shape[:2]
-    except (KeyError, UnboundLocalError) as error:
-        raise UserError(f"{path}: no Wan VAE in the names of its release or of Diffusers ({error})") from None
-    widths, blocks, joined = ([stage[part] for stage in stages] for part in range(3))
-    if len(set(blocks)) != 1 or any(width % base for width in widths):
+        widths, blocks, joined = ([stage[part] for stage in stages] for part in range(3))
+        uneven = any(width % base for width in widths)
+    if len(set(blocks)) != 1 or uneven:
         raise UserError(f"{path}: VAE stages of {blocks} blocks and {widths} channels are not a Wan VAE")
     config = {
         "base_dim": base,

@@ -7,6 +7,7 @@ All of a safetensors or GGUF file is settled from its header, as of a DIT (dit_f
 `.pth` the tensors themselves are the entries. Imports torch in functions: the page asks `text_is_fp8`.
 """
 
+import lzma
 import math
 import struct
 import zipfile
@@ -27,8 +28,11 @@ if TYPE_CHECKING:
 
 PICKLES = (".pth", ".pt", ".bin", ".ckpt")
 MAX_PICKLE = 32_000_000  # bytes of the table in a .pth
-# What Python's zipfile raises for an archive that is damaged, or of a kind that it does not know.
-UNREADABLE = (zipfile.BadZipFile, zlib.error, struct.error, NotImplementedError, RuntimeError, EOFError, ValueError)
+# What Python's zipfile raises for an archive that is damaged, or of a kind that it does not know; OSError: its bz2.
+UNREADABLE = (
+    zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, NotImplementedError, RuntimeError, EOFError,
+    ValueError, OSError,
+)  # fmt: skip
 Entry = Union[Stored, "torch.Tensor"]
 
 
@@ -117,5 +121,5 @@ def _pickle_names(path: Path, word: bytes) -> bool:
     """Whether the table of a `.pth` names a tensor with `word` in it."""
     try:
         return word in pickle_table(path)
-    except (OSError, UserError):
+    except UserError:
         return False

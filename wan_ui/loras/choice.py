@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -134,8 +135,8 @@ def _check(spec: LoraSpec, model: Model, entries: list[LoraEntry], paths: bool) 
         )
     file = spec.file
     known = any(entry.name == file for entry in entries)
-    if paths and not known and Path(file).expanduser().is_file():
-        file = str(Path(file).expanduser().resolve())
+    if paths and not known and os.path.isfile(os.path.expanduser(file)):
+        file = str(Path(os.path.expanduser(file)).resolve())
         entry = read_file(Path(file), Path(file).name)
     else:
         entry = find(file, entries)

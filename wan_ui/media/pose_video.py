@@ -1,5 +1,6 @@
 """A pose video: a drawn skeleton that a clip follows, at the clip's size and rate, whatever it is shot in."""
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -35,8 +36,8 @@ class PoseVideo:
 def look_at_pose(path: str) -> PoseVideo:
     """Raises UserError (field "pose_video")."""
     source = Path(path)
-    if not source.is_file():
-        what = "is not a file; choose a video" if source.exists() else "does not exist"
+    if not os.path.isfile(source):
+        what = "is not a file; choose a video" if os.path.exists(source) else "does not exist"
         raise UserError(f"pose_video: {source.name} {what}", field="pose_video")
     try:
         found = video.look(source)

@@ -6,6 +6,7 @@ when they are added, a voice far too quiet. Each still moves the mouth; the fini
 """
 
 import math
+import os
 import re
 import wave
 from collections.abc import Iterator
@@ -78,8 +79,8 @@ def decode(path: Path, max_seconds: float = limits.MAX_AUDIO_SECONDS) -> np.ndar
 
 def read_voice(path: Path, max_seconds: float = limits.MAX_AUDIO_SECONDS) -> Voice:
     """The first track with something to hear, the file's default one first. Raises as `decode`."""
-    if not path.is_file():
-        raise _refused(path, "is not a file; choose a sound file" if path.exists() else "does not exist")
+    if not os.path.isfile(path):
+        raise _refused(path, "is not a file; choose a sound file" if os.path.exists(path) else "does not exist")
     if path.stat().st_size == 0:
         raise _refused(path, "is an empty file; choose another")
     streams = decoder.streams(path)

@@ -3,6 +3,7 @@
 What is read goes to files beside the job, of which memory holds what is looked at: a minute at 720p is 5 GB.
 """
 
+import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -45,8 +46,8 @@ class Look:
 def look(field: str, path: str, settings: Settings) -> Look:
     """Raises UserError, which names the field."""
     source = Path(path)
-    if not source.is_file():
-        what = "is not a file; choose a video" if source.exists() else "does not exist"
+    if not os.path.isfile(source):
+        what = "is not a file; choose a video" if os.path.exists(source) else "does not exist"
         raise UserError(f"{field}: {source.name} {what}", field=field)
     try:
         found = video.look(source)

@@ -7,6 +7,7 @@ a few frames of memory. Nothing here imports torch.
 
 import json
 import math
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice, zip_longest
@@ -67,8 +68,8 @@ class Pair:
 
 def read_item(path: Path, name: str = "", settings: dict | None = None) -> Item:
     """A clip with its settings, from the file's own metadata unless given. Raises UserError."""
-    if not path.is_file():
-        raise UserError(f"compare: {path} {'is not a file' if path.exists() else 'does not exist'}")
+    if not os.path.isfile(path):
+        raise UserError(f"compare: {path} {'is not a file' if os.path.exists(path) else 'does not exist'}")
     width, height, fps = muxer.probe(path)
     if settings is None:
         try:

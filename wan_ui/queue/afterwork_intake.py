@@ -1,5 +1,6 @@
 """What is to be changed of a finished clip -> files in the job's folder and a request, checked against the clip."""
 
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -61,8 +62,8 @@ def take(
 
 def _look(path: str, field: str) -> video.Video:
     source = Path(path)
-    if not source.is_file():
-        what = "is not a file; choose a clip" if source.exists() else "does not exist"
+    if not os.path.isfile(source):
+        what = "is not a file; choose a clip" if os.path.exists(source) else "does not exist"
         raise UserError(f"{field}: {source.name} {what}", field=field)
     try:
         return video.look(source)

@@ -1,6 +1,7 @@
 """What a clip in segments is made of: the prompts after the first, and the clip that it goes on from."""
 
 import math
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,8 +65,8 @@ class Before:
 def look_before(path: str, settings: Settings) -> Before:
     """The clip that is to be continued. Raises UserError (field "clip")."""
     source = Path(path)
-    if not source.is_file():
-        what = "is not a file; choose a clip" if source.exists() else "does not exist"
+    if not os.path.isfile(source):
+        what = "is not a file; choose a clip" if os.path.exists(source) else "does not exist"
         raise UserError(f"clip: {source.name} {what}", field="clip")
     try:
         found = video.look(source)

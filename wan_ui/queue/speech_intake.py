@@ -3,6 +3,7 @@
 Files are copied, so that a job survives the upload's folder, a deleted history entry and a restart.
 """
 
+import os
 import shutil
 from functools import lru_cache
 from pathlib import Path
@@ -52,8 +53,8 @@ def frames_of(voice: Path, seconds: float, model: Model) -> int:
 def look_at_clip(path: str, field: str) -> tuple[int, int, float]:
     """Width, height and frames per second of a video that is to be changed. Raises UserError, which names `field`."""
     source = Path(path)
-    if not source.is_file():
-        what = "is not a file; choose a clip" if source.exists() else "does not exist"
+    if not os.path.isfile(source):
+        what = "is not a file; choose a clip" if os.path.exists(source) else "does not exist"
         raise UserError(f"{field}: {source.name} {what}", field=field)
     return muxer.probe(source)
 
@@ -95,5 +96,5 @@ def _voice_trouble(path: Path, max_seconds: float, changed: int) -> str:
 def voice_trouble(path: str, settings: Settings) -> str:
     """Why nothing will be spoken with that sound file: it cannot be read, is too short, too long or silent; or ""."""
     source = Path(path)
-    changed = source.stat().st_mtime_ns if source.is_file() else 0
+    changed = source.stat().st_mtime_ns if os.path.isfile(source) else 0
     return _voice_trouble(source, settings.max_audio_seconds, changed)
