@@ -1,64 +1,12 @@
-"""Start the page: settings -> pipeline -> page -> launch. `python app.py`, or `python -m wan_ui serve`.
+"""The page, as a Space and `make run` start it: python app.py"""
 
-Gradio is imported only inside `serve`: the worker is a spawned child, which imports this file again, and
-it must not spend seconds and memory on a page that it never shows.
-"""
-
-import contextlib
 import logging
 import sys
-import threading
 
-from wan_ui.cluster.cluster import Cluster
+from wan_ui.app import serve
 from wan_ui.errors import UserError
-from wan_ui.importing import no_collection
-from wan_ui.machine.preflight import check_folder, check_folders, check_port, say_anything
-from wan_ui.queue.pipeline import PIPELINE
-from wan_ui.queue.worker import ENGINE_FACTORY
-from wan_ui.settings import Settings, page_environment, settings
-from wan_ui.signals import Stop, stoppable
-
-
-def serve(values: Settings, engine_factory: str = ENGINE_FACTORY) -> None:
-    """Run until stopped with Ctrl-C, SIGTERM or by the end of its terminal.
-
-    Raises UserError for a port or a folder that cannot be used.
-    """
-    page, cluster = None, None
-    with stoppable():
-        try:
-            check_port(values)
-            check_folders(values)
-            check_folder(page_environment(values), "uploads", "GRADIO_TEMP_DIR")
-            with no_collection():
-                from wan_ui.ui import seams
-
-            seams.check()  # before modules that are built on them are imported
-            PIPELINE.open(values, engine_factory=engine_factory, warm=False)
-            with no_collection():
-                from wan_ui.ui.launch import launch, tidy
-                from wan_ui.ui.page import build_ui
-
-            page = build_ui(values)
-            launch(page, values, str(PIPELINE.clips))
-            # Now, not before: loading takes both cores of a small machine, and the page must be there first.
-            PIPELINE.warm()
-            if values.ray:
-                cluster = Cluster(values, PIPELINE.pool, engine_factory)
-                cluster.start()
-            threading.Event().wait()
-        except Stop:
-            with contextlib.suppress(OSError):  # the terminal is gone
-                print("Wan UI: stopping", flush=True)
-        finally:
-            PIPELINE.close()
-            if cluster is not None:
-                cluster.close()
-            if page is not None and page.server is not None:
-                page.server.should_exit = True
-                page.server.thread.join(2)  # open pages would hold it for longer: they find it again when it is back
-                tidy(values)
-
+from wan_ui.machine.preflight import say_anything
+from wan_ui.settings import settings
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")

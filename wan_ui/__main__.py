@@ -1,4 +1,4 @@
-"""Command line: python -m wan_ui COMMAND. Each command is a module of wan_ui/commands."""
+"""Command line: python -m wan_ui COMMAND, installed wan-ui COMMAND. Each command is a module of wan_ui/commands."""
 
 import argparse
 import contextlib
@@ -29,6 +29,7 @@ from wan_ui.commands import (
 )
 from wan_ui.errors import UserError
 from wan_ui.machine.preflight import say_anything
+from wan_ui.place import COMMAND
 from wan_ui.signals import Stop, stoppable
 
 COMMANDS = (
@@ -62,7 +63,7 @@ class Parser(argparse.ArgumentParser):
 
 def main(argv: list[str] | None = None) -> int:
     """Exit code: 0 done, 1 failed, 2 bad usage, 129, 130 and 143 cancelled with SIGHUP, Ctrl-C and SIGTERM."""
-    parser = Parser(prog="python -m wan_ui", description="Wan2.2 video from pictures and words.")
+    parser = Parser(prog=COMMAND, description="Wan2.2 video from pictures and words.")
     parser.add_argument("--version", action="version", version=__version__)
     parser.add_argument("-v", "--verbose", action="store_true", help="log what the app decides and why")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
@@ -84,6 +85,13 @@ def main(argv: list[str] | None = None) -> int:
         with contextlib.suppress(OSError):  # the terminal is gone
             print("cancelled", file=sys.stderr)
         return stop.code
+
+
+def script() -> int:
+    """`wan-ui` of the installed package: the page, where no command is named."""
+    given = sys.argv[1:]
+    general = ("-h", "--help", "--version", "-v", "--verbose")
+    return main(given if given and (given[0] in general or not given[0].startswith("-")) else ["serve", *given])
 
 
 if __name__ == "__main__":

@@ -14,10 +14,11 @@ from typing import Any
 
 from wan_ui.errors import UserError
 from wan_ui.families import FAMILIES, PICTURES, TIME_STRIDE, Family
+from wan_ui.place import DATA
 from wan_ui.recipes import DMD, DMD_STEPS, GUIDANCE, NEGATIVE, NEGATIVE_OF_SPEECH, SHIFT, SOLVERS, Recipe
 from wan_ui.tasks import DEFAULT, SEGMENTS, TASKS, Task
 
-CONFIGS = Path(__file__).resolve().parent.parent / "configs"
+CONFIGS = DATA / "configs"
 KINDS = ("bf16", "fp8", "gguf")
 WRONG = (KeyError, TypeError, ValueError, AttributeError, AssertionError, UserError)  # what a wrong entry raises
 RECIPE_KEYS = ("guidance", "solver", "magcache", "teacache")  # of a recipe, beside steps, default_steps and shift

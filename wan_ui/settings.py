@@ -8,7 +8,9 @@ beside this. A new setting is one line of Settings, its rule (wan_ui/rules.py) a
 import getpass
 import os
 import re
+import sys
 import urllib.request
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -16,10 +18,11 @@ from typing import Any
 from wan_ui import limits, rules
 from wan_ui.catalog import load_catalog
 from wan_ui.errors import UserError
+from wan_ui.place import DATA, INSTALLED, PACKAGE
 from wan_ui.rules import Rule
 from wan_ui.tasks import STAGES
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = PACKAGE.parent  # a checkout; of an installed package the folder of all packages, from which children start
 ENGINES = ("auto", "diffusers", "lightx2v")
 # Of the LightX2V engine: the walk through the VAE, its decoder's and the blocks' kernels, products with GGUF weights
 # that were dequantised once, or by a kernel at every use, short steps as CUDA graphs. Of both engines: frames that go
@@ -28,7 +31,7 @@ LEVERS = ("vae", "decoder", "blocks", "products", "dequantise", "stream", "graph
 # Of the diffusers engine on a CPU in float32: what wan_ui/engines/cpu_kernels.py and cpu_blocks.py do in fewer passes.
 CPU_LEVERS = ("convolutions", "norms", "upsampling", "prompt", "products", "rotation")
 # A patch is called as its file; wan_ui/patches itself is above this.
-PATCHES = tuple(sorted(file.stem for file in (ROOT / "wan_ui" / "patches").glob("[!_]*.py") if file.stem != "record"))
+PATCHES = tuple(sorted(file.stem for file in (PACKAGE / "patches").glob("[!_]*.py") if file.stem != "record"))
 # Gradio's and the hub's own variables are honoured because Spaces and Docker images set them.
 ALIASES = {
     "WAN_UI_HOST": "GRADIO_SERVER_NAME",
@@ -54,6 +57,25 @@ def _home_cache() -> Path | None:
     except (RuntimeError, OSError):  # no HOME, and a user id without an entry in the list of users
         return None
     return folder if os.access(there, os.W_OK | os.X_OK) else None
+
+
+def user_folder(system: str, environ: Mapping[str, str], home: Path) -> Path:
+    """Where programs of this system (sys.platform) keep what a user makes with them."""
+    if system == "win32":
+        base = environ.get("LOCALAPPDATA") or home / "AppData" / "Local"
+    elif system == "darwin":
+        base = home / "Library" / "Application Support"
+    else:
+        base = environ.get("XDG_DATA_HOME") or home / ".local" / "share"
+    return Path(base) / "wan-ui"
+
+
+def _own_folder() -> Path:
+    """Where outputs, models and loras are: where a checkout is started, an installed program's in the user's folder."""
+    try:
+        return user_folder(sys.platform, os.environ, Path.home()) if INSTALLED else Path()
+    except RuntimeError:  # no HOME, and a user id without an entry in the list of users
+        return Path()
 
 
 @dataclass(frozen=True)
@@ -82,16 +104,17 @@ class Settings:
     webhook: str = setting("", rules.WEBHOOK)
     webhook_private: int = setting(0, rules.one_of(0, 1))  # 1: it may be this machine, or in a private network
     max_page_gb: float = setting(limits.MAX_PAGE_GB, rules.number(1, 10_000))  # memory of the page's process
-    outputs: Path = setting(Path("outputs"), rules.folder())  # jobs, clips and the database
-    models: Path = setting(Path("models"), rules.folder())  # downloaded weights: <models>/<owner>/<repo>/<file>
+    outputs: Path = setting(_own_folder() / "outputs", rules.folder())  # jobs, clips and the database
+    # downloaded weights: <models>/<owner>/<repo>/<file>
+    models: Path = setting(_own_folder() / "models", rules.folder())
     # LoRA files, in subfolders too; those of assets/loras are listed beside them
-    loras: Path = setting(Path("loras"), rules.folder())
+    loras: Path = setting(_own_folder() / "loras", rules.folder())
     # ComfyUI installations (or their folder `models`), separated by commas, whose files are offered as well
     comfyui: str = setting("", rules.text("folders of ComfyUI installations, separated by commas"))
     hub: str = setting("https://huggingface.co", rules.URL)  # or a mirror; HF_ENDPOINT is honoured
     # files derived from shipped ones; safe to delete
-    cache: Path = setting(_home_cache() or Path("outputs/cache"), rules.folder())
-    catalog: Path = setting(ROOT / "configs" / "catalog.toml", rules.file())
+    cache: Path = setting(_home_cache() or _own_folder() / "outputs" / "cache", rules.folder())
+    catalog: Path = setting(DATA / "configs" / "catalog.toml", rules.file())
     model: str = setting("wan-tiny", rules.text("a model of the catalog"))  # loaded when the app starts
     scheme: str = setting("", rules.text("a scheme of the model"))  # empty: the model's default
     engine: str = setting("auto", rules.one_of(*ENGINES))
@@ -198,7 +221,7 @@ def load_settings(environ: dict[str, str]) -> Settings:
         if source:
             values[name] = read(name, set_here[source], source)
     if "cache" not in values and not _home_cache():
-        values["cache"] = values.get("outputs", Path("outputs")) / "cache"
+        values["cache"] = values.get("outputs", _own_folder() / "outputs") / "cache"
     settings = Settings(**values)
     _check_names(settings)
     return settings

@@ -84,7 +84,7 @@ def instructions(text: str) -> list[tuple[str, str]]:
 def installs(requirements: Path) -> None:
     """What the image would install is what is here: what this environment lacks has been tried by nobody."""
     for line in requirements.read_text(encoding="utf-8").splitlines():
-        name, _, version = line.partition("#")[0].strip().partition("==")
+        name, _, version = line.partition("#")[0].partition(";")[0].strip().partition("==")
         if version:
             assert importlib.metadata.version(name).partition("+")[0] == version, line
 

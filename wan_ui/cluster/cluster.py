@@ -22,6 +22,7 @@ from wan_ui.cluster.remote import RemoteWorker
 from wan_ui.cluster.start import RayProcess
 from wan_ui.errors import UserError
 from wan_ui.files import found
+from wan_ui.place import COMMAND
 from wan_ui.queue.runner import Runner
 from wan_ui.settings import ROOT, Settings
 
@@ -150,7 +151,7 @@ class Cluster:
             start.check_token()
         self.words = f"ray: {head}"
         self._show()
-        log.info("ray: the head is at %s; other machines join with: python -m wan_ui node --head %s", head, head)
+        log.info("ray: the head is at %s; other machines join with: %s node --head %s", head, COMMAND, head)
         return head
 
     def _end(self) -> None:

@@ -12,6 +12,7 @@ from dataclasses import replace
 from wan_ui.cluster import labels, start
 from wan_ui.cluster.versions import difference, versions
 from wan_ui.errors import UserError
+from wan_ui.place import COMMAND
 from wan_ui.queue.local import Place, places_here
 from wan_ui.settings import ROOT, Settings
 
@@ -36,7 +37,7 @@ def serve_node(head: str, name: str, values: Settings) -> None:
         if why:
             if said != why:
                 print(
-                    f"waiting for the head at {head} ({why}). Is `python -m wan_ui serve --ray` running there?",
+                    f"waiting for the head at {head} ({why}). Is `{COMMAND} serve --ray` running there?",
                     flush=True,
                 )
             said = why

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from wan_ui.commands.progress import Lines
+from wan_ui.place import COMMAND
 from wan_ui.queue import backup
 from wan_ui.settings import settings
 
@@ -39,7 +40,7 @@ def run_restore(args: argparse.Namespace) -> int:
     for words in done.bad[:SHOWN]:
         print(f"error: {words}", file=sys.stderr)
     if done.bad:
-        print(f"{len(done.bad)} files were not restored; `python -m wan_ui check` shows what lacks", file=sys.stderr)
+        print(f"{len(done.bad)} files were not restored; `{COMMAND} check` shows what lacks", file=sys.stderr)
     return 1 if done.bad else 0
 
 

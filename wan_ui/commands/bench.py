@@ -8,13 +8,14 @@ from pathlib import Path
 from wan_ui import rules
 from wan_ui.commands import options
 from wan_ui.commands.options import add_lora_option, add_model_options, draft
+from wan_ui.place import DATA
 from wan_ui.qa import toy
 from wan_ui.reports import bench, stage_bars
-from wan_ui.settings import ROOT, settings
+from wan_ui.settings import settings
 
 limit = options.by(rules.number(0, 1_000_000))
-EXAMPLE = ROOT / "assets" / "examples" / "cat.jpg"
-VOICE = ROOT / "assets" / "examples" / "voice.m4a"
+EXAMPLE = DATA / "assets" / "examples" / "cat.jpg"
+VOICE = DATA / "assets" / "examples" / "voice.m4a"
 
 
 def add(commands) -> None:

@@ -7,6 +7,7 @@ from wan_ui import rules
 from wan_ui.catalog import parse_size
 from wan_ui.errors import UserError
 from wan_ui.loras.choice import read_spec
+from wan_ui.place import COMMAND
 from wan_ui.queue.draft import MAX_SEED, MOST_CLIPS, Draft
 from wan_ui.recipes import CACHES, MOTIONS, SOLVERS, read_shift
 from wan_ui.request import LoraSpec
@@ -127,7 +128,7 @@ def add_lora_option(command: argparse.ArgumentParser) -> None:
         type=lora_spec,
         metavar="FILE[:STRENGTH[:TARGET]]",
         help="a LoRA of the folder, or any file; strength -4 to 4 (default 1); target high_noise, low_noise or both "
-        "(default: what it was made for). Repeatable. `python -m wan_ui loras` lists the folder",
+        f"(default: what it was made for). Repeatable. `{COMMAND} loras` lists the folder",
     )
 
 

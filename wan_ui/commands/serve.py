@@ -4,6 +4,7 @@ import argparse
 from dataclasses import replace
 
 from wan_ui.commands.options import by_setting
+from wan_ui.place import COMMAND
 from wan_ui.settings import settings
 
 
@@ -19,13 +20,13 @@ def add(commands) -> None:
         const="auto",
         metavar="HOST:PORT",
         type=by_setting("ray"),
-        help="let other machines run jobs too (python -m wan_ui node): auto, or the address of a Ray head",
+        help=f"let other machines run jobs too ({COMMAND} node): auto, or the address of a Ray head",
     )
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    from app import serve  # gradio is only needed here
+    from wan_ui.app import serve  # gradio is only needed here
 
     given = {"host": args.host, "port": args.port, "ray": args.ray}
     chosen = {name: value for name, value in given.items() if value is not None}

@@ -14,6 +14,7 @@ from wan_ui.errors import UserError
 from wan_ui.machine import probe_results
 from wan_ui.machine.hardware import Hardware
 from wan_ui.machine.probes import PROBES, Probe
+from wan_ui.place import COMMAND
 from wan_ui.settings import Settings, split_names
 
 # Kernels of torch itself, the one for want of a better first: on a card that they are not for, they raise.
@@ -67,7 +68,7 @@ class Chooser:
             return wish, "asked for, and right when tried on this card"
         if status:
             raise UserError(f"{key}: {wish} {status} when tried on {self.hardware.name}: {why}", field="scheme")
-        return SAFE[kind][0], f"{wish} was asked for, but has not been tried on this card: python -m wan_ui probe"
+        return SAFE[kind][0], f"{wish} was asked for, but has not been tried on this card: {COMMAND} probe"
 
     def product(self, scheme: Scheme, wish: str) -> tuple[str, str]:
         """Upstream's name of the class of the linear layers' weights."""
@@ -199,7 +200,7 @@ class Chooser:
         if name:
             return name, f"auto: {why}"
         others = ", ".join(name for name in names if name not in SAFE[kind])
-        return safe, "auto: torch's own" + (f"; {others} only after python -m wan_ui probe" if others else "")
+        return safe, "auto: torch's own" + (f"; {others} only after {COMMAND} probe" if others else "")
 
     def _is_safe(self, kind: str, name: str) -> bool:
         # fp8-sgl without its library is torch's own product: see wan_ui/patches/fp8_sgl.py.

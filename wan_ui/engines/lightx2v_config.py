@@ -28,9 +28,10 @@ from wan_ui.files.text_file import is_pickle, text_is_fp8
 from wan_ui.machine.hardware import CONTEXT, GIB, Hardware, measure
 from wan_ui.machine.shapes import shape_of
 from wan_ui.patches.record import Facts
-from wan_ui.settings import ROOT, Settings
+from wan_ui.place import COMMAND, DATA
+from wan_ui.settings import Settings
 
-FOLDER = ROOT / "configs" / "lightx2v"
+FOLDER = DATA / "configs" / "lightx2v"
 DEFAULT = FOLDER / "default.json"
 KEYS = frozenset(
     {
@@ -365,7 +366,7 @@ def from_paths(model: Model, scheme: Scheme, paths: Paths, kernel: str, t5_kerne
         if is_all_in_one(path):
             raise UserError(
                 f"{path}: the LightX2V engine cannot read the {words} inside an all-in-one file; choose the diffusers "
-                f"engine, or write its parts out with `python -m wan_ui convert {path.name} --to comfyui`",
+                f"engine, or write its parts out with `{COMMAND} convert {path.name} --to comfyui`",
                 field="engine",
             )
     values: dict[str, Any] = {"vae_path": str(paths.vae), "t5_tokenizer_path": str(paths.tokenizer)}

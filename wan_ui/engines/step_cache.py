@@ -18,10 +18,10 @@ import torch
 
 from wan_ui.engines.group import here
 from wan_ui.engines.schedule import Step
+from wan_ui.place import DATA
 from wan_ui.recipes import CACHES, FEWEST_CACHED, Recipe
-from wan_ui.settings import ROOT
 
-NUMBERS = ROOT / "configs" / "step_caches.toml"
+NUMBERS = DATA / "configs" / "step_caches.toml"
 BOTH = -1  # the place of what was added to both halves in one pass
 
 

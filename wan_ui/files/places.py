@@ -23,7 +23,8 @@ from wan_ui.files.parts import all_parts, weights_size
 from wan_ui.files.quantise import quantise_file, suffix
 from wan_ui.machine.engine_choice import choose_engine
 from wan_ui.machine.hardware import driver_fault, nvidia_gpu
-from wan_ui.settings import ROOT, Settings
+from wan_ui.place import COMMAND, DATA, INSTALLED
+from wan_ui.settings import Settings
 
 T5_FILE = "models_t5_umt5-xxl-enc-bf16.pth"
 TOKENIZER = "google/umt5-xxl"
@@ -130,7 +131,7 @@ def locate(model: Model, scheme: Scheme, settings: Settings, engine: str = "diff
     if missing:
         lines = [f"  {_describe(model, ref, settings)}" for ref in missing]
         heading = f"{model.name}: {len(missing)} of {len(places)} files are missing:"
-        hint = [] if model.embedded else [f"`python -m wan_ui download {model.name} {scheme.name}` fetches them."]
+        hint = [] if model.embedded else [f"`{COMMAND} download {model.name} {scheme.name}` fetches them."]
         raise UserError("\n".join([heading, *lines, *hint]))
 
     here = {ref: path for ref, path in places.items() if path is not None}
@@ -199,7 +200,7 @@ def needed_files(model: Model, scheme: Scheme, engine: str) -> list[str]:
 def _find(model: Model, ref: str, settings: Settings) -> Path | None:
     repo, file = split(ref)
     if ref.startswith("embedded:"):
-        return next(iter(sorted((ROOT / repo).glob(file))), None)
+        return next(iter(sorted((DATA / repo).glob(file))), None)
     if ref.startswith(found.HERE):
         return Path(file) if Path(file).is_file() else None
     path = settings.models / repo / file
@@ -234,7 +235,8 @@ def _describe(model: Model, ref: str, settings: Settings) -> str:
     if ref.startswith(found.HERE):
         return f"{file} (it was there before)"
     if ref.startswith("embedded:"):
-        return f"{ROOT / repo / file} (ships with Wan UI; restore it with `git checkout -- {repo}`)"
+        again = "install Wan UI again" if INSTALLED else f"restore it with `git checkout -- {repo}`"
+        return f"{DATA / repo / file} (ships with Wan UI; {again})"
     return f"{file} from {address(model, ref, settings)} -> put it at {settings.models / repo / file}"
 
 

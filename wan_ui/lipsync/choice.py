@@ -4,11 +4,12 @@ import importlib.util
 from pathlib import Path
 
 from wan_ui.lipsync.files import DETECTOR, PARSER, POSE, find_weights
-from wan_ui.settings import ROOT, Settings
+from wan_ui.place import COMMAND, DATA
+from wan_ui.settings import Settings
 
 OFFICIAL = "TMElyralab/MuseTalk"
-EMBEDDED = ROOT / "assets" / "musetalk-tiny"
-FETCH = "`python -m wan_ui download musetalk` fetches what is missing"
+EMBEDDED = DATA / "assets" / "musetalk-tiny"
+FETCH = f"`{COMMAND} download musetalk` fetches what is missing"
 
 
 def choose_weights(settings: Settings) -> tuple[Path, str]:

@@ -13,8 +13,9 @@ from wan_ui.errors import UserError
 from wan_ui.families import DIT, EXPERTS, NOISE_TARGETS, TARGETS, Transformer, of_width
 from wan_ui.loras.entry import LoraEntry, base_title
 from wan_ui.loras.folder import available, find, read_file
+from wan_ui.place import DATA
 from wan_ui.request import LoraSpec
-from wan_ui.settings import ROOT, Settings
+from wan_ui.settings import Settings
 
 MAX_STRENGTH = 4.0
 STRENGTH = rules.number(-MAX_STRENGTH, MAX_STRENGTH, f"a number from {-MAX_STRENGTH:g} to {MAX_STRENGTH:g}")
@@ -25,7 +26,7 @@ def base(model: Model) -> Transformer | None:
     """The transformer whose LoRAs fit `model`; None where it is like no released one."""
     if not model.embedded:
         return model.family.transformer
-    config = ROOT / model.root.removeprefix("embedded:") / model.family.experts[0].config
+    config = DATA / model.root.removeprefix("embedded:") / model.family.experts[0].config
     try:
         return of_width(json.loads(config.read_text(encoding="utf-8"))["dim"])
     except (OSError, ValueError, KeyError, TypeError):  # said when the model is loaded, with the file's name

@@ -25,10 +25,11 @@ from wan_ui.files.headers import Header, safetensors_header
 from wan_ui.loras.entry import LoraEntry
 from wan_ui.loras.keys import Layout, read_layout
 from wan_ui.loras.pairs import pair, target_said
-from wan_ui.settings import ROOT, Settings
+from wan_ui.place import COMMAND, DATA
+from wan_ui.settings import Settings
 from wan_ui.valid_text import valid_name, valid_text
 
-SHIPPED = ROOT / "assets" / "loras"  # Wan-Tiny's own, listed beside the user's folder
+SHIPPED = DATA / "assets" / "loras"  # Wan-Tiny's own, listed beside the user's folder
 MAX_HEADER = 8_000_000  # bytes; a LoRA of every layer of A14B has 0.2 MB, with a training log in it a few
 MAX_FILES = 2000
 MAX_DEPTH = 6  # folders below the LoRA folder
@@ -71,7 +72,7 @@ def find(name: str, entries: list[LoraEntry]) -> LoraEntry:
                 if name == sibling(entry, path):
                     return read_file(path, name, made_for=target)
     raise UserError(
-        f"loras: {valid_name(name)!r} is not in the LoRA folder; `python -m wan_ui loras` lists what is there",
+        f"loras: {valid_name(name)!r} is not in the LoRA folder; `{COMMAND} loras` lists what is there",
         field="loras",
     )
 

@@ -25,6 +25,7 @@ from pathlib import Path
 from wan_ui.machine import hardware
 from wan_ui.machine.engine_choice import lightx2v_missing
 from wan_ui.machine.probes import PROBES, Probe
+from wan_ui.place import COMMAND
 from wan_ui.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -163,7 +164,7 @@ def best(
     if model:
         results = [result for result in results if result.shape.partition(" ")[0] == model]
     if not results:
-        return "", f"no {kind} kernel has been probed here for {model or 'any model'}: python -m wan_ui probe"
+        return "", f"no {kind} kernel has been probed here for {model or 'any model'}: {COMMAND} probe"
     slowest: dict[str, float] = {}
     for result in results:
         slowest[result.shape] = max(slowest.get(result.shape, 0.0), result.seconds)

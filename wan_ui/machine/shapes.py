@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 from wan_ui.catalog import Model, load_catalog
 from wan_ui.machine import hardware
-from wan_ui.settings import ROOT, Settings
+from wan_ui.place import DATA
+from wan_ui.settings import Settings
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ def shape_of(model: Model, width: int, height: int, frames: int) -> Shape:
     released = model.family.transformer
     dim, heads, ffn = released.width, released.heads, released.ffn
     if model.embedded:
-        file = ROOT / model.root.removeprefix("embedded:") / model.family.experts[0].config
+        file = DATA / model.root.removeprefix("embedded:") / model.family.experts[0].config
         config = json.loads(file.read_text(encoding="utf-8"))
         dim, heads, ffn = config["dim"], config["num_heads"], config["ffn_dim"]
     tokens = model.family.tokens(width, height, frames)

@@ -13,6 +13,7 @@ from wan_ui.errors import UserError
 from wan_ui.lipsync.choice import OFFICIAL, can_run_dwpose, has_dwpose
 from wan_ui.lipsync.files import DETECTOR, POSE
 from wan_ui.performance.skeleton import POINTS
+from wan_ui.place import COMMAND
 from wan_ui.settings import Settings
 
 Find = Callable[[np.ndarray], np.ndarray]  # (H, W, 3) uint8 RGB -> (people, 133, 3): x, y, how sure
@@ -30,7 +31,7 @@ def missing(settings: Settings) -> str:
     folder = settings.models / OFFICIAL
     if not has_dwpose(folder):
         lacking = " and ".join(str(folder / file) for file in (DETECTOR, POSE) if not (folder / file).is_file())
-        return f"DWPose's files are not here ({lacking}); `python -m wan_ui download musetalk dwpose` fetches them"
+        return f"DWPose's files are not here ({lacking}); `{COMMAND} download musetalk dwpose` fetches them"
     if not can_run_dwpose():
         return "DWPose's files are here, but not what runs them; `make dwpose` installs rtmlib and onnxruntime"
     return ""

@@ -28,6 +28,7 @@ from typing import Any
 
 from wan_ui.catalog import Model, Scheme
 from wan_ui.families import latent_frames
+from wan_ui.place import DATA
 from wan_ui.qa import layouts
 from wan_ui.settings import ROOT
 
@@ -187,7 +188,7 @@ def of_run(model: Model, scheme: Scheme, facts: dict[str, str], size: tuple[int,
     shapes: Shapes = {name: shape for name, (_, shape) in layouts.vae(model.family.vae).items()}
     path = Path()
     if model.embedded:
-        root = ROOT / model.root.partition(":")[2]
+        root = DATA / model.root.partition(":")[2]
         path = root / model.family.vae.file
         config = json.loads((root / model.family.experts[0].config).read_text(encoding="utf-8"))
     if on_cpu or model.embedded:

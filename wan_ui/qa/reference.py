@@ -32,6 +32,7 @@ from wan_ui.errors import UserError
 from wan_ui.families import TIME_STRIDE, latent_frames
 from wan_ui.media import sound
 from wan_ui.media.images import fit, open_image
+from wan_ui.place import DATA
 from wan_ui.qa import blocks
 from wan_ui.qa.blocks import BlockTrial
 from wan_ui.request import Tracks
@@ -42,10 +43,10 @@ LAST_FRAME = "last frame"  # the stage of models that end a clip at a picture
 VOICE = "audio"  # the stage of models that a voice drives
 PERFORMED = ("seen", "pose", "face")  # the stages of models that a performance drives: see base.Performing
 NEXT = "next segment"  # the stage of models that go on from the end of a clip
-SPOKEN = ROOT / "assets" / "examples" / "voice.m4a"
+SPOKEN = DATA / "assets" / "examples" / "voice.m4a"
 STORED = ROOT / "tests" / "golden"
 BLOCK_PARTS = ("latents", "text", "image", "hidden", "velocity")
-PICTURE = ROOT / "assets" / "examples" / "cat.jpg"
+PICTURE = DATA / "assets" / "examples" / "cat.jpg"
 FACE, PERFORMED_FRAMES = 512, 13
 
 

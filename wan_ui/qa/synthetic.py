@@ -29,8 +29,9 @@ from wan_ui.files.headers import SAFETENSORS_BYTES, Header, TensorInfo, read_hea
 from wan_ui.files.model_configs import official
 from wan_ui.files.parts import all_parts
 from wan_ui.machine.engine_choice import EngineChoice
+from wan_ui.place import DATA
 from wan_ui.qa import layouts, toy
-from wan_ui.settings import ROOT, Settings
+from wan_ui.settings import Settings
 
 if TYPE_CHECKING:
     from wan_ui.engines.base import Engine
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
     import torch
 
 MARK = "wan_ui.synthetic"  # metadata key of a file whose contents are drawn at the read
-TOKENIZER = ROOT / "assets" / "wan-tiny"
+TOKENIZER = DATA / "assets" / "wan-tiny"
 # Where the scale fields (float16) of a GGML block are, and how much larger the second, an offset, must be
 # than the first for values around zero: half of the largest quant.
 SCALES = {

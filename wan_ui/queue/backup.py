@@ -21,6 +21,7 @@ from pathlib import Path
 
 from wan_ui import __version__, locks
 from wan_ui.errors import UserError
+from wan_ui.place import COMMAND
 from wan_ui.queue.jobs import ID, Job, Jobs, TableError
 
 TABLE = "wan_ui.sqlite"
@@ -108,7 +109,7 @@ def restore(source: Path, outputs: Path, aside: bool = False, report: Report = l
     listed = _listed(source / TABLE)
     if listed is None:
         words = "a backup that was not finished" if (source / UNFINISHED).exists() else "no backup"
-        raise UserError(f"{source}: {words} is there; `python -m wan_ui backup {source}` makes one")
+        raise UserError(f"{source}: {words} is there; `{COMMAND} backup {source}` makes one")
     _check_apart(source, outputs)
     with _said(outputs):
         outputs.mkdir(parents=True, exist_ok=True)
@@ -191,7 +192,7 @@ def _seal(part: Path, listed: list[File], gone: list[str]) -> int:
         db.execute("INSERT INTO backup_made VALUES (?, ?)", (time.time(), __version__))
         db.execute("COMMIT")
         if (words := db.execute("PRAGMA integrity_check").fetchone()[0]) != "ok":
-            raise UserError(f"outputs: the job table is damaged ({words}); `python -m wan_ui check` says more")
+            raise UserError(f"outputs: the job table is damaged ({words}); `{COMMAND} check` says more")
         count: int = db.execute("SELECT COUNT(*) FROM jobs").fetchone()[0]
     _flush(part)
     return count
@@ -243,7 +244,7 @@ class _Writer:
         except FileNotFoundError:
             return  # deleted meanwhile
         except _Unreadable as error:
-            raise UserError(f"{path} cannot be read ({error}); `python -m wan_ui check` says more") from None
+            raise UserError(f"{path} cannot be read ({error}); `{COMMAND} check` says more") from None
         self.bytes += size
         self.files[key] = File(key, size, now.st_mtime_ns, sha256)
         if key not in self.known:

@@ -19,6 +19,7 @@ from wan_ui.files import found
 from wan_ui.machine import probe_results
 from wan_ui.machine.engine_choice import lightx2v_missing
 from wan_ui.machine.hardware import KERNELS, gpu, installed
+from wan_ui.place import COMMAND
 from wan_ui.queue.jobs import Jobs
 from wan_ui.reports.bench import machine as processor
 from wan_ui.reports.own_files import clean_files
@@ -202,7 +203,7 @@ def markdown(report: dict) -> str:
             )
         lines += [f"\n{blocks['stage']}: {blocks['verdict']}" for blocks in stages["blocks"]]
     else:
-        lines.append("not examined yet: `python -m wan_ui stages`")
+        lines.append(f"not examined yet: `{COMMAND} stages`")
     lines += ["", "### Patches", "", "| patch | state | why | verified |", "|---|---|---|---|"]
     for patch in report["patches"]:
         lines.append(f"| {patch['name']} | {patch['state']} | {_cell(patch['why'])} | {_cell(patch['figures'])} |")
@@ -222,7 +223,7 @@ def markdown(report: dict) -> str:
                 names.append(result["name"])
         lines += [f"\nabsent, {why}: {', '.join(names)}" for why, names in absent.items()]
     else:
-        lines.append("not probed yet: `python -m wan_ui probe`")
+        lines.append(f"not probed yet: `{COMMAND} probe`")
     lines += ["", "### Last errors", ""]
     for error in report["errors"]:
         lines.append(f"- {error['when']}, {error['model']}, {error['clip']}, during {error['during'] or 'start'}:")

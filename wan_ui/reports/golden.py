@@ -20,13 +20,14 @@ from pathlib import Path
 from wan_ui.catalog import Model
 from wan_ui.errors import UserError
 from wan_ui.media import muxer
+from wan_ui.place import DATA
 from wan_ui.qa.compare import Item, measure
 from wan_ui.queue.draft import Draft
 from wan_ui.queue.pipeline import Pipeline
 from wan_ui.settings import ROOT, Settings
 
 OWN = ROOT / "tests" / "golden"
-PICTURES = ROOT / "assets" / "examples"
+PICTURES = DATA / "assets" / "examples"
 # For a new folder: what the same machine must give again.
 AGAIN = {"ssim": 0.95, "psnr": 32.0}
 CLIPS = (

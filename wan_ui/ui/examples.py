@@ -11,13 +11,13 @@ import gradio as gr
 from PIL import Image
 
 from wan_ui.catalog import Model
-from wan_ui.settings import ROOT
+from wan_ui.place import DATA
 from wan_ui.tasks import DEFAULT, FORM, Input, fitting, offered
 from wan_ui.ui.markup import SPEAKS, data_url, text
 
 log = logging.getLogger(__name__)
 
-FOLDER = ROOT / "assets" / "examples"
+FOLDER = DATA / "assets" / "examples"
 USUAL = [entry.name for entry in DEFAULT.inputs if entry.required]  # what every example has
 SCRIPT = """
 element.addEventListener('click', (event) => {

@@ -15,6 +15,7 @@ from wan_ui.catalog import Model, Scheme
 from wan_ui.files import found, places
 from wan_ui.files.parts import weights_size
 from wan_ui.machine.engine_choice import choose_engine
+from wan_ui.place import COMMAND
 from wan_ui.queue.background_download import DownloadStatus
 from wan_ui.queue.pipeline import PIPELINE
 from wan_ui.queue.runner import ModelStatus
@@ -131,7 +132,7 @@ def models_html(status: ModelStatus, download: DownloadStatus, settings: Setting
             '<p class="w-quiet">Several people use this app: a model is loaded with the clip that asks for it.'
         )
         if not fetch:
-            parts.append(" Downloads are started where it runs: <code>python -m wan_ui download MODEL SCHEME</code>.")
+            parts.append(f" Downloads are started where it runs: <code>{COMMAND} download MODEL SCHEME</code>.")
         parts.append("</p>")
     shown = ""
     for offer in offers(settings):
