@@ -107,6 +107,10 @@ def pytest_collection_finish():
 
 @pytest.fixture
 def scripted_settings(tmp_path) -> Settings:
+    return scripted(tmp_path)
+
+
+def scripted(tmp_path: Path) -> Settings:
     """Settings whose only model is the scripted one; everything lives in tmp_path."""
     root = tmp_path / "scripted-model"
     names = ["high_noise_model/config.json", "low_noise_model/config.json", places.T5_FILE, VAE_21.file]

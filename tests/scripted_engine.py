@@ -7,7 +7,6 @@ are the input picture, tinted by the seed, so that two jobs can be told apart.
 
 import ctypes
 import os
-import resource
 import signal
 import tempfile
 import time
@@ -57,6 +56,8 @@ def act(command: str) -> None:
             time.sleep(float(value))
         case "limit-files":
             # What a full disk does to every writer, ffmpeg included: no file may grow beyond this.
+            import resource  # is not everywhere
+
             resource.setrlimit(resource.RLIMIT_FSIZE, (int(value), int(value)))
         case "break-ffmpeg":
             replace_ffmpeg("echo 'encoder on strike' >&2; exit 7")

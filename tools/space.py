@@ -17,7 +17,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-LEFT_OUT = ("tests/", "benchmarks/", ".ci/", ".pre-commit-config.yaml", ".gitattributes")
+LEFT_OUT = ("tests/", "benchmarks/", "pinokio/", ".ci/", ".pre-commit-config.yaml", ".gitattributes")
 LFS = "filter=lfs diff=lfs merge=lfs -text"
 LARGE = 1 << 20  # bytes; a text of that size is better in LFS, too
 

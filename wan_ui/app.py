@@ -5,7 +5,7 @@ again, and it must not spend seconds and memory on a page that it never shows.
 """
 
 import contextlib
-import threading
+import time
 
 from wan_ui.cluster.cluster import Cluster
 from wan_ui.importing import no_collection
@@ -43,7 +43,8 @@ def serve(values: Settings, engine_factory: str = ENGINE_FACTORY) -> None:
             if values.ray:
                 cluster = Cluster(values, PIPELINE.pool, engine_factory)
                 cluster.start()
-            threading.Event().wait()
+            while True:  # not a lock: on Windows no Ctrl-C ends the wait for one
+                time.sleep(3600)
         except Stop:
             with contextlib.suppress(OSError):  # the terminal is gone
                 print("Wan UI: stopping", flush=True)

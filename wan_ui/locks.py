@@ -1,12 +1,14 @@
-"""Locks between processes: a file that only one may hold (flock). They end with the process, however it ends."""
+"""Locks between processes: a file that only one may hold . They end with the process, however it ends."""
 
-import fcntl
+import contextlib
 import hashlib
 import logging
 import os
 import tempfile
 from pathlib import Path
 from typing import IO
+
+from wan_ui import system
 
 log = logging.getLogger(__name__)
 
@@ -27,13 +29,18 @@ def take(path: Path) -> IO[str] | None:
             raise
         log.warning("%s: its file system has no locks (%s); only this machine's processes are kept apart", path, error)
     name = hashlib.sha256(os.fsencode(os.path.realpath(path))).hexdigest()[:24]
-    place = Path(tempfile.gettempdir()) / f"wan-ui-{os.getuid()}-{name}.lock"
-    return _take(place, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW)
+    place = Path(tempfile.gettempdir()) / f"wan-ui-{system.user_id()}-{name}.lock"
+    return _take(place, os.O_RDWR | os.O_CREAT | system.NO_FOLLOW)
 
 
 def release(path: Path, lock: IO[str]) -> None:
     """Give a lock back and remove its file, for locks of things that come and go."""
-    path.unlink(missing_ok=True)
+    try:
+        path.unlink(missing_ok=True)
+    except PermissionError:  # Windows keeps what is open; and then, what another has taken meanwhile
+        lock.close()
+        with contextlib.suppress(PermissionError):
+            path.unlink(missing_ok=True)
     lock.close()
 
 
@@ -41,12 +48,11 @@ def _take(path: Path, flags: int) -> IO[str] | None:
     while True:
         file = os.fdopen(os.open(path, flags, 0o644), "r+")
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not system.lock(file):
+                file.close()
+                return None
             if os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
                 return file
-        except BlockingIOError:
-            file.close()
-            return None
         except FileNotFoundError:
             pass
         except BaseException:

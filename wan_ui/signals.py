@@ -7,6 +7,8 @@ import threading
 from collections.abc import Iterator
 from types import FrameType
 
+from wan_ui.system import ENDING, HANG_UP
+
 
 class Stop(KeyboardInterrupt):
     """The program was asked to end. `code` is its exit code, by the shells' custom."""
@@ -19,9 +21,9 @@ class Stop(KeyboardInterrupt):
 @contextlib.contextmanager
 def stoppable() -> Iterator[None]:
     """The first signal raises Stop; more of them do not disturb what is being put in order."""
-    numbers = [signal.SIGINT, signal.SIGTERM]
-    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # nohup: it is to go on
-        numbers.append(signal.SIGHUP)
+    numbers = list(ENDING)
+    if HANG_UP is not None and signal.getsignal(HANG_UP) == signal.SIG_IGN:  # nohup: it is to go on
+        numbers.remove(HANG_UP)
     if threading.current_thread() is not threading.main_thread():  # only that one gets signals
         yield
         return

@@ -54,6 +54,17 @@ def gallery_app(scripted, chromium, picture):
     return app
 
 
+def test_the_browser_finds_nothing_against_installing_the_page(open_page, app):
+    page = open_page(app.url)
+    page.wait_for_function("document.querySelector('link[rel=manifest]').getAttribute('href') === './manifest.json'")
+    browser = page.context.new_cdp_session(page)
+    manifest = browser.send("Page.getAppManifest")
+    assert manifest["url"] == f"{app.url}/manifest.json" and manifest["errors"] == []
+    # a test's context is as a private window, in which nothing is installed
+    against = {error["errorId"] for error in browser.send("Page.getInstallabilityErrors")["installabilityErrors"]}
+    assert against <= {"in-incognito"}
+
+
 @pytest.mark.parametrize("size", [DESK, PHONE], ids=["desk", "phone"])
 def test_no_serious_fault_for_axe(open_page, gallery_app, picture, size):
     name = "phone" if size == PHONE else "desk"

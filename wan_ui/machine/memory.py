@@ -6,6 +6,7 @@ from pathlib import Path
 import psutil
 
 from wan_ui.machine.hardware import CONTEXT, GIB
+from wan_ui.system import peak_resident
 
 CGROUP = Path("/sys/fs/cgroup")
 
@@ -53,10 +54,8 @@ def free_memory(gib: float = 0.0) -> int:
 
 
 def free_host() -> int:
-    """Bytes of the host's memory that are free; 0 where the system does not say."""
-    info = Path("/proc/meminfo")
-    lines = info.read_text(encoding="utf-8").splitlines() if info.is_file() else []
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable")), 0)
+    """Bytes of the host's memory that are free."""
+    return int(psutil.virtual_memory().available)
 
 
 def host() -> tuple[float, float]:
@@ -73,13 +72,12 @@ def host() -> tuple[float, float]:
     return (max(taken, 0) / GIB, most / GIB) if most < total else (used / GIB, total / GIB)
 
 
-def resident(pid: int | str = "self") -> float:
-    """GiB of host memory that a process takes now; 0 when it is gone."""
+def resident(pid: int | None = None) -> float:
+    """GiB of host memory that a process, or this one, takes now; 0 when it is gone."""
     try:
-        lines = Path(f"/proc/{pid}/status").read_text(encoding="utf-8").splitlines()
-    except OSError:
+        return float(psutil.Process(pid).memory_info().rss / GIB)
+    except psutil.Error:
         return 0.0
-    return next((int(x.split()[1]) for x in lines if x.startswith("VmRSS")), 0) * 1024 / GIB
 
 
 def forget_peak() -> None:
@@ -94,7 +92,8 @@ def memory_used() -> dict[str, float]:
     and gpu_context, which every process on a GPU pays beside them."""
     status = Path("/proc/self/status")
     lines = status.read_text(encoding="utf-8").splitlines() if status.is_file() else []
-    figures = {"host_peak": next((int(x.split()[1]) for x in lines if x.startswith("VmHWM")), 0) * 1024}
+    peak = next((int(x.split()[1]) * 1024 for x in lines if x.startswith("VmHWM")), 0)
+    figures = {"host_peak": peak or peak_resident()}
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_initialized():
         free, total = torch.cuda.mem_get_info()

@@ -30,7 +30,8 @@ def check_port(values: Settings) -> None:
     family = socket.AF_INET6 if ":" in values.host else socket.AF_INET
     try:
         with socket.socket(family, socket.SOCK_STREAM) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if sys.platform != "win32":  # there it would mean: also while another program listens
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind((values.host, values.port))
     except OSError as error:  # a name that is not known is one, too
         if error.errno == errno.EADDRINUSE:

@@ -7,7 +7,6 @@ their first call come last. Nothing here imports torch.
 import contextlib
 import json
 import math
-import os
 import signal
 import subprocess
 import sys
@@ -23,6 +22,7 @@ from wan_ui.machine.probe_results import ProbeResult, store, stored, versions
 from wan_ui.machine.probes import PROBES, Probe
 from wan_ui.machine.shapes import Shape
 from wan_ui.settings import ROOT, Settings, child_environment
+from wan_ui.system import end_family
 
 Answer = dict[str, Any]  # a line of probe_child: status, and error, seconds, why, out_of_memory where it has them
 LIMIT = 90.0  # seconds for one kernel on all its shapes; imports and compiling are most of it
@@ -117,8 +117,7 @@ def _child(function: str, shapes: list[Shape], settings: Settings, limit: float)
         except subprocess.TimeoutExpired:
             ending = f"timeout: no answer within {limit:.0f} s; --limit gives it more"
         finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(child.pid, signal.SIGKILL)
+            end_family(child)
             child.wait()
         for file in (stdout, stderr):
             file.seek(0)

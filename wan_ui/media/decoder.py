@@ -10,11 +10,7 @@ few are kept.
 """
 
 import contextlib
-import math
-import os
 import re
-import resource
-import signal
 import subprocess
 import threading
 from collections import deque
@@ -26,6 +22,7 @@ import imageio_ffmpeg
 
 from wan_ui import limits
 from wan_ui.errors import UserError
+from wan_ui.media.cpu_limit import limited
 
 # Names of ffmpeg's demuxers. Each reads one file from its bytes alone.
 SOUND_FORMATS = (
@@ -177,31 +174,21 @@ def _run(
     listener = threading.Thread(target=listen, daemon=True)
     listener.start()
     given, allowed, ended = 0, allowance(0), False
+    limit = limited(process, allowed)
     try:
-        _allow(process.pid, allowed)
         while part := stdout.read(chunk):
             given += len(part)
             if allowance(given) >= allowed + 1:
                 allowed = allowance(given)
-                _allow(process.pid, allowed)
+                limit.allow(allowed)
             yield part
         ended = True
     finally:
-        if not ended:  # nobody wants the rest; not Popen.kill, which asks for the exit status of one that has ended
-            os.kill(process.pid, signal.SIGKILL)
+        if not ended:  # nobody wants the rest
+            limit.kill()
         stdout.close()
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
+        used_up = limit.wait()
         listener.join()
         stderr.close()
     if process.returncode:
-        stopped = usage.ru_utime + usage.ru_stime > math.ceil(allowed) - 0.5
-        raise DecodeError(" / ".join(last) or f"ffmpeg ended with {process.returncode}", stopped)
-
-
-def _allow(process: int, seconds: float) -> None:
-    """At so many seconds of CPU the system sends SIGXCPU, at which ffmpeg ends itself, and again every second."""
-    with contextlib.suppress(ProcessLookupError):  # it has ended already
-        _, most = resource.prlimit(process, resource.RLIMIT_CPU)
-        seconds = math.ceil(seconds) if most == resource.RLIM_INFINITY else min(math.ceil(seconds), most)
-        resource.prlimit(process, resource.RLIMIT_CPU, (seconds, most))
+        raise DecodeError(" / ".join(last) or f"ffmpeg ended with {process.returncode}", used_up)

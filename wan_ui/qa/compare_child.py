@@ -7,13 +7,12 @@ then {"result": ...} or {"error": words}.
 """
 
 import json
-import os
-import resource
 import sys
 from pathlib import Path
 
 from wan_ui.errors import UserError
 from wan_ui.qa import compare
+from wan_ui.system import limit_addresses, stand_back
 
 MEMORY = 3 * 2**30  # bytes of addresses, for this process and for each decoder that it starts
 
@@ -35,8 +34,8 @@ def run(asked: dict) -> dict:
 
 
 def main() -> None:
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
-    os.nice(10)
+    limit_addresses(MEMORY)
+    stand_back()
     try:
         say(result=run(json.load(sys.stdin)))
     except UserError as error:

@@ -13,7 +13,6 @@ tests/qa causes.
 
 import contextlib
 import json
-import resource
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -49,6 +48,7 @@ from wan_ui.qa.reference import (
     stored_path,
 )
 from wan_ui.request import Progress, Report
+from wan_ui.system import peak_resident
 
 SAME_FILES = "diffusers in float32 on the same files"
 # Relative error that arithmetic alone may cause: (encoders and decode, a whole denoise step)
@@ -386,7 +386,7 @@ def measured():
         torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()
     else:
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):  # elsewhere than on Linux
             Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # start the process's high-water mark again
     started = time.perf_counter()
     yield cost
@@ -400,4 +400,4 @@ def _peak_resident() -> int:
         lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
         return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
     except (OSError, StopIteration):
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        return peak_resident()

@@ -19,7 +19,7 @@ from contextlib import closing, contextmanager
 from dataclasses import astuple, dataclass
 from pathlib import Path
 
-from wan_ui import __version__, locks
+from wan_ui import __version__, locks, system
 from wan_ui.errors import UserError
 from wan_ui.place import COMMAND
 from wan_ui.queue.jobs import ID, Job, Jobs, TableError
@@ -93,7 +93,7 @@ def backup(outputs: Path, target: Path, report: Report = lambda words: None) -> 
         listed = writer.listed({job.id for job in rows} - set(gone))
         count = _seal(part, listed, gone)
         os.replace(part, target / TABLE)
-        _flush(target)
+        system.flush(target)
         _settle(target, listed)
         (target / UNFINISHED).unlink()
     return Done(count, len(listed), writer.bytes)
@@ -130,9 +130,9 @@ def restore(source: Path, outputs: Path, aside: bool = False, report: Report = l
                 db.backup(copied)
                 copied.executescript("DROP TABLE backup_files; DROP TABLE backup_made;")
                 count: int = copied.execute("SELECT COUNT(*) FROM jobs").fetchone()[0]
-            _flush(part)
+            system.flush(part)
             os.replace(part, outputs / TABLE)
-            _flush(outputs)
+            system.flush(outputs)
     return Done(count, len(listed) - len(bad), sum(file.size for file in listed), tuple(bad))
 
 
@@ -194,7 +194,7 @@ def _seal(part: Path, listed: list[File], gone: list[str]) -> int:
         if (words := db.execute("PRAGMA integrity_check").fetchone()[0]) != "ok":
             raise UserError(f"outputs: the job table is damaged ({words}); `{COMMAND} check` says more")
         count: int = db.execute("SELECT COUNT(*) FROM jobs").fetchone()[0]
-    _flush(part)
+    system.flush(part)
     return count
 
 
@@ -347,7 +347,7 @@ def _copy(source: Path, target: Path) -> tuple[Path, int, str]:
     for the target."""
     part, digest, size = target.with_name(f".{target.name}.part"), hashlib.sha256(), 0
     try:
-        file = os.fdopen(os.open(source, os.O_RDONLY | os.O_NOFOLLOW), "rb")
+        file = os.fdopen(os.open(source, os.O_RDONLY | system.NO_FOLLOW | system.BINARY), "rb")
     except FileNotFoundError:
         raise
     except OSError as error:
@@ -372,15 +372,6 @@ def _copy(source: Path, target: Path) -> tuple[Path, int, str]:
 def _sum(path: Path) -> str:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _flush(path: Path) -> None:
-    """A file, or a folder's names, onto the disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 @contextmanager

@@ -8,7 +8,6 @@ import importlib
 import json
 import os
 import queue
-import signal
 import threading
 import traceback
 from multiprocessing.connection import Connection
@@ -24,8 +23,7 @@ from wan_ui.queue.messages import Answered, Cancel, Failed, Letter, NotUnderstoo
 from wan_ui.queue.ranks import Seat
 from wan_ui.queue.work import CreateEngine, Work
 from wan_ui.settings import Settings
-
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # are the parent's to handle
+from wan_ui.system import ignore_endings
 
 
 def main(
@@ -58,9 +56,7 @@ def _begin(
     settings_module.set_environment(environment)  # before anything looks for a GPU
     stack_file = open(stderr_path, "w", encoding="utf-8")  # noqa: SIM115 - must stay open for faulthandler
     faulthandler.enable(stack_file)
-    for number in SIGNALS:
-        signal.signal(number, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+    ignore_endings()  # they are the parent's to handle
     values = json.loads(settings_json)
     defaults = Settings()
     resolved = Settings(**{name: type(getattr(defaults, name))(value) for name, value in values.items()})

@@ -12,6 +12,7 @@ import itertools
 import json
 import logging
 import multiprocessing
+import os
 import signal
 import tempfile
 import threading
@@ -27,7 +28,6 @@ from wan_ui.errors import Cancelled, UserError, WorkerDied
 from wan_ui.machine.memory import resident
 from wan_ui.queue import desk, messages
 from wan_ui.queue.base import OnProgress
-from wan_ui.queue.desk import SIGNALS
 from wan_ui.queue.messages import (
     AfterWork,
     Asked,
@@ -54,6 +54,7 @@ from wan_ui.queue.ranks import Ranks
 from wan_ui.request import Progress, Request, Result
 from wan_ui.rules import numbers_in
 from wan_ui.settings import Settings
+from wan_ui.system import KILLED, endings_held
 
 log = logging.getLogger(__name__)
 
@@ -110,7 +111,10 @@ class Worker:
         context = multiprocessing.get_context("spawn")
         pipe, child_pipe = context.Pipe()
         # faulthandler writes the Python stack of a fatal signal here; it goes into the log.
-        self.stderr = tempfile.NamedTemporaryFile(prefix="wan-ui-worker-", suffix=".log")  # noqa: SIM115
+        # Closed here: on Windows the child could not open what its parent has open.
+        handle, name = tempfile.mkstemp(prefix="wan-ui-worker-", suffix=".log")
+        os.close(handle)
+        self.last_words = Path(name)
         settings = {
             name: str(value) if isinstance(value, Path) else value for name, value in asdict(self.settings).items()
         }
@@ -121,7 +125,7 @@ class Worker:
                 child_pipe,
                 self.engine_factory,
                 json.dumps(settings),
-                self.stderr.name,
+                name,
                 self.environment,
                 ranks and ranks.seats[0],
             ),
@@ -129,14 +133,13 @@ class Worker:
             daemon=True,
         )
         # A Ctrl-C at the terminal reaches the child too: it must not end while it still imports.
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         try:
-            if ranks is None:
-                process.start()
-            else:
-                ranks.start(process, desk.follow, (self.engine_factory, json.dumps(settings)), self.environment)
+            with endings_held():
+                if ranks is None:
+                    process.start()
+                else:
+                    ranks.start(process, desk.follow, (self.engine_factory, json.dumps(settings)), self.environment)
         finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
             child_pipe.close()
         self.process, self.pipe, self.ranks, self.loaded = process, pipe, ranks, ()
 
@@ -150,7 +153,7 @@ class Worker:
             self.process.join()
         if self.ranks is not None:
             self.ranks.close()
-        self.stderr.close()
+        self.last_words.unlink(missing_ok=True)
         self.process, self.ranks, self.loaded = None, None, ()
 
     def end(self) -> None:
@@ -309,12 +312,12 @@ class Worker:
         assert self.process is not None
         self.process.join(5)
         code = self.process.exitcode
-        stack = Path(self.stderr.name).read_text(encoding="utf-8", errors="replace").strip()
+        stack = self.last_words.read_text(encoding="utf-8", errors="replace").strip()
         if stack:
             log.error("worker's last words:\n%s", stack)
         if code is not None and code < 0:
             cause = f"was ended by {_signal(-code)}"
-            if -code == signal.SIGKILL:
+            if -code == KILLED:
                 cause += " (often the system running out of memory: try a smaller size or fewer frames)"
         else:
             cause = f"ended with exit code {code}"

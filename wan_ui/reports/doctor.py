@@ -6,11 +6,12 @@ replaced, and what looks like a token or a login is cut out. Prompts and picture
 
 import importlib.metadata
 import json
-import os
 import platform
 import time
 from dataclasses import asdict, fields
 from pathlib import Path
+
+import psutil
 
 from wan_ui import __version__
 from wan_ui.catalog import find_model
@@ -68,7 +69,7 @@ def machine(settings: Settings, torch_facts: bool) -> dict:
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "python": platform.python_version(),
         "processor": processor(),
-        "memory": f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.0f} GiB",
+        "memory": f"{psutil.virtual_memory().total / 2**30:.0f} GiB",
         "gpu": gpu() or "none",
         "lightx2v": lightx2v_missing(settings) or "can be used",
         "kernels": ", ".join(sorted(installed(KERNELS))) or "none installed",

@@ -5,8 +5,6 @@ A page asks again every second while it waits. One that was closed asks no more,
 
 import json
 import logging
-import os
-import signal
 import subprocess
 import sys
 import tempfile
@@ -20,6 +18,7 @@ from typing import Any
 from wan_ui import limits
 from wan_ui.errors import UserError
 from wan_ui.settings import ROOT, child_environment
+from wan_ui.system import end_family
 
 log = logging.getLogger(__name__)
 
@@ -127,7 +126,7 @@ def run(comparison: Comparison) -> None:
         except (BrokenPipeError, ValueError):
             pass  # it was ended
         finally:
-            _end(process)
+            end_family(process)
             process.stdout.close()
             code = process.wait()
         if not comparison.active:
@@ -150,20 +149,12 @@ def _watch(comparison: Comparison, process: subprocess.Popen) -> None:
     while process.poll() is None:
         if time.monotonic() - comparison.asked > LEFT:
             comparison.end("left")
-            _end(process)
+            end_family(process)
         elif time.monotonic() - begun > limits.COMPARISON_SECONDS:
             words = f"compare: it took more than {limits.COMPARISON_SECONDS / 60:.0f} minutes; compare fewer clips"
             comparison.end("failed", words)
-            _end(process)
+            end_family(process)
         time.sleep(0.2)
-
-
-def _end(process: subprocess.Popen) -> None:
-    """With the decoders that it has started: all are in a session of their own."""
-    try:
-        os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        return
 
 
 COMPARISONS = Comparisons()

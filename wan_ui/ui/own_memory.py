@@ -42,5 +42,5 @@ class OwnMemory:
 
 def trim() -> None:
     """What the C library keeps of freed memory goes back to the system, where it is glibc."""
-    with contextlib.suppress(OSError, AttributeError):
+    with contextlib.suppress(OSError, AttributeError, TypeError):
         ctypes.CDLL(None).malloc_trim(0)

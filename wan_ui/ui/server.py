@@ -9,7 +9,6 @@ Gradio hands its options for uvicorn on.
 
 import asyncio
 import logging
-import resource
 import socket
 import threading
 import time
@@ -24,6 +23,7 @@ from wan_ui import limits
 from wan_ui.addresses import address_of, bare_host
 from wan_ui.errors import UserError
 from wan_ui.settings import Settings
+from wan_ui.system import most_files
 from wan_ui.ui import seams
 from wan_ui.ui.visitor import group, is_trusted
 
@@ -37,15 +37,6 @@ TOO_MANY = (
     b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: text/plain\r\nconnection: close\r\nretry-after: 5\r\n"
     b"content-length: 34\r\n\r\nToo many connections; try later.\r\n"
 )
-
-
-def descriptors() -> int:
-    """Raise this process's limit of open files as far as it may go; what it then is."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    most = MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, MOST_FILES)
-    if most > soft:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
-    return max(soft, most)
 
 
 def protocol(settings: Settings, total: int) -> type[H11Protocol]:
@@ -119,7 +110,7 @@ def install(settings: Settings, wrap) -> None:
     """Let `Blocks.launch` start its server here. wrap: ASGI application -> the one that is served."""
 
     def start_server(app, server_name: str, server_port: int, **_) -> tuple[str, int, str, Server]:
-        files = descriptors()
+        files = most_files(MOST_FILES)
         total = max(16, files - HEADROOM)
         if total < settings.max_connections:
             log.warning("only %d open files are allowed (ulimit -n): at most %d connections are taken", files, total)

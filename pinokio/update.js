@@ -1,0 +1,7 @@
+// back.js returns to where it was.
+module.exports = {
+  run: [
+    { method: "shell.run", params: { path: "..", message: "git pull --ff-only" } },
+    require("./packages.js")
+  ]
+}
