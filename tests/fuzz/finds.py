@@ -1,7 +1,9 @@
 """One input against its parser, within bounds of time; and the corpus of what was found."""
 
+import atexit
 import hashlib
 import os
+import shutil
 import signal
 import tempfile
 from functools import cache
@@ -56,7 +58,11 @@ def try_one(name: str, content: bytes) -> BaseException | None:
 
 @cache
 def _file(suffix: str) -> Path:
-    return Path(tempfile.mkdtemp(prefix="wan-ui-fuzz-")) / f"{os.getpid()}{suffix}"
+    """In memory, where there is such a folder: so many files are written."""
+    memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+    folder = Path(tempfile.mkdtemp(prefix="wan-ui-fuzz-", dir=memory))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder / f"{os.getpid()}{suffix}"
 
 
 def keep(name: str, content: bytes) -> Path:

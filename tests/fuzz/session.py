@@ -11,6 +11,7 @@ from tests.fuzz.finds import BATCH, MEMORY, input_of, keep, try_one
 from tests.fuzz.targets import TARGETS
 
 HUNG = 900.0  # seconds without a next input: the child waits for something, or nobody lets it compute
+TELL = 60.0  # seconds between two lines of how far it is
 SLICE = 20  # batches that Hypothesis is asked for at once
 
 
@@ -19,6 +20,7 @@ def fuzz(name: str, inputs: int, minutes: float, seed: int) -> dict:
     most = inputs or (0 if minutes else TARGETS[name].full)
     end = time.monotonic() + 60 * minutes if minutes else float("inf")
     done, finds, started, round_ = 0, [], time.monotonic(), 0
+    said = started
     context = multiprocessing.get_context("spawn")
     while (not most or done < most) and time.monotonic() < end:
         now, ready = context.Array("q", [0, 0, 0]), context.Queue()  # batch, number in it, inputs done
@@ -28,6 +30,9 @@ def fuzz(name: str, inputs: int, minutes: float, seed: int) -> dict:
         last, since = (0, 0, 0), time.monotonic()
         while child.is_alive():
             child.join(0.5)
+            if time.monotonic() > said + TELL:
+                said = time.monotonic()
+                print(f"{name}: {done + now[2]} inputs after {said - started:.0f} s", flush=True)
             if tuple(now) != last:
                 last, since = tuple(now), time.monotonic()
             elif time.monotonic() - since > HUNG:

@@ -1,8 +1,10 @@
 """Texts of JSON and TOML that can be read and hold other values, and some that cannot."""
 
+import copy
 import json
 import math
 import tomllib
+from functools import cache
 from random import Random
 from typing import Any
 
@@ -16,7 +18,7 @@ def of_json(random: Random, base: bytes, others: list[bytes]) -> bytes:
 def of_toml(random: Random, base: bytes, others: list[bytes]) -> bytes:
     if random.random() < 0.3:
         return mutations.of_text(random, base, others)
-    values = tomllib.loads(base.decode())
+    values = copy.deepcopy(_loaded(base))
     for _ in range(random.choice((1, 1, 2, 4))):
         # A table of its own begins with each name, so that most changes are made in one of them.
         name = random.choice(list(values))
@@ -24,6 +26,11 @@ def of_toml(random: Random, base: bytes, others: list[bytes]) -> bytes:
     return "\n".join(f"{json.dumps(name)} = {_toml(value)}" for name, value in values.items()).encode(
         "utf-8", "surrogatepass"
     )
+
+
+@cache
+def _loaded(base: bytes) -> dict[str, Any]:
+    return tomllib.loads(base.decode())
 
 
 def _toml(value: Any) -> str:
