@@ -91,12 +91,16 @@ class App:
         return self.log_file.read_text()
 
 
+def chromium_path() -> str | None:
+    """None: the one that Playwright has installed."""
+    return next((found for found in map(shutil.which, CHROMIUM) if found), None)
+
+
 @pytest.fixture(scope="session")
 def chromium():
     with sync_playwright() as playwright:
-        path = next((found for found in map(shutil.which, CHROMIUM) if found), None)
         try:
-            browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
+            browser = playwright.chromium.launch(executable_path=chromium_path(), args=FLAGS)
         except PlaywrightError as error:
             pytest.skip(f"no Chromium: `python tools/install_chromium.py` installs one ({str(error)[:120]})")
         yield browser
