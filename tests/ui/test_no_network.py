@@ -12,7 +12,6 @@ from wan_ui.settings import ROOT
 INSIDE = ["unshare", "--user", "--map-root-user", "--net"]
 
 
-@pytest.mark.hardening(28)
 @pytest.mark.timeout(900)
 def test_clips_are_made_and_nothing_is_asked_of_the_network(tmp_path):
     """In a network namespace without any interface but the loopback, through which the browser reaches the page."""
