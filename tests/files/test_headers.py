@@ -64,11 +64,11 @@ def test_bad_gguf(case, tmp_path):
     content, words = BAD_GGUF[case]
     path = tmp_path / "bad.gguf"
     path.write_bytes(content)
-    started = time.perf_counter()
+    started = time.process_time()
     with pytest.raises(UserError, match=r"bad\.gguf.*damaged") as error:
         read_header(path)
     assert words in str(error.value)
-    assert time.perf_counter() - started < 20  # not the minutes and gigabytes that its counts promise
+    assert time.process_time() - started < 20  # not the minutes and gigabytes that its counts promise
 
 
 def safetensors(header, data=b"", length=None) -> bytes:

@@ -345,18 +345,19 @@ def test_a_picture(tmp_path, monkeypatch):
 @pytest.mark.limit("IMAGES_AT_ONCE")
 def test_pictures_are_decoded_a_few_at_a_time(picture, monkeypatch):
     inside, most, read = [], [], picture_files.cut_down
+    full = threading.Barrier(limits.IMAGES_AT_ONCE)  # which as many pass together
 
     def slowly(content):
         inside.append(1)
         most.append(len(inside))
-        time.sleep(0.02)
+        full.wait(60)
         inside.pop()
         return read(content)
 
     monkeypatch.setattr(picture_files, "cut_down", slowly)
     with ThreadPoolExecutor(12) as threads:
-        sizes = list(threads.map(lambda _: images.open_image(picture).size, range(24)))
-    assert len(sizes) == 24 and max(most) == limits.IMAGES_AT_ONCE
+        sizes = list(threads.map(lambda _: images.open_image(picture).size, range(6 * limits.IMAGES_AT_ONCE)))
+    assert len(sizes) == 6 * limits.IMAGES_AT_ONCE and max(most) == limits.IMAGES_AT_ONCE
 
 
 @pytest.mark.limit("FRAME_MEGAPIXELS")

@@ -97,9 +97,9 @@ def test_a_hang_is_ended_after_the_deadline(scripted_settings, picture):
     pipeline = Pipeline().open(scripted_settings, engine_factory=FACTORY)
     try:
         until(lambda: pipeline.model.state == "ready")
-        pipeline.pool["cpu0"].worker.settings = replace(scripted_settings, stage_timeout=4)  # its start may be slower
+        pipeline.pool["cpu0"].worker.settings = replace(scripted_settings, stage_timeouts="image=2")
         job = run(pipeline, picture, "image=hang")
-        assert job.state == "failed" and "image made no progress for 4 s" in job.error
+        assert job.state == "failed" and "image made no progress for 2 s" in job.error
         pipeline.pool["cpu0"].worker.settings = scripted_settings
         assert run(pipeline, picture).state == "done"
     finally:
@@ -374,12 +374,10 @@ def test_stop_ends_a_long_step_and_a_long_load_at_once(scripted_settings, pictur
     until(lambda: (pipeline.job(job_id).progress.stage, pipeline.job(job_id).progress.step) == place)
     with ThreadPoolExecutor() as threads:
         waiter = threads.submit(pipeline.wait, waiting)
-        started = time.monotonic()
         pipeline.close()
-        assert time.monotonic() - started < 9, "the thread was given up on"
         with pytest.raises(UserError, match="Wan UI was stopped; a job that waits in line runs"):
             waiter.result()
-    assert not pipeline.pool["cpu0"].thread.is_alive()
+    assert not pipeline.pool["cpu0"].thread.is_alive(), "the thread was given up on"
     job = pipeline.job(job_id)
     assert (job.state, job.error) == ("interrupted", "The app was stopped.")
     assert pipeline.job(waiting).state == "queued"

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -289,6 +290,14 @@ def generate(page: Page, picture: Path, prompt: str) -> None:
     page.locator("#picture-crop img").wait_for()
     page.fill("#prompt textarea", prompt)
     page.click("#generate")
+
+
+def until(page: Page, condition: Callable[[], object]) -> None:
+    """Until a condition outside the page holds."""
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        page.wait_for_timeout(50)
 
 
 def card_says(page: Page, words: str | re.Pattern, seconds: float = PATIENCE) -> None:

@@ -9,7 +9,7 @@ import pytest
 from playwright.sync_api import Page, expect
 from safetensors.numpy import save_file
 
-from tests.ui.conftest import card_says, generate, shoot, wait_for_playing
+from tests.ui.conftest import card_says, generate, shoot, until, wait_for_playing
 from tests.ui.test_looks import PHONE, in_both_colours
 from wan_ui.media import muxer
 
@@ -198,6 +198,7 @@ def test_forged_choices_reach_no_file(open_page, lora_app, picture):
         number.evaluate("(e, value) => { e.type = 'text'; e.value = value }", value)
         number.dispatch_event("change")
     generate(page, picture, "still fine")
+    until(page, lambda: held)
     page.wait_for_timeout(600)
     assert len(held) == 1
     held[0].continue_()

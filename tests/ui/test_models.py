@@ -9,7 +9,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.hub import Hub
-from tests.ui.conftest import PATIENCE, card_says, generate, shoot, wait_for_playing
+from tests.ui.conftest import PATIENCE, card_says, generate, shoot, until, wait_for_playing
 from wan_ui.catalog import load_catalog
 from wan_ui.families import FAMILIES
 from wan_ui.files import places
@@ -210,8 +210,7 @@ def test_a_download_is_everybody_s_and_can_be_cancelled_and_continued(open_page,
     expect(second.locator("#download")).to_contain_text("Downloading Other")
     first.close()  # it is the app's, not the tab's
     expect(second.locator("#download")).to_contain_text(re.compile(r"0\.0[1-9] of"))
-    while sum(hub.sent.values()) < HALF:
-        second.wait_for_timeout(20)
+    until(second, lambda: sum(hub.sent.values()) >= HALF)
     assert any(0 < sent < len(hub.files[path]) for path, sent in hub.sent.items())
     hub.pause, hub.limit = 5.0, None  # in the middle of that file until it is cancelled
     second.get_by_role("button", name="Cancel the download").click()

@@ -8,7 +8,7 @@ import pytest
 from playwright.sync_api import expect
 
 from tests import lora_files
-from tests.ui.conftest import App, card_says, generate, shoot, wait_for_playing
+from tests.ui.conftest import App, card_says, generate, shoot, until, wait_for_playing
 from wan_ui.catalog import load_catalog
 from wan_ui.files import places
 from wan_ui.files.dit_file import read_parameters
@@ -71,13 +71,12 @@ def test_a_lora_changes_the_clip_by_its_strength_and_goes_without_a_trace(open_p
 
     def clip() -> np.ndarray:
         """What the page plays after Generate."""
-        before = page.locator("#history .w-tile").count()
+        before = set(real_app.jobs())
         page.click("#generate")
-        expect(page.locator("#history .w-tile")).to_have_count(before + 1, timeout=300_000)
-        card_says(page, "Done in", 300)
-        wait_for_playing(page)
-        job = page.locator("#history .w-tile").first.get_attribute("data-tile")
-        return muxer.read_frames(real_app.folder / "outputs" / "clips" / job / "clip.mp4")[0]
+        until(page, lambda: set(real_app.jobs()) - before)
+        (folder,) = set(real_app.jobs()) - before
+        page.locator(f"#history .w-tile.done[data-tile='{folder.name}']").wait_for(timeout=300_000)
+        return muxer.read_frames(folder / "clip.mp4")[0]
 
     base = clip()
     page.locator("#lora-add input").click()

@@ -29,10 +29,10 @@ from wan_ui.ui.body import BodyRefused, check_json, read_body
     ],
 )
 def test_what_is_refused(text, words):
-    begun = time.monotonic()
+    begun = time.process_time()
     with pytest.raises(BodyRefused, match=words):
         check_json(text)
-    assert time.monotonic() - begun < 10  # not minutes
+    assert time.process_time() - begun < 10  # not minutes
 
 
 def test_what_a_page_sends_passes():

@@ -68,6 +68,6 @@ def test_names_of_own_files_go_those_of_the_catalog_stay(settings):
 
 def test_it_is_quick_whatever_the_text(settings):
     for text in ("/" * 50_000, "a b " * 20_000, "/a b" * 10_000, "'/" * 20_000, r"C:\a b" * 5_000, "/a" * 30_000):
-        begun = time.monotonic()
+        begun = time.process_time()
         clean(text, settings)
-        assert time.monotonic() - begun < 20
+        assert time.process_time() - begun < 20
