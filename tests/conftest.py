@@ -36,6 +36,23 @@ if not Path("/dev/nvidia0").exists():  # Triton reads it when it is imported, an
     os.environ["TRITON_INTERPRET"] = "1"
 
 SHARED = ("engines", "golden", "lightx2v", "lipsync", "qa", "patches", "gpu")
+# What waits most of its time, for browsers, apps and workers that start; the rest computes.
+WAITING = ("cold", "ui", "queue", "cluster", "commands", "hardening", "machine")
+# Of these the longest, and of what computes.
+LONGEST = (
+    "engines",
+    "qa",
+    "ui/test_flow",
+    "ui/test_api",
+    "ui/test_looks",
+    "ui/test_models",
+    "ui/test_speech",
+    "cold",
+    "ui",
+)
+# The files that share one app are one group as well, or two: it would be started once in each process.
+ONE_APP = {"test_heard.py": "test_flow.py"}
+ONE_APP |= dict.fromkeys(["test_faults.py", "test_files.py", "test_owners.py", "test_security.py"], "test_api.py")
 
 SCRIPTED = """
 [scripted]
@@ -69,34 +86,43 @@ def pytest_configure(config):
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
-    """With several processes (pytest -n 4 --dist loadgroup) each takes one group after the other, long ones first.
+    """With several processes (pytest -n 5 --dist loadgroup) each takes one group after the other, long ones first.
 
     A group is what shares costly fixtures: the models of a folder, the apps of a file of tests/ui. Ours, since the
     marks of pytest-xdist 3.8 are not seen with pytest 9.2: every test would be a group.
+
+    The first two processes take what computes, for two cores; the others take what waits, and fill the pauses. When
+    there is none left of the one kind, they all go on with the other.
     """
     from xdist.scheduler import LoadScopeScheduling
 
     class Groups(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
             path = nodeid.split("::")[0]
-            folder = path.split("/")[1]
+            folder, file = path.split("/")[1:3]
+            if folder == "ui":
+                return f"tests/ui/{ONE_APP.get(file, file)}"
             return folder if folder in SHARED else path
+
+        def _assign_work_unit(self, node) -> None:
+            computes = node.gateway.id in ("gw0", "gw1")
+            for scope in self.workqueue:
+                if (scope.removeprefix("tests/").split("/")[0] not in WAITING) == computes:
+                    self.workqueue.move_to_end(scope, last=False)
+                    break
+            super()._assign_work_unit(node)
 
     return Groups(config, log) if config.getoption("dist") == "loadgroup" else None
 
 
 def pytest_collection_modifyitems(items):
-    items.sort(key=lambda item: order(item.path.relative_to(ROOT / "tests").parts[0]))
+    items.sort(key=lambda item: order(item.path.relative_to(ROOT / "tests").as_posix()))
 
 
-def order(folder: str) -> int:
-    """What takes long begins early: at the end the processes have little to wait for each other.
-
-    The two largest groups, which only compute, come before those that wait for browsers and starting apps: one fills
-    the other's pauses. More processes than cores do the same.
-    """
-    ranks = (("engines", "qa"), ("cold", "ui"), (*SHARED, "machine", "queue", "commands", "hardening", "cluster"))
-    return next((number for number, folders in enumerate(ranks) if folder in folders), len(ranks))
+def order(path: str) -> int:
+    """What takes long begins early: at the end the processes have little to wait for each other."""
+    ranks = (*LONGEST, *SHARED, *WAITING)
+    return next((number for number, start in enumerate(ranks) if path.startswith(start)), len(ranks))
 
 
 def pytest_collection_finish():

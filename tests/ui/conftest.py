@@ -1,6 +1,7 @@
 """The real app as a subprocess, and a real Chromium in front of it."""
 
 import contextlib
+import functools
 import json
 import os
 import re
@@ -104,6 +105,8 @@ def chromium():
             browser = playwright.chromium.launch(executable_path=chromium_path(), args=FLAGS)
         except PlaywrightError as error:
             pytest.skip(f"no Chromium: `python tools/install_chromium.py` installs one ({str(error)[:120]})")
+        # What moves all the time while a page waits is a third of what its browser computes, without a GPU.
+        browser.new_context = functools.partial(browser.new_context, reduced_motion="reduce")
         yield browser
         browser.close()
 
@@ -252,7 +255,7 @@ def pytest_runtest_makereport(item):
             with contextlib.suppress(PlaywrightError):
                 said = page.locator("#card").inner_text(timeout=2000)
                 report.sections.append((f"card of {page.url}", said))
-                shoot(page, f"failed-{re.sub(r'[^0-9A-Za-z]+', '-', item.name)[:80]}-{number}")
+                shoot(page, f"failed-{re.sub(r'[^0-9A-Za-z]+', '-', item.name)[:80]}-{number}", always=True)
         for app in apps.apps if apps else []:
             if app.process.poll() is None:
                 report.sections.append((f"end of the log of {app.url}", app.log()[-1500:]))
@@ -278,10 +281,12 @@ def draw_scene(shift: int) -> Image.Image:
     return image
 
 
-def shoot(page: Page, name: str, full: bool = False) -> None:
-    ARTIFACTS.mkdir(parents=True, exist_ok=True)
+def shoot(page: Page, name: str, full: bool = False, always: bool = False) -> None:
+    """A picture of the page to look at, if TEST_PICTURES is set. The page is scrolled to its top in any case."""
     page.evaluate("window.scrollTo(0, 0)")
-    page.screenshot(path=ARTIFACTS / f"{name}.png", full_page=full)
+    if always or os.environ.get("TEST_PICTURES"):
+        ARTIFACTS.mkdir(parents=True, exist_ok=True)
+        page.screenshot(path=ARTIFACTS / f"{name}.png", full_page=full)
 
 
 def generate(page: Page, picture: Path, prompt: str) -> None:

@@ -47,8 +47,7 @@ def test_a_clip_becomes_another_and_stays(open_page, after_app, picture):
     page.locator("#after [name=times]").select_option("2")
     page.locator("#after [name=file]").select_option("gif")
     assert faults(page) == []
-    page.locator("#after").scroll_into_view_if_needed()
-    page.screenshot(path="test-artifacts/ui/80-after.png", full_page=True)
+    shoot(page, "80-after", full=True)
     page.get_by_role("button", name="Make a new clip").click()
     expect(page.locator(".w-facts").first).to_contain_text("there and back")
     kept = whole - 5
@@ -98,5 +97,4 @@ def test_on_a_phone(open_page, after_app, picture, dark):
     open_more(page)
     assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
     assert faults(page) == []
-    page.locator("#after").scroll_into_view_if_needed()
-    page.screenshot(path=f"test-artifacts/ui/82-after-phone-{'dark' if dark else 'light'}.png")
+    shoot(page, f"82-after-phone-{'dark' if dark else 'light'}", full=True)

@@ -411,6 +411,7 @@ def test_a_clip_that_is_watched_stays_and_the_new_one_is_offered(page: Page, ope
 
 def test_nothing_moves_under_a_press(page: Page):
     page.set_viewport_size({"width": 390, "height": 500})
+    page.emulate_media(reduced_motion="no-preference")  # smoothly, as it is for most people
     page.evaluate("document.documentElement.style.overflowAnchor = 'none'")  # only what we scroll
     bring = "wanUi.bring(document.querySelector('#card'))"
     press = (

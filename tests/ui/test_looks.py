@@ -108,6 +108,7 @@ def test_what_an_action_makes_comes_into_view(open_page, gallery_app, picture):
 
     for size in (PHONE, LAPTOP):
         page = open_page(gallery_app.url, *size)
+        page.emulate_media(reduced_motion="no-preference")  # it is scrolled to smoothly, as for most people
         wait_for_playing(page)
         page.set_input_files("#picture input[type=file]", picture)
         page.locator("#picture-crop img").wait_for()
