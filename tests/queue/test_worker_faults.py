@@ -65,6 +65,32 @@ def test_the_model_is_loaded_once(pipeline, picture):
     assert {run(pipeline, picture).result.facts["loads"] for _ in range(3)} == {"1"}
 
 
+def test_one_that_gave_no_clip_runs_again_as_it_was(pipeline, picture):
+    job_id = pipeline.submit(Draft({"image": str(picture), "prompt": "denoise:2=hold"}, seed=7, frames=9))
+    with pytest.raises(UserError, match="only a clip that failed, was cancelled or interrupted"):
+        pipeline.again(job_id)
+    until(lambda: pipeline.job(job_id).progress.step == 2)
+    pipeline.cancel(job_id)
+    stopped = pipeline.wait(job_id)
+    (pipeline.clips / job_id / "clip.mp4").write_text("half of it")
+    again = pipeline.again(job_id)
+    folder = pipeline.clips / again
+    go_on([folder])
+    done = pipeline.wait(again)
+    assert (stopped.state, done.state, done.error) == ("cancelled", "done", "")
+    assert done.request.made_with == stopped.request.made_with and done.request.frames == 9
+    assert str(folder) in done.request.inputs["image"]
+    with pytest.raises(UserError, match="only a clip that failed"):
+        pipeline.again(again)
+    with pytest.raises(UserError, match="only a clip that failed"):
+        pipeline.again(job_id, owner="another")
+    for path in (pipeline.clips / job_id).iterdir():
+        path.unlink()
+    (pipeline.clips / job_id).rmdir()
+    with pytest.raises(UserError, match="its files are not kept any more"):
+        pipeline.again(job_id)
+
+
 @pytest.mark.hardening(19)
 @pytest.mark.parametrize(
     "prompt, words",

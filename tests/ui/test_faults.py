@@ -26,6 +26,18 @@ def test_a_failed_job_says_why_and_is_kept(open_page, app, picture):
     shoot(page, "09-failed")
 
 
+def test_a_clip_that_failed_is_run_again(open_page, app, picture):
+    page = open_page(app.url)
+    generate(page, picture, "fails twice, denoise=bug")
+    card_says(page, "This clip failed")
+    tiles = page.locator("#history .w-tile.failed", has_text="fails twice")
+    expect(tiles).to_have_count(1)
+    shoot(page, "09-run-again")
+    page.get_by_role("button", name="Run again").click()
+    expect(tiles).to_have_count(2)
+    card_says(page, "This clip failed")
+
+
 @pytest.mark.hardening(19)
 def test_a_crash_of_the_worker_costs_one_job(open_page, app, picture):
     page = open_page(app.url)

@@ -65,6 +65,24 @@ def test_the_browser_finds_nothing_against_installing_the_page(open_page, app):
     assert against <= {"in-incognito"}
 
 
+def test_a_question_mark_lists_the_keys_but_is_typed_into_a_prompt(open_page, app):
+    page = open_page(app.url)
+    keys = page.locator(".w-shortcuts")
+    page.locator("#prompt textarea").press_sequentially("why?")
+    expect(page.locator("#prompt textarea")).to_have_value("why?")
+    expect(keys).to_be_hidden()
+    page.locator(".w-help").focus()
+    page.keyboard.press("?")
+    expect(keys).to_be_visible()
+    expect(keys).to_contain_text("Ctrl + EnterGenerate")
+    in_both_colours(page, False, "shortcuts", "shortcuts-dark")
+    page.keyboard.press("Escape")
+    expect(keys).to_be_hidden()
+    page.locator(".w-help").click()
+    keys.get_by_role("button", name="Close").click()
+    expect(keys).to_be_hidden()
+
+
 @pytest.mark.parametrize("size", [DESK, PHONE], ids=["desk", "phone"])
 def test_no_serious_fault_for_axe(open_page, gallery_app, picture, size):
     name = "phone" if size == PHONE else "desk"

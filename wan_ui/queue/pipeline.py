@@ -40,6 +40,8 @@ from wan_ui.tasks import FORM, TASKS
 log = logging.getLogger(__name__)
 
 POLL = 0.2  # seconds between looks at a job
+MADE = ("clip.mp4", "silent.mp4", "poster.jpg")  # in a job's folder beside what it was given
+AGAIN = ("failed", "cancelled", "interrupted")  # states of jobs that gave no clip
 
 
 class Pipeline:
@@ -215,12 +217,12 @@ class Pipeline:
             raise
 
     def _copied(self, request: Request, job_id: str, new_id: str) -> Request:
-        """The same for another job, whose folder has copies of the files."""
+        """The same for another job, whose folder has copies of the files that it was given."""
         folder = self.clips / new_id
         try:
             quota.begin(folder)
             for path in (self.clips / job_id).iterdir():
-                if path.name != quota.BEGUN:
+                if path.name != quota.BEGUN and path.name not in MADE and ".part" not in path.name:
                     shutil.copyfile(path, folder / path.name)
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
@@ -251,25 +253,40 @@ class Pipeline:
         job = self.job(job_id, owner)
         if job is None or job.state != "queued":
             raise UserError("queue: that clip does not wait any more", field="queue")
+        new_id = self._once_more(job, owner, asker, other_seed=True)
+        ids = order.waiting(self.jobs, owner)
+        if job_id in ids:
+            order.move(self.jobs, new_id, owner, ids.index(job_id) + 1)
+        self.pool.wake()
+        return new_id
+
+    def again(self, job_id: str, owner: str = "local", asker: str = "") -> str:
+        """One that gave no clip, as it was, at the end of the line; its new id. Raises UserError."""
+        job = self.job(job_id, owner)
+        if job is None or job.state not in AGAIN:
+            raise UserError("queue: only a clip that failed, was cancelled or interrupted is run again", field="queue")
+        new_id = self._once_more(job, owner, asker)
+        self.pool.wake()
+        return new_id
+
+    def _once_more(self, job: Job, owner: str, asker: str, other_seed: bool = False) -> str:
         self._check_address(asker)
-        new_id, request = new_job_id(), replace(job.request, batch="")
+        new_id = new_job_id()
         try:
-            request = self._copied(request, job_id, new_id)
-            if TASKS[request.task].samples:
+            request = self._copied(replace(job.request, batch=""), job.id, new_id)
+            if other_seed and TASKS[request.task].samples:
                 request = request.with_seed(next_seed(-1, request.seed, 1))
             self.jobs.add_all({new_id: request}, owner, *self._room(owner))
         except BaseException as error:
             shutil.rmtree(self.clips / new_id, ignore_errors=True)
+            if isinstance(error, FileNotFoundError):
+                raise UserError("queue: its files are not kept any more; fill in the form and press Generate") from None
             if isinstance(error, OSError):
                 raise UserError(f"disk: the files could not be stored in {self.clips} ({error})") from None
             raise
         quota.settle(self.clips / new_id)
-        ids = order.waiting(self.jobs, owner)
-        if job_id in ids:
-            order.move(self.jobs, new_id, owner, ids.index(job_id) + 1)
         if asker and self.settings.max_queue_per_visitor:
             self._askers[new_id] = asker
-        self.pool.wake()
         return new_id
 
     def change(self, job_id: str, draft: Draft, owner: str = "local") -> str:

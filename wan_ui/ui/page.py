@@ -22,6 +22,7 @@ from wan_ui.ui.doctor_tab import build_doctor_tab
 from wan_ui.ui.done_part import build_heard
 from wan_ui.ui.examples import build_examples, load_examples
 from wan_ui.ui.handlers import after, changing, choosing, clips, loras, observe, restore, submit, tray, waiting
+from wan_ui.ui.header import build_header
 from wan_ui.ui.history import build_history
 from wan_ui.ui.in_view import build_in_view
 from wan_ui.ui.inputs import build_inputs
@@ -32,12 +33,6 @@ from wan_ui.ui.result import build_result
 from wan_ui.ui.security import CheckedBlocks
 from wan_ui.ui.session import browser_state
 from wan_ui.ui.view import View
-
-HEADER = (
-    '<header class="w-header"><svg viewBox="0 0 32 32" aria-hidden="true"><rect width="32" height="32" rx="9"/>'
-    '<path d="M7 19c3-7 5-7 7.500-1s4.500 6 10.500-6"/></svg><h1>Wan UI</h1>'
-    "<p>a picture and a sentence become a clip</p></header>"
-)
 
 
 def build_ui(settings: Settings) -> gr.Blocks:
@@ -51,7 +46,7 @@ def build_ui(settings: Settings) -> gr.Blocks:
     # Uploads are deleted from Gradio's own cache when they are a day old; a job keeps its own copy.
     with CheckedBlocks(title="Wan UI", analytics_enabled=False, fill_width=True, delete_cache=(3600, 86400)) as page:
         browser, view, timer = browser_state(), gr.State(View()), gr.Timer(observe.BUSY, active=False)
-        gr.HTML(HEADER, apply_default_css=False)
+        build_header()
         in_view, heard = build_in_view(), gr.Number(0, visible=False)
         linked = gr.Textbox("", visible=False)
         poke, rested = gr.Button(elem_id="poke", visible="hidden"), gr.Button(elem_id="rested", visible="hidden")
@@ -326,6 +321,7 @@ def build_ui(settings: Settings) -> gr.Blocks:
         connect(queue.move_job, waiting.move, [browser, view], observed, **light)
         connect(queue.pause_line, waiting.pause, [browser, view], observed, **light)
         connect(queue.double_job, waiting.double, old, observed, js=stamp, **once)
+        connect(card.again, submit.again, old, observed, js=stamp, **once)
         connect(queue.stop_job, submit.stop, [browser, view], observed, **light)
         video = [browser, view, past.from_video]
         of_upload = {"from_video": past.message, **whole}

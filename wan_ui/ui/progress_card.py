@@ -19,8 +19,9 @@ STAGE_WORDS = {stage.name: (stage.title, stage.doing) for stage in STAGES}
 
 SCRIPT = """
 element.addEventListener('click', (event) => {
-  const button = event.target.closest('[data-see]');
-  if (button) trigger('select', { job: button.dataset.see });
+  const button = event.target.closest('[data-see], [data-again]');
+  if (button?.dataset.see) trigger('select', { job: button.dataset.see });
+  else if (button) trigger('again', { job: button.dataset.again });
 });
 """
 
@@ -36,7 +37,8 @@ def model_card(status: ModelStatus, catalog: dict[str, Model]) -> str:
         case "loading":
             return _card("work", f"Loading {name}", body=_bar(None) + _note(status.progress.detail))
         case "ready":
-            return _card("good", f"Ready: {name}", body=_note(status.words))
+            how = f'<details class="w-how"><summary>How it is made</summary>{_note(status.words)}</details>'
+            return _card("good", f"Ready: {name}", body=how)
         case "failed":
             return _card("bad", f"{name} could not be loaded", body=_note(status.words, bad=True))
     return _card("wait", "Ready; the model is loaded with the first clip")
@@ -71,7 +73,8 @@ def job_card(
         return _card(kind, title, body=_note(note) + trouble, button=see)
     kind = "idle" if job.state == "cancelled" else "bad"
     title = {"failed": "This clip failed", "cancelled": "Cancelled", "interrupted": "Interrupted"}[job.state]
-    return _card(kind, title, body=_note(problem(job), bad=kind == "bad"))
+    again = f'<button type="button" class="w-button" data-again="{job.id}">Run again</button>'
+    return _card(kind, title, body=_note(problem(job), bad=kind == "bad"), button=again)
 
 
 def _waiting(job: Job, position: int, status: ModelStatus, catalog: dict[str, Model]) -> str:

@@ -1,4 +1,4 @@
-"""Generate, "Add speech", an example, Cancel."""
+"""Generate, "Add speech", an example, Run again, Cancel."""
 
 import contextlib
 from typing import Any
@@ -159,6 +159,17 @@ def cancel(browser: dict, view: View) -> Answer:
     if view.active:
         PIPELINE.cancel(view.active[0], owner)
         view.bring("card")
+    return observe(browser, view)
+
+
+@guard
+def again(browser: dict, view: View, turn, event: gr.EventData) -> Answer:
+    """The card's "Run again" beside a clip that failed, was cancelled or interrupted."""
+    browser, owner = identify(browser, PIPELINE.settings)
+    try:
+        _follow(view, PIPELINE.again(text_of_event(event, "job"), owner, asker(PIPELINE.settings)))
+    except UserError as error:
+        form.complain(view, "message", error, turn)
     return observe(browser, view)
 
 
