@@ -22,6 +22,9 @@ LOGIN_BYTES = 16_000  # of the login form
 HEADER_SECONDS = 15.0  # from the first moment of a connection to the end of a request's headers
 KEEP_ALIVE = 20  # seconds that an idle connection stays
 
+LORA_GB = 4.0  # of one LoRA that the page fetches or is sent
+LORAS_GB = 200.0  # of the LoRA folder, up to which the page adds to it
+
 # ---- what is in it
 IMAGE_MEGAPIXELS = 64  # decoded RGBA of that size is 256 MB
 IMAGE_BYTES = 500_000_000

@@ -4,11 +4,14 @@ import json
 import re
 import sqlite3
 
+import httpx
 import numpy as np
 import pytest
+from PIL import Image
 from playwright.sync_api import Page, expect
 from safetensors.numpy import save_file
 
+from tests.hub import Hub
 from tests.ui.conftest import card_says, generate, shoot, until, wait_for_playing
 from tests.ui.test_looks import PHONE, in_both_colours
 from wan_ui.media import muxer
@@ -28,7 +31,12 @@ def write(path, width=256, layers=2, **metadata):
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("loras")
-    write(folder / "styles" / "sepia.safetensors", trigger_words="sepia tone, old photo", notes="brown and warm")
+    about = {"trigger_words": "sepia tone, old photo", "notes": "brown and warm", "modelspec.tags": "film, colour"}
+    write(folder / "styles" / "sepia.safetensors", **about)
+    Image.new("RGB", (400, 300), "peru").save(folder / "styles" / "sepia.png")
+    write(folder / "gleam-high.safetensors")
+    write(folder / "gleam-low.safetensors", **{"modelspec.tags": "film"})
+    (folder / "gleam-low.jpg").write_bytes(b"no picture")
     write(folder / "whirl_high_noise.safetensors")
     write(folder / "whirl_low_noise.safetensors")
     write(folder / "grain_low_noise.safetensors")
@@ -64,7 +72,18 @@ def test_add_change_generate_and_load_back(open_page, lora_app, picture, tmp_pat
     page.locator("#lora-add input").click()
     expect(page.get_by_role("option")).to_have_text(
         # a pair is one entry, what does not fit is not offered, what came with Wan UI stands last
-        [re.compile(name) for name in ("grain", "sepia", "whirl", "wan-tiny-spiral", "wan-tiny-teal-orange")]
+        [
+            re.compile(name)
+            for name in (
+                "gleam-high",
+                "gleam-low",
+                "grain",
+                "sepia",
+                "whirl",
+                "wan-tiny-spiral",
+                "wan-tiny-teal-orange",
+            )
+        ]
     )
     page.keyboard.press("Tab")
     expect(page.locator(".w-lora-others")).to_contain_text("2 files do not fit")
@@ -133,8 +152,49 @@ def test_add_change_generate_and_load_back(open_page, lora_app, picture, tmp_pat
         expect(row(page, "grain").get_by_role("radio", name="High noise")).to_be_checked()
 
 
+def test_the_shelf(open_page, lora_app):
+    page = open_page(lora_app.url)
+    shelf = page.locator("#lora-shelf")
+    expect(shelf.locator("li")).to_have_count(0)  # folded
+    shelf.get_by_role("button", name="LoRA shelf").click()
+    expect(shelf.locator("li")).to_have_count(7)
+    sepia, gleam = shelf.locator("[data-shelf*=sepia]"), shelf.locator("[data-shelf='gleam-low.safetensors']")
+    page.wait_for_function("document.querySelector('[data-shelf*=sepia] img')?.naturalWidth === 240")
+    expect(gleam.locator("img")).to_have_count(0)  # it is broken: the drawn one stays
+    expect(gleam.locator(".w-shelf-picture span")).to_have_text("GL")
+    answer = page.request.get(sepia.locator("img").evaluate("image => image.src"))
+    headers = answer.headers
+    assert (headers["content-type"], headers["x-content-type-options"]) == ("image/webp", "nosniff")
+    assert page.request.get(f"{lora_app.url}/api/lora-pictures/{'0' * 32}").status == 404
+
+    search = shelf.get_by_role("searchbox")
+    search.fill("warm BROWN")
+    expect(shelf.locator("li:visible")).to_have_count(1)
+    expect(shelf.get_by_role("status")).to_have_text("1 of 7")
+    search.fill("")
+    shelf.get_by_role("button", name="film", exact=True).click()
+    expect(shelf.locator("li:visible")).to_have_count(2)
+    in_both_colours(page, False, "53-shelf-light", "53-shelf-dark")
+    sepia.get_by_role("button", name="old photo").click()
+    expect(page.locator("#prompt textarea")).to_have_value("old photo")
+    sepia.get_by_role("button", name="Add styles/sepia").click()
+    expect(row(page, "sepia")).to_have_count(1)
+    expect(sepia.get_by_role("button", name="Add styles/sepia")).to_be_disabled()
+    expect(shelf.locator("li:visible")).to_have_count(2)  # what was looked for is still looked for
+
+    gleam.get_by_role("button", name="on high noise").click()
+    expect(row(page, "gleam-high").get_by_role("radio", name="High noise")).to_be_checked()
+    expect(row(page, "gleam-low").get_by_role("radio", name="Low noise")).to_be_checked()
+    shelf.get_by_role("button", name="film", exact=True).click()
+    shelf.get_by_role("button", name="Add whirl (high + low)").click()
+    expect(page.locator(".w-lora")).to_have_count(4)
+    shelf.get_by_role("button", name="Close the shelf").click()
+    expect(shelf.locator("li")).to_have_count(0)
+
+
 def test_a_new_file_is_found_without_a_restart_and_a_lost_one_is_said(open_page, scripted, picture, tmp_path):
-    app = scripted(WAN_UI_LORAS=str(tmp_path / "loras"))
+    hub = Hub().start()
+    app = scripted(WAN_UI_LORAS=str(tmp_path / "loras"), WAN_UI_HUB=hub.url)
     page = open_page(app.url)
     expect(page.locator("#lora-rows")).to_contain_text(
         f"For LoRAs of your own, put .safetensors files into {tmp_path}/loras"
@@ -152,6 +212,47 @@ def test_a_new_file_is_found_without_a_restart_and_a_lost_one_is_said(open_page,
     row(page, "late").get_by_role("button", name="Remove").click()
     page.click("#generate")
     expect(page.locator("#history .w-tile")).to_have_count(2)
+
+    # One is sent, one is fetched: both are on the shelf and in the list at once.
+    write(tmp_path / "sent" / "sent.safetensors", trigger_words="sent word")
+    (tmp_path / "sent" / "bad.safetensors").write_bytes(b"\x80\x04 a pickle" + bytes(100))
+    hub.files["/a/b/resolve/main/fetched.safetensors"] = (tmp_path / "sent" / "sent.safetensors").read_bytes()
+    page.get_by_role("button", name="LoRA shelf").click()
+    get, shelf = page.locator("#lora-get"), page.locator("#lora-shelf")
+    get.locator("input[type=file]").set_input_files(tmp_path / "sent" / "bad.safetensors")
+    expect(get.locator("[data-said]")).to_contain_text("bad.safetensors is not what its name says")
+    get.locator("input[type=file]").set_input_files(tmp_path / "sent" / "sent.safetensors")
+    expect(get.locator("[data-said]")).to_have_text("sent.safetensors is on the shelf.")
+    expect(shelf.locator("[data-shelf='sent.safetensors']")).to_contain_text("sent word")
+    link = get.get_by_label("A Hugging Face link")
+    link.fill("https://example.com/a/b/fetched.safetensors")
+    link.press("Enter")
+    expect(page.locator("#lora-message")).to_contain_text("only files of Hugging Face are fetched")
+    link.fill("https://huggingface.co/a/b/blob/main/fetched.safetensors")
+    get.get_by_role("button", name="Fetch").click()
+    expect(get).to_contain_text("the same file is here already, as sent.safetensors")
+    write(tmp_path / "sent" / "fetched.safetensors", trigger_words="another")
+    hub.files["/a/b/resolve/main/fetched.safetensors"] = (tmp_path / "sent" / "fetched.safetensors").read_bytes()
+    get.get_by_role("button", name="Fetch").click()
+    expect(get).to_contain_text("fetched.safetensors is on the shelf.")
+    expect(shelf.locator("[data-shelf='fetched.safetensors']")).to_contain_text("another")
+    add(page, "fetched")
+    hub.stop()
+    assert sorted(path.name for path in (tmp_path / "loras").iterdir()) == ["fetched.safetensors", "sent.safetensors"]
+
+
+@pytest.mark.hardening(10)
+def test_who_may_not_write_there_sends_nothing(lora_app, folder):
+    """A page of strangers, a visitor behind a proxy, and what is said to be something else."""
+    address, content = f"{lora_app.url}/api/lora-files?name=x.safetensors", b"\x80\x04" + bytes(100)
+    proxied = httpx.post(address, content=content, headers={"x-forwarded-for": "203.0.113.9"})
+    assert (proxied.status_code, proxied.json()["error"][:14]) == (403, "Files are put ")
+    assert httpx.post(address, content=content, headers={"origin": "http://evil.example"}).status_code == 403
+    assert httpx.post(address, content=iter([content])).status_code == 411  # no length
+    refused = httpx.post(address, content=content)
+    assert (refused.status_code, refused.json()["field"]) == (400, "file")
+    assert "safetensors file" in httpx.post(address.replace(".safetensors", ".pt"), content=b"{").json()["error"]
+    assert not [path for path in folder.rglob("*") if path.name.startswith(("x.", ".arriving"))]
 
 
 def test_on_a_phone_and_with_the_keyboard(open_page, lora_app):

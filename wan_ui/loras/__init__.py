@@ -10,6 +10,9 @@ scales.py  what the metadata say of a LoRA's strength
 entry.py   LoraEntry
 folder.py  the scan
 pairs.py   which two files are one LoRA
+words.py   trigger words and tags
+covers.py  the picture of one
+arrival.py one that comes in through the page: named, looked at, kept
 choice.py  targets, warnings, the check of what a person chose, and where its files are
 
 The engines apply what is chosen (wan_ui/engines/lora.py) and answer with what was matched:

@@ -22,7 +22,8 @@ class LoraEntry:
     layers     modules that it changes, for each file of `files`
     left_out   tensors and modules of it that are not applied, a line each
     strength_note  where its strength is not told in so many words
-    trigger_words, notes  from the metadata; plain text, may be anything a stranger wrote
+    trigger_words, tags, notes  from the metadata; plain text, may be anything a stranger wrote
+    cover      whether its metadata have a picture
     made_for   high_noise | low_noise | both | unknown
     made_for_why  which name or metadata says so
     problem    why it is refused; "" when it can be used
@@ -41,7 +42,9 @@ class LoraEntry:
     left_out: tuple[str, ...] = ()
     strength_note: str = ""
     trigger_words: tuple[str, ...] = ()
+    tags: tuple[str, ...] = ()
     notes: str = ""
+    cover: bool = False
     made_for: str = "unknown"
     made_for_why: str = ""
     problem: str = ""

@@ -25,6 +25,7 @@ from wan_ui.files.headers import Header, safetensors_header
 from wan_ui.loras.entry import LoraEntry
 from wan_ui.loras.keys import Layout, read_layout
 from wan_ui.loras.pairs import pair, target_said
+from wan_ui.loras.words import tags, trigger_words
 from wan_ui.place import COMMAND, DATA
 from wan_ui.settings import Settings
 from wan_ui.valid_text import valid_name, valid_text
@@ -33,6 +34,7 @@ SHIPPED = DATA / "assets" / "loras"  # Wan-Tiny's own, listed beside the user's 
 MAX_HEADER = 8_000_000  # bytes; a LoRA of every layer of A14B has 0.2 MB, with a training log in it a few
 MAX_FILES = 2000
 MAX_DEPTH = 6  # folders below the LoRA folder
+COVERS = ("modelspec.thumbnail", "thumbnail", "ssmd_cover_images", "cover_image")  # a picture in the metadata
 PICKLES = (".pt", ".pth", ".ckpt", ".bin", ".pkl")
 
 
@@ -180,8 +182,10 @@ def _read(path: Path, size: int, mtime: int, config: str) -> LoraEntry:
         layers={"both": len(layout.layers)},
         left_out=_left_out(header, layout, fits),
         strength_note="" if all(layer.alpha for layer in layout.layers.values()) else layout.scales.note,
-        trigger_words=_trigger_words(texts),
+        trigger_words=trigger_words(texts),
+        tags=tags(texts),
         notes=_notes(texts),
+        cover=any(texts.get(key) for key in COVERS),
         made_for=made_for,
         made_for_why=made_for_why,
         size=size,
@@ -273,16 +277,6 @@ def _made_for(path: Path, layout: Layout, texts: dict[str, str]) -> tuple[str, s
         if found:
             return found, f"{words} says {found.replace('_', '-')}"
     return "unknown", "neither its name nor its metadata says"
-
-
-def _trigger_words(texts: dict[str, str]) -> tuple[str, ...]:
-    for key in ("trigger_words", "trigger_word", "modelspec.trigger_phrase", "trigger_phrase", "activation_text",
-                "trained_words", "ss_trigger_word"):  # fmt: skip
-        words = [word.strip(" \"'[]") for word in re.split(r"[,;\n]", texts.get(key, "")[:500])]
-        words = [word for word in words if word]
-        if words:
-            return tuple(words[:10])
-    return ()
 
 
 def _notes(texts: dict[str, str]) -> str:

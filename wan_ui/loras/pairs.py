@@ -21,6 +21,7 @@ WORD = re.compile(
     r"|([高低])噪声?"
 )
 LETTER = re.compile(r"(?<![a-zA-Z0-9])(HIGH|LOW|High|Low|high|low|H|L)(?![a-zA-Z0-9])")
+PLAIN = re.compile(r"(?i)(?<![a-z])(?:high|low)(?![a-z])")
 # A degree of something, not the expert: camera_high, contrast_low. And both experts in one breath: high_low_noise.
 DEGREE = re.compile(
     r"(?i)(?<![a-z])(camera|angle|angles|view|shot|pov|key|contrast|quality|details?|res|resolution|poly|speed|motion|"
@@ -88,6 +89,28 @@ def pair(entries: Sequence[LoraEntry]) -> list[LoraEntry]:
     return [entry for entry in entries if entry.name not in names] + joined
 
 
+def likely(entries: Sequence[LoraEntry]) -> dict[str, tuple[str, str]]:
+    """Name of each of two files that are probably one LoRA -> (the high one's name, the low one's).
+
+    Their names differ in "high" and "low" alone and they change the same layers with the same rank; whether that is
+    said of the experts nobody can know, so they stay two entries, which a person may add together.
+    """
+    groups: dict[tuple[object, ...], dict[str, list[str]]] = {}
+    for entry in entries:
+        stem = Path(entry.name).stem
+        found = list(PLAIN.finditer(stem))
+        if entry.problem or entry.paired or len(found) != 1 or not may_have_experts(entry.fits):
+            continue
+        start, end = found[0].span()
+        if DEGREE.search(stem[:start]):
+            continue
+        rest = f"{stem[:start]}\0{stem[end:]}".lower()
+        key = (Path(entry.name).parent, rest, entry.fits, entry.ranks, tuple(entry.layers.items()))
+        groups.setdefault(key, {}).setdefault(found[0][0].lower(), []).append(entry.name)
+    pairs = [(found["high"], found["low"]) for found in groups.values() if set(found) == {"high", "low"}]
+    return {name: (high[0], low[0]) for high, low in pairs if len(high) == len(low) == 1 for name in (*high, *low)}
+
+
 def _of(entry: LoraEntry) -> tuple[str, str]:
     """(target, name without its mark), by metadata before the name; ("", name) where the two contradict each other."""
     stem = Path(entry.name).stem
@@ -113,7 +136,9 @@ def _joined(key: str, high: LoraEntry, low: LoraEntry) -> LoraEntry:
         layers={"high_noise": high.layers["both"], "low_noise": low.layers["both"]},
         left_out=tuple(dict.fromkeys((*high.left_out, *low.left_out))),
         trigger_words=tuple(dict.fromkeys((*high.trigger_words, *low.trigger_words))),
+        tags=tuple(dict.fromkeys((*high.tags, *low.tags))),
         notes=high.notes or low.notes,
+        cover=high.cover or low.cover,
         made_for="both",
         made_for_why="a file for each expert",
         size=high.size + low.size,

@@ -27,6 +27,7 @@ from wan_ui.queue.background_download import BackgroundDownload
 from wan_ui.queue.draft import Draft, clips_of, next_seed
 from wan_ui.queue.intake import resolve
 from wan_ui.queue.jobs import Job, Jobs, QueueFull, TableError, TableLocked, new_job_id
+from wan_ui.queue.lora_download import LoraDownloads
 from wan_ui.queue.pool import Pool
 from wan_ui.queue.preparations import Preparation
 from wan_ui.queue.runner import Examination, ModelStatus
@@ -52,6 +53,7 @@ class Pipeline:
     jobs: Jobs
     pool: Pool
     download: BackgroundDownload
+    lora_downloads: LoraDownloads
 
     def __init__(self) -> None:
         self.owns_queue = False
@@ -81,6 +83,7 @@ class Pipeline:
         except OSError as error:
             raise UserError(f"outputs: {settings.outputs} cannot be used ({error}); set WAN_UI_OUTPUTS") from None
         self.download = BackgroundDownload(settings)
+        self.lora_downloads = LoraDownloads(settings)
         self._own = set() if client_ok else None
         self.pool = Pool(self.jobs, self.clips, settings, engine_factory, self._own)
         self._opened = True

@@ -34,6 +34,21 @@ async def next_part(receive, deadline: float) -> dict:
         raise BodyRefused(408, "The request did not arrive in time; send it again.") from None
 
 
+def in_time(receive, seconds: float):
+    """The same messages, as long as they come in time: BodyRefused is raised then."""
+    deadline, ended = time.monotonic() + seconds, False
+
+    async def timed() -> dict:
+        nonlocal ended
+        if ended:
+            return await receive()
+        part = await next_part(receive, deadline)
+        ended = not part.get("more_body")
+        return part
+
+    return timed
+
+
 async def read_body(receive, limit: int, length: str, what: str) -> bytes:
     """A whole body of at most `limit` bytes. length: what its header says. Raises BodyRefused."""
     words = f"{what}: at most {limit:,} bytes are taken in one request."

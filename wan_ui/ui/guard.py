@@ -23,7 +23,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from wan_ui import limits
 from wan_ui.settings import Settings
-from wan_ui.ui import body, examples, health, pwa
+from wan_ui.ui import body, examples, health, lora_get, pwa
 from wan_ui.ui.aliases import path_to_real, to_real
 from wan_ui.ui.api_values import PARAMETERS
 from wan_ui.ui.markup import CLIPS
@@ -54,7 +54,7 @@ OPEN = re.compile(
     r"|/gradio_api/(user|login_check|theme\.css|startup-events)/?"
 )
 # ... and what is not answered while the page is short of memory; who has it open goes on.
-NEW = re.compile(r"/|/gradio_api/upload/?|/gradio_api/(run|api|call)/.+|/api/(upload|jobs)/?")
+NEW = re.compile(r"/|/gradio_api/upload/?|/gradio_api/(run|api|call)/.+|/api/(upload|jobs|lora-files)/?")
 # What files may be shown as. Anything else is bytes: it is never run by a browser, whatever its name says.
 TYPES = {
     ".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".webp": "image/webp", ".gif": "image/gif",
@@ -250,6 +250,8 @@ class Guard:
         length = headers.get("content-length", "")
         if scope["path"].rstrip("/").endswith("/upload"):
             return scope, receive  # see `_take_upload`
+        if scope["path"] == lora_get.ADDRESS:  # larger than all else; see there what bounds it
+            return scope, body.in_time(receive, limits.UPLOAD_SECONDS)
         if scope["path"].startswith("/login"):
             content = await body.read_body(receive, limits.LOGIN_BYTES, length, "login")
         else:

@@ -17,7 +17,9 @@ from wan_ui.tasks import TASKS
 from wan_ui.ui.answers import Answer
 from wan_ui.ui.form import FIELDS, NO_MODEL
 from wan_ui.ui.longer import Longer, build_longer
+from wan_ui.ui.lora_get import build_lora_get
 from wan_ui.ui.lora_picker import LoraPicker, build_lora_picker
+from wan_ui.ui.lora_shelf import build_lora_shelf
 from wan_ui.ui.markup import text
 from wan_ui.ui.performance import Performance, build_performance, is_performed
 from wan_ui.ui.picture import Picture, build_picture
@@ -60,6 +62,8 @@ class Inputs:
     draft: gr.Checkbox
     recipe: RecipePart
     loras: LoraPicker
+    shelf: gr.HTML
+    lora_get: gr.HTML
     voice: Voice
     pose: Pose
     performance: Performance
@@ -188,7 +192,7 @@ def build_inputs(
     recipe = build_recipe_part(model, model.scheme(scheme))
     with gr.Accordion("Quick draft", open=False, elem_id="draft-part"):
         draft = gr.Checkbox(False, label="Draft", info=_draft_words(settings), elem_id="draft")
-    loras = build_lora_picker(model, settings)
+    loras, shelf, lora_get = build_lora_picker(model, settings), build_lora_shelf(), build_lora_get()
     voice = build_voice(model, visible=takes(model, "voice"))
     performance = build_performance(model, visible=takes(model, "performance"))
     pose = build_pose(visible=takes(model, "pose"))
@@ -220,6 +224,8 @@ def build_inputs(
         draft,
         recipe,
         loras,
+        shelf,
+        lora_get,
         voice,
         pose,
         performance,

@@ -107,6 +107,15 @@ def add(chosen: list[dict], name: str, model: Model, settings: Settings) -> list
     return [*chosen, asdict(LoraSpec(entry.name, 1.0, loras.suggest(entry, model)[0]))]
 
 
+def add_pair(chosen: list[dict], high: str, low: str, model: Model, settings: Settings) -> list[dict]:
+    """With both files of one LoRA, each on its expert; one that is chosen already is put there. Raises UserError."""
+    for name, target in ((high, "high_noise"), (low, "low_noise")):
+        if not any(spec["file"] == name for spec in chosen):
+            chosen = add(chosen, name, model, settings)
+        chosen = change(chosen, name, target=target)
+    return chosen
+
+
 def change(chosen: list[dict], file: str, **values) -> list[dict]:
     """With other values for `file`; what is not a value keeps the old one."""
     if "strength" in values:

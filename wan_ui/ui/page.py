@@ -83,6 +83,8 @@ def build_ui(settings: Settings) -> gr.Blocks:
             "models": models.table,
             "workers": models.workers,
             "loras": inputs.loras.rows,
+            "shelf": inputs.shelf,
+            "lora_get": inputs.lora_get,
             "message": inputs.message,
             "loras_message": inputs.loras.message,
             "examples_message": samples.message,
@@ -271,11 +273,15 @@ def build_ui(settings: Settings) -> gr.Blocks:
         connect(models.download.stop_download, choosing.stop_download, [browser, view], observed, **once)
 
         connect(inputs.loras.refresh.click, loras.refresh_loras, [browser, view], added, **light)
+        connect(inputs.shelf.open_shelf, loras.open_shelf, [browser, view], observed, **light)
+        connect(inputs.lora_get.fetch_lora, loras.fetch_lora, [browser, view], observed, **once)
+        connect(inputs.lora_get.stop_lora, loras.stop_lora, [browser, view], observed, **once)
         rows = inputs.loras.rows
         for change, handler in (
             (rows.remove_lora, loras.remove_lora),
             (rows.target_lora, loras.change_target),
             (rows.strength_lora, loras.change_strength),
+            (inputs.shelf.take_lora, loras.take_lora),
         ):
             changed = connect(change, handler, [browser, view], observed, **light)
             changed.then(None, js="() => wanUi.settled()", **silent)

@@ -5,28 +5,31 @@ these addresses and no others.
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import FastAPI, Header, Query, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import FileResponse, JSONResponse
+from fastapi.responses import FileResponse, JSONResponse, Response
 from gradio import route_utils
 from gradio.utils import get_upload_folder
 from pydantic import BaseModel, Field
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException
+from starlette.requests import ClientDisconnect
 
 from wan_ui.errors import UserError
 from wan_ui.queue.jobs import QueueFull, TableError
 from wan_ui.scrub import clean
 from wan_ui.settings import Settings
 from wan_ui.tasks import FORM
-from wan_ui.ui import api_jobs
+from wan_ui.ui import api_jobs, lora_get
 from wan_ui.ui.aliases import ALIAS, path_to_real
 from wan_ui.ui.api_values import PARAMETERS, WORDS
+from wan_ui.ui.body import BodyRefused, drain
+from wan_ui.ui.lora_pictures import small_picture
 
 VISITOR, ADDRESS = "wan-ui-visitor", "wan-ui-address"  # headers of the guard: who asks
 TOKEN = "wan-ui-token"  # the header by which a caller on a shared address is known
@@ -205,6 +208,40 @@ def build_rest(settings: Settings) -> FastAPI:
     async def clip(request: Request, job: str, token: Token = None) -> FileResponse:
         path, _ = await answered(request, api_jobs.result, job, token)
         return FileResponse(path, media_type="video/mp4")
+
+    @app.post(lora_get.ADDRESS, include_in_schema=False, status_code=201)
+    async def lora_file(request: Request, name: str) -> dict[str, str]:
+        """A file for the LoRA folder, as the body, from who may write there; see lora_get.py."""
+        length, seen = request.headers.get("content-length", ""), 0
+        if not (local(request) or settings.shared_downloads):
+            raise HTTPException(403, "Files are put into the LoRA folder by who runs this app.")
+        if not length.isdigit() or len(length) > 15:
+            raise HTTPException(411, "file: the request must say how long it is (Content-Length).")
+
+        async def parts() -> AsyncIterator[bytes]:
+            nonlocal seen
+            try:
+                async for part in request.stream():
+                    seen += len(part)
+                    yield part
+            except (BodyRefused, ClientDisconnect) as error:
+                raise UserError(f"file: it was broken off ({error}); send it again", field="file") from None
+
+        try:
+            return {"name": await lora_get.receive_file(name, int(length), parts(), settings)}
+        except UserError:
+            if seen < int(length):
+                await drain(request.receive)  # who is still sending does not hear the answer
+            raise
+
+    @app.get("/api/lora-pictures/{key}", include_in_schema=False)
+    async def lora_picture(key: str) -> Response:
+        """For the shelf of the page, which was given the key."""
+        try:
+            content = await run_in_threadpool(small_picture, key, settings)
+        except UserError as error:
+            raise HTTPException(404, error.words) from None
+        return Response(content, media_type="image/webp", headers={"cache-control": "private, max-age=86400"})
 
     return app
 

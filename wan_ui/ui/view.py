@@ -34,6 +34,7 @@ class View:
     ended      the jobs whose end the page has to tell, see done_part.py
     show       what comes into view, see in_view.py: a number that grows, the part, whether gently
     loras      those that are chosen: file, strength, target
+    shelf      how often the LoRA shelf was opened; 0: it is closed
     words, starred, page  which clips the history shows
     removed    the clips that were deleted last, which can be taken back until `undo_until` of `time.monotonic`
     editing    the waiting job that Generate changes
@@ -58,6 +59,7 @@ class View:
     ended: list[Ended] = field(default_factory=list)
     show: tuple[int, str, bool] = (0, "", False)
     loras: list[dict[str, Any]] = field(default_factory=list)
+    shelf: int = 0
     words: str = ""
     starred: bool = False
     page: int = 0

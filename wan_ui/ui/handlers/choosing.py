@@ -126,7 +126,7 @@ def refresh_choices(view: View) -> Answer:
 @guard
 def download_model(browser: dict, view: View, event: gr.EventData) -> Answer:
     """A Download button. The download belongs to the app: closing the tab changes nothing."""
-    _check_download(browser)
+    check_download(browser)
     try:
         PIPELINE.download.start(text_of_event(event, "model"), text_of_event(event, "scheme"), PIPELINE.settings.engine)
     except UserError as error:
@@ -137,13 +137,13 @@ def download_model(browser: dict, view: View, event: gr.EventData) -> Answer:
 
 @guard
 def stop_download(browser: dict, view: View) -> Answer:
-    _check_download(browser)
+    check_download(browser)
     PIPELINE.download.cancel()
     view.watch = time.monotonic() + IDLE
     return observe(browser, view)
 
 
-def _check_download(browser: dict) -> None:
+def check_download(browser: dict) -> None:
     if not may_download(identify(browser, PIPELINE.settings)[1], PIPELINE.settings):
         words = "Downloads are not started from a shared address, unless WAN_UI_SHARED_DOWNLOADS=1 allows it."
         raise gr.Error(words, print_exception=False)

@@ -22,7 +22,9 @@ from wan_ui.ui import (
     history,
     in_view,
     inputs,
+    lora_get,
     lora_picker,
+    lora_shelf,
     memory_part,
     models_panel,
     progress_card,
@@ -120,7 +122,7 @@ def _observed(browser: dict, view: View) -> Answer:
     form.forget_what_is_mended(view, model, owner)
     working = any(row.state in ("loading", "working") for row in rows)
     busy = bool(active) or working or status.state == "loading" or download.active or time.monotonic() < view.watch
-    busy = busy or bool(view.removed)
+    busy = busy or bool(view.removed) or (bool(view.shelf) and PIPELINE.lora_downloads.status.active)
     if view.removed and time.monotonic() > view.undo_until:
         view.removed = []
     own, fetch = owner == "local", may_download(owner, PIPELINE.settings)
@@ -184,6 +186,14 @@ def _observed(browser: dict, view: View) -> Answer:
         lora_picker.rows_key(view.loras, model, jobs, PIPELINE.settings),
         lambda: lora_picker.rows_html(view.loras, model, jobs, PIPELINE.settings),
     )
+    draw(
+        "shelf",
+        [view.shelf, model.name, [spec["file"] for spec in view.loras]] if view.shelf else [],
+        lambda: lora_shelf.shelf_html(view.loras, model, PIPELINE.settings, is_open=bool(view.shelf)),
+    )
+    lora = PIPELINE.lora_downloads.status
+    lora = replace(lora, words=for_visitor(lora.words, PIPELINE.settings))
+    draw_html("lora_get", lora_get.get_html(lora) if view.shelf and fetch else "")
     for place in form.PLACES:
         draw_html(place, form.complaint_html(view, place, PIPELINE.settings))
     scheme = form.scheme_of(view, model)
