@@ -174,7 +174,7 @@ def test_the_shelf(open_page, lora_app):
     search.fill("")
     shelf.get_by_role("button", name="film", exact=True).click()
     expect(shelf.locator("li:visible")).to_have_count(2)
-    in_both_colours(page, False, "53-shelf-light", "53-shelf-dark")
+    in_both_colours(page, True, "53-shelf-light", "53-shelf-dark")
     sepia.get_by_role("button", name="old photo").click()
     expect(page.locator("#prompt textarea")).to_have_value("old photo")
     sepia.get_by_role("button", name="Add styles/sepia").click()

@@ -4,6 +4,7 @@ both files of one that has a file for each expert.
 What is searched and which tags are on is the browser's; a tile's `data-words` has all that is looked through.
 """
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 
@@ -134,7 +135,7 @@ def _tile(entry: loras.LoraEntry, pair: tuple[str, str] | None, taken: set[str],
 def _picture(entry: loras.LoraEntry, title: str) -> str:
     """Its own over a drawn one, which stays where there is none or a broken one."""
     hue = sum(entry.name.encode("utf-8", "replace")) * 37 % 360
-    letters = "".join(word[:1] for word in title.replace("_", " ").replace("-", " ").split()[:2]).upper()
+    letters = "".join(word[0] for word in re.findall(r"[^\W_]+", title)[:2]).upper()
     cover = cover_of(entry)
     shown = f'<img src="{text(offer(cover))}" alt="" loading="lazy">' if cover else ""
     return (
