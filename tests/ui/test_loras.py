@@ -159,7 +159,9 @@ def test_the_shelf(open_page, lora_app):
     shelf.get_by_role("button", name="LoRA shelf").click()
     expect(shelf.locator("li")).to_have_count(7)
     sepia, gleam = shelf.locator("[data-shelf*=sepia]"), shelf.locator("[data-shelf='gleam-low.safetensors']")
+    sepia.scroll_into_view_if_needed()  # pictures are fetched when they are near
     page.wait_for_function("document.querySelector('[data-shelf*=sepia] img')?.naturalWidth === 240")
+    gleam.scroll_into_view_if_needed()
     expect(gleam.locator("img")).to_have_count(0)  # it is broken: the drawn one stays
     expect(gleam.locator(".w-shelf-picture span")).to_have_text("GL")
     answer = page.request.get(sepia.locator("img").evaluate("image => image.src"))
