@@ -64,7 +64,8 @@ def take_lora(browser: dict, view: View, event: gr.EventData) -> Answer:
     try:
         with CHANGING:
             if len(files) == 2:
-                view.loras = lora_picker.add_pair(view.loras, *files, model, PIPELINE.settings)
+                high, low = files
+                view.loras = lora_picker.add_pair(view.loras, high, low, model, PIPELINE.settings)
             else:
                 view.loras = lora_picker.add(view.loras, "".join(files[:1]), model, PIPELINE.settings)
     except UserError as error:
