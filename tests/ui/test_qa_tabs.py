@@ -165,6 +165,8 @@ def test_a_report_that_ends_while_the_board_is_drawn_is_looked_at_again(monkeypa
 def test_a_patch_is_left_out_by_a_new_worker(open_page, qa_app):
     page = open_page(qa_app.url)
     open_tab(page, "Doctor")
+    # folded where LightX2V is not
+    page.locator("[data-patch=fp8_sgl]").evaluate("box => box.closest('details')?.setAttribute('open', '')")
     page.locator("[data-patch=fp8_sgl]").uncheck()
     page.get_by_role("button", name="Reload with the ticked patches only").click()
     expect(page.locator("[data-patch=fp8_sgl]")).not_to_be_checked()
@@ -177,6 +179,8 @@ def test_from_another_machine_nothing_can_be_started(scripted, open_page):
     app = scripted(WAN_UI_HOST="0.0.0.0")
     page = open_page(app.url)
     open_tab(page, "Doctor")
+    expect(page.locator("#doctor summary", has_text="LightX2V cannot be used here")).to_be_visible()
+    expect(page.locator("[data-patch=fp8_sgl]")).to_be_hidden()
     for button in page.locator("#doctor [data-doctor]").all():
         expect(button).to_be_disabled()
     page.locator("[data-doctor=stages]").evaluate("button => { button.disabled = false; button.click() }")

@@ -16,6 +16,7 @@ import gradio as gr
 
 from wan_ui.errors import UserError
 from wan_ui.machine import probe_results
+from wan_ui.machine.engine_choice import lightx2v_missing
 from wan_ui.patches import PATCHES
 from wan_ui.queue.pipeline import PIPELINE
 from wan_ui.reports import doctor
@@ -256,11 +257,15 @@ def _patches(report: dict | None, settings: Settings, allowed: bool) -> str:
             f'{patch.name}</label></th><td><span class="w-dot {MARKS.get(state, "idle")}"></span> {text(state)}</td>'
             f"<td>{text(why)}</td><td>{text(entry['figures'])}</td><td>{text(patch.paragraph('Symptom'))}</td></tr>"
         )
+    table = wide_table("Patches", ("Patch", "State", "Why", "Verified", "Without it"), "".join(rows))
+    if lightx2v_missing(settings) and not off and PIPELINE.model.state != "failed":
+        words = f"The {len(PATCHES)} patches: LightX2V cannot be used here, so none is needed"
+        table = f'<details class="w-how"><summary>{words}</summary>{table}</details>'
     loading = PIPELINE.model.state == "loading"
     return (
         '<h3>Patches of LightX2V</h3><p class="w-quiet">Take the tick away from a patch and reload, to see what it '
         "is there for. The worker is started again; a running clip ends first.</p>"
-        f"{wide_table('Patches', ('Patch', 'State', 'Why', 'Verified', 'Without it'), ''.join(rows))}"
+        f"{table}"
         f'<div class="w-buttons">{_button("patches", "Reload with the ticked patches only", allowed, loading)}</div>'
         f"{_status('Reloading …' if loading else '')}"
     )
