@@ -342,7 +342,7 @@ def load_catalog(path: Path) -> dict[str, Model]:
     """All models by name. Raises UserError naming the file and entry that is wrong."""
     try:
         entries = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"catalog {path}: {error}") from None
     repositories, tables = {}, entries.pop("repositories", {})
     if not isinstance(tables, dict):

@@ -139,6 +139,7 @@ def _webhook(value: Any) -> str:
     plain = url.isascii() and url.isprintable() and not re.search(r"[\s\\#]", url) and "@" not in parts.netloc
     if not plain or parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError
+    parts.hostname.encode("idna")  # raises ValueError where it cannot be looked up: a..b, a label of 64 letters
     parts.port  # noqa: B018 - raises ValueError for one that is no number or too large
     return url
 

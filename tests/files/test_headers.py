@@ -1,6 +1,7 @@
 """Damaged and hostile weight files: a UserError that names the file, in under a second."""
 
 import json
+import re
 import struct
 import time
 import tracemalloc
@@ -8,6 +9,7 @@ import tracemalloc
 import pytest
 
 from wan_ui.errors import UserError
+from wan_ui.files.dit_file import read_parameters
 from wan_ui.files.headers import check_pth, expert_side, gguf_header, read_header, safetensors_header
 
 
@@ -195,3 +197,30 @@ def test_pth(tmp_path):
 )
 def test_expert_side(name, metadata, side, tmp_path):
     assert expert_side(tmp_path / name, metadata) == side
+
+
+CONFIG = {"dim": 16, "ffn_dim": 8, "num_layers": 1, "in_dim": 16, "out_dim": 16, "num_heads": 2}
+ANIMATE = {"model_type": "animate", "face_size": 16, "motion_encoder_dim": 8, "face_width": 8, "clip_width": 8}
+
+
+@pytest.mark.hardening(13)
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"num_heads": 0}, "num_heads is 0 where dim is 16"),
+        ({"num_heads": 3}, "num_heads is 3 where dim is 16"),
+        ({"num_heads": "2"}, "num_heads is '2' where dim is 16"),
+        ({"dim": 16.0}, "num_heads is 2 where dim is 16.0"),
+        ({**ANIMATE, "face_size": 16.0}, "face_size is 16.0"),
+        ({**ANIMATE, "face_size": float("inf")}, "face_size is inf"),
+        ({"ffn_dim": None}, "a size of None"),
+    ],
+)
+def test_a_config_whose_numbers_make_no_model(changed, words, tmp_path):
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(CONFIG | ANIMATE if "face_size" in changed else CONFIG))
+    assert "head.head.weight" in read_parameters(path)
+    path.write_text(json.dumps(CONFIG | changed))
+    with pytest.raises(UserError, match=re.escape(words)) as refused:
+        read_parameters(path)
+    assert str(refused.value).startswith(f"{path}: not a WanModel config")

@@ -20,6 +20,7 @@ from functools import cache
 from pathlib import Path
 from random import Random
 from unittest import mock
+from urllib.parse import urlsplit
 
 import numpy as np
 import pillow_heif
@@ -29,12 +30,15 @@ from tests.fuzz import containers, mutations, texts, weight_files
 from tests.job_requests import job_request
 from wan_ui.catalog import load_catalog
 from wan_ui.errors import UserError
-from wan_ui.files.dit_file import parameters
+from wan_ui.files.dit_file import parameters, read_parameters
 from wan_ui.files.headers import check_pth, gguf_header, safetensors_header
 from wan_ui.files.identify import identify
+from wan_ui.files.model_configs import DEFAULTS, for_diffusers, read_official
 from wan_ui.files.names import original_vae
+from wan_ui.files.parts import read_weights
 from wan_ui.files.sizes import t5_parameters, t5_sizes, vae_layout
 from wan_ui.loras import folder
+from wan_ui.loras.scales import read_scales
 from wan_ui.machine.probe_results import ProbeResult, read_entries, read_result
 from wan_ui.media import muxer, sound, video
 from wan_ui.media.images import fit, open_image
@@ -251,6 +255,53 @@ def _lora_seeds() -> list[bytes]:
     return [_safetensors({"__metadata__": texts, **kohya}), _safetensors({"__metadata__": texts, **peft}), shipped]
 
 
+def _index_seeds() -> list[bytes]:
+    parts = {"blocks.0.self_attn.q.weight": PARTS[0], "blocks.1.self_attn.q.weight": PARTS[1]}
+    return [
+        json.dumps({"metadata": {"total_size": 512}, "weight_map": parts}).encode(),
+        json.dumps({"weight_map": parts}, indent=1).encode(),
+    ]
+
+
+PARTS = ("x-00001-of-00002.safetensors", "x-00002-of-00002.safetensors")
+
+
+def _index_run(path: Path) -> None:
+    for number, part in enumerate(PARTS):
+        if not (path.parent / part).exists():
+            whole = _safetensors(_entries((8, 8), names=f"blocks.{number}.self_attn.q.weight"))
+            (path.parent / part).write_bytes(whole)
+    identify(path)
+    read_weights(path)
+
+
+def _config_seeds() -> list[bytes]:
+    tiny = (ROOT / "assets" / "wan-tiny" / "high_noise_model" / "config.json").read_bytes()
+    own = json.loads(tiny)
+    s2v = {**own, "model_type": "s2v", "audio_dim": 8, "cond_dim": 4, "audio_inject_layers": [0, 1]}
+    animate = {**own, "model_type": "animate", "motion_encoder_dim": 8, "face_size": 16, "face_width": 8}
+    return [tiny, *(json.dumps(values).encode() for values in (s2v, animate, for_diffusers({**DEFAULTS, **own})))]
+
+
+def _config_run(path: Path) -> None:
+    read_parameters(path)
+    values = read_official(path)
+    if "num_heads" in values:
+        for_diffusers(values)
+
+
+def _adapter_seeds() -> list[bytes]:
+    peft = {"peft_type": "LORA", "r": 4, "lora_alpha": 8, "use_rslora": False, "use_dora": False}
+    patterns = {"alpha_pattern": {"blocks.0.ffn.0": 4}, "rank_pattern": {"^x\\.y$": 2}, "init_lora_weights": True}
+    return [json.dumps(values).encode() for values in (peft, {**peft, **patterns}, {"transformer": {**peft}})]
+
+
+def _adapter_run(path: Path) -> None:
+    """adapter_config.json beside a LoRA."""
+    scales = read_scales({}, path.read_bytes().decode("utf-8-sig", "replace"), False, False)
+    scales.of(("blocks.0.ffn.0", "x.y"), 4, False)
+
+
 def _lora_run(path: Path) -> None:
     folder._read.cache_clear()  # by size and time, which two inputs may share
     _with_holes(path)
@@ -449,13 +500,16 @@ def _settings_seeds() -> list[bytes]:
         "WAN_UI_GPU_GIB": "8",
         "GRADIO_SERVER_PORT": "7000",
         "HF_ENDPOINT": "https://hf.example",
+        "WAN_UI_WEBHOOK": "https://hooks.example:8443/done?key=1",
     }
     return [json.dumps(values).encode()]
 
 
 def _settings_run(path: Path) -> None:
     values = _object(path)
-    load_settings({name: text for name, text in values.items() if isinstance(text, str)})
+    settings = load_settings({name: text for name, text in values.items() if isinstance(text, str)})
+    for url in (settings.webhook, settings.hub):
+        (urlsplit(url).hostname or "").encode("idna")  # as it is looked up
 
 
 def _api_seeds() -> list[bytes]:
@@ -596,6 +650,9 @@ TARGETS = {
     "gguf": Target(_gguf_seeds, weight_files.of_gguf, _gguf_run, ".gguf", 400, 200_000),
     "pth": Target(_pth_seeds, weight_files.of_pth, _pth_run, ".pth", 400, 200_000),
     "lora": Target(_lora_seeds, weight_files.of_safetensors, _lora_run, ".safetensors", 200, 200_000),
+    "index": Target(_index_seeds, texts.of_json, _index_run, ".safetensors.index.json", 60),
+    "config": Target(_config_seeds, texts.of_json, _config_run, ".json", 60),
+    "adapter": Target(_adapter_seeds, texts.of_json, _adapter_run, ".json", 60),
     "picture": Target(_picture_seeds, containers.change, _picture_run, ".png", 100),
     "sound": Target(_sound_seeds, containers.change, _sound_run, ".wav", 2),
     "video": Target(_video_seeds, containers.change, _video_run, ".mp4", 2),

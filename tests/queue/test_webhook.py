@@ -252,6 +252,7 @@ def test_no_spelling_of_a_private_address_is_asked(host, receiver):
         *("http://", "http:///hook", "http://user:pass@example.com/", "http://example.com@127.0.0.1/"),
         *("http://127.0.0.1#@example.com/", "http://example.com\\@127.0.0.1/", "http://exa mple.com/"),
         *("http://example.com/\r\nX: y", "http://example.com:99999/", "http://exämple.com/", "http://[::1/"),
+        *("http://a..b/", f"https://{'x' * 64}.example/"),
     ],
 )
 def test_an_address_of_another_kind_is_no_setting_and_is_not_repeated(url):

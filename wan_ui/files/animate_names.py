@@ -37,6 +37,8 @@ def parameters(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     """Name -> shape of what a WanAnimateModel has beside a WanModel of the same config.json."""
     sizes = {name: config.get(name, usual) for name, usual in SIZES.items()}
     dim, layers = config["dim"], config["num_layers"]
+    if wrong := [name for name, size in sizes.items() if type(size) is not int or size < 1]:
+        raise ValueError(f"{wrong[0]} is {sizes[wrong[0]]!r:.40}")
     face, motion, width, clip = sizes.values()
     head = dim // config["num_heads"]
     shapes: dict[str, tuple[int, ...]] = {}

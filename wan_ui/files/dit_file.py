@@ -179,7 +179,7 @@ def read_parameters(config: Path) -> dict[str, tuple[int, ...]]:
     values = read_official(config)
     try:
         return parameters(values)
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, ArithmeticError) as error:
         raise UserError(f"{config}: not a WanModel config: {type(error).__name__}: {error}") from error
 
 

@@ -17,7 +17,7 @@ from wan_ui.errors import UserError
 from wan_ui.files import animate_names, s2v_file
 from wan_ui.files.dit_file import FP8, GGML, own_sizes, own_tensors, read_dit
 from wan_ui.files.headers import Header, expert_side, is_gguf
-from wan_ui.files.model_configs import from_tensors, read_official, said_by
+from wan_ui.files.model_configs import check_heads, from_tensors, read_official, said_by
 from wan_ui.files.names import TEXT_INSIDE, VAE_INSIDE, in_diffusers_names, original_t5, original_vae, strip_prefix
 from wan_ui.files.parts import read_weights, weights_size
 from wan_ui.files.quantise import QUANTISED
@@ -154,8 +154,14 @@ def _is_of(config: dict[str, Any], sizes: dict[str, Any]) -> bool:
     usual = {**animate_names.SIZES, "audio_layers": s2v_file.LAYERS}
     said = {key: config.get(key, usual.get(key)) for key in sizes}
     if places := sizes.get("audio_inject_layers"):  # which they are no tensor tells
-        said["audio_inject_layers"] = places if len(said["audio_inject_layers"] or ()) == len(places) else []
-    return said == sizes
+        named = said["audio_inject_layers"]
+        said["audio_inject_layers"] = places if isinstance(named, list) and len(named) == len(places) else []
+    try:
+        check_heads(config)
+    except ValueError:
+        return False
+    same = all(type(said[key]) is type(size) and said[key] == size for key, size in sizes.items())  # 1.0 is not 1
+    return same and "num_heads" in config
 
 
 def side_of(path: Path, header: Header) -> str:

@@ -77,9 +77,19 @@ def for_diffusers(config: dict[str, Any]) -> dict[str, Any]:
 def read_official(path: Path) -> dict[str, Any]:
     """The official values of a config.json of either layout. Raises UserError."""
     try:
-        return official(json.loads(path.read_text(encoding="utf-8")))
+        values = official(json.loads(path.read_text(encoding="utf-8")))
+        check_heads(values)
+        return values
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(f"{path}: not a WanModel config: {type(error).__name__}: {error}") from None
+
+
+def check_heads(config: dict[str, Any]) -> None:
+    """Raises ValueError where the official values name a number of heads that the width is no multiple of."""
+    width, heads = config.get("dim"), config.get("num_heads", 1)
+    right = type(heads) is int and heads > 0 and type(width) is int and width % heads == 0
+    if "num_heads" in config and not right:
+        raise ValueError(f"num_heads is {heads!r:.40} where dim is {width!r:.40}")
 
 
 def said_by(texts: dict[str, Any]) -> dict[str, Any]:
