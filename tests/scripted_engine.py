@@ -1,8 +1,9 @@
 """An engine that does in the worker what the prompt tells it to: crash, hang, fail, take its time.
 
 "denoise:2=segfault" does so when step 2 of denoise is entered; a comma separates several. "hold" and "stay" wait
-in the step until the test lets it go on (`go_on`), however slow the machine is; "stay" hears of no cancel. The frames
-are the input picture, tinted by the seed, so that two jobs can be told apart.
+in the step until the test lets it go on (`go_on`), however slow the machine is; "stay" hears of no cancel.
+"memory:N" is out of memory for more than N pixels of all frames together. The frames are the input picture, tinted by
+the seed, so that two jobs can be told apart.
 """
 
 import ctypes
@@ -132,6 +133,9 @@ class ScriptedEngine:
                 for command in (script.get(f"{stage}:{step}", ""), script.get(stage, "")):
                     if command in ("hold", "stay"):
                         hold(request.inputs["image"], partial(report, progress) if command == "hold" else lambda: None)
+                    name, _, most = command.partition(":")
+                    if name == "memory" and request.width * request.height * request.frames > int(most):
+                        raise MemoryError("the scripted engine has no more")
                     act(command)
         shape = (request.height, request.width, 3)
         picture = np.random.default_rng(0).integers(0, 255, shape)  # of words alone

@@ -7,11 +7,12 @@ what is wrong and what to do. Anything else is a bug and keeps its traceback in 
 
 class UserError(Exception):
     """Bad input or a fixable state of the machine. `field` is the control it belongs to, if any, which the message then
-    names first; `words` is the message for a place where that is plain."""
+    names first; `words` is the message for a place where that is plain. `memory`: whose was not enough, GPU or machine;
+    "" of all other errors."""
 
-    def __init__(self, message: str, *, field: str = ""):
+    def __init__(self, message: str, *, field: str = "", memory: str = ""):
         super().__init__(message)
-        self.field, self.words = field, message.removeprefix(f"{field}: ")
+        self.field, self.words, self.memory = field, message.removeprefix(f"{field}: "), memory
 
 
 class Cancelled(Exception):

@@ -293,6 +293,8 @@ class Result:
     memory          GiB: see wan_ui.machine.memory.memory_used
     facts           as of the Clip, and those of the speech
     latents_sha256  of the latents that were decoded
+    fits            of a job that did not fit into memory: width, height and frames of a clip that does, GiB that one as
+                    large has taken here (`measured`, 0: not known), and whose memory it was (`of`: GPU or machine)
     version         of this record, as it was stored: 1 had no `version`, `engine_ran`, `engine_why`
     other           fields that another version has stored and this one does not know: kept, not used
     """
@@ -313,6 +315,7 @@ class Result:
     facts: dict[str, str] = field(default_factory=dict)
     loras: tuple[LoraMatch, ...] = ()
     latents_sha256: str = ""
+    fits: dict[str, Any] = field(default_factory=dict)
     version: int = 2
     other: dict[str, Any] = field(default_factory=dict)
 

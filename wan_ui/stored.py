@@ -212,6 +212,16 @@ def _matches(value: Any) -> tuple[LoraMatch, ...] | None:
     return tuple(found)
 
 
+def _fits(value: Any) -> dict[str, Any] | None:
+    """All or none: what does not say how large a clip fits says nothing."""
+    if not isinstance(value, dict) or value.get("of") not in ("GPU", "machine"):
+        return None
+    numbers = {name: _of_type(int, value.get(name)) for name in ("width", "height", "frames")}
+    if not all(numbers.values()):
+        return None
+    return {"of": value["of"], **numbers, "measured": _seconds(value.get("measured")) or 0.0}
+
+
 RESULT: dict[str, Callable[[Any], Any]] = {
     "clip": _name,
     "poster": _name,
@@ -229,5 +239,6 @@ RESULT: dict[str, Callable[[Any], Any]] = {
     "facts": _facts,
     "loras": _matches,
     "latents_sha256": _text,
+    "fits": _fits,
     "version": lambda value: _of_type(int, value) or None,
 }

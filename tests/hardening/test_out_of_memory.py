@@ -6,6 +6,7 @@ import pytest
 
 from wan_ui.machine.memory import ran_out
 from wan_ui.queue.draft import Draft
+from wan_ui.queue.memory_fit import Fit
 from wan_ui.queue.pipeline import Pipeline
 
 
@@ -26,7 +27,9 @@ def test_a_job_that_does_not_fit_then_one_that_does(tiny_settings, picture):
         job = run("zoom in, tight", size="256x256", frames=33)
         assert job.state == "failed" and "Unexpected" not in job.error
         assert job.error.startswith("The machine ran out of memory at 256x256, 33 frames (")
-        assert job.error.endswith("Choose the size 192x320 or 25 frames.")
+        measured = before.result.memory["host_peak"]
+        assert job.error.endswith(f"What fits: 192x320, 17 frames; a clip as large took {measured:.1f} GiB here.")
+        assert job.result.fits == Fit("machine", 192, 320, 17, measured).stored()
         again = run("zoom in", size="192x320", frames=17)
         assert again.state == "done" and again.result.latents_sha256 == before.result.latents_sha256
         assert pipeline.pool["cpu0"].worker.process.pid != first

@@ -76,8 +76,9 @@ def test_out_of_memory_at_a_step_then_a_right_job_with_its_own_seed(load, model,
 
     with monkeypatch.context() as patch:
         patch.setattr(engine.runner.model, "infer", exhausted)
-        with pytest.raises(UserError, match=r"ran out of memory at 96x64, 9 frames.*smaller size"):
+        with pytest.raises(UserError, match=r"ran out of memory at 96x64, 9 frames") as refused:
             engine.generate(changed(request, seed=12), quiet)
+    assert refused.value.memory == "GPU"
     assert calls == [0, 1, 2] and engine.runner.scheduler.latents is None
     assert engine.offload != "model" or engine.runner.model.cur_model_index == -1
     assert live_bytes() <= baseline

@@ -1,5 +1,6 @@
 """What goes wrong behind the page: failing jobs, a crashing worker, a killed app, two apps at once."""
 
+import re
 import shutil
 import signal
 import sqlite3
@@ -36,6 +37,24 @@ def test_a_clip_that_failed_is_run_again(open_page, app, picture):
     page.get_by_role("button", name="Run again").click()
     expect(tiles).to_have_count(2)
     card_says(page, "This clip failed")
+
+
+@pytest.mark.hardening(37)
+def test_what_does_not_fit_into_memory_runs_smaller_at_one_press(open_page, app, picture):
+    page = open_page(app.url)
+    generate(page, picture, f"too large, denoise=memory:{256 * 256 * 17}")
+    card_says(page, "The machine ran out of memory at 256x256, 33 frames")
+    button = page.locator("#card [data-fit]")
+    smaller = button.text_content()  # 17 frames, or what another test has made here, which is known to fit
+    assert smaller.startswith("Run again at ")
+    shoot(page, "09-out-of-memory")
+    page.locator("#history .w-tile.failed", has_text="too large").click()  # from the history as well
+    expect(page.locator("#result [data-do='fit']")).to_have_text(smaller)
+    page.locator("#result [data-do='fit']").click()
+    card_says(page, "Done in")
+    expect(page.locator("#history .w-tile.done", has_text="too large")).to_have_count(1)
+    frames = re.search(r"\d+ frames", smaller)
+    expect(page.locator("#using")).to_contain_text(frames[0] if frames else "33 frames")  # the form has it too
 
 
 @pytest.mark.hardening(19)

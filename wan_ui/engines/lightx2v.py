@@ -301,9 +301,9 @@ class LightX2VEngine:
         if failure is not None:
             self.recover()
             raise UserError(
-                f"The GPU ran out of memory at {request.width}x{request.height}, {request.frames} frames ({failure}). "
-                "Choose a smaller size or fewer frames, or set WAN_UI_LIGHTX2V_OFFLOAD=model.",
+                f"The GPU ran out of memory at {request.width}x{request.height}, {request.frames} frames ({failure}).",
                 field="size",
+                memory="GPU",
             )
         frames, self.pictures = self.pictures, None
         return self._clip(frames)

@@ -131,9 +131,9 @@ class Driven:
         if failure is not None:
             self.engine.recover()
             raise UserError(
-                f"The GPU ran out of memory at {request.width}x{request.height} ({failure}). Choose a smaller size, or "
-                "set WAN_UI_LIGHTX2V_OFFLOAD=model.",
+                f"The GPU ran out of memory at {request.width}x{request.height} ({failure}).",
                 field="size",
+                memory="GPU",
             )
 
     def close(self) -> None:

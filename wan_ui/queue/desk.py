@@ -16,7 +16,6 @@ from wan_ui import settings as settings_module
 from wan_ui.engines import group_engine
 from wan_ui.engines.group_engine import Lead
 from wan_ui.errors import Cancelled, UserError
-from wan_ui.machine import memory
 from wan_ui.machine.cpus import allowed_cpus
 from wan_ui.queue import messages, out_of_memory
 from wan_ui.queue.messages import Answered, Cancel, Failed, Letter, NotUnderstood, Refused, Stopped
@@ -110,11 +109,9 @@ class Desk:
             except Cancelled:
                 answer = Stopped()
             except UserError as error:
-                answer = Refused(str(error), error.field)
+                answer = Refused(str(error), error.field, error.memory)
             except Exception as error:
                 words = traceback.format_exc()
-                short = out_of_memory.refusal(error, getattr(letter, "content", None), work.settings)
-                # On a CPU, where the code that oneDNN makes for a shape found no memory, none is made again.
-                spent = memory.ran_out(error) == "machine"
-                answer = Refused(short, "size", spent) if short else Failed(words)
+                short, where = out_of_memory.refusal(error, getattr(letter, "content", None))
+                answer = Refused(short, "size", where) if short else Failed(words)
             self.answer(answer, work.loaded)

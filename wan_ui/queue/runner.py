@@ -10,6 +10,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from wan_ui.errors import Cancelled, NodeLost, UserError, WorkerDied
+from wan_ui.files import found
+from wan_ui.queue import memory_fit
 from wan_ui.queue.base import AnyWorker
 from wan_ui.queue.jobs import NOT_STARTED, NOTHING, SHORT, Job, TableError, TableLocked
 from wan_ui.queue.line import Line
@@ -21,6 +23,7 @@ from wan_ui.tasks import TASKS
 log = logging.getLogger(__name__)
 
 IDLE = 0.5  # seconds between looks at an empty queue: other processes add to it too, this one wakes its threads
+RECENT = 200  # of a person's jobs, looked at for what fits
 CLOSING = 10.0  # seconds in which the thread must have ended
 
 
@@ -311,11 +314,31 @@ class Runner:
                     return "queued", str(error), None
                 error = NodeLost(f"{error} It had been put back in line once: {job.lost}")
             _log("%s failed", error, job.id)
+            if partial:
+                state, result = "done", partial.result
+                words = f"The clip is made, but {partial.lacking}. {_words(error)}"
+            else:
+                state, (words, result) = "failed", self._smaller(job, error)
             if self.model.state == "loading":
                 self._load_failed(error)
-            if partial:
-                return "done", f"The clip is made, but {partial.lacking}. {_words(error)}", partial.result
-            return "failed", _words(error), None
+            return state, words, result
+
+    def _smaller(self, job: Job, error: Exception) -> tuple[str, Result | None]:
+        """What a failed job says and keeps; where memory was not enough, with the clip that fits."""
+        words, made = _words(error), job.request.made_with
+        short = error.memory if isinstance(error, UserError) else ""
+        model = found.models(self.settings).get(made.model) if short and made else None
+        if model is None or not TASKS[job.request.task].samples or self.model.state == "loading":
+            return words, None  # a model that does not fit is none the smaller for a small clip
+        try:
+            others = self.line.jobs.of_owner(job.owner, RECENT)
+        except TableError as trouble:
+            self.line.say(trouble)
+            others = []
+        fit = memory_fit.what_fits(job.request, model, others, short)
+        if not isinstance(error, WorkerDied):  # of which it is a guess that memory was the reason
+            words = f"{words} {memory_fit.words(fit, job.request)}"
+        return words, Result(fits=fit.stored()) if fit else None
 
     def _stopped(self, job: Job) -> tuple[str, str, Result | None]:
         """What becomes of a job whose app or command is stopped."""

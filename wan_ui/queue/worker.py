@@ -211,10 +211,11 @@ class Worker:
         match answer.content:
             case Stopped():
                 raise Cancelled
-            case Refused(words, field, spent):
-                if spent:
+            case Refused(words, field, short):
+                # On a CPU, where the code that oneDNN makes for a shape found no memory, none is made again.
+                if short == "machine":
                     self.kill()
-                raise UserError(words, field=field)
+                raise UserError(words, field=field, memory=short)
             case Failed(stack):
                 raise WorkerError(stack)
             case Died(words):
@@ -258,7 +259,7 @@ class Worker:
         try:
             self.pipe.send_bytes(messages.to_json(letter))
         except (BrokenPipeError, ConnectionResetError):
-            raise WorkerDied(self._epitaph(progress)) from None
+            raise self._death(progress) from None
 
     def _receive(self, letter_id: int, progress: Progress) -> Letter | None:
         """The next answer to that message; None when there is none for a moment."""
@@ -267,7 +268,7 @@ class Worker:
         try:
             answer = messages.from_json(self.pipe.recv_bytes()) if self.pipe.poll(POLL) else None
         except (EOFError, BrokenPipeError, ConnectionResetError):
-            raise WorkerDied(self._epitaph(progress)) from None
+            raise self._death(progress) from None
         except NotUnderstood as error:
             if error.id == letter_id:
                 raise WorkerError(f"the worker has answered with {error}") from None
@@ -307,6 +308,11 @@ class Worker:
             f"Of the {self.size} processes that share a clip {words} during {describe(progress)}, so all were ended. "
             "They are started again with the next job; other jobs are not affected."
         )
+
+    def _death(self, progress: Progress) -> WorkerDied:
+        words = self._epitaph(progress)
+        killed = self.process is not None and self.process.exitcode == -signal.SIGKILL
+        return WorkerDied(words, memory="machine" if killed else "")  # who else would kill it
 
     def _epitaph(self, progress: Progress) -> str:
         assert self.process is not None

@@ -322,6 +322,8 @@ def build_ui(settings: Settings) -> gr.Blocks:
         old = [browser, view, inputs.turn]
         fills.append(connect(result.extend, restore.extend, old, whole, js=stamp, **in_order))
         fills.append(connect(result.restore, restore.restore, old, whole, js=stamp, **in_order))
+        for failed in (card, result):
+            fills.append(connect(failed.fit, submit.run_fitting, old, whole, js=stamp, **in_order))
         fills.append(connect(queue.edit_job, waiting.edit, old, whole, js=stamp, **in_order))
         connect(queue.leave_job, waiting.leave, [browser, view], observed, **light)
         connect(queue.move_job, waiting.move, [browser, view], observed, **light)

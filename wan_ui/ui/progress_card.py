@@ -8,7 +8,7 @@ import time
 import gradio as gr
 
 from wan_ui.catalog import Model
-from wan_ui.queue import estimate
+from wan_ui.queue import estimate, memory_fit
 from wan_ui.queue.jobs import Job
 from wan_ui.queue.runner import ModelStatus
 from wan_ui.tasks import STAGES
@@ -19,8 +19,9 @@ STAGE_WORDS = {stage.name: (stage.title, stage.doing) for stage in STAGES}
 
 SCRIPT = """
 element.addEventListener('click', (event) => {
-  const button = event.target.closest('[data-see], [data-again]');
+  const button = event.target.closest('[data-see], [data-again], [data-fit]');
   if (button?.dataset.see) trigger('select', { job: button.dataset.see });
+  else if (button?.dataset.fit) trigger('fit', { job: button.dataset.fit });
   else if (button) trigger('again', { job: button.dataset.again });
 });
 """
@@ -74,7 +75,21 @@ def job_card(
     kind = "idle" if job.state == "cancelled" else "bad"
     title = {"failed": "This clip failed", "cancelled": "Cancelled", "interrupted": "Interrupted"}[job.state]
     again = f'<button type="button" class="w-button" data-again="{job.id}">Run again</button>'
-    return _card(kind, title, body=_note(problem(job), bad=kind == "bad"), button=again)
+    fitting = fit_button(job, "data-fit")
+    note = _note(problem(job), bad=kind == "bad")
+    return _card(kind, title, body=note + fitting, button="" if fitting else again)  # as it was it would fail again
+
+
+def fit_button(job: Job, name: str) -> str:
+    """Of a job that did not fit into memory: it once more, as it fits. name: the attribute that bears the job's id."""
+    if not job.result.fits or job.state != "failed":
+        return ""
+    fit = memory_fit.Fit(**job.result.fits)
+    measured = f"one as large took {fit.measured:.1f} GiB here" if fit.measured else "not measured here yet"
+    return (
+        f'<button type="button" class="w-button strong w-fit" {name}="{job.id}" title="The same clip, smaller: '
+        f'{text(measured)}">Run again at {text(memory_fit.change(fit, job.request))}</button>'
+    )
 
 
 def _waiting(job: Job, position: int, status: ModelStatus, catalog: dict[str, Model]) -> str:

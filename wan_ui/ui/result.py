@@ -13,11 +13,13 @@ from wan_ui.recipes import CACHES, MOTIONS, OFFICIAL_NEGATIVES, SOLVERS
 from wan_ui.request import UNKNOWN, Sampling
 from wan_ui.tasks import TASKS
 from wan_ui.ui.markup import STATE_WORDS, file_url, model_name, problem, seconds, speaks, spent, text, title
+from wan_ui.ui.progress_card import fit_button
 
 # The quoted names are the events this part sends; each carries the id of the job.
 SCRIPT = """
 const events = [
   'reuse', 'restore', 'remove', 'stop', 'speak', 'extend', 'open', 'side_by_side', 'star', 'stop_batch', 'remove_rest',
+  'fit',
 ];
 // Whoever pauses, seeks or turns the sound on is watching.
 for (const act of ['pointerdown', 'keydown']) {
@@ -153,6 +155,7 @@ def _buttons(job: Job, siblings: int) -> str:
 
     clip = PIPELINE.clip(job)
     buttons = [button("side_by_side", f"All {siblings} clips")] if siblings > 1 else []
+    buttons.append(fit_button(job, 'data-do="fit" data-job'))
     if clip is not None:
         buttons.append(
             f'<a class="w-button strong" href="{text(file_url(clip))}" download="{text(file_name(job))}">Download</a>'

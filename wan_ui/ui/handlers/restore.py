@@ -87,15 +87,16 @@ def restore(browser: dict, view: View, turn, event: gr.EventData) -> Answer:
     return {**filled, **observe(browser, view)}
 
 
-def of_job(view: View, job: Job) -> Answer:
-    """Its settings and files into the form. Raises UserError when its model cannot run here."""
+def of_job(view: View, job: Job, **changes: int) -> Answer:
+    """Its settings and files into the form. changes: width, height and frames that are to be others. Raises UserError
+    when its model cannot run here."""
     there = PIPELINE.input_files(job)
     files = {
         entry.part: str(there[entry.name]) if entry.name in there else None
         for entry in FORM
         if entry.file and (entry.name in there or not _requires(job, entry.name))
     }
-    return _settings(view, {**job.request.to_dict(), **_of_base(job)}, **files)
+    return _settings(view, {**job.request.to_dict(), **_of_base(job), **changes}, **files)
 
 
 def _requires(job: Job, name: str) -> bool:

@@ -8,6 +8,8 @@ import gradio as gr
 from wan_ui.catalog import Model
 from wan_ui.errors import UserError
 from wan_ui.files import found
+from wan_ui.queue import memory_fit
+from wan_ui.queue.again import draft_of
 from wan_ui.queue.draft import Draft
 from wan_ui.queue.pipeline import PIPELINE
 from wan_ui.tasks import FORM, PICTURE, offered
@@ -15,6 +17,7 @@ from wan_ui.ui import examples, form, lora_picker, recipe_part, several
 from wan_ui.ui.answers import Answer
 from wan_ui.ui.handlers.filling import fill, fill_fields
 from wan_ui.ui.handlers.observe import observe
+from wan_ui.ui.handlers.restore import of_job
 from wan_ui.ui.refusals import complaint, guard
 from wan_ui.ui.security import uploaded
 from wan_ui.ui.session import asker, identify
@@ -109,6 +112,26 @@ def add_speech(browser: dict, view: View, voice, turn, event: gr.EventData) -> A
         form.complain(view, "result_message", error, turn, {"voice": voice})
         return {**_beside(error), **observe(browser, view)}
     return observe(browser, view)
+
+
+@guard
+def run_fitting(browser: dict, view: View, turn, event: gr.EventData) -> Answer:
+    """Beside a clip that did not fit into memory: it is made again with the size and length that fit, and the form has
+    them too."""
+    browser, owner = identify(browser, PIPELINE.settings)
+    job = PIPELINE.job(text_of_event(event, "job"), owner)
+    if job is None or not job.result.fits:
+        return observe(browser, view)
+    fit = memory_fit.Fit(**job.result.fits)
+    size = {"size": f"{fit.width}x{fit.height}"} | ({"frames": fit.frames} if fit.frames != job.request.frames else {})
+    try:
+        draft = draft_of(job, PIPELINE.input_files(job), **size)
+        filled = of_job(view, job, width=fit.width, height=fit.height, frames=fit.frames)
+        _follow(view, PIPELINE.submit(draft, owner, asker(PIPELINE.settings)))
+    except UserError as error:
+        form.complain(view, "message", error, turn)
+        return observe(browser, view)
+    return {**filled, **observe(browser, view)}
 
 
 @guard
