@@ -91,11 +91,11 @@ class ScriptedEngine:
     def __init__(self) -> None:
         self.prepared: set[str] = set()
 
-    def check(self, model, scheme) -> None:
+    def check(self, model, scheme, offload="auto") -> None:
         if scheme.name == "fp8-triton":
             raise UserError("scheme: fp8-triton needs the package triton")
 
-    def load(self, model, scheme, report) -> None:
+    def load(self, model, scheme, report, offload="auto") -> None:
         for step in (1, 2):
             report(Progress("load", step, 2, f"part {step}"))
         if scheme.name == "slow":

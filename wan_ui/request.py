@@ -76,6 +76,7 @@ class Sampling:
     draft   lossy kernels and a small decoder where the engine has them, see wan_ui.engines.lightx2v_draft
     segments  those after the first, which is what `prompt` says. Segment k is drawn with seed + k - 1
     overlap  of a clip that a performance drives: frames with which a segment begins that are the end of the one before
+    offload  of wan_ui.machine.offload, where the weights are to be; empty: what the settings say
     """
 
     prompt: str
@@ -97,6 +98,7 @@ class Sampling:
     solver: str = ""
     cache: str = ""
     overlap: int = 0
+    offload: str = ""
 
     @property
     def guided(self) -> bool:
@@ -208,7 +210,7 @@ class Request:
 
 SAMPLING = tuple(entry.name for entry in fields(Sampling))
 # Fields of Sampling that are stored only where they say something: older versions had none of them.
-LATER = ("draft", "segments", "motion", "negative", "guidance", "shift", "solver", "cache", "overlap")
+LATER = ("draft", "segments", "motion", "negative", "guidance", "shift", "solver", "cache", "overlap", "offload")
 ALWAYS = ("image", "audio", "video")  # inputs that a row has also where they are not given, as at the beginning
 OWN = ("width", "height", "frames", "audio_seconds", "batch")  # of a Request's fields those that are stored as they are
 

@@ -7,6 +7,7 @@ from wan_ui import rules
 from wan_ui.catalog import parse_size
 from wan_ui.errors import UserError
 from wan_ui.loras.choice import read_spec
+from wan_ui.machine.offload import WAYS
 from wan_ui.place import COMMAND
 from wan_ui.queue.draft import MAX_SEED, MOST_CLIPS, Draft
 from wan_ui.recipes import CACHES, MOTIONS, SOLVERS, read_shift
@@ -63,7 +64,7 @@ def size(value: str) -> str:
 # What `add_model_options` adds, by the names of a Draft.
 MODEL_OPTIONS = (
     *("model", "scheme", "engine", "size", "frames", "steps", "fps", "draft"),
-    *("motion", "negative", "guidance", "shift", "solver", "cache", "overlap"),
+    *("motion", "negative", "guidance", "shift", "solver", "cache", "overlap", "offload"),
 )
 positive = by(rules.whole(1))
 clips = by(rules.whole(1, MOST_CLIPS))
@@ -101,6 +102,13 @@ def add_model_options(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument(
         "--overlap", type=positive, metavar="N", help="frames that segments of a performed clip share: 1 (default) or 5"
+    )
+    command.add_argument(
+        "--offload",
+        default="",
+        type=any_of(WAYS),
+        metavar="WAY",
+        help=f"{' | '.join(WAYS)}: where the weights are while a GPU makes the clip (default: what fits)",
     )
     command.add_argument(
         "--fps", type=positive, metavar="N", help="frames per second of the clip (default: what the model was made for)"

@@ -25,10 +25,13 @@ def ignore(step: int, total: int) -> None:
 
 
 class Engine(Protocol):
-    def load(self, model: Model, scheme: Scheme, report: Report) -> None:
-        """Load weights; reports stage "load". Raises UserError naming a missing or damaged file."""
+    def load(self, model: Model, scheme: Scheme, report: Report, offload: str = "auto") -> None:
+        """Load weights; reports stage "load". Raises UserError naming a missing or damaged file.
 
-    def check(self, model: Model, scheme: Scheme) -> None:
+        offload  of wan_ui.machine.offload: where the weights are to be on a machine with a GPU
+        """
+
+    def check(self, model: Model, scheme: Scheme, offload: str = "auto") -> None:
         """Raise the UserError that `load` would raise before it reads weights: files, headers, kernels, configuration.
 
         Nothing is loaded or freed: called while another engine's model is still in use.

@@ -42,6 +42,7 @@ class Residence:
     experts    device they are loaded to: the CPU of a GPU run when only the active one is moved there
     quantised  whether fp8 and GGUF weights stay as stored, instead of being expanded once at load
     text       device and dtype of the text encoder
+    way        of wan_ui.machine.offload; offload: it in words, with the reason
     """
 
     experts: torch.device
@@ -50,6 +51,7 @@ class Residence:
     text_dtype: torch.dtype
     weights: str
     offload: str
+    way: str = "none"
 
 
 def choose_device(model: Model) -> Choice:
@@ -123,8 +125,8 @@ def block_bytes(tokens: int, width: int, ffn: int, itemsize: int, *, each_its_ti
     return of_time + max(2 * row + 12 * exact, most + 6 * exact)
 
 
-def choose_residence(experts: tuple[Path, ...], t5: Path, device: torch.device) -> Residence:
-    """How the weights stay in memory, from the files' sizes and the free memory.
+def choose_residence(experts: tuple[Path, ...], t5: Path, device: torch.device, wish: str = "auto") -> Residence:
+    """How the weights stay in memory, from the files' sizes and the free memory; on a GPU as `wish` says, if it does.
 
     A text encoder that does not fit beside an expert runs on the CPU: it reads 20 tokens, not 512, which
     is a second even at full size. It is float32 when small and bf16 otherwise; float16 overflows in UMT5.
@@ -141,11 +143,16 @@ def choose_residence(experts: tuple[Path, ...], t5: Path, device: torch.device) 
     room = 0.7 * free  # the rest is for the VAE and activations
     resident = 2 * values if small else stored
     cpu = torch.device("cpu")
-    if resident > room:
+    if wish == "model" or (wish == "auto" and resident > room):
         where, offload, active = cpu, "the inactive expert is in host memory", resident / len(experts)
     else:
         where, offload, active = device, "none", resident
-    text = device if active + text_bytes < room else cpu
+    beside = wish == "none" or (wish != "text" and active + text_bytes < room)
+    text = device if beside else cpu
     offload += f"{'' if text == device else ', text encoder on the CPU'}"
-    reason = f"experts {resident / 2**30:.1f} GiB, text encoder {text_bytes / 2**30:.1f}, free {free / 2**30:.1f}"
-    return Residence(where, not small, text, text_dtype, weights, f"{offload} ({reason})")
+    way = "model" if where == cpu else "none" if text == device else "text"
+    asked = "asked for: " if wish != "auto" else ""
+    reason = (
+        f"{asked}experts {resident / 2**30:.1f} GiB, text encoder {text_bytes / 2**30:.1f}, free {free / 2**30:.1f}"
+    )
+    return Residence(where, not small, text, text_dtype, weights, f"{offload} ({reason})", way)

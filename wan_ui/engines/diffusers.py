@@ -54,10 +54,12 @@ from wan_ui.engines.encoded import Encoded, image_key
 from wan_ui.engines.lora import LoraSet
 from wan_ui.engines.solvers import make_solver
 from wan_ui.engines.step_cache import BOTH, StepCache, make_step_cache
+from wan_ui.errors import UserError
 from wan_ui.files.dit_file import read_dit, read_parameters
 from wan_ui.files.places import Paths, locate
 from wan_ui.files.tokenizer import load_tokenizer
 from wan_ui.machine.memory import give_back, limit_gpu
+from wan_ui.machine.offload import impossible
 from wan_ui.media.images import read_pictures
 from wan_ui.request import Clip, LoraMatch, LoraSpec, Progress, Report, Request, Tracks
 from wan_ui.settings import settings
@@ -80,16 +82,17 @@ class DiffusersEngine:
         self.listener: s2v_voice.Listener | None = None
         self.loras: LoraSet | None = None
         self.facts: dict[str, str] = {}
+        self.offload = "none"
         self.encoded: Encoded[torch.Tensor] = Encoded()
 
-    def load(self, model: Model, scheme: Scheme, report: Report) -> None:
+    def load(self, model: Model, scheme: Scheme, report: Report, offload: str = "auto") -> None:
         """Load weights. Raises UserError naming a missing or damaged file, or the missing GPU."""
         self.close()
-        device, paths = self.decide(model, scheme)
+        device, paths = self.decide(model, scheme, offload)
         limit_gpu(settings().gpu_gib)
         use_threads(settings().threads)
         dtype = self.wanted_dtype or choose_dtype(device.value)
-        residence = choose_residence(paths.experts, paths.t5, device.value)
+        residence = choose_residence(paths.experts, paths.t5, device.value, offload)
         self.device, self.dtype = device.value, dtype.value
         sides = model.family.sides
         steps = ["text encoder", "VAE", *(expert.title for expert in model.family.experts)]
@@ -122,7 +125,7 @@ class DiffusersEngine:
         if paths.voice:
             entering(len(steps))
             self.listener = s2v_voice.load_listener(paths.voice)
-        self.offloaded = residence.experts != self.device
+        self.offloaded, self.offload = residence.experts != self.device, residence.way
         in_float32 = self.device.type == "cpu" and self.dtype == torch.float32
         if in_float32 and model.family.performance is None and model.family.speech is None:
             for expert in self.experts:
@@ -157,17 +160,20 @@ class DiffusersEngine:
             raise RuntimeError("used before load()")
         return self.model
 
-    def check(self, model: Model, scheme: Scheme) -> None:
+    def check(self, model: Model, scheme: Scheme, offload: str = "auto") -> None:
         """Raise what `load` would raise before it reads weights; what is loaded stays as it is."""
-        self.decide(model, scheme)
+        self.decide(model, scheme, offload)
 
-    def decide(self, model: Model, scheme: Scheme) -> tuple[Choice, Paths]:
-        """All that can be decided without reading weights. Raises UserError for a missing GPU, files, headers."""
+    def decide(self, model: Model, scheme: Scheme, offload: str = "auto") -> tuple[Choice, Paths]:
+        """All that can be decided without reading weights. Raises UserError for a missing GPU, files, headers, and an
+        offload that this engine does not have."""
+        if why := impossible(offload, model, scheme, "diffusers"):
+            raise UserError(f"offload: {why}", field="offload")
         device, paths = choose_device(model), locate(model, scheme, settings())
         group.here().check(model, dit.read_config(paths.configs[0])[0]["num_attention_heads"])
         for side, path, config in zip(model.family.sides, paths.experts, paths.configs, strict=True):
             stored = read_dit(path, side, config)
-            if choose_residence(paths.experts, paths.t5, device.value).quantised:
+            if choose_residence(paths.experts, paths.t5, device.value, offload).quantised:
                 dit.check_kept(path, stored)
         return device, paths
 

@@ -132,11 +132,13 @@ class Led:
     def __getattr__(self, name: str) -> Any:
         return getattr(self.engine, name)
 
-    def check(self, model: Model, scheme: Scheme) -> None:
-        self.lead.together("check", self.number, (model, scheme), lambda: self.engine.check(model, scheme))
+    def check(self, model: Model, scheme: Scheme, offload: str = "auto") -> None:
+        asked = (model, scheme, offload)
+        self.lead.together("check", self.number, asked, lambda: self.engine.check(*asked))
 
-    def load(self, model: Model, scheme: Scheme, report: Report) -> None:
-        self.lead.together("load", self.number, (model, scheme), lambda: self.engine.load(model, scheme, report))
+    def load(self, model: Model, scheme: Scheme, report: Report, offload: str = "auto") -> None:
+        asked = (model, scheme, offload)
+        self.lead.together("load", self.number, asked, lambda: self.engine.load(model, scheme, report, offload))
 
     def set_loras(self, loras: Sequence[LoraSpec]) -> tuple[LoraMatch, ...]:
         matches: tuple[LoraMatch, ...] = self.lead.together(
@@ -179,7 +181,8 @@ def follow(place: Place, create: CreateEngine, fault: Callable[[str], None]) -> 
             case "check" | "set_loras":
                 getattr(engines[number], word)(*arguments)
             case "load":
-                engines[number].load(*arguments, lambda progress: None)
+                model, scheme, offload = arguments
+                engines[number].load(model, scheme, lambda progress: None, offload)
             case "generate":
                 engines[number].generate(*arguments, hear)
             case "close":

@@ -85,7 +85,7 @@ class LightX2VEngine:
 
     # ------------------------------------------------------------ load
 
-    def load(self, model: Model, scheme: Scheme, report: Report, *, merge: bool = True) -> None:
+    def load(self, model: Model, scheme: Scheme, report: Report, offload: str = "auto", *, merge: bool = True) -> None:
         """Load and patch. Raises UserError naming a file, a missing kernel, the seam or the patch that failed.
 
         merge  the model's distill LoRA goes into dequantised weights; else it stays beside them, to be left out
@@ -99,7 +99,7 @@ class LightX2VEngine:
         if together.first:  # the others read what it finds
             try_kernels(model, scheme, report)
         together.meet()
-        paths, hardware, choices = decide(model, scheme)
+        paths, hardware, choices = decide(model, scheme, offload)
         report(Progress("load", 2, 4, "patching LightX2V"))
         off = frozenset(split_names(config.lightx2v_patches_off))
         outcomes = patches.apply_all("before_init", choices.facts, scheme, off=off)
@@ -156,9 +156,9 @@ class LightX2VEngine:
             raise RuntimeError("used before load()")
         return self.model
 
-    def check(self, model: Model, scheme: Scheme) -> None:
+    def check(self, model: Model, scheme: Scheme, offload: str = "auto") -> None:
         """Raise what `load` would raise before it reads weights; what is loaded stays as it is."""
-        decide(model, scheme)
+        decide(model, scheme, offload)
 
     def announce(self, tokens: int) -> None:
         log.info("compiling the transformer for %d tokens", tokens)

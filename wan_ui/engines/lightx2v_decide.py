@@ -17,9 +17,9 @@ from wan_ui.settings import settings
 KERNEL_LIMIT = 240.0  # seconds to try one kernel, compiling on a busy machine included
 
 
-def decide(model: Model, scheme: Scheme) -> tuple[Paths, Hardware, lightx2v_config.Choices]:
-    """Raises UserError: files, seams, kernels, configuration."""
-    config = settings()
+def decide(model: Model, scheme: Scheme, offload: str = "auto") -> tuple[Paths, Hardware, lightx2v_config.Choices]:
+    """Raises UserError: files, seams, kernels, configuration. offload: what a job asks for, before the settings."""
+    config = settings() if offload == "auto" else replace(settings(), lightx2v_offload=offload)
     paths = locate(model, scheme, config, engine="lightx2v")
     finer = 0
     for side, path, file in zip(model.family.sides, paths.experts, paths.configs, strict=True):

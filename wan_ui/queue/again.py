@@ -37,5 +37,6 @@ def draft_of(job: Job, files: Mapping[str, Path], **changes: Any) -> Draft:
         "solver": made.solver,
         "cache": made.cache,
         "overlap": made.overlap or None,
+        "offload": made.offload,
     }
     return Draft(inputs, **{**values, **changes})

@@ -23,6 +23,7 @@ class Draft:
     guidance  a number, two, or a text of them: see recipes.read_guidance
     task    its name, or its few letters; empty: the first of the model's tasks that fits what is given
     overlap  frames that the segments of a performed clip share
+    offload  where the weights are to be, of wan_ui.machine.offload; empty and auto: what fits
     job     the entry of the history whose clip is changed or goes on
     jobs    name of an input -> the entry of the history whose clip it is
     changes  what is to be changed of a finished clip, as typed: see wan_ui.changes
@@ -49,6 +50,7 @@ class Draft:
     solver: str = ""
     cache: str = ""
     overlap: int | None = None
+    offload: str = ""
     job: str = ""
     jobs: dict[str, str] = field(default_factory=dict)
     changes: dict[str, Any] = field(default_factory=dict)

@@ -23,7 +23,7 @@ from wan_ui.performance import watch
 from wan_ui.queue import afterwork_intake, successor, words
 from wan_ui.queue.draft import Draft, as_text, listed, one_line, seed_of, truth, whole
 from wan_ui.queue.jobs import Job
-from wan_ui.queue.sampling_intake import how_sampled, read_overlap
+from wan_ui.queue.sampling_intake import how_sampled, read_offload, read_overlap
 from wan_ui.queue.segments_intake import Before, look_before, read_prompts
 from wan_ui.queue.speech_intake import frames_of, look_at_clip, take_audio, take_clip
 from wan_ui.queue.successor import Elsewhere
@@ -56,6 +56,7 @@ def resolve(
         motion=as_text("motion", draft.motion),
         solver=as_text("solver", draft.solver),
         cache=as_text("cache", draft.cache),
+        offload=as_text("offload", draft.offload),
         inputs={name: _input(name, value) for name, value in draft.inputs.items() if value},
     )
     task = find_task(draft.task)
@@ -92,6 +93,7 @@ def _sample(asked: Task | None, draft: Draft, settings: Settings, folder: Path, 
     missing = places.availability(model, scheme, settings, engine)
     if missing and not elsewhere(model.name, scheme.name, engine):
         raise UserError(f"model: {model.name} with {scheme.name} cannot run here: {missing}", field="model")
+    offload = read_offload(draft.offload, model, scheme, engine, settings, away=bool(missing))
     said = _words(task, draft, settings.max_prompt).get(PROMPT.name, "")
     prompts = read_prompts(draft.inputs.get(SEGMENTS.name, ""), said, settings)
     if not prompts and (task.driven or task.performed):
@@ -154,6 +156,7 @@ def _sample(asked: Task | None, draft: Draft, settings: Settings, folder: Path, 
         segments=tuple(segments),
         draft=quick,
         overlap=overlap,
+        offload=offload,
         **how,
     )
     return Request(task.name, inputs, width, height, frames, made, seconds)

@@ -5,8 +5,12 @@ from typing import Any
 
 from wan_ui.catalog import Model, Scheme
 from wan_ui.errors import UserError
+from wan_ui.machine.engine_choice import choose_engine
+from wan_ui.machine.hardware import nvidia_gpu
+from wan_ui.machine.offload import WAYS, impossible, offered
 from wan_ui.queue.draft import Draft, listed, one_line, whole
 from wan_ui.recipes import MOTIONS, OFFICIAL_NEGATIVES, SOLVERS, TITLES, read_guidance, read_shift
+from wan_ui.settings import Settings
 
 
 def how_sampled(draft: Draft, model: Model, scheme: Scheme, longest: int) -> dict[str, Any]:
@@ -93,3 +97,22 @@ def read_overlap(asked: object, model: Model) -> int:
         words = f"of the {model.default_frames} frames of its segments {model.name} shares {listed(able)}, not {number}"
         raise UserError(f"overlap: {words}", field="overlap")
     return number
+
+
+def read_offload(asked: str, model: Model, scheme: Scheme, engine: str, settings: Settings, away: bool = False) -> str:
+    """Empty for auto. away: the clip is made on another machine, of which nothing is known here."""
+    if asked in ("", "auto"):
+        return ""
+    if asked not in WAYS:
+        raise UserError(f"offload: {asked!r} is not known; choose one of {', '.join(WAYS)}", field="offload")
+    if away:
+        return asked
+    if not nvidia_gpu():
+        raise UserError(
+            "offload: there is no GPU here that weights could be moved to or from; leave it out", field="offload"
+        )
+    name = choose_engine(engine, settings, family=model.family).name
+    if why := impossible(asked, model, scheme, name):
+        able = listed(offered(model, scheme, name))
+        raise UserError(f"offload: {asked} is not possible for {model.name}: {why}; choose {able}", field="offload")
+    return asked

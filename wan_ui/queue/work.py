@@ -71,6 +71,7 @@ class Work:
         self.engine: Engine | None = None
         self.loaded: tuple[str, ...] = ()
         self.chosen = EngineChoice("", "")
+        self.offload = "auto"  # as asked for, of what is loaded
         self.mouth: speech.LipSync | None = None
         self.mouth_folder: Path | None = None
         self.mouth_facts: dict[str, str] = {}
@@ -100,7 +101,8 @@ class Work:
     def load(self, wanted: Load | Examine | Sampling) -> "Engine":
         """The engine with that model and scheme."""
         asked = (wanted.model, wanted.scheme, wanted.engine)
-        if self.engine is not None and self.loaded == asked:
+        offload = (wanted.offload or "auto") if isinstance(wanted, Sampling) else self.offload
+        if self.engine is not None and self.loaded == asked and offload in self._offloads():
             return self.engine
         model = find_model(found.models(self.settings), wanted.model)
         scheme = model.scheme(wanted.scheme)
@@ -113,7 +115,7 @@ class Work:
             engine, chosen = self.create_engine(wanted.engine)
         before, lost = self.loaded, ""
         try:
-            engine.check(model, scheme)  # what is wrong with the files is said while the old model still runs
+            engine.check(model, scheme, offload)  # what is wrong with the files is said while the old model still runs
         except UserError as error:
             raise _add(error, f"{before[0]} {before[1]} is still loaded." if before else "") from error
         if self.engine is not None:
@@ -121,11 +123,15 @@ class Work:
             self.engine, self.loaded = None, ()
             lost = f"{before[0]} {before[1]} was closed for it: no model is loaded now; the next job loads its own."
         try:
-            engine.load(model, scheme, clock.report)
+            engine.load(model, scheme, clock.report, offload)
         except UserError as error:
             raise _add(error, lost) from error
-        self.engine, self.loaded, self.chosen = engine, asked, chosen
+        self.engine, self.loaded, self.chosen, self.offload = engine, asked, chosen, offload
         return engine
+
+    def _offloads(self) -> tuple[str, str]:
+        """What a job may ask for with this load: what it was loaded with, and what that has become."""
+        return self.offload, getattr(self.engine, "offload", self.offload)
 
     def generate(self, request: Request, folder: Path) -> Result:
         """Write clip.mp4 and poster.jpg.

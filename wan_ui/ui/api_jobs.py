@@ -76,6 +76,7 @@ def draft_of(given: dict[str, Any]) -> Draft:
         loras=_loras(given["loras"]),
         **{name: given[name] for name in SAMPLING},
         overlap=given["overlap"],
+        offload=as_text(given["offload"], "offload"),
         job=as_text(given["job"], "job"),
     )
 

@@ -28,6 +28,7 @@ LATER = {
     "mask_video": None,
     "overlap": None,
     "clips": 1,
+    "offload": "",
 }
 # What is said of each to programs; of inputs it is what `--help` says.
 WORDS = {
@@ -52,6 +53,7 @@ WORDS = {
     "job": "id of an ended job whose clip is gone on with",
     "clips": "how many of them, each with a seed of its own",
     "overlap": "frames that the segments of a performed clip share",
+    "offload": "auto, none, text, model or block: where the weights are while a GPU makes the clip; empty: what fits",
 }
 PARAMETERS: dict[str, Any] = {**REQUIRED, **SETTINGS, **OPTIONAL, **LATER}
 SIGNATURE = inspect.Signature(

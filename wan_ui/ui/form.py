@@ -17,6 +17,7 @@ from typing import Any
 from wan_ui import loras
 from wan_ui.catalog import Model, Scheme
 from wan_ui.errors import UserError
+from wan_ui.machine.offload import WAYS
 from wan_ui.queue.pipeline import PIPELINE
 from wan_ui.recipes import MOTIONS, Recipe
 from wan_ui.settings import Settings
@@ -37,10 +38,11 @@ FIELDS = (
     "seed",
     "draft",
     "overlap",
+    "offload",
     "clips",
     *RECIPE,
 )  # model, scheme and loras: in the view
-TEXTS = {*PARTS, "size", "motion", "negative", "solver", "cache"}
+TEXTS = {*PARTS, "size", "motion", "negative", "solver", "cache", "offload"}
 PLACES = ("message", "loras_message", "examples_message", "result_message")  # each beside the buttons it is about
 NO_MODEL = '<p class="w-note bad" role="alert">No model can run here yet; “Models” below says what is missing.</p>'
 NAMES = {entry.name: entry.part for entry in FORM}  # a UserError's field -> ours, where they differ
@@ -152,6 +154,7 @@ def using_html(view: View, model: Model, needs: str = "") -> str:
         *recipe_part.words(held, motion, recipe),
         "random seed" if seed in (None, -1) else f"seed {seed:.0f}",
         *(["draft"] if held.get("draft") else []),
+        *([WAYS[held["offload"]][0]] if held.get("offload") in WAYS and held["offload"] != "auto" else []),
         *several.words(held.get("clips"), tray),
     ]
     parts += [entry.using for entry in task.inputs if entry.using and entry.name in given]

@@ -21,6 +21,7 @@ from wan_ui.ui.lora_get import build_lora_get
 from wan_ui.ui.lora_picker import LoraPicker, build_lora_picker
 from wan_ui.ui.lora_shelf import build_lora_shelf
 from wan_ui.ui.markup import text
+from wan_ui.ui.offload_part import OffloadPart, build_offload
 from wan_ui.ui.performance import Performance, build_performance, is_performed
 from wan_ui.ui.picture import Picture, build_picture
 from wan_ui.ui.pose import Pose, build_pose
@@ -61,6 +62,7 @@ class Inputs:
     seed: gr.Number
     draft: gr.Checkbox
     recipe: RecipePart
+    offload: OffloadPart
     loras: LoraPicker
     shelf: gr.HTML
     lora_get: gr.HTML
@@ -88,6 +90,7 @@ class Inputs:
             "face": self.performance.face,
             "mask": self.performance.mask,
             "overlap": self.performance.overlap,
+            "offload": self.offload.way,
             "segments": self.longer.segments,
             "before": self.longer.clip,
             "clips": self.several.clips,
@@ -105,6 +108,7 @@ class Inputs:
         }
         boxes |= {"voice_way": self.voice.way, "pose_part": self.pose.part, "performance_part": self.performance.part}
         own = {name: getattr(self, name) for name in names} | {"overlap": self.performance.overlap}
+        own["offload"] = self.offload.way
         return {**own, **self.recipe.parts(), **boxes, "longer": self.longer.part, "lora_choices": self.loras.add}
 
 
@@ -192,6 +196,7 @@ def build_inputs(
     recipe = build_recipe_part(model, model.scheme(scheme))
     with gr.Accordion("Quick draft", open=False, elem_id="draft-part"):
         draft = gr.Checkbox(False, label="Draft", info=_draft_words(settings), elem_id="draft")
+    offload = build_offload(model, model.scheme(scheme), settings)
     loras, shelf, lora_get = build_lora_picker(model, settings), build_lora_shelf(), build_lora_get()
     voice = build_voice(model, visible=takes(model, "voice"))
     performance = build_performance(model, visible=takes(model, "performance"))
@@ -223,6 +228,7 @@ def build_inputs(
         seed,
         draft,
         recipe,
+        offload,
         loras,
         shelf,
         lora_get,

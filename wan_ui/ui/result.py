@@ -7,6 +7,7 @@ import gradio as gr
 
 from wan_ui.catalog import Model
 from wan_ui.changes import FILES
+from wan_ui.machine.offload import WAYS, in_words
 from wan_ui.queue.jobs import Job
 from wan_ui.queue.pipeline import PIPELINE
 from wan_ui.recipes import CACHES, MOTIONS, OFFICIAL_NEGATIVES, SOLVERS
@@ -100,12 +101,15 @@ def _about(job: Job, catalog: dict[str, Model], worker: str) -> str:
         "Negative": made.negative if made.negative not in OFFICIAL_NEGATIVES else "the official text",
         "Changes": request.changes.words if request.changes else "",
         "Quality": "Draft" if made.draft else "",
+        "Weights": WAYS[made.offload][0] if made.offload in WAYS else "",
         "LoRAs": _loras(job),
         "Speech": f"{request.audio_seconds:.1f} s" if "audio" in request.inputs and not job.error else "",
         "Time": seconds(spent(job)) if result.seconds else "",
         "Worker": worker,
     }
     said = dict(result.facts)
+    if "offload" in said:
+        said["offload"] = in_words(said["offload"])
     if result.engine_why:
         said["engine"] = f"{result.engine_ran} ({result.engine_why})"
     choices = {key.replace("_", " ").capitalize(): value for key, value in said.items()}

@@ -14,7 +14,7 @@ from wan_ui.catalog import Model
 from wan_ui.files import found
 from wan_ui.queue.pipeline import PIPELINE
 from wan_ui.recipes import GUIDANCE, SHIFT, SOLVERS, Recipe
-from wan_ui.ui import form, inputs, lora_picker, models_panel, performance, recipe_part
+from wan_ui.ui import form, inputs, lora_picker, models_panel, offload_part, performance, recipe_part
 from wan_ui.ui.answers import Answer
 from wan_ui.ui.view import View
 
@@ -29,6 +29,7 @@ def fill(
     fps: int = 0,
     draft: bool = False,
     overlap: int = 0,
+    offload: str = "auto",
     prompt: str | None = None,
     **recipe: Any,
 ) -> Answer:
@@ -42,13 +43,20 @@ def fill(
     view.scheme = inputs.scheme_choices(model, schemes, scheme)["value"] or ""
     seams = performance.overlap_offers(model, overlap)
     values: dict[str, Any] = {"size": size, "frames": frames, "fps": fps, "draft": draft, "overlap": seams["value"]}
-    answer |= {"draft": draft, "overlap": gr.update(**seams)}
+    answer |= {"draft": draft, "overlap": gr.update(**seams), **_fill_offload(view, model, offload)}
     if prompt is not None:
         answer["prompt"] = gr.update(info=model.hint or None, value=prompt)
         values["prompt"] = prompt
     form.fill(view, **values)
     answer |= {"model": name, "lora_choices": lora_choices(view, model)}
     return {**answer, **fill_recipe(view, model, **recipe)}
+
+
+def _fill_offload(view: View, model: Model, wished: str) -> Answer:
+    """The form has this way to keep the weights now, as far as these weights can be kept so."""
+    ways = offload_part.offers(model, form.scheme_of(view, model), PIPELINE.settings, wished)
+    form.fill(view, offload=ways["value"])
+    return {"offload": gr.update(**ways)}
 
 
 def fill_recipe(view: View, model: Model, motion: str = "", steps: int = 0, **wished: Any) -> Answer:
@@ -98,7 +106,8 @@ def choose(view: View, name: str, scheme: str = "") -> Answer:
     boxes = inputs.scheme_choices(model, schemes, scheme)
     before, motions = form.recipe_of(view, model), model.motions(form.scheme_of(view, model))
     view.scheme = boxes["value"] or ""
-    answer = {"model": name, "scheme": gr.update(**boxes)}
+    ways = _fill_offload(view, model, view.form.get("offload") or "auto")
+    answer = {"model": name, "scheme": gr.update(**boxes), **ways}
     weights = form.scheme_of(view, model)
     motion, recipe = form.recipe_of(view, model)
     if (motion, recipe) != before:  # other weights, other ways to sample them
@@ -127,7 +136,8 @@ def offered(values: dict) -> dict[str, Any]:
         recipe |= {"guidance": scales[0], "guidance_low": scales[-1]} if scales else {"guidance": None}
     if not recipe.get("negative") and isinstance(scales, list | tuple):
         recipe.pop("negative", None)  # without guidance none is stored
-    return {"size": str(values.get("size")), "draft": values.get("draft") is True, **whole, **recipe}
+    words = {"size": str(values.get("size")), "offload": str(values.get("offload") or "auto")}
+    return {**words, "draft": values.get("draft") is True, **whole, **recipe}
 
 
 def is_whole(value: Any) -> bool:

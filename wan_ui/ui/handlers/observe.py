@@ -27,6 +27,7 @@ from wan_ui.ui import (
     lora_shelf,
     memory_part,
     models_panel,
+    offload_part,
     progress_card,
     queue_part,
     result,
@@ -199,6 +200,7 @@ def _observed(browser: dict, view: View) -> Answer:
     scheme = form.scheme_of(view, model)
     needs = memory_part.needs(view, model, scheme, jobs, rows, PIPELINE.settings)
     draw_html("using", form.line_html(view, model, needs))
+    draw_html("offload_note", offload_part.note_html(view, model, scheme, jobs, rows, PIPELINE.settings))
     takes = inputs.takes(model, "picture")
     tray, trouble = (view.tray, view.tray_trouble) if takes else ([], "")
     draw_html("tray", several_part.tray_html(tray, trouble, model))

@@ -72,6 +72,7 @@ def _draft(view: View, model, scheme, held: dict[str, Any]) -> Draft:
         size=as_text(held["size"], "size", "auto"),
         draft=held["draft"],
         overlap=held["overlap"] if entry and entry.overlaps else None,
+        offload=as_text(held["offload"], "offload"),
         **numbers,
         **(_recipe(held, entry, scheme) if entry else {}),
         loras=lora_picker.specs(view.loras),
