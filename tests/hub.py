@@ -14,6 +14,8 @@ class Hub(ThreadingHTTPServer):
     cut, spoil  how many answers break off half way, or have the wrong bytes; pause: seconds before each megabyte
     limit       bytes of all files together after which it sends nothing more, until there is another or None
     refuse      the status of every answer to GET, once it is set
+    gated       {"owner/repo": tokens that may have it}; tokens: the Authorization of every request
+    store       large files are on another host, to which the answers lead, as they are with the real one
     """
 
     daemon_threads = True
@@ -22,6 +24,7 @@ class Hub(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.files, self.requests, self.cut, self.spoil, self.pause = {}, [], 0, 0, 0.0
         self.refuse, self.limit = 0, None
+        self.gated, self.tokens, self.store = {}, [], False
         self.sent = {}  # path -> bytes of its newest answer that are on their way
 
     def start(self) -> "Hub":
@@ -51,7 +54,17 @@ class Handler(BaseHTTPRequestHandler):
         hub = self.server
         start = int(self.headers.get("Range", "bytes=0-").removeprefix("bytes=").removesuffix("-"))
         hub.requests.append((self.command, self.path, start))
-        content = hub.files.get(self.path)
+        token = (self.headers.get("Authorization") or "").removeprefix("Bearer ")
+        hub.tokens.append(token)
+        path = self.path.removeprefix("/store")
+        content = hub.files.get(path)
+        repo = path.partition("/resolve/")[0].lstrip("/")
+        if self.path == path and token not in hub.gated.get(repo, [token]):
+            self.send_response(403 if token else 401)
+            self.send_header("X-Error-Code", "GatedRepo")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
         refused = hub.refuse if self.command == "GET" else 0
         if content is None or refused:
             self.send_response(refused or 404)
@@ -62,6 +75,15 @@ class Handler(BaseHTTPRequestHandler):
         etag = hashlib.sha256(content).hexdigest()
         if self.path.endswith(".json"):
             etag = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+        if hub.store and self.path == path and not path.endswith(".json"):
+            self.send_response(302)
+            self.send_header("Location", f"http://localhost:{hub.server_port}/store{path}")
+            self.send_header("X-Linked-Size", str(len(content)))
+            self.send_header("X-Linked-Etag", f'"{etag}"')
+            self.send_header("X-Repo-Commit", "c" * 40)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
         self.send_response(206 if start else 200)
         self.send_header("ETag", f'"{etag}"')
         self.send_header("X-Repo-Commit", "c" * 40)

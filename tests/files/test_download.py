@@ -1,11 +1,14 @@
 """The download command against a small hub on loopback: plan, resume, checksums, broken connections, no network."""
 
+import hashlib
 import json
+import os
 import subprocess
 import sys
 import threading
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -13,7 +16,7 @@ from tests.hub import PIECE, Hub
 from wan_ui.__main__ import main
 from wan_ui.catalog import KnownFile, Repository, load_catalog
 from wan_ui.errors import Cancelled, UserError
-from wan_ui.files import download, places
+from wan_ui.files import copies, download, found, places
 from wan_ui.queue.background_download import BackgroundDownload, DownloadStatus
 from wan_ui.settings import ROOT, load_settings, settings, use
 
@@ -36,6 +39,7 @@ def hub(tmp_path, monkeypatch):
     server = Hub().start()
     monkeypatch.setattr(download, "PAUSE", 0.01)
     monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda repo, file, revision: None)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "no-cache"))
     server.settings = replace(load_settings({}), models=tmp_path / "models", hub=server.url)
     for number, ref in enumerate(places.needed_files(MODEL, SCHEME, "lightx2v")):
         repo, _, file = ref.partition(":")
@@ -168,6 +172,84 @@ def test_a_socks_proxy_is_refused_in_words_and_not_used_for_what_is_exempt(hub, 
     assert plan(hub)
 
 
+def test_a_gated_repository_says_what_to_do_and_a_token_opens_it(hub, monkeypatch):
+    """The large files are on another host, which is not told the token."""
+    monkeypatch.setattr("wan_ui.files.hub._idle", [])  # a token is read when the process begins
+    hub.gated, hub.store = {"Wan-AI/Wan2.2-TI2V-5B": ["hf_good"]}, True
+    page = f"{hub.url}/Wan-AI/Wan2.2-TI2V-5B"
+    with pytest.raises(UserError, match=r"HTTP 401; Wan-AI/Wan2\.2-TI2V-5B is gated") as refused:
+        plan(hub)
+    assert f"Accept its licence at {page} with your account, then set HF_TOKEN" in str(refused.value)
+    monkeypatch.setattr("wan_ui.files.hub._idle", [])
+    monkeypatch.setenv("HF_TOKEN", "hf_other")
+    with pytest.raises(UserError, match=r"HTTP 403; .* is gated"):
+        plan(hub)
+    monkeypatch.setattr("wan_ui.files.hub._idle", [])
+    monkeypatch.setenv("HF_TOKEN", "hf_good")
+    items = [item for item in plan(hub) if item.file in ("config.json", "Wan2.2_VAE.pth")]
+    hub.tokens.clear()
+    hub.requests.clear()
+    download.fetch(items)
+    told = dict(zip([path for _, path, _ in hub.requests], hub.tokens, strict=True))
+    assert {path.startswith("/store"): token for path, token in told.items()} == {False: "hf_good", True: ""}
+    assert all(item.target.stat().st_size == item.size for item in items)
+
+
+def test_offline_mode_asks_nothing(hub, monkeypatch):
+    monkeypatch.setattr("wan_ui.files.hub._idle", [])
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(UserError, match=r"HF_HUB_OFFLINE is set.*unset it to download"):
+        plan(hub)
+    assert hub.requests == []
+
+
+def test_the_library_itself_downloads_from_this_hub(hub, tmp_path):
+    """What stands in for the hub here is one for huggingface_hub as well."""
+    hub.store = True
+    code = (
+        "from huggingface_hub import hf_hub_download as get; import sys; "
+        "print(*(get('Wan-AI/Wan2.2-TI2V-5B', file) for file in sys.argv[1:]), sep='\\n')"
+    )
+    environ = {**os.environ, "HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "home")}
+    command = [sys.executable, "-c", code, "config.json", "Wan2.2_VAE.pth"]
+    done = subprocess.run(command, env=environ, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    stored = {path.rpartition("/")[2]: content for path, content in hub.files.items() if "TI2V-5B/" in path}
+    paths = [Path(line) for line in done.stdout.splitlines()]
+    assert [path.read_bytes() for path in paths] == [stored["config.json"], stored["Wan2.2_VAE.pth"]]
+
+
+@pytest.mark.parametrize("place", ["comfyui", "cache", "models"])
+def test_a_file_that_this_machine_has_is_linked(hub, tmp_path, monkeypatch, place):
+    monkeypatch.setattr(copies, "SMALL", 100)
+    ref = next(ref for ref in hub.files if ref.endswith("Wan2.2_VAE.pth"))
+    content = hub.files[ref]
+    etag = hashlib.sha256(content).hexdigest()
+    here = {
+        "comfyui": tmp_path / "ComfyUI" / "models" / "vae" / "my-vae.pth",
+        "cache": tmp_path / "cache" / "models--somebody--else" / "blobs" / etag,
+        "models": hub.settings.models / "somebody" / "else" / "vae.pth",
+    }[place]
+    here.parent.mkdir(parents=True)
+    here.write_bytes(content)
+    (here.parent / "another-of-this-size").write_bytes(bytes(len(content)))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    hub.settings = replace(hub.settings, comfyui=str(tmp_path / "ComfyUI") if place == "comfyui" else "")
+    monkeypatch.setattr(found, "stand_in", lambda *args: None)
+    item = next(item for item in plan(hub) if item.file == "Wan2.2_VAE.pth")
+    assert not item.present and here in item.elsewhere
+    seen = []
+    hub.requests.clear()
+    download.fetch([item], on_found=lambda item, path: seen.append((item.file, path)))
+    assert seen == [("Wan2.2_VAE.pth", here)] and hub.requests == []
+    assert item.target.samefile(here)
+    item.target.unlink()
+    here.write_bytes(content[:-1] + b"!")  # as large, and another
+    seen.clear()
+    download.fetch([item], on_found=lambda item, path: seen.append(path))
+    assert seen == [] and item.target.read_bytes() == content
+
+
 @pytest.mark.hardening(25, 28)
 def test_a_file_that_is_gone_and_a_full_disk(hub, monkeypatch):
     items = plan(hub)
@@ -293,7 +375,6 @@ def wait(background: BackgroundDownload) -> DownloadStatus:
 
 
 def test_in_the_background_with_progress(in_use, monkeypatch):
-    monkeypatch.setattr(download, "CHUNK", 1000)
     background = BackgroundDownload(settings())
     background.start("ti2v-5b", "", "lightx2v")
     status = wait(background)
@@ -304,23 +385,18 @@ def test_in_the_background_with_progress(in_use, monkeypatch):
 
 
 def test_in_the_background_cancelled_then_resumed(in_use, monkeypatch):
-    monkeypatch.setattr(download, "CHUNK", 1000)
+    """While nothing arrives: the hub has sent 2,000 bytes and sends no more."""
+    monkeypatch.setattr("tests.hub.PIECE", 1000)
+    in_use.limit = 2000
     background = BackgroundDownload(settings())
-    fetch = download.fetch
-
-    def cancel_half_way(items, on_bytes):
-        def both(item, done):
-            if done >= 2000:
-                background.cancel()
-            on_bytes(item, done)
-
-        fetch(items, both)
-
-    monkeypatch.setattr(download, "fetch", cancel_half_way)
     background.start("ti2v-5b", "", "lightx2v")
+    while background.status.done < 2000:
+        assert background.status.active
+        time.sleep(0.01)
+    background.cancel()
     assert wait(background).state == "cancelled"
     assert [path.stat().st_size for path in settings().models.rglob("*.part")] == [2000]
-    monkeypatch.setattr(download, "fetch", fetch)
+    in_use.limit = None
     in_use.requests.clear()
     background.start("ti2v-5b", "", "lightx2v")
     assert wait(background).state == "done"

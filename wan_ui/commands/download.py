@@ -1,6 +1,7 @@
 """python -m wan_ui download: fetch what a model and scheme need, or the official weights for speech."""
 
 import argparse
+from pathlib import Path
 
 from tqdm import tqdm
 
@@ -99,6 +100,9 @@ def _fetch(items: list[download.Item], purpose: str, dry_run: bool) -> int:
             if bar.disable:
                 lines.tell(str(item.target), f"{item.target.name}: {done / 1e9:.2f} of {item.size / 1e9:.2f} GB")
 
-        download.fetch(items, show)
+        def found_here(item: download.Item, path: Path) -> None:
+            bar.write(f"{'found':>11}  {item.target.name} in {path.parent}: linked, not downloaded")
+
+        download.fetch(items, show, found_here)
     print("all files are there")
     return 0

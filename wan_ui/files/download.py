@@ -13,26 +13,22 @@ import hashlib
 import os
 import shutil
 import time
-import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from http.client import HTTPException, HTTPMessage
-from io import BufferedWriter
 from pathlib import Path
-from typing import IO, Literal
 from urllib.parse import urlsplit
 
 from wan_ui import __version__, locks
 from wan_ui.catalog import Model, Scheme
 from wan_ui.errors import UserError
-from wan_ui.files import places
+from wan_ui.files import copies, hub, places
+from wan_ui.files.hub import LOOK
 from wan_ui.settings import Settings, proxies
 
 CHUNK = 1 << 20  # bytes
 ATTEMPTS = 5  # per file; each goes on where the last one broke off
 PAUSE = 2.0  # seconds before the second attempt, doubled with each further one
-LOOK = 0.2  # seconds between reports while nothing arrives: whoever listens may end the download
 PASSING = (408, 425, 429)  # answers in the 400s after which another attempt makes sense
 TIMEOUT = 30.0  # seconds without a byte
 HEADERS = {"User-Agent": f"wan-ui/{__version__}", "Accept-Encoding": "identity"}
@@ -40,7 +36,11 @@ HEADERS = {"User-Agent": f"wan-ui/{__version__}", "Accept-Encoding": "identity"}
 
 @dataclass(frozen=True)
 class Item:
-    """One file: where from, where to, what is known of it. `have` counts bytes of an unfinished download."""
+    """One file: where from, where to, what is known of it. `have` counts bytes of an unfinished download.
+
+    xet        it is in Xet's store
+    elsewhere  files of this machine of the same size, which may be the same: see wan_ui.files.copies
+    """
 
     repo: str
     file: str
@@ -51,6 +51,8 @@ class Item:
     revision: str
     have: int = 0
     present: bool = False
+    xet: bool = False
+    elsewhere: tuple[Path, ...] = ()
 
     @property
     def part(self) -> Path:
@@ -63,6 +65,8 @@ class Item:
 
 # Called with (item, bytes of this file that are there) while it arrives, and again and again while nothing does.
 OnBytes = Callable[[Item, int], None]
+# Called with (item, the file of this machine that it was linked to) where it need not be downloaded.
+OnFound = Callable[[Item, Path], None]
 
 
 def plan(
@@ -98,7 +102,17 @@ def plan(
         missing = [ref for ref, path in found.items() if path is None or ref in wrong]
         lines = [f"{settings.hub} cannot be reached ({unreachable}).", *by_hand(missing, model, settings)]
         raise UserError("\n".join(lines))
-    return items
+    return with_copies(items, settings)
+
+
+def with_copies(items: Iterable[Item], settings: Settings) -> list[Item]:
+    """The items; of those that are to be downloaded with what on this machine may be the same file."""
+    sizes = {item.size for item in items if not item.present}
+    by_size = copies.by_size(settings, sizes) if sizes else {}
+    return [
+        item if item.present else replace(item, elsewhere=copies.candidates(item.etag, item.size, item.target, by_size))
+        for item in items
+    ]
 
 
 def by_hand(refs: list[str], model: Model, settings: Settings) -> list[str]:
@@ -132,46 +146,27 @@ def _compare(item: Item, model: Model) -> None:
         )
 
 
-class _StayHere(urllib.request.HTTPRedirectHandler):
-    """Follow redirects within the hub (a renamed repository), but not to the store that holds the bytes."""
-
-    def redirect_request(
-        self, request: urllib.request.Request, file: IO[bytes], code: int, message: str, headers: HTTPMessage, url: str
-    ) -> urllib.request.Request | None:
-        here, there = urlsplit(request.full_url).netloc, urlsplit(url).netloc
-        return super().redirect_request(request, file, code, message, headers, url) if here == there else None
-
-
-def _opener(request: urllib.request.Request, *handlers: urllib.request.BaseHandler) -> urllib.request.OpenerDirector:
-    """Through the host's proxy, if there is one for this address. Raises UserError for a SOCKS proxy."""
-    chosen = proxies()
-    proxy = "" if urllib.request.proxy_bypass(request.host) else chosen.get(request.type, "")
+def _check_proxy(url: str) -> None:
+    """Raises UserError for a SOCKS proxy."""
+    scheme, host = urlsplit(url).scheme, urlsplit(url).netloc
+    proxy = "" if urllib.request.proxy_bypass(host) else proxies().get(scheme, "")
     if proxy.lower().startswith("socks"):
-        name = f"{request.type.upper()}_PROXY"
         raise UserError(
-            f"{request.full_url}: downloads cannot go through the SOCKS proxy {proxy}; set {name} to an HTTP proxy, or "
-            f"to nothing along with ALL_PROXY"
+            f"{url}: downloads cannot go through the SOCKS proxy {proxy}; set {scheme.upper()}_PROXY to an HTTP proxy, "
+            f"or to nothing along with ALL_PROXY"
         )
-    return urllib.request.build_opener(urllib.request.ProxyHandler(chosen), *handlers)
 
 
 def describe(repo: str, file: str, target: Path, url: str) -> Item:
     """Size, checksum and revision of one file at the hub. OSError without a network, UserError if it is gone."""
-    request = urllib.request.Request(url, method="HEAD", headers=HEADERS)
+    _check_proxy(url)
     try:
-        with _opener(request, _StayHere()).open(request, timeout=TIMEOUT) as answer:
-            headers = answer.headers
-    except urllib.error.HTTPError as error:
-        if error.code >= 500 or error.code in PASSING:
-            raise OSError(f"HTTP {error.code}") from None
-        if error.code >= 400:
-            raise _refused(url, error) from None
-        headers = error.headers  # the redirect itself says what waits behind it
-    size = headers.get("X-Linked-Size") or headers.get("Content-Length") or ""
-    etag = (headers.get("X-Linked-Etag") or headers.get("ETag") or "").removeprefix("W/").strip('"')
-    if not size.isdigit() or len(etag) not in (40, 64):
-        raise UserError(f"{url}: the hub names neither size nor checksum")
-    item = Item(repo, file, url, target, int(size), etag, headers.get("X-Repo-Commit", ""))
+        facts = hub.describe(url, TIMEOUT)
+    except hub.Refused as error:
+        if error.status >= 500 or error.status in PASSING:
+            raise OSError(str(error)) from None
+        raise _refused(repo, url, error) from None
+    item = Item(repo, file, url, target, facts.size, facts.etag, facts.commit, xet=facts.xet)
     have = item.part.stat().st_size if item.part.is_file() else 0
     return replace(item, have=have if have <= item.size else 0)
 
@@ -182,46 +177,63 @@ def checked(item: Item) -> Item:
     return replace(item, present=whole)
 
 
-def fetch(items: list[Item], on_bytes: OnBytes = lambda item, done: None) -> None:
-    """Download what is not present. Raises UserError for a full disk, a broken connection or a wrong checksum."""
+def fetch(
+    items: list[Item],
+    on_bytes: OnBytes = lambda item, done: None,
+    on_found: OnFound = lambda item, path: None,
+) -> None:
+    """Bring what is not present: linked where this machine has it, else downloaded. Raises UserError for a full disk, a
+    broken connection or a wrong checksum."""
     wanted = [item for item in items if not item.present]
     for item in wanted:
         try:
             item.target.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(f"{item.target.parent}: {error.strerror}; set WAN_UI_MODELS to another folder") from None
-    if wanted:
-        free = shutil.disk_usage(wanted[0].target.parent).free
-        needed = sum(item.left for item in wanted)
-        if needed > free:
-            raise UserError(
-                f"disk: {needed / 1e9:.1f} GB are needed and {free / 1e9:.1f} GB are free in "
-                f"{wanted[0].target.parent}; set WAN_UI_MODELS to a larger disk"
-            )
+    _check_room([item for item in wanted if not item.elsewhere])
     for item in wanted:
-        _fetch(item, on_bytes)
+        _fetch(item, on_bytes, on_found)
 
 
-def _fetch(item: Item, on_bytes: OnBytes) -> None:
+def _check_room(items: list[Item]) -> None:
+    if not items:
+        return
+    free = shutil.disk_usage(items[0].target.parent).free
+    needed = sum(item.left for item in items)
+    if needed > free:
+        raise UserError(
+            f"disk: {needed / 1e9:.1f} GB are needed and {free / 1e9:.1f} GB are free in "
+            f"{items[0].target.parent}; set WAN_UI_MODELS to a larger disk"
+        )
+
+
+def _fetch(item: Item, on_bytes: OnBytes, on_found: OnFound) -> None:
     with _only_here(item, on_bytes) as to_do:
         if not to_do:
             on_bytes(item, item.size)
             return
+        for path in item.elsewhere:
+            if copies.is_there(path, item.size) and _matches(item, path, on_bytes) and copies.link(path, item.target):
+                item.part.unlink(missing_ok=True)
+                on_found(item, path)
+                on_bytes(item, item.size)
+                return
+        if item.elsewhere:
+            _check_room([item])
         reason = ""
         for attempt in range(ATTEMPTS):
             if attempt:
                 _pause(PAUSE * 2 ** (attempt - 1), item, on_bytes)
             try:
-                for done in _receive(item):
-                    on_bytes(item, done)
-            except urllib.error.HTTPError as error:
-                if error.code == 416:  # the part is not the beginning of this file
+                _receive(item, on_bytes)
+            except hub.Refused as error:
+                if error.status == 416:  # the part is not the beginning of this file
                     item.part.unlink(missing_ok=True)
-                elif 400 <= error.code < 500 and error.code not in PASSING:
-                    raise _refused(item.url, error) from None
+                elif 400 <= error.status < 500 and error.status not in PASSING:
+                    raise _refused(item.repo, item.url, error) from None
                 reason = str(error)
                 continue
-            except (OSError, HTTPException) as error:  # URLError and timeouts are OSErrors
+            except OSError as error:
                 reason = str(error) or type(error).__name__
                 continue
             if _matches(item, item.part):
@@ -260,52 +272,46 @@ def _pause(seconds: float, item: Item, on_bytes: OnBytes) -> None:
         time.sleep(min(LOOK, left))
 
 
-def _refused(url: str, error: urllib.error.HTTPError) -> UserError:
-    if error.code in (401, 403):
-        return UserError(f"{url}: HTTP {error.code}; the hub does not give it to everybody (a gated repository?)")
-    return UserError(f"{url}: HTTP {error.code}; has the repository been changed?")
+def _refused(repo: str, url: str, error: hub.Refused) -> UserError:
+    if error.status not in (401, 403):
+        return UserError(f"{url}: HTTP {error.status}; has the repository been changed?")
+    page = url.partition("/resolve/")[0]
+    token = "set HF_TOKEN to a token of that account, or run `hf auth login`, and start Wan UI again"
+    if error.gated:
+        words = f"{repo} is gated. Accept its licence at {page} with your account, then {token}"
+    else:
+        words = f"the hub does not give it to everybody: {repo} is private, or not there. If it is yours, {token}"
+    return UserError(f"{url}: HTTP {error.status}; {words}")
 
 
-def _receive(item: Item) -> Iterator[int]:
-    """Append to the part file; yields its size. OSError or HTTPException when the connection breaks."""
+def _receive(item: Item, on_bytes: OnBytes) -> None:
+    """Append to the part file. OSError or Refused when that fails; UserError for the disk."""
     have = item.part.stat().st_size if item.part.is_file() else 0
     if have > item.size:
         item.part.unlink()
         have = 0
     if have == item.size:
-        yield have
+        on_bytes(item, have)
         return
-    headers = HEADERS | ({"Range": f"bytes={have}-"} if have else {})
-    request = urllib.request.Request(item.url, headers=headers)
-    with _opener(request).open(request, timeout=TIMEOUT) as answer:
-        resumed = answer.status == 206
-        have = have if resumed else 0
-        with _open_part(item, "ab" if resumed else "wb") as file:
-            while chunk := answer.read1(CHUNK):  # what is there: a slow line is heard of, too
-                try:
-                    file.write(chunk)
-                    file.flush()
-                except OSError as error:
-                    raise UserError(f"{item.part}: {error.strerror}; the part is kept, run the command again") from None
-                have += len(chunk)
-                yield have
-    if have < item.size:
-        raise OSError(f"the connection ended after {have} of {item.size} bytes")
-
-
-def _open_part(item: Item, mode: Literal["ab", "wb"]) -> BufferedWriter:
+    _check_proxy(item.url)
     try:
-        return item.part.open(mode)
-    except OSError as error:
-        raise UserError(f"{item.part}: {error.strerror}; set WAN_UI_MODELS to a folder that can be written") from None
+        hub.receive(item.url, item.part, item.size, item.xet, TIMEOUT, CHUNK, lambda done: on_bytes(item, done))
+    except UserError as error:
+        if error.field != "disk":
+            raise
+        kept = "the part is kept, run the command again" if item.part.is_file() else "set WAN_UI_MODELS to a folder "
+        kept += "" if item.part.is_file() else "that can be written"
+        raise UserError(f"{item.part}: {error}; {kept}") from None
 
 
-def _matches(item: Item, path: Path) -> bool:
-    """Whether the file has the hub's size and checksum: sha256, or git's sha1 over "blob <size>\\0" and the content."""
+def _matches(item: Item, path: Path, on_bytes: OnBytes = lambda item, done: None) -> bool:
+    """Whether the file has the hub's size and checksum: sha256, or git's sha1 over "blob <size>\\0" and the content.
+    on_bytes: told, while it is read, that nothing of it has arrived."""
     if path.stat().st_size != item.size:
         return False
     digest = hashlib.sha256() if len(item.etag) == 64 else hashlib.sha1(f"blob {item.size}\0".encode())
     with path.open("rb") as file:
         while chunk := file.read(CHUNK):
             digest.update(chunk)
+            on_bytes(item, item.have)
     return digest.hexdigest() == item.etag

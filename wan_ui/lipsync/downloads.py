@@ -25,7 +25,7 @@ def plan(settings: Settings, *, dwpose: bool = False, check: bool = False) -> li
             lines = [f"{settings.hub} cannot be reached ({reason}).", *_by_hand(wanted, settings)]
             raise UserError("\n".join(lines)) from None
         items.append(download.checked(item) if here else item)
-    return items
+    return download.with_copies(items, settings)
 
 
 def _address(repo: str, file: str, settings: Settings) -> str:

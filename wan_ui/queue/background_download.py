@@ -10,6 +10,7 @@ import threading
 import time
 from collections import deque
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from wan_ui.catalog import Model, find_model
 from wan_ui.errors import Cancelled, UserError
@@ -30,6 +31,7 @@ class DownloadStatus:
     done, total  bytes of all files together, counting what was there before
     pace         bytes per second over the last ten seconds; 0 when not known yet
     words        why it failed, else the file that is arriving
+    found        files that this machine had already, a sentence each
     """
 
     state: str = "none"
@@ -39,6 +41,7 @@ class DownloadStatus:
     total: int = 0
     pace: float = 0.0
     words: str = ""
+    found: tuple[str, ...] = ()
 
     @property
     def active(self) -> bool:
@@ -112,7 +115,12 @@ class BackgroundDownload:
             pace = (together - before) / (now - since) if together - before >= LEAST and now > since else 0.0
             self.status = replace(self.status, done=together, pace=pace, words=item.file)
 
-        download.fetch(items, on_bytes)
+        def on_found(item: download.Item, path: Path) -> None:
+            words = f"{Path(item.file).name} was found in {path.parent} and linked: it need not be downloaded."
+            log.info("%s", words)
+            self.status = replace(self.status, found=(*self.status.found, words))
+
+        download.fetch(items, on_bytes, on_found)
         self.status = replace(self.status, done=total)
 
     def _check(self) -> None:

@@ -271,6 +271,7 @@ def download_html(status: DownloadStatus, catalog: dict[str, Model], *, fetch: b
     if status.state == "none":
         return ""
     name = model_name(catalog, status.model, status.scheme)
+    found = "".join(f'<p class="w-quiet">{text(words)}</p>' for words in status.found)
     if status.state == "asking":
         return _download("work", f"Downloading {name}", "asking for sizes", '<div class="w-bar open"><i></i></div>')
     if status.state == "running":
@@ -284,9 +285,9 @@ def download_html(status: DownloadStatus, catalog: dict[str, Model], *, fetch: b
         )
         stop = '<button type="button" class="w-button" data-do="stop_download">Cancel the download</button>'
         note = f'<p class="w-quiet">{text(status.words)}</p>'
-        return _download("work", f"Downloading {name}", timing, bar + note + (stop if fetch else ""))
+        return _download("work", f"Downloading {name}", timing, bar + found + note + (stop if fetch else ""))
     if status.state == "done":
-        return _download("good", f"{name} is downloaded", f"{status.total / 1e9:.2f} GB, checked")
+        return _download("good", f"{name} is downloaded", f"{status.total / 1e9:.2f} GB, checked", found)
     if status.state == "cancelled":
         kept = "What has arrived is kept; the next download goes on from there."
         return _download("idle", f"Download of {name} cancelled", "", f'<p class="w-quiet">{kept}</p>')

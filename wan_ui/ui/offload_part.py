@@ -27,7 +27,12 @@ class OffloadPart:
 
 def build_offload(model: Model, scheme: Scheme, settings: Settings) -> OffloadPart:
     with gr.Accordion("Memory of the GPU", open=False, visible=nvidia_gpu(), elem_id="offload-part"):
-        way = gr.Radio(label="Weights", **offers(model, scheme, settings), elem_id="offload", elem_classes="w-segments")
+        way = gr.Radio(
+            label="Where the weights are",
+            **offers(model, scheme, settings),
+            elem_id="offload",
+            elem_classes="w-segments",
+        )
         note = gr.HTML("", elem_id="offload-note", apply_default_css=False)
     return OffloadPart(way, note)
 

@@ -87,7 +87,8 @@ def _observed(browser: dict, view: View) -> Answer:
     status = replace(PIPELINE.model, words=for_visitor(PIPELINE.model.words, PIPELINE.settings))
     rows = PIPELINE.pool.rows()
     download = models_panel.still_true(PIPELINE.download.status, PIPELINE.settings)
-    download = replace(download, words=for_visitor(download.words, PIPELINE.settings))
+    said = [for_visitor(words, PIPELINE.settings) for words in (download.words, *download.found)]
+    download = replace(download, words=said[0], found=tuple(said[1:]))
     jobs = PIPELINE.history(owner, history.LIMIT)
     by_id = {job.id: job for job in jobs}
     waiting = PIPELINE.waiting(owner)
