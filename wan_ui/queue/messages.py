@@ -122,8 +122,8 @@ class Stopped:
 
 @dataclass(frozen=True)
 class Refused:
-    """A UserError: words, the field that they are about, and whose memory was not enough, if that is it: GPU or machine.
-    Of the latter the process is not to be asked again."""
+    """A UserError: words, the field that they are about, and whose memory was not enough, if that is it: GPU or
+    machine. Of the latter the process is not to be asked again."""
 
     words: str
     field: str
