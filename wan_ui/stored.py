@@ -219,7 +219,8 @@ def _fits(value: Any) -> dict[str, Any] | None:
     numbers = {name: _of_type(int, value.get(name)) for name in ("width", "height", "frames")}
     if not all(numbers.values()):
         return None
-    return {"of": value["of"], **numbers, "measured": _seconds(value.get("measured")) or 0.0}
+    offload = "auto" if value.get("offload") == "auto" else ""
+    return {"of": value["of"], **numbers, "measured": _seconds(value.get("measured")) or 0.0, "offload": offload}
 
 
 RESULT: dict[str, Callable[[Any], Any]] = {

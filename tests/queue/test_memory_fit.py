@@ -76,11 +76,22 @@ def test_the_smallest_clip_has_nothing_below_it():
     assert "smallest clip" in memory_fit.words(None, request)
 
 
+def test_weights_that_were_to_be_on_the_gpu_wait_in_ram_instead():
+    request = job_request(offload="none")
+    fit = memory_fit.weights_elsewhere(request, "GPU")
+    assert fit == Fit("GPU", 256, 256, 17, offload="auto")
+    assert memory_fit.words(fit, request).startswith("Choose Auto for where the weights are")
+    assert memory_fit.weights_elsewhere(request, "machine") is None
+    assert memory_fit.weights_elsewhere(job_request(), "GPU") is None
+
+
 @pytest.mark.parametrize(
     "value, read",
     [
         ({"of": "GPU", "width": 192, "height": 320, "frames": 9}, Fit("GPU", 192, 320, 9).stored()),
         ({"of": "GPU", "width": 192, "height": 320, "frames": 9, "measured": 1}, Fit("GPU", 192, 320, 9, 1.0).stored()),
+        (Fit("GPU", 192, 320, 9, offload="auto").stored(), Fit("GPU", 192, 320, 9, offload="auto").stored()),
+        ({"of": "GPU", "width": 192, "height": 320, "frames": 9, "offload": "disk"}, Fit("GPU", 192, 320, 9).stored()),
         ({"of": "disk", "width": 192, "height": 320, "frames": 9}, {}),
         ({"of": "GPU", "width": "192", "height": 320, "frames": 9}, {}),
         ({"of": "GPU", "width": 192, "height": -320, "frames": 9}, {}),

@@ -19,13 +19,15 @@ ABOUT_HALF = 5 / 8  # 832x480 of 1280x720, 49 frames of 81, 17 of 33
 @dataclass(frozen=True)
 class Fit:
     """What a result stores of it: see wan_ui.request.Result. measured: GiB that a clip as large took; 0: none was made.
-    of: GPU or machine, whose memory was not enough."""
+    of: GPU or machine, whose memory was not enough. offload: where the weights are to be instead, if that is the
+    change."""
 
     of: str
     width: int
     height: int
     frames: int
     measured: float = 0.0
+    offload: str = ""
 
     def stored(self) -> dict[str, Any]:
         return asdict(self)
@@ -75,10 +77,19 @@ def what_fits(request: Request, model: Model, jobs: Iterable[Job], of: str) -> F
     return Fit(of, *min(smaller, key=lambda size: size[0] * size[1] * size[2])) if smaller else None
 
 
+def weights_elsewhere(request: Request, of: str) -> Fit | None:
+    """Of a clip whose weights were to be on the GPU in a way that was asked for: the way that its memory allows."""
+    if of != "GPU" or request.sampling.offload in ("", "auto"):
+        return None
+    return Fit(of, request.width, request.height, request.frames, offload="auto")
+
+
 def words(fit: Fit | None, request: Request) -> str:
     """For the message of the job that failed."""
     if fit is None:
         return "Free memory, or choose another model: this is its smallest clip."
+    if fit.offload:
+        return "Choose Auto for where the weights are: what the GPU cannot hold then waits in RAM."
     if fit.measured:
         return f"What fits: {change(fit, request)}; a clip as large took {fit.measured:.1f} GiB here."
     return f"Choose {change(fit, request)}; whether that fits has not been measured here."
@@ -86,6 +97,8 @@ def words(fit: Fit | None, request: Request) -> str:
 
 def change(fit: Fit, request: Request) -> str:
     """ "192x320, 17 frames": what of it differs from what was asked for."""
+    if fit.offload:
+        return "with the weights where they fit"
     size = f"{fit.width}x{fit.height}" if (fit.width, fit.height) != (request.width, request.height) else ""
     frames = f"{fit.frames} frames" if fit.frames != request.frames else ""
     return ", ".join(filter(None, (size, frames)))

@@ -314,21 +314,23 @@ class Runner:
                     return "queued", str(error), None
                 error = NodeLost(f"{error} It had been put back in line once: {job.lost}")
             _log("%s failed", error, job.id)
-            if partial:
-                state, result = "done", partial.result
-                words = f"The clip is made, but {partial.lacking}. {_words(error)}"
-            else:
-                state, (words, result) = "failed", self._smaller(job, error)
-            if self.model.state == "loading":
+            loading = self.model.state == "loading"
+            if loading:
                 self._load_failed(error)
-            return state, words, result
+            if partial:
+                return "done", f"The clip is made, but {partial.lacking}. {_words(error)}", partial.result
+            return ("failed", *self._smaller(job, error, loading))
 
-    def _smaller(self, job: Job, error: Exception) -> tuple[str, Result | None]:
-        """What a failed job says and keeps; where memory was not enough, with the clip that fits."""
+    def _smaller(self, job: Job, error: Exception, loading: bool) -> tuple[str, Result | None]:
+        """What a failed job says and keeps; where memory was not enough, with what fits."""
         words, made = _words(error), job.request.made_with
         short = error.memory if isinstance(error, UserError) else ""
         model = found.models(self.settings).get(made.model) if short and made else None
-        if model is None or not TASKS[job.request.task].samples or self.model.state == "loading":
+        if model is None or not TASKS[job.request.task].samples:
+            return words, None
+        if fit := memory_fit.weights_elsewhere(job.request, short):
+            return f"{words} {memory_fit.words(fit, job.request)}", Result(fits=fit.stored())
+        if loading:
             return words, None  # a model that does not fit is none the smaller for a small clip
         try:
             others = self.line.jobs.of_owner(job.owner, RECENT)

@@ -85,10 +85,11 @@ def fit_button(job: Job, name: str) -> str:
     if not job.result.fits or job.state != "failed":
         return ""
     fit = memory_fit.Fit(**job.result.fits)
-    measured = f"one as large took {fit.measured:.1f} GiB here" if fit.measured else "not measured here yet"
+    change = memory_fit.change(fit, job.request)
     return (
-        f'<button type="button" class="w-button strong w-fit" {name}="{job.id}" title="The same clip, smaller: '
-        f'{text(measured)}">Run again at {text(memory_fit.change(fit, job.request))}</button>'
+        f'<button type="button" class="w-button strong w-fit" {name}="{job.id}" '
+        f'title="{text(memory_fit.words(fit, job.request))}">Run again {"" if fit.offload else "at "}{text(change)}'
+        "</button>"
     )
 
 

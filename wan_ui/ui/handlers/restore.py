@@ -1,6 +1,7 @@
 """Old settings come back into the form: those of a clip, or those that an MP4 carries."""
 
 from pathlib import Path
+from typing import Any
 
 import gradio as gr
 
@@ -87,8 +88,8 @@ def restore(browser: dict, view: View, turn, event: gr.EventData) -> Answer:
     return {**filled, **observe(browser, view)}
 
 
-def of_job(view: View, job: Job, **changes: int) -> Answer:
-    """Its settings and files into the form. changes: width, height and frames that are to be others. Raises UserError
+def of_job(view: View, job: Job, **changes: Any) -> Answer:
+    """Its settings and files into the form. changes: of its stored request what is to be another. Raises UserError
     when its model cannot run here."""
     there = PIPELINE.input_files(job)
     files = {

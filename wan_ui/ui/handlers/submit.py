@@ -125,9 +125,10 @@ def run_fitting(browser: dict, view: View, turn, event: gr.EventData) -> Answer:
         return observe(browser, view)
     fit = memory_fit.Fit(**job.result.fits)
     size = {"size": f"{fit.width}x{fit.height}"} | ({"frames": fit.frames} if fit.frames != job.request.frames else {})
+    weights = {"offload": fit.offload} if fit.offload else {}
     try:
-        draft = draft_of(job, PIPELINE.input_files(job), **size)
-        filled = of_job(view, job, width=fit.width, height=fit.height, frames=fit.frames)
+        draft = draft_of(job, PIPELINE.input_files(job), **size, **weights)
+        filled = of_job(view, job, width=fit.width, height=fit.height, frames=fit.frames, **weights)
         _follow(view, PIPELINE.submit(draft, owner, asker(PIPELINE.settings)))
     except UserError as error:
         form.complain(view, "message", error, turn)
