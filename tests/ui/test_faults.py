@@ -43,7 +43,7 @@ def test_a_clip_that_failed_is_run_again(open_page, app, picture):
 def test_what_does_not_fit_into_memory_runs_smaller_at_one_press(open_page, app, picture):
     page = open_page(app.url)
     generate(page, picture, f"too large, denoise=memory:{256 * 256 * 17}")
-    card_says(page, "The machine ran out of memory at 256x256, 33 frames")
+    card_says(page, "The machine ran out of memory at 320x192, 33 frames")
     button = page.locator("#card [data-fit]")
     smaller = button.text_content()  # 17 frames, or what another test has made here, which is known to fit
     assert smaller.startswith("Run again at ")
