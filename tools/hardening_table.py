@@ -20,7 +20,7 @@ FUZZED = """
 
 `python -m tests.fuzz` gives each parser of something from outside spoilt inputs until the number that is meant; so far
 it has come as far as this. Nothing but a refusal in words may come out, in 10 s of CPU and 3 GB at most. A number
-without seconds is of shorter runs by hand. What was found is in `tests/fuzz/corpus`, and tried in every run of the tests.
+without seconds is of shorter runs by hand. What was found is in `tests/fuzz/corpus`; every run of the tests tries it.
 
 """
 
