@@ -5,6 +5,7 @@ resolved by `wan_ui.files.places`. Every value a request carries is checked here
 the page has offered. [repositories] says which commit of a repository is meant and what is known of its files.
 """
 
+import math
 import re
 import tomllib
 from dataclasses import dataclass, field, fields, replace
@@ -195,6 +196,43 @@ class Model:
     def recipe(self, scheme: Scheme, motion: str = "") -> Recipe:
         """How `motion` ("" = the usual one) is sampled with these weights."""
         return self.recipes[motion or self.motions(scheme)[0]]
+
+    @property
+    def least_side(self) -> int:
+        """Pixels of the shorter side of a size that is not in the list: half of what it was made for."""
+        grid = self.family.grid
+        return max(grid, min(min(size) for size in self.sizes) // 2 // grid * grid)
+
+    @property
+    def most_pixels(self) -> int:
+        """Of a size that is not in the list: the largest that is, which memory and time are known for."""
+        return max(width * height for width, height in self.sizes)
+
+    def takes_size(self, size: tuple[int, int]) -> bool:
+        """Whether it makes clips of that size: one of its list, or one on its grid within the limits."""
+        on_grid = all(side % self.family.grid == 0 and side >= self.least_side for side in size)
+        return size in self.sizes or (on_grid and size[0] * size[1] <= self.most_pixels)
+
+    def nearest_size(self, width: int, height: int) -> tuple[int, int]:
+        """The size that it takes which is nearest to this one in shape and area."""
+        grid, least = self.family.grid, self.least_side
+        longest = self.most_pixels // least
+        scale = min(1.0, (self.most_pixels / (width * height)) ** 0.5)
+
+        def side(value: float, most: float) -> int:
+            return int(min(max(round(value / grid), least // grid), most // grid)) * grid
+
+        around = (-grid, 0, grid)  # rounding both sides up may be too much
+        wide = [side(width * scale + near, longest) for near in around]
+        sizes = [(w, side(height * scale + near, self.most_pixels // w)) for w in wide for near in around]
+        good = [size for size in sizes if self.takes_size(size)]
+        area, shape = width * height * scale * scale, width / height
+        apart = lambda size: 2 * abs(math.log(size[0] / size[1] / shape)) + abs(math.log(math.prod(size) / area))  # noqa: E731
+        return min(good, key=apart)
+
+    def frames_of(self, seconds: float, fps: int) -> int:
+        """The length that it makes which is nearest to so many seconds."""
+        return min(self.frames, key=lambda frames: abs(frames / fps - seconds))
 
     def closest_size(self, width: int, height: int) -> tuple[int, int]:
         """The offered size whose aspect ratio is nearest to that of a width x height picture."""

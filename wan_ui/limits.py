@@ -47,6 +47,7 @@ COMPARISONS = 8  # that wait
 COMPARISONS_PER_VISITOR = 2
 COMPARISON_SECONDS = 900.0
 COMPARISON_CLIPS = 6  # in one
+CARRIED_BYTES = 4_000_000  # of a picture in the file of a clip
 
 # ---- what is kept
 MAX_OUTPUTS_GB = 20.0  # of one person

@@ -13,6 +13,7 @@ import numpy as np
 
 from wan_ui import tasks
 from wan_ui.changes import Changes, stored_changes
+from wan_ui.crop import stored_crops
 
 # Names of the stages of a job in the order they run, shown in the page and stored in the job.
 STAGES = tuple(stage.name for stage in tasks.STAGES)
@@ -131,6 +132,8 @@ class Request:
     audio_seconds  how long the speech lasts, if there is any among the inputs
     changes  what is to be changed of a finished clip, of a task that does that
     batch   what all jobs share that one press has asked for; empty: it has asked for one
+    crops   input -> which part of its picture was used, see wan_ui.crop; of those that are not named the middle
+    without_picture  whether the clip's file is not to carry its pictures
     other   fields that another version has stored and this one does not know: kept, not used
     """
 
@@ -143,6 +146,8 @@ class Request:
     audio_seconds: float = 0.0
     changes: Changes | None = None
     batch: str = ""
+    crops: dict[str, tuple[float, ...]] = field(default_factory=dict)
+    without_picture: bool = False
     other: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -169,6 +174,8 @@ class Request:
             **{name: made[name] for name in LATER if made[name] != getattr(UNKNOWN, name)},
             **({"changes": asdict(self.changes)} if self.changes else {}),
             **({"batch": self.batch} if self.batch else {}),
+            **({"crops": self.crops} if self.crops else {}),
+            **({"without_picture": True} if self.without_picture else {}),
         }
 
     def in_folder(self, folder: Path) -> "Request":
@@ -197,12 +204,13 @@ class Request:
         made["guidance"] = tuple(values.get("guidance", ()))
         made["segments"] = tuple(Segment(**segment) for segment in values.get("segments", ()))
         own = {name: values[name] for name in OWN if name in values}
-        known = {"kind", "changes", *SAMPLING, *OWN, *tasks.FILES}
+        known = {"kind", "changes", "crops", *SAMPLING, *OWN, *tasks.FILES}
         return cls(
             task=task.name,
             inputs={name: values[name] for name in tasks.FILES if values.get(name)},
             made_with=Sampling(**made) if task.samples or values["model"] else None,
             changes=stored_changes(values.get("changes")) if task.done_by == "afterwork" else None,
+            crops=stored_crops(values.get("crops")) or {},
             other={name: value for name, value in values.items() if name not in known},
             **own,
         )
@@ -212,7 +220,14 @@ SAMPLING = tuple(entry.name for entry in fields(Sampling))
 # Fields of Sampling that are stored only where they say something: older versions had none of them.
 LATER = ("draft", "segments", "motion", "negative", "guidance", "shift", "solver", "cache", "overlap", "offload")
 ALWAYS = ("image", "audio", "video")  # inputs that a row has also where they are not given, as at the beginning
-OWN = ("width", "height", "frames", "audio_seconds", "batch")  # of a Request's fields those that are stored as they are
+OWN = (
+    "width",
+    "height",
+    "frames",
+    "audio_seconds",
+    "batch",
+    "without_picture",
+)  # of a Request's fields those that are stored as they are
 
 
 @dataclass(frozen=True)

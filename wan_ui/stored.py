@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from wan_ui.changes import stored_changes
+from wan_ui.crop import stored_crops
 from wan_ui.families import TARGETS
 from wan_ui.request import LATER, LoraMatch, LoraSpec, Request, Result, Sampling, Segment
 from wan_ui.tasks import BY_STORED, DEFAULT, FILES, Task
 from wan_ui.valid_text import valid_values
 
 NEUTRAL: dict[Any, Any] = {str: "", int: 0, float: 0.0, bool: False}
-LISTS = ("loras", "segments", "guidance", "kind", "changes")  # read by themselves
+LISTS = ("loras", "segments", "guidance", "kind", "changes", "crops")  # read by themselves
 # Of the fields of a stored request the type and the default, MISSING where every version has had it; in their order.
 _TYPES: dict[str, tuple[Any, Any]] = {
     entry.name: (entry.type, entry.default) for record in (Sampling, Request) for entry in fields(record)
@@ -28,7 +29,7 @@ _REQUEST = {
     **dict.fromkeys(FILES, (str, "")),
     **{
         name: _TYPES[name]
-        for name in (*Request(DEFAULT.name, {}, 0, 0, 0).public(), *LATER, "batch")
+        for name in (*Request(DEFAULT.name, {}, 0, 0, 0).public(), *LATER, "batch", "without_picture")
         if name not in LISTS
     },
 }
@@ -71,8 +72,11 @@ def read_request(text: str) -> tuple[Request, tuple[str, ...]]:
     changes = values.get("changes")
     if stored_changes(changes) is None and (changes is not None or task.done_by == "afterwork"):
         skipped.append("changes")
+    crops = stored_crops(values.get("crops", {}))
+    if crops is None:
+        skipped.append("crops")
     other = {name: value for name, value in values.items() if name not in {*_REQUEST, *LISTS}}
-    return _request(task, taken, loras, segments, other, guidance or (), changes), (*skipped, *unread, *lost)
+    return _request(task, taken, loras, segments, other, guidance or (), changes, crops), (*skipped, *unread, *lost)
 
 
 def _request(
@@ -83,11 +87,12 @@ def _request(
     other: dict[str, Any],
     guidance: tuple[float, ...] = (),
     changes: Any = None,
+    crops: dict[str, tuple[float, ...]] | None = None,
 ) -> Request:
     values = {name: taken.get(name, NEUTRAL[type_]) for name, (type_, _) in _REQUEST.items()}
     lists = {"loras": [asdict(spec) for spec in loras], "segments": [asdict(segment) for segment in segments]}
     return Request.from_dict(
-        {**other, **values, **lists, "guidance": guidance, "kind": task.stored, "changes": changes}
+        {**other, **values, **lists, "guidance": guidance, "kind": task.stored, "changes": changes, "crops": crops}
     )
 
 

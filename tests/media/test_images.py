@@ -10,8 +10,10 @@ import pillow_heif
 import pytest
 from PIL import Image
 
+from wan_ui.crop import MIDDLE
 from wan_ui.errors import UserError
-from wan_ui.media.images import crop_box, fit, open_image, show_crop
+from wan_ui.media import images, picture_files
+from wan_ui.media.images import fit, open_image
 
 
 def save(tmp_path, image: Image.Image, name: str, **options):
@@ -115,18 +117,11 @@ def test_truncated_and_tiny_pictures_are_refused(tmp_path, quadrants):
 
 
 def test_crop_is_centred_and_keeps_the_aspect_ratio():
-    assert crop_box((400, 200), (100, 100)) == (100, 0, 300, 200)
-    assert crop_box((100, 400), (200, 100)) == (0, 175, 100, 225)
+    assert MIDDLE.box((400, 200), (100, 100)) == (100, 0, 300, 200)
+    assert MIDDLE.box((100, 400), (200, 100)) == (0, 175, 100, 225)
     picture = Image.new("RGB", (400, 200), "black")
     picture.paste("white", (100, 0, 300, 200))
     assert np.asarray(fit(picture, 64, 64)).mean() > 245  # only the white middle is left, but for the resampled edge
-
-
-def test_the_preview_dims_what_is_cut_off():
-    view = np.asarray(show_crop(Image.new("RGB", (400, 200), "white"), 64, 64))
-    assert view[100, 200].tolist() == [255, 255, 255] and view[100, 20].max() < 100
-    for size in ((20_000, 20), (20, 20_000)):
-        assert max(show_crop(Image.new("RGB", size, "white"), 832, 480).size) == 480
 
 
 # ---------------------------------------------------------------- good pixels in odd files
@@ -300,6 +295,26 @@ def test_deep_colours_keep_theirs(tmp_path, values):
 def test_containers_of_phones_and_archives(tmp_path, format, options, within):
     pillow_heif.register_heif_opener()  # the reader alone cannot write
     assert np.abs(read(tmp_path, stored(Image.fromarray(RAMP), format, **options)) - RAMP).mean() <= within
+
+
+@pytest.mark.parametrize("format", ["HEIF", "AVIF", "MPO"])
+def test_they_are_turned_as_they_say_and_only_once(tmp_path, format):
+    pillow_heif.register_heif_opener()
+    exif = Image.Exif()
+    for orientation, turn in {1: None, **images._TURNS}.items():
+        exif[images.ORIENTATION] = orientation
+        picture = Image.fromarray(RAMP)
+        shown = picture.transpose(turn) if turn is not None else picture
+        found = read(tmp_path, stored(picture, format, quality=95, exif=exif))
+        assert found.shape == np.asarray(shown).shape and np.abs(found - np.asarray(shown, int)).mean() <= 1
+
+
+def test_of_a_heic_that_turns_itself_exif_does_not_count():
+    box = lambda kind, body: struct.pack(">I4s", 8 + len(body), kind) + body  # noqa: E731
+    beginning = box(b"ftyp", b"heic" + bytes(4))
+    assert picture_files.turns_itself(beginning + box(b"meta", bytes(4) + box(b"irot", b"\1")))
+    assert not picture_files.turns_itself(beginning + box(b"meta", bytes(8)) + box(b"mdat", b"irot"))
+    assert not picture_files.turns_itself(b"meta") and not picture_files.turns_itself(b"")
 
 
 def test_an_icon_and_an_uncompressed_ycbcr_tiff(tmp_path):

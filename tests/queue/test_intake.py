@@ -215,3 +215,49 @@ def test_sampling_survives_the_table(draft, tmp_path, anything_runs):
     spoilt = request.to_dict() | {"guidance": [3.5, "high"], "shift": -1, "motion": 5}
     read, skipped = read_request(json.dumps(spoilt))
     assert read.sampling.guidance == () and set(skipped) == {"guidance", "shift", "motion"}
+
+
+def test_the_crop_is_the_middle_or_what_is_said_and_travels_with_the_request(draft, scripted_settings, tmp_path):
+    Image.effect_noise((320, 64), 90).save(tmp_path / "wide.png")
+    wide = changed(draft, image=str(tmp_path / "wide.png"), size="64x64")
+    pixels = {}
+    for crop in (None, "0,0.5", [1, 0.5, 1], "0.5,0.5,4"):
+        request = resolve(replace(wide, crop=crop), scripted_settings, tmp_path / "job")
+        pixels[str(crop)] = Image.open(request.inputs["image"]).tobytes()
+    original = Image.open(tmp_path / "wide.png").convert("RGB")
+    for crop, left in (("None", 128), ("0,0.5", 0), ("[1, 0.5, 1]", 256)):
+        assert pixels[crop] == original.crop((left, 0, left + 64, 64)).tobytes(), crop
+    assert len(set(pixels.values())) == 4
+    request = resolve(replace(wide, crop="0.2,0.5,2"), scripted_settings, tmp_path / "job")
+    assert request.public()["crops"] == {"image": (0.2, 0.5, 2.0)}
+    assert read_request(json.dumps(request.to_dict())) == (request, ())
+    assert "crops" not in resolve(wide, scripted_settings, tmp_path / "job").public(), "as versions before had it"
+    with pytest.raises(UserError, match=r"^crop: 'left' is not X,Y") as refused:
+        resolve(replace(wide, crop="left"), scripted_settings, tmp_path / "job")
+    assert refused.value.field == "crop"
+    with pytest.raises(UserError, match=r"^end_crop: there is no picture \(end_image\)"):
+        resolve(replace(wide, end_crop="0,0"), scripted_settings, tmp_path / "job")
+
+
+def test_a_size_of_ones_own_is_on_the_grid_and_within_the_limits(draft, scripted_settings, tmp_path):
+    request = resolve(replace(draft, size="80x64"), scripted_settings, tmp_path / "job")
+    assert (request.width, request.height) == Image.open(request.inputs["image"]).size == (80, 64)
+    for size, nearest in (("84x64", "80x64"), ("96x80", "80x64"), ("1000x16", "192x32"), ("5000x5000", "64x64")):
+        with pytest.raises(UserError, match=rf"^size: scripted makes .*, not {size}; .* the nearest is {nearest}$"):
+            resolve(replace(draft, size=size), scripted_settings, tmp_path / "job")
+        resolve(replace(draft, size=nearest), scripted_settings, tmp_path / "job")
+    with pytest.raises(UserError, match=r"^size: scripted makes .*, not 0x64"):
+        resolve(replace(draft, size="0x64"), scripted_settings, tmp_path / "job")
+
+
+def test_a_length_in_seconds_is_the_nearest_that_the_model_makes(draft, scripted_settings, tmp_path):
+    found = {
+        seconds: resolve(replace(draft, seconds=seconds), scripted_settings, tmp_path).frames for seconds in (0.1, 99)
+    }
+    assert found == {0.1: 5, 99: 9}
+    assert resolve(replace(draft, seconds=0.5, fps=24), scripted_settings, tmp_path).frames == 9
+    for seconds in (0, -1, True, "2", float("nan"), float("inf")):
+        with pytest.raises(UserError, match=r"^seconds: .* is not a number of seconds"):
+            resolve(replace(draft, seconds=seconds), scripted_settings, tmp_path)
+    with pytest.raises(UserError, match=r"^seconds: say the seconds or the frames"):
+        resolve(replace(draft, seconds=1, frames=5), scripted_settings, tmp_path)

@@ -81,7 +81,7 @@ def test_picture_to_clip_to_history(page: Page, app, picture, tmp_path):
     with page.expect_file_chooser() as chooser:
         page.get_by_role("button", name="Load settings from a video").click()
     chooser.value.set_files(saved)
-    expect(page.locator("#from-video-message")).to_contain_text("Settings loaded from clip.mp4")
+    expect(page.locator("#from-video-message")).to_contain_text("Settings and picture loaded from clip.mp4")
     expect(page.locator("#prompt textarea")).to_have_value(settings["prompt"])
     expect(page.locator("#seed input")).to_have_value(seed)
 

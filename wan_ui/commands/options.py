@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable
 
 from wan_ui import rules
 from wan_ui.catalog import parse_size
+from wan_ui.crop import read_crop
 from wan_ui.errors import UserError
 from wan_ui.loras.choice import read_spec
 from wan_ui.machine.offload import WAYS
@@ -61,12 +62,22 @@ def size(value: str) -> str:
     return value
 
 
+def crop(value: str) -> str:
+    try:
+        read_crop(value, "crop")
+    except UserError as error:
+        raise argparse.ArgumentTypeError(str(error).removeprefix("crop: ")) from None
+    return value
+
+
 # What `add_model_options` adds, by the names of a Draft.
 MODEL_OPTIONS = (
     *("model", "scheme", "engine", "size", "frames", "steps", "fps", "draft"),
     *("motion", "negative", "guidance", "shift", "solver", "cache", "overlap", "offload"),
+    *("without_picture", "crop", "end_crop", "seconds"),
 )
 positive = by(rules.whole(1))
+seconds = by(rules.number(0.1, 3600, "a number of seconds from 0.1 to 3600"))
 clips = by(rules.whole(1, MOST_CLIPS))
 seed = by(rules.whole(-1, MAX_SEED, f"a whole number from 0 to {MAX_SEED}, or -1 to draw one"))
 
@@ -86,7 +97,18 @@ def add_model_options(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--size", type=size, default="auto", metavar="WxH", help="default: the size nearest the picture's shape"
     )
-    command.add_argument("--frames", type=positive, metavar="N")
+    length = command.add_mutually_exclusive_group()
+    length.add_argument("--frames", type=positive, metavar="N")
+    length.add_argument(
+        "--seconds", type=seconds, metavar="S", help="in place of --frames: the nearest length that the model makes"
+    )
+    command.add_argument(
+        "--crop",
+        type=crop,
+        metavar="X,Y[,ZOOM]",
+        help="part of the picture: its centre, 0 to 1, and 1 to 8 times closer",
+    )
+    command.add_argument("--end-crop", type=crop, metavar="X,Y[,ZOOM]", help="the same of the picture to end at")
     command.add_argument("--steps", type=positive, metavar="N", help="denoise steps (default: the model's)")
     command.add_argument("--motion", default="", type=any_of(MOTIONS), help=f"{' | '.join(MOTIONS)}: how it is sampled")
     command.add_argument(
@@ -112,6 +134,9 @@ def add_model_options(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument(
         "--fps", type=positive, metavar="N", help="frames per second of the clip (default: what the model was made for)"
+    )
+    command.add_argument(
+        "--without-picture", action="store_true", help="the MP4 does not carry the picture that it was made of"
     )
     command.add_argument(
         "--draft", action="store_true", help="quicker and less exact, where the engine and the GPU have the means"

@@ -13,9 +13,10 @@ from pathlib import Path
 
 import numpy as np
 import pi_heif
-from PIL import Image, ImageDraw, ImageFile
+from PIL import Image, ImageFile
 
 from wan_ui import limits
+from wan_ui.crop import MIDDLE, Crop
 from wan_ui.errors import UserError
 from wan_ui.media import picture_colour, picture_files
 from wan_ui.request import Request
@@ -107,7 +108,7 @@ def _upright(image: Image.Image | None, content: bytes, tags: dict) -> Image.Ima
     depth = picture_files.jpeg2000_bits(content)
     if depth > 8 and image.mode in ("RGB", "RGBA"):
         return _decode_jpeg2000(content, depth) or image
-    orientation = _orientation(image)
+    orientation = _orientation(image, content)
     try:
         image.load()  # Pillow turns a TIFF itself
     except Exception as error:
@@ -119,7 +120,10 @@ def _upright(image: Image.Image | None, content: bytes, tags: dict) -> Image.Ima
     return image if image.format == "TIFF" else _turned(image, orientation)
 
 
-def _orientation(image: Image.Image) -> int:
+def _orientation(image: Image.Image, content: bytes) -> int:
+    if image.format == "HEIF":  # its reader turns it by the file's own boxes, and sets what EXIF says to 1
+        turned = image.info.get("original_orientation")
+        return turned if turned and not picture_files.turns_itself(content) else 1
     try:
         return image.getexif().get(ORIENTATION, 1)
     except Exception:  # damaged EXIF: struct.error, SyntaxError, TypeError ... the picture is as it is
@@ -224,15 +228,6 @@ def read_pictures(request: Request) -> list[np.ndarray]:
     ]
 
 
-def crop_box(size: tuple[int, int], target: tuple[int, int]) -> tuple[float, float, float, float]:
-    """Largest centred box (left, top, right, bottom) of `size` with the aspect ratio of `target`."""
-    width, height = size
-    scale = min(width / target[0], height / target[1])
-    crop_width, crop_height = target[0] * scale, target[1] * scale
-    left, top = (width - crop_width) / 2, (height - crop_height) / 2
-    return left, top, left + crop_width, top + crop_height
-
-
 def whole_within(image: Image.Image, width: int, height: int) -> Image.Image:
     """All of it, as large as it goes into width x height, in the middle of black."""
     scale = min(width / image.width, height / image.height)
@@ -243,22 +238,7 @@ def whole_within(image: Image.Image, width: int, height: int) -> Image.Image:
     return canvas
 
 
-def fit(image: Image.Image, width: int, height: int) -> Image.Image:
-    """Centre crop to the aspect ratio, then resize to width x height."""
-    return image.resize(
-        (width, height), Image.Resampling.LANCZOS, box=crop_box(image.size, (width, height)), reducing_gap=3.0
-    )
-
-
-def show_crop(image: Image.Image, width: int, height: int, longest: int = 480) -> Image.Image:
-    """The upload with everything dimmed that the crop to width x height leaves out."""
-    view = image.copy()
-    view.thumbnail((longest, longest))
-    left, top, right, bottom = (round(edge) for edge in crop_box(view.size, (width, height)))
-    # Of a picture that is a hundred times as long as wide not a pixel would be left.
-    left, top = min(left, view.width - 1), min(top, view.height - 1)
-    box = (left, top, max(right, left + 1), max(bottom, top + 1))
-    dimmed = Image.blend(view, Image.new("RGB", view.size, "black"), 0.65)
-    dimmed.paste(view.crop(box), box[:2])
-    ImageDraw.Draw(dimmed).rectangle((box[0], box[1], box[2] - 1, box[3] - 1), outline="white", width=2)
-    return dimmed
+def fit(image: Image.Image, width: int, height: int, crop: Crop = MIDDLE) -> Image.Image:
+    """Crop to the aspect ratio, then resize to width x height."""
+    box = crop.box(image.size, (width, height))
+    return image.resize((width, height), Image.Resampling.LANCZOS, box=box, reducing_gap=3.0)

@@ -22,7 +22,7 @@ import numpy as np
 
 from wan_ui import limits, stored
 from wan_ui.errors import UserError
-from wan_ui.media import decoder, video
+from wan_ui.media import carried, decoder, video
 
 TAG = "wan_ui"
 
@@ -179,11 +179,14 @@ def read_metadata(path: Path) -> dict:
 
 
 def write_metadata(path: Path, metadata: dict) -> None:
-    """Other settings into a finished MP4; its pictures and sound stay as they are, bit for bit. Raises UserError."""
+    """Other settings into a finished MP4; its pictures and sound stay as they are, bit for bit, and so does what it
+    carries. Raises UserError."""
+    files = carried.read(path)
     part = path.with_name(f".{path.stem}.part.mp4")
     options = {"map": 0, "c": "copy", "movflags": "use_metadata_tags+faststart", **_tag(metadata)}
     try:
         _run(ffmpeg.output(_input(path), str(part), **options))
+        carried.append(part, files)
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)

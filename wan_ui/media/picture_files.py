@@ -153,6 +153,13 @@ def tiff_tags(content: bytes) -> dict:
     return found if all(isinstance(found.get(side), int) for side in (256, 257)) else {}
 
 
+def turns_itself(content: bytes) -> bool:
+    """Whether a HEIC file says how it is turned in the boxes meant for that, beside which EXIF does not count."""
+    place = content.find(b"meta", 0, 4096)
+    box = content[place : place - 4 + int.from_bytes(content[place - 4 : place], "big")] if place >= 4 else b""
+    return b"irot" in box or b"imir" in box
+
+
 def jpeg2000_bits(content: bytes) -> int:
     """Bits of the first component of a JPEG 2000 picture; 0 for any other."""
     place = content.find(b"\xff\x4f\xff\x51", 0, 1 << 20)  # the codestream's beginning and its sizes

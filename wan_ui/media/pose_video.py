@@ -9,9 +9,10 @@ import numpy as np
 from PIL import Image
 
 from wan_ui.catalog import Model, parse_size
+from wan_ui.crop import MIDDLE
 from wan_ui.errors import UserError
 from wan_ui.media import decoder, video
-from wan_ui.media.images import crop_box, fit
+from wan_ui.media.images import fit
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class PoseVideo:
     def words(self, size: str, model: Model) -> str:
         """ "640 × 360 at 30 frames a second, 4.0 s; followed at 16 a second, its edges cut off" """
         wanted = model.closest_size(self.width, self.height) if size == "auto" else parse_size(size)
-        left, top, right, bottom = crop_box((self.width, self.height), wanted)
+        left, top, right, bottom = MIDDLE.box((self.width, self.height), wanted)
         cut = (right - left) * (bottom - top) < 0.99 * self.width * self.height
         lasts = f", {self.seconds:.1f} s" if self.seconds else ""
         followed = f"followed at {model.fps} a second{', its edges cut off' if cut else ''}"

@@ -18,6 +18,7 @@ MOST_CLIPS = 8  # of one press
 class Draft:
     """A request as typed. None and empty strings mean "choose for me"; seed -1 means a random one.
 
+    seconds  how long, in place of `frames`: the nearest length that the model makes
     inputs  name of an input -> text, or path of a file; which there are says the task
     negative  None: the official text; empty: none
     guidance  a number, two, or a text of them: see recipes.read_guidance
@@ -28,6 +29,8 @@ class Draft:
     jobs    name of an input -> the entry of the history whose clip it is
     changes  what is to be changed of a finished clip, as typed: see wan_ui.changes
     draft   a quick clip that is less exact, where the engine can
+    crop, end_crop  which part of the first and of the last picture is used, see crop.read_crop
+    without_picture  the clip's file does not carry its pictures, see wan_ui.queue.carry
     lora_paths  the command line may name any LoRA file; the page only those in the folder
     """
 
@@ -38,6 +41,7 @@ class Draft:
     engine: str = ""
     size: str = "auto"
     frames: int | None = None
+    seconds: float | None = None
     steps: int | None = None
     fps: int | None = None
     seed: int = -1
@@ -54,6 +58,9 @@ class Draft:
     job: str = ""
     jobs: dict[str, str] = field(default_factory=dict)
     changes: dict[str, Any] = field(default_factory=dict)
+    crop: object = None
+    end_crop: object = None
+    without_picture: bool = False
     lora_paths: bool = False
 
 

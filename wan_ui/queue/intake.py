@@ -14,6 +14,8 @@ from PIL import Image
 from wan_ui import loras
 from wan_ui.catalog import Model, find_model, parse_size
 from wan_ui.changes import read_changes
+from wan_ui.crop import FIELDS as CROPS
+from wan_ui.crop import MIDDLE, Crop, read_crop
 from wan_ui.errors import UserError
 from wan_ui.files import found, places
 from wan_ui.media import sound
@@ -30,7 +32,7 @@ from wan_ui.queue.successor import Elsewhere
 from wan_ui.recipes import PERFORMING
 from wan_ui.request import LoraSpec, Request, Sampling, Segment
 from wan_ui.settings import ENGINES, Settings
-from wan_ui.tasks import BEFORE, FILES, FORM, PICTURE, POSE, PROMPT, SEGMENTS, TASKS, Task, find_task, fitting
+from wan_ui.tasks import BEFORE, END, FILES, FORM, PICTURE, POSE, PROMPT, SEGMENTS, TASKS, Task, find_task, fitting
 
 
 def resolve(
@@ -119,9 +121,12 @@ def _sample(asked: Task | None, draft: Draft, settings: Settings, folder: Path, 
     fps = whole("fps", usual if draft.fps is None else draft.fps)
     if fps not in model.rates:
         raise UserError(f"fps: {model.name} plays at {listed(model.rates)} frames a second, not {fps}", field="fps")
+    if draft.seconds is not None:
+        frames = _frames_of(draft, model, fps, driven=task.driven or task.performed)
     performed = watch.look_at(paths, fps, settings) if task.performed else {}
     seed = seed_of(draft.seed)
     quick, overlap = truth("draft", draft.draft), read_overlap(draft.overlap, model)
+    without_picture = truth("without_picture", draft.without_picture)
     chosen = loras.check(draft.loras, model, settings, paths=draft.lora_paths)
     first, *segments = (_segment(model, prompt, chosen, settings) for prompt in prompts)
     if task.performed and not first.prompt:
@@ -136,7 +141,8 @@ def _sample(asked: Task | None, draft: Draft, settings: Settings, folder: Path, 
     if "mask_video" in performed:  # the character takes a place in the performance
         natural = model.closest_size(performed["performance"].width, performed["performance"].height)
     width, height = _size(draft.size, model, natural)
-    inputs, seconds = _take(task, paths, pictures, (width, height), settings, folder)
+    crops = {} if "mask_video" in performed else _crops(draft, pictures)  # with a mask all of the picture is used
+    inputs, seconds = _take(task, paths, pictures, (width, height), settings, folder, crops)
     if task.driven:
         frames = frames_of(Path(inputs["audio"]), seconds, model)
     if task.performed:  # about: the worker counts them
@@ -159,7 +165,32 @@ def _sample(asked: Task | None, draft: Draft, settings: Settings, folder: Path, 
         offload=offload,
         **how,
     )
-    return Request(task.name, inputs, width, height, frames, made, seconds)
+    moved = {name: tuple(crop.numbers()) for name, crop in crops.items() if crop != MIDDLE}
+    request = Request(task.name, inputs, width, height, frames, made, seconds)
+    return replace(request, crops=moved, without_picture=without_picture)
+
+
+def _frames_of(draft: Draft, model: Model, fps: int, driven: bool) -> int:
+    """How many of the model's make a clip of so many seconds. Raises UserError (field "seconds")."""
+    seconds = draft.seconds
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds <= 3600:
+        raise UserError(f"seconds: {reprlib.repr(seconds)} is not a number of seconds above 0", field="seconds")
+    if draft.frames is not None:
+        raise UserError("seconds: say the seconds or the frames, not both", field="seconds")
+    if driven:
+        raise UserError("seconds: the clip lasts as long as what drives it; leave them out", field="seconds")
+    return model.frames_of(seconds, fps)
+
+
+def _crops(draft: Draft, pictures: dict[str, Image.Image]) -> dict[str, Crop]:
+    """Of each picture. Raises UserError."""
+    crops = {name: read_crop(getattr(draft, field), field) for name, field in CROPS.items()}
+    if draft.end_crop in (None, "") and END.name in pictures:  # as the first one, so that the same picture is a loop
+        crops[END.name] = crops[PICTURE.name]
+    for name, crop in crops.items():
+        if crop != MIDDLE and name not in pictures:
+            raise UserError(f"{CROPS[name]}: there is no picture ({name}) that it could be of", field=CROPS[name])
+    return {name: crop for name, crop in crops.items() if name in pictures}
 
 
 def _check_pixels(width: int, height: int, frames: int, before: Before | None, fps: float, settings: Settings) -> None:
@@ -209,6 +240,8 @@ def _change(
     task: Task, draft: Draft, settings: Settings, folder: Path, source: Job | None, clip: Path | None
 ) -> Request:
     """A clip that is there is changed; it says how large the new one is, the speech how long."""
+    # What was left out of a clip's file is not in that of its change either.
+    without_picture = truth("without_picture", draft.without_picture) or bool(source and source.request.without_picture)
     named = source.id if source else Path(draft.inputs.get(task.shape, "")).name
     if draft.job:
         draft = replace(draft, inputs={name: path for name, path in draft.inputs.items() if name != task.shape})
@@ -219,13 +252,14 @@ def _change(
         made_with = source.request.made_with if source else None
         request = afterwork_intake.take(task, paths, read_changes(draft.changes, named), made_with, settings, folder)
         _keep_pictures(task, clip, folder)
-        return request
+        return replace(request, without_picture=without_picture)
     width, height, fps = look_at_clip(paths[task.shape], task.shape)
-    inputs, seconds = _take(task, paths, {}, (width, height), settings, folder)
+    inputs, seconds = _take(task, paths, {}, (width, height), settings, folder, {})
     _keep_pictures(task, clip, folder)
     frames = sound.frame_count(round(seconds * sound.SAMPLE_RATE), fps)
     _check_pixels(width, height, frames, None, fps, settings)
-    return Request(task.name, inputs, width, height, frames, source.request.made_with if source else None, seconds)
+    made_with = source.request.made_with if source else None
+    return Request(task.name, inputs, width, height, frames, made_with, seconds, without_picture=without_picture)
 
 
 def _keep_pictures(task: Task, clip: Path | None, folder: Path) -> None:
@@ -265,6 +299,7 @@ def _take(
     size: tuple[int, int],
     settings: Settings,
     folder: Path,
+    crops: dict[str, Crop],
 ) -> tuple[dict[str, str], float]:
     """Copies of the task's files in `folder`: their paths, and the seconds of what is spoken."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -274,7 +309,8 @@ def _take(
         match entry.kind:
             case "picture":
                 whole = task.performed and "mask_video" in paths  # it takes a place in another picture
-                picture = whole_within(pictures[entry.name], *size) if whole else fit(pictures[entry.name], *size)
+                picture, crop = pictures[entry.name], crops.get(entry.name, MIDDLE)
+                picture = whole_within(picture, *size) if whole else fit(picture, *size, crop)
                 picture.save(target)
             case "audio":
                 seconds = take_audio(paths[entry.name], settings, target)
@@ -299,7 +335,11 @@ def _size(text: str, model: Model, natural: tuple[int, int]) -> tuple[int, int]:
     if not text or text == "auto":
         return natural
     size = parse_size(text)
-    if size not in model.sizes:
+    if not model.takes_size(size):
         offered = listed(f"{width}x{height}" for width, height in model.sizes)
-        raise UserError(f"size: {model.name} makes {offered}, not {size[0]}x{size[1]}", field="size")
+        own = f"sides of your own are multiples of {model.family.grid}, at least {model.least_side}, and at most "
+        own += f"{model.most_pixels:,} pixels in all"
+        nearest = "x".join(map(str, model.nearest_size(*size))) if min(size) else ""
+        own += f": the nearest is {nearest}" if nearest else ""
+        raise UserError(f"size: {model.name} makes {offered}, not {size[0]}x{size[1]}; {own}", field="size")
     return size

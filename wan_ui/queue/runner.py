@@ -13,6 +13,7 @@ from wan_ui.errors import Cancelled, NodeLost, UserError, WorkerDied
 from wan_ui.files import found
 from wan_ui.queue import memory_fit
 from wan_ui.queue.base import AnyWorker
+from wan_ui.queue.carry import carry
 from wan_ui.queue.jobs import NOT_STARTED, NOTHING, SHORT, Job, TableError, TableLocked
 from wan_ui.queue.line import Line
 from wan_ui.queue.worker import WorkerError
@@ -208,6 +209,9 @@ class Runner:
                 return False
             self.job = job.id
             state, error, result = self._do(job)
+            if result is not None:
+                folder = self.line.clips / job.id
+                carry(job.request.in_folder(folder), folder, result, self.settings)
             if state == "queued":
                 self.line.settle(lambda: self.line.jobs.requeue(job.id, error))
                 return False

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wan_ui.catalog import Model
+from wan_ui.crop import MIDDLE
 from wan_ui.errors import UserError
 from wan_ui.media import decoder, video
-from wan_ui.media.images import crop_box
 from wan_ui.settings import Settings
 
 
@@ -45,7 +45,7 @@ class Before:
     def size(self, model: Model) -> tuple[int, int]:
         """At which the model goes on: the clip's own if it makes that, else of its list the nearest in shape."""
         own = (self.width, self.height)
-        return own if own in model.sizes else model.closest_size(*own)
+        return own if model.takes_size(own) else model.closest_size(*own)
 
     def rate(self, model: Model) -> int:
         """Frames per second that the model plays at, nearest to the clip's."""
@@ -53,7 +53,7 @@ class Before:
 
     def words(self, size: tuple[int, int], fps: int) -> str:
         """ "1920 × 1080 at 60 frames a second; goes on at 832 × 480, its edges cut off, at 30 frames a second" """
-        left, top, right, bottom = crop_box((self.width, self.height), size)
+        left, top, right, bottom = MIDDLE.box((self.width, self.height), size)
         cut = (right - left) * (bottom - top) < 0.99 * self.width * self.height
         said = f"{self.width} × {self.height} at {self.fps:.4g} frames a second"
         changes = f" at {size[0]} × {size[1]}" if size != (self.width, self.height) else ""

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from wan_ui.catalog import Model, parse_size
+from wan_ui.crop import MIDDLE, Crop
 from wan_ui.errors import UserError
 from wan_ui.lipsync.usable import SMALLEST, usable_clip, usable_face
 from wan_ui.media import muxer, sound
@@ -67,11 +68,11 @@ def take_clip(path: str, target: Path) -> Path:
     return target
 
 
-def look_for_face(path: str, size: str, model: Model) -> tuple[bool, str]:
+def look_for_face(path: str, size: str, model: Model, crop: Crop = MIDDLE) -> tuple[bool, str]:
     """Whether the clip that is made from a picture will have a face that can speak, and words. Raises UserError."""
     image = open_image(path)
     width, height = model.closest_size(*image.size) if size == "auto" else parse_size(size)
-    return usable_face(np.asarray(fit(image, width, height)), max(SMALLEST, model.face))
+    return usable_face(np.asarray(fit(image, width, height, crop)), max(SMALLEST, model.face))
 
 
 @lru_cache(maxsize=16)

@@ -36,12 +36,12 @@ DESCRIPTION = (
     "draws a random one; loras: one FILE:STRENGTH:TARGET a line; audio: a voice that the face speaks, or with S2V one "
     "that drives the picture; pose_video: what its body follows; end_image: the picture that the clip ends at; task: "
     "i2v, flf2v, t2v, s2v or animate, else what fits the model and what is given; guidance: A or A,B for the two "
-    "experts; negative: null is the official text, an empty one none; draft: quicker and less exact, where the GPU has "
-    "the means; segments: what happens next, one prompt a line; clip, or the id of its job: goes on instead of a "
+    "experts; negative: null is the official text, an empty one none; draft: quicker and less exact, where the GPU has"
+    " the means; segments: what happens next, one prompt a line; clip, or the id of its job: goes on instead of a "
     "picture; performance or pose_video, with face_video and mask_video: the character moves so (Animate; overlap: "
-    "frames that its segments share); clips: so many at once, up to 8, with seeds of their own. Answers with the video "
-    "and its settings: job, seed, model, seconds per stage and more; of several clips with the first, and all of them "
-    "in its settings under clips."
+    "frames that its segments share); without_picture: the file does not carry the picture; clips: so many at once, up"
+    " to 8, with seeds of their own. Answers with the video and its settings: job, seed, model, seconds per stage and "
+    "more; of several clips with the first, and all of them in its settings under clips."
 )
 
 POSE = (

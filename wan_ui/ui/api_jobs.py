@@ -77,6 +77,10 @@ def draft_of(given: dict[str, Any]) -> Draft:
         **{name: given[name] for name in SAMPLING},
         overlap=given["overlap"],
         offload=as_text(given["offload"], "offload"),
+        without_picture=given["without_picture"],
+        crop=given["crop"],
+        end_crop=given["end_crop"],
+        seconds=given["seconds"],
         job=as_text(given["job"], "job"),
     )
 

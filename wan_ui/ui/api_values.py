@@ -29,6 +29,10 @@ LATER = {
     "overlap": None,
     "clips": 1,
     "offload": "",
+    "without_picture": False,
+    "crop": "",
+    "end_crop": "",
+    "seconds": None,
 }
 # What is said of each to programs; of inputs it is what `--help` says.
 WORDS = {
@@ -52,6 +56,10 @@ WORDS = {
     "segments": "what happens next: one prompt a line, each a further segment",
     "job": "id of an ended job whose clip is gone on with",
     "clips": "how many of them, each with a seed of its own",
+    "without_picture": "the video file does not carry the picture it was made of",
+    "crop": "part of the picture: X,Y or X,Y,ZOOM, the centre as parts of width and height; empty: the middle",
+    "end_crop": "the same of the picture that the clip ends at",
+    "seconds": "how long, in place of frames: the nearest length that the model makes",
     "overlap": "frames that the segments of a performed clip share",
     "offload": "auto, none, text, model or block: where the weights are while a GPU makes the clip; empty: what fits",
 }

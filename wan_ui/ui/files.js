@@ -5,8 +5,9 @@
 (() => {
   const sounds = "aac ac3 aif aiff amr asf au avi caf eac3 flac m4a m4v mka mkv mov mp3 mp4 mpeg mpg oga ogg opus " +
     "3gp ts w64 wav webm wma wmv";
+  const clips = /\.(mp4|m4v|mov)$/i; // of these one may be ours
   const videos = "3gp asf avi gif m4v mkv mov mp4 mpeg mpg ts webm webp wmv";
-  const pictures = "avif bmp gif heic heif ico j2k jp2 jpeg jpg pbm pgm png ppm tif tiff webp";
+  const pictures = "avif bmp gif heic heif ico j2k jp2 jpeg jpg mpo pbm pgm png ppm tif tiff webp";
   const endings = (names) => names.split(" ").map((name) => `.${name}`).join(",");
   const fields = [
     { part: "#picture-part", note: "#picture-note", type: "image/x-unknown", accept: `image/*,${endings(pictures)}` },
@@ -19,7 +20,8 @@
     { part: "#performance-part", note: "#performance-note", type: "video/mp4", accept: `video/*,${endings(videos)}` },
     { part: "#history-part", note: "#from-video-message", type: "video/mp4", accept: "video/mp4,.mp4" },
   ];
-  const [picture, , voice] = fields;
+  const [picture, end, voice] = fields;
+  const settings = fields.at(-1);
   const around = (element) => fields.find(({ part }) => element.closest?.(part));
   const find = ({ part }, what) => document.querySelector(`${part} ${what}`);
 
@@ -68,6 +70,19 @@
       if (patience === 50) find(field, "[data-testid=source-select] button")?.click();
       setTimeout(() => give(field, file, patience - 1), 100);
     }
+  };
+
+  // A video of ours carries its settings (`wan_ui` in the list of its keys), which are meant wherever it is dropped or
+  // pasted, but on a field that takes a video. The file is read only here.
+  const carries = async (file) => {
+    if (!file.type.startsWith("video/") && !clips.test(file.name)) return false;
+    if (file.size > (window.gradio_config?.max_file_size ?? Infinity)) return false;
+    return new TextDecoder("latin1").decode(await file.arrayBuffer()).includes("mdtawan_ui");
+  };
+  const place = async (file, field) => {
+    const own = field === null || [picture, end].includes(field) ? await carries(file) : false;
+    if (own) [...document.querySelectorAll("[role=tab]")].find((tab) => tab.textContent.trim() === "Create")?.click();
+    return own ? settings : (field ?? ofKind(file));
   };
 
   const isFile = (input) => input.matches?.("input[type=file]") && around(input);
@@ -123,7 +138,7 @@
     return pictures.length > 1 || entries.some(({ isDirectory }) => isDirectory) ? entries : null;
   };
 
-  document.addEventListener("drop", (event) => {
+  document.addEventListener("drop", async (event) => {
     const file = event.dataTransfer?.files[0];
     if (!file) return;
     event.preventDefault();
@@ -135,22 +150,27 @@
       forTray(dropped);
       return;
     }
-    const field = around(event.target) ?? (within ? null : ofKind(file));
-    if (!field || !document.querySelector(field.part)?.offsetParent) return;
+    const over = around(event.target) ?? null;
+    if (!over && within) return;
     const folder = event.dataTransfer.items[0]?.webkitGetAsEntry?.()?.isDirectory;
+    const field = folder ? (over ?? ofKind(file)) : await place(file, over);
+    if (field !== settings && !document.querySelector(field.part)?.offsetParent) return;
     if (!isRefused(field, file, folder)) give(field, file);
   }, true);
 
   // ---- pasted
 
-  document.addEventListener("paste", (event) => {
+  document.addEventListener("paste", async (event) => {
     const file = event.clipboardData?.files[0];
     if (!file) return;
     // From a web page or an office program comes a text with its picture: in a field the text is meant.
     if (event.target.closest("input, textarea") && event.clipboardData.getData("text/plain")) return;
-    const field = around(event.target) ?? ofKind(file), part = document.querySelector(field.part);
-    if (!part?.offsetParent) return;
+    const over = around(event.target) ?? null, near = document.querySelector((over ?? ofKind(file)).part);
+    const video = file.type.startsWith("video/") || clips.test(file.name);
+    if (!near?.offsetParent && !video) return;
     event.preventDefault();
+    const field = await place(file, over), part = document.querySelector(field.part);
+    if (field !== settings && !part?.offsetParent) return;
     if (isRefused(field, file)) return;
     give(field, file);
     wanUi.bring(part);

@@ -23,6 +23,7 @@ from wan_ui.recipes import MOTIONS, Recipe
 from wan_ui.settings import Settings
 from wan_ui.tasks import FORM, PICTURE, PROMPT, fitting, offered
 from wan_ui.ui import lora_picker, models_panel, recipe_part, several
+from wan_ui.ui import picture as pictures
 from wan_ui.ui.markup import text
 from wan_ui.ui.session import for_visitor
 from wan_ui.ui.view import Complaint, View
@@ -40,6 +41,7 @@ FIELDS = (
     "overlap",
     "offload",
     "clips",
+    "keep_picture",
     *RECIPE,
 )  # model, scheme and loras: in the view
 TEXTS = {*PARTS, "size", "motion", "negative", "solver", "cache", "offload"}
@@ -76,7 +78,8 @@ def to_keep(view: View) -> dict[str, Any]:
     """For the browser's storage; files as their paths, which are checked when they come back. page.js keeps the
     prompt, which would else be sent at every key."""
     kept = {name: value for name, value in view.form.items() if value is not None and name != "prompt"}
-    return {**kept, "model": view.model, "scheme": view.scheme}
+    crops = pictures.to_keep(view.crops)
+    return {**kept, "model": view.model, "scheme": view.scheme, **({"crops": crops} if crops else {})}
 
 
 def line_html(view: View, model: Model, needs: str = "") -> str:
@@ -84,7 +87,7 @@ def line_html(view: View, model: Model, needs: str = "") -> str:
     if not view.fills:  # nothing of this page's own yet: what the browser kept is to stay
         return using_html(view, model, needs)
     kept = {name: view.form.get(name) for name in FIELDS if name not in PARTS}
-    kept |= {"model": view.model, "scheme": view.scheme}
+    kept |= {"model": view.model, "scheme": view.scheme, "crops": pictures.to_keep(view.crops)}
     line = json.dumps({"form": kept, "loras": view.loras})
     if line != view.line:
         view.line, view.lines = line, view.lines + 1
@@ -155,6 +158,7 @@ def using_html(view: View, model: Model, needs: str = "") -> str:
         "random seed" if seed in (None, -1) else f"seed {seed:.0f}",
         *(["draft"] if held.get("draft") else []),
         *([WAYS[held["offload"]][0]] if held.get("offload") in WAYS and held["offload"] != "auto" else []),
+        *(["no picture in the file"] if held.get("keep_picture") is False else []),
         *several.words(held.get("clips"), tray),
     ]
     parts += [entry.using for entry in task.inputs if entry.using and entry.name in given]

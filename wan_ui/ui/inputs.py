@@ -22,9 +22,11 @@ from wan_ui.ui.lora_picker import LoraPicker, build_lora_picker
 from wan_ui.ui.lora_shelf import build_lora_shelf
 from wan_ui.ui.markup import text
 from wan_ui.ui.offload_part import OffloadPart, build_offload
+from wan_ui.ui.own_size import OwnSize, build_own_size
 from wan_ui.ui.performance import Performance, build_performance, is_performed
 from wan_ui.ui.picture import Picture, build_picture
 from wan_ui.ui.pose import Pose, build_pose
+from wan_ui.ui.presets import Presets, build_presets
 from wan_ui.ui.recipe_part import RecipePart, build_recipe_part
 from wan_ui.ui.several import Several, build_several, build_tray
 from wan_ui.ui.voice import Voice, build_voice, is_driven, way_html
@@ -32,6 +34,10 @@ from wan_ui.ui.voice import Voice, build_voice, is_driven, way_html
 EARLIER = 12  # prompts
 PROMPT_PLACEHOLDER = "What should happen? For example: slowly zoom in, sunset light"
 
+KEPT = (
+    "An MP4 carries its settings, and so the picture comes back when it is dropped on this page. Leave the picture out "
+    "where the video is for others who are not to have it."
+)
 SHOWN = ("picture", "end", "voice", "pose", "performance")  # parts of the form that not every model has
 
 # The line above Generate says what a reload brings back, see form.py.
@@ -52,10 +58,12 @@ class Inputs:
     prompt: gr.Textbox
     phrases: gr.HTML
     earlier: gr.HTML
+    presets: Presets
     reading: gr.HTML
     model: gr.Dropdown
     scheme: gr.Dropdown
     size: gr.Radio
+    own_size: OwnSize
     frames: gr.Radio
     steps: gr.Slider
     fps: gr.Radio
@@ -71,6 +79,7 @@ class Inputs:
     performance: Performance
     longer: Longer
     several: Several
+    keep_picture: gr.Checkbox
     message: gr.HTML
     using: gr.HTML
     generate: gr.Button
@@ -139,6 +148,7 @@ def build_inputs(
     reading = gr.HTML("", elem_id="reading", apply_default_css=False)
     phrases = gr.HTML(phrases_html(model), elem_id="phrases", apply_default_css=False)
     earlier = gr.HTML("", elem_id="earlier", apply_default_css=False)
+    presets = build_presets()
     with gr.Row(elem_classes="w-pair w-models"):
         model_box = gr.Dropdown(
             label="Model",
@@ -157,10 +167,11 @@ def build_inputs(
             elem_id="scheme",
         )
     size = gr.Radio(
-        label="Size", choices=_sizes(model), value=default_size(model), elem_id="size", elem_classes="w-segments"
+        label="Size", choices=sizes(model), value=default_size(model), elem_id="size", elem_classes="w-segments"
     )
+    own_size = build_own_size()
     frames = gr.Radio(
-        label="Frames",
+        label="Length: frames · seconds",
         choices=lengths(model, model.fps),
         value=model.default_frames,
         visible=chooses_length(model),
@@ -203,6 +214,8 @@ def build_inputs(
     pose = build_pose(visible=takes(model, "pose"))
     longer = build_longer(visible=takes(model, "segments"))
     several = build_several()
+    with gr.Accordion("The video file", open=False, elem_id="file-part"):
+        keep_picture = gr.Checkbox(True, label="Keep the picture in the file", info=KEPT, elem_id="keep-picture")
     with gr.Column(elem_id="actions"):
         message = gr.HTML("" if usable else NO_MODEL, elem_id="message", apply_default_css=False)
         using = gr.HTML("", elem_id="using", js_on_load=KEEP, apply_default_css=False)
@@ -218,10 +231,12 @@ def build_inputs(
         prompt,
         phrases,
         earlier,
+        presets,
         reading,
         model_box,
         scheme_box,
         size,
+        own_size,
         frames,
         steps,
         fps,
@@ -237,6 +252,7 @@ def build_inputs(
         performance,
         longer,
         several,
+        keep_picture,
         message,
         using,
         generate,
@@ -265,7 +281,7 @@ def model_updates(
         "prompt": gr.update(info=model.hint or None),
         "phrases": phrases_html(model),
         "scheme": gr.update(**scheme_choices(model, schemes, scheme)),
-        "size": gr.update(choices=_sizes(model), value=size),
+        "size": gr.update(choices=sizes(model, size), value=size),
         "frames": gr.update(choices=lengths(model, fps), value=frames, visible=chooses_length(model)),
         "fps": gr.update(choices=_rates(model), value=fps),
     }
@@ -332,9 +348,12 @@ def _schemes(schemes: list[Scheme]) -> list[tuple[str, str]]:
     return [(scheme.title, scheme.name) for scheme in schemes]
 
 
-def _sizes(model: Model) -> list[tuple[str, str]]:
+def sizes(model: Model, own: str = "") -> list[tuple[str, str]]:
+    """own: one that is not in the model's list, or one of it."""
     auto = [("auto", "auto")] if default_size(model) == "auto" else []
-    return auto + [(f"{width} × {height}", f"{width}x{height}") for width, height in model.sizes]
+    listed = [f"{width}x{height}" for width, height in model.sizes]
+    listed += [own] if own not in ("", "auto", *listed) else []
+    return auto + [(size.replace("x", " × "), size) for size in listed]
 
 
 def default_size(model: Model) -> str:

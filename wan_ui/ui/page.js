@@ -20,16 +20,41 @@ window.wanUi = (() => {
     prompt().focus();
   };
 
+  // ---- presets, see presets.js: only what is one
+
+  const presets = () => {
+    let stored = {};
+    try { stored = JSON.parse(localStorage.getItem("wan-ui-presets")) ?? {}; } catch { /* nothing that can be read */ }
+    const named = (entry) => typeof entry?.name === "string" && entry.name && typeof entry.settings === "object";
+    const good = Array.isArray(stored.presets) ? stored.presets.filter(named) : [];
+    return { presets: good, start: good.some(({ name }) => name === stored.start) ? stored.start : "" };
+  };
+  const keepPresets = (kept) => {
+    try { localStorage.setItem("wan-ui-presets", JSON.stringify(kept)); } catch { return false; }
+    return true;
+  };
+  // What a fresh page begins with: one that is not a page reloaded.
+  const start = () => {
+    const { presets: all, start: name } = presets();
+    return sessionStorage.getItem("wan-ui-form") ? null : all.find((preset) => preset.name === name);
+  };
+
   // Gradio reloads the page by itself when the server comes back from a restart. What is kept is what is there when the
-  // page goes, so that a prompt which an example or old settings brought is kept as well.
-  const kept = sessionStorage.getItem("wan-ui-prompt");
+  // page goes, so that a prompt which an example or old settings brought is kept as well: for this tab, and for the next
+  // that is opened when all are closed, or the browser has ended without a word.
+  const kept = sessionStorage.getItem("wan-ui-prompt") ?? start()?.settings.prompt ?? localStorage.getItem("wan-ui-prompt");
+  const keepPrompt = () => {
+    if (!prompt() || waiting) return;
+    sessionStorage.setItem("wan-ui-prompt", prompt().value);
+    localStorage.setItem("wan-ui-prompt", prompt().value);
+  };
   let waiting = kept && setInterval(() => {
     if (!prompt()) return;
     waiting = clearInterval(waiting);
     if (!prompt().value) write(kept);
   }, 100);
   window.addEventListener("pagehide", () => {
-    if (prompt() && !waiting) sessionStorage.setItem("wan-ui-prompt", prompt().value);
+    keepPrompt();
     const line = find("#using [data-kept]");
     if (line) keep(line.dataset);
   });
@@ -39,7 +64,10 @@ window.wanUi = (() => {
   document.addEventListener("input", ({ target }) => {
     if (!target.closest("#prompt")) return;
     clearTimeout(resting);
-    resting = setTimeout(() => find("#rested")?.click(), 1000);
+    resting = setTimeout(() => {
+      keepPrompt();
+      find("#rested")?.click();
+    }, 1000);
   });
   document.addEventListener("click", ({ target }) => { if (target.closest("#generate")) clearTimeout(resting); }, true);
 
@@ -53,7 +81,9 @@ window.wanUi = (() => {
 
   const returned = (browser) => {
     const mine = JSON.parse(sessionStorage.getItem("wan-ui-form") || "{}");
-    return mine.form ? { ...browser, loras: mine.loras, form: { ...browser?.form, ...mine.form } } : browser;
+    if (mine.form) return { ...browser, loras: mine.loras, form: { ...browser?.form, ...mine.form } };
+    const first = start();
+    return first ? { ...browser, form: { ...browser?.form, start: first } } : browser;
   };
 
   // ---- answers, see wan_ui/ui/in_view.py
@@ -325,5 +355,5 @@ window.wanUi = (() => {
     else window.prompt("The link to this clip:", address);
   });
 
-  return { chosenTiles, choosing, choose, linked, compare, together, keep, returned, arrived, heard, show, bring, asked, chosen, adding, added: () => { added = null; settled(); }, changes, settled, stamp, answered };
+  return { presets, keepPresets, chosenTiles, choosing, choose, linked, compare, together, keep, returned, arrived, heard, show, bring, asked, chosen, adding, added: () => { added = null; settled(); }, changes, settled, stamp, answered };
 })();

@@ -21,7 +21,19 @@ from wan_ui.ui.compare_tab import build_compare_tab
 from wan_ui.ui.doctor_tab import build_doctor_tab
 from wan_ui.ui.done_part import build_heard
 from wan_ui.ui.examples import build_examples, load_examples
-from wan_ui.ui.handlers import after, changing, choosing, clips, loras, observe, restore, submit, tray, waiting
+from wan_ui.ui.handlers import (
+    after,
+    changing,
+    choosing,
+    clips,
+    loras,
+    observe,
+    presets,
+    restore,
+    submit,
+    tray,
+    waiting,
+)
 from wan_ui.ui.header import build_header
 from wan_ui.ui.history import build_history
 from wan_ui.ui.in_view import build_in_view
@@ -103,7 +115,13 @@ def build_ui(settings: Settings) -> gr.Blocks:
         picture, end = inputs.picture, inputs.end
         # What handlers fill in: see form.py, also for `filled`.
         of_model = {**inputs.of_model(), "filled": inputs.filled, **observed}
-        of_video = {"seed": inputs.seed, "clips": inputs.several.clips, "segments": inputs.longer.segments, **of_model}
+        of_video = {
+            "keep_picture": inputs.keep_picture,
+            "seed": inputs.seed,
+            "clips": inputs.several.clips,
+            "segments": inputs.longer.segments,
+            **of_model,
+        }
         longer = {"before": inputs.longer.clip, "segments": inputs.longer.segments}
         files = {"picture": picture.image, "end": end.image, "voice": inputs.voice.audio, "pose": inputs.pose.clip}
         files |= {name: getattr(inputs.performance, name) for name in ("performance", "face", "mask")}
@@ -169,6 +187,7 @@ def build_ui(settings: Settings) -> gr.Blocks:
                     *settings_change,
                     inputs.seed.change,
                     inputs.draft.change,
+                    inputs.keep_picture.change,
                     driving.overlap.change,
                     inputs.offload.way.change,
                     inputs.several.clips.change,
@@ -222,6 +241,13 @@ def build_ui(settings: Settings) -> gr.Blocks:
             {"picture": picture.image, "picture_crop": picture.crop, "picture_note": picture.note},
             **latest,
         )
+        moved = [browser, view, picture.image, end.image, inputs.size, inputs.model]
+        by_hand: Options = {**plain, "concurrency_id": "crop", "concurrency_limit": 1, "trigger_mode": "multiple"}
+        of_crops = {"picture": picture.image, "picture_crop": picture.crop, "picture_note": picture.note}
+        of_crops |= {"end": end.image, "end_crop": end.crop, "end_note": end.note}
+        for one in (picture.crop, end.crop):
+            change = connect(one.move_crop, changing.move_crop, moved, {**of_crops, **observed}, **by_hand)
+            change.then(None, js="() => wanUi.settled()", **silent)
         connect(
             on([end.image.change, picture.image.change, inputs.size.change, inputs.model.change]),
             changing.show_end_crop,
@@ -255,6 +281,10 @@ def build_ui(settings: Settings) -> gr.Blocks:
         fills.append(connect(inputs.scheme.input, choosing.choose_scheme, by_name, of_model, js=named, **in_order))
         by_motion = [browser, view, recipe.motion]
         fills.append(connect(recipe.motion.input, choosing.choose_motion, by_motion, of_model, **in_order))
+        of_size = {"size": inputs.size, "own_size_note": inputs.own_size.note, "filled": inputs.filled, **observed}
+        sized = connect(inputs.own_size.part.own_size, changing.use_own_size, [browser, view], of_size, **in_order)
+        sized.then(None, js="() => wanUi.settled()", **silent)
+        fills.append(sized)
         adding = connect(
             inputs.loras.add.input,
             loras.add_lora,
@@ -299,6 +329,16 @@ def build_ui(settings: Settings) -> gr.Blocks:
         for act, answer in acts:
             changed = connect(act, answer, [browser, view], observed, **light)
             changed.then(None, js="() => wanUi.settled()", **silent)
+
+        kept, of_presets = inputs.presets.part, {"presets_told": inputs.presets.told}
+        held = [browser, view, inputs.model, inputs.scheme, *inputs.held()]
+        preset = connect(kept.save_preset, presets.save, held, {**of_presets, **observed}, **light)
+        preset.then(None, js="() => wanUi.settled()", **silent)
+        preset = connect(kept.import_presets, presets.take_file, [browser, view], {**of_presets, **observed}, **light)
+        preset.then(None, js="() => wanUi.settled()", **silent)
+        preset = connect(kept.use_preset, presets.use, [browser, view], {**of_presets, **whole}, **in_order)
+        preset.then(None, js="() => wanUi.settled()", **silent)
+        fills.append(preset)
 
         for clips_part in (past.grid, card):
             connect(clips_part.select, clips.select, [browser, view], observed, **light)

@@ -44,6 +44,7 @@ class View:
     fills      how often the server has filled in fields; filled: field -> the last of these that filled it in
     line       what the line at Generate was drawn from; lines: how often it has changed
     complaint  what is wrong with what was asked for
+    crops      part of the form -> the crop of its picture, see picture.py
     refused    parts of the form whose picture was just taken away because it was refused
     """
 
@@ -76,6 +77,7 @@ class View:
     line: str = ""
     lines: int = 0
     complaint: Complaint | None = None
+    crops: dict[str, Any] = field(default_factory=dict)
     refused: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import gradio as gr
 
 from wan_ui.catalog import Model
+from wan_ui.crop import MIDDLE, Crop
 from wan_ui.errors import UserError
 from wan_ui.lipsync.choice import shortcoming
 from wan_ui.queue.speech_intake import look_for_face, look_for_face_in_clip, voice_trouble
@@ -61,7 +62,9 @@ def way_html(model: Model) -> str:
     return f'<p class="w-quiet">{way}</p>'
 
 
-def voice_note(audio: str, picture: str, clip: Path | None, size: str, model: Model, settings: Settings) -> str:
+def voice_note(
+    audio: str, picture: str, clip: Path | None, size: str, model: Model, settings: Settings, crop: Crop = MIDDLE
+) -> str:
     """What will become of the voice: with the clip that Generate makes of the picture, and with the one shown.
 
     audio, picture  paths; picture is "" where none was chosen
@@ -75,7 +78,7 @@ def voice_note(audio: str, picture: str, clip: Path | None, size: str, model: Mo
         return _note(True, words) + (_add_speech_note(clip) if clip else "")
     if picture:
         with contextlib.suppress(UserError):  # said beside the picture
-            usable, words = look_for_face(picture, size, model)
+            usable, words = look_for_face(picture, size, model, crop)
             after = "It will speak this." if usable else "With this picture the clip may stay silent."
             lines.append((usable, "New clip: " if clip else "", words, after))
     if clip:

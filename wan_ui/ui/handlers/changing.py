@@ -2,21 +2,25 @@
 
 import gradio as gr
 
+from wan_ui.crop import MIDDLE, read_crop
 from wan_ui.errors import UserError
 from wan_ui.files import found
 from wan_ui.queue.pipeline import PIPELINE
 from wan_ui.queue.words import read_for
 from wan_ui.tasks import FACE, MASK, PERFORMANCE, Input
-from wan_ui.ui import form, inputs, longer, lora_picker, performance, pose
+from wan_ui.ui import form, history, inputs, longer, lora_picker, own_size, performance, pose
 from wan_ui.ui import picture as pictures
 from wan_ui.ui import voice as voice_part
 from wan_ui.ui.answers import Answer
 from wan_ui.ui.handlers.observe import observe
+from wan_ui.ui.markup import text
 from wan_ui.ui.refusals import complaint, guard
 from wan_ui.ui.security import uploaded
 from wan_ui.ui.session import identify
-from wan_ui.ui.values import as_text
+from wan_ui.ui.values import as_text, number_of_event, of_event, text_of_event
 from wan_ui.ui.view import View
+
+MOST_SIDE = 16_384  # pixels that may be typed
 
 
 @guard
@@ -67,15 +71,63 @@ def _crop(view: View, part: str, picture, first, size: str, name: str) -> Answer
         return {f"{part}_crop": "", f"{part}_note": ""}
     field = form.PARTS[part].name
     try:
-        paths = uploaded(picture, field), uploaded(first)
-        crop, note = pictures.crop_preview(paths[0], as_text(size, "size", "auto"), model, paths[1], field)
+        size, paths = as_text(size, "size", "auto"), {"picture": uploaded(first), part: uploaded(picture, field)}
+        crops = pictures.of_form(view.crops, paths, size, model)
+        crop, note = pictures.crop_html(paths[part], size, model, paths["picture"], field, crops[part].crop)
     except UserError as error:
         if error.field != field:  # said beside the first picture
             return {f"{part}_crop": ""}
         view.refused.add(part)
         return {part: None, f"{part}_crop": "", f"{part}_note": complaint(error)}
     view.refused.discard(part)
+    view.crops[part] = crops[part]
     return {f"{part}_crop": crop, f"{part}_note": note}
+
+
+@guard
+def move_crop(browser: dict, view: View, picture, end, size: str, name: str, event: gr.EventData) -> Answer:
+    """A person has moved the crop of a picture. That of the last one follows the first until it is moved itself."""
+    part = text_of_event(event, "part")
+    given = {"picture": picture, "end": end}
+    if part not in given or not given[part]:
+        return observe(browser, view)
+    field = form.PARTS[part].name
+    crop = read_crop(of_event(event, "crop"), field)
+    view.crops[part] = pictures.Cropped(uploaded(given[part], field), crop, own=True)
+    answer = _crop(view, part, given[part], picture or end, size, name)
+    answer.pop(f"{part}_crop", None)  # it is drawn so already, and has the focus
+    if part == "picture" and end:
+        answer |= _crop(view, "end", end, picture, size, name)
+    return {**answer, **observe(browser, view)}
+
+
+@guard
+def use_own_size(browser: dict, view: View, event: gr.EventData) -> Answer:
+    """A size that was typed: the nearest that the model takes."""
+    jobs = PIPELINE.history(identify(browser, PIPELINE.settings)[1], history.LIMIT)
+    model = form.model_of(view, found.models(PIPELINE.settings))
+    try:
+        width, height = (_side(event, name) for name in ("width", "height"))
+    except UserError as error:
+        return {"own_size_note": complaint(error), **observe(browser, view)}
+    size = model.nearest_size(width, height)
+    said = own_size.words((width, height), size, model, form.scheme_of(view, model), view.form, jobs)
+    chosen = f"{size[0]}x{size[1]}"
+    form.fill(view, size=chosen)
+    choices = gr.update(choices=inputs.sizes(model, chosen), value=chosen)
+    note = f'<p class="w-quiet" role="status">{text(said)}</p>'
+    return {"size": choices, "own_size_note": note, "filled": view.fills, **observe(browser, view)}
+
+
+def _side(event: gr.EventData, name: str) -> int:
+    """Raises UserError naming width or height."""
+    try:
+        number = number_of_event(event, name)
+    except UserError:
+        raise UserError(f"{name}: type a number of pixels, for example 448", field=name) from None
+    if not 1 <= number <= MOST_SIDE:
+        raise UserError(f"{name}: {number:g} is not between 1 and {MOST_SIDE:,} pixels", field=name)
+    return round(number)
 
 
 @guard
@@ -165,6 +217,7 @@ def check_face(browser: dict, view: View, voice, picture, size: str, name: str) 
     try:
         audio, size = uploaded(voice, "audio"), as_text(size, "size", "auto")
         picture = uploaded(picture) if inputs.takes(model, "picture") else ""
-        return {"voice_note": voice_part.voice_note(audio, picture, clip, size, model, PIPELINE.settings)}
+        crop = pictures.of_form(view.crops, {"picture": picture}, size, model)["picture"].crop if picture else MIDDLE
+        return {"voice_note": voice_part.voice_note(audio, picture, clip, size, model, PIPELINE.settings, crop)}
     except UserError as error:
         return {"voice_note": complaint(error)}

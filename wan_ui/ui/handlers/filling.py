@@ -4,13 +4,15 @@ What is filled in here and in choosing.py are the only updates for model and sch
 after the other (`form` in wan_ui/ui/page.py), so that the last to arrive is the last done.
 """
 
+import contextlib
 from typing import Any
 
 import gradio as gr
 from gradio.processing_utils import save_file_to_cache
 from gradio.utils import get_upload_folder
 
-from wan_ui.catalog import Model
+from wan_ui.catalog import Model, parse_size
+from wan_ui.errors import UserError
 from wan_ui.files import found
 from wan_ui.queue.pipeline import PIPELINE
 from wan_ui.recipes import GUIDANCE, SHIFT, SOLVERS, Recipe
@@ -35,7 +37,7 @@ def fill(
 ) -> Answer:
     """The form has this model now, with these settings as far as it offers them."""
     model, schemes = found.models(PIPELINE.settings)[name], models_panel.usable(PIPELINE.settings)[name]
-    size = size if size in [f"{width}x{height}" for width, height in model.sizes] else inputs.default_size(model)
+    size = size if _is_size(size, model) else inputs.default_size(model)
     frames = frames if frames in model.frames else 0
     fps = fps if fps in model.rates else 0
     frames, fps = frames or model.default_frames, fps or model.fps
@@ -138,6 +140,12 @@ def offered(values: dict) -> dict[str, Any]:
         recipe.pop("negative", None)  # without guidance none is stored
     words = {"size": str(values.get("size")), "offload": str(values.get("offload") or "auto")}
     return {**words, "draft": values.get("draft") is True, **whole, **recipe}
+
+
+def _is_size(text: str, model: Model) -> bool:
+    with contextlib.suppress(UserError):
+        return model.takes_size(parse_size(text))
+    return False
 
 
 def is_whole(value: Any) -> bool:

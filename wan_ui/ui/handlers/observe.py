@@ -28,12 +28,14 @@ from wan_ui.ui import (
     memory_part,
     models_panel,
     offload_part,
+    presets,
     progress_card,
     queue_part,
     result,
     workers_part,
 )
 from wan_ui.ui import batch as batch_part
+from wan_ui.ui import picture as pictures
 from wan_ui.ui import several as several_part
 from wan_ui.ui.answers import Answer
 from wan_ui.ui.handlers.filling import fill, fill_fields, is_whole, offered
@@ -242,16 +244,23 @@ def arrive(browser: dict, view: View, linked="") -> Answer:
     follow = [job for job in follow[: history.LIMIT] if isinstance(job, str) and PIPELINE.job(job, owner)]
     view.follow, view.loras, view.sent = follow, lora_picker.from_values(browser["loras"]), {}
     kept = browser["form"] if isinstance(browser["form"], dict) else {}
+    with contextlib.suppress(UserError):  # none, or none that can be read: the page begins as it ended
+        first = presets.read(kept.get("start"))
+        kept = {name: kept.get(name) for name in (*form.PARTS, "crops")} | first["settings"]
+        view.loras = first["loras"]
     chosen = _first_choice(kept, owner)
     filled = fill(view, *chosen, **offered(kept)) if chosen else {}
     files = {name: _kept_file(kept.get(name)) for name, entry in form.PARTS.items() if entry.file}
     seed = kept["seed"] if is_whole(kept.get("seed")) else -1
     filled["clips"] = several_part.read_clips(kept.get("clips"))
-    form.fill(view, clips=filled["clips"])
+    filled["keep_picture"] = kept.get("keep_picture") is not False
+    form.fill(view, clips=filled["clips"], keep_picture=filled["keep_picture"])
     view.tray, view.tray_trouble = _kept_tray(browser["tray"]), ""
     # The browser's storage gets all of it back with this answer: who reloads again at once loses nothing.
     segments = kept.get("segments") if isinstance(kept.get("segments"), str) else None  # a person may write already
     filled |= fill_fields(view, seed=seed, segments=segments, **{name: path for name, path in files.items() if path})
+    there = {part: path for part in pictures.PARTS if (path := view.form.get(part))}
+    view.crops = pictures.from_kept(kept.get("crops"), there)
     jobs = PIPELINE.history(owner, history.LIMIT)
     followed = browser["job"] if isinstance(browser["job"], str) and PIPELINE.job(browser["job"], owner) else ""
     view.active = [*follow, *([followed] if followed else [])]  # what has ended meanwhile is shown

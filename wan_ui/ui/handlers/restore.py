@@ -1,20 +1,26 @@
 """Old settings come back into the form: those of a clip, or those that an MP4 carries."""
 
+import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
+from wan_ui import loras
 from wan_ui.catalog import Model
 from wan_ui.errors import UserError
 from wan_ui.files import found
-from wan_ui.media import muxer
+from wan_ui.loras import checksums
+from wan_ui.media import carried, muxer
+from wan_ui.media.images import open_image
+from wan_ui.media.picture_files import PNG
 from wan_ui.queue import successor
 from wan_ui.queue.draft import listed
 from wan_ui.queue.jobs import Job
 from wan_ui.queue.pipeline import PIPELINE
 from wan_ui.request import UNKNOWN
-from wan_ui.tasks import BEFORE, BY_STORED, DEFAULT, FORM, TASKS
+from wan_ui.tasks import BEFORE, BY_STORED, DEFAULT, FORM, TASKS, Input
 from wan_ui.ui import form, lora_picker, models_panel
 from wan_ui.ui.answers import Answer
 from wan_ui.ui.handlers.filling import fill, fill_fields, is_whole, offered
@@ -131,17 +137,60 @@ def restore_from_video(browser: dict, view: View, video) -> Answer:
         values = muxer.read_metadata(path)
         task = BY_STORED.get(str(values.get("kind")), DEFAULT)
         pictures = [entry for entry in FORM if entry.kind == "picture"]
-        not_taken = {entry.part: None for entry in pictures if task.samples and task.input(entry.name) is None}
-        filled = _settings(view, values, **not_taken)
-        carries = "A video does not carry its picture. " if len(not_taken) < len(pictures) else ""
-        name = text(as_text(video.get("orig_name"), "video", "the video"))
-        words = f"Settings loaded from {name}. {carries}{text(_left_out(values))}"
-        filled["from_video"] = f'<p class="w-quiet" role="status">{words}</p>'
-        view.bring("form")
+        files: dict[str, str | None] = {
+            entry.part: None for entry in pictures if task.samples and task.input(entry.name) is None
+        }
+        there = carried.read(path)
+        name = as_text(video.get("orig_name"), "video", "the video")
+        with tempfile.TemporaryDirectory(prefix="wan-ui-") as folder:
+            brought, words = _brought(there, pictures, Path(folder), len(files) < len(pictures))
+            filled = _settings(view, values, **{**files, **brought})
+        view.loras, lost = _by_checksum(view.loras, there.get(carried.LORAS, b""))
+        missing = " ".join(filter(None, (words, lost, _left_out(values, view.form.get("size")))))
+        said = f"Settings{' and picture' if brought else ''} loaded from {name}. {missing}"
+        filled["from_video"] = f'<p class="w-quiet" role="status">{text(said)}</p>'
+        view.bring("from_video" if missing else "form")
     except UserError as error:
         filled = {"from_video": complaint(error)}
         view.bring("from_video")
     return {**filled, **observe(browser, view)}
+
+
+def _brought(
+    there: Mapping[str, bytes], pictures: Sequence[Input], folder: Path, needed: bool
+) -> tuple[dict[str, str], str]:
+    """The pictures that a video carries, as files in `folder`, and what is to be said of them. needed: it had one."""
+    brought, wrong = {}, []
+    for entry in (entry for entry in pictures if entry.name in there):
+        path = folder / f"{entry.part} of the clip{'.png' if there[entry.name][:4] == PNG[:4] else '.jpg'}"
+        path.write_bytes(there[entry.name])
+        try:
+            open_image(path, entry.name)
+            brought[entry.part] = str(path)
+        except UserError as error:
+            wrong.append(f"The picture that it carries cannot be used: {error.words}.")
+    if needed and not brought and not wrong:
+        wrong.append("It does not carry its picture.")
+    return brought, " ".join(wrong)
+
+
+def _by_checksum(chosen: list[dict], content: bytes) -> tuple[list[dict], str]:
+    """The LoRAs of a clip, those that are here under another name by that one, and which of them are not here."""
+    known = checksums.read(content)
+    entries = loras.available(PIPELINE.settings) if chosen else []
+    names, new, words = {entry.name for entry in entries}, [], []
+    for spec in chosen:
+        file, files = spec["file"], known.get(spec["file"], set())
+        entry = checksums.find(file, files, entries) if files else None
+        sums = ", ".join(f"SHA-256 {digest[:12]}…" for _, digest in sorted(files))
+        if entry is not None and entry.name != file:
+            words.append(f"The LoRA {file} is here as {entry.name}.")
+        elif entry is None and file in names and files:
+            words.append(f"The LoRA {file} that is here is another file than the clip was made with ({sums}).")
+        elif entry is None and file not in names:
+            words.append(f"The LoRA {file} is not here{f' ({sums})' if files else ''}.")
+        new.append({**spec, "file": entry.name if entry else file})
+    return new, " ".join(words)
 
 
 def _settings(view: View, values: dict, **files: str | None) -> Answer:
@@ -153,9 +202,12 @@ def _settings(view: View, values: dict, **files: str | None) -> Answer:
         raise UserError(f"model: made with {name}, which cannot run here", field="model")
     values = {**values, "size": f"{values.get('width')}x{values.get('height')}"}
     view.loras = lora_picker.from_values(values.get("loras"))
+    if values.get("without_picture") is True:  # never the other way round: who has chosen to leave it out goes on so
+        form.fill(view, keep_picture=False)
     seed = values["seed"] if is_whole(values.get("seed")) else -1
     prompt = str(values.get("prompt", ""))
     filled = fill(view, name, str(values.get("scheme")), prompt=prompt, **offered(values))
+    filled |= {"keep_picture": view.form.get("keep_picture") is not False}
     return {**filled, **fill_fields(view, seed=seed, segments=_segments(values.get("segments")), **files)}
 
 
@@ -166,7 +218,7 @@ def _segments(values: object) -> str:
     return "\n".join(prompt for prompt in prompts if isinstance(prompt, str))
 
 
-def _left_out(values: dict) -> str:
+def _left_out(values: dict, filled_size: object) -> str:
     """Which settings of a video of another version, or a damaged one, the form does not take over."""
     name = str(values.get("model"))
     model, schemes = found.models(PIPELINE.settings)[name], models_panel.usable(PIPELINE.settings)[name]
@@ -175,17 +227,17 @@ def _left_out(values: dict) -> str:
     motion = values.get("motion") or model.motions(scheme)[0]
     offered = motion in model.motions(scheme)
     fewest, most = model.recipe(scheme, motion if offered else "").steps
-    loras, driven = values.get("loras", []), any(TASKS[name].driven for name in model.tasks)
+    chosen, driven = values.get("loras", []), any(TASKS[name].driven for name in model.tasks)
     taken = {
         "scheme": values.get("scheme") in [scheme.name for scheme in schemes],
-        "size": size in [f"{width}x{height}" for width, height in model.sizes],
+        "size": filled_size == size,
         "frames": is_whole(values.get("frames")) and (values["frames"] in model.frames or driven),
         "steps": is_whole(values.get("steps")) and fewest <= values["steps"] <= most,
         "fps": not values.get("fps") or values["fps"] in model.rates,
         "motion": offered,
         "seed": is_whole(values.get("seed")),
         "prompt": isinstance(values.get("prompt"), str),
-        "loras": len(lora_picker.from_values(loras)) == (len(loras) if isinstance(loras, list) else 0),
+        "loras": len(lora_picker.from_values(chosen)) == (len(chosen) if isinstance(chosen, list) else 0),
     }
     left = ", ".join(part for part, good in taken.items() if not good)
     return f"Not taken over, since this version or model does not offer it: {left}." if left else ""

@@ -1,11 +1,13 @@
 """Generate, "Add speech", an example, Run again, Cancel."""
 
 import contextlib
+from dataclasses import replace
 from typing import Any
 
 import gradio as gr
 
 from wan_ui.catalog import Model
+from wan_ui.crop import FIELDS as CROPS
 from wan_ui.errors import UserError
 from wan_ui.files import found
 from wan_ui.queue import memory_fit
@@ -14,6 +16,7 @@ from wan_ui.queue.draft import Draft
 from wan_ui.queue.pipeline import PIPELINE
 from wan_ui.tasks import FORM, PICTURE, offered
 from wan_ui.ui import examples, form, lora_picker, recipe_part, several
+from wan_ui.ui import picture as pictures
 from wan_ui.ui.answers import Answer
 from wan_ui.ui.handlers.filling import fill, fill_fields
 from wan_ui.ui.handlers.observe import observe
@@ -43,6 +46,9 @@ def submit(browser: dict, view: View, model, scheme, *sent) -> Answer:
         taken = _takes_pictures(view.tray, draft)
         clips = 1 if held["clips"] in (None, "") else held["clips"]
         drafts = several.drafts(draft, taken)
+        if taken:  # each begins on its own face
+            model_used = form.model_of(view, found.models(PIPELINE.settings))
+            drafts = [replace(each, **_crops(View(), each.inputs, each.size, model_used)) for each in drafts]
         _follow(view, *PIPELINE.submit_all(drafts, owner, clips, asker(PIPELINE.settings)))
         view.batch = _batch_of(view, owner)
     except UserError as error:
@@ -65,12 +71,15 @@ def _draft(view: View, model, scheme, held: dict[str, Any]) -> Draft:
     numbers = {name: held[name] for name in ("frames", "steps", "fps", "seed") if held[name] not in (None, "")}
     model, scheme = as_text(model, "model"), as_text(scheme, "scheme")
     entry = found.models(PIPELINE.settings).get(model)
+    given, size = _inputs(held, entry), as_text(held["size"], "size", "auto")
     return Draft(
-        _inputs(held, entry),
+        given,
         model=model,
         scheme=scheme,
-        size=as_text(held["size"], "size", "auto"),
+        size=size,
+        **(_crops(view, given, size, entry) if entry else {}),
         draft=held["draft"],
+        without_picture=held["keep_picture"] is False,
         overlap=held["overlap"] if entry and entry.overlaps else None,
         offload=as_text(held["offload"], "offload"),
         **numbers,
@@ -86,6 +95,13 @@ def _inputs(held: dict[str, Any], model: Model | None) -> dict[str, str]:
         entry.name: uploaded(held[entry.part], entry.name) if entry.file else as_text(held[entry.part], entry.name)
         for entry in entries
     }
+
+
+def _crops(view: View, given: dict[str, str], size: str, model: Model) -> dict[str, Any]:
+    """As the page shows them, or will."""
+    paths = {form.NAMES[name]: given[name] for name in CROPS if given.get(name)}
+    crops = pictures.of_form(view.crops, paths, size, model)
+    return {field: crops[form.NAMES[name]].crop.numbers() for name, field in CROPS.items() if given.get(name)}
 
 
 def _recipe(held: dict[str, Any], model: Model, scheme: str) -> dict[str, Any]:
@@ -165,6 +181,7 @@ def run_example(browser: dict, view: View, turn, event: gr.EventData) -> Answer:
             scheme=view.scheme,
             loras=lora_picker.specs(view.loras),
         )
+        draft = replace(draft, **_crops(View(), draft.inputs, draft.size, model))
         _follow(view, PIPELINE.submit(draft, owner, asker(PIPELINE.settings)))
     except UserError as error:
         form.complain(view, "examples_message", error, turn)

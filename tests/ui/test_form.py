@@ -1,0 +1,131 @@
+"""What the form remembers, and what can be done to the picture in it."""
+
+import json
+import re
+
+from playwright.sync_api import Page, expect
+
+from tests.ui.conftest import generate, wait_for_playing
+from tests.ui.test_files import bring
+from wan_ui.media import muxer
+
+# In the line above Generate, which a reload reads.
+KEPT_CROP = re.compile(r'"crops": \{"picture": \[0\.81\d*, 0\.5, 1\.2\]')
+
+
+def choose(page: Page, part: str, value: str) -> None:
+    page.locator(f"{part} input[value='{value}']").dispatch_event("click")  # it may lie below Generate, which sticks
+    expect(page.locator(f"{part} input[value='{value}']")).to_be_checked()
+
+
+def test_presets_and_what_was_typed_outlast_the_tab(page: Page, app, tmp_path):
+    page.fill("#prompt textarea", "a quiet lake")
+    page.locator("#presets summary").click()
+    choose(page, "#size", "192x320")
+    expect(page.locator("#using")).to_contain_text("192 × 320")
+    page.get_by_label("Name of a new preset").fill("tall")
+    page.get_by_label("Name of a new preset").press("Enter")
+    expect(page.locator("#presets-told")).to_contain_text("Saved as tall.")
+    page.get_by_role("button", name="Begin a new page with tall").click()
+    choose(page, "#size", "256x256")
+    expect(page.locator("#using")).to_contain_text("256 × 256")
+
+    page.reload()
+    expect(page.locator("#size input[value='256x256']")).to_be_checked()  # not a fresh one
+    context = page.context
+    page.close()
+    page = context.new_page()
+    page.goto(app.url)
+    expect(page.locator("#size input[value='192x320']")).to_be_checked()
+    expect(page.locator("#prompt textarea")).to_have_value("a quiet lake")
+
+    page.locator("#presets summary").click()
+    choose(page, "#size", "auto")
+    page.get_by_role("button", name="Use tall").click()
+    expect(page.locator("#presets-told")).to_contain_text("tall is used.")
+    expect(page.locator("#size input[value='192x320']")).to_be_checked()
+    page.get_by_role("button", name="Rename tall").click()
+    page.keyboard.type("wide")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("button", name="Use wide")).to_be_focused()
+    with page.expect_download() as saved:
+        page.get_by_role("button", name="Export as a file").click()
+    saved.value.save_as(tmp_path / "presets.json")
+    page.get_by_role("button", name="Delete wide").click()
+    expect(page.get_by_role("button", name="Use wide")).to_have_count(0)
+
+    def bring(path) -> None:
+        with page.expect_file_chooser() as chooser:
+            page.get_by_role("button", name="Import a file").click()
+        chooser.value.set_files(path)
+
+    kept = json.loads((tmp_path / "presets.json").read_text())
+    assert kept["start"] == "wide" and kept["presets"][0]["settings"]["size"] == "192x320"
+    kept["presets"][0]["settings"]["frames"] = "many"
+    (tmp_path / "wrong.json").write_text(json.dumps(kept))
+    bring(tmp_path / "wrong.json")
+    expect(page.locator("#presets-told").get_by_role("alert")).to_contain_text("'wide': frames: 'many'")
+    expect(page.get_by_role("button", name="Use wide")).to_have_count(0)
+    bring(tmp_path / "presets.json")
+    expect(page.get_by_role("button", name="Use wide")).to_be_visible()
+    expect(page.get_by_role("button", name="no longer")).to_have_attribute("aria-pressed", "true")
+
+
+def test_a_clip_that_is_dropped_anywhere_brings_its_settings_and_picture_back(page: Page, open_page, app, picture):
+    generate(page, picture, "zoom in, a clip to be dropped")
+    wait_for_playing(page)
+    job = next(job for job in app.jobs() if b"a clip to be dropped" in (job / "clip.mp4").read_bytes())
+    content = (job / "clip.mp4").read_bytes()
+    for place, name in (("#picture", "one.mp4"), ("#examples", "two.MP4"), ("body", "three.mp4")):
+        other = open_page(app.url)
+        if place == "body":
+            other.get_by_role("tab", name="Compare").click()
+        bring(other, "drop", place, name, content, "video/mp4" if place == "body" else "")
+        expect(other.locator("#from-video-message")).to_contain_text(f"Settings and picture loaded from {name}.")
+        expect(other.locator("#prompt textarea")).to_have_value("zoom in, a clip to be dropped")
+        expect(other.locator("#picture-note")).to_contain_text("Used at 320 × 192.")
+        other.close()
+
+
+def test_the_crop_is_moved_by_pointer_and_keys_and_outlasts_a_reload(page: Page, app, picture):
+    page.set_input_files("#picture input[type=file]", picture)
+    choose(page, "#size", "192x320")
+    expect(page.locator("#picture-note")).to_contain_text("Used at 192 × 320; the dimmed edges are cut off")
+    box, said = page.locator("#picture-crop .w-crop-box"), page.locator("#picture-crop [role=status]")
+    expect(box).to_have_attribute("style", re.compile("width"))  # it is drawn when the picture is
+    place = box.bounding_box()
+    across, down = place["x"] + place["width"] / 2, place["y"] + place["height"] / 2
+    page.mouse.move(across, down)
+    page.mouse.down()
+    page.mouse.move(across + 1000, down, steps=3)  # beyond the picture's edge, where it stops
+    page.mouse.up()
+    expect(said).to_have_text("83 percent across, 50 percent down, 1.0 times closer")
+    box.press("ArrowLeft")
+    expect(said).to_have_text("81 percent across, 50 percent down, 1.0 times closer")
+    box.press("+")
+    expect(said).to_have_text("81 percent across, 50 percent down, 1.1 times closer")
+    page.get_by_role("button", name="Use more of the picture").click()
+    expect(said).to_have_text("81 percent across, 50 percent down, 1.0 times closer")
+    page.get_by_role("button", name="Use less of the picture").click()
+    expect(said).to_have_text("81 percent across, 50 percent down, 1.2 times closer")
+    expect(page.locator("#using [data-kept]")).to_have_attribute("data-kept", KEPT_CROP)
+    page.reload()
+    expect(page.locator("#picture-crop .w-crop")).to_have_attribute("data-now", re.compile(r"0\.81\d*,0\.5,1\.2"))
+
+    page.locator("#own-size summary").click()
+    page.get_by_label("Width in pixels").fill("130")
+    page.get_by_label("Height in pixels").fill("500")
+    page.get_by_label("Height in pixels").press("Enter")
+    expect(page.locator("#own-size-note")).to_contain_text("128 × 496 is the nearest to 130 × 500: steps of 16 pixels")
+    expect(page.locator("#size input[value='128x496']")).to_be_checked()
+    expect(page.locator("#picture-note")).to_contain_text("Used at 128 × 496")
+    page.get_by_label("Width in pixels").fill("")
+    page.get_by_role("button", name="Use this size").click()
+    expect(page.locator("#own-size-note")).to_contain_text("Width: type a number of pixels")
+    page.fill("#prompt textarea", "zoom in, cropped by hand")
+    page.click("#generate")
+    wait_for_playing(page)
+    job = next(job for job in app.jobs() if "cropped by hand" in (job / "clip.mp4").read_bytes().decode("latin1"))
+    settings = muxer.read_metadata(job / "clip.mp4")
+    assert (settings["width"], settings["height"]) == (128, 496)
+    assert settings["crops"]["image"][2] == 1.2 and 0.8 < settings["crops"]["image"][0] < 0.83
