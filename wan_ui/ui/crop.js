@@ -4,6 +4,7 @@
 const area = () => element.querySelector('.w-crop'), part = element.closest('[id$=-part]').id.replace('-part', '');
 const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
 let now = null, telling = 0; // x, y, zoom
+let moved = null; // of which picture a person has moved it: an answer from before that draws it anew does not move it back
 
 // Where picture and part are, in pixels of the area.
 const places = () => {
@@ -39,6 +40,7 @@ const move = (x, y, zoom) => {
   const place = places();
   now.x = clamp((place.x + place.w / 2) / place.width, 0, 1);
   now.y = clamp((place.y + place.h / 2) / place.height, 0, 1);
+  moved = area().querySelector('img').src;
   draw();
   if (!telling) window.wanUi.changes();
   clearTimeout(telling);
@@ -52,7 +54,8 @@ const move = (x, y, zoom) => {
 const begin = () => {
   if (!area()) return;
   const [x, y, zoom] = area().dataset.now.split(',').map(Number);
-  now = { x, y, zoom };
+  if (area().querySelector('img').src === moved) say();
+  else now = { x, y, zoom };
   area().querySelector('img').addEventListener('load', draw);
   draw();
 };
