@@ -7,6 +7,7 @@ the seed, so that two jobs can be told apart.
 """
 
 import ctypes
+import errno
 import os
 import signal
 import tempfile
@@ -70,6 +71,8 @@ def act(command: str) -> None:
             Path(value).touch()
         case "refuse":
             raise UserError("prompt: the scripted engine refuses this")
+        case "full":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "clip.mp4")
         case "bug":
             raise ZeroDivisionError("a bug in the engine")
 

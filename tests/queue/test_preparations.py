@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from tests.queue.test_worker_faults import FACTORY, run, until
+from wan_ui import temporary
 from wan_ui.engines.base import READY
 from wan_ui.media import muxer
 from wan_ui.queue import preparations
@@ -103,7 +104,7 @@ def test_what_is_not_prepared(pipeline, picture, tmp_path, monkeypatch):
     assert not pipeline.prepare(entered(picture)), "it is switched off"
     pipeline.settings = replace(pipeline.settings, prepare=1, max_queue_per_visitor=1)
     assert pipeline.prepare(entered(picture), "anna")
-    assert len(list((tmp_path / "private").iterdir())) == 1, "the others' files are gone"
+    assert len(list(temporary.folder().iterdir())) == 1, "the others' files are gone"
 
 
 def test_a_voice_that_comes_later_is_left_out(pipeline, picture, tmp_path):

@@ -244,6 +244,16 @@ def test_a_full_disk_fails_the_job_and_nothing_half_written_stays(pipeline, pict
     assert pipeline.history()[0].id == job.id, "the database still answers"
 
 
+@pytest.mark.hardening(25)
+def test_a_file_of_the_workers_own_for_which_there_is_no_room(pipeline, picture, caplog):
+    job = run(pipeline, picture, "decode:2=full")
+    assert job.state == "failed" and job.error.startswith(
+        "disk: there is no room for the job's files ([Errno 28] No sp"
+    )
+    assert "Traceback" not in caplog.text
+    assert run(pipeline, picture, seed=1).state == "done"
+
+
 @pytest.mark.hardening(29)
 def test_a_failing_encoder_keeps_the_frames(pipeline, picture):
     job = run(pipeline, picture, "decode:2=break-ffmpeg", frames=9)

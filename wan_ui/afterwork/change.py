@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from wan_ui import temporary
 from wan_ui.afterwork.between import Between, choose_between, more_frames
 from wan_ui.afterwork.loops import SEAM, mix, seamless, there_and_back
 from wan_ui.afterwork.upscale import choose_upscaler
@@ -89,7 +90,7 @@ class Change:
         export = Export(changes.file, folder, QUALITIES[changes.quality])
         silent = folder / ".silent.part.mp4"
         try:
-            with tempfile.TemporaryDirectory(prefix="wan-ui-") as other:
+            with tempfile.TemporaryDirectory(dir=temporary.folder()) as other:
                 crf = QUALITIES["best" if changes.file else changes.quality]
                 count = muxer.write_mp4(self._watched(frames, export, folder), silent, fps, crf=crf)
                 voice = self._sound(Path(other) / "sound.wav", count / fps)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from wan_ui import temporary
 from wan_ui.errors import UserError
 from wan_ui.media import decoder, hdr, picture_files
 
@@ -85,7 +86,7 @@ def frames(video: Video) -> Iterator[np.ndarray]:
     """(H, W, 3) uint8 RGB, one by one. Raises UserError (field "video") when there is not one."""
     channels, count = (4 if video.alpha else 3), 0
     size = video.width * video.height * channels
-    with tempfile.TemporaryDirectory(prefix="wan-ui-") as folder:
+    with tempfile.TemporaryDirectory(dir=temporary.folder()) as folder:
         filters = [_geometry(video), f"scale={video.width}:{video.height}:{EXACT}{_matrix(video)}"]
         if video.colours:
             measured = _measure(video, video.colours) if video.colours[1] in hdr.HDR else ()

@@ -3,6 +3,7 @@
 The process ends when the pipe closes: the parent is gone, and nobody else would free the GPU.
 """
 
+import errno
 import faulthandler
 import importlib
 import json
@@ -23,6 +24,8 @@ from wan_ui.queue.ranks import Seat
 from wan_ui.queue.work import CreateEngine, Work
 from wan_ui.settings import Settings
 from wan_ui.system import ignore_endings
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # no file may grow: the disk is full, or what is allowed of it
 
 
 def main(
@@ -113,5 +116,8 @@ class Desk:
             except Exception as error:
                 words = traceback.format_exc()
                 short, where = out_of_memory.refusal(error, getattr(letter, "content", None))
-                answer = Refused(short, "size", where) if short else Failed(words)
+                if isinstance(error, OSError) and error.errno in FULL:
+                    answer = Refused(f"disk: there is no room for the job's files ({error}); make room and try again", "")
+                else:
+                    answer = Refused(short, "size", where) if short else Failed(words)
             self.answer(answer, work.loaded)

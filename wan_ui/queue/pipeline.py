@@ -18,7 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import IO
 
-from wan_ui import limits, locks
+from wan_ui import limits, locks, temporary
 from wan_ui.catalog import find_model
 from wan_ui.errors import UserError
 from wan_ui.files import found
@@ -366,7 +366,7 @@ class Pipeline:
         if draft.job or "video" in kinds.values():
             return False
         inputs = {name: draft.inputs[name] for name, kind in kinds.items() if kind != "audio"}
-        folder = tempfile.TemporaryDirectory(prefix="wan-ui-prepare-", ignore_cleanup_errors=True)
+        folder = tempfile.TemporaryDirectory(prefix="prepare-", dir=temporary.folder(), ignore_cleanup_errors=True)
         try:
             request = resolve(replace(draft, inputs=inputs), self.settings, Path(folder.name), None, None)
         except (UserError, OSError):

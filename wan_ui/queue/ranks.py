@@ -20,6 +20,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+from wan_ui import temporary
 from wan_ui.engines import group
 from wan_ui.engines.group_engine import Place
 
@@ -74,7 +75,7 @@ class Ranks:
     def __init__(self, size: int):
         context = multiprocessing.get_context("spawn")
         self.context, self.size = context, size
-        self.folder = tempfile.TemporaryDirectory(prefix="wan-ui-group-")
+        self.folder = tempfile.TemporaryDirectory(prefix="group-", dir=temporary.folder())
         self.beats = context.Array("d", size, lock=False)
         self.made = context.Array("l", size, lock=False)
         self.broken = context.Value("i", 0, lock=False)

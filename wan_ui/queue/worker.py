@@ -24,6 +24,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, TypeVar
 
+from wan_ui import temporary
 from wan_ui.errors import Cancelled, UserError, WorkerDied
 from wan_ui.machine.memory import resident
 from wan_ui.queue import desk, messages
@@ -112,7 +113,7 @@ class Worker:
         pipe, child_pipe = context.Pipe()
         # faulthandler writes the Python stack of a fatal signal here; it goes into the log.
         # Closed here: on Windows the child could not open what its parent has open.
-        handle, name = tempfile.mkstemp(prefix="wan-ui-worker-", suffix=".log")
+        handle, name = tempfile.mkstemp(prefix="worker-", suffix=".log", dir=temporary.folder())
         os.close(handle)
         self.last_words = Path(name)
         settings = {
@@ -154,6 +155,7 @@ class Worker:
         if self.ranks is not None:
             self.ranks.close()
         self.last_words.unlink(missing_ok=True)
+        temporary.sweep()
         self.process, self.ranks, self.loaded = None, None, ()
 
     def end(self) -> None:

@@ -66,6 +66,7 @@ SEAMS = (
     # security.py overrides
     Seam("gradio.blocks:Blocks.preprocess_data", takes=("block_fn", "inputs", "state", "explicit_call")),
     Seam("gradio.blocks:Blocks.call_function", takes=("block_fn", "processed_input")),
+    Seam("gradio.blocks:Blocks.postprocess_data", takes=("block_fn", "predictions", "state")),
     # server.py replaces and overrides
     Seam(
         "gradio.http_server:start_server",

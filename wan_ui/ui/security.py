@@ -26,7 +26,7 @@ import gradio as gr
 import httpx
 from fastapi import HTTPException
 from gradio import route_utils
-from gradio.exceptions import InvalidPathError
+from gradio.exceptions import ComponentProcessingError, InvalidPathError
 from gradio.state_holder import SessionState
 from gradio.utils import get_upload_folder
 from pydantic import ValidationError
@@ -91,8 +91,9 @@ class OneFile(route_utils.GradioMultiPartParser):
 class CheckedBlocks(gr.Blocks):
     """Blocks that say which value of a call cannot be used, before a handler sees them.
 
-    Target: `Blocks.preprocess_data` and `call_function` of gradio 6. Why: it looks for files in every value, and
-    answers a wrong one with nothing and a traceback in the log. Remove when: it names the component.
+    Target: `Blocks.preprocess_data`, `call_function` and `postprocess_data` of gradio 6. Why: it looks for files in
+    every value, and answers a wrong one with nothing and a traceback in the log; what an endpoint answers with is
+    copied into the folder of uploads, and nothing is said either when that fails. Remove when: it names the component.
     """
 
     async def preprocess_data(self, block_fn, inputs, state, explicit_call=False):
@@ -126,6 +127,16 @@ class CheckedBlocks(gr.Blocks):
         except gr.Error as error:  # also of a path in what came with an event
             error.print_exception = False
             raise
+
+    async def postprocess_data(self, block_fn, predictions, state):
+        try:
+            return await super().postprocess_data(block_fn, predictions, state)
+        except (OSError, ComponentProcessingError) as error:
+            why = error.__cause__ if isinstance(error, ComponentProcessingError) else error
+            if not isinstance(why, OSError):
+                raise
+            words = f"disk: the answer could not be stored ({why.strerror or why}); ask again when there is room"
+            raise gr.Error(words, print_exception=False) from None
 
 
 class Session(SessionState):
