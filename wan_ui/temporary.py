@@ -5,7 +5,6 @@ has locked, so that another process tells which folders are nobody's, and delete
 """
 
 import atexit
-import os
 import secrets
 import shutil
 import stat
