@@ -145,7 +145,7 @@ class Disk:
 
 @dataclass
 class Sample:
-    """Of a process at a moment. ended: jobs that had ended by then."""
+    """Of a process at a moment. ended, done: jobs that had by then."""
 
     kind: str
     pid: int
@@ -153,6 +153,7 @@ class Sample:
     bytes: int
     handles: int
     ended: int
+    done: int
 
 
 @dataclass
@@ -186,7 +187,8 @@ class Watch(threading.Thread):
                 for one in found:
                     with one.oneshot():
                         taken, handles = one.memory_info().rss, one.num_fds()
-                    self.samples.append(Sample(kind, one.pid, time.monotonic(), taken, handles, self.ended()))
+                    done = self.counts()["done"]
+                    self.samples.append(Sample(kind, one.pid, time.monotonic(), taken, handles, self.ended(), done))
 
     def rows(self, query: str) -> list[tuple]:
         try:

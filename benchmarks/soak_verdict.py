@@ -3,6 +3,7 @@
 import contextlib
 import statistics
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +18,8 @@ from wan_ui.queue.check import check
 from wan_ui.queue.jobs import ENDED, Job, Jobs
 
 GROWTH = 1.10  # of memory since the warm-up
-WARM = 10  # jobs after which a process is warm
+WARM = 10  # jobs after which the page is warm
+CLIPS = 20  # in each half of the run, with fewer nothing is said of the workers' memory
 LIKE = 0.6  # correlation of a clip's first frame with its picture
 
 
@@ -87,7 +89,10 @@ def of_files(app: App, rows: list[Job], world: World) -> list[Check]:
     unlike = {job.id: likeness(app.outputs / "clips" / job.id, job) for job in done}
     others = [f"{job} is like its picture by {value:.2f}" for job, value in unlike.items() if value < LIKE]
     strays = [f"{one.place} {one.words}" for one in found if one.kind in files]
-    strays += [f"{path.name} in the folder for temporary files" for path in sorted(app.temporary.iterdir())]
+    left = [
+        path.name for path in sorted(app.temporary.iterdir()) if not path.name.startswith("torchinductor_")
+    ]  # torch's
+    strays += [f"{name} in the folder for temporary files" for name in left]
     least = min(unlike.values(), default=0.0)
     return [
         Check(
@@ -154,37 +159,37 @@ def of_waits(rows: list[Job]) -> Check:
 
 
 def of_processes(samples: list[Sample], judge: bool) -> list[Check]:
-    """The page that lived longest, a fifth of its life after its warm-up and the last fifth; of workers, who are killed
-    all the time, those that were warm in the first and in the last fifth of the run."""
-    pages: dict[int, list[Sample]] = {}
+    """The page that lived longest: a fifth of its life after its warm-up, and the last fifth. Workers are killed all
+    the time, and a voice makes one larger: the most that any took while the first half of the clips was made, and the
+    second."""
+    lives: dict[tuple[str, int], list[Sample]] = {}
     for sample in samples:
-        if sample.kind == "page":
-            pages.setdefault(sample.pid, []).append(sample)
-    page = max(pages.values(), key=len, default=[])
+        lives.setdefault((sample.kind, sample.pid), []).append(sample)
+    page = max((life for (kind, _), life in lives.items() if kind == "page"), key=len, default=[])
     page = [one for one in page if one.ended >= page[0].ended + WARM]
-    workers: dict[int, list[Sample]] = {}
-    for sample in samples:
-        if sample.kind == "worker":
-            workers.setdefault(sample.pid, []).append(sample)
-    warm = sorted(
-        (one for life in workers.values() for one in life if one.ended > life[0].ended), key=lambda one: one.second
-    )
-    checks = []
-    for name, found in (("page", page), ("workers", warm)):
-        first, last = found[: len(found) // 5], found[-(len(found) // 5) :]
-        if len(found) < 50:
-            checks.append(Check(f"memory of the {name}", None, "too short to say"))
-            continue
-        mega = [statistics.median(one.bytes for one in part) / 1e6 for part in (first, last)]
-        holds = mega[1] <= GROWTH * mega[0]
-        words = f"{mega[0]:.0f} MB after the warm-up, {mega[1]:.0f} at the end"
-        checks.append(Check(f"memory of the {name} has grown by a tenth at most", holds if judge else None, words))
-        handles = [max(one.handles for one in part) for part in (first, last)]
-        words = f"{handles[0]} at most after the warm-up, {handles[1]} at the end"
-        checks.append(
-            Check(f"file handles of the {name} are flat", handles[1] <= 1.1 * handles[0] + 5 if judge else None, words)
-        )
-    return checks
+    fifth = len(page) // 5
+    warm = [one for (kind, _), life in lives.items() if kind == "worker" for one in life if one.done > life[0].done]
+    half = max((one.done for one in warm), default=0) / 2
+    halves = [[one for one in warm if (one.done > half) == later] for later in (False, True)]
+    return [
+        *compared("page", page[:fifth], page[-fifth:], statistics.median, judge and fifth >= 10),
+        *compared("workers", *halves, max, judge and half >= CLIPS),
+    ]
+
+
+def compared(
+    name: str, first: list[Sample], last: list[Sample], value: Callable[[list[int]], float], judge: bool
+) -> list[Check]:
+    if not first or not last:
+        return [Check(f"memory and file handles of the {name}", None, "too short to say")]
+    before, after = (value([one.bytes for one in part]) / 1e6 for part in (first, last))
+    opened, open_still = (max(one.handles for one in part) for part in (first, last))
+    grown, more = after > GROWTH * before, open_still > GROWTH * opened + 5
+    words = f"{before:.0f} MB after the warm-up, {after:.0f} at the end", f"{opened} at most, {open_still} at the end"
+    return [
+        Check(f"memory of the {name} has grown by a tenth at most", not grown if judge else None, words[0]),
+        Check(f"file handles of the {name} are flat", not more if judge else None, words[1]),
+    ]
 
 
 def of_the_app(app: App, faults: Faults, judge: bool) -> list[Check]:
