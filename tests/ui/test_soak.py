@@ -1,4 +1,4 @@
-"""A short soak: programs and a browser while everything is killed (benchmarks/soak.py; the long one is in its LOG.md)."""
+"""A short soak: programs and a browser while everything is killed (benchmarks/soak.py; its LOG.md has the long one)."""
 
 import json
 import subprocess
