@@ -117,7 +117,9 @@ class Desk:
                 words = traceback.format_exc()
                 short, where = out_of_memory.refusal(error, getattr(letter, "content", None))
                 if isinstance(error, OSError) and error.errno in FULL:
-                    answer = Refused(f"disk: there is no room for the job's files ({error}); make room and try again", "")
+                    answer = Refused(
+                        f"disk: there is no room for the job's files ({error}); make room and try again", ""
+                    )
                 else:
                     answer = Refused(short, "size", where) if short else Failed(words)
             self.answer(answer, work.loaded)
