@@ -6,6 +6,7 @@ import os
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
+from wan_ui import system
 from wan_ui.files import comfyui
 from wan_ui.settings import Settings
 
@@ -47,7 +48,7 @@ def link(path: Path, target: Path) -> bool:
     part = target.with_name(f".{target.name}.{os.getpid()}.link")
     with contextlib.suppress(OSError):
         part.unlink(missing_ok=True)
-    for make in (os.link, os.symlink):
+    for make in system.LINKS:
         try:
             make(source, part)
             os.replace(part, target)

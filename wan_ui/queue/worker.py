@@ -313,7 +313,7 @@ class Worker:
 
     def _death(self, progress: Progress) -> WorkerDied:
         words = self._epitaph(progress)
-        killed = self.process is not None and self.process.exitcode == -signal.SIGKILL
+        killed = self.process is not None and KILLED is not None and self.process.exitcode == -KILLED
         return WorkerDied(words, memory="machine" if killed else "")  # who else would kill it
 
     def _epitaph(self, progress: Progress) -> str:
