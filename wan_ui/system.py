@@ -29,7 +29,7 @@ ENDING = (signal.SIGINT, signal.SIGTERM, *([] if HANG_UP is None else [HANG_UP])
 KILLED = getattr(signal, "SIGKILL", None)  # the exit code of a process that the system has ended is its negative
 NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)
 BINARY = getattr(os, "O_BINARY", 0)  # of Windows, where files are texts else
-LINKS = (os.link, os.symlink)  # each may be refused: by the disk, or on Windows by the rights of its user
+LINKS = [getattr(os, name) for name in ("link", "symlink") if hasattr(os, name)]  # each may be refused
 LOCKED_BYTE = 2**30  # beyond what a lock's file holds: on Windows nobody else can read a byte that is locked
 
 
