@@ -180,7 +180,7 @@ def test_what_is_loaded_is_what_the_form_says(open_page, offline_app):
             page.get_by_role("option").first.wait_for()
         row(page, f"wan-tiny {scheme}").get_by_role("button", name="Load").click()
         weights_say(page, title)
-    expect(page.locator("#memory")).to_contain_text("Taken on this machine, by all programs:")
+    expect(page.locator("#memory")).to_contain_text("Taken on this machine, by all programs")
     page.locator("#memory").get_by_role("button", name="Unload").click()
     expect(page.locator("#memory").get_by_role("button")).to_have_count(0)
     expect(row(page, f"wan-tiny {scheme}").get_by_role("button", name="Load")).to_be_visible()
