@@ -14,6 +14,7 @@ import numpy as np
 from wan_ui import tasks
 from wan_ui.changes import Changes, stored_changes
 from wan_ui.crop import stored_crops
+from wan_ui.speaking import USUAL, Speaking, stored_speaking
 
 # Names of the stages of a job in the order they run, shown in the page and stored in the job.
 STAGES = tuple(stage.name for stage in tasks.STAGES)
@@ -131,6 +132,7 @@ class Request:
             ours has made it
     audio_seconds  how long the speech lasts, if there is any among the inputs
     changes  what is to be changed of a finished clip, of a task that does that
+    speaking  how the voice is spoken, where there is one
     batch   what all jobs share that one press has asked for; empty: it has asked for one
     crops   input -> which part of its picture was used, see wan_ui.crop; of those that are not named the middle
     without_picture  whether the clip's file is not to carry its pictures
@@ -145,6 +147,7 @@ class Request:
     made_with: Sampling | None = None
     audio_seconds: float = 0.0
     changes: Changes | None = None
+    speaking: Speaking = USUAL
     batch: str = ""
     crops: dict[str, tuple[float, ...]] = field(default_factory=dict)
     without_picture: bool = False
@@ -173,6 +176,7 @@ class Request:
             "fps": made["fps"],
             **{name: made[name] for name in LATER if made[name] != getattr(UNKNOWN, name)},
             **({"changes": asdict(self.changes)} if self.changes else {}),
+            **({"speaking": asdict(self.speaking)} if self.speaking != USUAL else {}),
             **({"batch": self.batch} if self.batch else {}),
             **({"crops": self.crops} if self.crops else {}),
             **({"without_picture": True} if self.without_picture else {}),
@@ -204,13 +208,14 @@ class Request:
         made["guidance"] = tuple(values.get("guidance", ()))
         made["segments"] = tuple(Segment(**segment) for segment in values.get("segments", ()))
         own = {name: values[name] for name in OWN if name in values}
-        known = {"kind", "changes", "crops", *SAMPLING, *OWN, *tasks.FILES}
+        known = {"kind", "changes", "crops", "speaking", *SAMPLING, *OWN, *tasks.FILES}
         return cls(
             task=task.name,
             inputs={name: values[name] for name in tasks.FILES if values.get(name)},
             made_with=Sampling(**made) if task.samples or values["model"] else None,
             changes=stored_changes(values.get("changes")) if task.done_by == "afterwork" else None,
             crops=stored_crops(values.get("crops")) or {},
+            speaking=stored_speaking(values.get("speaking")) or USUAL,
             other={name: value for name, value in values.items() if name not in known},
             **own,
         )

@@ -16,11 +16,12 @@ from wan_ui.changes import stored_changes
 from wan_ui.crop import stored_crops
 from wan_ui.families import TARGETS
 from wan_ui.request import LATER, LoraMatch, LoraSpec, Request, Result, Sampling, Segment
+from wan_ui.speaking import stored_speaking
 from wan_ui.tasks import BY_STORED, DEFAULT, FILES, Task
 from wan_ui.valid_text import valid_values
 
 NEUTRAL: dict[Any, Any] = {str: "", int: 0, float: 0.0, bool: False}
-LISTS = ("loras", "segments", "guidance", "kind", "changes", "crops")  # read by themselves
+LISTS = ("loras", "segments", "guidance", "kind", "changes", "crops", "speaking")  # read by themselves
 # Of the fields of a stored request the type and the default, MISSING where every version has had it; in their order.
 _TYPES: dict[str, tuple[Any, Any]] = {
     entry.name: (entry.type, entry.default) for record in (Sampling, Request) for entry in fields(record)
@@ -75,8 +76,12 @@ def read_request(text: str) -> tuple[Request, tuple[str, ...]]:
     crops = stored_crops(values.get("crops", {}))
     if crops is None:
         skipped.append("crops")
+    speaking = values.get("speaking")
+    if speaking is not None and stored_speaking(speaking) is None:
+        skipped.append("speaking")
     other = {name: value for name, value in values.items() if name not in {*_REQUEST, *LISTS}}
-    return _request(task, taken, loras, segments, other, guidance or (), changes, crops), (*skipped, *unread, *lost)
+    records = {"changes": changes, "crops": crops, "speaking": speaking}
+    return _request(task, taken, loras, segments, other, guidance or (), records), (*skipped, *unread, *lost)
 
 
 def _request(
@@ -86,14 +91,11 @@ def _request(
     segments: tuple[Segment, ...],
     other: dict[str, Any],
     guidance: tuple[float, ...] = (),
-    changes: Any = None,
-    crops: dict[str, tuple[float, ...]] | None = None,
+    records: dict[str, Any] | None = None,
 ) -> Request:
     values = {name: taken.get(name, NEUTRAL[type_]) for name, (type_, _) in _REQUEST.items()}
     lists = {"loras": [asdict(spec) for spec in loras], "segments": [asdict(segment) for segment in segments]}
-    return Request.from_dict(
-        {**other, **values, **lists, "guidance": guidance, "kind": task.stored, "changes": changes, "crops": crops}
-    )
+    return Request.from_dict({**other, **values, **lists, "guidance": guidance, "kind": task.stored, **(records or {})})
 
 
 def read_result(text: str) -> tuple[Result, tuple[str, ...]]:

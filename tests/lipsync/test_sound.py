@@ -101,7 +101,9 @@ def test_what_is_no_audio_is_named(tmp_path, voice):
 def test_too_short_and_too_long(tmp_path, voice):
     with pytest.raises(UserError, match=r"lasts 0 s; at least"):
         sound.decode(write_wave(tmp_path / "none.wav", tone(0)))
-    with pytest.raises(UserError, match=r"longer than 1 s; cut it, or set WAN_UI_MAX_AUDIO_SECONDS higher"):
+    with pytest.raises(
+        UserError, match=r"longer than 1 s; choose a part of it, or set WAN_UI_MAX_AUDIO_SECONDS higher"
+    ):
         sound.decode(voice, max_seconds=1)
     assert len(sound.decode(voice, max_seconds=1.5)) == 24_000
 

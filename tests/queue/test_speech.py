@@ -15,7 +15,7 @@ from tests.conftest import SCRIPTED
 from tests.job_requests import changed
 from tests.lipsync.conftest import tone
 from tests.lipsync.random_musetalk import write_musetalk
-from tests.sounds import write_wav
+from tests.sounds import drums, melody, voice, write_wav
 from wan_ui.engines.device import choose_dtype
 from wan_ui.errors import UserError
 from wan_ui.lipsync.choice import OFFICIAL
@@ -26,6 +26,7 @@ from wan_ui.queue.pipeline import Pipeline
 from wan_ui.queue.work import Work
 from wan_ui.settings import ROOT, Settings
 
+EVERY = {"every_sound": True}  # what is spoken here is a tone
 FACTORY = "tests.scripted_engine:create_engine"
 
 
@@ -41,7 +42,7 @@ def pipeline(tmp_path_factory):
         cache=home / "cache",
         catalog=home / "catalog.toml",
         model="scripted",
-        stage_timeout=60,
+        stage_timeout=300,  # torch is loaded beside other tests
         max_audio_seconds=20,
     )
     write_musetalk(settings.models / OFFICIAL, seconds=2)
@@ -62,9 +63,13 @@ def files(tmp_path_factory):
     return folder
 
 
+def dub(inputs, **fields) -> Draft:
+    return Draft(inputs, task="lip-sync", **{"speaking": EVERY, **fields})
+
+
 def submit(pipeline, files, picture="portrait.png", audio="voice.wav", **fields):
     return pipeline.submit(
-        Draft({"image": str(files / picture), "prompt": "calm", "audio": str(files / audio)}, **fields)
+        Draft({"image": str(files / picture), "prompt": "calm", "audio": str(files / audio)}, speaking=EVERY, **fields)
     )
 
 
@@ -95,12 +100,47 @@ def test_a_clip_speaks_as_long_as_its_voice(pipeline, spoken):
     assert len(silent) == 5
     settings = muxer.read_metadata(pipeline.clip(spoken))
     assert settings["seed"] == 3 and settings["facts"]["lipsync"].startswith("MuseTalk 1.5")
-    assert settings["facts"]["lipsync_voice"] == "1.2 s of sound in 1.2 s"
+    assert settings["facts"]["lipsync_voice"].startswith("1.2 s of sound in 1.2 s; the lips follow every")
     assert str(pipeline.clips) not in str(settings), "no paths of this machine in the file"
     face = (slice(None), slice(110, 180), slice(90, 160))
     moved = np.abs(frames[1:4].astype(int) - silent[1:4])[face].mean((1, 2, 3))
     assert moved.min() > 3, "the mouth of an untrained network is noise, but it is there"
     assert np.abs(frames[1:4].astype(int) - silent[1:4])[:, :60].mean() < 3, "the forehead is the clip's"
+
+
+def test_music_leaves_the_mouth_as_it_is_and_a_voice_moves_it(pipeline, files, spoken, tmp_path):
+    """1 s of a melody, 1 s of a voice, 1 s of drums."""
+    mixed = write_wav(tmp_path / "mixed.wav", np.concatenate([melody(1.0), voice(1.0), drums(1.0)]))
+    made = {}
+    for every in (False, True):
+        draft = dub({"audio": str(mixed)}, job=spoken.id, speaking={"every_sound": every})
+        job = pipeline.wait(pipeline.submit(draft))
+        assert job.state == "done" and job.error == "", job.error
+        made[every] = job, muxer.read_frames(pipeline.clip(job))[0].astype(int)
+    words = made[False][0].result.facts["lipsync_voice"]
+    assert re.fullmatch(r"(0\.[89]|1\.[0-2]) s of voice in 3\.0 s; 1\.\d s of other sound leave the mouth alone", words)
+    base = np.stack(list(back_and_forth(muxer.read_frames(pipeline.silent_clip(spoken))[0], 48))).astype(int)
+    moved = {key: np.abs(frames - base)[:, 110:180, 90:160].mean((1, 2, 3)) for key, (_, frames) in made.items()}
+    assert moved[False][:12].max() < 2 and moved[False][39:].max() < 2, "music and drums"
+    assert moved[False][18:30].max() > 3 and moved[True][2:13].min() > 3, "the voice, and what is asked for"
+
+
+def test_a_face_that_is_not_there_is_said_before_the_run(pipeline, files, spoken):
+    draft = {"image": str(files / "portrait.png"), "prompt": "calm", "audio": str(files / "voice.wav")}
+    for made in (
+        Draft(draft, speaking={"face": 2}),
+        dub({"audio": draft["audio"]}, job=spoken.id, speaking={"face": 2}),
+    ):
+        with pytest.raises(UserError, match="there is no face 2, one face is seen there") as caught:
+            pipeline.submit(made)
+        assert caught.value.field == "face"
+    job = pipeline.wait(pipeline.submit(dub({"audio": draft["audio"]}, job=spoken.id, speaking={**EVERY, "face": 1})))
+    assert job.state == "done" and job.error == "" and job.request.speaking.face == 1
+    with pytest.raises(UserError, match=r"^face: 'left': expected a face's number from the left"):
+        pipeline.submit(dub({"audio": draft["audio"]}, job=spoken.id, speaking={"face": "left"}))
+    del draft["audio"]
+    with pytest.raises(UserError, match="face: there is no sound that it could be of"):
+        pipeline.submit(Draft(draft, speaking={"face": 1}))
 
 
 def test_the_dtype_is_the_engines_choice_with_its_reason(pipeline, spoken, monkeypatch):
@@ -115,7 +155,7 @@ def test_the_dtype_is_the_engines_choice_with_its_reason(pipeline, spoken, monke
 
 
 def test_speech_is_added_to_an_entry_of_the_history(pipeline, files, spoken):
-    job = pipeline.wait(pipeline.submit(Draft({"audio": str(files / "voice.wav")}, task="lip-sync", job=spoken.id)))
+    job = pipeline.wait(pipeline.submit(dub({"audio": str(files / "voice.wav")}, job=spoken.id)))
     assert job.state == "done" and job.error == "", job.error
     assert job.request.task == "lip-sync" and job.request.sampling.prompt == "calm" and job.request.sampling.seed == 3
     assert set(job.result.seconds) == {"lipsync"}
@@ -129,7 +169,7 @@ def test_speech_is_added_to_a_file_and_the_model_is_left_alone(pipeline, files, 
     video = tmp_path / "mine.mp4"
     muxer.write_mp4(muxer.read_frames(pipeline.silent_clip(spoken))[0], video, 25)
     before = pipeline.model
-    job_id = pipeline.submit(Draft({"audio": str(files / "voice.wav"), "video": str(video)}, task="lip-sync"))
+    job_id = pipeline.submit(dub({"audio": str(files / "voice.wav"), "video": str(video)}))
     video.unlink()
     job = pipeline.wait(job_id)
     assert job.state == "done", job.error
@@ -142,7 +182,7 @@ def test_a_voice_shorter_than_the_clip_leaves_the_clip_its_length(pipeline, file
     video = tmp_path / "long.mp4"
     base = np.stack(list(back_and_forth(muxer.read_frames(pipeline.silent_clip(spoken))[0], 40)))
     muxer.write_mp4(base, video, 25)
-    job = pipeline.wait(pipeline.submit(Draft({"audio": str(short), "video": str(video)}, task="lip-sync")))
+    job = pipeline.wait(pipeline.submit(dub({"audio": str(short), "video": str(video)})))
     assert job.state == "done" and job.error == "", job.error
     frames, fps = muxer.read_frames(pipeline.clip(job))
     assert len(frames) == job.result.frames == 40 and fps == 25
@@ -155,7 +195,7 @@ def test_a_voice_shorter_than_the_clip_leaves_the_clip_its_length(pipeline, file
 @pytest.mark.hardening(1)
 def test_someone_elses_clip_cannot_be_named(pipeline, files, spoken):
     with pytest.raises(UserError, match="not there any more"):
-        pipeline.submit(Draft({"audio": str(files / "voice.wav")}, task="lip-sync", job=spoken.id), owner="mallory")
+        pipeline.submit(dub({"audio": str(files / "voice.wav")}, job=spoken.id), owner="mallory")
 
 
 def test_without_a_face_the_silent_clip_is_kept_and_the_job_says_why(pipeline, files):
@@ -226,10 +266,13 @@ def test_audio_beyond_the_limit_is_refused(pipeline, files, tmp_path):
 def test_a_video_that_is_none_is_refused(pipeline, files):
     voice, picture = str(files / "voice.wav"), str(files / "portrait.png")
     for draft, words in (
-        (Draft({"audio": voice, "video": voice}, task="lip-sync"), r"voice\.wav cannot be read as a video"),
-        (Draft({"audio": voice}, task="lip-sync"), "choose a clip"),
-        (Draft({"video": picture}, task="lip-sync"), "choose a sound file"),
-        (Draft({"audio": voice, "video": "/nowhere.mp4"}, task="lip-sync"), "does not exist"),
+        (
+            dub({"audio": voice, "video": voice}),
+            r"voice\.wav cannot be read as a video",
+        ),
+        (dub({"audio": voice}), "choose a clip"),
+        (dub({"video": picture}), "choose a sound file"),
+        (dub({"audio": voice, "video": "/nowhere.mp4"}), "does not exist"),
     ):
         with pytest.raises(UserError, match=words):
             pipeline.submit(draft)

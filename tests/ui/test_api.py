@@ -26,7 +26,7 @@ from wan_ui.media import muxer
 from wan_ui.queue.jobs import Job
 from wan_ui.settings import Settings
 from wan_ui.ui import api
-from wan_ui.ui.api_values import PARAMETERS
+from wan_ui.ui.api_values import AFTER, PARAMETERS
 
 GRADIO = str(Path(sys.executable).with_name("gradio"))
 REQUEST = job_request(prompt="x")
@@ -80,7 +80,7 @@ def test_the_example_that_the_page_shows_can_be_called(client):
 
 def test_they_are_the_only_documented_endpoints(client):
     assert list(client.view_api(return_format="dict")["named_endpoints"]) == [
-        "/generate", "/pose", "/submit", "/status", "/cancel", "/result", "/list",
+        "/generate", "/pose", "/submit", "/after", "/status", "/cancel", "/result", "/list",
     ]  # fmt: skip
     assert client.view_api(return_format="dict")["unnamed_endpoints"] == {}
 
@@ -121,6 +121,26 @@ def test_jobs_are_submitted_seen_and_cancelled_without_waiting(client, app, pict
         clip = web.get(made["clip"])
         assert clip.headers["content-type"] == "video/mp4" and clip.content == Path(video).read_bytes()
 
+        # The same of clips that are changed.
+        looped = client.predict(job=second["job"], start=0.25, loop="ping-pong", file="gif", api_name="/after")
+        sent = web.post("/api/upload", files={"files": ("mine.mp4", clip.content)}).json()["path"]
+        values = {"clip": sent, "join": [second["job"], sent], "fade": 0}
+        answer = web.post("/api/after", json=values)
+        joined = answer.json()
+        assert (answer.status_code, joined["jobs"]) == (201, [joined["job"]])
+        for job in (looped, joined):
+            while (state := web.get(f"/api/jobs/{job['job']}").json()["state"]) in ("queued", "running"):
+                time.sleep(0.1)
+            assert state == "done"
+        video, settings = client.predict(job=looped["job"], api_name="/result")
+        assert len(muxer.read_frames(Path(video))[0]) == 2 * 13 - 2 and settings["changes"]["loop"] == "ping-pong"
+        file = web.get(f"/api/jobs/{looped['job']}/file")
+        assert file.headers["content-type"] == "image/gif" and file.content.startswith(b"GIF89a")
+        made = settings["made"]["path"] if isinstance(settings["made"], dict) else settings["made"]
+        assert Path(made).read_bytes() == file.content
+        assert web.get(f"/api/jobs/{joined['job']}/result").json()["settings"]["frames"] == 3 * 17
+        assert web.get(f"/api/jobs/{joined['job']}/file").status_code == 409
+
 
 @pytest.mark.parametrize(
     "method, path, values, status, words",
@@ -141,6 +161,19 @@ def test_jobs_are_submitted_seen_and_cancelled_without_waiting(client, app, pict
         ),
         ("POST", "/api/jobs", {"prompt": 7}, 400, "prompt: 7 is not text"),
         ("POST", "/api/jobs", {"prompt": "x"}, 400, "image: choose a picture first"),
+        ("POST", "/api/jobs", {"prompt": "x", "face": 2}, 400, "image: choose a picture first"),
+        ("POST", "/api/after", {}, 400, "job: say which clip is to be changed"),
+        (
+            "POST",
+            "/api/after",
+            {"job": "x", "lop": "seamless"},
+            400,
+            "'lop' is not a value of a job; known are job, clip",
+        ),
+        ("POST", "/api/after", {"job": "x", "frames": "3x"}, 400, "frames: '3x': expected 2x or 4x"),
+        ("POST", "/api/after", {"job": "x"}, 400, "that clip is not there any more"),
+        ("POST", "/api/after", {"job": "x", "join": "y"}, 400, "join: expected a list of at most 7"),
+        ("POST", "/api/after", {"clip": "/etc/passwd"}, 400, "clip: send an uploaded file"),
         ("POST", "/api/upload", {}, 400, "content type"),
         ("GET", "/api/nothing", None, 404, "Not Found"),
         ("DELETE", "/api/jobs", None, 405, "Method Not Allowed"),
@@ -156,12 +189,14 @@ def test_the_description_of_plain_http_has_these_addresses_alone(app):
     described = httpx.get(f"{app.url}/api/openapi.json", timeout=PATIENCE).json()
     assert {f"{method} {path}" for path, methods in described["paths"].items() for method in methods} == {
         "post /api/upload", "post /api/jobs", "get /api/jobs", "get /api/jobs/{job}", "post /api/jobs/{job}/cancel",
-        "get /api/jobs/{job}/result", "get /api/jobs/{job}/clip",
+        "get /api/jobs/{job}/result", "get /api/jobs/{job}/clip", "get /api/jobs/{job}/file", "post /api/after",
     }  # fmt: skip
     assert set(described["components"]["schemas"]) == {"Status", "Submitted", "Jobs", "Result", "Uploaded", "Refusal"}
     body = described["paths"]["/api/jobs"]["post"]["requestBody"]["content"]["application/json"]["schema"]
     assert list(body["properties"]) == list(PARAMETERS)
     assert all(value["description"] for value in body["properties"].values())
+    after = described["paths"]["/api/after"]["post"]["requestBody"]["content"]["application/json"]["schema"]
+    assert list(after["properties"]) == list(AFTER) and after["properties"]["join"]["items"] == {"type": "string"}
     assert body["properties"]["seed"]["type"] == "integer" and body["properties"]["image"]["type"] == ["string", "null"]
 
 
@@ -183,7 +218,7 @@ def test_an_assistant_makes_a_clip_with_the_tools(app, picture):
                 return (await assistant.call_tool(tool, values)).content[0].text
 
             tools = {tool.name: tool for tool in (await assistant.list_tools()).tools}
-            assert list(tools) == ["submit", "status", "cancel", "result", "list"]
+            assert list(tools) == ["submit", "after", "status", "cancel", "result", "list"]
             assert tools["submit"].inputSchema["properties"]["seed"]["description"].endswith("-1 draws one")
             job = json.loads(await call("submit", image=address, prompt="by an assistant", seed=5, frames=17))["job"]
             while json.loads(await call("status", job=job))["state"] != "done":

@@ -3,10 +3,12 @@
 import re
 
 import pytest
+from PIL import Image
 from playwright.sync_api import Page, expect
 
 from tests.lipsync.conftest import tone
 from tests.lipsync.random_musetalk import write_musetalk
+from tests.sounds import voice as spoken
 from tests.sounds import write_wav
 from tests.ui.conftest import card_says, generate, shoot, wait_for_playing
 from tests.ui.test_looks import PHONE, faults
@@ -27,13 +29,24 @@ def speech_app(scripted, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def voice(tmp_path_factory):
-    """2.4 s of sound, longer than twice 17 frames."""
-    return write_wav(tmp_path_factory.mktemp("voice") / "voice.wav", tone(2.4))
+    """2.4 s of it, longer than twice 17 frames."""
+    return write_wav(tmp_path_factory.mktemp("voice") / "voice.wav", spoken(2.4))
 
 
 @pytest.fixture(scope="module")
 def silence(tmp_path_factory):
     return write_wav(tmp_path_factory.mktemp("silence") / "silence.wav", tone(2.4, level=0.0))
+
+
+@pytest.fixture(scope="module")
+def couple(tmp_path_factory):
+    """The portrait's face twice, the second mirrored."""
+    image = Image.new("RGB", (256, 256), (120, 130, 140))
+    face = Image.open(PORTRAIT).convert("RGB").crop((60, 40, 190, 220)).resize((128, 177))
+    image.paste(face, (0, 40))
+    image.paste(face.transpose(Image.Transpose.FLIP_LEFT_RIGHT), (128, 40))
+    image.save(path := tmp_path_factory.mktemp("couple") / "couple.png")
+    return path
 
 
 def speak(page: Page, voice) -> None:
@@ -66,6 +79,36 @@ def test_the_face_is_looked_for_before_anything_is_made(open_page, speech_app, p
     expect(page.locator("#voice-note")).not_to_contain_text("will speak")
 
 
+def test_of_several_faces_the_one_that_is_clicked_speaks(open_page, speech_app, couple, voice):
+    page = open_page(speech_app.url, 1440, 900)
+    page.set_input_files("#picture input[type=file]", couple)
+    page.locator("#picture-crop img").wait_for()
+    speak(page, voice)
+    faces = page.locator(".w-faces", has=page.get_by_role("img", name="The picture")).locator(".w-face")
+    expect(faces).to_have_count(2)
+    expect(page.locator("#voice-note")).to_contain_text("2 faces were found; the largest one will speak")
+    faces.nth(1).click()
+    expect(faces.nth(1)).to_have_attribute("aria-pressed", "true")
+    expect(page.locator("#voice-note")).to_contain_text("2 faces were found; number 2 from the left will speak")
+    expect(page.locator("#using")).to_contain_text(re.compile("face.2.speaks"))
+    assert faults(page) == []
+    shoot(page, "67-faces", full=True)
+    page.reload(wait_until="domcontentloaded")
+    expect(faces.nth(1)).to_have_attribute("aria-pressed", "true")
+    faces.nth(0).focus()
+    page.keyboard.press("Enter")
+    expect(page.locator("#voice-note")).to_contain_text("number 1 from the left will speak")
+    faces.nth(0).click()
+    expect(page.locator("#voice-note")).to_contain_text("the largest one will speak")
+    faces.nth(1).click()
+    expect(page.locator("#voice-note")).to_contain_text("number 2 from the left will speak")
+    page.fill("#prompt textarea", "two of them")
+    page.click("#generate")
+    page.locator(".w-prompt", has_text="two of them").wait_for(timeout=300_000)  # torch and the networks are loaded
+    stored = muxer.read_metadata(clip_of(speech_app, page) / "clip.mp4")
+    assert stored["speaking"]["face"] == 2
+
+
 def test_a_clip_that_speaks_and_speech_for_a_clip_that_is_there(open_page, speech_app, voice):
     page = open_page(speech_app.url)
     page.get_by_role("radio", name="17 · 1.1 s").check()
@@ -84,8 +127,8 @@ def test_a_clip_that_speaks_and_speech_for_a_clip_that_is_there(open_page, speec
     card_says(page, "Done in", 300)  # torch and the networks are loaded
     expect(page.locator(".w-facts").first).to_contain_text(re.compile(r"Speech\d+\.\d s"))
     expect(page.locator("#history .w-tile").first).to_contain_text("speaks")
-    spoken = clip_of(speech_app, page) / "clip.mp4"
-    assert spoken != silent and len(muxer.read_frames(spoken)[0]) > 2 * len(muxer.read_frames(silent)[0])
+    speaking = clip_of(speech_app, page) / "clip.mp4"
+    assert speaking != silent and len(muxer.read_frames(speaking)[0]) > 2 * len(muxer.read_frames(silent)[0])
     wait_for_playing(page)
     assert page.evaluate("(v => [v.muted, v.loop])(document.querySelector('#clip'))") == [False, False]
     shoot(page, "62-speaks", full=True)
@@ -117,11 +160,42 @@ def test_a_clip_that_speaks_and_speech_for_a_clip_that_is_there(open_page, speec
 
 
 def test_a_clip_whose_speech_fails_is_kept(open_page, speech_app, picture, voice):
-    page = open_page(speech_app.url)
+    page = open_page(speech_app.url, 1440, 900)
+    expect(page.get_by_label("From, seconds")).to_be_hidden()
     speak(page, voice)
+    # Of its part the handles and the numbers say the same, and a reload brings it back.
+    words, part = page.locator("#voice-trim .w-trim-words"), page.locator("#voice-trim")
+    expect(words).to_have_text("All of it, 2.4 s")
+    part.get_by_label("Begins at").focus()
+    for _ in range(5):
+        page.keyboard.press("ArrowRight")
+    page.keyboard.press("Shift+ArrowRight")
+    expect(page.get_by_label("From, seconds")).to_have_value("0.51")
+    page.get_by_label("To, seconds").fill("1.5")
+    page.get_by_label("To, seconds").blur()
+    expect(words).to_have_text("0.51 s to 1.50 s, 0.99 s")
+    part.get_by_label("Ends at").focus()
+    page.keyboard.press("ArrowRight")
+    expect(page.get_by_label("To, seconds")).to_have_value("1.6")
+    expect(page.locator("#using")).to_contain_text(re.compile(r"0\.51.s.to.1\.6.s"))
+    part.get_by_role("button", name="Play this part").click()
+    expect(part.get_by_role("button", name="Stop")).to_be_visible()
+    expect(part.get_by_role("button", name="Play this part")).to_be_visible()
+    assert 1.55 < page.evaluate("document.querySelector('#voice-trim audio').currentTime") < 2.4
+    assert faults(page) == []
+    shoot(page, "66-part", full=True)
+    page.reload(wait_until="domcontentloaded")
+    expect(words).to_have_text("0.51 s to 1.60 s, 1.09 s")
     generate(page, picture, "nobody is there")
-    card_says(page, "The clip is made, but it could not be given speech")
+    card_says(page, "The clip is made, but it could not be given speech", 300)
     wait_for_playing(page)
+    stored = muxer.read_metadata(clip_of(speech_app, page) / "silent.mp4")
+    assert (stored["speaking"]["audio_start"], stored["speaking"]["audio_end"]) == (0.51, 1.6)
+    assert stored["audio_seconds"] == 1.09
+    # Its copy of the sound is that part, whole; so is another sound.
+    page.get_by_role("button", name="Load settings", exact=True).click()
+    expect(words).to_have_text("All of it, 1.1 s")
+    expect(page.get_by_label("From, seconds")).to_have_value("")
     expect(page.locator("#result")).to_contain_text("the clip has no face that can speak")
     shoot(page, "64-no-speech", full=True)
 

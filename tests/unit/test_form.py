@@ -103,3 +103,8 @@ def test_an_example_of_a_picture_and_words_says_what_a_model_needs_beside_it():
     spoken = (*examples.USUAL, "audio")
     assert examples.lacking(catalog["s2v-14b"], spoken) is None
     assert examples.lacking(catalog["animate-14b"], (*examples.USUAL, "pose_video")) is None
+
+
+def test_the_forms_fields_have_names_of_their_own():
+    """A part of the form and a word about the voice were both called "face"."""
+    assert len(set(form.FIELDS)) == len(form.FIELDS)

@@ -7,11 +7,13 @@ import pytest
 from PIL import Image
 
 from tests.lipsync.conftest import tone
-from tests.sounds import write_wav
+from tests.sounds import melody, write_wav
+from tests.sounds import voice as spoken
 from wan_ui.catalog import load_catalog
 from wan_ui.lipsync.choice import OFFICIAL
 from wan_ui.media import muxer
 from wan_ui.settings import ROOT, Settings
+from wan_ui.speaking import Speaking
 from wan_ui.ui.voice import voice_note
 
 PORTRAIT = str(ROOT / "assets/examples/portrait.jpg")
@@ -30,14 +32,22 @@ def clip_of(path, *pictures):
 
 
 def test_a_voice_and_a_face(tmp_path):
-    words = note(write_wav(tmp_path / "voice.wav", tone(1.0)), PORTRAIT)
+    words = note(write_wav(tmp_path / "voice.wav", spoken(1.0)), PORTRAIT)
     assert words.count("<p") == 1 and "One face was found. It will speak this." in words and 'role="status"' in words
-    words = note(write_wav(tmp_path / "voice.wav", tone(1.0)))
+    words = note(write_wav(tmp_path / "voice.wav", spoken(1.0)))
     assert "The sound can be read" in words and "will speak this" not in words, "nothing to be spoken by"
 
 
+def test_of_music_it_is_said_that_the_mouth_stays_shut(tmp_path):
+    music = str(write_wav(tmp_path / "music.wav", melody(2.0)))
+    words = note(music, PORTRAIT)
+    assert "No voice is heard in it, so the mouth stays as it is in the clip" in words and "One face was found" in words
+    words = voice_note(music, PORTRAIT, None, "auto", MODEL, Settings(), Speaking(every_sound=True))
+    assert "No voice" not in words and "It will speak this." in words
+
+
 def test_a_voice_that_drives_the_picture_is_not_judged_by_the_clip_that_is_shown(tmp_path):
-    voice, s2v = str(write_wav(tmp_path / "voice.wav", tone(1.0))), load_catalog(Settings().catalog)["s2v-14b"]
+    voice, s2v = str(write_wav(tmp_path / "voice.wav", spoken(1.0))), load_catalog(Settings().catalog)["s2v-14b"]
     cup, person = clip_of(tmp_path / "cup.mp4", *[COFFEE] * 6), clip_of(tmp_path / "person.mp4", *[PORTRAIT] * 6)
     alone = voice_note(voice, PORTRAIT, None, "auto", s2v, Settings())
     assert "It will drive the picture." in alone
@@ -61,7 +71,7 @@ def test_what_is_no_voice_is_not_going_to_be_spoken(tmp_path, kind):
 
 
 def test_the_clip_that_gets_the_speech_is_judged_not_the_picture(tmp_path):
-    voice = write_wav(tmp_path / "voice.wav", tone(1.0))
+    voice = write_wav(tmp_path / "voice.wav", spoken(1.0))
     cup, person = clip_of(tmp_path / "cup.mp4", *[COFFEE] * 6), clip_of(tmp_path / "person.mp4", *[PORTRAIT] * 6)
     words = note(voice, PORTRAIT, cup)
     assert "New clip: one face was found. It will speak this." in words
@@ -75,7 +85,7 @@ def test_the_clip_that_gets_the_speech_is_judged_not_the_picture(tmp_path):
 
 def test_a_picture_is_judged_by_what_the_model_leaves_of_it(tmp_path):
     """A face of 63 pixels is sharp in the picture and a smear in Wan-Tiny's clip of it."""
-    voice = write_wav(tmp_path / "voice.wav", tone(1.0))
+    voice = write_wav(tmp_path / "voice.wav", spoken(1.0))
     small = Image.new("RGB", (256, 256), (90, 100, 110))
     small.paste(Image.open(PORTRAIT).resize((180, 180)), (38, 76))
     small.save(tmp_path / "small.png")
@@ -84,7 +94,7 @@ def test_a_picture_is_judged_by_what_the_model_leaves_of_it(tmp_path):
 
 
 def test_a_folder_of_the_official_weights_in_part_is_said(tmp_path):
-    voice = write_wav(tmp_path / "voice.wav", tone(1.0))
+    voice = write_wav(tmp_path / "voice.wav", spoken(1.0))
     (tmp_path / OFFICIAL / "musetalkV15").mkdir(parents=True)
     words = voice_note(voice, PORTRAIT, None, "auto", MODEL, replace(Settings(), models=tmp_path))
     assert "lacks musetalkV15/musetalk.json" in words and "so the small model speaks" in words

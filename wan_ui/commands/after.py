@@ -7,7 +7,7 @@ from pathlib import Path
 
 from wan_ui.changes import ASKED, FILES, LOOPS, MAX_FADE, MAX_JOINED, QUALITIES, SPEEDS
 from wan_ui.commands.job import run_job
-from wan_ui.commands.options import by
+from wan_ui.commands.options import add_speaking_options, by, speaking
 from wan_ui.errors import UserError
 from wan_ui.queue.draft import Draft
 from wan_ui.queue.jobs import ID
@@ -36,6 +36,7 @@ def add(commands) -> None:
         "--loop", choices=tuple(LOOPS), help="; ".join(f"{name}: {words}" for name, words in LOOPS.items())
     )
     parser.add_argument("--sound", default="", metavar="FILE", help=SOUND.help)
+    add_speaking_options(parser, lips=False)
     parser.add_argument("--quality", choices=tuple(QUALITIES), help="best (default), good or small, of the file")
     kinds = ", ".join(f"{suffix} ({words})" for suffix, words in FILES.values())
     parser.add_argument("--out", required=True, metavar="FILE", type=Path, help=f".mp4, {kinds}")
@@ -52,7 +53,9 @@ def run(args: argparse.Namespace) -> int:
     jobs = {name: clip for name, clip in clips.items() if not os.path.exists(clip) and ID.fullmatch(clip)}
     files = {name: clip for name, clip in clips.items() if name not in jobs}
     files |= {SOUND.name: args.sound} if args.sound else {}
-    draft = Draft(files, task="after-work", job=jobs.pop(CHANGED.name, ""), jobs=jobs, changes=changes)
+    draft = Draft(
+        files, task="after-work", job=jobs.pop(CHANGED.name, ""), jobs=jobs, changes=changes, speaking=speaking(args)
+    )
     job = run_job(draft, args.out, quiet=args.json)
     result = job.result
     spent = sum(result.seconds.values())

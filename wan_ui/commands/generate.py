@@ -13,13 +13,24 @@ from typing import Any
 
 from wan_ui.catalog import find_model
 from wan_ui.commands.job import names_of, run_jobs
-from wan_ui.commands.options import add_inputs, add_lora_option, add_model_options, clips, draft, seed, task
+from wan_ui.commands.options import (
+    add_inputs,
+    add_lora_option,
+    add_model_options,
+    add_speaking_options,
+    clips,
+    draft,
+    seed,
+    speaking,
+    task,
+)
 from wan_ui.files import found
 from wan_ui.lipsync.choice import shortcoming
 from wan_ui.queue.draft import MOST_CLIPS
 from wan_ui.queue.jobs import ID, Job
-from wan_ui.queue.speech_intake import look_for_face, voice_trouble
+from wan_ui.queue.speech_intake import look_for_face, no_voice, voice_trouble
 from wan_ui.settings import settings
+from wan_ui.speaking import read_speaking
 from wan_ui.tasks import FORM, TASKS
 
 
@@ -33,6 +44,7 @@ def add(commands) -> None:
     parser.add_argument("--out", required=True, metavar="FILE.mp4", type=Path)
     add_model_options(parser)
     add_lora_option(parser)
+    add_speaking_options(parser)
     parser.add_argument("--seed", type=seed, default=-1, metavar="N", help="default: a random one, which is printed")
     parser.add_argument(
         "--clips",
@@ -52,10 +64,11 @@ def run(args: argparse.Namespace) -> int:
     if args.audio and not any(TASKS[name].driven for name in model.tasks):
         if words := shortcoming(config):
             print(f"speech: {words}", file=sys.stderr)
-        if words := voice_trouble(args.audio, config):
+        spoken = read_speaking(speaking(args))
+        if words := voice_trouble(args.audio, config, spoken) or no_voice(args.audio, spoken):
             print(f"speech: {words}", file=sys.stderr)
         elif args.image:
-            usable, words = look_for_face(args.image, args.size, model)
+            usable, words = look_for_face(args.image, args.size, model, spoken.face)
             print(f"speech: {words}{'' if usable else '; the clip may stay silent'}", file=sys.stderr)
     job_id = ""
     if args.clip and not os.path.exists(args.clip) and ID.fullmatch(args.clip):

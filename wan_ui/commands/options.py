@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Callable, Iterable
+from typing import Any
 
 from wan_ui import rules
 from wan_ui.catalog import parse_size
@@ -15,6 +16,7 @@ from wan_ui.recipes import CACHES, MOTIONS, SOLVERS, read_shift
 from wan_ui.request import LoraSpec
 from wan_ui.rules import Rule
 from wan_ui.settings import ENGINES, RULES
+from wan_ui.speaking import LATEST, MOST_FACES, NAMES, PART, WORDS
 from wan_ui.tasks import FORM, TASKS, Input
 
 
@@ -78,6 +80,8 @@ MODEL_OPTIONS = (
 )
 positive = by(rules.whole(1))
 seconds = by(rules.number(0.1, 3600, "a number of seconds from 0.1 to 3600"))
+second = by(rules.number(0, LATEST))
+face = by(rules.whole(0, MOST_FACES))
 clips = by(rules.whole(1, MOST_CLIPS))
 seed = by(rules.whole(-1, MAX_SEED, f"a whole number from 0 to {MAX_SEED}, or -1 to draw one"))
 
@@ -153,6 +157,21 @@ def add_inputs(command: argparse.ArgumentParser, inputs: Iterable[Input]) -> Non
         )
 
 
+def add_speaking_options(command: argparse.ArgumentParser, lips: bool = True) -> None:
+    """How a sound is spoken: see wan_ui.speaking. lips: are moved to it"""
+    for name in PART:
+        command.add_argument(f"--{name.replace('_', '-')}", type=second, metavar="S", help=WORDS[name])
+    if lips:
+        command.add_argument("--face", type=face, metavar="N", help=WORDS["face"])
+        words = "leave the mouth as it was drawn, softer than the face around it"
+        command.add_argument("--no-sharpen", action="store_false", dest="sharpen", help=words)
+        command.add_argument("--every-sound", action="store_true", help=WORDS["every_sound"])
+
+
+def speaking(args: argparse.Namespace) -> dict[str, Any]:
+    return {name: getattr(args, name) for name in NAMES if getattr(args, name, None) is not None}
+
+
 def add_lora_option(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--lora",
@@ -177,4 +196,5 @@ def draft(args: argparse.Namespace, **more) -> Draft:
     """Of the options of `add_model_options` and `add_lora_option`, and of the inputs that the command has."""
     inputs = {entry.name: getattr(args, entry.name, "") for entry in FORM}
     settings = {name: getattr(args, name) for name in MODEL_OPTIONS}
-    return Draft(inputs, loras=tuple(getattr(args, "lora", ())), lora_paths=True, **settings, **more)
+    loras = tuple(getattr(args, "lora", ()))
+    return Draft(inputs, loras=loras, lora_paths=True, speaking=speaking(args), **settings, **more)

@@ -6,7 +6,7 @@
 Base frames go forth and back until the audio ends; where there are more of them, the rest follows silent. Nothing grows
 with the length of the audio but its samples (64 kB a second): frames leave one by one, features are computed in
 segments of 30 s, and what is kept (latents, boxes, masks) is per base frame. A frame is passed through untouched where
-it has no face and where the voice is silent.
+it has no face and where nobody speaks.
 """
 
 from collections import deque
@@ -19,14 +19,15 @@ import torch
 
 from wan_ui.errors import UserError
 from wan_ui.lipsync import cache
-from wan_ui.lipsync.blend import BLUR, Mask, blend_mask, match_detail, match_tone, paste
+from wan_ui.lipsync.blend import BLUR, Mask, blend_mask, match_tone, paste
 from wan_ui.lipsync.cache import Faces
-from wan_ui.lipsync.faces import Detector, create_detector
+from wan_ui.lipsync.faces import Detector, Face, create_detector
 from wan_ui.lipsync.features import AudioFeatures
 from wan_ui.lipsync.files import require_weights
 from wan_ui.lipsync.musetalk import MuseTalk, load_musetalk
 from wan_ui.lipsync.parsing import Parser, load_parser
-from wan_ui.lipsync.tracks import follow, follow_upstream, largest_track
+from wan_ui.lipsync.sharpness import Sharpener
+from wan_ui.lipsync.tracks import follow, follow_upstream, largest_track, track_of
 from wan_ui.lipsync.usable import clip_trouble, speaking, trouble
 from wan_ui.media import sound
 from wan_ui.request import Progress, Report
@@ -99,24 +100,28 @@ class LipSync:
             "lipsync_faces": f"{self.detector.name}, mask by {self.parser.name}",
         }
 
-    def prepare(self, frames: np.ndarray, report: Report) -> Faces:
+    def prepare(self, frames: np.ndarray, report: Report, chosen: Face | None = None) -> Faces:
         """Find, crop and encode the face of every base frame, (n, H, W, 3) uint8 RGB; from the cache if it is there.
+
+        chosen  the face that is followed, as it is where it is first seen; None: the largest
 
         Raises UserError when no frame has a face that can speak.
         """
         key = ""
         if self._cache:
             musetalk, names = self.musetalk, (self.detector.name, self.parser.name)
-            key = cache.clip_key(frames, self._identity, musetalk.dtype, *names, self._mode, self._blur, self._compat)
+            which = () if chosen is None else (chosen.box,)
+            how = (*names, self._mode, self._blur, self._compat, *which)
+            key = cache.clip_key(frames, self._identity, musetalk.dtype, *how)
             known = cache.load(self._cache, key)
             if known is not None:
                 return known
-        faces = self._prepare(frames, report)
+        faces = self._prepare(frames, report, chosen)
         if self._cache:
             cache.store(self._cache, key, faces)
         return faces
 
-    def _prepare(self, frames: np.ndarray, report: Report) -> Faces:
+    def _prepare(self, frames: np.ndarray, report: Report, chosen: Face | None) -> Faces:
         count, height, width, _ = frames.shape
         detections = []
         for index, frame in enumerate(frames):
@@ -125,7 +130,7 @@ class LipSync:
         if self._compat:
             track = follow_upstream(detections, height, width)
         else:
-            followed = largest_track(detections)
+            followed = largest_track(detections) if chosen is None else track_of(detections, chosen)
             troubles = ["" if face is None else trouble(face, frames[index]) for index, face in enumerate(followed)]
             if words := clip_trouble(followed, troubles):
                 raise UserError(f"speech: the clip has no face that can speak: {words}", field="audio")
@@ -157,6 +162,9 @@ class LipSync:
         samples: np.ndarray,
         report: Report,
         faces: Faces | None = None,
+        voiced: np.ndarray | None = None,
+        chosen: Face | None = None,
+        sharpen: bool = True,
     ) -> Iterator[np.ndarray]:
         """Frames (H, W, 3) uint8 RGB at `fps`: as many as `sound.frame_count` says, but never fewer than were given.
 
@@ -164,14 +172,18 @@ class LipSync:
         samples  (m,) float32 at 16 kHz, from `sound.decode`
         report   gets Progress("lipsync", i, total) before frame i; what it raises ends the pass
         faces    what `prepare` gave; None: prepared now
+        chosen   as for `prepare`
+        sharpen  the mouth becomes as sharp as the face around it
+        voiced   where somebody speaks, (m,) bool every 20 ms: the lips follow nothing else; None: every sound
         """
         total = sound.frame_count(len(samples), fps, self._compat)
         if not self._compat:
             total = max(total, len(frames))
-        gains = np.ones(total) if self._compat else sound.speech_gate(samples, fps, total)
+        gains = np.ones(total) if self._compat else sound.speech_gate(samples, fps, total, voiced)
         if faces is None and gains.any():  # a silent voice needs no face
-            faces = self.prepare(frames, report)
+            faces = self.prepare(frames, report, chosen)
         features = AudioFeatures(self.musetalk, samples if self._compat else sound.for_network(samples))
+        sharpener = Sharpener() if sharpen and not self._compat else None
         waiting: deque[tuple[range, dict[int, int], _Fetch | None]] = deque()
         ahead = 1 if self.musetalk.device.type == "cuda" else 0  # the GPU draws the next batch while this one is pasted
         for first in range(0, total, self.batch):
@@ -186,7 +198,7 @@ class LipSync:
                 fetch = _Fetch(self.musetalk.speak(faces.latents[[base[index] for index in spoken]], windows))
             waiting.append((indices, {index: row for row, index in enumerate(spoken)}, fetch))
             while len(waiting) > ahead or (waiting and indices.stop == total):
-                yield from self._finish(*waiting.popleft(), frames, faces, gains, report)
+                yield from self._finish(*waiting.popleft(), frames, faces, gains, sharpener, report)
 
     def _finish(
         self,
@@ -196,6 +208,7 @@ class LipSync:
         frames: np.ndarray,
         faces: Faces | None,
         gains: np.ndarray,
+        sharpener: Sharpener | None,
         report: Report,
     ) -> Iterator[np.ndarray]:
         drawn = fetch.wait() if fetch else None
@@ -207,7 +220,8 @@ class LipSync:
             if index in rows and faces is not None and drawn is not None and mask is not None:
                 box = tuple(faces.track.boxes[base].tolist())
                 face = drawn[rows[index]]
-                face = face if self._compat else match_detail(match_tone(face, frame, box), frame, box)
+                face = face if self._compat else match_tone(face, frame, box)
+                face = sharpener.match(face, frame, box, mask) if sharpener else face
                 paste(frame, face, box, mask, float(gains[index]))
             yield frame
 

@@ -17,6 +17,7 @@ MARGIN = 10  # pixels below the chin
 MARGIN_PART = 0.08  # but at most this part of the face's height: small faces
 SMOOTHED = 5  # frames of the running median
 THINNEST = 16  # pixels of a box that is worth drawing; less is left of a face that leaves the picture
+LINKED = 0.2  # overlap of one person's face in two frames
 BRIDGED = 2  # frames without a face that are filled in when it is there before and after
 
 
@@ -65,7 +66,23 @@ def overlap(one: Face, other: Face) -> float:
 
 
 def largest_track(detections: Sequence[Sequence[Face]]) -> list[Face | None]:
-    """Link faces of consecutive frames by overlap; of the resulting tracks the one with the largest area in sum.
+    """Of the faces that are followed through a clip the one with the largest area in sum; None where it is not seen."""
+    tracks = _tracks(detections)
+    chosen = max(tracks, key=lambda track: sum(face.area for face in track.values()), default={})
+    return [chosen.get(frame) for frame in range(len(detections))]
+
+
+def track_of(detections: Sequence[Sequence[Face]], face: Face) -> list[Face | None]:
+    """As `largest_track`, the one that begins where `face` is; nobody where none does."""
+    tracks = _tracks(detections)
+    chosen = max(tracks, key=lambda track: overlap(track[min(track)], face), default={})
+    if chosen and overlap(chosen[min(chosen)], face) <= LINKED:
+        chosen = {}
+    return [chosen.get(frame) for frame in range(len(detections))]
+
+
+def _tracks(detections: Sequence[Sequence[Face]]) -> list[dict[int, Face]]:
+    """Link faces of consecutive frames by overlap: frame -> face, for each person.
 
     A track that was lost is taken up again by a face that overlaps where it was last seen.
     """
@@ -76,14 +93,11 @@ def largest_track(detections: Sequence[Sequence[Face]]) -> list[Face | None]:
         for track in recent:
             last = track[max(track)]
             best = max(free, key=lambda face: overlap(face, last), default=None)
-            if best is not None and overlap(best, last) > 0.2:
+            if best is not None and overlap(best, last) > LINKED:
                 track[frame] = best
                 free = [face for face in free if face is not best]
         tracks += [{frame: face} for face in free]
-    if not tracks:
-        return [None] * len(detections)
-    chosen = max(tracks, key=lambda track: sum(face.area for face in track.values()))
-    return [chosen.get(frame) for frame in range(len(detections))]
+    return tracks
 
 
 def follow(detections: Sequence[Sequence[Face]], height: int, width: int) -> Track:

@@ -26,7 +26,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from wan_ui.lipsync.faces import Face, LibFaceDetector
-from wan_ui.lipsync.tracks import largest_track
+from wan_ui.lipsync.numbered import first_seen, numbered, pick
+from wan_ui.lipsync.tracks import largest_track, track_of
 
 SMALLEST = 40  # pixels
 DETAIL = 0.55
@@ -111,25 +112,35 @@ def detail(face: Face, image: np.ndarray) -> float:
     return float((two - four).std() / max((four - eight).std(), 1e-6))
 
 
-def usable_face(image: np.ndarray, smallest: int = SMALLEST) -> tuple[bool, str]:
-    """Whether the largest face of an (H, W, 3) uint8 RGB image can speak, and words for the person about it."""
-    faces = LibFaceDetector().detect(image)
-    if not faces:
+def usable_face(image: np.ndarray, smallest: int = SMALLEST, number: int = 0) -> tuple[bool, str]:
+    """Whether a face of an (H, W, 3) uint8 RGB image can speak, and words for the person about it.
+
+    number  which, from the left; 0: the largest. Raises UserError (field "face") where there is none of that number
+    """
+    faces = numbered(image)
+    if not faces and not number:
         return False, "no face was found; speech needs a face that looks at the camera"
-    if words := trouble(faces[0], image, smallest):
+    face = pick(faces, number) if number else max(faces, key=lambda face: face.area)
+    if words := trouble(face, image, smallest):
         return False, words
-    if len(faces) > 1:
-        return True, f"{len(faces)} faces were found; the largest one will speak"
-    return True, "one face was found"
+    return True, _found(len(faces), number)
 
 
-def usable_clip(frames: Sequence[np.ndarray]) -> tuple[bool, str]:
+def usable_clip(frames: Sequence[np.ndarray], number: int = 0) -> tuple[bool, str]:
     """As `usable_face`, of the face that can be followed through (H, W, 3) uint8 RGB frames."""
     detector = LibFaceDetector()
-    faces = largest_track([detector.detect(frame) for frame in frames])
+    first = first_seen(frames)[1]
+    detections = [detector.detect(frame) for frame in frames]
+    faces = track_of(detections, pick(first, number)) if number else largest_track(detections)
     troubles = ["" if face is None else trouble(face, frame) for face, frame in zip(faces, frames, strict=True)]
     words = clip_trouble(faces, troubles)
-    return not words, words or "one face was found"
+    return not words, words or _found(len(first), number)
+
+
+def _found(count: int, number: int) -> str:
+    if count < 2:
+        return "one face was found"
+    return f"{count} faces were found; {f'number {number} from the left' if number else 'the largest one'} will speak"
 
 
 def clip_trouble(faces: Sequence[Face | None], troubles: Sequence[str]) -> str:

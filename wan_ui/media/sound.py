@@ -43,6 +43,7 @@ CENTRE_BELOW_DB = 24.0  # how far below left and right a centre with the voice m
 LEVEL_WINDOW = 0.04
 QUIET_DB = -50.0  # never speech below this, unless the whole track is quiet
 BELOW_LOUD_DB = 30.0  # nor this far below the track's loud parts (95th percentile)
+OTHER = 0.3  # seconds of other sound that are worth a word
 ATTACK, RELEASE = 0.08, 0.16  # seconds the mouth is free before and after speech; half of each is a fade
 
 # A track whose loudest half second is below LOUD_DB is quiet. If its level moves as a voice's does, it is raised.
@@ -68,17 +69,23 @@ class Voice:
     scale: float = 1.0
 
 
-def decode(path: Path, max_seconds: float = limits.MAX_AUDIO_SECONDS) -> np.ndarray:
+def decode(
+    path: Path, max_seconds: float = limits.MAX_AUDIO_SECONDS, start: float = 0.0, end: float = 0.0
+) -> np.ndarray:
     """The voice in a file, (n,) float32 in -1..1 at 16 kHz, one channel.
+
+    start, end  of the part that is read, in seconds; end 0: all that follows
 
     Raises UserError (field "audio") when there is no sound to read, less than 0.1 s or more than `max_seconds`: at most
     that much is decoded.
     """
-    return read_voice(path, max_seconds).samples
+    return read_voice(path, max_seconds, start, end).samples
 
 
-def read_voice(path: Path, max_seconds: float = limits.MAX_AUDIO_SECONDS) -> Voice:
-    """The first track with something to hear, the file's default one first. Raises as `decode`."""
+def read_voice(
+    path: Path, max_seconds: float = limits.MAX_AUDIO_SECONDS, start: float = 0.0, end: float = 0.0
+) -> Voice:
+    """The first track with something to hear, the file's default one first. As `decode`."""
     if not os.path.isfile(path):
         raise _refused(path, "is not a file; choose a sound file" if os.path.exists(path) else "does not exist")
     if path.stat().st_size == 0:
@@ -90,7 +97,7 @@ def read_voice(path: Path, max_seconds: float = limits.MAX_AUDIO_SECONDS) -> Voi
     first, refusal = None, _refused(path, "is not audio that can be read; use WAV, MP3, M4A, OGG or FLAC")
     for track in tracks[:MAX_TRACKS]:
         try:
-            voice = _read_track(path, track, max_seconds)
+            voice = _read_track(path, track, max_seconds, start, end)
         except UserError as error:
             refusal = error
             continue
@@ -102,12 +109,19 @@ def read_voice(path: Path, max_seconds: float = limits.MAX_AUDIO_SECONDS) -> Voi
     return first
 
 
-def store_wav(path: Path, voice: Voice, target: Path, max_seconds: float = limits.MAX_AUDIO_SECONDS) -> None:
-    """The track as a WAV of 16 bits, mono or stereo, as loud as it was: what people hear. Raises as `decode`."""
+def store_wav(
+    path: Path,
+    voice: Voice,
+    target: Path,
+    max_seconds: float = limits.MAX_AUDIO_SECONDS,
+    start: float = 0.0,
+    end: float = 0.0,
+) -> None:
+    """The track as a WAV of 16 bits, mono or stereo, as loud as it was: what people hear. As `decode`."""
     rate = voice.rate if voice.rate in FILE_RATES else 48_000
     arguments = [*voice.stereo, "-ar", str(rate)]
     with wave.open(str(target), "wb") as file:
-        for channels, block in _blocks(path, voice.stream, arguments, rate, max_seconds):
+        for channels, block in _blocks(path, voice.stream, arguments, rate, max_seconds, start, end):
             if not file.getnframes():
                 file.setnchannels(channels)
                 file.setsampwidth(2)
@@ -119,13 +133,16 @@ def _refused(path: Path, reason: str) -> UserError:
     return UserError(f"audio: {path.name} {reason}", field="audio")
 
 
-def _read_track(path: Path, track: decoder.Stream, max_seconds: float) -> Voice:
-    blocks = [block for _, block in _blocks(path, track.index, ["-ar", str(SAMPLE_RATE)], SAMPLE_RATE, max_seconds)]
+def _read_track(path: Path, track: decoder.Stream, max_seconds: float, start: float, end: float) -> Voice:
+    given = _blocks(path, track.index, ["-ar", str(SAMPLE_RATE)], SAMPLE_RATE, max_seconds, start, end)
+    blocks = [block for _, block in given]
     channels = np.concatenate(blocks) if blocks else np.zeros((0, 1), np.float32)
     if len(channels) < MIN_SECONDS * SAMPLE_RATE:
         raise _refused(path, f"lasts {len(channels) / SAMPLE_RATE:.3g} s; at least {MIN_SECONDS} s is needed")
     if len(channels) > max_seconds * SAMPLE_RATE:
-        raise _refused(path, f"is longer than {max_seconds:g} s; cut it, or set WAN_UI_MAX_AUDIO_SECONDS higher")
+        raise _refused(
+            path, f"is longer than {max_seconds:g} s; choose a part of it, or set WAN_UI_MAX_AUDIO_SECONDS higher"
+        )
     found = re.search(r"(\d+) Hz, ([^,]+)", track.words)
     rate, layout = (int(found[1]), found[2].strip()) if found else (48_000, "")
     # Recorders of 32-bit floats go beyond full scale, and some write whole numbers; a few clicks do not count.
@@ -136,10 +153,12 @@ def _read_track(path: Path, track: decoder.Stream, max_seconds: float) -> Voice:
 
 
 def _blocks(
-    path: Path, stream: int, arguments: list[str], rate: int, max_seconds: float
+    path: Path, stream: int, arguments: list[str], rate: int, max_seconds: float, start: float, end: float
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """(channels of the file, (n, channels) float32) of a track, at most a second more than `max_seconds`."""
-    command = [*decoder.input_arguments(path), "-map", f"0:{stream}", "-t", str(max_seconds + 1), *arguments]
+    """(channels of the file, (n, channels) float32) of a part of a track, at most a second more than `max_seconds`."""
+    most = min(max_seconds + 1, end - start) if end else max_seconds + 1
+    seek = ["-ss", f"{start:.6f}"] if start else []  # to 0 as well it would lose what M4A says of its first samples
+    command = [*seek, *decoder.input_arguments(path), "-map", f"0:{stream}", "-t", f"{most:.6f}", *arguments]
     command += ["-c:a", "pcm_f32be", "-f", "au", "pipe:1"]  # its header says how many channels there are
     parts = decoder.read(command, 1 << 18, lambda given: decoder.BASE_SECONDS + CPU_SHARE * given / (4 * rate))
     rest, channels, left = b"", 0, 0
@@ -148,7 +167,7 @@ def _blocks(
             rest += part
             if not channels and len(rest) >= 24:
                 begin, channels = int.from_bytes(rest[4:8], "big"), int.from_bytes(rest[20:24], "big")
-                rest, left = rest[begin:], round((max_seconds + 1) * rate)
+                rest, left = rest[begin:], round(most * rate)
             whole = len(rest) // (4 * channels) if channels else 0
             values = np.frombuffer(rest[: whole * 4 * channels], ">f4").reshape(-1, channels or 1)[:left, :MAX_CHANNELS]
             rest = rest[whole * 4 * channels :]
@@ -285,8 +304,8 @@ def is_loud(samples: np.ndarray) -> np.ndarray:
     return level > max(QUIET_DB, float(np.percentile(level, 95)) - BELOW_LOUD_DB)
 
 
-def describe(samples: np.ndarray) -> str:
-    """How much of the track moves the mouth, for people."""
+def describe(samples: np.ndarray, voiced: np.ndarray | None = None) -> str:
+    """How much of the track moves the mouth, for people. voiced: as for `speech_gate`"""
     seconds = int(is_loud(samples).sum()) / FEATURE_RATE
     if not seconds:
         return f"silence: nothing is louder than {QUIET_DB:g} dB, so the mouth stays as it is in the clip"
@@ -294,16 +313,24 @@ def describe(samples: np.ndarray) -> str:
     quiet = (
         f", a quiet voice (heard {gain:.0f} dB louder by the network; the clip's sound is unchanged)" if gain else ""
     )
-    return f"{seconds:.1f} s of sound in {len(samples) / SAMPLE_RATE:.1f} s{quiet}"
+    if voiced is None:
+        return f"{seconds:.1f} s of sound in {len(samples) / SAMPLE_RATE:.1f} s{quiet}"
+    voice = int(voiced.sum()) / FEATURE_RATE
+    if not voice:
+        return f"no voice in {seconds:.1f} s of sound, so the mouth stays as it is in the clip"
+    rest = f"; {seconds - voice:.1f} s of other sound leave the mouth alone" if seconds - voice >= OTHER else ""
+    return f"{voice:.1f} s of voice in {len(samples) / SAMPLE_RATE:.1f} s{quiet}{rest}"
 
 
-def speech_gate(samples: np.ndarray, fps: float, frames: int) -> np.ndarray:
+def speech_gate(samples: np.ndarray, fps: float, frames: int, voiced: np.ndarray | None = None) -> np.ndarray:
     """How far the mouth follows the audio at each frame, (frames,) float32: 0 in silence, 1 in speech, soft between.
 
     MuseTalk moves the mouth in silence too, because it never saw silence as such; where this is 0 the original
     frame is kept, and not computed. Opens before the sound, which is known, so that no onset is cut.
+
+    voiced  where somebody speaks, every 20 ms: see voice_activity.py; None: every sound counts
     """
-    loud = is_loud(samples)
+    loud = is_loud(samples) if voiced is None else voiced
     # A sound at t frees the mouth from t - ATTACK to t + RELEASE ...
     before, after = round(ATTACK * FEATURE_RATE), round(RELEASE * FEATURE_RATE)
     heard = np.concatenate([[0], np.cumsum(loud)])

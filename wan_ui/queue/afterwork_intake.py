@@ -12,6 +12,7 @@ from wan_ui.media import decoder, video
 from wan_ui.queue.speech_intake import take_audio, take_clip
 from wan_ui.request import Request, Sampling
 from wan_ui.settings import Settings
+from wan_ui.speaking import USUAL, Speaking
 from wan_ui.tasks import CHANGED, NEXT, SOUND, Task
 
 MAX_SIDE = 4096  # pixels of the result
@@ -19,9 +20,16 @@ SPARE = 200e6  # bytes that are left on the disk beside what a loop needs
 
 
 def take(
-    task: Task, paths: dict[str, str], changes: Changes, made_with: Sampling | None, settings: Settings, folder: Path
+    task: Task,
+    paths: dict[str, str],
+    changes: Changes,
+    made_with: Sampling | None,
+    settings: Settings,
+    folder: Path,
+    speaking: Speaking = USUAL,
 ) -> Request:
-    """paths: of the task's inputs, by name. Raises UserError naming the field."""
+    """paths: of the task's inputs, by name. speaking: which part of the sound is laid under it. Raises UserError
+    naming the field."""
     entries = [entry for entry in (CHANGED, *NEXT) if entry.name in paths]
     sources = [_look(paths[entry.name], entry.name) for entry in entries]
     lasts = [decoder.duration(source.path) for source in sources]  # 0 where a file does not say
@@ -53,11 +61,13 @@ def take(
     if SOUND.name in paths:
         target = folder / SOUND.file
         try:
-            take_audio(paths[SOUND.name], settings, target)
+            take_audio(paths[SOUND.name], settings, target, speaking)
         except UserError as error:
+            if error.field != "audio":  # the part of it
+                raise
             raise UserError(f"{SOUND.name}: {str(error).removeprefix('audio: ')}", field=SOUND.name) from None
         inputs[SOUND.name] = str(target)
-    return Request(task.name, inputs, width, height, frames, made_with, changes=changes)
+    return Request(task.name, inputs, width, height, frames, made_with, changes=changes, speaking=speaking)
 
 
 def _look(path: str, field: str) -> video.Video:

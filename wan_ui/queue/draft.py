@@ -28,6 +28,7 @@ class Draft:
     job     the entry of the history whose clip is changed or goes on
     jobs    name of an input -> the entry of the history whose clip it is
     changes  what is to be changed of a finished clip, as typed: see wan_ui.changes
+    speaking  how the voice is spoken, as typed: see wan_ui.speaking
     draft   a quick clip that is less exact, where the engine can
     crop, end_crop  which part of the first and of the last picture is used, see crop.read_crop
     without_picture  the clip's file does not carry its pictures, see wan_ui.queue.carry
@@ -61,6 +62,7 @@ class Draft:
     crop: object = None
     end_crop: object = None
     without_picture: bool = False
+    speaking: dict[str, Any] = field(default_factory=dict)
     lora_paths: bool = False
 
 

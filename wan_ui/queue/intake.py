@@ -27,12 +27,28 @@ from wan_ui.queue.draft import Draft, as_text, listed, one_line, seed_of, truth,
 from wan_ui.queue.jobs import Job
 from wan_ui.queue.sampling_intake import how_sampled, read_offload, read_overlap
 from wan_ui.queue.segments_intake import Before, look_before, read_prompts
-from wan_ui.queue.speech_intake import frames_of, look_at_clip, take_audio, take_clip
+from wan_ui.queue.speech_intake import check_number, frames_of, look_at_clip, take_audio, take_clip
 from wan_ui.queue.successor import Elsewhere
 from wan_ui.recipes import PERFORMING
 from wan_ui.request import LoraSpec, Request, Sampling, Segment
 from wan_ui.settings import ENGINES, Settings
-from wan_ui.tasks import BEFORE, END, FILES, FORM, PICTURE, POSE, PROMPT, SEGMENTS, TASKS, Task, find_task, fitting
+from wan_ui.speaking import NAMES, PART, USUAL, Speaking, read_speaking
+from wan_ui.tasks import (
+    BEFORE,
+    END,
+    FILES,
+    FORM,
+    PICTURE,
+    POSE,
+    PROMPT,
+    SEGMENTS,
+    SOUND,
+    TASKS,
+    VOICE,
+    Task,
+    find_task,
+    fitting,
+)
 
 
 def resolve(
@@ -111,6 +127,7 @@ def _sample(asked: Task | None, draft: Draft, settings: Settings, folder: Path, 
         raise UserError(f"frames: {model.name} makes {listed(model.frames)} frames, not {frames}", field="frames")
     how = how_sampled(draft, model, scheme, settings.max_prompt)
     paths = _files(task, draft)
+    speaking = _speaking(task, draft, paths)
     if task.either and not any(name in paths for name in task.either):
         usual_one = next(entry for entry in task.inputs if entry.name == task.either[0])
         raise UserError(f"{usual_one.name}: {usual_one.missing}", field=usual_one.name)
@@ -142,7 +159,8 @@ def _sample(asked: Task | None, draft: Draft, settings: Settings, folder: Path, 
         natural = model.closest_size(performed["performance"].width, performed["performance"].height)
     width, height = _size(draft.size, model, natural)
     crops = {} if "mask_video" in performed else _crops(draft, pictures)  # with a mask all of the picture is used
-    inputs, seconds = _take(task, paths, pictures, (width, height), settings, folder, crops)
+    inputs, seconds = _take(task, paths, pictures, (width, height), settings, folder, crops, speaking)
+    check_number(inputs, speaking.face)
     if task.driven:
         frames = frames_of(Path(inputs["audio"]), seconds, model)
     if task.performed:  # about: the worker counts them
@@ -167,7 +185,7 @@ def _sample(asked: Task | None, draft: Draft, settings: Settings, folder: Path, 
     )
     moved = {name: tuple(crop.numbers()) for name, crop in crops.items() if crop != MIDDLE}
     request = Request(task.name, inputs, width, height, frames, made, seconds)
-    return replace(request, crops=moved, without_picture=without_picture)
+    return replace(request, crops=moved, without_picture=without_picture, speaking=speaking)
 
 
 def _frames_of(draft: Draft, model: Model, fps: int, driven: bool) -> int:
@@ -250,16 +268,20 @@ def _change(
     paths = _files(task, draft, gone="that clip is not there any more; choose another" if draft.job else "")
     if task.done_by == "afterwork":
         made_with = source.request.made_with if source else None
-        request = afterwork_intake.take(task, paths, read_changes(draft.changes, named), made_with, settings, folder)
+        changes, speaking = read_changes(draft.changes, named), _speaking(task, draft, paths, SOUND.name)
+        request = afterwork_intake.take(task, paths, changes, made_with, settings, folder, speaking)
         _keep_pictures(task, clip, folder)
         return replace(request, without_picture=without_picture)
     width, height, fps = look_at_clip(paths[task.shape], task.shape)
-    inputs, seconds = _take(task, paths, {}, (width, height), settings, folder, {})
+    speaking = _speaking(task, draft, paths)
+    inputs, seconds = _take(task, paths, {}, (width, height), settings, folder, {}, speaking)
+    check_number(inputs, speaking.face)
     _keep_pictures(task, clip, folder)
     frames = sound.frame_count(round(seconds * sound.SAMPLE_RATE), fps)
     _check_pixels(width, height, frames, None, fps, settings)
     made_with = source.request.made_with if source else None
-    return Request(task.name, inputs, width, height, frames, made_with, seconds, without_picture=without_picture)
+    request = Request(task.name, inputs, width, height, frames, made_with, seconds, speaking=speaking)
+    return replace(request, without_picture=without_picture)
 
 
 def _keep_pictures(task: Task, clip: Path | None, folder: Path) -> None:
@@ -292,6 +314,19 @@ def _files(task: Task, draft: Draft, gone: str = "") -> dict[str, str]:
     return {entry.name: draft.inputs[entry.name] for entry in task.inputs if entry.file and entry.name in draft.inputs}
 
 
+def _speaking(task: Task, draft: Draft, paths: dict[str, str], of: str = VOICE.name) -> Speaking:
+    """How the sound of that name is spoken. Raises UserError where it is not there, or no lips follow it."""
+    found = read_speaking(draft.speaking)
+    said = [name for name in NAMES if getattr(found, name) != getattr(USUAL, name)]
+    if said and of not in paths:
+        words = "there is no sound that it could be of; leave it out, or choose one"
+        raise UserError(f"{said[0]}: {words}", field=said[0])
+    lips = [name for name in said if name not in PART]
+    if lips and not any(stage.name == "lipsync" for stage in task.stages):
+        raise UserError(f"{lips[0]}: {task.title} has no lips that are moved afterwards; leave it out", field=lips[0])
+    return found
+
+
 def _take(
     task: Task,
     paths: dict[str, str],
@@ -300,6 +335,7 @@ def _take(
     settings: Settings,
     folder: Path,
     crops: dict[str, Crop],
+    speaking: Speaking,
 ) -> tuple[dict[str, str], float]:
     """Copies of the task's files in `folder`: their paths, and the seconds of what is spoken."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -313,7 +349,7 @@ def _take(
                 picture = whole_within(picture, *size) if whole else fit(picture, *size, crop)
                 picture.save(target)
             case "audio":
-                seconds = take_audio(paths[entry.name], settings, target)
+                seconds = take_audio(paths[entry.name], settings, target, speaking)
             case "video":
                 target = take_clip(paths[entry.name], target)
         taken[entry.name] = str(target)

@@ -22,7 +22,7 @@ from wan_ui.errors import UserError
 from wan_ui.files import found, places
 from wan_ui.machine import memory
 from wan_ui.machine.engine_choice import EngineChoice, choose_engine
-from wan_ui.media import muxer, sound, video
+from wan_ui.media import muxer, sound, video, voice_activity
 from wan_ui.media.streaming import Mp4Writer
 from wan_ui.queue.messages import (
     AfterWork,
@@ -41,12 +41,15 @@ from wan_ui.queue.messages import (
 )
 from wan_ui.queue.segments import in_segments, start_chain
 from wan_ui.queue.stage_clock import StageClock
-from wan_ui.request import Clip, Progress, Request, Result, Sampling
+from wan_ui.request import Clip, Progress, Report, Request, Result, Sampling
 from wan_ui.settings import Settings, split_names
+from wan_ui.speaking import Speaking
+from wan_ui.tasks import PICTURE
 
 if TYPE_CHECKING:
     from wan_ui.engines.base import Engine
     from wan_ui.lipsync import speech
+    from wan_ui.lipsync.faces import Face
 
 SILENT = ("the clip without its speech", "it could not be given speech")  # of a Partial
 
@@ -317,8 +320,11 @@ class Work:
         voice = Path(request.inputs["audio"])
         # A second more than was allowed: the limit was held when the voice was taken.
         samples = sound.decode(voice, self.settings.max_audio_seconds + 1)
-        facts = before.facts | mouth.facts() | self.mouth_facts | {"lipsync_voice": sound.describe(samples)}
-        spoken = itertools.chain(mouth.speak(frames, fps, samples, clock.report), rest)
+        voiced, heard = _listen(samples, request.speaking, clock.report)
+        facts = before.facts | mouth.facts() | self.mouth_facts | {"lipsync_voice": heard}
+        chosen, told = _chosen(frames, request), request.speaking
+        moving = mouth.speak(frames, fps, samples, clock.report, voiced=voiced, chosen=chosen, sharpen=told.sharpen)
+        spoken = itertools.chain(moving, rest)
         target = folder / "clip.mp4"
         count = muxer.write_mp4(spoken, target, fps, _metadata(request, facts), voice)
         if not (folder / "poster.jpg").exists():
@@ -362,6 +368,27 @@ class Work:
 def _metadata(request: Request, facts: dict[str, str]) -> dict[str, object]:
     """What the MP4 carries."""
     return {**request.public(), "facts": facts, "wan_ui": __version__}
+
+
+def _chosen(frames: np.ndarray, request: Request) -> "Face | None":
+    """The face that was asked for, as it is where it was numbered. Raises UserError."""
+    from wan_ui.lipsync.numbered import first_seen, numbered, pick
+
+    if not request.speaking.face:
+        return None
+    picture = request.inputs.get(PICTURE.name)
+    seen = numbered(np.asarray(Image.open(picture).convert("RGB"))) if picture else first_seen(frames)[1]
+    return pick(seen, request.speaking.face)
+
+
+def _listen(samples: np.ndarray, speaking: Speaking, report: Report) -> tuple[np.ndarray | None, str]:
+    """Where somebody speaks (None: the lips follow every sound), and words about it."""
+    if speaking.every_sound:
+        return None, f"{sound.describe(samples)}; the lips follow every sound, as asked for"
+    if why := voice_activity.lacking():
+        return None, f"{sound.describe(samples)}; the lips follow every sound: {why}"
+    voiced = voice_activity.voiced(samples, lambda part: report(Progress("lipsync", detail=f"listening, {part:.0%}")))
+    return voiced, sound.describe(samples, voiced)
 
 
 def _add(error: UserError, words: str) -> UserError:

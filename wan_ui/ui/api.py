@@ -1,9 +1,9 @@
-"""The public endpoints, for gradio_client and other programs: `generate`, which waits; `submit`, `status`, `cancel`,
-`result` and `list`, which do not, and are the tools of MCP as well; and `pose`, which shows what drives.
+"""The public endpoints, for gradio_client and other programs: `generate`, which waits; `submit`, `after`, `status`,
+`cancel`, `result` and `list`, which do not, and are the tools of MCP as well; and `pose`, which shows what drives.
 
 Unlike the page `generate` waits for its job, without a thread of its own: however many wait, the page answers. The
 job itself does not depend on the caller: it is a row in the queue like any other and goes on if the caller leaves.
-The same five for programs that speak plain HTTP are in rest.py.
+The same six for programs that speak plain HTTP are in rest.py.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ from wan_ui.queue.jobs import Job
 from wan_ui.queue.pipeline import PIPELINE
 from wan_ui.tasks import FORM, PERFORMANCE
 from wan_ui.ui import api_jobs, seams
-from wan_ui.ui.api_values import PARAMETERS, SIGNATURE, WORDS
+from wan_ui.ui.api_values import AFTER, AFTER_WORDS, PARAMETERS, SIGNATURE, WORDS, signature
 from wan_ui.ui.examples import load_examples
 from wan_ui.ui.refusals import failed
 from wan_ui.ui.security import EXAMPLES, uploaded
@@ -34,7 +34,8 @@ RUNNING, WAITING = 0.3, 1.0  # seconds between looks at a job
 DESCRIPTION = (
     "Make a clip from a picture, a prompt or both, and wait for it. Empty texts and null choose the default, seed -1 "
     "draws a random one; loras: one FILE:STRENGTH:TARGET a line; audio: a voice that the face speaks, or with S2V one "
-    "that drives the picture; pose_video: what its body follows; end_image: the picture that the clip ends at; task: "
+    "that drives the picture; audio_start, audio_end: the seconds of it that are spoken; pose_video: what its body "
+    "follows; end_image: the picture that the clip ends at; task: "
     "i2v, flf2v, t2v, s2v or animate, else what fits the model and what is given; guidance: A or A,B for the two "
     "experts; negative: null is the official text, an empty one none; draft: quicker and less exact, where the GPU has"
     " the means; segments: what happens next, one prompt a line; clip, or the id of its job: goes on instead of a "
@@ -52,6 +53,10 @@ POSE = (
 SUBMIT = (
     "Put a clip in the queue and answer at once with its job: id, state, how many are ahead. The values are those of "
     "generate. On a shared address the answer has a token, by which the caller's jobs are known from then on."
+)
+CHANGE = (
+    "Change a finished clip: a part of it, more frames, larger, slower, a loop, other files. Answers at once with the "
+    "job, as submit does; the original stays. What was made beside the MP4 comes with result, in its settings."
 )
 STATUS = "How a job is: queued, running, done, failed, cancelled or interrupted; its step, the seconds left, its error."
 CANCEL = "Stop a job: at once where it waits, at its next step where it runs. Answers with its status."
@@ -88,8 +93,10 @@ def build_api(waiting: int, address: str) -> None:
         )
         job, limit, token = gr.Textbox(label="job"), gr.Number(50, label="limit"), gr.Textbox("", label="token")
         record = gr.JSON(label="status")
+        changing = _change_form()
         for function, name, words, given, answered in (
             (submit, "submit", SUBMIT, [*inputs.values(), token], record),
+            (after, "after", CHANGE, [*changing, token], record),
             (status, "status", STATUS, [job, token], record),
             (cancel, "cancel", CANCEL, [job, token], record),
             (result, "result", RESULT, [job, token], outputs),
@@ -104,7 +111,7 @@ def build_api(waiting: int, address: str) -> None:
 def _form(address: str) -> dict[str, Any]:
     """A component for each of PARAMETERS, with examples that can be sent."""
     kinds = {entry.name: entry.kind for entry in FORM}
-    inputs = {name: _component(name, kinds.get(name, "")) for name in PARAMETERS}
+    inputs = {name: _component(name, kinds.get(name, ""), PARAMETERS[name]) for name in PARAMETERS}
     shown = load_examples()
     # Gradio's own examples are addresses, which are refused here; ours are files that it serves itself.
     for name in kinds:
@@ -113,12 +120,21 @@ def _form(address: str) -> dict[str, Any]:
     return inputs
 
 
+def _change_form() -> list[Any]:
+    """A component for each of AFTER."""
+    kinds = {"clip": "video", "sound": "audio", "join": "list"}
+    inputs = {name: _component(name, kinds.get(name, ""), AFTER[name]) for name in AFTER}
+    for name in kinds:
+        seams.replace_on(inputs[name], "example_payload", lambda: None)
+    return list(inputs.values())
+
+
 def _described(values: dict[str, str]) -> str:
     """A docstring as Gradio reads it."""
     return "Args:\n" + "\n".join(f"    {name}: {words}" for name, words in values.items())
 
 
-def _component(name: str, kind: str) -> Any:
+def _component(name: str, kind: str, default: Any) -> Any:
     match kind:
         case "picture":
             return gr.Image(type="filepath", image_mode=None, label=name)
@@ -126,7 +142,8 @@ def _component(name: str, kind: str) -> Any:
             return gr.Audio(None, type="filepath", label=name)
         case "video":
             return gr.Video(None, label=name)
-    default = PARAMETERS[name]
+        case "list":
+            return gr.JSON(None, label=name)
     if default is inspect.Parameter.empty or name == "negative":
         return gr.Textbox(label=name)
     if isinstance(default, bool):
@@ -219,6 +236,11 @@ def submit(*sent: Any) -> dict[str, Any]:
     return _asked(api_jobs.submit, _given(tuple(values)), token)
 
 
+def after(*sent: Any) -> dict[str, Any]:
+    *values, token = sent
+    return _asked(api_jobs.after, dict(zip(AFTER, values, strict=True)), token)
+
+
 def status(job: Any, token: Any = "") -> dict[str, Any]:
     return _asked(api_jobs.status, job, token)
 
@@ -228,7 +250,11 @@ def cancel(job: Any, token: Any = "") -> dict[str, Any]:
 
 
 def result(job: Any, token: Any = "") -> tuple[str, dict[str, Any]]:
-    return _asked(api_jobs.result, job, token)
+    clip, settings = _asked(api_jobs.result, job, token)
+    if settings.get("file"):
+        path = Path(clip).with_name(settings["file"])
+        settings = {**settings, "made": FileData(path=str(path), orig_name=path.name).model_dump()}
+    return clip, settings
 
 
 def list_jobs(limit: Any = 50, token: Any = "") -> dict[str, Any]:
@@ -237,6 +263,8 @@ def list_jobs(limit: Any = 50, token: Any = "") -> dict[str, Any]:
 
 # Gradio names the values by the signature, and MCP describes them by the docstring.
 setattr(submit, "__signature__", SIGNATURE.replace(parameters=[*SIGNATURE.parameters.values(), TOKEN]))  # noqa: B010
+setattr(after, "__signature__", signature({**AFTER, "token": ""}))  # noqa: B010
+after.__doc__ = _described({**AFTER_WORDS, "token": TOKEN_WORDS})
 submit.__doc__ = _described({**WORDS, "token": TOKEN_WORDS})
 list_jobs.__doc__ = _described({"limit": f"how many, to {api_jobs.MOST}", "token": TOKEN_WORDS})
 for function in (status, cancel, result):

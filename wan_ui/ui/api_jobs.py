@@ -1,14 +1,16 @@
-"""What programs may do with jobs, whichever door they come through: submit, status, cancel, result, list.
+"""What programs may do with jobs, whichever door they come through: submit, after, status, cancel, result, list.
 
 Whose jobs they see: at this machine those of the person here, as the page and the command line do. On a shared address
 a caller is known by a token, which the first `submit` draws; without it nobody's jobs are told.
 """
 
 import re
+import reprlib
 import secrets
 from dataclasses import dataclass
 from typing import Any
 
+from wan_ui.changes import ASKED, MAX_JOINED
 from wan_ui.errors import UserError
 from wan_ui.loras.choice import read_spec
 from wan_ui.queue import estimate
@@ -16,8 +18,9 @@ from wan_ui.queue.draft import Draft, whole
 from wan_ui.queue.jobs import ID, Job
 from wan_ui.queue.pipeline import PIPELINE
 from wan_ui.request import LoraSpec
-from wan_ui.tasks import FORM
-from wan_ui.ui.api_values import PARAMETERS, SAMPLING
+from wan_ui.speaking import NAMES, PART
+from wan_ui.tasks import CHANGED, FORM, NEXT, SOUND
+from wan_ui.ui.api_values import AFTER, PARAMETERS, SAMPLING
 from wan_ui.ui.markup import file_url, title
 from wan_ui.ui.security import uploaded
 from wan_ui.ui.session import TOKEN
@@ -81,6 +84,7 @@ def draft_of(given: dict[str, Any]) -> Draft:
         crop=given["crop"],
         end_crop=given["end_crop"],
         seconds=given["seconds"],
+        speaking={name: given[name] for name in NAMES},
         job=as_text(given["job"], "job"),
     )
 
@@ -99,16 +103,54 @@ def _loras(lines: object) -> tuple[LoraSpec, ...]:
 def submit(given: dict[str, Any], caller: Caller) -> dict[str, Any]:
     """given: values of PARAMETERS by name; what is left out is chosen. Answers with the first job's status, the ids of
     all, and on a shared address with the caller's token. Raises UserError."""
-    for name in given:
-        if name not in PARAMETERS:
-            words = f"{name[:80]!r} is not a value of a job; known are {', '.join(PARAMETERS)}"
-            raise UserError(words, field=name[:80])
+    values = _completed(given, PARAMETERS)
     owner, token = _owner(caller, new=True)
-    left_out = {name: default for name, default in PARAMETERS.items() if name not in given}
-    values = {**left_out, **given}
     job_ids = PIPELINE.submit_all([draft_of(values)], owner, clips_of(values), caller.address)
     record = {**_record(_find(job_ids[0], owner), owner), "jobs": job_ids}
     return {**record, "token": token} if token else record
+
+
+def after(given: dict[str, Any], caller: Caller) -> dict[str, Any]:
+    """given: values of AFTER by name. A finished clip is changed by a job of its own; answers as `submit`."""
+    values = _completed(given, AFTER)
+    owner, token = _owner(caller, new=True)
+    job_id = PIPELINE.submit(change_of(values), owner, caller.address)
+    record = {**_record(_find(job_id, owner), owner), "jobs": [job_id]}
+    return {**record, "token": token} if token else record
+
+
+def change_of(given: dict[str, Any]) -> Draft:
+    """The values of a call of `after` -> what goes to intake. Raises UserError."""
+    following = given["join"] or []
+    if not isinstance(following, list) or len(following) > MAX_JOINED:
+        raise UserError(f"join: expected a list of at most {MAX_JOINED} clips", field="join")
+    jobs, files = {}, {}
+    for entry, sent in zip(NEXT, following, strict=False):
+        if isinstance(sent, str):
+            jobs[entry.name] = as_text(sent, "join")
+        else:
+            files[entry.name] = uploaded(sent, "join")
+    files |= {CHANGED.name: uploaded(given["clip"], "clip"), SOUND.name: uploaded(given["sound"], "sound")}
+    if not files[CHANGED.name] and not given["job"]:
+        raise UserError("job: say which clip is to be changed: a job's id, or a file as clip", field="job")
+    if given["frames"] not in (None, "", "2x", "4x"):  # "times" in wan_ui.changes
+        raise UserError(f"frames: {reprlib.repr(given['frames'])}: expected 2x or 4x", field="frames")
+    return Draft(
+        {name: path for name, path in files.items() if path},
+        task="after-work",
+        job=as_text(given["job"], "job"),
+        jobs=jobs,
+        changes={"times": given["frames"]} | {name: given[name] for name in ASKED if name in given},
+        speaking={name: given[name] for name in PART},
+    )
+
+
+def _completed(given: dict[str, Any], known: dict[str, Any]) -> dict[str, Any]:
+    for name in given:
+        if name not in known:
+            words = f"{name[:80]!r} is not a value of a job; known are {', '.join(known)}"
+            raise UserError(words, field=name[:80])
+    return {**known, **given}
 
 
 def status(job: object, caller: Caller) -> dict[str, Any]:
@@ -147,6 +189,15 @@ def clip_of(job: Job) -> str:
         return str(PIPELINE.made(job))
     except UserError as error:
         raise NotDone(str(error), field="job") from None
+
+
+def file_of(job: object, caller: Caller) -> str:
+    """The path of what was made beside the clip. Raises NotDone."""
+    owner, _ = _owner(caller)
+    found = _find(job, owner)
+    if (path := PIPELINE.file(found)) is None:
+        raise NotDone(f"job: {found.id} has made no file beside its clip", field="job")
+    return str(path)
 
 
 def settings_of(job: Job) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from wan_ui.queue.pipeline import PIPELINE
 from wan_ui.recipes import MOTIONS, Recipe
 from wan_ui.settings import Settings
 from wan_ui.tasks import FORM, PICTURE, PROMPT, fitting, offered
-from wan_ui.ui import lora_picker, models_panel, recipe_part, several
+from wan_ui.ui import lora_picker, models_panel, recipe_part, several, voice
 from wan_ui.ui import picture as pictures
 from wan_ui.ui.markup import text
 from wan_ui.ui.session import for_visitor
@@ -40,6 +40,7 @@ FIELDS = (
     "draft",
     "overlap",
     "offload",
+    *voice.FIELDS.values(),
     "clips",
     "keep_picture",
     *RECIPE,
@@ -47,7 +48,9 @@ FIELDS = (
 TEXTS = {*PARTS, "size", "motion", "negative", "solver", "cache", "offload"}
 PLACES = ("message", "loras_message", "examples_message", "result_message")  # each beside the buttons it is about
 NO_MODEL = '<p class="w-note bad" role="alert">No model can run here yet; “Models” below says what is missing.</p>'
-NAMES = {entry.name: entry.part for entry in FORM}  # a UserError's field -> ours, where they differ
+NAMES = {entry.name: entry.part for entry in FORM} | {
+    "face": "speaker"
+}  # a UserError's field -> ours, where they differ
 
 
 def read(sent: dict[str, Any]) -> dict[str, Any]:
@@ -162,6 +165,7 @@ def using_html(view: View, model: Model, needs: str = "") -> str:
         *several.words(held.get("clips"), tray),
     ]
     parts += [entry.using for entry in task.inputs if entry.using and entry.name in given]
+    parts += voice.words(held) if "audio" in given and task.input("audio") else []
     overlap = held.get("overlap")
     parts += [f"{overlap:g} frames shared at a seam"] if task.performed and overlap in model.overlaps[1:] else []
     if task.either and not any(name in given for name in task.either):

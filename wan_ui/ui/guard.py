@@ -54,7 +54,7 @@ OPEN = re.compile(
     r"|/gradio_api/(user|login_check|theme\.css|startup-events)/?"
 )
 # ... and what is not answered while the page is short of memory; who has it open goes on.
-NEW = re.compile(r"/|/gradio_api/upload/?|/gradio_api/(run|api|call)/.+|/api/(upload|jobs|lora-files)/?")
+NEW = re.compile(r"/|/gradio_api/upload/?|/gradio_api/(run|api|call)/.+|/api/(upload|jobs|after|lora-files)/?")
 # What files may be shown as. Anything else is bytes: it is never run by a browser, whatever its name says.
 TYPES = {
     ".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".webp": "image/webp", ".gif": "image/gif",

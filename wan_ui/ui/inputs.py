@@ -94,6 +94,7 @@ class Inputs:
             "picture": self.picture.image,
             "end": self.end.image,
             "voice": self.voice.audio,
+            **self.voice.told(),
             "pose": self.pose.clip,
             "performance": self.performance.performance,
             "face": self.performance.face,
@@ -115,7 +116,12 @@ class Inputs:
             "end_part": self.end.part,
             "voice_part": self.voice.part,
         }
-        boxes |= {"voice_way": self.voice.way, "pose_part": self.pose.part, "performance_part": self.performance.part}
+        boxes |= {
+            "voice_way": self.voice.way,
+            "lips_part": self.voice.lips,
+            "pose_part": self.pose.part,
+            "performance_part": self.performance.part,
+        }
         own = {name: getattr(self, name) for name in names} | {"overlap": self.performance.overlap}
         own["offload"] = self.offload.way
         return {**own, **self.recipe.parts(), **boxes, "longer": self.longer.part, "lora_choices": self.loras.add}
@@ -276,6 +282,7 @@ def model_updates(
     return {
         **{f"{part}_part": gr.update(visible=takes(model, part)) for part in SHOWN},
         "voice_way": way_html(model),
+        "lips_part": gr.update(visible=not is_driven(model)),
         "picture_hint": picture_hint_html(model),
         "longer": gr.update(visible=takes(model, "segments")),
         "prompt": gr.update(info=model.hint or None),

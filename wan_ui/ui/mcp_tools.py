@@ -1,4 +1,4 @@
-"""The five endpoints of jobs as tools of the Model Context Protocol, for assistants: WAN_UI_MCP=1.
+"""The six endpoints of jobs as tools of the Model Context Protocol, for assistants: WAN_UI_MCP=1.
 
 Target: `GradioMCPServer` of gradio 6. Why: it makes a tool of every endpoint, `generate` too, which an assistant would
 wait for for minutes, and which asks the page over the network, so that it looks like a person of this machine whoever
@@ -15,7 +15,7 @@ from pydantic import RootModel
 
 from wan_ui.errors import UserError
 
-TOOLS = {name: f"/{name}" for name in ("submit", "status", "cancel", "result", "list")}  # tool -> endpoint
+TOOLS = {name: f"/{name}" for name in ("submit", "after", "status", "cancel", "result", "list")}  # tool -> endpoint
 
 
 def check_package() -> None:

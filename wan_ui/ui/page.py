@@ -124,8 +124,9 @@ def build_ui(settings: Settings) -> gr.Blocks:
         }
         longer = {"before": inputs.longer.clip, "segments": inputs.longer.segments}
         files = {"picture": picture.image, "end": end.image, "voice": inputs.voice.audio, "pose": inputs.pose.clip}
+        told = inputs.voice.told()
         files |= {name: getattr(inputs.performance, name) for name in ("performance", "face", "mask")}
-        whole = {**files, **longer, **of_video}
+        whole = {**files, **told, **longer, **of_video}
         driving = inputs.performance
         performed_note = {"performance_note": driving.note, "shown_pose": driving.shown}
         before_note, pose_note = {"before_note": inputs.longer.note}, {"pose_note": inputs.pose.note}
@@ -152,9 +153,10 @@ def build_ui(settings: Settings) -> gr.Blocks:
         fills = [
             connect(page.load, observe.arrive, [browser, view, linked], whole, js=returned, **in_order)
         ]  # starts the timer
-        told = "(browser, view) => [browser, view, wanUi.heard()]"  # see in_view.py
-        connect(timer.tick, observe.look, [browser, view, heard], observed, js=told, **once)
+        with_heard = "(browser, view) => [browser, view, wanUi.heard()]"  # see in_view.py
+        connect(timer.tick, observe.look, [browser, view, heard], observed, js=with_heard, **once)
 
+        voice_change = [component.change for component in told.values()]
         files_change = [picture.image.change, end.image.change, inputs.voice.audio.change]
         form = [browser, view, inputs.model, inputs.scheme, *inputs.held(), inputs.turn]
         notes = {
@@ -195,6 +197,7 @@ def build_ui(settings: Settings) -> gr.Blocks:
                     inputs.longer.clip.change,
                     inputs.pose.clip.change,
                     *(clip.change for clip in (driving.performance, driving.face, driving.mask)),
+                    *voice_change,
                     *texts_left,
                 ]
             ),
@@ -256,11 +259,21 @@ def build_ui(settings: Settings) -> gr.Blocks:
             **latest,
         )
         connect(
-            on([*files_change, inputs.size.change, inputs.model.change, result.change]),
+            on([*files_change, inputs.size.change, inputs.model.change, result.change, *voice_change]),
             changing.check_face,
-            [browser, view, inputs.voice.audio, picture.image, inputs.size, inputs.model],
-            voice_note,
+            [browser, view, inputs.voice.audio, picture.image, inputs.size, inputs.model, *told.values()],
+            {**voice_note, "voice_trim": inputs.voice.trim, "voice_faces": inputs.voice.faces},
             **latest,
+        )
+        gr.on(voice_change, None, js="() => { wanUi.followPart?.(); wanUi.followFace?.(); }", **silent)
+        voice = inputs.voice.audio
+        gr.on(  # another sound: its whole
+            [voice.upload, voice.clear, voice.stop_recording],
+            None,
+            None,
+            [inputs.voice.start, inputs.voice.end],
+            js="() => [null, null]",
+            **silent,
         )
         connect(
             on([inputs.prompt.change, inputs.model.change, inputs.loras.rows.change]),
@@ -340,6 +353,7 @@ def build_ui(settings: Settings) -> gr.Blocks:
         preset.then(None, js="() => wanUi.settled()", **silent)
         fills.append(preset)
 
+        speech = [browser, view, inputs.voice.audio, *told.values(), inputs.turn]
         for clips_part in (past.grid, card):
             connect(clips_part.select, clips.select, [browser, view], observed, **light)
         connect(past.grid.turn_page, clips.turn_page, [browser, view], observed, **light)
@@ -350,14 +364,13 @@ def build_ui(settings: Settings) -> gr.Blocks:
         connect(past.undo.undo, clips.undo, [browser, view], observed, **light)
         connect(result.hold, clips.hold, [browser, view], observed, **light)
         connect(result.remove, clips.remove, [browser, view], observed, **light)
-        connect(more.make, after.make, [browser, view, inputs.voice.audio, inputs.turn], observed, js=stamp, **once)
+        connect(more.make, after.make, speech, observed, js=stamp, **once)
         connect(result.stop, submit.stop, [browser, view], observed, **light)
         connect(result.open, clips.select, [browser, view], observed, **light)
         connect(result.side_by_side, clips.side_by_side, [browser, view], observed, **light)
         connect(result.star, clips.star, [browser, view, inputs.turn], observed, js=stamp, **light)
         connect(result.stop_batch, clips.stop_batch, [browser, view], observed, **light)
         connect(result.remove_rest, clips.remove_rest, [browser, view], observed, **light)
-        speech = [browser, view, inputs.voice.audio, inputs.turn]
         connect(result.speak, submit.add_speech, speech, {**voice_note, **observed}, js=stamp, **once)
         of_seed = {"seed": inputs.seed, "filled": inputs.filled, **observed}
         fills.append(connect(result.reuse, restore.reuse_seed, [browser, view], of_seed, **in_order))

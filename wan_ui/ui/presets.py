@@ -18,7 +18,7 @@ import gradio as gr
 
 from wan_ui import stored
 from wan_ui.errors import UserError
-from wan_ui.ui import form, lora_picker
+from wan_ui.ui import form, lora_picker, voice
 from wan_ui.ui.markup import text
 from wan_ui.valid_text import valid_text, valid_values
 
@@ -28,7 +28,8 @@ FILE = 1_000_000  # characters
 SCRIPT = (Path(__file__).parent / "presets.js").read_text(encoding="utf-8")
 TOLD = "watch('value', () => window.wanUi.toldPresets(element.querySelector('[data-presets]')?.dataset));"
 WORDS = ("prompt", "segments")  # kept where the person asks for it
-SETTINGS = ("model", "scheme", *(name for name in form.FIELDS if name not in form.PARTS))
+# How a voice is spoken belongs to that voice, as the files do to a clip.
+SETTINGS = ("model", "scheme", *(n for n in form.FIELDS if n not in form.PARTS and n not in voice.FIELDS.values()))
 PART = """
 <details class="w-presets"><summary>Presets</summary>
 <ul aria-label="Your presets"></ul>

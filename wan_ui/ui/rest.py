@@ -1,10 +1,12 @@
-"""Jobs over plain HTTP, below /api: POST /api/jobs, GET /api/jobs and /api/jobs/ID, its result, clip and cancel.
+"""Jobs over plain HTTP, below /api: POST /api/jobs and /api/after, GET /api/jobs and /api/jobs/ID, its result, clip,
+file and cancel.
 
 What each does is in api_jobs.py; the guard (guard.py) has looked at the request before. /api/openapi.json describes
 these addresses and no others.
 """
 
 import json
+import re
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,19 +23,20 @@ from starlette.formparsers import MultiPartException
 from starlette.requests import ClientDisconnect
 
 from wan_ui.errors import UserError
-from wan_ui.queue.jobs import QueueFull, TableError
+from wan_ui.queue.jobs import ID, QueueFull, TableError
 from wan_ui.scrub import clean
 from wan_ui.settings import Settings
 from wan_ui.tasks import FORM
 from wan_ui.ui import api_jobs, lora_get
 from wan_ui.ui.aliases import ALIAS, path_to_real
-from wan_ui.ui.api_values import PARAMETERS, WORDS
+from wan_ui.ui.api_values import AFTER, AFTER_WORDS, PARAMETERS, WORDS
 from wan_ui.ui.body import BodyRefused, drain
 from wan_ui.ui.lora_pictures import small_picture
 
 VISITOR, ADDRESS = "wan-ui-visitor", "wan-ui-address"  # headers of the guard: who asks
 TOKEN = "wan-ui-token"  # the header by which a caller on a shared address is known
 FILES = {entry.name for entry in FORM if entry.file}
+AFTER_FILES = {"clip", "sound"}  # and of `join` what is no id
 STATUS_CODES = {api_jobs.NoSuchJob: 404, api_jobs.NotDone: 409, QueueFull: 429, TableError: 503}
 DESCRIPTION = (
     "Clips from pictures and words, as jobs of the queue that the page shows. On a shared address the first POST to "
@@ -82,14 +85,22 @@ class Refusal(BaseModel):
     field: str = Field(description="the value that is wrong; empty: none alone")
 
 
-def _values() -> dict[str, Any]:
-    """The schema of what POST /api/jobs takes."""
-    known: dict[type, Any] = {str: "string", int: "integer", bool: "boolean", type(None): ["number", "null"]}
+def _values(parameters: dict[str, Any], words: dict[str, str], files: set[str]) -> dict[str, Any]:
+    """The schema of what POST /api/jobs or /api/after takes."""
+    known: dict[type, Any] = {
+        str: "string",
+        int: "integer",
+        float: "number",
+        bool: "boolean",
+        type(None): ["number", "null"],
+    }
     properties = {}
-    for name, default in PARAMETERS.items():
-        kind = ["string", "null"] if name in FILES or name == "negative" else known[type(default)]
-        words = f"{WORDS[name]}; a path that POST /api/upload has answered" if name in FILES else WORDS[name]
-        properties[name] = {"type": kind, "default": default, "description": words}
+    for name, default in parameters.items():
+        said = f"{words[name]}; a path that POST /api/upload has answered" if name in files else words[name]
+        kind = ["string", "null"] if name in files or name == "negative" else known[type(default)]
+        properties[name] = {"type": kind, "default": default, "description": said}
+        if name == "join":
+            properties[name] |= {"type": ["array", "null"], "items": {"type": "string"}}
     return {"type": "object", "properties": properties, "additionalProperties": False}
 
 
@@ -100,12 +111,22 @@ def _body(kind: str, schema: dict[str, Any], **more: Any) -> dict[str, Any]:
 FILE = {"type": "string", "format": "binary"}
 UPLOAD = _body("multipart/form-data", {"type": "object", "properties": {"files": FILE}, "required": ["files"]})
 EXAMPLE = {"image": f"{ALIAS}/.../photo.jpg", "prompt": "the camera slowly zooms in", "seed": 7}
-JOB = _body("application/json", _values(), example=EXAMPLE)
+JOB = _body("application/json", _values(PARAMETERS, WORDS, FILES), example=EXAMPLE)
+CHANGING = {"job": "20261126-120000-0123456789abcdef", "start": 0.5, "loop": "ping-pong", "file": "gif"}
+CHANGE = _body("application/json", _values(AFTER, AFTER_WORDS, AFTER_FILES), example=CHANGING)
 Token = Annotated[str | None, Header(alias=TOKEN, description="on a shared address; see above")]
 REFUSED: dict[int | str, dict[str, Any]] = {400: {"model": Refusal, "description": "a value is wrong"}}
 UNKNOWN = {**REFUSED, 404: {"model": Refusal, "description": "no such job of yours"}}
 NOT_DONE = {**UNKNOWN, 409: {"model": Refusal, "description": "there is no clip, or not yet"}}
 FULL = {**REFUSED, 429: {"model": Refusal, "description": "too many jobs wait"}}
+KINDS = {
+    ".gif": "image/gif",
+    ".webp": "image/webp",
+    ".webm": "video/webm",
+    ".zip": "application/zip",
+    ".png": "image/png",
+}
+BESIDE = {**NOT_DONE, 200: {"content": {kind: {"schema": FILE} for kind in KINDS.values()}}}
 CLIP = {**NOT_DONE, 200: {"content": {"video/mp4": {"schema": FILE}}}}
 
 
@@ -140,6 +161,12 @@ def build_rest(settings: Settings) -> FastAPI:
         *values, token = given
         caller = api_jobs.Caller(token, local(request), request.headers[ADDRESS])
         return await run_in_threadpool(what, *values, caller)
+
+    async def sent(request: Request, known: dict[str, Any], files: set[str]) -> dict[str, Any]:
+        values = json.loads(await request.body() or b"null")  # JSON it is: the guard has read it
+        if not isinstance(values, dict):
+            raise UserError(f"json: expected an object; its values are any of {', '.join(known)}")
+        return {name: _file(value) if name in files else value for name, value in values.items()}
 
     def address(job: str) -> str:
         return f"{settings.root_path.rstrip('/')}/api/jobs/{job}/clip"
@@ -177,11 +204,16 @@ def build_rest(settings: Settings) -> FastAPI:
     @app.post("/api/jobs", summary="Put a clip in the queue", status_code=201, responses=FULL, openapi_extra=JOB)
     async def submit(request: Request, token: Token = None) -> Submitted:
         """What is left out is chosen. Answers at once; ask for its status from time to time."""
-        values = json.loads(await request.body() or b"null")  # JSON it is: the guard has read it
-        if not isinstance(values, dict):
-            raise UserError(f"json: expected an object; its values are any of {', '.join(PARAMETERS)}")
-        given = {name: _file(value) if name in FILES else value for name, value in values.items()}
+        given = await sent(request, PARAMETERS, FILES)
         return Submitted(**record(await answered(request, api_jobs.submit, given, token)))
+
+    @app.post("/api/after", summary="Change a finished clip", status_code=201, responses=FULL, openapi_extra=CHANGE)
+    async def change(request: Request, token: Token = None) -> Submitted:
+        """A job of its own, which answers as POST /api/jobs does; the original stays."""
+        given = await sent(request, AFTER, AFTER_FILES)
+        if isinstance(given.get("join"), list):
+            given["join"] = [clip if _is_id(clip) else _file(clip) for clip in given["join"]]
+        return Submitted(**record(await answered(request, api_jobs.after, given, token)))
 
     @app.get("/api/jobs", summary="Your jobs, newest first", responses=REFUSED)
     async def listed(
@@ -208,6 +240,12 @@ def build_rest(settings: Settings) -> FastAPI:
     async def clip(request: Request, job: str, token: Token = None) -> FileResponse:
         path, _ = await answered(request, api_jobs.result, job, token)
         return FileResponse(path, media_type="video/mp4")
+
+    @app.get("/api/jobs/{job}/file", summary="What was made beside it", response_class=FileResponse, responses=BESIDE)
+    async def file(request: Request, job: str, token: Token = None) -> FileResponse:
+        """A GIF, WebP or WebM, its frames as a zip, or the last one."""
+        path = Path(await answered(request, api_jobs.file_of, job, token))
+        return FileResponse(path, media_type=KINDS[path.suffix])
 
     @app.post(lora_get.ADDRESS, include_in_schema=False, status_code=201)
     async def lora_file(request: Request, name: str) -> dict[str, str]:
@@ -244,6 +282,10 @@ def build_rest(settings: Settings) -> FastAPI:
         return Response(content, media_type="image/webp", headers={"cache-control": "private, max-age=86400"})
 
     return app
+
+
+def _is_id(value: Any) -> bool:
+    return isinstance(value, str) and re.fullmatch(ID, value) is not None
 
 
 def _file(value: Any) -> Any:

@@ -7,6 +7,7 @@ from wan_ui.errors import UserError
 from wan_ui.files import found
 from wan_ui.queue.pipeline import PIPELINE
 from wan_ui.queue.words import read_for
+from wan_ui.speaking import read_speaking
 from wan_ui.tasks import FACE, MASK, PERFORMANCE, Input
 from wan_ui.ui import form, history, inputs, longer, lora_picker, own_size, performance, pose
 from wan_ui.ui import picture as pictures
@@ -205,10 +206,11 @@ def show_pose(clip) -> Answer:
 
 
 @guard
-def check_face(browser: dict, view: View, voice, picture, size: str, name: str) -> Answer:
-    """The voice's note: before minutes are spent, whether there is a face that can speak, and anything to be spoken."""
+def check_face(browser: dict, view: View, voice, picture, size: str, name: str, *told) -> Answer:
+    """The voice's note: before minutes are spent, whether there is a face that can speak, and anything to be spoken.
+    And the handles of its part."""
     if not voice:
-        return {"voice_note": ""}
+        return {"voice_note": "", "voice_trim": "", "voice_faces": ""}
     _, owner = identify(browser, PIPELINE.settings)
     catalog = found.models(PIPELINE.settings)
     model = catalog.get(as_text(name, "model")) or next(iter(catalog.values()))
@@ -218,6 +220,15 @@ def check_face(browser: dict, view: View, voice, picture, size: str, name: str) 
         audio, size = uploaded(voice, "audio"), as_text(size, "size", "auto")
         picture = uploaded(picture) if inputs.takes(model, "picture") else ""
         crop = pictures.of_form(view.crops, {"picture": picture}, size, model)["picture"].crop if picture else MIDDLE
-        return {"voice_note": voice_part.voice_note(audio, picture, clip, size, model, PIPELINE.settings, crop)}
+        faces = {"voice_faces": voice_part.who_html(picture, clip, size, model, crop)}
+        trim = {"voice_trim": voice_part.trim_html(audio), **faces}
     except UserError as error:
-        return {"voice_note": complaint(error)}
+        return {"voice_note": complaint(error), "voice_trim": "", "voice_faces": ""}
+    try:
+        speaking = read_speaking(voice_part.speaking_of(told))
+        return {
+            "voice_note": voice_part.voice_note(audio, picture, clip, size, model, PIPELINE.settings, speaking, crop),
+            **trim,
+        }
+    except UserError as error:
+        return {"voice_note": complaint(error), **trim}

@@ -16,6 +16,7 @@ from wan_ui.errors import UserError
 from wan_ui.files import found
 from wan_ui.queue.pipeline import PIPELINE
 from wan_ui.recipes import GUIDANCE, SHIFT, SOLVERS, Recipe
+from wan_ui.speaking import PART
 from wan_ui.ui import form, inputs, lora_picker, models_panel, offload_part, performance, recipe_part
 from wan_ui.ui.answers import Answer
 from wan_ui.ui.view import View
@@ -96,6 +97,8 @@ def fill_fields(view: View, *, seed: int | None = None, segments: str | None = N
     cached = {name: path and save_file_to_cache(path, get_upload_folder()) for name, path in files.items()}
     values: dict[str, Any] = {} if seed is None else {"seed": seed}
     values |= cached if segments is None else {"segments": segments, **cached}
+    if "voice" in files:  # a job's own copy of a sound is the part that was spoken
+        values |= dict.fromkeys(PART)
     form.fill(view, **values)
     return {**values, "filled": view.fills}
 

@@ -32,6 +32,7 @@ from wan_ui.ui import (
     progress_card,
     queue_part,
     result,
+    voice,
     workers_part,
 )
 from wan_ui.ui import batch as batch_part
@@ -246,7 +247,7 @@ def arrive(browser: dict, view: View, linked="") -> Answer:
     kept = browser["form"] if isinstance(browser["form"], dict) else {}
     with contextlib.suppress(UserError):  # none, or none that can be read: the page begins as it ended
         first = presets.read(kept.get("start"))
-        kept = {name: kept.get(name) for name in (*form.PARTS, "crops")} | first["settings"]
+        kept = {name: kept.get(name) for name in (*form.PARTS, "crops", *voice.FIELDS.values())} | first["settings"]
         view.loras = first["loras"]
     chosen = _first_choice(kept, owner)
     filled = fill(view, *chosen, **offered(kept)) if chosen else {}
@@ -261,6 +262,10 @@ def arrive(browser: dict, view: View, linked="") -> Answer:
     filled |= fill_fields(view, seed=seed, segments=segments, **{name: path for name, path in files.items() if path})
     there = {part: path for part in pictures.PARTS if (path := view.form.get(part))}
     view.crops = pictures.from_kept(kept.get("crops"), there)
+    if files["voice"]:
+        told = voice.to_form(voice.of_form(kept))
+        form.fill(view, **told)
+        filled |= {**told, "filled": view.fills}
     jobs = PIPELINE.history(owner, history.LIMIT)
     followed = browser["job"] if isinstance(browser["job"], str) and PIPELINE.job(browser["job"], owner) else ""
     view.active = [*follow, *([followed] if followed else [])]  # what has ended meanwhile is shown

@@ -20,8 +20,9 @@ from wan_ui.queue.draft import listed
 from wan_ui.queue.jobs import Job
 from wan_ui.queue.pipeline import PIPELINE
 from wan_ui.request import UNKNOWN
+from wan_ui.speaking import PART
 from wan_ui.tasks import BEFORE, BY_STORED, DEFAULT, FORM, TASKS, Input
-from wan_ui.ui import form, lora_picker, models_panel
+from wan_ui.ui import form, lora_picker, models_panel, voice
 from wan_ui.ui.answers import Answer
 from wan_ui.ui.handlers.filling import fill, fill_fields, is_whole, offered
 from wan_ui.ui.handlers.observe import observe
@@ -208,7 +209,11 @@ def _settings(view: View, values: dict, **files: str | None) -> Answer:
     prompt = str(values.get("prompt", ""))
     filled = fill(view, name, str(values.get("scheme")), prompt=prompt, **offered(values))
     filled |= {"keep_picture": view.form.get("keep_picture") is not False}
-    return {**filled, **fill_fields(view, seed=seed, segments=_segments(values.get("segments")), **files)}
+    filled |= fill_fields(view, seed=seed, segments=_segments(values.get("segments")), **files)
+    told = voice.to_form(values.get("speaking"))
+    told = {name: value for name, value in told.items() if name not in PART}  # of the sound in the form
+    form.fill(view, **told)
+    return {**filled, **told, "filled": view.fills}
 
 
 def _segments(values: object) -> str:

@@ -8,6 +8,7 @@ import gradio as gr
 
 from wan_ui.catalog import Model
 from wan_ui.crop import FIELDS as CROPS
+from wan_ui.crop import MIDDLE
 from wan_ui.errors import UserError
 from wan_ui.files import found
 from wan_ui.queue import memory_fit
@@ -26,6 +27,7 @@ from wan_ui.ui.security import uploaded
 from wan_ui.ui.session import asker, identify
 from wan_ui.ui.values import as_text, of_event, text_of_event
 from wan_ui.ui.view import View
+from wan_ui.ui.voice import for_clip, for_picture, of_form, speaking_of
 
 
 @guard
@@ -72,6 +74,11 @@ def _draft(view: View, model, scheme, held: dict[str, Any]) -> Draft:
     model, scheme = as_text(model, "model"), as_text(scheme, "scheme")
     entry = found.models(PIPELINE.settings).get(model)
     given, size = _inputs(held, entry), as_text(held["size"], "size", "auto")
+    told = of_form(held) if held["voice"] else {}
+    if told and entry:
+        picture = given.get(PICTURE.name, "")
+        crop = pictures.of_form(view.crops, {"picture": picture}, size, entry)["picture"].crop if picture else MIDDLE
+        told = for_picture(told, picture, size, entry, crop)
     return Draft(
         given,
         model=model,
@@ -80,6 +87,7 @@ def _draft(view: View, model, scheme, held: dict[str, Any]) -> Draft:
         **(_crops(view, given, size, entry) if entry else {}),
         draft=held["draft"],
         without_picture=held["keep_picture"] is False,
+        speaking=told,
         overlap=held["overlap"] if entry and entry.overlaps else None,
         offload=as_text(held["offload"], "offload"),
         **numbers,
@@ -119,11 +127,15 @@ def _beside(error: UserError) -> Answer:
 
 
 @guard
-def add_speech(browser: dict, view: View, voice, turn, event: gr.EventData) -> Answer:
+def add_speech(browser: dict, view: View, event: gr.EventData, voice, *sent) -> Answer:
     """ "Add speech" beside a finished clip."""
     browser, owner = identify(browser, PIPELINE.settings)
+    *told, turn = sent
     try:
-        draft = Draft({"audio": uploaded(voice, "audio")}, task="lip-sync", job=text_of_event(event, "job"))
+        audio, job = {"audio": uploaded(voice, "audio")}, text_of_event(event, "job")
+        shown = PIPELINE.job(job, owner)
+        spoken = for_clip(speaking_of(told), PIPELINE.silent_clip(shown) if shown else None) if voice else {}
+        draft = Draft(audio, task="lip-sync", job=job, speaking=spoken)
         _follow(view, PIPELINE.submit(draft, owner, asker(PIPELINE.settings)))
     except UserError as error:
         form.complain(view, "result_message", error, turn, {"voice": voice})
