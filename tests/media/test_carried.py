@@ -93,6 +93,7 @@ OURS = carried.OURS + b"\x05image"
         (box(b"uuid", b"\0" * 16 + b"\x05imageabc"), {}),  # somebody else's
         (box(b"uuid", OURS + b"abc") + box(b"uuid", OURS + b"xyz"), {"image": b"abc"}),
     ],
+    ids=range(18),
 )
 def test_a_file_of_anything_is_read_as_far_as_it_goes(tmp_path, content, found):
     (tmp_path / "any.mp4").write_bytes(content)
