@@ -163,10 +163,10 @@ class Speaking:
     def __init__(self, fails_at: int = 0):
         self.fails_at = fails_at
 
-    def check(self, model, scheme):
+    def check(self, model, scheme, offload):
         pass
 
-    def load(self, model, scheme, report):
+    def load(self, model, scheme, report, offload):
         pass
 
     def set_loras(self, loras):

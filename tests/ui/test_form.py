@@ -6,7 +6,7 @@ from pathlib import Path
 
 from playwright.sync_api import Page, expect
 
-from tests.ui.conftest import generate, wait_for_playing
+from tests.ui.conftest import generate, until, wait_for_playing
 from tests.ui.test_files import bring
 from wan_ui.media import muxer
 
@@ -19,10 +19,15 @@ def choose(page: Page, part: str, value: str) -> None:
     expect(page.locator(f"{part} input[value='{value}']")).to_be_checked()
 
 
-def clip_of(app, words: str) -> Path:
+def clip_of(page: Page, app, words: str) -> Path:
     """The clip with these words in its prompt; the app is shared, and has jobs of others that have none."""
-    clips = (app.folder / "outputs" / "clips").glob("*/clip.mp4")
-    return next(clip for clip in clips if words.encode() in clip.read_bytes())
+
+    def found() -> list[Path]:
+        clips = (app.folder / "outputs" / "clips").glob("*/clip.mp4")
+        return [clip for clip in clips if words.encode() in clip.read_bytes()]
+
+    until(page, found)  # its words may be on the stage before it is made
+    return found()[0]
 
 
 def test_presets_and_what_was_typed_outlast_the_tab(page: Page, app, tmp_path):
@@ -82,7 +87,7 @@ def test_a_clip_that_is_dropped_anywhere_brings_its_settings_and_picture_back(pa
     generate(page, picture, "zoom in, a clip to be dropped")
     expect(page.locator("#result")).to_contain_text("zoom in, a clip to be dropped")  # another's may play there before
     wait_for_playing(page)
-    content = clip_of(app, "a clip to be dropped").read_bytes()
+    content = clip_of(page, app, "a clip to be dropped").read_bytes()
     for place, name in (("#picture", "one.mp4"), ("#examples", "two.MP4"), ("body", "three.mp4")):
         other = open_page(app.url)
         if place == "body":
@@ -132,6 +137,6 @@ def test_the_crop_is_moved_by_pointer_and_keys_and_outlasts_a_reload(page: Page,
     page.fill("#prompt textarea", "zoom in, cropped by hand")
     page.click("#generate")
     expect(page.locator("#result")).to_contain_text("zoom in, cropped by hand")
-    settings = muxer.read_metadata(clip_of(app, "cropped by hand"))
+    settings = muxer.read_metadata(clip_of(page, app, "cropped by hand"))
     assert (settings["width"], settings["height"]) == (128, 496)
     assert settings["crops"]["image"][2] == 1.2 and 0.8 < settings["crops"]["image"][0] < 0.83

@@ -102,7 +102,8 @@ def test_a_decoder_that_nobody_wants_to_hear_is_ended_by_either(monkeypatch):
 
 def test_a_child_is_ended_with_what_it_has_started_where_there_are_no_groups_of_processes(monkeypatch):
     inner = "import time; time.sleep(600)"
-    code = f"import subprocess as s, sys; p = s.Popen([sys.executable, '-c', {inner!r}]); print(p.pid, flush=True)"
+    start = f"p = s.Popen([sys.executable, '-c', {inner!r}])"
+    code = f"import subprocess as s, sys; {start}; print(p.pid, flush=True); p.wait()"  # it is there to be asked
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     grandchild = int(process.stdout.readline())

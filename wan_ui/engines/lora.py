@@ -23,6 +23,7 @@ import torch
 from wan_ui.engines.lora_branch import PAD, Branch, Expert
 from wan_ui.engines.lora_plan import Change, Plan, plan_file
 from wan_ui.families import EXPERTS
+from wan_ui.files.version import version
 from wan_ui.loras import locate
 from wan_ui.request import LoraMatch, LoraSpec
 from wan_ui.settings import Settings
@@ -158,8 +159,7 @@ class LoraSet:
 
 def _stamp(item: tuple[Path, float, int]) -> tuple:
     path, strength, index = item
-    status = path.stat()
-    return str(path), status.st_size, status.st_mtime_ns, strength, index
+    return str(path), version(path.stat()), strength, index
 
 
 def attach(expert: Expert, plans: list[Plan]) -> None:

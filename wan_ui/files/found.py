@@ -25,6 +25,7 @@ from wan_ui.files.convert_folders import spiece_of
 from wan_ui.files.identify import TEXT, TRANSFORMER, VAE, What, identify
 from wan_ui.files.model_configs import CLASSES
 from wan_ui.files.parts import weights_in, weights_size
+from wan_ui.files.version import version
 from wan_ui.recipes import DMD
 from wan_ui.settings import Settings
 
@@ -79,14 +80,13 @@ def _below(root: Path) -> list[Path]:
 
 def _known(path: Path) -> What:
     try:
-        status = path.stat()
-        return _identified(path, status.st_size, status.st_mtime_ns, weights_size(path))
+        return _identified(path, version(path.stat()), weights_size(path))
     except OSError as error:
         return What(problem=f"{path}: it cannot be read ({error.strerror})")
 
 
 @functools.lru_cache(maxsize=MAX_FILES)
-def _identified(path: Path, size: int, changed: int, together: int) -> What:
+def _identified(path: Path, stamp: tuple[int, ...], together: int) -> What:
     return identify(path)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from wan_ui import stored
 from wan_ui.errors import UserError
+from wan_ui.files.version import version
 from wan_ui.loras.choice import locate
 from wan_ui.loras.entry import LoraEntry
 from wan_ui.request import LoraSpec
@@ -20,12 +21,11 @@ Files = dict[str, set[tuple[int, str]]]  # name of a LoRA -> bytes and sha256 of
 
 def sha256(path: Path) -> str:
     """Of a file's content, once as long as it is the same file. Raises OSError."""
-    status = path.stat()
-    return _sha256(path, status.st_size, status.st_mtime_ns)
+    return _sha256(path, version(path.stat()))
 
 
 @lru_cache(maxsize=1000)
-def _sha256(path: Path, size: int, mtime: int) -> str:
+def _sha256(path: Path, stamp: tuple[int, ...]) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

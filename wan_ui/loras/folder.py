@@ -22,6 +22,7 @@ from wan_ui.families import TARGETS, TRANSFORMERS, of_width, patch_channels
 from wan_ui.files import comfyui
 from wan_ui.files.dit_file import refuse_parts
 from wan_ui.files.headers import Header, safetensors_header
+from wan_ui.files.version import version
 from wan_ui.loras.entry import LoraEntry
 from wan_ui.loras.keys import Layout, read_layout
 from wan_ui.loras.pairs import pair, target_said
@@ -113,7 +114,7 @@ def read_file(path: Path, name: str, made_for: str = "") -> LoraEntry:
     """The entry of one file, from its header. `made_for` overrides what the name says. Never raises."""
     try:
         status = path.stat()
-        entry = _read(path, status.st_size, status.st_mtime_ns, beside(path))
+        entry = _read(path, status.st_size, version(status), beside(path))
     except OSError as error:
         return LoraEntry(name, {"both": path}, problem=f"it cannot be read ({error.strerror})")
     if made_for and entry.made_for == "unknown":
@@ -147,7 +148,7 @@ def beside(path: Path) -> str:
 
 
 @lru_cache(maxsize=2 * MAX_FILES)
-def _read(path: Path, size: int, mtime: int, config: str) -> LoraEntry:
+def _read(path: Path, size: int, stamp: tuple[int, ...], config: str) -> LoraEntry:
     files = {"both": path}
     if path.suffix.lower() in PICKLES:
         problem = "only .safetensors files are read: a pickle can run code when opened"
