@@ -118,6 +118,8 @@ def build_voice(model: Model, visible: bool) -> Voice:
             start = gr.Number(None, label="From, seconds", minimum=0, step=0.1, min_width=100, elem_id="audio-start")
             end = gr.Number(None, label="To, seconds", minimum=0, step=0.1, min_width=100, elem_id="audio-end")
         faces, face = build_faces()
+        way = gr.HTML(way_html(model), elem_id="voice-way", apply_default_css=False)
+        note = gr.HTML("", elem_id="voice-note", apply_default_css=False)
         with gr.Accordion("Lips", open=False, visible=not is_driven(model), elem_id="lips-part") as lips:
             every = gr.Checkbox(
                 False,
@@ -131,8 +133,6 @@ def build_voice(model: Model, visible: bool) -> Voice:
                 info="As sharp as the face around it. Else it stays as it was drawn, a little softer.",
                 elem_id="sharpen",
             )
-        way = gr.HTML(way_html(model), elem_id="voice-way", apply_default_css=False)
-        note = gr.HTML("", elem_id="voice-note", apply_default_css=False)
     return Voice(part, audio, trim, start, end, every, sharpen, faces, face, lips, way, note)
 
 
