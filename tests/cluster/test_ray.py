@@ -111,7 +111,7 @@ def walk(pipeline, cluster, nodes, first, settings, picture):
 
     # A node that is frozen for longer than a lease is given up; what it makes afterwards is nobody's.
     jobs = [submit("denoise:2=hold", seed=8), submit("denoise:2=hold", seed=9)]
-    mine = next(job for job in jobs if holds(job) == "one/0")
+    mine = {holds(job): job for job in jobs}["one/0"]
     first.kill_raylet()  # and with it the node's actor
     until(lambda: pipeline.job(mine).lost)
     there("two/0")
