@@ -10,7 +10,7 @@ from tests.lipsync.conftest import tone
 from tests.lipsync.random_musetalk import write_musetalk
 from tests.sounds import voice as spoken
 from tests.sounds import write_wav
-from tests.ui.conftest import card_says, generate, shoot, wait_for_playing
+from tests.ui.conftest import card_says, generate, shoot, until, wait_for_playing
 from tests.ui.test_looks import PHONE, faults
 from wan_ui.lipsync.choice import OFFICIAL
 from wan_ui.media import muxer
@@ -147,9 +147,12 @@ def test_a_clip_that_speaks_and_speech_for_a_clip_that_is_there(open_page, speec
     expect(page.locator("#voice .waveform-container")).to_have_count(0)
     page.get_by_role("button", name="Load settings", exact=True).click()
     page.locator("#voice .waveform-container").wait_for(state="attached")
+    expect(page.locator("#using")).to_contain_text("the voice above")  # said when all of it has been filled in
 
     # Settings of speech that was added are those of its clip, the picture as well.
-    page.get_by_role("radio", name="33 · 2.1 s").check()
+    longer = page.get_by_role("radio", name="33 · 2.1 s")
+    longer.click()
+    until(page, lambda: longer.is_checked() or longer.click())  # an answer on its way may put it back
     page.get_by_role("button", name="Remove Image").click()
     expect(page.locator("#picture-crop img")).to_have_count(0)
     page.locator("#history .w-tile").nth(1).click()
