@@ -5,7 +5,6 @@ whole and is a LoRA of a model that is known here. What an app that was killed h
 """
 
 import contextlib
-import hashlib
 import os
 import re
 import shutil
@@ -20,6 +19,7 @@ from urllib.parse import quote, unquote, urlsplit
 from wan_ui import limits
 from wan_ui.errors import UserError
 from wan_ui.families import TRANSFORMERS
+from wan_ui.loras.checksums import sha256
 from wan_ui.loras.folder import read_file
 from wan_ui.settings import Settings
 from wan_ui.valid_text import valid_text
@@ -28,7 +28,6 @@ ARRIVING = ".arriving"
 LEFT = 86_400.0  # seconds after which what lies there belongs to nobody
 SUFFIX = ".safetensors"
 LONGEST = 120  # characters of a name
-CHUNK = 1 << 20
 HUBS = ("huggingface.co", "www.huggingface.co", "hf.co")
 PART = r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}"
 # Names that many repositories give to their only file: with the repository's name they say what it is.
@@ -152,13 +151,13 @@ def keep(path: Path, settings: Settings, field: str = "file") -> str:
         raise UserError(f"{field}: {path.name} was not kept: {entry.problem}", field=field)
     if entry.fits not in TRANSFORMERS:
         raise UserError(f"{field}: {path.name} was not kept: {entry.fits_why}", field=field)
-    size, digest = path.stat().st_size, ""
+    size = path.stat().st_size
     for other in _files(settings.loras):
-        if ARRIVING not in other.parts and other.suffix.lower() == SUFFIX and other.stat().st_size == size:
-            digest = digest or _digest(path)
-            if _digest(other) == digest:
-                there = other.relative_to(settings.loras).as_posix()
-                raise UserError(f"{field}: the same file is here already, as {there}", field=field)
+        if ARRIVING in other.parts or other.suffix.lower() != SUFFIX or other.stat().st_size != size:
+            continue
+        if sha256(other) == sha256(path):
+            there = other.relative_to(settings.loras).as_posix()
+            raise UserError(f"{field}: the same file is here already, as {there}", field=field)
     taken = {name.lower() for name in os.listdir(settings.loras)}
     number = 1
     while True:
@@ -172,11 +171,3 @@ def keep(path: Path, settings: Settings, field: str = "file") -> str:
             continue
         os.replace(path, settings.loras / name)
         return name
-
-
-def _digest(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
