@@ -86,8 +86,9 @@ class App:
         self.process.wait(PATIENCE)
 
     def jobs(self) -> list[Path]:
-        """The folders of the jobs that were submitted."""
-        return list((self.folder / "outputs" / "clips").iterdir())
+        """The folders of the jobs that were submitted; not those that a job being submitted is about to rename."""
+        clips = self.folder / "outputs" / "clips"
+        return [folder for folder in clips.iterdir() if not folder.name.startswith(".")]
 
     def log(self) -> str:
         return self.log_file.read_text()
