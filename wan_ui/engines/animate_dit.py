@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from diffusers.models.transformers.transformer_wan_animate import WanAnimateTransformer3DModel
 from torch import nn
 
+from wan_ui.engines.wan_classes import WanAnimateTransformer3DModel
 from wan_ui.files import animate_names
 
 AT_ONCE = 8  # faces

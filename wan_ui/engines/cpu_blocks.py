@@ -14,11 +14,10 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from diffusers.models.activations import GELU
-from diffusers.models.transformers.transformer_wan import WanAttnProcessor
 from torch import nn
 
 from wan_ui.engines import cpu_kernels
+from wan_ui.engines.wan_classes import GELU, WanAttnProcessor
 
 
 def prepare(model: Any) -> None:

@@ -17,10 +17,10 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 from torch import nn
 
 from wan_ui.engines import animate_dit, s2v_model
+from wan_ui.engines.wan_classes import WanTransformer3DModel
 from wan_ui.errors import UserError
 from wan_ui.files import animate_names, s2v_file
 from wan_ui.files.dit_file import FP8, Stored, read_dit

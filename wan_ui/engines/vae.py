@@ -14,12 +14,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan, patchify, unpatchify
 
 from wan_ui.engines import preview, vae_fast
 from wan_ui.engines.group import here
 from wan_ui.engines.vae_fused import AT_ONCE, MANY_PIXELS, FusedDecoder
 from wan_ui.engines.vae_strips import Strip, of_decoder
+from wan_ui.engines.wan_classes import AutoencoderKLWan, patchify, unpatchify
 from wan_ui.errors import UserError
 from wan_ui.families import TIME_STRIDE
 from wan_ui.files.names import rename

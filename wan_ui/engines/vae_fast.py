@@ -26,15 +26,10 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from diffusers.models.autoencoders.autoencoder_kl_wan import (
-    AutoencoderKLWan,
-    WanAttentionBlock,
-    WanResample,
-    WanResidualBlock,
-)
 
 from wan_ui.engines import cpu_kernels
 from wan_ui.engines.vae_strips import Strip, of_encoder
+from wan_ui.engines.wan_classes import AutoencoderKLWan, WanAttentionBlock, WanResample, WanResidualBlock
 
 
 def prepare(vae: AutoencoderKLWan) -> None:

@@ -11,15 +11,10 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from diffusers.models.autoencoders.autoencoder_kl_wan import (
-    AutoencoderKLWan,
-    WanCausalConv3d,
-    WanResample,
-    WanResidualBlock,
-)
 
 from wan_ui.engines.vae_fast import attention, conv2d
 from wan_ui.engines.vae_strips import Strip, upsampler
+from wan_ui.engines.wan_classes import AutoencoderKLWan, WanCausalConv3d, WanResample, WanResidualBlock
 
 AT_ONCE, MANY_PIXELS = 2, 832 * 480  # latent frames in a call after the first; of larger clips one, to save memory
 # cuDNN's kernels for Hopper take channels by 64; for 96 it falls back to an Ampere one, 1.8 times as slow as the

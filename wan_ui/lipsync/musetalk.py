@@ -24,13 +24,17 @@ from typing import cast
 import numpy as np
 import safetensors.torch
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
 from safetensors import SafetensorError
 from transformers import WhisperConfig, WhisperFeatureExtractor
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from wan_ui.errors import UserError
+from wan_ui.light_diffusers import alone
 from wan_ui.lipsync.files import require_weights
+
+with alone():
+    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
 WINDOW = 10  # Whisper frames of 20 ms that one video frame hears
 
