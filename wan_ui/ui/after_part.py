@@ -11,7 +11,7 @@ from wan_ui.queue.jobs import Job
 from wan_ui.queue.pipeline import PIPELINE
 from wan_ui.settings import Settings
 from wan_ui.ui.handles import handles_html
-from wan_ui.ui.markup import file_url, text, title
+from wan_ui.ui.markup import Markup, file_url, title
 
 JOINABLE = 12  # the newest other clips are offered
 SCRIPT = """
@@ -118,54 +118,60 @@ def after_key(selected: Job | None, jobs: list[Job]) -> list[str]:
     return [selected.id, *(job.id for job in candidates(jobs, selected))]
 
 
-def after_html(selected: Job | None, jobs: list[Job], settings: Settings) -> str:
+def after_html(selected: Job | None, jobs: list[Job], settings: Settings) -> Markup:
     if selected is None or not after_key(selected, jobs):
-        return ""
-    chosen = "".join(_select(name, *CHOICES[name]) for name in CHOICES)
+        return Markup()
+    chosen = Markup().join(_select(name, *CHOICES[name]) for name in CHOICES)
     by = made_by(settings)
     notes = f"Frames between: {by['times']}. Twice as large: {by['upscale']}."
-    return (
-        f'<details class="w-after" data-job="{selected.id}"><summary>More with this clip</summary>'
-        f'<div class="w-after-body">{_trim(selected)}<div class="w-after-choices">{chosen}</div>'
-        f"{_join(candidates(jobs, selected))}"
-        f'<p class="w-quiet">{text(notes)}</p><div class="w-buttons"><button type="button" class="w-button strong" '
-        f'data-make="{selected.id}">Make a new clip</button></div></div></details>'
-    )
+    return Markup(
+        '<details class="w-after" data-job="{id}"><summary>More with this clip</summary>'
+        '<div class="w-after-body">{trim}<div class="w-after-choices">{chosen}</div>'
+        "{join}"
+        '<p class="w-quiet">{notes}</p><div class="w-buttons"><button type="button" class="w-button strong" '
+        'data-make="{id}">Make a new clip</button></div></div></details>'
+    ).format(id=selected.id, trim=_trim(selected), chosen=chosen, join=_join(candidates(jobs, selected)), notes=notes)
 
 
-def _trim(job: Job) -> str:
+def _trim(job: Job) -> Markup:
     """Two handles on one line, which count frames."""
     if not job.result.frames or not job.result.fps:
-        return ""
+        return Markup()
     handles = handles_html(job.result.frames, job.result.fps, 1, names=True)
-    return f'<fieldset class="w-after-part"><legend>Part</legend>{handles}</fieldset>'
+    return Markup('<fieldset class="w-after-part"><legend>Part</legend>{}</fieldset>').format(handles)
 
 
-def _select(name: str, label: str, choices: dict[str, str], usual: str) -> str:
-    options = "".join(
-        f'<option value="{value}"{" selected" if value == usual else ""}>{text(words)}</option>'
+def _select(name: str, label: str, choices: dict[str, str], usual: str) -> Markup:
+    options = Markup().join(
+        Markup('<option value="{value}"{selected}>{words}</option>').format(
+            value=value, selected=" selected" if value == usual else "", words=words
+        )
         for value, words in choices.items()
     )
-    return f'<label class="w-choice"><span>{label}</span><select name="{name}">{options}</select></label>'
+    return Markup(
+        '<label class="w-choice"><span>{label}</span><select name="{name}">{options}</select></label>'
+    ).format(label=label, name=name, options=options)
 
 
-def _join(others: list[Job]) -> str:
+def _join(others: list[Job]) -> Markup:
     """Pressed one after the other, clips follow in that order."""
     if not others:
-        return ""
-    tiles = "".join(
-        f'<button type="button" class="w-next" data-next="{job.id}" aria-pressed="false" '
-        f'title="{text(title(job.request))}" aria-label="{text(f"Then: {title(job.request)}")}">{_still(job)}<b></b>'
-        "</button>"
+        return Markup()
+    tiles = Markup().join(
+        Markup(
+            '<button type="button" class="w-next" data-next="{id}" aria-pressed="false" '
+            'title="{title}" aria-label="{then}">{still}<b></b>'
+            "</button>"
+        ).format(id=job.id, title=title(job.request), then=f"Then: {title(job.request)}", still=_still(job))
         for job in others
     )
-    return (
-        f'<fieldset class="w-after-part"><legend>Then these clips</legend><div class="w-nexts">{tiles}</div>'
+    return Markup(
+        '<fieldset class="w-after-part"><legend>Then these clips</legend><div class="w-nexts">{}</div>'
         '<label class="w-choice w-after-fade" hidden><span>Fade, seconds</span>'
         '<input name="fade" type="number" min="0" max="5" step="0.1" value="0.5"></label></fieldset>'
-    )
+    ).format(tiles)
 
 
-def _still(job: Job) -> str:
+def _still(job: Job) -> Markup:
     poster = PIPELINE.poster(job)
-    return f'<img src="{text(file_url(poster))}" alt="" loading="lazy">' if poster else ""
+    return Markup('<img src="{}" alt="" loading="lazy">').format(file_url(poster)) if poster else Markup()

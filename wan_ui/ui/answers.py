@@ -9,6 +9,8 @@ from gradio.blocks import Block
 from gradio.components import Component
 from gradio.events import Dependency
 
+from wan_ui.ui.markup import Markup
+
 Answer = dict[str, Any]  # name of a part of the page -> the update of its component, or its value
 
 
@@ -31,6 +33,13 @@ def in_order(answer: Answer, parts: Collection[str]) -> list[Any]:
     return [answer.get(name, gr.skip()) for name in parts]
 
 
+def check_drawn(part: Block, update: Any) -> None:
+    """What becomes HTML in the page is Markup: raises TypeError for a text that was never escaped."""
+    value = update.get("value") if isinstance(update, dict) else update
+    if isinstance(part, gr.HTML) and value and isinstance(value, str) and not isinstance(value, Markup):
+        raise TypeError(f"{part.elem_id or 'a gr.HTML'} is drawn with Markup, and not with {value[:80]!r}")
+
+
 def connect(
     listen: Callable[..., Dependency],
     handler: Callable[..., Answer],
@@ -48,7 +57,10 @@ def connect(
 
     @functools.wraps(handler)  # Gradio looks at what a handler takes
     def listed(*args: Any, **kwargs: Any) -> Any:
-        updates = in_order(handler(*args, **kwargs), parts)
+        answer = handler(*args, **kwargs)
+        updates = in_order(answer, parts)
+        for name, update in answer.items():
+            check_drawn(parts[name], update)
         return updates if len(updates) != 1 else updates[0]
 
     return listen(listed, list(inputs), list(parts.values()), js=js, **options)

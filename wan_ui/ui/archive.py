@@ -13,13 +13,13 @@ from wan_ui.errors import UserError
 from wan_ui.limits import MIN_FREE_MB
 from wan_ui.queue.jobs import Job
 from wan_ui.queue.pipeline import PIPELINE
-from wan_ui.ui.markup import text
+from wan_ui.ui.markup import Markup
 from wan_ui.ui.result import file_name
 
 NAME = "wan-clips.zip"
 
 
-def link_html(jobs: Sequence[Job]) -> str:
+def link_html(jobs: Sequence[Job]) -> Markup:
     """A link to a new file with the clips of these jobs. Raises UserError when there are none, or the disk is full."""
     clips = [(job, clip) for job in jobs if (clip := PIPELINE.clip(job)) is not None]
     if not clips:
@@ -35,4 +35,6 @@ def link_html(jobs: Sequence[Job]) -> str:
             packed.write(clip, f"{job.id[:15]}-{job.id[-4:]}-{file_name(job)}")
     address = f"gradio_api/file={quote(str(path))}"
     words = f"{len(clips)} {'clip' if len(clips) == 1 else 'clips'}, {size / 1e6:.1f} MB"
-    return f'<a class="w-button" href="{text(address)}" download="{NAME}">Download the ZIP: {words}</a>'
+    return Markup('<a class="w-button" href="{address}" download="{name}">Download the ZIP: {words}</a>').format(
+        address=address, name=NAME, words=words
+    )

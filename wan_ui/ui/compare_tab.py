@@ -21,7 +21,7 @@ from wan_ui.request import UNKNOWN
 from wan_ui.ui.answers import Answer, Options, connect
 from wan_ui.ui.comparisons import COMPARISONS, Comparison
 from wan_ui.ui.history import LIMIT
-from wan_ui.ui.markup import file_url, speaks, spent, text, title, wide_table
+from wan_ui.ui.markup import Markup, file_url, speaks, spent, title, wide_table
 from wan_ui.ui.refusals import complaint, guard
 from wan_ui.ui.session import asker, identify
 from wan_ui.ui.values import texts_of_event
@@ -101,10 +101,10 @@ def _look(owner: str, state: dict) -> Answer:
     return {**player, "message": _links(comparison.result["files"]), "timer": gr.Timer(active=False), "state": state}
 
 
-def _measuring(comparison: Comparison) -> str:
+def _measuring(comparison: Comparison) -> Markup:
     words = "Waiting for another comparison" if comparison.state == "waiting" else "Measuring"
     words += f": {comparison.frames} frames" if comparison.frames else ""
-    return f'<p class="w-note" role="status">{words} …</p>'
+    return Markup('<p class="w-note" role="status">{} …</p>').format(words)
 
 
 @guard
@@ -164,13 +164,13 @@ def observe_grid(browser: dict, state: dict) -> Answer:
     return {**answer, "picker": picker_html(owner, state["shown"])}
 
 
-def _progress(state: dict, owner: str) -> str:
+def _progress(state: dict, owner: str) -> Markup:
     jobs = [PIPELINE.job(job_id, owner) for job_id in state["waiting"][1:]]
     ended = sum(job is None or not job.active for job in jobs)
     now = next((job for job in jobs if job and job.state == "running"), None)
     words = f"{ended} of {len(jobs)} clips made"
     words += f"; {now.request.sampling.scheme}: {now.progress.stage}" if now else ""
-    return f'<p class="w-note" role="status">{text(words)}</p>'
+    return Markup('<p class="w-note" role="status">{}</p>').format(words)
 
 
 @guard
@@ -181,12 +181,14 @@ def export(browser: dict, state: dict) -> Answer:
     return _look(owner, state)
 
 
-def _links(files: dict[str, str]) -> str:
-    links = "".join(
-        f'<a class="w-button" href="{text(file_url(Path(path)))}" download="{text(name)}">{text(name)}</a>'
+def _links(files: dict[str, str]) -> Markup:
+    links = Markup().join(
+        Markup('<a class="w-button" href="{address}" download="{name}">{name}</a>').format(
+            address=file_url(Path(path)), name=name
+        )
         for name, path in files.items()
     )
-    return f'<div class="w-buttons">{links}</div>' if links else ""
+    return Markup('<div class="w-buttons">{}</div>').format(links) if links else Markup()
 
 
 # ---------------------------------------------------------------- what is compared
@@ -227,79 +229,99 @@ def _name(job: Job) -> str:
 # ---------------------------------------------------------------- markup
 
 
-def picker_html(owner: str, picked: list[str]) -> str:
+def picker_html(owner: str, picked: list[str]) -> Markup:
     jobs = [job for job in PIPELINE.history(owner, LIMIT) if PIPELINE.clip(job) is not None]
     if not jobs:
-        return '<h2>Compare</h2><p class="w-quiet">Make two clips first; then they can be compared here.</p>'
+        return Markup('<h2>Compare</h2><p class="w-quiet">Make two clips first; then they can be compared here.</p>')
     tiles = []
     for job in jobs:
         poster = PIPELINE.poster(job)
-        still = f'<img src="{text(file_url(poster))}" alt="" loading="lazy">' if poster else ""
+        still = Markup('<img src="{}" alt="" loading="lazy">').format(file_url(poster)) if poster else Markup()
         on = "true" if job.id in picked else "false"
         order = picked.index(job.id) if job.id in picked else 0
         tiles.append(
-            f'<li><button type="button" class="w-tile" data-pick="{job.id}" data-order="{order}" aria-pressed="{on}">'
-            f'<span class="w-tile-picture">{still}<span class="w-cmp-place"></span></span>'
-            f'<span class="w-tile-prompt">{text(_name(job))}: {text(title(job.request))}</span></button></li>'
+            Markup(
+                '<li><button type="button" class="w-tile" data-pick="{id}" data-order="{order}" aria-pressed="{on}">'
+                '<span class="w-tile-picture">{still}<span class="w-cmp-place"></span></span>'
+                '<span class="w-tile-prompt">{name}: {title}</span></button></li>'
+            ).format(id=job.id, order=order, on=on, still=still, name=_name(job), title=title(job.request))
         )
     settings = PIPELINE.settings
     model = found.models(settings).get((jobs[0].request.made_with or UNKNOWN).model)
     schemes = [s for s in model.schemes.values() if not places.availability(model, s, settings)] if model else []
-    boxes = "".join(
-        f'<label><input type="checkbox" value="{text(scheme.name)}" checked> {text(scheme.name)}</label>'
+    boxes = Markup().join(
+        Markup('<label><input type="checkbox" value="{name}" checked> {name}</label>').format(name=scheme.name)
         for scheme in schemes
     )
-    return (
+    return Markup(
         "<h2>Compare</h2>"
         '<p class="w-quiet">Choose two or more clips; the first is what the others are measured against.</p>'
-        f'<ul class="w-grid w-cmp-tiles">{"".join(tiles)}</ul>'
+        '<ul class="w-grid w-cmp-tiles">{tiles}</ul>'
         '<div class="w-buttons"><button type="button" class="w-button strong" data-cmp="compare" data-needs="2">'
         "Compare</button></div>"
         '<details class="w-how"><summary>The first chosen clip under other schemes</summary>'
-        f'<div class="w-cmp-schemes">{boxes}</div>'
+        '<div class="w-cmp-schemes">{boxes}</div>'
         '<button type="button" class="w-button" data-cmp="grid" data-needs="1">Make and compare them</button></details>'
-    )
+    ).format(tiles=Markup().join(tiles), boxes=boxes)
 
 
-def player_html(jobs: list[Job], result: dict) -> str:
+def player_html(jobs: list[Job], result: dict) -> Markup:
     names = [clip["name"] for clip in result["clips"]]
     pairs = [compare.Pair(**values) for values in result["pairs"]]
     frames = min(len(pair.psnr) for pair in pairs)
     (width, height), fps = result["size"], result["fps"]
-    clips = "".join(
-        f'<figure class="w-cmp-clip"><video src="{text(file_url(clip))}" muted playsinline '
-        f'preload="auto" style="aspect-ratio:{width}/{height}" aria-label="{text(name)}"></video>'
-        f"<figcaption>{text(name)}</figcaption></figure>"
+    clips = Markup().join(
+        Markup(
+            '<figure class="w-cmp-clip"><video src="{clip}" muted playsinline '
+            'preload="auto" style="aspect-ratio:{width}/{height}" aria-label="{name}"></video>'
+            "<figcaption>{name}</figcaption></figure>"
+        ).format(clip=file_url(clip), width=width, height=height, name=name)
         for job, name in zip(jobs, names, strict=True)
         if (clip := PIPELINE.clip(job))
     )
-    modes = "".join(
-        f'<button type="button" class="w-button" data-mode-is="{mode}" aria-pressed="false">{words}</button>'
+    modes = Markup().join(
+        Markup(
+            '<button type="button" class="w-button" data-mode-is="{mode}" aria-pressed="false">{words}</button>'
+        ).format(mode=mode, words=words)
         for mode, words in (("side", "Side by side"), ("wipe", "Wipe"), ("difference", "Difference"))
     )
-    others = "".join(
-        f'<button type="button" class="w-button" data-other="{k}" aria-pressed="false">{text(name)}</button>'
+    others = Markup().join(
+        Markup('<button type="button" class="w-button" data-other="{k}" aria-pressed="false">{name}</button>').format(
+            k=k, name=name
+        )
         for k, name in enumerate(names[1:], start=1)
     )
-    return (
-        f'<div class="w-cmp" data-frames="{frames}" data-fps="{fps:g}" data-mode="side">'
-        f'<div class="w-buttons">{modes}<button type="button" class="w-button w-cmp-export" data-cmp="export">'
+    return Markup(
+        '<div class="w-cmp" data-frames="{frames}" data-fps="{fps:g}" data-mode="side">'
+        '<div class="w-buttons">{modes}<button type="button" class="w-button w-cmp-export" data-cmp="export">'
         "Export MP4, PNG and JSON</button></div>"
-        f'<div class="w-buttons w-cmp-others">{others}</div>'
-        f'<div class="w-cmp-stage">{clips}<canvas class="w-cmp-heat" role="img" aria-label="Where they differ" '
-        f'style="aspect-ratio:{width}/{height}"></canvas></div>'
+        '<div class="w-buttons w-cmp-others">{others}</div>'
+        '<div class="w-cmp-stage">{clips}<canvas class="w-cmp-heat" role="img" aria-label="Where they differ" '
+        'style="aspect-ratio:{width}/{height}"></canvas></div>'
         '<label class="w-cmp-wiper">Wipe <input type="range" class="w-cmp-wipe" min="0" max="100" value="50"></label>'
         '<div class="w-cmp-controls"><button type="button" class="w-button strong" data-play>Play</button>'
         '<button type="button" class="w-button" data-step="-1" aria-label="One frame back">‹</button>'
         '<button type="button" class="w-button" data-step="1" aria-label="One frame on">›</button>'
-        f'<input type="range" class="w-cmp-frame" min="0" max="{frames - 1}" value="0" aria-label="Frame">'
+        '<input type="range" class="w-cmp-frame" min="0" max="{last}" value="0" aria-label="Frame">'
         '<span class="w-cmp-label">frame 1</span></div>'
-        f"{_plot('PSNR', 'dB', [pair.psnr for pair in pairs], pairs)}"
-        f"{_plot('SSIM', '', [pair.ssim for pair in pairs], pairs)}{_table(result, pairs)}</div>"
+        "{psnr}"
+        "{ssim}{table}</div>"
+    ).format(
+        frames=frames,
+        fps=fps,
+        modes=modes,
+        others=others,
+        clips=clips,
+        width=width,
+        height=height,
+        last=frames - 1,
+        psnr=_plot("PSNR", "dB", [pair.psnr for pair in pairs], pairs),
+        ssim=_plot("SSIM", "", [pair.ssim for pair in pairs], pairs),
+        table=_table(result, pairs),
     )
 
 
-def _plot(title: str, unit: str, series: list[list[float]], pairs) -> str:
+def _plot(title: str, unit: str, series: list[list[float]], pairs) -> Markup:
     width, height, left, right, top, bottom = 720, 130, 44, 8, 10, 18
     values = [value for line in series for value in line]
     low, high = min(values), max(values)
@@ -309,36 +331,62 @@ def _plot(title: str, unit: str, series: list[list[float]], pairs) -> str:
         x = left + index / max(1, count - 1) * (width - left - right)
         return f"{x:.1f},{top + (high - value) / (high - low) * (height - top - bottom):.1f}"
 
-    lines = "".join(
-        f'<polyline fill="none" stroke="{COLOURS[k % len(COLOURS)]}" stroke-width="2" '
-        f'points="{" ".join(point(i, value, len(line)) for i, value in enumerate(line))}"/>'
+    lines = Markup().join(
+        Markup('<polyline fill="none" stroke="{colour}" stroke-width="2" points="{points}"/>').format(
+            colour=COLOURS[k % len(COLOURS)],
+            points=" ".join((point(i, value, len(line)) for i, value in enumerate(line))),
+        )
         for k, line in enumerate(series)
     )
     words = "; ".join(
         f"{pair.name}: {min(line):.3g} to {max(line):.3g}" for pair, line in zip(pairs, series, strict=True)
     )
     digits = 1 if unit else 3
-    return (
-        f'<svg class="w-cmp-plot" viewBox="0 0 {width} {height}" role="img" '
-        f'aria-label="{text(f"{title} per frame; {words}")}">'
-        f'<text x="{left - 6}" y="{top + 8}" text-anchor="end">{high:.{digits}f}</text>'
-        f'<text x="{left - 6}" y="{height - bottom}" text-anchor="end">{low:.{digits}f}</text>'
-        f'<text x="{left}" y="{height - 4}">{title} {unit} per frame</text>{lines}'
-        f'<line class="w-cmp-cursor" data-left="{left}" data-width="{width - left - right}" x1="{left}" x2="{left}" '
-        f'y1="{top}" y2="{height - bottom}"/></svg>'
+    return Markup(
+        '<svg class="w-cmp-plot" viewBox="0 0 {width} {height}" role="img" '
+        'aria-label="{title}">'
+        '<text x="{left}" y="{top}" text-anchor="end">{high}</text>'
+        '<text x="{left}" y="{foot}" text-anchor="end">{low}</text>'
+        '<text x="{start}" y="{below}">{measure} {unit} per frame</text>{lines}'
+        '<line class="w-cmp-cursor" data-left="{start}" data-width="{length}" x1="{start}" x2="{start}" '
+        'y1="{top_edge}" y2="{foot}"/></svg>'
+    ).format(
+        width=width,
+        height=height,
+        title=f"{title} per frame; {words}",
+        left=left - 6,
+        top=top + 8,
+        high=f"{high:.{digits}f}",
+        foot=height - bottom,
+        low=f"{low:.{digits}f}",
+        start=left,
+        below=height - 4,
+        measure=title,
+        unit=unit,
+        lines=lines,
+        length=width - left - right,
+        top_edge=top,
     )
 
 
-def _table(result: dict, pairs: list[compare.Pair]) -> str:
-    rows = "".join(
-        f'<tr><td><span class="w-cmp-key" style="background:{COLOURS[k % len(COLOURS)]}"></span>{text(pair.name)}</td>'
-        f"<td>{pair.psnr_total:.2f} dB</td><td>{pair.ssim_total:.4f}</td><td>{pair.worst_frame + 1}</td></tr>"
+def _table(result: dict, pairs: list[compare.Pair]) -> Markup:
+    rows = Markup().join(
+        Markup(
+            '<tr><td><span class="w-cmp-key" style="background:{colour}"></span>{name}</td>'
+            "<td>{psnr_total:.2f} dB</td><td>{ssim_total:.4f}</td><td>{worst_frame}</td></tr>"
+        ).format(
+            colour=COLOURS[k % len(COLOURS)],
+            name=pair.name,
+            psnr_total=pair.psnr_total,
+            ssim_total=pair.ssim_total,
+            worst_frame=pair.worst_frame + 1,
+        )
         for k, pair in enumerate(pairs)
     )
-    different = "".join(
-        f"<tr><td>{text(key.replace('_', ' '))}</td>"
-        + "".join(f"<td>{text(value or '–')}</td>" for value in values)
-        + "</tr>"
+    different = Markup().join(
+        Markup("<tr><td>{}</td>").format(key.replace("_", " "))
+        + Markup().join(Markup("<td>{}</td>").format(value or "–") for value in values)
+        + Markup("</tr>")
         for key, values in result["differences"].items()
     )
     figures = wide_table("Figures", (f"Against {result['reference']}", "PSNR", "SSIM", "Worst frame"), rows)

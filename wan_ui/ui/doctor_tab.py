@@ -23,7 +23,7 @@ from wan_ui.reports import doctor
 from wan_ui.scrub import scrub
 from wan_ui.settings import ROOT, Settings, child_environment, split_names
 from wan_ui.ui.answers import Answer, Options, connect
-from wan_ui.ui.markup import data_url, text, wide_table
+from wan_ui.ui.markup import Markup, data_url, wide_table
 from wan_ui.ui.refusals import complaint, guard
 from wan_ui.ui.session import for_visitor, identify
 from wan_ui.ui.values import text_of_event, texts_of_event
@@ -134,24 +134,28 @@ def ask(browser: dict, event: gr.EventData) -> Answer:
 # ---------------------------------------------------------------- markup
 
 
-def board_html(allowed: bool) -> str:
+def board_html(allowed: bool) -> Markup:
     settings = PIPELINE.settings
     stages = doctor.last_stages(settings)
     stages = stages if allowed else scrub(stages, settings)
     parts = [_head(stages, allowed), _stages(stages, allowed), _patches(stages, settings, allowed), _probes(allowed)]
-    return "".join(parts)
+    return Markup().join(parts)
 
 
-def _button(what: str, words: str, allowed: bool, running: bool = False) -> str:
+def _button(what: str, words: str, allowed: bool, running: bool = False) -> Markup:
     disabled = "" if allowed and not running else " disabled"
-    return f'<button type="button" class="w-button" data-doctor="{what}"{disabled}>{words}</button>'
+    return Markup('<button type="button" class="w-button" data-doctor="{what}"{disabled}>{words}</button>').format(
+        what=what, disabled=disabled, words=words
+    )
 
 
-def _status(words: str) -> str:
-    return f'<p class="w-note" role="status">{text(for_visitor(words, PIPELINE.settings))}</p>' if words else ""
+def _status(words: str) -> Markup:
+    if not words:
+        return Markup()
+    return Markup('<p class="w-note" role="status">{}</p>').format(for_visitor(words, PIPELINE.settings))
 
 
-def _head(stages: dict | None, allowed: bool) -> str:
+def _head(stages: dict | None, allowed: bool) -> Markup:
     failing = stages["first_failing"] if stages else ""
     if not stages:
         dot, words = "idle", "Not examined yet on this machine"
@@ -165,40 +169,55 @@ def _head(stages: dict | None, allowed: bool) -> str:
         else ""
     )
     running = REPORTING.running
-    links, folder = "", doctor.folder(PIPELINE.settings)
+    links, folder = Markup(), doctor.folder(PIPELINE.settings)
     if (folder / "report.json").is_file() and not running and allowed:
-        links = "".join(
-            f'<a class="w-button" download="wan-ui-{name}" '
-            f'href="{data_url((folder / name).read_bytes(), kind)}">{name}</a>'
+        links = Markup().join(
+            Markup('<a class="w-button" download="wan-ui-{name}" href="{address}">{name}</a>').format(
+                name=name, address=data_url((folder / name).read_bytes(), kind)
+            )
             for name, kind in (("report.md", "text/markdown"), ("report.json", "application/json"))
         )
     note = "Collecting the report …" if running else ""
     if REPORTING.process is not None and not running and REPORTING.process.returncode:
         note = f"The report ended with exit code {REPORTING.process.returncode}: {REPORTING.words}"
-    return (
-        f'<h2>Doctor</h2><p class="w-doctor-verdict"><span class="w-dot {dot}"></span> <b>{text(words)}</b> '
-        f'<span class="w-quiet">{text(about)}</span></p>'
-        f'<div class="w-buttons">{_button("report", "Make a report", allowed, running)}{links}</div>{_status(note)}'
+    return Markup(
+        '<h2>Doctor</h2><p class="w-doctor-verdict"><span class="w-dot {dot}"></span> <b>{words}</b> '
+        '<span class="w-quiet">{about}</span></p>'
+        '<div class="w-buttons">{button}{links}</div>{status}'
+    ).format(
+        dot=dot,
+        words=words,
+        about=about,
+        button=_button("report", "Make a report", allowed, running),
+        links=links,
+        status=_status(note),
     )
 
 
-def _stages(report: dict | None, allowed: bool) -> str:
+def _stages(report: dict | None, allowed: bool) -> Markup:
     state = PIPELINE.examination
     running = state.state in ("waiting", "running")
     words = {"waiting": "Waiting for the running job …", "running": f"Examining: {state.words or 'starting'} …"}
     note = words.get(state.state, state.words if state.state == "failed" else "")
-    body = '<p class="w-quiet">Each stage of the loaded model is held against a float32 reference.</p>'
+    body = Markup('<p class="w-quiet">Each stage of the loaded model is held against a float32 reference.</p>')
     if report:
-        rows = "".join(_stage_row(stage) for stage in report["stages"])
+        rows = Markup().join(_stage_row(stage) for stage in report["stages"])
         heads = ("Stage", "Result", "Seconds", "MiB", "NaN, Inf", "Mean, std", "Cosine", "Error", "Why")
-        body += f'<p class="w-quiet">Reference: {text(report["reference"])}</p>{wide_table("Stages", heads, rows)}'
-        body += "".join(f'<p class="w-note bad">{text(b["stage"])}: {text(b["verdict"])}</p>' for b in report["blocks"])
+        body += Markup('<p class="w-quiet">Reference: {reference}</p>{wide_table}').format(
+            reference=report["reference"], wide_table=wide_table("Stages", heads, rows)
+        )
+        body += Markup().join(
+            Markup('<p class="w-note bad">{stage}: {verdict}</p>').format(stage=b["stage"], verdict=b["verdict"])
+            for b in report["blocks"]
+        )
         body += _pictures(report["pictures"])
     button = _button("stages", "Examine the stages", allowed, running)
-    return f'<h3>Stages</h3>{body}<div class="w-buttons">{button}</div>{_status(note)}'
+    return Markup('<h3>Stages</h3>{body}<div class="w-buttons">{button}</div>{status}').format(
+        body=body, button=button, status=_status(note)
+    )
 
 
-def _stage_row(stage: dict) -> str:
+def _stage_row(stage: dict) -> Markup:
     compared = stage["error"] >= 0
     cells = ["", "", "", "", ""]
     if stage["shape"]:
@@ -213,13 +232,17 @@ def _stage_row(stage: dict) -> str:
     mark = "good" if stage["passed"] else "bad"
     words = "right" if stage["passed"] else "wrong"
     return (
-        f'<tr><th scope="row">{text(stage["name"])}</th><td><span class="w-dot {mark}"></span> {words}</td>'
-        + "".join(f"<td>{text(cell)}</td>" for cell in cells)
-        + f"<td>{text(stage['why'])}<br>{text(stage['dtype'])} {text(stage['device'])}</td></tr>"
+        Markup('<tr><th scope="row">{name}</th><td><span class="w-dot {mark}"></span> {words}</td>').format(
+            name=stage["name"], mark=mark, words=words
+        )
+        + Markup().join(Markup("<td>{}</td>").format(cell) for cell in cells)
+        + Markup("<td>{why}<br>{dtype} {device}</td></tr>").format(
+            why=stage["why"], dtype=stage["dtype"], device=stage["device"]
+        )
     )
 
 
-def _pictures(pictures: dict[str, str]) -> str:
+def _pictures(pictures: dict[str, str]) -> Markup:
     shown = []
     for name, file in pictures.items():
         path = doctor.folder(PIPELINE.settings) / file
@@ -227,19 +250,21 @@ def _pictures(pictures: dict[str, str]) -> str:
             kind = "image/svg+xml" if path.suffix == ".svg" else "image/png"
             address = data_url(path.read_bytes(), kind)
             shown.append(
-                f'<figure><img src="{address}" alt="{text(name)}"><figcaption>{text(name)}</figcaption></figure>'
+                Markup('<figure><img src="{address}" alt="{name}"><figcaption>{name}</figcaption></figure>').format(
+                    address=address, name=name
+                )
             )
     if not shown:
-        return ""
+        return Markup()
     opened = " open" if any(name.endswith("blocks") for name in pictures) else ""
-    return (
-        f'<details class="w-how"{opened}><summary>Intermediate results: latent channels (orange positive, blue '
-        f'negative, magenta NaN or Inf) and frames</summary><div class="w-doctor-pictures">{"".join(shown)}</div>'
+    return Markup(
+        '<details class="w-how"{opened}><summary>Intermediate results: latent channels (orange positive, blue '
+        'negative, magenta NaN or Inf) and frames</summary><div class="w-doctor-pictures">{shown}</div>'
         "</details>"
-    )
+    ).format(opened=opened, shown=Markup().join(shown))
 
 
-def _patches(report: dict | None, settings: Settings, allowed: bool) -> str:
+def _patches(report: dict | None, settings: Settings, allowed: bool) -> Markup:
     seen = {entry["name"]: entry for entry in _last_report(settings).get("patches", [])}
     seen |= {entry["name"]: entry for entry in (report or {}).get("patches", [])}
     off = split_names(settings.lightx2v_patches_off)
@@ -253,21 +278,38 @@ def _patches(report: dict | None, settings: Settings, allowed: bool) -> str:
         checked = "" if patch.name in off else " checked"
         disabled = "" if allowed else " disabled"
         rows.append(
-            f'<tr><th scope="row"><label><input type="checkbox" data-patch="{patch.name}"{checked}{disabled}> '
-            f'{patch.name}</label></th><td><span class="w-dot {MARKS.get(state, "idle")}"></span> {text(state)}</td>'
-            f"<td>{text(why)}</td><td>{text(entry['figures'])}</td><td>{text(patch.paragraph('Symptom'))}</td></tr>"
+            Markup(
+                '<tr><th scope="row"><label><input type="checkbox" data-patch="{name}"{checked}{disabled}> '
+                '{name}</label></th><td><span class="w-dot {mark}"></span> {state}</td>'
+                "<td>{why}</td><td>{figures}</td><td>{symptom}</td></tr>"
+            ).format(
+                name=patch.name,
+                checked=checked,
+                disabled=disabled,
+                mark=MARKS.get(state, "idle"),
+                state=state,
+                why=why,
+                figures=entry["figures"],
+                symptom=patch.paragraph("Symptom"),
+            )
         )
-    table = wide_table("Patches", ("Patch", "State", "Why", "Verified", "Without it"), "".join(rows))
+    table = wide_table("Patches", ("Patch", "State", "Why", "Verified", "Without it"), Markup().join(rows))
     if lightx2v_missing(settings) and not off and PIPELINE.model.state != "failed":
         words = f"The {len(PATCHES)} patches: LightX2V cannot be used here, so none is needed"
-        table = f'<details class="w-how"><summary>{words}</summary>{table}</details>'
+        table = Markup('<details class="w-how"><summary>{words}</summary>{table}</details>').format(
+            words=words, table=table
+        )
     loading = PIPELINE.model.state == "loading"
-    return (
+    return Markup(
         '<h3>Patches of LightX2V</h3><p class="w-quiet">Take the tick away from a patch and reload, to see what it '
         "is there for. The worker is started again; a running clip ends first.</p>"
-        f"{table}"
-        f'<div class="w-buttons">{_button("patches", "Reload with the ticked patches only", allowed, loading)}</div>'
-        f"{_status('Reloading …' if loading else '')}"
+        "{table}"
+        '<div class="w-buttons">{button}</div>'
+        "{status}"
+    ).format(
+        table=table,
+        button=_button("patches", "Reload with the ticked patches only", allowed, loading),
+        status=_status("Reloading …" if loading else ""),
     )
 
 
@@ -278,20 +320,30 @@ def _last_report(settings: Settings) -> dict:
         return {}
 
 
-def _probes(allowed: bool) -> str:
+def _probes(allowed: bool) -> Markup:
     results = probe_results.remembered(PIPELINE.settings)
     running = PROBING.running
-    body = '<p class="w-quiet">Each kernel is tried in a process of its own and held against float32.</p>'
+    body = Markup('<p class="w-quiet">Each kernel is tried in a process of its own and held against float32.</p>')
     if results:
-        rows = "".join(
-            f'<tr><th scope="row">{text(result.name)}</th><td>{text(result.kind)}</td><td>{text(result.shape)}</td>'
-            f'<td><span class="w-dot {MARKS.get(result.status, "idle")}"></span> {text(result.status)}</td>'
-            + (
-                f"<td>{1000 * result.seconds:.3f} ms</td><td>{result.error:.2g}</td>"
-                if result.seconds >= 0
-                else "<td></td><td></td>"
+        rows = Markup().join(
+            Markup(
+                '<tr><th scope="row">{name}</th><td>{kind}</td><td>{shape}</td>'
+                '<td><span class="w-dot {mark}"></span> {status}</td>'
+            ).format(
+                name=result.name,
+                kind=result.kind,
+                shape=result.shape,
+                mark=MARKS.get(result.status, "idle"),
+                status=result.status,
             )
-            + f"<td>{text(for_visitor(result.why, PIPELINE.settings))}</td></tr>"
+            + (
+                Markup("<td>{seconds:.3f} ms</td><td>{error:.2g}</td>").format(
+                    seconds=1000 * result.seconds, error=result.error
+                )
+                if result.seconds >= 0
+                else Markup("<td></td><td></td>")
+            )
+            + Markup("<td>{}</td></tr>").format(for_visitor(result.why, PIPELINE.settings))
             for result in results
         )
         body += wide_table("Kernels", ("Kernel", "Kind", "Shape", "Result", "Time", "Error", "Why"), rows)
@@ -299,4 +351,6 @@ def _probes(allowed: bool) -> str:
     if PROBING.process is not None and not running and PROBING.process.returncode not in (0, 1):
         note = f"The probe ended with exit code {PROBING.process.returncode}: {PROBING.words}"
     button = _button("probe", "Probe the kernels", allowed, running)
-    return f'<h3>Kernels</h3>{body}<div class="w-buttons">{button}</div>{_status(note)}'
+    return Markup('<h3>Kernels</h3>{body}<div class="w-buttons">{button}</div>{status}').format(
+        body=body, button=button, status=_status(note)
+    )

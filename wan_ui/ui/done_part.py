@@ -9,13 +9,13 @@ from dataclasses import asdict, dataclass
 import gradio as gr
 
 from wan_ui.queue.jobs import Job
-from wan_ui.ui.markup import title
+from wan_ui.ui.markup import Markup, title
 
 KEPT = 20  # ends that are sent again and again: the browser may miss answers, and knows by their numbers what is new
-BOXES = """<details hidden class="w-heard"><summary>Tell me when it is done</summary><div>
+BOXES = Markup("""<details hidden class="w-heard"><summary>Tell me when it is done</summary><div>
 <label><input type="checkbox" data-heard="notify"> Notification, while you look elsewhere</label>
 <label><input type="checkbox" data-heard="sound"> A soft sound</label>
-<p class="w-quiet" role="status"></p></div></details>"""
+<p class="w-quiet" role="status"></p></div></details>""")
 
 
 @dataclass(frozen=True)

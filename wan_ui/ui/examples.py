@@ -13,7 +13,7 @@ from PIL import Image
 from wan_ui.catalog import Model
 from wan_ui.place import DATA
 from wan_ui.tasks import DEFAULT, FORM, Input, fitting, offered
-from wan_ui.ui.markup import SPEAKS, data_url, text
+from wan_ui.ui.markup import SPEAKS, Markup, data_url
 
 log = logging.getLogger(__name__)
 
@@ -76,7 +76,7 @@ class Examples:
 
 def build_examples(examples: list[Example]) -> Examples:
     with gr.Column(elem_id="examples-part", elem_classes="w-part", visible=bool(examples)):
-        gr.HTML("<h2>Try one</h2>", apply_default_css=False)
+        gr.HTML(Markup("<h2>Try one</h2>"), apply_default_css=False)
         note = gr.HTML("", elem_id="examples-note", apply_default_css=False)
         cards = gr.HTML(_html(examples), elem_id="examples", js_on_load=SCRIPT, apply_default_css=False)
         message = gr.HTML("", elem_id="examples-message", apply_default_css=False)
@@ -90,23 +90,30 @@ def lacking(model: Model, given: Collection[str]) -> Input | None:
     return fitting(model.tasks, names).lacks(names)
 
 
-def note_html(made_with: str, model: Model) -> str:
+def note_html(made_with: str, model: Model) -> Markup:
     if needed := lacking(model, USUAL):
         words = f"A click fills in the picture and the words; {made_with} needs a {needed.label.lower()} as well."
     else:
         words = f"A click makes the clip with {made_with}."
-    return f'<p class="w-quiet">{text(words)}</p>'
+    return Markup('<p class="w-quiet">{}</p>').format(words)
 
 
-def _html(examples: list[Example]) -> str:
-    cards = "".join(
-        f'<li><button type="button" class="w-tile" data-example="{number}"><span class="w-tile-picture">'
-        f'<img src="{_thumbnail(example.picture)}" alt="">'
-        f"{SPEAKS if example.speaks else ''}</span>"
-        f'<span class="w-tile-prompt">{text(example.words)}</span></button></li>'
+def _html(examples: list[Example]) -> Markup:
+    cards = Markup().join(
+        Markup(
+            '<li><button type="button" class="w-tile" data-example="{number}"><span class="w-tile-picture">'
+            '<img src="{thumbnail}" alt="">'
+            "{speaks}</span>"
+            '<span class="w-tile-prompt">{words}</span></button></li>'
+        ).format(
+            number=number,
+            thumbnail=_thumbnail(example.picture),
+            speaks=SPEAKS if example.speaks else "",
+            words=example.words,
+        )
         for number, example in enumerate(examples)
     )
-    return f'<ul class="w-grid">{cards}</ul>'
+    return Markup('<ul class="w-grid">{}</ul>').format(cards)
 
 
 def _thumbnail(path: Path) -> str:

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from wan_ui.lipsync.faces import Face
-from wan_ui.ui.markup import text
+from wan_ui.ui.markup import Markup
 
 WIDEST = 640  # pixels of the preview
 SCRIPT = """
@@ -37,28 +37,28 @@ def build_faces() -> tuple[gr.HTML, gr.Number]:
     return shown, gr.Number(0, precision=0, label="Face", elem_id="face-number", container=False)
 
 
-def faces_html(image: np.ndarray, faces: list[Face], what: str) -> str:
+def faces_html(image: np.ndarray, faces: list[Face], what: str) -> Markup:
     """image: (H, W, 3) uint8 RGB; faces: from left to right; what: is shown. "" where there is no choice."""
     if len(faces) < 2:
-        return ""
+        return Markup()
     height, width = image.shape[:2]
     picture, buffer = Image.fromarray(image), io.BytesIO()
     picture.thumbnail((WIDEST, WIDEST))
     picture.save(buffer, "JPEG", quality=82)
     source = f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
-    buttons = "".join(_button(number, face, width, height) for number, face in enumerate(faces, start=1))
+    buttons = Markup().join(_button(number, face, width, height) for number, face in enumerate(faces, start=1))
     words = f"{len(faces)} faces: click the one that speaks. Without a click the largest does."
-    return (
-        f'<figure class="w-faces"><div class="w-faces-picture" role="group" aria-label="{text(what)}: who speaks">'
-        f'<img src="{source}" alt="{text(what)}">{buttons}</div>'
-        f'<figcaption class="w-quiet">{text(words)}</figcaption></figure>'
-    )
+    return Markup(
+        '<figure class="w-faces"><div class="w-faces-picture" role="group" aria-label="{what}: who speaks">'
+        '<img src="{source}" alt="{what}">{buttons}</div>'
+        '<figcaption class="w-quiet">{words}</figcaption></figure>'
+    ).format(what=what, source=source, buttons=buttons, words=words)
 
 
-def _button(number: int, face: Face, width: int, height: int) -> str:
+def _button(number: int, face: Face, width: int, height: int) -> Markup:
     left, top, right, bottom = np.clip(np.array(face.box) / (width, height, width, height), 0, 1) * 100
     place = f"left:{left:.2f}%;top:{top:.2f}%;width:{right - left:.2f}%;height:{bottom - top:.2f}%"
-    return (
-        f'<button type="button" class="w-face" data-face="{number}" aria-pressed="false" style="{place}" '
-        f'aria-label="Face {number}"><b>{number}</b></button>'
-    )
+    return Markup(
+        '<button type="button" class="w-face" data-face="{number}" aria-pressed="false" style="{place}" '
+        'aria-label="Face {number}"><b>{number}</b></button>'
+    ).format(number=number, place=place)

@@ -24,7 +24,7 @@ from wan_ui.settings import Settings
 from wan_ui.tasks import FORM, PICTURE, PROMPT, fitting, offered
 from wan_ui.ui import lora_picker, models_panel, recipe_part, several, voice
 from wan_ui.ui import picture as pictures
-from wan_ui.ui.markup import text
+from wan_ui.ui.markup import Markup
 from wan_ui.ui.session import for_visitor
 from wan_ui.ui.view import Complaint, View
 
@@ -47,7 +47,9 @@ FIELDS = (
 )  # model, scheme and loras: in the view
 TEXTS = {*PARTS, "size", "motion", "negative", "solver", "cache", "offload"}
 PLACES = ("message", "loras_message", "examples_message", "result_message")  # each beside the buttons it is about
-NO_MODEL = '<p class="w-note bad" role="alert">No model can run here yet; “Models” below says what is missing.</p>'
+NO_MODEL = Markup(
+    '<p class="w-note bad" role="alert">No model can run here yet; “Models” below says what is missing.</p>'
+)
 NAMES = {entry.name: entry.part for entry in FORM} | {
     "face": "speaker"
 }  # a UserError's field -> ours, where they differ
@@ -85,7 +87,7 @@ def to_keep(view: View) -> dict[str, Any]:
     return {**kept, "model": view.model, "scheme": view.scheme, **({"crops": crops} if crops else {})}
 
 
-def line_html(view: View, model: Model, needs: str = "") -> str:
+def line_html(view: View, model: Model, needs: str = "") -> Markup:
     """`using_html`, with its values for page.js, and their number: an older line is known by it."""
     if not view.fills:  # nothing of this page's own yet: what the browser kept is to stay
         return using_html(view, model, needs)
@@ -94,7 +96,9 @@ def line_html(view: View, model: Model, needs: str = "") -> str:
     line = json.dumps({"form": kept, "loras": view.loras})
     if line != view.line:
         view.line, view.lines = line, view.lines + 1
-    return f'<div data-kept="{text(line)}" data-number="{view.lines}">{using_html(view, model, needs)}</div>'
+    return Markup('<div data-kept="{line}" data-number="{lines}">{using}</div>').format(
+        line=line, lines=view.lines, using=using_html(view, model, needs)
+    )
 
 
 def model_of(view: View, catalog: dict[str, Model]) -> Model:
@@ -129,7 +133,7 @@ def with_words(view: View, model: Model) -> str:
     return words
 
 
-def using_html(view: View, model: Model, needs: str = "") -> str:
+def using_html(view: View, model: Model, needs: str = "") -> Markup:
     """The line above Generate: everything that the next clip is made with. needs: see memory_part.py."""
     held = view.form
     size, seed, frames, steps, fps = (held.get(name) for name in ("size", "seed", "frames", "steps", "fps"))
@@ -172,9 +176,9 @@ def using_html(view: View, model: Model, needs: str = "") -> str:
         parts += [entry.lacking for entry in task.inputs if entry.name == task.either[0]]
     parts += [entry.lacking for entry in task.inputs if entry.lacking and entry.required and entry.name not in given]
     parts = [part if len(part) > 24 else part.replace(" ", "\u00a0") for part in parts]  # lines break between parts
-    words = text(" · ".join(parts))
-    beside = f'<small class="w-quiet">{text(needs[:1].upper() + needs[1:])}</small>' if needs else ""
-    return f'<p class="w-quiet" title="{words}">{words}</p>{beside}'
+    words = " · ".join(parts)
+    beside = Markup('<small class="w-quiet">{}</small>').format(needs[:1].upper() + needs[1:]) if needs else Markup()
+    return Markup('<p class="w-quiet" title="{words}">{words}</p>{beside}').format(words=words, beside=beside)
 
 
 # ---------------------------------------------------------------- what is wrong
@@ -243,15 +247,17 @@ def _count(value: Any) -> int:
     return value if isinstance(value, int) else 0
 
 
-def complaint_html(view: View, place: str, settings: Settings) -> str:
+def complaint_html(view: View, place: str, settings: Settings) -> Markup:
     complaint = view.complaint
     if complaint is None or complaint.place != place:
-        return NO_MODEL if place == "message" and not models_panel.usable(settings) else ""
+        return NO_MODEL if place == "message" and not models_panel.usable(settings) else Markup()
     return note(
         for_visitor(complaint.words, settings),
-        f' data-field="{text(complaint.field)}" data-turn="{complaint.turn}"',
+        Markup(' data-field="{field}" data-turn="{turn}"').format(field=complaint.field, turn=complaint.turn),
     )
 
 
-def note(words: str, more: str = "") -> str:
-    return f'<p class="w-note bad" role="alert"{more}>{text(words[:1].upper() + words[1:])}</p>'
+def note(words: str, more: Markup = Markup()) -> Markup:
+    return Markup('<p class="w-note bad" role="alert"{more}>{words}</p>').format(
+        more=more, words=words[:1].upper() + words[1:]
+    )

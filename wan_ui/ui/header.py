@@ -2,7 +2,7 @@
 
 import gradio as gr
 
-from wan_ui.ui.markup import text
+from wan_ui.ui.markup import Markup
 
 KEYS = (
     ("Ctrl + Enter", "Generate"),
@@ -33,13 +33,16 @@ def build_header() -> gr.HTML:
     return gr.HTML(_header(), js_on_load=SCRIPT, apply_default_css=False)
 
 
-def _header() -> str:
-    keys = "".join(f"<div><dt><kbd>{text(key)}</kbd></dt><dd>{text(words)}</dd></div>" for key, words in KEYS)
-    return (
+def _header() -> Markup:
+    keys = Markup().join(
+        Markup("<div><dt><kbd>{key}</kbd></dt><dd>{words}</dd></div>").format(key=key, words=words)
+        for key, words in KEYS
+    )
+    return Markup(
         '<header class="w-header"><svg viewBox="0 0 32 32" aria-hidden="true"><rect width="32" height="32" rx="9"/>'
         '<path d="M7 19c3-7 5-7 7.500-1s4.500 6 10.500-6"/></svg><h1>Wan UI</h1>'
         "<p>a picture and a sentence become a clip</p>"
         '<button type="button" class="w-help" data-keys aria-label="Keyboard shortcuts">?</button></header>'
         '<dialog class="w-shortcuts" aria-labelledby="shortcuts-title"><h2 id="shortcuts-title">Keyboard shortcuts</h2>'
-        f'<dl>{keys}</dl><button type="button" class="w-button" data-close>Close</button></dialog>'
-    )
+        '<dl>{}</dl><button type="button" class="w-button" data-close>Close</button></dialog>'
+    ).format(keys)

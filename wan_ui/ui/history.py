@@ -8,7 +8,7 @@ from wan_ui.queue.jobs import Job
 from wan_ui.queue.pipeline import PIPELINE
 from wan_ui.queue.quota import Outlook
 from wan_ui.request import UNKNOWN
-from wan_ui.ui.markup import DRAFT, SPEAKS, STATE_WORDS, file_url, speaks, text, title
+from wan_ui.ui.markup import DRAFT, SPEAKS, STATE_WORDS, Markup, file_url, speaks, title
 
 LIMIT = 60  # of the newest, of which the page knows whatever is shown
 PAGE = 24  # clips
@@ -52,7 +52,7 @@ element.addEventListener('click', (event) => {
   }
 });
 """
-BAR_HTML = (
+BAR_HTML = Markup(
     '<div class="w-history-bar"><input type="search" aria-label="Search your clips" '
     'placeholder="Search: prompt, model, LoRA" maxlength="200">'
     '<button type="button" class="w-button" data-starred aria-pressed="false">★ Kept</button>'
@@ -79,7 +79,7 @@ class History:
 def build_history() -> History:
     with gr.Column(elem_id="history-part", elem_classes="w-part"):
         with gr.Row(elem_classes="w-part-top"):
-            gr.HTML("<h2>Your clips</h2>", apply_default_css=False)
+            gr.HTML(Markup("<h2>Your clips</h2>"), apply_default_css=False)
             from_video = gr.UploadButton(
                 "Load settings from a video",
                 size="sm",
@@ -103,61 +103,77 @@ def history_html(
     total: int = 0,
     sought: bool = False,
     outlook: Outlook | None = None,
-) -> str:
+) -> Markup:
     """jobs: of this page; total: of all. several: there is more than one worker, so that each tile says which one had
     the job. sought: not all clips are asked for. outlook: what the quota deletes next"""
     if not jobs and sought:
-        return '<p class="w-quiet" role="status">No clip of yours is so.</p>'
+        return Markup('<p class="w-quiet" role="status">No clip of yours is so.</p>')
     if not jobs:
-        return '<p class="w-quiet">Clips you make are kept here, with all their settings.</p>'
+        return Markup('<p class="w-quiet">Clips you make are kept here, with all their settings.</p>')
     leaving = set(outlook.leaving) if outlook else set()
-    tiles = "".join(_tile(job, job.id == selected, job.worker if several else "", job.id in leaving) for job in jobs)
-    return f'{leaving_html(outlook)}<ul class="w-grid">{tiles}</ul>{_pages(page, total)}'
-
-
-def _pages(page: int, total: int) -> str:
-    last = max(0, (total - 1) // PAGE)
-    if not last:
-        return ""
-
-    def button(words: str, to: int, off: bool) -> str:
-        return f'<button type="button" class="w-button" data-page="{to}"{" disabled" if off else ""}>{words}</button>'
-
-    return (
-        f'<nav class="w-pages" aria-label="Pages of your clips">{button("Newer", page - 1, page == 0)}'
-        f'<span class="w-quiet">{page * PAGE + 1} to {min(total, (page + 1) * PAGE)} of {total}</span>'
-        f"{button('Older', page + 1, page >= last)}</nav>"
+    tiles = Markup().join(
+        _tile(job, job.id == selected, job.worker if several else "", job.id in leaving) for job in jobs
+    )
+    return Markup('{leaving}<ul class="w-grid">{tiles}</ul>{pages}').format(
+        leaving=leaving_html(outlook), tiles=tiles, pages=_pages(page, total)
     )
 
 
-def leaving_html(outlook: Outlook | None) -> str:
+def _pages(page: int, total: int) -> Markup:
+    last = max(0, (total - 1) // PAGE)
+    if not last:
+        return Markup()
+
+    def button(words: str, to: int, off: bool) -> Markup:
+        return Markup('<button type="button" class="w-button" data-page="{to}"{disabled}>{words}</button>').format(
+            to=to, disabled=" disabled" if off else "", words=words
+        )
+
+    return Markup(
+        '<nav class="w-pages" aria-label="Pages of your clips">{newer}'
+        '<span class="w-quiet">{first} to {last} of {total}</span>'
+        "{older}</nav>"
+    ).format(
+        newer=button("Newer", page - 1, page == 0),
+        first=page * PAGE + 1,
+        last=min(total, (page + 1) * PAGE),
+        total=total,
+        older=button("Older", page + 1, page >= last),
+    )
+
+
+def leaving_html(outlook: Outlook | None) -> Markup:
     """What the quota deletes next: said before it does."""
     if outlook is None or not outlook.leaving:
-        return ""
+        return Markup()
     number = len(outlook.leaving)
     clips = "the oldest goes" if number == 1 else f"the {number} oldest go"
     of = f"Your clips take {outlook.bytes / 1e9:.2f} of {outlook.most / 1e9:g} GB: " if outlook.most else ""
     words = f"{of}{clips} with the next clip or within a day. A star keeps a clip."
-    return f'<p class="w-note w-leaving">{words[:1].upper()}{words[1:]}</p>'
+    return Markup('<p class="w-note w-leaving">{}</p>').format(words[:1].upper() + words[1:])
 
 
-def undo_html(number: int) -> str:
+def undo_html(number: int) -> Markup:
     words = f"{number} {'clip' if number == 1 else 'clips'} deleted."
-    return f'<p class="w-undo" role="status">{words} <button type="button" class="w-button" data-undo>Undo</button></p>'
+    return Markup(
+        '<p class="w-undo" role="status">{} <button type="button" class="w-button" data-undo>Undo</button></p>'
+    ).format(words)
 
 
-def _tile(job: Job, selected: bool, worker: str, leaving: bool) -> str:
+def _tile(job: Job, selected: bool, worker: str, leaving: bool) -> Markup:
     picture = PIPELINE.poster(job) or PIPELINE.picture(job)
-    still = f'<img src="{text(file_url(picture))}" alt="" loading="lazy">' if picture else ""
-    state = f'<span class="w-state {job.state}">{STATE_WORDS[job.state]}</span>'
+    still = Markup('<img src="{}" alt="" loading="lazy">').format(file_url(picture)) if picture else Markup()
+    state = Markup('<span class="w-state {state}">{words}</span>').format(state=job.state, words=STATE_WORDS[job.state])
     if job.state == "done":
-        state = (SPEAKS if speaks(job) else "") + (DRAFT if (job.request.made_with or UNKNOWN).draft else "")
-    state += '<span class="w-state star" title="With a star it stays">★</span>' if job.star else ""
-    state += '<span class="w-state leaving">goes next</span>' if leaving else ""
-    by = f'<span class="w-quiet w-tile-worker">{text(worker)}</span>' if worker else ""
+        state = (SPEAKS if speaks(job) else Markup()) + (
+            DRAFT if (job.request.made_with or UNKNOWN).draft else Markup()
+        )
+    state += Markup('<span class="w-state star" title="With a star it stays">★</span>') if job.star else Markup()
+    state += Markup('<span class="w-state leaving">goes next</span>') if leaving else Markup()
+    by = Markup('<span class="w-quiet w-tile-worker">{}</span>').format(worker) if worker else Markup()
     pressed = "true" if selected else "false"
-    return (
-        f'<li><button type="button" class="w-tile {job.state}" data-tile="{job.id}" aria-pressed="{pressed}">'
-        f'<span class="w-tile-picture">{still}{state}</span>'
-        f'<span class="w-tile-prompt">{text(title(job.request))}</span>{by}</button></li>'
-    )
+    return Markup(
+        '<li><button type="button" class="w-tile {state}" data-tile="{id}" aria-pressed="{pressed}">'
+        '<span class="w-tile-picture">{still}{marks}</span>'
+        '<span class="w-tile-prompt">{title}</span>{by}</button></li>'
+    ).format(state=job.state, id=job.id, pressed=pressed, still=still, marks=state, title=title(job.request), by=by)

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import gradio as gr
 
 from wan_ui.ui.done_part import Ended, to_send
-from wan_ui.ui.markup import text
+from wan_ui.ui.markup import Markup
 
 SCRIPT = """
 watch('value', () => {
@@ -30,10 +30,12 @@ def build_in_view() -> gr.HTML:
     return gr.HTML("", elem_id="in-view", js_on_load=SCRIPT, apply_default_css=False)
 
 
-def order(answer: int, whole: bool, show: tuple[int, str, bool], active: int, ended: Sequence[Ended]) -> str:
+def order(answer: int, whole: bool, show: tuple[int, str, bool], active: int, ended: Sequence[Ended]) -> Markup:
     """answer: its number; whole: it has all parts; show: a number that grows, the part's name in page.js, and whether
     it only asks (see `View.bring`)."""
     number, part, gentle = show
     flags = (" data-whole" if whole else "") + (" data-gentle" if gentle else "")
-    news = f'data-active="{active}" data-ended="{text(json.dumps(to_send(ended)))}"'
-    return f'<i data-answer="{answer}" data-number="{number}" data-part="{part}" {news}{flags}></i>'
+    news = Markup('data-active="{active}" data-ended="{ended}"').format(active=active, ended=json.dumps(to_send(ended)))
+    return Markup('<i data-answer="{answer}" data-number="{number}" data-part="{part}" {news}{flags}></i>').format(
+        answer=answer, number=number, part=part, news=news, flags=flags
+    )

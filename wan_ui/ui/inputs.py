@@ -20,7 +20,7 @@ from wan_ui.ui.longer import Longer, build_longer
 from wan_ui.ui.lora_get import build_lora_get
 from wan_ui.ui.lora_picker import LoraPicker, build_lora_picker
 from wan_ui.ui.lora_shelf import build_lora_shelf
-from wan_ui.ui.markup import text
+from wan_ui.ui.markup import Markup
 from wan_ui.ui.offload_part import OffloadPart, build_offload
 from wan_ui.ui.own_size import OwnSize, build_own_size
 from wan_ui.ui.performance import Performance, build_performance, is_performed
@@ -228,7 +228,10 @@ def build_inputs(
         with gr.Row():
             generate = gr.Button("Generate", variant="primary", size="lg", scale=3, min_width=140, elem_id="generate")
             cancel = gr.Button("Cancel", size="lg", scale=1, min_width=100, visible=False, elem_id="cancel")
-    gr.HTML('<p class="w-quiet w-keys"><kbd>Ctrl</kbd> <kbd>Enter</kbd> generates as well</p>', apply_default_css=False)
+    gr.HTML(
+        Markup('<p class="w-quiet w-keys"><kbd>Ctrl</kbd> <kbd>Enter</kbd> generates as well</p>'),
+        apply_default_css=False,
+    )
     return Inputs(
         picture,
         tray,
@@ -310,45 +313,52 @@ def _draft_words(settings: Settings) -> str:
     )
 
 
-def picture_hint_html(model: Model) -> str:
+def picture_hint_html(model: Model) -> Markup:
     """Said where a model can do without a picture."""
     if not takes(model, "picture") or all(TASKS[name].pictures for name in model.tasks):
-        return ""
-    return '<p class="w-quiet">Optional: with a picture the clip starts at it, without one it is made of the words.</p>'
+        return Markup()
+    return Markup(
+        '<p class="w-quiet">Optional: with a picture the clip starts at it, without one it is made of the words.</p>'
+    )
 
 
-def phrases_html(model: Model) -> str:
+def phrases_html(model: Model) -> Markup:
     """Chips in groups: of camera and motion together one can be made, of the lights one."""
     if model.words is None:
-        return ""
-    groups = "".join(
-        f'<div class="w-chips" role="group" aria-label="Add to the prompt: {part}">'
-        f'<span class="w-chips-title" aria-hidden="true">{part.capitalize()}</span>{"".join(map(_chip, phrases))}</div>'
+        return Markup()
+    groups = Markup().join(
+        Markup(
+            '<div class="w-chips" role="group" aria-label="Add to the prompt: {part}">'
+            '<span class="w-chips-title" aria-hidden="true">{title}</span>{chips}</div>'
+        ).format(part=part, title=part.capitalize(), chips=Markup().join(map(_chip, phrases)))
         for part, phrases in load_table(model.words).offers().items()
     )
-    return f'<div class="w-chip-groups">{groups}</div>'
+    return Markup('<div class="w-chip-groups">{}</div>').format(groups)
 
 
-def earlier_html(prompts: Iterable[str]) -> str:
+def earlier_html(prompts: Iterable[str]) -> Markup:
     """Prompts of this person's clips, the newest first, each once: a click writes it. Folded."""
     different = list(dict.fromkeys(prompt for prompt in prompts if prompt))[:EARLIER]
-    rows = "".join(
-        f'<li><button type="button" data-prompt="{text(prompt)}">{text(prompt)}</button></li>' for prompt in different
+    rows = Markup().join(
+        Markup('<li><button type="button" data-prompt="{prompt}">{prompt}</button></li>').format(prompt=prompt)
+        for prompt in different
     )
-    return f"<details><summary>Earlier prompts</summary><ul>{rows}</ul></details>" if rows else ""
+    return Markup("<details><summary>Earlier prompts</summary><ul>{}</ul></details>").format(rows) if rows else Markup()
 
 
-def reading_html(reading: Reading | None) -> str:
+def reading_html(reading: Reading | None) -> Markup:
     """Under the prompt: what the model makes of it, while it is written."""
     if reading is None:
-        return ""
+        return Markup()
     kind = " warn" if reading.missed or reading.left_out else ""
     words = reading.words
-    return f'<p class="w-quiet w-reading{kind}" role="status">{text(words[:1].upper() + words[1:])}</p>'
+    return Markup('<p class="w-quiet w-reading{kind}" role="status">{words}</p>').format(
+        kind=kind, words=words[:1].upper() + words[1:]
+    )
 
 
-def _chip(phrase: str) -> str:
-    return f'<button type="button" class="w-chip" data-phrase="{text(phrase)}">{text(phrase)}</button>'
+def _chip(phrase: str) -> Markup:
+    return Markup('<button type="button" class="w-chip" data-phrase="{phrase}">{phrase}</button>').format(phrase=phrase)
 
 
 def _schemes(schemes: list[Scheme]) -> list[tuple[str, str]]:

@@ -14,6 +14,7 @@ from wan_ui.settings import Settings
 from wan_ui.ui import examples, mcp_tools, server, uploads
 from wan_ui.ui.aliases import Aliases
 from wan_ui.ui.guard import VISITOR, Guard
+from wan_ui.ui.markup import Markup
 from wan_ui.ui.pwa import HEAD
 from wan_ui.ui.rest import build_rest
 from wan_ui.ui.security import harden
@@ -47,7 +48,10 @@ def launch(page: gr.Blocks, settings: Settings, clips_folder: str) -> None:
         root_path=settings.root_path,
         theme=build_theme(),
         css_paths=CSS,
-        head=HEAD + "".join(f"<script>{script.read_text(encoding='utf-8')}</script>" for script in SCRIPTS),
+        head=HEAD
+        + Markup().join(
+            Markup("<script>{}</script>").format(Markup(script.read_text(encoding="utf-8"))) for script in SCRIPTS
+        ),
         favicon_path=FAVICON,
         footer_links=["api"],
         share=False,

@@ -14,7 +14,7 @@ from wan_ui.queue import successor
 from wan_ui.queue.segments_intake import look_before
 from wan_ui.settings import Settings
 from wan_ui.tasks import BEFORE, SEGMENTS
-from wan_ui.ui.markup import text
+from wan_ui.ui.markup import Markup
 
 
 @dataclass(frozen=True)
@@ -43,14 +43,14 @@ def build_longer(visible: bool) -> Longer:
     return Longer(part, clip, note, segments)
 
 
-def note_html(path: str, size: str, fps: int | None, model: Model, settings: Settings) -> tuple[str, int]:
+def note_html(path: str, size: str, fps: int | None, model: Model, settings: Settings) -> tuple[Markup, int]:
     """What becomes of the clip, and the frames per second of the new one. Raises UserError (field "clip")."""
     before = look_before(path, settings)
     fps = fps if fps in model.rates else before.rate(model)
     words = before.words(before.size(model) if size == "auto" else parse_size(size), fps)
     said = f"{words}. The new clip is this one and what follows it, in place of a picture. Its sound is not kept."
     said += _made_by_another(path, model, settings)
-    return f'<p class="w-quiet" role="status">{text(said)}</p>', fps
+    return Markup('<p class="w-quiet" role="status">{}</p>').format(said), fps
 
 
 def _made_by_another(path: str, model: Model, settings: Settings) -> str:

@@ -10,7 +10,7 @@ from wan_ui.errors import UserError
 from wan_ui.loras.arrival import arriving, check_room, keep, safe_name
 from wan_ui.queue.lora_download import LoraDownload
 from wan_ui.settings import Settings
-from wan_ui.ui.markup import text
+from wan_ui.ui.markup import Markup
 
 ADDRESS = "/api/lora-files"
 # What is typed stays when the part is drawn anew; a file goes by XMLHttpRequest, which tells how far it is.
@@ -79,40 +79,40 @@ def build_lora_get() -> gr.HTML:
     return gr.HTML("", elem_id="lora-get", js_on_load=SCRIPT, apply_default_css=False)
 
 
-def get_html(status: LoraDownload) -> str:
-    return (
-        f'<div class="w-shelf w-shelf-get" data-kept="{status.kept}"><b>Another LoRA</b>'
+def get_html(status: LoraDownload) -> Markup:
+    return Markup(
+        '<div class="w-shelf w-shelf-get" data-kept="{kept}"><b>Another LoRA</b>'
         '<div class="w-shelf-link"><input data-link aria-label="A Hugging Face link" '
         'placeholder="owner/repo/file.safetensors, or the link of a file on Hugging Face">'
-        f'<button type="button" class="w-button" data-do="fetch_lora"{" disabled" if status.active else ""}>Fetch'
+        '<button type="button" class="w-button" data-do="fetch_lora"{disabled}>Fetch'
         "</button></div>"
         '<div class="w-shelf-do"><button type="button" class="w-button" data-do="choose_file">Choose a file</button>'
         '<input type="file" accept=".safetensors" hidden aria-label="A LoRA file"></div>'
-        f'{_progress(status)}<p class="w-note" role="status" data-said></p></div>'
-    )
+        '{progress}<p class="w-note" role="status" data-said></p></div>'
+    ).format(kept=status.kept, disabled=" disabled" if status.active else "", progress=_progress(status))
 
 
-def _progress(status: LoraDownload) -> str:
-    name = text(status.name)
+def _progress(status: LoraDownload) -> Markup:
+    name = status.name
     match status.state:
         case "asking":
-            return f'<p class="w-quiet">Asking for {name}</p><div class="w-bar open"><i></i></div>'
+            return Markup('<p class="w-quiet">Asking for {}</p><div class="w-bar open"><i></i></div>').format(name)
         case "running":
             percent = 100 * status.done / max(status.total, 1)
             said = f"{name}: {status.done / 1e6:.0f} of {status.total / 1e6:.0f} MB"
-            return (
-                f'<p class="w-quiet">{said}</p><div class="w-bar" role="progressbar" aria-label="Fetching {name}" '
-                f'aria-valuemin="0" aria-valuemax="100" aria-valuenow="{percent:.0f}">'
-                f'<i style="width:{percent:.1f}%"></i></div><div class="w-shelf-do"><button type="button" '
+            return Markup(
+                '<p class="w-quiet">{said}</p><div class="w-bar" role="progressbar" aria-label="Fetching {name}" '
+                'aria-valuemin="0" aria-valuemax="100" aria-valuenow="{percent:.0f}">'
+                '<i style="width:{percent:.1f}%"></i></div><div class="w-shelf-do"><button type="button" '
                 'class="w-button" data-do="stop_lora">Cancel</button></div>'
-            )
+            ).format(said=said, name=name, percent=percent)
         case "done":
-            return f'<p class="w-quiet" role="status">{name} is on the shelf.</p>'
+            return Markup('<p class="w-quiet" role="status">{} is on the shelf.</p>').format(name)
         case "cancelled":
-            return f'<p class="w-quiet" role="status">{name} was cancelled; nothing of it was kept.</p>'
+            return Markup('<p class="w-quiet" role="status">{} was cancelled; nothing of it was kept.</p>').format(name)
         case "failed":
-            return f'<p class="w-note bad" role="alert">{text(status.words)}</p>'
-    return ""
+            return Markup('<p class="w-note bad" role="alert">{}</p>').format(status.words)
+    return Markup()
 
 
 async def receive_file(name: str, length: int, parts: AsyncIterator[bytes], settings: Settings) -> str:

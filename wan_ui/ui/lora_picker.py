@@ -17,7 +17,7 @@ from wan_ui.loras.choice import MAX_STRENGTH
 from wan_ui.queue.jobs import Job
 from wan_ui.request import LoraMatch, LoraSpec
 from wan_ui.settings import Settings
-from wan_ui.ui.markup import text
+from wan_ui.ui.markup import Markup
 from wan_ui.ui.session import for_visitor, is_local
 
 TARGET_WORDS = {"high_noise": "High noise", "low_noise": "Low noise", "both": "Both"}
@@ -168,31 +168,34 @@ def _folder_key(chosen: list[dict], settings: Settings) -> list:
     return [entry.size for entry in loras.available(settings)] if chosen else []
 
 
-def rows_html(chosen: list[dict], model: Model, jobs: list[Job], settings: Settings) -> str:
+def rows_html(chosen: list[dict], model: Model, jobs: list[Job], settings: Settings) -> Markup:
     entries = loras.available(settings)
-    rows = "".join(_row(spec, entries, model, last_match(spec, jobs)) for spec in specs(chosen))
-    return (f'<ul class="w-loras">{rows}</ul>' if rows else "") + _others(entries, model, settings)
+    rows = Markup().join(_row(spec, entries, model, last_match(spec, jobs)) for spec in specs(chosen))
+    chosen_list = Markup('<ul class="w-loras">{}</ul>').format(rows) if rows else Markup()
+    return chosen_list + _others(entries, model, settings)
 
 
-def _others(entries: list[loras.LoraEntry], model: Model, settings: Settings) -> str:
+def _others(entries: list[loras.LoraEntry], model: Model, settings: Settings) -> Markup:
     """What lies in the user's folder and cannot be chosen, with the reason; and where files go when there is none."""
     reasons = [reason for entry in entries if not entry.shipped and (reason := refused(entry, model))]
-    hint = ""
+    hint = Markup()
     if all(entry.shipped or refused(entry, model) for entry in entries):
         place = settings.loras if is_local(settings) else "the LoRA folder of the machine where this runs"
-        hint = f"For LoRAs of your own, put .safetensors files into {place} and press Refresh."
-        hint = f'<p class="w-quiet">{text(hint)}</p>'
+        words = f"For LoRAs of your own, put .safetensors files into {place} and press Refresh."
+        hint = Markup('<p class="w-quiet">{}</p>').format(words)
     if not reasons:
         return hint
-    items = "".join(f"<li>{text(for_visitor(reason, settings))}</li>" for reason in reasons)
+    items = Markup().join(Markup("<li>{}</li>").format(for_visitor(reason, settings)) for reason in reasons)
     files = "1 file does" if len(reasons) == 1 else f"{len(reasons)} files do"
-    return f'{hint}<details class="w-lora-others"><summary>{files} not fit</summary><ul>{items}</ul></details>'
+    return Markup(
+        '{hint}<details class="w-lora-others"><summary>{files} not fit</summary><ul>{items}</ul></details>'
+    ).format(hint=hint, files=files, items=items)
 
 
-def _row(spec: LoraSpec, entries: list[loras.LoraEntry], model: Model, match: LoraMatch | None) -> str:
-    file = text(spec.file)
+def _row(spec: LoraSpec, entries: list[loras.LoraEntry], model: Model, match: LoraMatch | None) -> Markup:
+    file = spec.file
     notes: list[str] = []
-    extras, entry = "", None
+    extras, entry = Markup(), None
     try:
         entry = loras.find(spec.file, entries)
     except UserError as error:
@@ -205,17 +208,25 @@ def _row(spec: LoraSpec, entries: list[loras.LoraEntry], model: Model, match: Lo
             notes.append(f"Suggested: {TARGET_WORDS[target].lower()}, {why}.")
         elif not reason:
             words = f"{TARGET_WORDS[target]} is suggested: {why}."
-            extras += f'<p class="w-lora-note">{text(words)}</p>'
+            extras += Markup('<p class="w-lora-note">{}</p>').format(words)
         if entry.notes:
-            extras += f'<p class="w-lora-note">“{text(entry.notes)}”</p>'
+            extras += Markup('<p class="w-lora-note">“{}”</p>').format(entry.notes)
     notes.insert(0, _counts(spec, entry, match))
-    bad = "".join(f'<p class="w-lora-note bad" role="alert">{text(words)}</p>' for words in trouble)
-    return (
-        f'<li class="w-lora" data-lora="{file}"><div class="w-lora-top"><b>{file}</b>'
-        f'<button type="button" class="w-lora-remove" data-do="remove_lora" data-file="{file}" '
-        f'data-key="remove {file}" aria-label="Remove {file}" title="Remove">×</button></div>'
-        f"{_strength(spec)}{_target(spec, model)}{bad}{extras}"
-        f'<p class="w-lora-note">{text(" ".join(filter(None, notes)))}</p>{_triggers(entry)}</li>'
+    bad = Markup().join(Markup('<p class="w-lora-note bad" role="alert">{}</p>').format(words) for words in trouble)
+    return Markup(
+        '<li class="w-lora" data-lora="{file}"><div class="w-lora-top"><b>{file}</b>'
+        '<button type="button" class="w-lora-remove" data-do="remove_lora" data-file="{file}" '
+        'data-key="remove {file}" aria-label="Remove {file}" title="Remove">×</button></div>'
+        "{strength}{target}{bad}{extras}"
+        '<p class="w-lora-note">{notes}</p>{triggers}</li>'
+    ).format(
+        file=file,
+        strength=_strength(spec),
+        target=_target(spec, model),
+        bad=bad,
+        extras=extras,
+        notes=" ".join(filter(None, notes)),
+        triggers=_triggers(entry),
     )
 
 
@@ -234,35 +245,44 @@ def _counts(spec: LoraSpec, entry: loras.LoraEntry | None, match: LoraMatch | No
     return f"The file has {counts}."
 
 
-def _strength(spec: LoraSpec) -> str:
-    file = text(spec.file)
-    common = f'data-do="strength_lora" data-file="{file}" step="0.05" value="{spec.strength:g}"'
-    return (
-        '<div class="w-lora-strength"><span>Strength</span>'
-        f'<input type="range" min="0" max="2" {common} data-key="slide {file}" aria-label="Strength of {file}">'
-        f'<input type="number" min="{-MAX_STRENGTH:g}" max="{MAX_STRENGTH:g}" {common} data-key="number {file}" '
-        f'aria-label="Strength of {file} as a number"></div>'
+def _strength(spec: LoraSpec) -> Markup:
+    file = spec.file
+    common = Markup('data-do="strength_lora" data-file="{file}" step="0.05" value="{strength:g}"').format(
+        file=file, strength=spec.strength
     )
+    return Markup(
+        '<div class="w-lora-strength"><span>Strength</span>'
+        '<input type="range" min="0" max="2" {common} data-key="slide {file}" aria-label="Strength of {file}">'
+        '<input type="number" min="{least:g}" max="{most:g}" {common} data-key="number {file}" '
+        'aria-label="Strength of {file} as a number"></div>'
+    ).format(common=common, file=file, least=-MAX_STRENGTH, most=MAX_STRENGTH)
 
 
-def _target(spec: LoraSpec, model: Model) -> str:
+def _target(spec: LoraSpec, model: Model) -> Markup:
     if model.family.single:
-        return ""
-    file = text(spec.file)
-    radios = "".join(
-        f'<label><input type="radio" name="target {file}" value="{target}" data-do="target_lora" data-file="{file}" '
-        f'data-key="{target} {file}"{" checked" if target == spec.target else ""}><span>{words}</span></label>'
+        return Markup()
+    file = spec.file
+    radios = Markup().join(
+        Markup(
+            '<label><input type="radio" name="target {file}" value="{target}" data-do="target_lora" data-file="{file}" '
+            'data-key="{target} {file}"{checked}><span>{words}</span></label>'
+        ).format(file=file, target=target, checked=" checked" if target == spec.target else "", words=words)
         for target, words in TARGET_WORDS.items()
     )
-    return f'<div class="w-lora-target" role="radiogroup" aria-label="Expert for {file}">{radios}</div>'
+    return Markup('<div class="w-lora-target" role="radiogroup" aria-label="Expert for {file}">{radios}</div>').format(
+        file=file, radios=radios
+    )
 
 
-def _triggers(entry: loras.LoraEntry | None) -> str:
+def _triggers(entry: loras.LoraEntry | None) -> Markup:
     if entry is None or not entry.trigger_words:
-        return ""
-    chips = "".join(
-        f'<button type="button" class="w-chip" data-phrase="{text(word)}" data-key="word {text(word)}">'
-        f"{text(word)}</button>"
+        return Markup()
+    chips = Markup().join(
+        Markup(
+            '<button type="button" class="w-chip" data-phrase="{word}" data-key="word {word}">{word}</button>'
+        ).format(word=word)
         for word in entry.trigger_words
     )
-    return f'<div class="w-chips" role="group" aria-label="Add trigger words to the prompt">{chips}</div>'
+    return Markup('<div class="w-chips" role="group" aria-label="Add trigger words to the prompt">{}</div>').format(
+        chips
+    )

@@ -17,7 +17,7 @@ from wan_ui.loras.pairs import likely
 from wan_ui.settings import Settings
 from wan_ui.ui.lora_picker import TARGET_WORDS, refused
 from wan_ui.ui.lora_pictures import offer
-from wan_ui.ui.markup import text
+from wan_ui.ui.markup import Markup
 
 MOST_TAGS = 12  # that can be pressed
 SCRIPT = """
@@ -77,38 +77,48 @@ def build_lora_shelf() -> gr.HTML:
     return gr.HTML(shelf_button(False), elem_id="lora-shelf", js_on_load=SCRIPT, apply_default_css=False)
 
 
-def shelf_button(is_open: bool) -> str:
+def shelf_button(is_open: bool) -> Markup:
     words, turned = ("Close the shelf", "false") if is_open else ("LoRA shelf: pictures, search, words", "true")
-    return (
-        f'<button type="button" class="w-shelf-open" data-do="open_shelf" data-open="{turned}" data-key="shelf" '
-        f'aria-expanded="{str(is_open).lower()}">{words}</button>'
-    )
+    return Markup(
+        '<button type="button" class="w-shelf-open" data-do="open_shelf" data-open="{to}" data-key="shelf" '
+        'aria-expanded="{expanded}">{words}</button>'
+    ).format(to=turned, expanded=str(is_open).lower(), words=words)
 
 
-def shelf_html(chosen: Sequence[dict], model: Model, settings: Settings, *, is_open: bool) -> str:
+def shelf_html(chosen: Sequence[dict], model: Model, settings: Settings, *, is_open: bool) -> Markup:
     if not is_open:
         return shelf_button(False)
     entries = [entry for entry in loras.available(settings) if not refused(entry, model)]
     pairs = likely(entries)
     taken = {spec["file"] for spec in chosen}
-    tiles = "".join(_tile(entry, pairs.get(entry.name), taken, model) for entry in entries)
+    tiles = Markup().join(_tile(entry, pairs.get(entry.name), taken, model) for entry in entries)
     counts = Counter(tag for entry in entries for tag in entry.tags)
-    chips = "".join(
-        f'<button type="button" class="w-chip" data-tag="{text(tag)}" data-key="tag {text(tag)}" aria-pressed="false">'
-        f"{text(tag)}</button>"
+    chips = Markup().join(
+        Markup(
+            '<button type="button" class="w-chip" data-tag="{tag}" data-key="tag {tag}" aria-pressed="false">'
+            "{tag}</button>"
+        ).format(tag=tag)
         for tag, _ in counts.most_common(MOST_TAGS)
     )
-    tags = f'<div class="w-chips" role="group" aria-label="Tags">{chips}</div>' if chips else ""
-    search = (
+    tags = Markup('<div class="w-chips" role="group" aria-label="Tags">{}</div>').format(chips) if chips else Markup()
+    search = Markup(
         '<input type="search" data-key="search" placeholder="Search names, tags and words" '
         'aria-label="Search the LoRA shelf">'
     )
-    nothing = '<p class="w-quiet">No LoRA for this model is here yet.</p>'
-    body = f'{search}{tags}<p class="w-quiet" role="status" data-found></p><ul>{tiles}</ul>' if entries else nothing
-    return f'{shelf_button(True)}<section class="w-shelf" aria-label="LoRA shelf">{body}</section>'
+    nothing = Markup('<p class="w-quiet">No LoRA for this model is here yet.</p>')
+    body = (
+        Markup('{search}{tags}<p class="w-quiet" role="status" data-found></p><ul>{tiles}</ul>').format(
+            search=search, tags=tags, tiles=tiles
+        )
+        if entries
+        else nothing
+    )
+    return Markup('{button}<section class="w-shelf" aria-label="LoRA shelf">{body}</section>').format(
+        button=shelf_button(True), body=body
+    )
 
 
-def _tile(entry: loras.LoraEntry, pair: tuple[str, str] | None, taken: set[str], model: Model) -> str:
+def _tile(entry: loras.LoraEntry, pair: tuple[str, str] | None, taken: set[str], model: Model) -> Markup:
     parts = ["a file for each expert" if entry.paired else ""]
     if entry.made_for in TARGET_WORDS and not entry.paired and not model.family.single:
         parts.append(TARGET_WORDS[entry.made_for].lower())
@@ -117,42 +127,64 @@ def _tile(entry: loras.LoraEntry, pair: tuple[str, str] | None, taken: set[str],
     parts.append(entry.notes if len(entry.notes) <= 90 else f"{entry.notes[:89]}…")
     about = " · ".join(filter(None, parts))
     searched = "\n".join([entry.name, entry.notes, *entry.tags, *entry.trigger_words]).lower()
-    words = "".join(
-        f'<button type="button" class="w-chip" data-phrase="{text(word)}" data-key="shelf word {text(word)}" '
-        f'title="Add to the prompt">{text(word)}</button>'
+    words = Markup().join(
+        Markup(
+            '<button type="button" class="w-chip" data-phrase="{word}" data-key="shelf word {word}" '
+            'title="Add to the prompt">{word}</button>'
+        ).format(word=word)
         for word in entry.trigger_words
     )
-    chips = f'<div class="w-chips" role="group" aria-label="Words for the prompt">{words}</div>' if words else ""
-    tags = text("\n".join(entry.tags))
+    chips = (
+        Markup('<div class="w-chips" role="group" aria-label="Words for the prompt">{}</div>').format(words)
+        if words
+        else Markup()
+    )
+    tags = "\n".join(entry.tags)
     title = entry.name.rpartition("/")[2].removesuffix(".safetensors")
-    return (
-        f'<li data-shelf="{text(entry.name)}" data-words="{text(searched)}" data-tags="{tags}">'
-        f'{_picture(entry, title)}<div class="w-shelf-about"><b title="{text(entry.name)}">{text(title)}</b>'
-        f'<span class="w-quiet">{text(about)}</span>{chips}{_buttons(entry, pair, taken)}</div></li>'
+    return Markup(
+        '<li data-shelf="{name}" data-words="{searched}" data-tags="{tags}">'
+        '{picture}<div class="w-shelf-about"><b title="{name}">{title}</b>'
+        '<span class="w-quiet">{about}</span>{chips}{buttons}</div></li>'
+    ).format(
+        name=entry.name,
+        searched=searched,
+        tags=tags,
+        picture=_picture(entry, title),
+        title=title,
+        about=about,
+        chips=chips,
+        buttons=_buttons(entry, pair, taken),
     )
 
 
-def _picture(entry: loras.LoraEntry, title: str) -> str:
+def _picture(entry: loras.LoraEntry, title: str) -> Markup:
     """Its own over a drawn one, which stays where there is none or a broken one."""
     hue = sum(entry.name.encode("utf-8", "replace")) * 37 % 360
     letters = "".join(word[0] for word in re.findall(r"[^\W_]+", title)[:2]).upper()
     cover = cover_of(entry)
-    shown = f'<img src="{text(offer(cover))}" alt="" loading="lazy">' if cover else ""
-    return (
-        f'<div class="w-shelf-picture" style="--hue:{hue}"><span aria-hidden="true">{text(letters)}</span>{shown}</div>'
-    )
+    shown = Markup('<img src="{}" alt="" loading="lazy">').format(offer(cover)) if cover else Markup()
+    return Markup(
+        '<div class="w-shelf-picture" style="--hue:{hue}"><span aria-hidden="true">{letters}</span>{shown}</div>'
+    ).format(hue=hue, letters=letters, shown=shown)
 
 
-def _buttons(entry: loras.LoraEntry, pair: tuple[str, str] | None, taken: set[str]) -> str:
-    def button(words: str, label: str, files: Sequence[str]) -> str:
+def _buttons(entry: loras.LoraEntry, pair: tuple[str, str] | None, taken: set[str]) -> Markup:
+    def button(words: str, label: str, files: Sequence[str]) -> Markup:
         off = " disabled" if set(files) <= taken else ""
-        return (
-            f'<button type="button" class="w-button" data-do="take_lora" data-files="{text(chr(10).join(files))}" '
-            f'data-key="take {text(words)} {text(entry.name)}" aria-label="{text(label)}"{off}>'
-            f"{'Added' if off else words}</button>"
+        return Markup(
+            '<button type="button" class="w-button" data-do="take_lora" data-files="{files}" '
+            'data-key="take {words} {name}" aria-label="{label}"{off}>'
+            "{added}</button>"
+        ).format(
+            files="\n".join(files),
+            words=words,
+            name=entry.name,
+            label=label,
+            off=off,
+            added="Added" if off else words,
         )
 
     found = button("Add", f"Add {entry.name}", [entry.name])
     if pair:
         found += button("Add high + low", f"Add {pair[0]} on high noise and {pair[1]} on low noise", pair)
-    return f'<div class="w-shelf-do">{found}</div>'
+    return Markup('<div class="w-shelf-do">{}</div>').format(found)

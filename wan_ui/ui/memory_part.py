@@ -10,14 +10,14 @@ from wan_ui.queue import memory_needed
 from wan_ui.queue.jobs import Job
 from wan_ui.queue.roster import WorkerRow
 from wan_ui.settings import Settings, visible_devices
-from wan_ui.ui.markup import text
+from wan_ui.ui.markup import Markup
 from wan_ui.ui.view import View
 
 
-def memory_html(rows: Sequence[WorkerRow], looks: Sequence[Look]) -> str:
+def memory_html(rows: Sequence[WorkerRow], looks: Sequence[Look]) -> Markup:
     """For the person at this machine: its memory and each GPU's, with what all programs took of them in the last
     minutes (`looks`, the newest last); of a single worker also what it takes, with a button that gives it back."""
-    meters, trouble = "", ""
+    meters, trouble = Markup(), ""
     if looks and looks[-1].host[1]:
         meters += _meter("Memory", "", *looks[-1].host, [look.host[0] for look in looks])
     if looks:
@@ -26,50 +26,62 @@ def memory_html(rows: Sequence[WorkerRow], looks: Sequence[Look]) -> str:
             earlier = [found.used for look in looks if (found := look.gpu(gpu.uuid))]
             meters += _meter(f"GPU {number}" if len(here) > 1 else "GPU", gpu.name, gpu.used, gpu.total, earlier)
         trouble = f"No GPU memory is shown: {looks[-1].trouble}." if looks[-1].trouble else ""
-    line, button = "", ""
+    line, button = "", Markup()
     if len(rows) == 1 and rows[0].state in ("ready", "working"):
         row = rows[0]
         line = f"The loaded model’s process takes {row.memory:.1f} GiB of memory." if row.memory >= 0.05 else ""
         after = " after the clip that is being made" if row.job else ""
-        button = (
-            f'<button type="button" class="w-button" data-do="unload_worker" data-worker="{text(row.name)}" '
-            f'title="Give the model’s memory back{after}; the next clip loads it again">Unload</button>'
-        )
-    foot = "".join(f'<p class="w-quiet">{text(words)}</p>' for words in (line, trouble) if words)
-    foot = f'<div class="w-memory-foot"><div>{foot}</div>{button}</div>' if foot or button else ""
-    if not meters and not foot:
-        return ""
-    return (
-        f'<div class="w-memory" id="memory"><h3>Taken on this machine, by all programs</h3>'
-        f"<ul>{meters}</ul>{foot}</div>"
+        button = Markup(
+            '<button type="button" class="w-button" data-do="unload_worker" data-worker="{name}" '
+            'title="Give the model’s memory back{after}; the next clip loads it again">Unload</button>'
+        ).format(name=row.name, after=after)
+    foot = Markup().join(Markup('<p class="w-quiet">{}</p>').format(words) for words in (line, trouble) if words)
+    foot = (
+        Markup('<div class="w-memory-foot"><div>{foot}</div>{button}</div>').format(foot=foot, button=button)
+        if foot or button
+        else Markup()
     )
+    if not meters and not foot:
+        return Markup()
+    return Markup(
+        '<div class="w-memory" id="memory"><h3>Taken on this machine, by all programs</h3><ul>{meters}</ul>{foot}</div>'
+    ).format(meters=meters, foot=foot)
 
 
-def _meter(name: str, of: str, used: float, total: float, earlier: Sequence[float]) -> str:
+def _meter(name: str, of: str, used: float, total: float, earlier: Sequence[float]) -> Markup:
     share = min(100.0, 100 * used / total)
     full = " full" if share >= 90 else ""
-    return (
-        f'<li><b>{text(name)}</b><span class="w-quiet">{text(of)}</span>{_curve(earlier, total)}'
-        f'<span class="w-level{full}" role="meter" aria-label="{text(f"{name} taken".strip())}" aria-valuemin="0" '
-        f'aria-valuemax="{total:.1f}" aria-valuenow="{used:.1f}"><i style="width:{share:.0f}%"></i></span>'
-        f"<span>{used:.1f} of {total:.1f} GiB</span></li>"
+    return Markup(
+        '<li><b>{name}</b><span class="w-quiet">{of}</span>{curve}'
+        '<span class="w-level{full}" role="meter" aria-label="{label}" aria-valuemin="0" '
+        'aria-valuemax="{total:.1f}" aria-valuenow="{used:.1f}"><i style="width:{share:.0f}%"></i></span>'
+        "<span>{used:.1f} of {total:.1f} GiB</span></li>"
+    ).format(
+        name=name,
+        of=of,
+        curve=_curve(earlier, total),
+        full=full,
+        label=f"{name} taken".strip(),
+        total=total,
+        used=used,
+        share=share,
     )
 
 
-def _curve(earlier: Sequence[float], total: float) -> str:
+def _curve(earlier: Sequence[float], total: float) -> Markup:
     """The last minutes as a line from 0 to all there is, now at the right."""
     if len(earlier) < 2:
-        return "<i></i>"
+        return Markup("<i></i>")
     right = len(earlier) - 1
     points = " ".join(
         f"{KEPT - 1 - right + place},{20 - 20 * min(1.0, value / total):.1f}" for place, value in enumerate(earlier)
     )
     minutes = f"{max(1, round(right * FRESH / 60))} min"
-    return (
-        f'<svg class="w-curve" viewBox="0 -1 {KEPT - 1} 22" preserveAspectRatio="none" role="img" '
-        f'aria-label="The last {minutes}: {min(earlier):.1f} to {max(earlier):.1f} GiB">'
-        f'<polyline points="{points}"/></svg>'
-    )
+    return Markup(
+        '<svg class="w-curve" viewBox="0 -1 {width} 22" preserveAspectRatio="none" role="img" '
+        'aria-label="The last {minutes}: {low:.1f} to {high:.1f} GiB">'
+        '<polyline points="{points}"/></svg>'
+    ).format(width=KEPT - 1, minutes=minutes, low=min(earlier), high=max(earlier), points=points)
 
 
 def needs(

@@ -20,7 +20,7 @@ from wan_ui.queue.background_download import DownloadStatus
 from wan_ui.queue.pipeline import PIPELINE
 from wan_ui.queue.runner import ModelStatus
 from wan_ui.settings import Settings
-from wan_ui.ui.markup import model_name, seconds, text
+from wan_ui.ui.markup import Markup, model_name, seconds
 from wan_ui.ui.session import for_visitor
 
 SCRIPT = """
@@ -124,32 +124,40 @@ def models_key(status: ModelStatus, download: DownloadStatus, settings: Settings
     return [*loaded, download.active, download.scheme, here, found.problems(settings)]
 
 
-def models_html(status: ModelStatus, download: DownloadStatus, settings: Settings, *, own: bool, fetch: bool) -> str:
+def models_html(status: ModelStatus, download: DownloadStatus, settings: Settings, *, own: bool, fetch: bool) -> Markup:
     """`own`: this person may load models; `fetch`: and start downloads."""
     parts = []
     if not own:
         parts.append(
-            '<p class="w-quiet">Several people use this app: a model is loaded with the clip that asks for it.'
+            Markup('<p class="w-quiet">Several people use this app: a model is loaded with the clip that asks for it.')
         )
         if not fetch:
-            parts.append(f" Downloads are started where it runs: <code>{COMMAND} download MODEL SCHEME</code>.")
-        parts.append("</p>")
+            parts.append(
+                Markup(" Downloads are started where it runs: <code>{} download MODEL SCHEME</code>.").format(COMMAND)
+            )
+        parts.append(Markup("</p>"))
     shown = ""
     for offer in offers(settings):
         if offer.model.name != shown:
-            parts.append(f"{'</ul>' if shown else ''}<h3>{text(offer.model.title)}</h3><ul class='w-schemes'>")
+            parts.append(
+                Markup("{end}<h3>{title}</h3><ul class='w-schemes'>").format(
+                    end=Markup("</ul>") if shown else Markup(), title=offer.model.title
+                )
+            )
             shown = offer.model.name
         parts.append(_row(offer, status, download, settings, own, fetch))
-    parts.append("</ul>")
+    parts.append(Markup("</ul>"))
     if own and (troubles := found.problems(settings)):
-        lines = "".join(f'<li class="w-note">{text(trouble)}</li>' for trouble in troubles)
-        parts.append(f'<h3>Found, but of no use as it is</h3><ul class="w-schemes w-troubles">{lines}</ul>')
-    return "".join(parts)
+        lines = Markup().join(Markup('<li class="w-note">{}</li>').format(trouble) for trouble in troubles)
+        parts.append(
+            Markup('<h3>Found, but of no use as it is</h3><ul class="w-schemes w-troubles">{}</ul>').format(lines)
+        )
+    return Markup().join(parts)
 
 
 def _row(
     offer: Offer, status: ModelStatus, download: DownloadStatus, settings: Settings, own: bool, fetch: bool
-) -> str:
+) -> Markup:
     model, scheme = offer.model, offer.scheme
     here = (status.model, status.scheme) == (model.name, scheme.name)
     kind, words = ("idle", for_visitor(offer.reason, settings)) if offer.reason else ("good", "can run here")
@@ -171,12 +179,20 @@ def _row(
         buttons.append(_button("download_model", f"Download {size}", model, scheme, question, download.active))
     about = [_about(model, scheme, settings)]
     if trouble:
-        about.append(f'<span class="w-note bad">{text(trouble)}</span>')
-    return (
-        f'<li class="w-scheme" data-scheme="{text(f"{model.name} {scheme.name}")}">'
-        f'<div class="w-scheme-name"><b>{text(scheme.title)}</b>{"".join(about)}</div>'
-        f'<div class="w-scheme-state"><span class="w-dot {kind}"></span><span>{text(words)}</span></div>'
-        f'<div class="w-scheme-do">{"".join(buttons)}</div>{_files(offer, settings, own)}</li>'
+        about.append(Markup('<span class="w-note bad">{}</span>').format(trouble))
+    return Markup(
+        '<li class="w-scheme" data-scheme="{name}">'
+        '<div class="w-scheme-name"><b>{title}</b>{about}</div>'
+        '<div class="w-scheme-state"><span class="w-dot {kind}"></span><span>{words}</span></div>'
+        '<div class="w-scheme-do">{buttons}</div>{files}</li>'
+    ).format(
+        name=f"{model.name} {scheme.name}",
+        title=scheme.title,
+        about=Markup().join(about),
+        kind=kind,
+        words=words,
+        buttons=Markup().join(buttons),
+        files=_files(offer, settings, own),
     )
 
 
@@ -189,7 +205,7 @@ def _loading(status: ModelStatus) -> str:
     )
 
 
-def _about(model: Model, scheme: Scheme, settings: Settings) -> str:
+def _about(model: Model, scheme: Scheme, settings: Settings) -> Markup:
     words = []
     if not scheme.distilled and not scheme.distill_loras:
         words.append("base model, sampled in full")
@@ -200,7 +216,7 @@ def _about(model: Model, scheme: Scheme, settings: Settings) -> str:
         words.append("distilled")
     if not model.embedded:
         words.append(_memory(model, scheme, settings))
-    return f'<span class="w-quiet">{text("; ".join(words))}</span>' if words else ""
+    return Markup('<span class="w-quiet">{}</span>').format("; ".join(words)) if words else Markup()
 
 
 def _memory(model: Model, scheme: Scheme, settings: Settings) -> str:
@@ -214,7 +230,7 @@ def _memory(model: Model, scheme: Scheme, settings: Settings) -> str:
     return f"{low:.0f} GiB of GPU memory at {first}, {high:.0f} at {last}{offload}"
 
 
-def _files(offer: Offer, settings: Settings, own: bool) -> str:
+def _files(offer: Offer, settings: Settings, own: bool) -> Markup:
     model, scheme = offer.model, offer.scheme
     experts = zip(scheme.distill_loras, model.family.experts, strict=True) if scheme.distill_loras else ()
     roles = {ref: f"distill LoRA for the {expert.title}" for ref, expert in experts}
@@ -229,14 +245,14 @@ def _files(offer: Offer, settings: Settings, own: bool) -> str:
             place = "ships with Wan UI" if model.embedded else f"from {places.address(model, ref, settings)}"
         role = f" ({roles[ref]})" if ref in roles else ""
         items.append(
-            f'<li class="{state}"><b>{text(Path(file).name)}{text(role)}</b>'
-            f"<span>{size}, {state}</span><small>{text(place)}</small></li>"
+            Markup(
+                '<li class="{state}"><b>{name}{role}</b><span>{size}, {state}</span><small>{place}</small></li>'
+            ).format(state=state, name=Path(file).name, role=role, size=size, place=place)
         )
     there = len(offer.files) - len(offer.missing)
-    return (
-        f'<details class="w-files"><summary>{there} of {len(offer.files)} files are here</summary>'
-        f"<ul>{''.join(items)}</ul></details>"
-    )
+    return Markup(
+        '<details class="w-files"><summary>{there} of {files} files are here</summary><ul>{items}</ul></details>'
+    ).format(there=there, files=len(offer.files), items=Markup().join(items))
 
 
 def _size(count: int) -> str:
@@ -246,13 +262,21 @@ def _size(count: int) -> str:
     return f"{count} bytes"
 
 
-def _button(event: str, words: str, model: Model, scheme: Scheme, confirm: str = "", disabled: bool = False) -> str:
-    extra = f' data-confirm="{text(confirm)}"' if confirm else ""
+def _button(event: str, words: str, model: Model, scheme: Scheme, confirm: str = "", disabled: bool = False) -> Markup:
+    extra = Markup(' data-confirm="{}"').format(confirm) if confirm else Markup()
     title = f"{words}: {model.title}, {scheme.title}"
-    return (
-        f'<button type="button" class="w-button" data-do="{event}" data-model="{text(model.name)}" '
-        f'data-scheme="{text(scheme.name)}" aria-label="{text(title)}"{extra}{" disabled" if disabled else ""}>'
-        f"{text(words)}</button>"
+    return Markup(
+        '<button type="button" class="w-button" data-do="{event}" data-model="{name}" '
+        'data-scheme="{scheme}" aria-label="{title}"{extra}{disabled}>'
+        "{words}</button>"
+    ).format(
+        event=event,
+        name=model.name,
+        scheme=scheme.name,
+        title=title,
+        extra=extra,
+        disabled=" disabled" if disabled else "",
+        words=words,
     )
 
 
@@ -266,38 +290,42 @@ def still_true(status: DownloadStatus, settings: Settings) -> DownloadStatus:
     return DownloadStatus()
 
 
-def download_html(status: DownloadStatus, catalog: dict[str, Model], *, fetch: bool) -> str:
+def download_html(status: DownloadStatus, catalog: dict[str, Model], *, fetch: bool) -> Markup:
     """The download that runs, or how the last one ended; "" when there was none."""
     if status.state == "none":
-        return ""
+        return Markup()
     name = model_name(catalog, status.model, status.scheme)
-    found = "".join(f'<p class="w-quiet">{text(words)}</p>' for words in status.found)
+    found = Markup().join(Markup('<p class="w-quiet">{}</p>').format(words) for words in status.found)
     if status.state == "asking":
-        return _download("work", f"Downloading {name}", "asking for sizes", '<div class="w-bar open"><i></i></div>')
+        return _download(
+            "work", f"Downloading {name}", "asking for sizes", Markup('<div class="w-bar open"><i></i></div>')
+        )
     if status.state == "running":
         timing = f"{status.done / 1e9:.2f} of {status.total / 1e9:.2f} GB"
         if status.pace and status.left is not None:
             timing += f" · {_size(int(status.pace))}/s · about {seconds(status.left)} left"
         percent = 100 * status.done / max(status.total, 1)
-        bar = (
+        bar = Markup(
             '<div class="w-bar" role="progressbar" aria-label="Download" aria-valuemin="0" aria-valuemax="100" '
-            f'aria-valuenow="{percent:.0f}"><i style="width:{percent:.2f}%"></i></div>'
-        )
-        stop = '<button type="button" class="w-button" data-do="stop_download">Cancel the download</button>'
-        note = f'<p class="w-quiet">{text(status.words)}</p>'
+            'aria-valuenow="{percent:.0f}"><i style="width:{percent:.2f}%"></i></div>'
+        ).format(percent=percent)
+        stop = Markup('<button type="button" class="w-button" data-do="stop_download">Cancel the download</button>')
+        note = Markup('<p class="w-quiet">{}</p>').format(status.words)
         return _download("work", f"Downloading {name}", timing, bar + found + note + (stop if fetch else ""))
     if status.state == "done":
         return _download("good", f"{name} is downloaded", f"{status.total / 1e9:.2f} GB, checked", found)
     if status.state == "cancelled":
         kept = "What has arrived is kept; the next download goes on from there."
-        return _download("idle", f"Download of {name} cancelled", "", f'<p class="w-quiet">{kept}</p>')
+        return _download("idle", f"Download of {name} cancelled", "", Markup('<p class="w-quiet">{}</p>').format(kept))
     first, _, rest = status.words.partition("\n")
-    words = f'<p class="w-note bad">{text(first)}</p>' + (f'<p class="w-note">{text(rest)}</p>' if rest else "")
+    words = Markup('<p class="w-note bad">{}</p>').format(first) + (
+        Markup('<p class="w-note">{}</p>').format(rest) if rest else Markup()
+    )
     return _download("bad", f"{name} could not be downloaded", "", words)
 
 
-def _download(kind: str, title: str, timing: str, body: str = "") -> str:
-    return (
-        f'<div class="w-download"><div class="w-card-top"><span class="w-dot {kind}"></span>'
-        f'<h3 role="status">{text(title)}</h3><span class="w-timing">{text(timing)}</span></div>{body}</div>'
-    )
+def _download(kind: str, title: str, timing: str, body: Markup = Markup()) -> Markup:
+    return Markup(
+        '<div class="w-download"><div class="w-card-top"><span class="w-dot {kind}"></span>'
+        '<h3 role="status">{title}</h3><span class="w-timing">{timing}</span></div>{body}</div>'
+    ).format(kind=kind, title=title, timing=timing, body=body)

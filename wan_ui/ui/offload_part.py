@@ -15,7 +15,7 @@ from wan_ui.machine.offload import WAYS, in_words, offered
 from wan_ui.queue.jobs import Job
 from wan_ui.queue.roster import WorkerRow
 from wan_ui.settings import Settings
-from wan_ui.ui.markup import text
+from wan_ui.ui.markup import Markup
 from wan_ui.ui.view import View
 
 
@@ -45,11 +45,11 @@ def offers(model: Model, scheme: Scheme, settings: Settings, wished: str = "auto
 
 def note_html(
     view: View, model: Model, scheme: Scheme, jobs: Sequence[Job], rows: Sequence[WorkerRow], settings: Settings
-) -> str:
+) -> Markup:
     """What the choice means: as the last clip of these weights was made, else by the sizes of the files."""
     gpu = max((row.gpu_total for row in rows), default=0.0)
     if not gpu:
-        return ""
+        return Markup()
     way = view.form.get("offload") or "auto"
     for job in jobs:
         made = job.request.made_with
@@ -75,8 +75,8 @@ def note_html(
     return _quiet(f"{said} {at} all of it needs about {whole:.1f} of {there:.1f} GiB, one expert at a time {one:.1f}.")
 
 
-def _quiet(words: str) -> str:
-    return f'<p class="w-quiet">{text(words)}</p>'
+def _quiet(words: str) -> Markup:
+    return Markup('<p class="w-quiet">{}</p>').format(words)
 
 
 def _engine(model: Model, settings: Settings) -> str:

@@ -11,7 +11,7 @@ from wan_ui.queue import estimate
 from wan_ui.queue.jobs import Job
 from wan_ui.request import Request, Sampling
 from wan_ui.tasks import TASKS
-from wan_ui.ui.markup import seconds
+from wan_ui.ui.markup import Markup, seconds
 
 SCRIPT = """
 const [width, height] = element.querySelectorAll('input');
@@ -26,13 +26,13 @@ element.addEventListener('keydown', (event) => {
   send();
 });
 """
-PART = """
+PART = Markup("""
 <details class="w-own-size"><summary>Own size</summary><div class="w-own-row">
 <input type="number" inputmode="numeric" min="16" max="4096" aria-label="Width in pixels" placeholder="Width">
 <span aria-hidden="true">×</span>
 <input type="number" inputmode="numeric" min="16" max="4096" aria-label="Height in pixels" placeholder="Height">
 <button type="button" class="w-button">Use this size</button></div></details>
-"""
+""")
 
 
 @dataclass(frozen=True)

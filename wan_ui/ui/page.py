@@ -15,7 +15,7 @@ from wan_ui.catalog import find_model
 from wan_ui.files import found
 from wan_ui.settings import Settings
 from wan_ui.ui.after_part import build_after
-from wan_ui.ui.answers import Answer, Options, connect, on
+from wan_ui.ui.answers import Answer, Options, check_drawn, connect, on
 from wan_ui.ui.api import build_api
 from wan_ui.ui.compare_tab import build_compare_tab
 from wan_ui.ui.doctor_tab import build_doctor_tab
@@ -392,4 +392,6 @@ def build_ui(settings: Settings) -> gr.Blocks:
 
         for filling in fills:  # all of its values are drawn then
             filling.success(None, inputs.filled, inputs.seen, js="(number) => number", **silent)
+    for block in page.blocks.values():
+        check_drawn(block, getattr(block, "value", None))
     return page

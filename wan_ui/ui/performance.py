@@ -12,7 +12,7 @@ from wan_ui.catalog import Model
 from wan_ui.performance import people, preview, watch
 from wan_ui.settings import Settings
 from wan_ui.tasks import FACE, MASK, PERFORMANCE, Input
-from wan_ui.ui.markup import text
+from wan_ui.ui.markup import Markup
 
 
 @dataclass(frozen=True)
@@ -84,15 +84,15 @@ def _ready(entry: Input) -> tuple[gr.Video, gr.HTML]:
     return video, gr.HTML(hint_html(entry), elem_id=f"{entry.part}-note", apply_default_css=False)
 
 
-def hint_html(entry: Input) -> str:
+def hint_html(entry: Input) -> Markup:
     """What the video must show."""
-    return f'<p class="w-quiet">{HINTS[entry.part]}</p>'
+    return Markup('<p class="w-quiet">{}</p>').format(HINTS[entry.part])
 
 
-def ready_html(entry: Input, path: str, settings: Settings) -> str:
+def ready_html(entry: Input, path: str, settings: Settings) -> Markup:
     """What the video is. Raises UserError (the input's name)."""
     found = watch.look(entry.name, path, settings)
-    return f'<p class="w-quiet" role="status">{_words(found)}.</p>'
+    return Markup('<p class="w-quiet" role="status">{}.</p>').format(_words(found))
 
 
 def _words(found: watch.Look) -> str:
@@ -104,20 +104,22 @@ def is_performed(model: Model) -> bool:
     return model.family.performance is not None
 
 
-def note_html(path: str, model: Model, settings: Settings) -> str:
+def note_html(path: str, model: Model, settings: Settings) -> Markup:
     """What becomes of the performance. Raises UserError (field "performance")."""
     found = watch.look("performance", path, settings)
     said = f"{_words(found)}; the clip lasts as long. "
     missing = people.missing(settings)
     said += f"Its pose cannot be read here: {missing}. A pose video can be given instead." if missing else ""
-    return f'<p class="w-quiet" role="status">{text(said.strip())}</p>'
+    return Markup('<p class="w-quiet" role="status">{}</p>').format(said.strip())
 
 
-def pose_html(path: str, settings: Settings) -> str:
+def pose_html(path: str, settings: Settings) -> Markup:
     """Some frames with their skeleton and face. Raises UserError (field "performance")."""
     picture, words = preview.sheet(Path(path), settings)
     buffer = io.BytesIO()
     picture.save(buffer, "WEBP", quality=80)
     source = f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}"
     alt = "Frames of the performance, below them their skeleton and the face"
-    return f'<figure class="w-pose"><img src="{source}" alt="{alt}"><figcaption>{text(words)}</figcaption></figure>'
+    return Markup(
+        '<figure class="w-pose"><img src="{source}" alt="{alt}"><figcaption>{words}</figcaption></figure>'
+    ).format(source=source, alt=alt, words=words)

@@ -16,7 +16,7 @@ from wan_ui.errors import UserError
 from wan_ui.lipsync.faces import LibFaceDetector
 from wan_ui.media.images import open_image
 from wan_ui.tasks import FORM
-from wan_ui.ui.markup import data_url
+from wan_ui.ui.markup import Markup, data_url
 
 PARTS = tuple(entry.part for entry in FORM if entry.kind == "picture")
 SHOWN = 720  # pixels of the longer side of the picture that the page draws
@@ -24,8 +24,10 @@ KEPT = 0.99  # of a picture: less, and something of it is cut off
 ENLARGED = 1.5  # times that a crop has to be enlarged before it is said
 SCRIPT = (Path(__file__).parent / "crop.js").read_text(encoding="utf-8")
 HOW = "Arrow keys move it, plus and minus change its size, 0 puts it back."
-TOOLS = "".join(
-    f'<button type="button" data-crop="{act}" aria-label="{label}" title="{label}">{sign}</button>'
+TOOLS = Markup().join(
+    Markup('<button type="button" data-crop="{act}" aria-label="{label}" title="{label}">{sign}</button>').format(
+        act=act, label=label, sign=sign
+    )
     for act, label, sign in (
         ("out", "Use more of the picture", "−"),
         ("in", "Use less of the picture", "+"),
@@ -97,7 +99,7 @@ def _face(path: str, changed: int) -> tuple[float, float] | None:
     return x, y
 
 
-def crop_html(path: str, size: str, model: Model, first: str, field: str, crop: Crop) -> tuple[str, str]:
+def crop_html(path: str, size: str, model: Model, first: str, field: str, crop: Crop) -> tuple[Markup, Markup]:
     """The picture with its crop, and a line about it. Raises UserError, which names `field`.
 
     first  the picture whose shape the clip has where `size` is "auto"
@@ -108,17 +110,25 @@ def crop_html(path: str, size: str, model: Model, first: str, field: str, crop: 
     view.thumbnail((SHOWN, SHOWN))
     view.save(stored, "JPEG", quality=85)
     numbers = ",".join(f"{value:g}" for value in crop.numbers())
-    box = (
-        f'<div class="w-crop" data-now="{numbers}" data-shape="{width},{height}" data-most="{MOST_ZOOM:g}">'
-        f'<img src="{data_url(stored.getvalue(), "image/jpeg")}" alt="Your picture with the part that is used">'
-        f'<div class="w-crop-box" tabindex="0" role="application" aria-roledescription="crop" '
-        f'aria-label="Part of the picture that is used. {HOW}"></div>'
-        f'<div class="w-crop-tools">{TOOLS}</div><span class="w-unseen" role="status"></span></div>'
+    box = Markup(
+        '<div class="w-crop" data-now="{numbers}" data-shape="{width},{height}" data-most="{most:g}">'
+        '<img src="{picture}" alt="Your picture with the part that is used">'
+        '<div class="w-crop-box" tabindex="0" role="application" aria-roledescription="crop" '
+        'aria-label="Part of the picture that is used. {how}"></div>'
+        '<div class="w-crop-tools">{tools}</div><span class="w-unseen" role="status"></span></div>'
+    ).format(
+        numbers=numbers,
+        width=width,
+        height=height,
+        most=MOST_ZOOM,
+        picture=data_url(stored.getvalue(), "image/jpeg"),
+        how=HOW,
+        tools=TOOLS,
     )
     return box, note_html(image.size, (width, height), crop)
 
 
-def note_html(shape: tuple[int, int], wanted: tuple[int, int], crop: Crop) -> str:
+def note_html(shape: tuple[int, int], wanted: tuple[int, int], crop: Crop) -> Markup:
     """What becomes of a picture of this shape."""
     width, height = wanted
     left, _, right, _ = crop.box(shape, wanted)
@@ -126,7 +136,9 @@ def note_html(shape: tuple[int, int], wanted: tuple[int, int], crop: Crop) -> st
     words = "; the dimmed edges are cut off (drag the bright part)" if cut else ""
     larger = width / (right - left)
     words += f"; that part is enlarged {larger:.1f} times" if larger >= ENLARGED and crop.zoom > 1 else ""
-    return f'<p class="w-quiet">Used at {width} × {height}{words}.</p>'
+    return Markup('<p class="w-quiet">Used at {width} × {height}{words}.</p>').format(
+        width=width, height=height, words=words
+    )
 
 
 def _kept(shape: tuple[int, int], wanted: tuple[int, int], crop: Crop) -> float:

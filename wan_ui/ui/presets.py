@@ -19,7 +19,7 @@ import gradio as gr
 from wan_ui import stored
 from wan_ui.errors import UserError
 from wan_ui.ui import form, lora_picker, voice
-from wan_ui.ui.markup import text
+from wan_ui.ui.markup import Markup
 from wan_ui.valid_text import valid_text, valid_values
 
 MOST = 100  # presets of one browser
@@ -30,7 +30,7 @@ TOLD = "watch('value', () => window.wanUi.toldPresets(element.querySelector('[da
 WORDS = ("prompt", "segments")  # kept where the person asks for it
 # How a voice is spoken belongs to that voice, as the files do to a clip.
 SETTINGS = ("model", "scheme", *(n for n in form.FIELDS if n not in form.PARTS and n not in voice.FIELDS.values()))
-PART = """
+PART = Markup("""
 <details class="w-presets"><summary>Presets</summary>
 <ul aria-label="Your presets"></ul>
 <p class="w-quiet" data-empty>Settings under a name: model, weights, size, steps, LoRAs and the rest.</p>
@@ -40,7 +40,7 @@ PART = """
 <div class="w-buttons"><button type="button" class="w-button" data-preset="export">Export as a file</button>
 <button type="button" class="w-button" data-preset="import">Import a file</button>
 <span class="w-quiet" role="status"></span></div></details>
-"""
+""")
 
 
 @dataclass(frozen=True)
@@ -54,11 +54,17 @@ def build_presets() -> Presets:
     return Presets(part, gr.HTML("", elem_id="presets-told", js_on_load=TOLD, apply_default_css=False))
 
 
-def told_html(words: str = "", presets: dict[str, Any] | None = None, complaint: str = "") -> str:
+def told_html(words: str = "", presets: dict[str, Any] | None = None, complaint: Markup = Markup()) -> Markup:
     """What the server answers: presets for the browser to keep, and what is said of them."""
-    given = f' data-presets="{text(json.dumps(presets))}" data-turn="{secrets.token_hex(4)}"' if presets else ""
-    said = f'<p class="w-quiet" role="status">{text(words)}</p>' if words else ""
-    return f"<div{given}>{said}{complaint}</div>"
+    given = (
+        Markup(' data-presets="{presets}" data-turn="{turn}"').format(
+            presets=json.dumps(presets), turn=secrets.token_hex(4)
+        )
+        if presets
+        else Markup()
+    )
+    said = Markup('<p class="w-quiet" role="status">{}</p>').format(words) if words else Markup()
+    return Markup("<div{given}>{said}{complaint}</div>").format(given=given, said=said, complaint=complaint)
 
 
 def of_form(name: object, held: dict[str, Any], loras: list[dict[str, Any]], with_words: bool) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from wan_ui.queue import estimate, memory_fit
 from wan_ui.queue.jobs import Job
 from wan_ui.queue.runner import ModelStatus
 from wan_ui.tasks import STAGES
-from wan_ui.ui.markup import model_name, problem, seconds, spent, text
+from wan_ui.ui.markup import Markup, model_name, problem, seconds, spent
 
 STAGE_WORDS = {stage.name: (stage.title, stage.doing) for stage in STAGES}
 
@@ -31,14 +31,16 @@ def build_progress_card() -> gr.HTML:
     return gr.HTML(_card("wait", "Connecting …"), elem_id="card", js_on_load=SCRIPT, apply_default_css=False)
 
 
-def model_card(status: ModelStatus, catalog: dict[str, Model]) -> str:
+def model_card(status: ModelStatus, catalog: dict[str, Model]) -> Markup:
     """Nothing is being made: how the model is doing."""
     name = model_name(catalog, status.model, status.scheme) if status.model else "No model"
     match status.state:
         case "loading":
             return _card("work", f"Loading {name}", body=_bar(None) + _note(status.progress.detail))
         case "ready":
-            how = f'<details class="w-how"><summary>How it is made</summary>{_note(status.words)}</details>'
+            how = Markup('<details class="w-how"><summary>How it is made</summary>{}</details>').format(
+                _note(status.words)
+            )
             return _card("good", f"Ready: {name}", body=how)
         case "failed":
             return _card("bad", f"{name} could not be loaded", body=_note(status.words, bad=True))
@@ -55,12 +57,12 @@ def job_card(
     last: Job | None = None,
     unseen: bool = False,
     several: bool = False,
-) -> str:
+) -> Markup:
     """`queued`: how many more jobs of this person wait behind the one shown. `last`: the one that ended before it.
     `unseen`: the clip is there, but another is on the stage. `several`: there is more than one worker."""
     if job.active:
         # A failure must not go unseen because the next job has begun already.
-        mishap = _note(f"The clip before it failed. {problem(last)}", bad=True) if last and last.error else ""
+        mishap = _note(f"The clip before it failed. {problem(last)}", bad=True) if last and last.error else Markup()
         if job.state == "queued":
             return _waiting(job, position, status, catalog) + mishap
         return _running(job, history, queued, job.worker if several else "") + mishap
@@ -68,32 +70,44 @@ def job_card(
         parts = [f"{STAGE_WORDS[stage][0].lower()} {spent:.1f}" for stage, spent in job.result.seconds.items()]
         trouble = _note(problem(job), bad=True)
         kind = "bad" if trouble else "good"
-        see = f'<button type="button" class="w-button" data-see="{job.id}">Show it</button>' if unseen else ""
+        see = (
+            Markup('<button type="button" class="w-button" data-see="{}">Show it</button>').format(job.id)
+            if unseen
+            else Markup()
+        )
         title, note = (f"Done in {seconds(spent(job))}", " · ".join(parts) + " s") if parts else ("Done", "")
         title += f" on {job.worker}" if several and job.worker else ""
         return _card(kind, title, body=_note(note) + trouble, button=see)
     kind = "idle" if job.state == "cancelled" else "bad"
     title = {"failed": "This clip failed", "cancelled": "Cancelled", "interrupted": "Interrupted"}[job.state]
-    again = f'<button type="button" class="w-button" data-again="{job.id}">Run again</button>'
-    fitting = fit_button(job, "data-fit")
+    again = Markup('<button type="button" class="w-button" data-again="{}">Run again</button>').format(job.id)
+    fitting = fit_button(job, Markup("data-fit"))
     note = _note(problem(job), bad=kind == "bad")
-    return _card(kind, title, body=note + fitting, button="" if fitting else again)  # as it was it would fail again
+    return _card(
+        kind, title, body=note + fitting, button=Markup() if fitting else again
+    )  # as it was it would fail again
 
 
-def fit_button(job: Job, name: str) -> str:
+def fit_button(job: Job, name: Markup) -> Markup:
     """Of a job that did not fit into memory: it once more, as it fits. name: the attribute that bears the job's id."""
     if not job.result.fits or job.state != "failed":
-        return ""
+        return Markup()
     fit = memory_fit.Fit(**job.result.fits)
     change = memory_fit.change(fit, job.request)
-    return (
-        f'<button type="button" class="w-button strong w-fit" {name}="{job.id}" '
-        f'title="{text(memory_fit.words(fit, job.request))}">Run again {"" if fit.offload else "at "}{text(change)}'
+    return Markup(
+        '<button type="button" class="w-button strong w-fit" {name}="{id}" '
+        'title="{words}">Run again {at}{change}'
         "</button>"
+    ).format(
+        name=name,
+        id=job.id,
+        words=memory_fit.words(fit, job.request),
+        at="" if fit.offload else "at ",
+        change=change,
     )
 
 
-def _waiting(job: Job, position: int, status: ModelStatus, catalog: dict[str, Model]) -> str:
+def _waiting(job: Job, position: int, status: ModelStatus, catalog: dict[str, Model]) -> Markup:
     since = f"waiting {seconds(max(time.time() - job.created, 0.0))}"  # a clock may have been set back
     if job.held is not None:
         return _card("idle", "Paused", since, _note("None of your waiting clips begins until you go on."))
@@ -106,7 +120,7 @@ def _waiting(job: Job, position: int, status: ModelStatus, catalog: dict[str, Mo
     return _card("work", "Starting", since, _bar(None))
 
 
-def _running(job: Job, history: list[Job], queued: int, worker: str) -> str:
+def _running(job: Job, history: list[Job], queued: int, worker: str) -> Markup:
     now = time.monotonic()
     expected = estimate.reference(history, job.request)
     left = estimate.eta(job, expected, now)
@@ -132,45 +146,53 @@ def _running(job: Job, history: list[Job], queued: int, worker: str) -> str:
     return _card("work", title, timing, _preview(job) + body)
 
 
-def _preview(job: Job) -> str:
+def _preview(job: Job) -> Markup:
     """The clip so far, a few pixels wide and moving."""
     if not job.progress.preview.startswith("data:image/"):
-        return ""
+        return Markup()
     ratio = f"aspect-ratio:{job.request.width}/{job.request.height}"
-    return f'<img class="w-preview" src="{text(job.progress.preview)}" style="{ratio}" alt="The clip so far">'
+    return Markup('<img class="w-preview" src="{preview}" style="{ratio}" alt="The clip so far">').format(
+        preview=job.progress.preview, ratio=ratio
+    )
 
 
-def _stages(job: Job) -> str:
+def _stages(job: Job) -> Markup:
     stages = job.request.stages()
     here = stages.index(job.progress.stage) if job.progress.stage in stages else -1
     items = []
     for index, stage in enumerate(stages):
         state = "done" if index < here else "now" if index == here else "next"
         count = f" {job.progress.step}/{job.progress.total}" if state == "now" and job.progress.total else ""
-        current = ' aria-current="step"' if state == "now" else ""
-        items.append(f'<li class="{state}"{current}>{STAGE_WORDS[stage][0]}<b>{count}</b></li>')
-    return f'<ol class="w-stages">{"".join(items)}</ol>'
+        current = Markup(' aria-current="step"') if state == "now" else Markup()
+        items.append(
+            Markup('<li class="{state}"{current}>{words}<b>{count}</b></li>').format(
+                state=state, current=current, words=STAGE_WORDS[stage][0], count=count
+            )
+        )
+    return Markup('<ol class="w-stages">{}</ol>').format(Markup().join(items))
 
 
-def _bar(fraction: float | None) -> str:
+def _bar(fraction: float | None) -> Markup:
     """None: something is going on, but nobody knows how far it is."""
     if fraction is None:
-        return '<div class="w-bar open" role="progressbar" aria-label="Working"><i></i></div>'
+        return Markup('<div class="w-bar open" role="progressbar" aria-label="Working"><i></i></div>')
     percent = round(100 * fraction)
-    return (
-        f'<div class="w-bar" role="progressbar" aria-label="Progress" aria-valuemin="0" aria-valuemax="100" '
-        f'aria-valuenow="{percent}"><i style="width:{100 * fraction:.1f}%"></i></div>'
-    )
+    return Markup(
+        '<div class="w-bar" role="progressbar" aria-label="Progress" aria-valuemin="0" aria-valuemax="100" '
+        'aria-valuenow="{percent}"><i style="width:{fraction:.1f}%"></i></div>'
+    ).format(percent=percent, fraction=100 * fraction)
 
 
-def _note(words: str, bad: bool = False) -> str:
-    return f'<p class="w-note{" bad" if bad else ""}">{text(words)}</p>' if words else ""
+def _note(words: str, bad: bool = False) -> Markup:
+    if not words:
+        return Markup()
+    return Markup('<p class="w-note{bad}">{words}</p>').format(bad=" bad" if bad else "", words=words)
 
 
-def _card(kind: str, title: str, timing: str = "", body: str = "", button: str = "") -> str:
+def _card(kind: str, title: str, timing: str = "", body: Markup = Markup(), button: Markup = Markup()) -> Markup:
     """At the right stands `timing`, or a button; body and button are markup."""
-    return (
-        f'<div class="w-card-top"><span class="w-dot {kind}"></span>'
-        f'<h2 class="w-card-title" role="status">{text(title)}</h2>'
-        f'<span class="w-timing">{button or text(timing)}</span></div>{body}'
-    )
+    return Markup(
+        '<div class="w-card-top"><span class="w-dot {kind}"></span>'
+        '<h2 class="w-card-title" role="status">{title}</h2>'
+        '<span class="w-timing">{button}</span></div>{body}'
+    ).format(kind=kind, title=title, button=button or timing, body=body)

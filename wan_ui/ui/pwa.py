@@ -8,6 +8,8 @@ from pathlib import Path
 
 from starlette.responses import FileResponse, JSONResponse, Response
 
+from wan_ui.ui.markup import Markup
+
 HERE = Path(__file__).parent
 ICONS = {"icon-192.png": "any", "icon-512.png": "any", "icon-maskable.png": "maskable"}
 SIZES = {"icon-192.png": "192x192"}
@@ -28,7 +30,7 @@ MANIFEST = {
     ],
 }
 # Gradio's own page links the host's root.
-HEAD = (
+HEAD = Markup(
     '<meta name="theme-color" content="#5b5bd6"><link rel="apple-touch-icon" href="./icon-192.png">'
     """<script>document.querySelector("link[rel=manifest]")?.setAttribute("href", "./manifest.json");</script>"""
 )

@@ -7,7 +7,7 @@ import gradio as gr
 from wan_ui.queue.jobs import Job
 from wan_ui.queue.pipeline import PIPELINE
 from wan_ui.tasks import TASKS
-from wan_ui.ui.markup import file_url, seconds, text, title
+from wan_ui.ui.markup import Markup, file_url, seconds, title
 
 # A row is dragged by the mouse, or moved by its buttons and by Alt with the arrow keys; the focus stays on its row.
 SCRIPT = """
@@ -58,43 +58,65 @@ def build_queue() -> gr.HTML:
     return gr.HTML("", elem_id="queue", js_on_load=SCRIPT, apply_default_css=False)
 
 
-def queue_html(jobs: Sequence[Job], left: Mapping[str, float], editing: str, running: bool) -> str:
+def queue_html(jobs: Sequence[Job], left: Mapping[str, float], editing: str, running: bool) -> Markup:
     """jobs: those that wait, in their order; left: seconds until each is done; running: another of theirs is made."""
     if not jobs:
-        return ""
+        return Markup()
     paused = any(job.held is not None for job in jobs)
-    rows = "".join(_row(place, job, left.get(job.id), len(jobs), job.id == editing) for place, job in enumerate(jobs))
-    words = "Go on" if paused else "Pause after this one" if running else "Pause"
-    note = '<p class="w-quiet" role="status">Paused: none of these begins until you go on.</p>' if paused else ""
-    return (
-        f'<section class="w-queue" aria-label="Waiting"><div class="w-queue-top"><h2>Waiting: {len(jobs)}</h2>'
-        f'<button type="button" class="w-button" data-do="pause_line" data-on="{"false" if paused else "true"}" '
-        f'data-key="pause">{words}</button></div>{note}<ol>{rows}</ol></section>'
+    rows = Markup().join(
+        _row(place, job, left.get(job.id), len(jobs), job.id == editing) for place, job in enumerate(jobs)
     )
+    words = "Go on" if paused else "Pause after this one" if running else "Pause"
+    note = (
+        Markup('<p class="w-quiet" role="status">Paused: none of these begins until you go on.</p>')
+        if paused
+        else Markup()
+    )
+    return Markup(
+        '<section class="w-queue" aria-label="Waiting"><div class="w-queue-top"><h2>Waiting: {number}</h2>'
+        '<button type="button" class="w-button" data-do="pause_line" data-on="{on}" '
+        'data-key="pause">{words}</button></div>{note}<ol>{rows}</ol></section>'
+    ).format(number=len(jobs), on="false" if paused else "true", words=words, note=note, rows=rows)
 
 
-def _row(place: int, job: Job, left: float | None, number: int, editing: bool) -> str:
+def _row(place: int, job: Job, left: float | None, number: int, editing: bool) -> Markup:
     name = title(job.request)
     picture = PIPELINE.picture(job)
-    still = f'<img src="{text(file_url(picture))}" alt="" draggable="false">' if picture else "<span></span>"
+    still = (
+        Markup('<img src="{}" alt="" draggable="false">').format(file_url(picture))
+        if picture
+        else Markup("<span></span>")
+    )
     when = f"done in about {seconds(round(left))}" if left is not None else "paused" if job.held is not None else ""
     words = "in the form now" if editing else when
 
-    def button(act: str, sign: str, label: str, more: str = "") -> str:
-        said = text(f"{label}: {name[:80]}")
-        return (
-            f'<button type="button" class="w-button" data-do="{act}"{more} data-key="{sign} {job.id}" '
-            f'aria-label="{said}" title="{label}">{sign}</button>'
-        )
+    def button(act: str, sign: str, label: str, more: Markup = Markup()) -> Markup:
+        said = f"{label}: {name[:80]}"
+        return Markup(
+            '<button type="button" class="w-button" data-do="{act}"{more} data-key="{sign} {id}" '
+            'aria-label="{said}" title="{label}">{sign}</button>'
+        ).format(act=act, more=more, sign=sign, id=job.id, said=said, label=label)
 
-    up = button("move_job", "↑", "Move up", f' data-by="-1"{"" if place else " disabled"}')
-    down = button("move_job", "↓", "Move down", f' data-by="1"{"" if place < number - 1 else " disabled"}')
+    up = button("move_job", "↑", "Move up", Markup(' data-by="-1"{}').format("" if place else " disabled"))
+    down = button(
+        "move_job", "↓", "Move down", Markup(' data-by="1"{}').format("" if place < number - 1 else " disabled")
+    )
     edit = button("leave_job", "Leave it", "Leave it as it is") if editing else button("edit_job", "Edit", "Change")
     if not TASKS[job.request.task].samples:  # what changes a clip is not in the form
-        edit = ""
-    return (
-        f'<li class="w-queue-row" data-row="{job.id}" draggable="true">{still}<span class="w-queue-words">'
-        f'<b>{text(name)}</b><span class="w-quiet">{text(words)}</span></span><span class="w-queue-do">{up}{down}{edit}'
-        f"{button('double_job', 'Double', 'The same once more, with another seed')}"
-        f"{button('stop_job', 'Cancel', 'Cancel')}</span></li>"
+        edit = Markup()
+    return Markup(
+        '<li class="w-queue-row" data-row="{id}" draggable="true">{still}<span class="w-queue-words">'
+        '<b>{name}</b><span class="w-quiet">{words}</span></span><span class="w-queue-do">{up}{down}{edit}'
+        "{double}"
+        "{cancel}</span></li>"
+    ).format(
+        id=job.id,
+        still=still,
+        name=name,
+        words=words,
+        up=up,
+        down=down,
+        edit=edit,
+        double=button("double_job", "Double", "The same once more, with another seed"),
+        cancel=button("stop_job", "Cancel", "Cancel"),
     )

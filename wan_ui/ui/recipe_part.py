@@ -9,7 +9,7 @@ import gradio as gr
 from wan_ui.catalog import Model, Scheme
 from wan_ui.recipes import CACHES, FEWEST_CACHED, GUIDANCE, MOTIONS, SHIFT, SOLVERS, Recipe
 from wan_ui.ui.answers import Answer
-from wan_ui.ui.markup import text
+from wan_ui.ui.markup import Markup
 
 HIGH, LOW, ONLY = "Guidance, first expert", "Guidance, second expert", "Guidance"
 
@@ -59,8 +59,10 @@ def build_recipe_part(model: Model, scheme: Scheme) -> RecipePart:
             guidance = _number("guidance", values, shown, GUIDANCE, _guidance_label(recipe))
             guidance_low = _number("guidance_low", values, shown, GUIDANCE, LOW)
         gr.HTML(
-            '<p class="w-quiet">The higher the guidance, the closer to the prompt and the harder the picture; 1 is '
-            "none, and half the time. The first expert makes movement and shapes, the second the details.</p>",
+            Markup(
+                '<p class="w-quiet">The higher the guidance, the closer to the prompt and the harder the picture; 1 is '
+                "none, and half the time. The first expert makes movement and shapes, the second the details.</p>"
+            ),
             apply_default_css=False,
         )
         shift = _number("shift", values, shown, SHIFT, "Shift (higher: more of the steps for movement and shapes)")
@@ -150,18 +152,18 @@ def words(held: Mapping[str, Any], motion: str, recipe: Recipe) -> list[str]:
     return said + ([CACHES.get(values["cache"], "")] if values["cache"] != "off" and "cache" in shown else [])
 
 
-def motion_html(model: Model, scheme: Scheme, motion: str) -> str:
+def motion_html(model: Model, scheme: Scheme, motion: str) -> Markup:
     """Beside the choice: what it costs and what it does; why there is none, where other weights have one."""
     words = MOTIONS[motion].words
     if len(model.motions(scheme)) > 1:
-        return f'<p class="w-quiet">{text(words[:1].upper() + words[1:])}.</p>'
+        return Markup('<p class="w-quiet">{}.</p>').format(words[:1].upper() + words[1:])
     others = [other.title for other in model.schemes.values() if len(model.motions(other)) > 1]
     if not others:
-        return ""
-    return (
+        return Markup()
+    return Markup(
         '<p class="w-quiet">These weights are distilled: few steps, small movements. Weights of the base model with '
-        f"the distill LoRA ({text(others[0])} …) leave the choice of More motion and Full.</p>"
-    )
+        "the distill LoRA ({} …) leave the choice of More motion and Full.</p>"
+    ).format(others[0])
 
 
 def _number(name: str, values: Mapping[str, Any], shown: tuple[str, ...], limits: tuple[float, float], label: str):

@@ -10,7 +10,7 @@ import gradio as gr
 from wan_ui.errors import UserError
 from wan_ui.queue.pipeline import PIPELINE
 from wan_ui.ui import form
-from wan_ui.ui.markup import text
+from wan_ui.ui.markup import Markup, text
 from wan_ui.ui.session import for_visitor
 
 log = logging.getLogger(__name__)
@@ -46,6 +46,6 @@ def refusal(error: UserError) -> gr.Error:
     return gr.Error(text(for_visitor(str(error), PIPELINE.settings)), print_exception=False)
 
 
-def complaint(error: UserError) -> str:
+def complaint(error: UserError) -> Markup:
     """For a place of its own in the page."""
     return form.note(for_visitor(str(error), PIPELINE.settings))

@@ -13,7 +13,7 @@ from wan_ui.queue.pipeline import PIPELINE
 from wan_ui.recipes import CACHES, MOTIONS, OFFICIAL_NEGATIVES, SOLVERS
 from wan_ui.request import UNKNOWN, Sampling
 from wan_ui.tasks import TASKS
-from wan_ui.ui.markup import STATE_WORDS, file_url, model_name, problem, seconds, speaks, spent, text, title
+from wan_ui.ui.markup import STATE_WORDS, Markup, file_url, model_name, problem, seconds, speaks, spent, title
 from wan_ui.ui.progress_card import fit_button
 
 # The quoted names are the events this part sends; each carries the id of the job.
@@ -43,7 +43,7 @@ watch('value', () => {
   if (video) video.muted = video.hasAttribute('muted');
 });
 """
-EMPTY = (
+EMPTY = Markup(
     '<div class="w-stage empty"><svg viewBox="0 0 48 48" aria-hidden="true">'
     '<rect x="5" y="9" width="38" height="30" rx="6"/><path d="M20 18l10 6-10 6z"/></svg>'
     "<p>Your clip will play here.</p>"
@@ -57,38 +57,48 @@ def build_result() -> tuple[gr.HTML, gr.HTML]:
     return stage, gr.HTML("", elem_id="result-message", apply_default_css=False)
 
 
-def result_html(job: Job | None, catalog: dict[str, Model], several: bool = False, siblings: int = 1) -> str:
+def result_html(job: Job | None, catalog: dict[str, Model], several: bool = False, siblings: int = 1) -> Markup:
     """several: there is more than one worker, so that it is said which one made the clip.
     siblings: clips that one press has asked for"""
     if job is None:
         return EMPTY
     about = _about(job, catalog, job.worker if several else "")
-    return f"{_stage(job)}<div class='w-about'>{about}{_buttons(job, siblings)}</div>"
+    return Markup("{stage}<div class='w-about'>{about}{buttons}</div>").format(
+        stage=_stage(job), about=about, buttons=_buttons(job, siblings)
+    )
 
 
-def _stage(job: Job) -> str:
+def _stage(job: Job) -> Markup:
     request, clip = job.request, PIPELINE.clip(job)
     # Small clips are not blown up to the whole stage: beyond this they only look soft.
     ratio = f"aspect-ratio:{request.width}/{request.height};max-height:{round(1.6 * request.height)}px"
     ratio = ratio if request.width and request.height else ""  # a damaged entry
     if clip is not None:
         poster = PIPELINE.poster(job)
-        still = f' poster="{text(file_url(poster))}"' if poster else ""
+        still = Markup(' poster="{}"').format(file_url(poster)) if poster else Markup()
         # A clip that speaks is heard once; browsers let it start by itself only after a click on the page.
         manner = "autoplay" if speaks(job) else "autoplay loop muted"
-        return (
-            f'<div class="w-stage"><video id="clip" data-job="{job.id}" src="{text(file_url(clip))}"{still} '
-            f'style="{ratio}" {manner} playsinline controls aria-label="{text(f"Clip: {title(request)}")}">'
+        return Markup(
+            '<div class="w-stage"><video id="clip" data-job="{id}" src="{clip}"{still} '
+            'style="{ratio}" {manner} playsinline controls aria-label="{title}">'
             "</video></div>"
+        ).format(
+            id=job.id, clip=file_url(clip), still=still, ratio=ratio, manner=manner, title=f"Clip: {title(request)}"
         )
     picture = PIPELINE.picture(job)
-    still = f'<img src="{text(file_url(picture))}" alt="" style="{ratio}">' if picture else ""
+    still = (
+        Markup('<img src="{picture}" alt="" style="{ratio}">').format(picture=file_url(picture), ratio=ratio)
+        if picture
+        else Markup()
+    )
     words = "The file of this clip is gone." if job.state == "done" else problem(job) or STATE_WORDS[job.state]
     kind = " bad" if job.state in ("failed", "interrupted", "done") else ""
-    return f'<div class="w-stage still">{still}<p class="w-note{kind}">{text(words)}</p></div>'
+    return Markup('<div class="w-stage still">{still}<p class="w-note{kind}">{words}</p></div>').format(
+        still=still, kind=kind, words=words
+    )
 
 
-def _about(job: Job, catalog: dict[str, Model], worker: str) -> str:
+def _about(job: Job, catalog: dict[str, Model], worker: str) -> Markup:
     request, result, made = job.request, job.result, job.request.made_with or UNKNOWN
     frames = request.frames if result.frames is None else result.frames
     length = f"{frames} frames" + (f", {frames / result.fps:.1f} s at {result.fps:g} fps" if result.fps else "")
@@ -114,12 +124,22 @@ def _about(job: Job, catalog: dict[str, Model], worker: str) -> str:
         said["engine"] = f"{result.engine_ran} ({result.engine_why})"
     choices = {key.replace("_", " ").capitalize(): value for key, value in said.items()}
     choices.pop("Loras", None)  # said above
-    how = f'<details class="w-how"><summary>How it was made</summary>{_list(choices)}</details>' if choices else ""
-    trouble = f'<p class="w-note bad">{text(job.error)}</p>' if job.state == "done" and job.error else ""
-    trouble += f'<p class="w-note">{text(job.unread)}</p>' if job.unread else ""
+    how = (
+        Markup('<details class="w-how"><summary>How it was made</summary>{}</details>').format(_list(choices))
+        if choices
+        else Markup()
+    )
+    trouble = (
+        Markup('<p class="w-note bad">{}</p>').format(job.error) if job.state == "done" and job.error else Markup()
+    )
+    trouble += Markup('<p class="w-note">{}</p>').format(job.unread) if job.unread else Markup()
     read = [made.understood, *(segment.understood.removeprefix("understood: ") for segment in made.segments)]
-    understood = f'<p class="w-quiet">{text(_sentence(" | ".join(read)))}</p>' if made.understood else ""
-    return f'<p class="w-prompt">{text(title(request))}</p>{understood}{trouble}{_list(facts)}{how}'
+    understood = (
+        Markup('<p class="w-quiet">{}</p>').format(_sentence(" | ".join(read))) if made.understood else Markup()
+    )
+    return Markup('<p class="w-prompt">{title}</p>{understood}{trouble}{facts}{how}').format(
+        title=title(request), understood=understood, trouble=trouble, facts=_list(facts), how=how
+    )
 
 
 def _steps(made: Sampling) -> str:
@@ -148,43 +168,53 @@ def _loras(job: Job) -> str:
     )
 
 
-def _list(facts: dict) -> str:
-    items = [f"<div><dt>{text(key)}</dt><dd>{text(value)}</dd></div>" for key, value in facts.items() if value]
-    return f'<dl class="w-facts">{"".join(items)}</dl>'
+def _list(facts: dict) -> Markup:
+    items = [
+        Markup("<div><dt>{key}</dt><dd>{value}</dd></div>").format(key=key, value=value)
+        for key, value in facts.items()
+        if value
+    ]
+    return Markup('<dl class="w-facts">{}</dl>').format(Markup().join(items))
 
 
-def _buttons(job: Job, siblings: int) -> str:
-    def button(event: str, words: str, extra: str = "") -> str:
-        return f'<button type="button" class="w-button" data-do="{event}" data-job="{job.id}"{extra}>{words}</button>'
+def _buttons(job: Job, siblings: int) -> Markup:
+    def button(event: str, words: str, extra: Markup = Markup()) -> Markup:
+        return Markup(
+            '<button type="button" class="w-button" data-do="{event}" data-job="{id}"{extra}>{words}</button>'
+        ).format(event=event, id=job.id, extra=extra, words=words)
 
     clip = PIPELINE.clip(job)
     buttons = [button("side_by_side", f"All {siblings} clips")] if siblings > 1 else []
-    buttons.append(fit_button(job, 'data-do="fit" data-job'))
+    buttons.append(fit_button(job, Markup('data-do="fit" data-job')))
     if clip is not None:
         buttons.append(
-            f'<a class="w-button strong" href="{text(file_url(clip))}" download="{text(file_name(job))}">Download</a>'
+            Markup('<a class="w-button strong" href="{clip}" download="{file_name}">Download</a>').format(
+                clip=file_url(clip), file_name=file_name(job)
+            )
         )
         if (file := PIPELINE.file(job)) is not None:
             name = f"{Path(file_name(job)).stem}{file.suffix}"
             kind = FILES[job.request.changes.file][1] if job.request.changes and job.request.changes.file else "file"
             buttons.append(
-                f'<a class="w-button strong" href="{text(file_url(file))}" download="{text(name)}">Download {kind}</a>'
+                Markup('<a class="w-button strong" href="{file}" download="{name}">Download {kind}</a>').format(
+                    file=file_url(file), name=name, kind=kind
+                )
             )
-        star = (
-            f' aria-pressed="{"true" if job.star else "false"}" title="With a star it stays, whatever the quota says"'
+        star = Markup(' aria-pressed="{}" title="With a star it stays, whatever the quota says"').format(
+            "true" if job.star else "false"
         )
         buttons.append(button("star", "★ Kept" if job.star else "★ Keep", star))
-        link = f'<button type="button" class="w-button" data-link="{job.id}">Copy link</button>'
+        link = Markup('<button type="button" class="w-button" data-link="{}">Copy link</button>').format(job.id)
         buttons.append(link)
-        buttons.append(button("extend", "Continue", ' title="Goes on from the last frame"'))
+        buttons.append(button("extend", "Continue", Markup(' title="Goes on from the last frame"')))
         buttons.append(button("speak", "Add speech"))
     if (job.request.made_with or UNKNOWN).model:  # speech for somebody's video has no settings of ours
         buttons += [button("restore", "Load settings"), button("reuse", "Reuse seed")]
     if job.active:
         buttons.append(button("stop", "Cancel"))
     else:
-        buttons.append(button("remove", "Delete", ' data-confirm="Delete this clip and its settings?"'))
-    return f'<div class="w-buttons">{"".join(buttons)}</div>'
+        buttons.append(button("remove", "Delete", Markup(' data-confirm="Delete this clip and its settings?"')))
+    return Markup('<div class="w-buttons">{}</div>').format(Markup().join(buttons))
 
 
 def file_name(job: Job) -> str:

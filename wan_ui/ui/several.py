@@ -18,7 +18,7 @@ from wan_ui.errors import UserError
 from wan_ui.media.images import open_image
 from wan_ui.queue.draft import MOST_CLIPS, Draft
 from wan_ui.tasks import PICTURE, PROMPT
-from wan_ui.ui.markup import text
+from wan_ui.ui.markup import Markup
 
 MOST = 20  # pictures in the tray
 THUMB = (144, 108)  # pixels that a small picture fits into
@@ -31,7 +31,7 @@ class Several:
     clips: gr.Radio
 
 
-CHOOSE = (
+CHOOSE = Markup(
     '<p class="w-quiet">Drop up to 20 pictures, or a folder of them, anywhere on the page: one press makes a clip of '
     'each.</p><div class="w-buttons">'
     '<button type="button" class="w-button" data-choose="files">Choose pictures</button>'
@@ -115,34 +115,36 @@ def to_keep(tray: Sequence[Mapping[str, str]]) -> list[dict[str, str]]:
     return [{name: entry[name] for name in ("path", "name", "words", "size")} for entry in tray]
 
 
-def tray_html(tray: Sequence[Mapping[str, str]], trouble: str, model: Model) -> str:
-    rows = "".join(_row(number, entry, model) for number, entry in enumerate(tray))
-    note = f'<p class="w-note bad" role="alert">{text(trouble)}</p>' if trouble else ""
-    state = '<p class="w-quiet w-tray-state" role="status"></p>'
+def tray_html(tray: Sequence[Mapping[str, str]], trouble: str, model: Model) -> Markup:
+    rows = Markup().join(_row(number, entry, model) for number, entry in enumerate(tray))
+    note = Markup('<p class="w-note bad" role="alert">{}</p>').format(trouble) if trouble else Markup()
+    state = Markup('<p class="w-quiet w-tray-state" role="status"></p>')
     if not tray:
-        return f"{note}{state}"
+        return note + state
     said = "One press makes a clip of each. Where one has no words of its own, the prompt is taken."
-    clear = '<button type="button" class="w-button" data-do="clear_tray">Empty the tray</button>'
-    return (
-        f'{note}<p class="w-quiet">{said}</p><ul class="w-tray" aria-label="Pictures">{rows}</ul>{state}'
+    clear = Markup('<button type="button" class="w-button" data-do="clear_tray">Empty the tray</button>')
+    return Markup(
+        '{note}<p class="w-quiet">{said}</p><ul class="w-tray" aria-label="Pictures">{rows}</ul>{state}'
         '<div class="w-buttons"><button type="button" class="w-button" data-choose="files">More pictures</button>'
-        f"{clear}</div>"
-    )
+        "{clear}</div>"
+    ).format(note=note, said=said, rows=rows, state=state, clear=clear)
 
 
-def _row(number: int, entry: Mapping[str, str], model: Model) -> str:
-    name, at = text(entry["name"]), f'data-at="{number}"'
+def _row(number: int, entry: Mapping[str, str], model: Model) -> Markup:
+    name, at = entry["name"], Markup('data-at="{}"').format(number)
     sizes = {"": "size as above", "auto": "its own shape"}
     sizes |= {f"{width}x{height}": f"{width} × {height}" for width, height in model.sizes}
-    options = "".join(
-        f'<option value="{value}"{" selected" if value == entry["size"] else ""}>{text(said)}</option>'
+    options = Markup().join(
+        Markup('<option value="{value}"{selected}>{said}</option>').format(
+            value=value, selected=" selected" if value == entry["size"] else "", said=said
+        )
         for value, said in sizes.items()
     )
-    return (
-        f'<li class="w-tray-row"><img src="data:image/jpeg;base64,{entry["thumb"]}" alt="{name}" title="{name}">'
-        f'<input type="text" data-do="word_tray" {at} data-key="words {number}" value="{text(entry["words"])}" '
-        f'placeholder="as the prompt above" aria-label="Words for {name}">'
-        f'<select data-do="size_tray" {at} data-key="size {number}" aria-label="Size of {name}">{options}</select>'
-        f'<button type="button" class="w-lora-remove" data-do="remove_tray" {at} data-key="remove {number}" '
-        f'aria-label="Take {name} out" title="Take it out">×</button></li>'
-    )
+    return Markup(
+        '<li class="w-tray-row"><img src="data:image/jpeg;base64,{thumb}" alt="{name}" title="{name}">'
+        '<input type="text" data-do="word_tray" {at} data-key="words {number}" value="{words}" '
+        'placeholder="as the prompt above" aria-label="Words for {name}">'
+        '<select data-do="size_tray" {at} data-key="size {number}" aria-label="Size of {name}">{options}</select>'
+        '<button type="button" class="w-lora-remove" data-do="remove_tray" {at} data-key="remove {number}" '
+        'aria-label="Take {name} out" title="Take it out">×</button></li>'
+    ).format(thumb=entry["thumb"], name=name, at=at, number=number, words=entry["words"], options=options)

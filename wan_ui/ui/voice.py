@@ -32,7 +32,7 @@ from wan_ui.speaking import NAMES, PART, USUAL, Speaking, stored_speaking
 from wan_ui.tasks import TASKS
 from wan_ui.ui.faces import build_faces, faces_html
 from wan_ui.ui.handles import handles_html
-from wan_ui.ui.markup import text
+from wan_ui.ui.markup import Markup
 
 # Names of `Speaking` -> those of the form, where "face" is a video.
 FIELDS = {name: "speaker" if name == "face" else name for name in NAMES}
@@ -136,18 +136,18 @@ def build_voice(model: Model, visible: bool) -> Voice:
     return Voice(part, audio, trim, start, end, every, sharpen, faces, face, lips, way, note)
 
 
-def trim_html(audio: str) -> str:
+def trim_html(audio: str) -> Markup:
     """The handles over a sound; "" of one that cannot be read or is too short for a part."""
     seconds = lasts(Path(audio))
     if seconds < 2 * sound.MIN_SECONDS:
-        return ""
+        return Markup()
     handles = handles_html(round(seconds * TICKS), TICKS, round(sound.MIN_SECONDS * TICKS), leap=TICKS // 10)
-    source = text(f"gradio_api/file={quote(audio)}")
-    return (
-        f'<fieldset class="w-after-part w-voice-part"><legend>Part that is spoken</legend>{handles}'
+    source = f"gradio_api/file={quote(audio)}"
+    return Markup(
+        '<fieldset class="w-after-part w-voice-part"><legend>Part that is spoken</legend>{handles}'
         '<button type="button" class="w-button small w-play-part">Play this part</button>'
-        f'<audio preload="none" src="{source}"></audio></fieldset>'
-    )
+        '<audio preload="none" src="{source}"></audio></fieldset>'
+    ).format(handles=handles, source=source)
 
 
 def words(held: dict[str, Any]) -> list[str]:
@@ -159,9 +159,9 @@ def words(held: dict[str, Any]) -> list[str]:
     return [*said, "lips follow every sound"] if speaking.every_sound else said
 
 
-def who_html(picture: str, clip: Path | None, size: str, model: Model, crop: Crop = MIDDLE) -> str:
+def who_html(picture: str, clip: Path | None, size: str, model: Model, crop: Crop = MIDDLE) -> Markup:
     """The faces of what Generate makes speak, where there are several, and of what "Add speech" does."""
-    shown = ""
+    shown = Markup()
     if picture and not is_driven(model):
         with contextlib.suppress(UserError):
             shown += faces_html(*faces_of_picture(picture, size, model, crop), "The picture")
@@ -218,17 +218,17 @@ def is_driven(model: Model) -> bool:
     return all(TASKS[name].driven for name in model.tasks)
 
 
-def way_html(model: Model) -> str:
+def way_html(model: Model) -> Markup:
     """Which of the two ways to make a face speak this model goes."""
     if is_driven(model):
-        way = (
+        way = Markup(
             "<b>The voice drives the picture:</b> face, head and body move to it from the first frame, and the clip "
             "lasts as long. To give a finished clip a voice there is <i>Add speech</i> beside it."
         )
     else:
-        way = "<b>Optional, lip-sync of the finished clip:</b> its mouth alone is changed, whatever made it. "
-        way += "With Wan2.2 S2V, under <i>Model</i>, the voice drives the picture instead."
-    return f'<p class="w-quiet">{way}</p>'
+        way = Markup("<b>Optional, lip-sync of the finished clip:</b> its mouth alone is changed, whatever made it. ")
+        way += Markup("With Wan2.2 S2V, under <i>Model</i>, the voice drives the picture instead.")
+    return Markup('<p class="w-quiet">{}</p>').format(way)
 
 
 def voice_note(
@@ -240,7 +240,7 @@ def voice_note(
     settings: Settings,
     speaking: Speaking = USUAL,
     crop: Crop = MIDDLE,
-) -> str:
+) -> Markup:
     """What will become of the voice: with the clip that Generate makes of the picture, and with the one shown.
 
     audio, picture  paths; picture is "" where none was chosen
@@ -251,7 +251,7 @@ def voice_note(
     driven, lines = is_driven(model), []
     if driven:
         words = f"The sound can be read. {'It will drive the picture.' if picture else 'Add a picture.'}"
-        return _note(True, words) + (_add_speech_note(clip) if clip else "")
+        return _note(True, words) + (_add_speech_note(clip) if clip else Markup())
     if words := no_voice(audio, speaking):
         lines.append((False, "", words, ""))
     if picture:
@@ -274,24 +274,24 @@ def voice_note(
     if not picture and not clip:
         notes.append(_note(True, "The sound can be read. A face in a picture or in a clip will speak it."))
     if words := shortcoming(settings):
-        notes.append(f'<p class="w-note" role="status">{text(_sentence(words))}.</p>')
-    return "".join(notes)
+        notes.append(Markup('<p class="w-note" role="status">{}.</p>').format(_sentence(words)))
+    return Markup().join(notes)
 
 
-def _add_speech_note(clip: Path) -> str:
+def _add_speech_note(clip: Path) -> Markup:
     """Where the voice is meant for another clip: that the one shown has no face is nothing wrong."""
     with contextlib.suppress(UserError):
         usable, words = look_for_face_in_clip(clip)
         if usable:
             return _note(True, f"The clip that is shown: {words}. Add speech has it speak this.")
-    return ""
+    return Markup()
 
 
 def _sentence(words: str) -> str:
     return words[:1].upper() + words[1:]
 
 
-def _note(good: bool, words: str) -> str:
+def _note(good: bool, words: str) -> Markup:
     if good:
-        return f'<p class="w-quiet" role="status">{text(words)}</p>'
-    return f'<p class="w-note bad" role="alert">{text(_sentence(words))}</p>'
+        return Markup('<p class="w-quiet" role="status">{}</p>').format(words)
+    return Markup('<p class="w-note bad" role="alert">{}</p>').format(_sentence(words))

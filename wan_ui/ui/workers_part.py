@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from wan_ui.catalog import Model, Scheme
 from wan_ui.queue.roster import WorkerRow
 from wan_ui.settings import Settings
-from wan_ui.ui.markup import model_name, text
+from wan_ui.ui.markup import Markup, model_name
 from wan_ui.ui.session import for_visitor
 
 STATES = {
@@ -28,18 +28,20 @@ def workers_html(
     settings: Settings,
     *,
     own: bool,
-) -> str:
+) -> Markup:
     """`own`: this person may load, unload and restart."""
-    said = "".join(f'<p class="w-note bad">{text(words)}</p>' for words in troubles) if own else ""
+    said = (
+        Markup().join(Markup('<p class="w-note bad">{}</p>').format(words) for words in troubles) if own else Markup()
+    )
     if len(rows) < 2:
         return said
-    cards = "".join(_card(row, usable, catalog, settings, own) for row in rows)
-    return f'{said}<h3>Workers</h3><ul class="w-workers">{cards}</ul>'
+    cards = Markup().join(_card(row, usable, catalog, settings, own) for row in rows)
+    return Markup('{said}<h3>Workers</h3><ul class="w-workers">{cards}</ul>').format(said=said, cards=cards)
 
 
 def _card(
     row: WorkerRow, usable: dict[str, list[Scheme]], catalog: dict[str, Model], settings: Settings, own: bool
-) -> str:
+) -> Markup:
     kind, words = STATES.get(row.state, ("idle", row.state))
     loaded = model_name(catalog, row.model, row.scheme) if row.model and row.state != "none" else ""
     figures = [f"{row.memory:.1f} GiB of memory" if row.memory >= 0.05 else ""]
@@ -49,35 +51,50 @@ def _card(
     figures.append(f"crashed {row.crashes} time{'s' * (row.crashes > 1)}" if row.crashes else "")
     trouble = for_visitor(row.words, settings) if row.state == "failed" else ""
     return (
-        f'<li class="w-worker" data-worker="{text(row.name)}"><div class="w-card-top">'
-        f'<span class="w-dot {kind}"></span><b>{text(row.name)}</b>'
-        f'<span class="w-timing">{text(row.device)}</span></div>'
-        f'<p class="w-worker-state">{text(f"{loaded}: {words}" if loaded else words)}</p>'
-        f'<p class="w-quiet">{text(" · ".join(filter(None, figures)))}</p>'
-        + (f'<p class="w-note bad">{text(trouble)}</p>' if trouble else "")
-        + (_controls(row, usable, catalog) if own else "")
-        + "</li>"
+        Markup(
+            '<li class="w-worker" data-worker="{name}"><div class="w-card-top">'
+            '<span class="w-dot {kind}"></span><b>{name}</b>'
+            '<span class="w-timing">{device}</span></div>'
+            '<p class="w-worker-state">{loaded}</p>'
+            '<p class="w-quiet">{figures}</p>'
+        ).format(
+            name=row.name,
+            kind=kind,
+            device=row.device,
+            loaded=f"{loaded}: {words}" if loaded else words,
+            figures=" · ".join(filter(None, figures)),
+        )
+        + (Markup('<p class="w-note bad">{}</p>').format(trouble) if trouble else Markup())
+        + (_controls(row, usable, catalog) if own else Markup())
+        + Markup("</li>")
     )
 
 
-def _controls(row: WorkerRow, usable: dict[str, list[Scheme]], catalog: dict[str, Model]) -> str:
-    options = "".join(
-        f'<option value="{text(f"{name} {scheme.name}")}"{" selected" if (name, scheme.name) == here(row) else ""}>'
-        f"{text(model_name(catalog, name, scheme.name))}</option>"
+def _controls(row: WorkerRow, usable: dict[str, list[Scheme]], catalog: dict[str, Model]) -> Markup:
+    options = Markup().join(
+        Markup('<option value="{name}"{selected}>{words}</option>').format(
+            name=f"{name} {scheme.name}",
+            selected=" selected" if (name, scheme.name) == here(row) else "",
+            words=model_name(catalog, name, scheme.name),
+        )
         for name, schemes in usable.items()
         for scheme in schemes
     )
     after = "; after the clip that it makes" if row.job else ""
-    buttons = "".join(
-        f'<button type="button" class="w-button" data-do="{event}" data-worker="{text(row.name)}" '
-        f'aria-label="{words} {text(row.name)}" title="{title}{after}"{" disabled" if off else ""}>{words}</button>'
+    buttons = Markup().join(
+        Markup(
+            '<button type="button" class="w-button" data-do="{event}" data-worker="{name}" '
+            'aria-label="{words} {name}" title="{title}{after}"{disabled}>{words}</button>'
+        ).format(event=event, name=row.name, words=words, title=title, after=after, disabled=" disabled" if off else "")
         for event, words, title, off in (
             ("load_worker", "Load", "Load the model that is chosen beside it", not options),
             ("unload_worker", "Unload", "Give its memory back", row.state == "none"),
             ("restart_worker", "Restart", "End its process and load the model again", False),
         )
     )
-    return f'<div class="w-worker-do"><select aria-label="Model for {text(row.name)}">{options}</select>{buttons}</div>'
+    return Markup(
+        '<div class="w-worker-do"><select aria-label="Model for {name}">{options}</select>{buttons}</div>'
+    ).format(name=row.name, options=options, buttons=buttons)
 
 
 def here(row: WorkerRow) -> tuple[str, str]:

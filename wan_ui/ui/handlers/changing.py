@@ -14,7 +14,7 @@ from wan_ui.ui import picture as pictures
 from wan_ui.ui import voice as voice_part
 from wan_ui.ui.answers import Answer
 from wan_ui.ui.handlers.observe import observe
-from wan_ui.ui.markup import text
+from wan_ui.ui.markup import Markup
 from wan_ui.ui.refusals import complaint, guard
 from wan_ui.ui.security import uploaded
 from wan_ui.ui.session import identify
@@ -116,7 +116,7 @@ def use_own_size(browser: dict, view: View, event: gr.EventData) -> Answer:
     chosen = f"{size[0]}x{size[1]}"
     form.fill(view, size=chosen)
     choices = gr.update(choices=inputs.sizes(model, chosen), value=chosen)
-    note = f'<p class="w-quiet" role="status">{text(said)}</p>'
+    note = Markup('<p class="w-quiet" role="status">{}</p>').format(said)
     return {"size": choices, "own_size_note": note, "filled": view.fills, **observe(browser, view)}
 
 

@@ -40,6 +40,7 @@ from wan_ui.ui import picture as pictures
 from wan_ui.ui import several as several_part
 from wan_ui.ui.answers import Answer
 from wan_ui.ui.handlers.filling import fill, fill_fields, is_whole, offered
+from wan_ui.ui.markup import Markup
 from wan_ui.ui.refusals import guard
 from wan_ui.ui.security import uploaded
 from wan_ui.ui.session import for_visitor, identify, may_download
@@ -139,7 +140,7 @@ def _observed(browser: dict, view: View) -> Answer:
             view.sent[part] = key
             answer[part] = update()
 
-    def draw_html(part: str, html: str) -> None:
+    def draw_html(part: str, html: Markup) -> None:
         draw(part, html, lambda: html)
 
     draw_html("card", card)
@@ -173,12 +174,12 @@ def _observed(browser: dict, view: View) -> Answer:
         lambda: history.history_html(shown, view.selected, several, view.page, total, sought, outlook),
     )
     undo = bool(view.removed) and time.monotonic() < view.undo_until
-    draw_html("undo", history.undo_html(len(view.removed)) if undo else "")
+    draw_html("undo", history.undo_html(len(view.removed)) if undo else Markup())
     draw("download", download, lambda: models_panel.download_html(download, catalog, fetch=fetch))
     usable = models_panel.usable(PIPELINE.settings)
     draw_html(
         "workers",
-        (memory_part.memory_html(rows, list(GAUGES.looks)) if own else "")
+        (memory_part.memory_html(rows, list(GAUGES.looks)) if own else Markup())
         + workers_part.workers_html(rows, PIPELINE.pool.troubles, usable, catalog, PIPELINE.settings, own=own),
     )
     draw(
@@ -198,7 +199,7 @@ def _observed(browser: dict, view: View) -> Answer:
     )
     lora = PIPELINE.lora_downloads.status
     lora = replace(lora, words=for_visitor(lora.words, PIPELINE.settings))
-    draw_html("lora_get", lora_get.get_html(lora) if view.shelf and fetch else "")
+    draw_html("lora_get", lora_get.get_html(lora) if view.shelf and fetch else Markup())
     for place in form.PLACES:
         draw_html(place, form.complaint_html(view, place, PIPELINE.settings))
     scheme = form.scheme_of(view, model)
@@ -209,7 +210,7 @@ def _observed(browser: dict, view: View) -> Answer:
     tray, trouble = (view.tray, view.tray_trouble) if takes else ([], "")
     draw_html("tray", several_part.tray_html(tray, trouble, model))
     made = "Save the waiting clip" if view.editing else several_part.button(view.form.get("clips"), tray)
-    draw_html("generate", made)
+    draw("generate", made, lambda: made)
     left = PIPELINE.seconds_left(owner) if waiting else {}
     draw_html("queue", queue_part.queue_html(waiting, left, view.editing, len(active) > len(waiting)))
     draw_html("examples_note", examples.note_html(form.with_words(view, model), model))

@@ -26,7 +26,7 @@ from wan_ui.ui import form, lora_picker, models_panel, voice
 from wan_ui.ui.answers import Answer
 from wan_ui.ui.handlers.filling import fill, fill_fields, is_whole, offered
 from wan_ui.ui.handlers.observe import observe
-from wan_ui.ui.markup import text
+from wan_ui.ui.markup import Markup
 from wan_ui.ui.refusals import complaint, guard
 from wan_ui.ui.security import uploaded
 from wan_ui.ui.session import identify
@@ -149,7 +149,7 @@ def restore_from_video(browser: dict, view: View, video) -> Answer:
         view.loras, lost = _by_checksum(view.loras, there.get(carried.LORAS, b""))
         missing = " ".join(filter(None, (words, lost, _left_out(values, view.form.get("size")))))
         said = f"Settings{' and picture' if brought else ''} loaded from {name}. {missing}"
-        filled["from_video"] = f'<p class="w-quiet" role="status">{text(said)}</p>'
+        filled["from_video"] = Markup('<p class="w-quiet" role="status">{}</p>').format(said)
         view.bring("from_video" if missing else "form")
     except UserError as error:
         filled = {"from_video": complaint(error)}
