@@ -4,6 +4,7 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -18,7 +19,7 @@ CATALOG = load_catalog(ROOT / "configs/catalog.toml")
 
 @pytest.fixture
 def folders(tmp_path, monkeypatch) -> Settings:
-    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda repo, file, revision: None)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     return replace(Settings(), models=tmp_path / "models", cache=tmp_path / "cache")
 
 
@@ -73,11 +74,22 @@ def test_single_dit_with_diffusers_vae(folders):
     assert paths.vae == folders.models / "Wan-AI/Wan2.2-TI2V-5B-Diffusers/vae"
 
 
-def test_hub_cache_is_the_second_place(folders, tmp_path, monkeypatch):
-    cached = tmp_path / "hub-file"
-    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda repo, file, revision: str(cached))
+def hub_cache(tmp_path, repo: str, commit: str, *files: str) -> Path:
+    """A snapshot as the hub's own client keeps it, which is of `commit`."""
+    folder = tmp_path / "hub" / f"models--{repo.replace('/', '--')}"
+    for file in files:
+        (folder / "snapshots" / commit / file).parent.mkdir(parents=True, exist_ok=True)
+        (folder / "snapshots" / commit / file).write_text("of the hub")
+    return folder / "snapshots" / commit
+
+
+def test_hub_cache_is_the_second_place(folders, tmp_path):
     model = CATALOG["i2v-a14b"]
-    assert places.locate(model, model.scheme(""), folders).t5 == cached
+    refs = [places.split(ref) for ref in places.needed_files(model, model.scheme(""), "diffusers")]
+    for repo, file in refs:
+        hub_cache(tmp_path, repo, model.revision(repo), file)
+    here = hub_cache(tmp_path, model.root, model.revision(model.root))
+    assert places.locate(model, model.scheme(""), folders).t5 == here / places.T5_FILE
     place(folders, [f"{model.root}:{places.T5_FILE}"])
     assert places.locate(model, model.scheme(""), folders).t5 == folders.models / model.root / places.T5_FILE
 
@@ -112,12 +124,20 @@ def test_memory_follows_from_the_sizes():
     assert all(0 < places.work(*size) / 2**30 - gib < 1 for size, gib in measured.items())
 
 
-def test_the_cache_is_asked_for_the_pinned_revision_first(folders, tmp_path, monkeypatch):
-    asked = []
-    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda repo, file, revision: asked.append(revision))
-    model = CATALOG["i2v-a14b"]
-    assert places.files(model, model.scheme("fp8"), folders, "lightx2v")[f"{model.root}:Wan2.1_VAE.pth"] is None
-    assert asked[:2] == [model.revision(model.root), "main"]
+def test_the_cache_is_asked_for_the_pinned_revision_first(folders, tmp_path):
+    model, vae, commit = CATALOG["i2v-a14b"], "Wan2.1_VAE.pth", "a" * 40
+
+    def found() -> Path | None:
+        return places.files(model, model.scheme("fp8"), folders, "lightx2v")[f"{model.root}:{vae}"]
+
+    assert found() is None
+    newest = hub_cache(tmp_path, model.root, commit, vae)
+    assert found() is None, "of a commit that nobody asked for"
+    (newest.parent.parent / "refs").mkdir()
+    (newest.parent.parent / "refs" / "main").write_text(commit)
+    assert found() == newest / vae
+    pinned = hub_cache(tmp_path, model.root, model.revision(model.root), vae)
+    assert found() == pinned / vae
 
 
 def embedded(tmp_path, content=b"GGUF"):

@@ -64,7 +64,12 @@ def lacks_gpu(model: Model) -> bool:
     return model.needs_gpu and not nvidia_gpu()
 
 
-def availability(model: Model, scheme: Scheme, settings: Settings, engine: str = "auto") -> str:
+Known = dict[tuple[str, str], Path | None]  # (name of a model, ref) -> where it was found
+
+
+def availability(
+    model: Model, scheme: Scheme, settings: Settings, engine: str = "auto", known: Known | None = None
+) -> str:
     """ "" when the model can be used with the scheme, else the reason in a few words. Cheap; derives nothing."""
     if lacks_gpu(model):
         return "needs a CUDA GPU"
@@ -73,7 +78,7 @@ def availability(model: Model, scheme: Scheme, settings: Settings, engine: str =
     able = model.family.engines
     if engine not in ("auto", *able):
         return f"{engine} does not run it; {able[0]} does"
-    here = files(model, scheme, settings, choose_engine(engine, settings, family=model.family).name)
+    here = files(model, scheme, settings, choose_engine(engine, settings, family=model.family).name, known=known)
     missing = [ref for ref, path in here.items() if path is None]
     if not missing:
         return ""
@@ -171,13 +176,20 @@ def _t5(model: Model, engine: str) -> str:
     return model.t5 if model.t5 and engine == "lightx2v" else _ref(model, T5_FILE)
 
 
-def files(model: Model, scheme: Scheme, settings: Settings, engine: str, draft: bool = False) -> dict[str, Path | None]:
+def files(
+    model: Model, scheme: Scheme, settings: Settings, engine: str, draft: bool = False, known: Known | None = None
+) -> dict[str, Path | None]:
     """Every file that `engine` reads, "owner/repo:path" -> where it is, None if it is missing.
 
     draft  the quickest small decoder, too
+    known  what was found a moment ago and is not looked for again; what is found is put into it
     """
     refs = [*needed_files(model, scheme, engine), *(model.draft_decoders[:1] if draft else ())]
-    return {ref: _find(model, ref, settings) for ref in refs}
+    known = {} if known is None else known
+    for ref in refs:
+        if (model.name, ref) not in known:
+            known[model.name, ref] = _find(model, ref, settings)
+    return {ref: known[model.name, ref] for ref in refs}
 
 
 def needed_files(model: Model, scheme: Scheme, engine: str) -> list[str]:
@@ -206,8 +218,12 @@ def _find(model: Model, ref: str, settings: Settings) -> Path | None:
     path = settings.models / repo / file
     if path.is_file():
         return path
-    from huggingface_hub import try_to_load_from_cache  # 0.1 s, and only where the models folder lacks it
+    # 0.1 s, and only where the models folder lacks it
+    from huggingface_hub import constants, try_to_load_from_cache
+    from huggingface_hub.file_download import repo_folder_name
 
+    if not os.path.isdir(os.path.join(constants.HF_HUB_CACHE, repo_folder_name(repo_id=repo, repo_type="model"))):
+        return _stand_in(model, ref, settings)  # as nearly always, and it is asked for each file of each model
     # What another program fetched from `main` serves as well: the files of a repository are not rewritten.
     for revision in dict.fromkeys((model.revision(repo), "main")):
         cached = try_to_load_from_cache(repo, file, revision=revision)

@@ -53,8 +53,9 @@ def installed(names: tuple[str, ...] = KERNELS) -> frozenset[str]:
     return frozenset(name for name in names if found(name))
 
 
+@lru_cache
 def nvidia_gpu() -> bool:
-    """Whether an NVIDIA GPU seems to be there, told without torch."""
+    """Whether an NVIDIA GPU seems to be there, told without torch. Asked once."""
     return (
         Path("/dev/nvidia0").exists() or Path("/proc/driver/nvidia/gpus").is_dir() or bool(shutil.which("nvidia-smi"))
     )

@@ -85,15 +85,16 @@ def _engine(model: Model, settings: Settings) -> str:
 
 @functools.lru_cache(maxsize=1)
 def _offers(settings: Settings, _: int) -> list[Offer]:
+    known: places.Known = {}  # the schemes of a model share most files: a look at each took a twentieth of a core
     return [
         Offer(
             model,
             scheme,
             ""
             if PIPELINE.elsewhere(model.name, scheme.name, settings.engine)
-            else places.availability(model, scheme, settings, settings.engine),
+            else places.availability(model, scheme, settings, settings.engine, known),
             places.lacks_gpu(model),
-            places.files(model, scheme, settings, _engine(model, settings)),
+            places.files(model, scheme, settings, _engine(model, settings), known=known),
         )
         for model in found.models(settings).values()
         for scheme in model.schemes.values()
