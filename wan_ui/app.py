@@ -10,15 +10,17 @@ import time
 from wan_ui.cluster.cluster import Cluster
 from wan_ui.importing import no_collection
 from wan_ui.machine.preflight import check_folder, check_folders, check_port
+from wan_ui.queue.lent import Lend
 from wan_ui.queue.pipeline import PIPELINE
 from wan_ui.queue.worker import ENGINE_FACTORY
 from wan_ui.settings import Settings, page_environment
 from wan_ui.signals import Stop, stoppable
 
 
-def serve(values: Settings, engine_factory: str = ENGINE_FACTORY) -> None:
+def serve(values: Settings, engine_factory: str = ENGINE_FACTORY, lend: Lend | None = None) -> None:
     """Run until stopped with Ctrl-C, SIGTERM or by the end of its terminal.
 
+    lend: what has a GPU for one job at a time, in place of a worker (wan_ui.queue.lent).
     Raises UserError for a port or a folder that cannot be used.
     """
     page, cluster = None, None
@@ -31,7 +33,7 @@ def serve(values: Settings, engine_factory: str = ENGINE_FACTORY) -> None:
                 from wan_ui.ui import seams
 
             seams.check()  # before modules that are built on them are imported
-            PIPELINE.open(values, engine_factory=engine_factory, warm=False)
+            PIPELINE.open(values, engine_factory=engine_factory, warm=False, lend=lend)
             with no_collection():
                 from wan_ui.ui.launch import launch, tidy
                 from wan_ui.ui.page import build_ui

@@ -276,6 +276,11 @@ def set_environment(values: dict[str, str]) -> None:
     os.environ.update(values)
 
 
+def lent_gpu() -> bool:
+    """Whether this is a Space of Hugging Face's ZeroGPU, whose GPU is there in its own calls alone."""
+    return os.environ.get("SPACES_ZERO_GPU", "").lower() in ("1", "t", "true")
+
+
 def visible_devices() -> str | None:
     """What the host lets CUDA see; None: all."""
     return os.environ.get("CUDA_VISIBLE_DEVICES")

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
+from wan_ui.settings import lent_gpu
+
 GIB = 2**30
 # Bytes of a GPU that torch does not count as its own: the CUDA context and the workspaces of cuBLAS and cuDNN.
 CONTEXT = 0.75 * GIB
@@ -55,9 +57,12 @@ def installed(names: tuple[str, ...] = KERNELS) -> frozenset[str]:
 
 @lru_cache
 def nvidia_gpu() -> bool:
-    """Whether an NVIDIA GPU seems to be there, told without torch. Asked once."""
+    """Whether an NVIDIA GPU seems to be there, or is lent, told without torch. Asked once."""
     return (
-        Path("/dev/nvidia0").exists() or Path("/proc/driver/nvidia/gpus").is_dir() or bool(shutil.which("nvidia-smi"))
+        Path("/dev/nvidia0").exists()
+        or Path("/proc/driver/nvidia/gpus").is_dir()
+        or bool(shutil.which("nvidia-smi"))
+        or lent_gpu()
     )
 
 

@@ -59,6 +59,11 @@ def _begin(
     stack_file = open(stderr_path, "w", encoding="utf-8")  # noqa: SIM115 - must stay open for faulthandler
     faulthandler.enable(stack_file)
     ignore_endings()  # they are the parent's to handle
+    return begin(engine_factory, settings_json)
+
+
+def begin(engine_factory: str, settings_json: str) -> tuple[Settings, CreateEngine]:
+    """The parent's settings become those of this process."""
     values = json.loads(settings_json)
     defaults = Settings()
     resolved = Settings(**{name: type(getattr(defaults, name))(value) for name, value in values.items()})
@@ -104,22 +109,22 @@ class Desk:
         while True:
             letter = self.inbox.get()
             self.id = letter.id
-            answer: Answered
-            try:
-                if isinstance(letter, NotUnderstood):
-                    raise letter
-                answer = work.do(letter.content)
-            except Cancelled:
-                answer = Stopped()
-            except UserError as error:
-                answer = Refused(str(error), error.field, error.memory)
-            except Exception as error:
-                words = traceback.format_exc()
-                short, where = out_of_memory.refusal(error, getattr(letter, "content", None))
-                if isinstance(error, OSError) and error.errno in FULL:
-                    answer = Refused(
-                        f"disk: there is no room for the job's files ({error}); make room and try again", ""
-                    )
-                else:
-                    answer = Refused(short, "size", where) if short else Failed(words)
-            self.answer(answer, work.loaded)
+            self.answer(answer_to(letter, work), work.loaded)
+
+
+def answer_to(letter: Letter | NotUnderstood, work: Work) -> Answered:
+    """The one that ends the message."""
+    try:
+        if isinstance(letter, NotUnderstood):
+            raise letter
+        return work.do(letter.content)
+    except Cancelled:
+        return Stopped()
+    except UserError as error:
+        return Refused(str(error), error.field, error.memory)
+    except Exception as error:
+        words = traceback.format_exc()
+        short, where = out_of_memory.refusal(error, getattr(letter, "content", None))
+        if isinstance(error, OSError) and error.errno in FULL:
+            return Refused(f"disk: there is no room for the job's files ({error}); make room and try again", "")
+        return Refused(short, "size", where) if short else Failed(words)

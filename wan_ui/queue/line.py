@@ -153,6 +153,14 @@ class Line:
         expected = estimate.reference(list(self._made.values())[::-1], request)
         return sum(spent for stage, spent in expected.items() if stage != "load") or None
 
+    def expected(self, request: Request) -> float | None:
+        """Seconds that a job takes, its model's loading with it; None when none of its kind was made yet."""
+        made = self.jobs.newest_done(REMEMBERED)
+        spent = sum(estimate.reference(made, request).values())
+        model = needs(request)[0]
+        loads = [job.result.load_seconds or 0.0 for job in made if model and needs(job.request)[0] == model]
+        return spent + max(loads, default=0.0) if spent else None
+
     def _learn(self, request: Request, result: Result, job: Job) -> None:
         assert self._made is not None
         kind = (request.task, *estimate.kind(request))

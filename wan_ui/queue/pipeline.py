@@ -27,6 +27,7 @@ from wan_ui.queue.background_download import BackgroundDownload
 from wan_ui.queue.draft import Draft, clips_of, next_seed
 from wan_ui.queue.intake import resolve
 from wan_ui.queue.jobs import Job, Jobs, QueueFull, TableError, TableLocked, new_job_id
+from wan_ui.queue.lent import Lend
 from wan_ui.queue.lora_download import LoraDownloads
 from wan_ui.queue.pool import Pool
 from wan_ui.queue.preparations import Preparation
@@ -67,13 +68,20 @@ class Pipeline:
     # ------------------------------------------------------------ life
 
     def open(
-        self, settings: Settings, *, client_ok: bool = False, warm: bool = True, engine_factory: str = ENGINE_FACTORY
+        self,
+        settings: Settings,
+        *,
+        client_ok: bool = False,
+        warm: bool = True,
+        engine_factory: str = ENGINE_FACTORY,
+        lend: Lend | None = None,
     ) -> "Pipeline":
         """Take the outputs folder and start the queue. Raises UserError if another app has it.
 
         client_ok  for a command: rather than fail, let the other app run the jobs; as the owner, run only what
                    is in line up to its own jobs
         warm       load the default model at once instead of with the first job
+        lend       what has a GPU for one job at a time, where there is no worker: see wan_ui.queue.lent
         """
         self.settings = settings
         self.clips = settings.outputs / "clips"
@@ -85,7 +93,7 @@ class Pipeline:
         self.download = BackgroundDownload(settings)
         self.lora_downloads = LoraDownloads(settings)
         self._own = set() if client_ok else None
-        self.pool = Pool(self.jobs, self.clips, settings, engine_factory, self._own)
+        self.pool = Pool(self.jobs, self.clips, settings, engine_factory, self._own, lend)
         self._opened = True
         if not self._take_queue(warm) and not client_ok:
             raise UserError(
@@ -207,6 +215,7 @@ class Pipeline:
 
     def _stored(self, draft: Draft, job_id: str, owner: str) -> Request:
         """The draft as a request, its files in a new folder, which is gone again where that fails."""
+        self.pool.asked(job_id)
         folder = self.clips / job_id
         try:
             quota.begin(folder)
@@ -221,6 +230,7 @@ class Pipeline:
 
     def _copied(self, request: Request, job_id: str, new_id: str) -> Request:
         """The same for another job, whose folder has copies of the files that it was given."""
+        self.pool.asked(new_id)
         folder = self.clips / new_id
         try:
             quota.begin(folder)

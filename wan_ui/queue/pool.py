@@ -10,6 +10,7 @@ from wan_ui.machine.gpus import GAUGES
 from wan_ui.queue import roster
 from wan_ui.queue.base import AnyWorker
 from wan_ui.queue.jobs import Jobs
+from wan_ui.queue.lent import Lend, LentWorker
 from wan_ui.queue.line import Line
 from wan_ui.queue.local import make_worker, places_here
 from wan_ui.queue.roster import WorkerRow
@@ -27,8 +28,18 @@ class Pool:
     troubles  what of the settings could not be followed, in words
     """
 
-    def __init__(self, jobs: Jobs, clips: Path, settings: Settings, engine_factory: str, own: set[str] | None):
-        self.settings, self.engine_factory = settings, engine_factory
+    def __init__(
+        self,
+        jobs: Jobs,
+        clips: Path,
+        settings: Settings,
+        engine_factory: str,
+        own: set[str] | None,
+        lend: Lend | None = None,
+    ):
+        """lend: what has a GPU for one job at a time (wan_ui.queue.lent), in place of this machine's workers."""
+        self.settings, self.engine_factory, self._lend = settings, engine_factory, lend
+        self._lent: LentWorker | None = None
         self.line = Line(jobs, clips, settings, own)
         self.runners: dict[str, Runner] = {}
         self.devices: dict[str, str] = {}
@@ -46,6 +57,10 @@ class Pool:
 
     def open(self) -> None:
         """Take the workers of this machine in, without starting them."""
+        if self._lend is not None:
+            self._lent = LentWorker(self.settings, self._lend, self.line.expected, self.engine_factory)
+            self._take_in("lent", self._lent, "GPU, lent")
+            return
         here, troubles = places_here(self.settings)
         for words in troubles:
             log.error("%s", words)
@@ -107,6 +122,11 @@ class Pool:
     def offers(self, model: str, scheme: str, engine: str) -> bool:
         """Whether a worker of another machine has this model."""
         return any(runner.worker.offers(model, scheme, engine) for runner in self.runners.values())
+
+    def asked(self, job: str) -> None:
+        """In the thread that answers whoever asks for it."""
+        if self._lent is not None:
+            self._lent.asked(job)
 
     def wake(self) -> None:
         """There is a new job, or something to prepare."""
