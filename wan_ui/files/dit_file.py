@@ -34,6 +34,7 @@ from wan_ui.files.parts import read_weights
 from wan_ui.files.sizes import told_by_tensors
 from wan_ui.valid_text import valid_name
 
+LAYERS = 1024  # most blocks of a transformer that are believed: each is twenty parameters
 FLOATS = ("F64", "F32", "F16", "BF16")
 FP8 = ("F8_E4M3", "F8_E5M2")
 # GGML blocks that gguf-py can dequantise
@@ -185,8 +186,10 @@ def read_parameters(config: Path) -> dict[str, tuple[int, ...]]:
 
 def parameters(config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
     """Name -> shape of every parameter of a WanModel. Raises KeyError, TypeError, ValueError for no such config."""
-    dim, ffn, layers = (_size(config[name]) for name in ("dim", "ffn_dim", "num_layers"))
+    dim, ffn, layers = _size(config["dim"]), _size(config["ffn_dim"]), _size(config["num_layers"], LAYERS)
     patch = tuple(_size(number) for number in config.get("patch_size", (1, 2, 2)))
+    if len(patch) != 3:
+        raise ValueError(f"patch_size has {len(patch)} numbers, not three")
     linears: dict[str, tuple[int, ...]] = {
         "patch_embedding": (dim, _size(config["in_dim"]), *patch),
         "text_embedding.0": (dim, _size(config.get("text_dim", 4096))),
@@ -212,8 +215,8 @@ def parameters(config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
     return shapes | (more[kind](config) if kind in more else {})
 
 
-def _size(number: Any) -> int:
-    if not isinstance(number, int) or isinstance(number, bool) or not 1 <= number <= 2**20:
+def _size(number: Any, most: int = 2**20) -> int:
+    if not isinstance(number, int) or isinstance(number, bool) or not 1 <= number <= most:
         raise ValueError(f"a size of {str(number)[:40]}")
     return number
 

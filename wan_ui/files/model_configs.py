@@ -42,7 +42,10 @@ def official(config: dict[str, Any]) -> dict[str, Any]:
         said = next((kind for kind, name in CLASSES.items() if config.get("_class_name") == name), "")
         return config | ({"model_type": said} if said else {})  # Animate's config.json names none
     values = {ours: config.get(theirs, DEFAULTS.get(ours)) for ours, theirs in SAME.items()}
-    values["dim"] = config["num_attention_heads"] * config["attention_head_dim"]
+    heads, width = config["num_attention_heads"], config["attention_head_dim"]
+    if type(heads) is not int or type(width) is not int:  # a list times a number is a longer list
+        raise TypeError(f"num_attention_heads is {heads!r:.40}, attention_head_dim {width!r:.40}: no two numbers")
+    values["dim"] = heads * width
     if config.get("_class_name") == ANIMATE:
         values |= {ours: config[theirs] for ours, theirs in ANIMATE_SIZES.items() if config.get(theirs) is not None}
         return {"_class_name": CLASSES["animate"], "model_type": "animate", "text_len": 512} | values
