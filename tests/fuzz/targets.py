@@ -26,7 +26,7 @@ import numpy as np
 import pillow_heif
 from PIL import Image, ImageCms
 
-from tests.fuzz import containers, mutations, texts, weight_files
+from tests.fuzz import arrivals, containers, mutations, texts, weight_files
 from tests.job_requests import job_request
 from wan_ui.catalog import load_catalog
 from wan_ui.errors import UserError
@@ -662,4 +662,11 @@ TARGETS = {
     "settings": Target(_settings_seeds, mutations.of_values, _settings_run, ".json", 40),
     "api": Target(_api_seeds, mutations.of_values, _api_run, ".json", 40),
     "rows": Target(_rows_seeds, mutations.of_values, _rows_run, ".json", 300),
+    "carried": Target(arrivals.carried_seeds, arrivals.carried_change, arrivals.carried_run, ".mp4", 100),
+    "shelf": Target(arrivals.shelf_seeds, weight_files.of_safetensors, arrivals.shelf_run, ".safetensors", 60),
+    "arrival": Target(arrivals.arrival_seeds, mutations.of_values, arrivals.arrival_run, ".json", 200),
+    "presets": Target(arrivals.presets_seeds, texts.of_json, arrivals.presets_run, ".json", 60),
+    "multipart": Target(arrivals.multipart_seeds, mutations.of_bytes, arrivals.multipart_run, ".bin", 60),
+    "body": Target(arrivals.body_seeds, texts.of_json, arrivals.body_run, ".json", 100),
+    "speaking": Target(arrivals.speaking_seeds, texts.of_json, arrivals.speaking_run, ".json", 100),
 }

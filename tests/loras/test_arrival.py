@@ -94,6 +94,7 @@ def test_what_is_no_link_to_a_lora(words):
         (".safetensors", "lora.safetensors"),
         ("..safetensors", "lora.safetensors"),
         ("x" * 300 + ".safetensors", "x" * 120 + ".safetensors"),
+        ("水" * 119 + ".safetensors", "水" * 66 + ".safetensors"),  # file systems count bytes
     ],
 )
 def test_a_name_is_made_safe(sent, kept):

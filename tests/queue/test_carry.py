@@ -67,3 +67,10 @@ def test_a_picture_that_is_too_large_is_carried_as_jpeg_or_not_at_all(tmp_path, 
         carry(request, tmp_path, Result(clip="clip.mp4"), None)
         kinds.append(carried.read(tmp_path / "clip.mp4").get("image", b"none")[:4])
     assert kinds == [b"\x89PNG", b"\xff\xd8\xff\xe0", b"none"]
+
+
+def test_of_a_stranger_s_file_no_more_is_taken_than_a_clip_can_carry(tmp_path):
+    path = tmp_path / "clip.mp4"
+    path.write_bytes(b"\0\0\0\x08mdat")
+    carried.append(path, {f"n{number}": b"x" for number in range(3 * carried.NAMES)})
+    assert list(carried.read(path)) == [f"n{number}" for number in reversed(range(carried.NAMES))]

@@ -27,7 +27,8 @@ from wan_ui.valid_text import valid_text
 ARRIVING = ".arriving"
 LEFT = 86_400.0  # seconds after which what lies there belongs to nobody
 SUFFIX = ".safetensors"
-LONGEST = 120  # characters of a name
+LONGEST = 120  # characters of a name, and
+MOST_BYTES = 200  # in UTF-8: file systems take 255, with the ending and a number
 HUBS = ("huggingface.co", "www.huggingface.co", "hf.co")
 PART = r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}"
 # Names that many repositories give to their only file: with the repository's name they say what it is.
@@ -86,7 +87,7 @@ def safe_name(name: str, field: str = "file") -> str:
             field=field,
         )
     stem = re.sub(r"[^\w .()+&,=\[\]-]", "_", name[: -len(SUFFIX)])
-    stem = " ".join(stem.split()).strip(" .-")[:LONGEST]
+    stem = " ".join(stem.split()).strip(" .-")[:LONGEST].encode()[:MOST_BYTES].decode("utf-8", "ignore")
     if not stem or RESERVED.fullmatch(stem):
         stem = f"lora_{stem}".rstrip("_")
     return stem + SUFFIX

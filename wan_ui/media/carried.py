@@ -16,6 +16,7 @@ from wan_ui import limits
 log = logging.getLogger(__name__)
 
 OURS = UUID("5b1f3c0e-92d4-4a7e-8f61-2d0a7777616e").bytes
+NAMES = 16  # of what is carried: more than there is, each as large as it may be, would fill the memory
 BOXES = 10_000  # looked at in one file: one that is made while it is recorded has a few thousand
 LORAS = "loras"  # name of the list of LoRA files, JSON
 
@@ -61,6 +62,8 @@ def read(path: Path) -> dict[str, bytes]:
                     file.seek(place + begin)
                     named = _opened(file.read(size - begin))
                     found = {**named, **found}  # the first of a name
+                    if len(found) >= NAMES:
+                        break
                 place += size
     except OSError:
         return found
