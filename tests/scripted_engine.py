@@ -2,6 +2,7 @@
 
 "denoise:2=segfault" does so when step 2 of denoise is entered; a comma separates several. "hold" and "stay" wait
 in the step until the test lets it go on (`go_on`), however slow the machine is; "stay" hears of no cancel.
+"look=1" gives every denoise step a preview.
 "memory:N" is out of memory for more than N pixels of all frames together. The frames are the input picture, tinted by
 the seed, so that two jobs can be told apart.
 """
@@ -24,6 +25,7 @@ from wan_ui.errors import UserError
 from wan_ui.machine.engine_choice import EngineChoice
 from wan_ui.request import Clip, LoraMatch, Progress
 
+LOOK = "data:image/gif;base64,R0lGODlhAQABAIAAAP8AAAAAACwAAAAAAQABAAACAkQBADs="  # one red point
 STEPS = {"text": 0, "image": 0, "denoise": None, "decode": 2}
 
 
@@ -131,7 +133,8 @@ class ScriptedEngine:
             steps = request.sampling.steps if steps is None else steps
             for step in range(1, steps + 1) if steps else [0]:
                 expert = "high-noise expert" if step <= steps / 2 else "low-noise expert"
-                progress = Progress(stage, step, steps, expert if stage == "denoise" else "")
+                look = LOOK if stage == "denoise" and script.get("look") else ""
+                progress = Progress(stage, step, steps, expert if stage == "denoise" else "", preview=look)
                 report(progress)
                 for command in (script.get(f"{stage}:{step}", ""), script.get(stage, "")):
                     if command in ("hold", "stay"):

@@ -29,6 +29,8 @@ from wan_ui.settings import ROOT
 PATIENCE = 120
 expect.set_options(timeout=PATIENCE * 1000)
 
+CLIP = "#result .w-stage:has(#clip) + .w-about .w-prompt"  # what is said of a clip that is there and on the stage
+
 FAILED = pytest.StashKey[bool]()
 ARTIFACTS = ROOT / "test-artifacts" / "ui"
 # The shell without a window first: it takes half the time of the whole browser, and the same engine draws.

@@ -5,7 +5,7 @@ import re
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.ui.conftest import card_says, generate, shoot, wait_for_playing
+from tests.ui.conftest import CLIP, card_says, generate, shoot, wait_for_playing
 from tests.ui.test_looks import PHONE, faults
 from wan_ui.media import muxer
 
@@ -81,7 +81,7 @@ def test_a_clip_becomes_another_and_stays(open_page, after_app, picture):
 def test_what_cannot_be_done_is_said_beside_the_clip(open_page, after_app, picture):
     page = open_page(after_app.url, 1280, 720)
     generate(page, picture, "another")
-    expect(page.locator(".w-prompt")).to_have_text("another")
+    expect(page.locator(CLIP)).to_have_text("another")
     open_more(page)
     clip = made(after_app, page) / "clip.mp4"
     clip.rename(clip.with_name("away.mp4"))

@@ -10,7 +10,7 @@ import pytest
 from playwright.sync_api import expect
 
 from tests.scripted_engine import go_on
-from tests.ui.conftest import App, card_says, generate, shoot, wait_for_playing
+from tests.ui.conftest import CLIP, App, card_says, generate, shoot, wait_for_playing
 from wan_ui.queue.jobs import Jobs
 
 
@@ -71,7 +71,7 @@ def test_a_crash_of_the_worker_costs_one_job(open_page, app, picture):
     shoot(page, "10-after-a-crash")
     go_on(app.jobs())
     card_says(page, "Done in")
-    expect(page.locator(".w-prompt")).to_contain_text("the next one")
+    expect(page.locator(CLIP)).to_contain_text("the next one")
     wait_for_playing(page)
 
 
@@ -106,7 +106,7 @@ def test_kill_and_restart_keep_the_history(open_page, scripted, picture):
     app.start()  # the open page finds it by itself
     expect(page.locator("#history .w-tile")).to_have_count(4)
     expect(page.locator("#history .w-tile.interrupted")).to_contain_text("running then")
-    expect(page.locator(".w-prompt")).to_have_text("queued then")
+    expect(page.locator(CLIP)).to_have_text("queued then")
     wait_for_playing(page)
     page.locator("#history .w-tile.interrupted").click()
     expect(page.locator("#result")).to_contain_text("The app ended while this job was running")
@@ -164,4 +164,4 @@ def test_an_answer_whose_stream_was_just_closed_is_not_lost(open_page, scripted,
         expect(page.locator("#prompt textarea")).to_have_value("held, denoise:2=hold")
     go_on(app.jobs())
     card_says(page, "Done in")
-    expect(page.locator(".w-prompt")).to_contain_text("held")
+    expect(page.locator(CLIP)).to_contain_text("held")

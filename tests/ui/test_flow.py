@@ -10,10 +10,25 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.scripted_engine import go_on
-from tests.ui.conftest import PATIENCE, card_says, generate, shoot, until, wait_for_playing
+from tests.ui.conftest import CLIP, PATIENCE, card_says, generate, shoot, until, wait_for_playing
+from tests.ui.test_looks import faults
 from wan_ui.engines.base import READY
 from wan_ui.media import muxer
 from wan_ui.ui import form
+
+# Adds up by how much of the window things move while nobody touches anything, as browsers measure it.
+WATCH_SHIFTS = """() => {
+  window.shifted = 0;
+  new PerformanceObserver((list) => { for (const shift of list.getEntries()) window.shifted += shift.value; })
+    .observe({ type: "layout-shift" });
+}"""
+
+
+def stage_of(page: Page) -> list[float]:
+    """Where the stage is below the top of the card, and how large."""
+    boxes = [page.locator(part).bounding_box() for part in ("#card", "#result .w-stage")]
+    card, stage = (box or {} for box in boxes)
+    return [stage["y"] - card["y"], stage["width"], stage["height"]]
 
 
 def test_picture_to_clip_to_history(page: Page, app, picture, tmp_path):
@@ -32,17 +47,27 @@ def test_picture_to_clip_to_history(page: Page, app, picture, tmp_path):
     expect(page.locator("#reading")).to_have_text("Understood: zoom in, sunset")
     page.fill("#prompt textarea", "slowly zoom in, sunset light, a dragon")
     expect(page.locator("#reading")).to_have_text("Understood: slow zoom in, sunset; not: dragon")
-    page.fill("#prompt textarea", "slowly zoom in, sunset light, denoise:3=hold")
+    page.fill("#prompt textarea", "slowly zoom in, sunset light, look=1, denoise:3=hold")
     shoot(page, "02-form-filled")
+    before = stage_of(page)
 
     page.keyboard.press("Control+Enter")
     card_says(page, "denoise step 3 of 4, low-noise expert")
     expect(page.locator(".w-stages .now")).to_have_text("Denoise 3/4")
     expect(page.locator("#cancel")).to_be_visible()
+    expect(page.locator("#result .w-stage img.w-preview")).to_be_visible()
+    expect(page.locator("#card img")).to_have_count(0)
+    assert stage_of(page) == before
     shoot(page, "03-denoising")
+    page.evaluate("window.scrollTo(0, 600)")
+    expect(page.locator("#card")).to_be_in_viewport(ratio=0.99)
+    expect(page.locator("#result .w-stage")).to_be_in_viewport(ratio=0.99)
+    page.evaluate(WATCH_SHIFTS)
     go_on(app.jobs())
     wait_for_playing(page)
     card_says(page, "Done in")
+    assert page.evaluate("window.shifted") < 0.01
+    assert stage_of(page) == before
     expect(page.locator("#cancel")).to_be_hidden()
     shoot(page, "04-done")
 
@@ -117,7 +142,7 @@ def test_reload_in_the_middle_finds_the_job_again(page: Page, app, picture):
     card_says(page, "Done in")
     wait_for_playing(page)
     expect(page.locator("#history .w-tile", has_text="reload me")).to_have_count(1)
-    expect(page.locator(".w-prompt")).to_contain_text("waiting then")
+    expect(page.locator(CLIP)).to_contain_text("waiting then")
 
 
 @pytest.mark.hardening(22)
@@ -144,18 +169,24 @@ def test_cancel_running_and_queued(page: Page, app, picture):
 
 def test_polling_leaves_a_playing_video_alone(page: Page, app, picture):
     generate(page, picture, "watch me")
-    expect(page.locator(".w-prompt")).to_have_text("watch me")
+    expect(page.locator(CLIP)).to_have_text("watch me")
+    wait_for_playing(page)
+    generate(page, picture, "another, denoise:4=hold")
+    card_says(page, "denoise step 4")
+    page.locator("#history .w-tile", has_text="watch me").first.click()
+    expect(page.locator(CLIP)).to_have_text("watch me")
     wait_for_playing(page)
     page.evaluate(
         "() => { const v = document.querySelector('#clip'); window.video = v; window.reloads = 0;"
         " for (const name of ['loadstart', 'emptied']) v.addEventListener(name, () => window.reloads++) }"
     )
-    generate(page, picture, "another, denoise:4=hold")
-    card_says(page, "denoise step 4")
+    shown = page.locator("#card .w-timing").inner_text()
+    expect(page.locator("#card .w-timing")).not_to_have_text(shown)  # the page has looked again
     assert page.evaluate("[document.querySelector('#clip') === window.video, window.reloads]") == [True, 0]
     go_on(app.jobs())
     card_says(page, "Done in")
-    expect(page.locator(".w-prompt")).to_contain_text("another")
+    page.get_by_role("button", name="Show it").click()
+    expect(page.locator(CLIP)).to_contain_text("another")
 
 
 def test_examples_run_with_one_click(page: Page):
@@ -163,7 +194,7 @@ def test_examples_run_with_one_click(page: Page):
     expect(page.locator("#prompt textarea")).to_have_value("pan left")
     page.locator("#picture-crop img").wait_for()
     wait_for_playing(page)
-    expect(page.locator(".w-prompt")).to_have_text("pan left")
+    expect(page.locator(CLIP)).to_have_text("pan left")
     page.reload(wait_until="domcontentloaded")
     expect(page.locator("#prompt textarea")).to_have_value("pan left")
 
@@ -203,7 +234,7 @@ def test_a_prompt_is_text_wherever_it_is_shown(page: Page, picture):
     prompt = """<img src=x onerror="document.title='owned'"><b>bold</b> ${7*7} {{7*7}} `x` "quoted" 🌊"""
     generate(page, picture, prompt)
     wait_for_playing(page)
-    expect(page.locator(".w-prompt")).to_have_text(prompt)
+    expect(page.locator(CLIP)).to_have_text(prompt)
     expect(page.locator("#history .w-tile-prompt").first).to_have_text(prompt)
     assert page.locator("#result b, #history b").count() == 0
     assert page.title() == "Wan UI"
@@ -215,7 +246,7 @@ def test_choosing_weights_loads_them_and_says_so(page: Page, picture):
         page.get_by_role("option", name=title).click()
 
     generate(page, picture, "before choosing")
-    expect(page.locator(".w-prompt")).to_have_text("before choosing")
+    expect(page.locator(CLIP)).to_have_text("before choosing")
     card_says(page, "Done in")
     choose("GGUF Q8_0")
     card_says(page, "Ready: Wan-Tiny, GGUF Q8_0")
@@ -264,7 +295,7 @@ def test_a_reload_keeps_the_whole_form_and_it_says_what_it_will_use(page: Page, 
     expect(page.locator("#seed input")).to_have_value("77")
     page.fill("#prompt textarea", "after a reload")
     page.click("#generate")
-    expect(page.locator(".w-prompt")).to_have_text("after a reload")
+    expect(page.locator(CLIP)).to_have_text("after a reload")
     (made,) = (job for job in jobs_of(app) if job["prompt"] == "after a reload")
     assert (made["width"], made["frames"], made["steps"], made["seed"], len(made["loras"])) == (256, 17, 3, 77, 1)
     assert made["draft"] is True
@@ -346,14 +377,14 @@ def test_a_double_click_makes_one_job_and_two_presses_two(page: Page, app, pictu
     page.locator("#generate").dblclick()
     card_says(page, "Done in")
     page.locator("[data-example='0']").dblclick()
-    expect(page.locator(".w-prompt")).to_have_text("zoom in, sunset light")
+    expect(page.locator(CLIP)).to_have_text("zoom in, sunset light")
     page.keyboard.down("Control")
     for _ in range(4):  # a key that is held down repeats
         page.keyboard.down("Enter")
     page.keyboard.up("Control")
     page.fill("#prompt textarea", "another at once")
     page.click("#generate")
-    expect(page.locator(".w-prompt")).to_have_text("another at once")
+    expect(page.locator(CLIP)).to_have_text("another at once")
     assert len(jobs_of(app)) == before + 4
 
 
@@ -383,19 +414,19 @@ def test_lists_that_are_passed_close_and_choose_nothing(page: Page, app, picture
     page.fill("#seed input", "5")
     page.locator("#lora-add input").focus()
     page.keyboard.press("Control+Enter")
-    expect(page.locator(".w-prompt")).to_have_text("keys alone")
+    expect(page.locator(CLIP)).to_have_text("keys alone")
     made = jobs_of(app)[-1]
     assert (made["prompt"], made["loras"], made["scheme"], made["seed"]) == ("keys alone", [], "bf16", 5)
 
 
 def test_a_clip_that_is_watched_stays_and_the_new_one_is_offered(page: Page, open_page, app, picture):
     generate(page, picture, "watched")
-    expect(page.locator(".w-prompt")).to_have_text("watched")
+    expect(page.locator(CLIP)).to_have_text("watched")
     elsewhere = open_page(app.url)
     generate(elsewhere, picture, "from another tab")
-    expect(elsewhere.locator(".w-prompt")).to_have_text("from another tab")
+    expect(elsewhere.locator(CLIP)).to_have_text("from another tab")
     page.locator("#history .w-tile", has_text="from another tab").wait_for()
-    expect(page.locator(".w-prompt")).to_have_text("watched")
+    expect(page.locator(CLIP)).to_have_text("watched")
 
     page.fill("#prompt textarea", "asked for here, denoise:2=hold")
     page.click("#generate")
@@ -403,9 +434,9 @@ def test_a_clip_that_is_watched_stays_and_the_new_one_is_offered(page: Page, ope
     page.locator("#history .w-tile", has_text="watched").click()
     go_on(app.jobs())
     card_says(page, "Done in")
-    expect(page.locator(".w-prompt")).to_have_text("watched")
+    expect(page.locator(CLIP)).to_have_text("watched")
     page.locator("#card").get_by_role("button", name="Show it").click()
-    expect(page.locator(".w-prompt")).to_contain_text("asked for here")
+    expect(page.locator(CLIP)).to_contain_text("asked for here")
     expect(page.locator("#card").get_by_role("button", name="Show it")).to_have_count(0)
 
 
@@ -455,7 +486,7 @@ def test_several_clips_from_one_press(page: Page, app, picture, examples):
     page.get_by_role("button", name="All 3 clips").click()
     page.once("dialog", lambda dialog: dialog.accept())
     page.get_by_role("button", name="Delete the others").click()
-    expect(page.locator("#result .w-prompt")).to_contain_text("three at once")
+    expect(page.locator(CLIP)).to_contain_text("three at once")
     expect(page.locator(".w-batch")).to_have_count(0)
 
     page.locator("#clips").get_by_role("radio", name="1", exact=True).check()
@@ -516,6 +547,7 @@ def test_waiting_clips_are_moved_changed_doubled_and_paused(page: Page, app, pic
     expect(page.locator("#generate")).to_have_text("Generate")
     page.get_by_role("button", name="Pause after this one").click()
     expect(page.locator("#queue")).to_contain_text("none of these begins")
+    assert faults(page) == []
     shoot(page, "07-queue")
     go_on(set(app.jobs()) - before)
     card_says(page, "Paused")
@@ -529,11 +561,35 @@ def test_waiting_clips_are_moved_changed_doubled_and_paused(page: Page, app, pic
     first, second = (job for job in jobs_of(app) if job["prompt"] == "one")
     assert first["seed"] != second["seed"]
 
+    # All of them at once, on a phone, where Cancel is in sight however far it is scrolled.
+    page.set_viewport_size({"width": 390, "height": 844})
+    page.fill("#prompt textarea", "at last, denoise:2=hold")
+    page.click("#generate")
+    card_says(page, "denoise step 2")
+    for number, name in enumerate(("waits", "waits too"), start=1):
+        page.fill("#prompt textarea", name)
+        page.click("#generate")
+        expect(rows).to_have_count(number)
+    for part in ("#prompt", "#result", "#queue", "#history-part"):
+        page.locator(part).evaluate("part => (part.firstElementChild ?? part).scrollIntoView({ behavior: 'instant' })")
+        expect(page.locator("#cancel")).to_be_in_viewport(ratio=0.99)
+    assert faults(page) == []
+    page.locator("#queue").get_by_role("button", name="Cancel all").click()
+    card_says(page, "Cancelled")
+    expect(rows).to_have_count(0)
+    expect(page.locator("#cancel")).to_be_hidden()
+    expect(page.locator("#history .w-tile.cancelled", has_text="at last")).to_be_hidden()
+    page.locator("#history .w-cancelled summary").click()
+    for name in ("at last", "waits too"):
+        expect(page.locator("#history .w-tile.cancelled", has_text=name)).to_be_visible()
+    expect(page.locator("#history .w-day").first).to_have_text(re.compile("Today|Yesterday"))
+    shoot(page, "09-cancelled-phone")
+
 
 def test_the_history_is_searched_chosen_from_deleted_and_linked(page: Page, app, picture, tmp_path):
     for words in ("a needle in the hay", "a needle again"):
         generate(page, picture, words)
-        expect(page.locator("#result .w-prompt")).to_have_text(words)
+        expect(page.locator(CLIP)).to_have_text(words)
     page.get_by_text("Earlier prompts").click()
     page.locator("#earlier").get_by_role("button", name="a needle in the hay").click()
     expect(page.locator("#prompt textarea")).to_have_value("a needle in the hay")
@@ -566,6 +622,6 @@ def test_the_history_is_searched_chosen_from_deleted_and_linked(page: Page, app,
     expect(tiles).to_have_count(2)
     older = tiles.nth(1).get_attribute("data-tile")
     page.goto(f"{app.url}/?clip={older}", wait_until="domcontentloaded")
-    expect(page.locator("#result .w-prompt")).to_have_text("a needle in the hay")
+    expect(page.locator(CLIP)).to_have_text("a needle in the hay")
     page.goto(f"{app.url}/?clip=another", wait_until="domcontentloaded")
     expect(page.locator("#result-message")).to_contain_text("no such clip of yours")

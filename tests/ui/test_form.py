@@ -6,7 +6,7 @@ from pathlib import Path
 
 from playwright.sync_api import Page, expect
 
-from tests.ui.conftest import generate, until, wait_for_playing
+from tests.ui.conftest import CLIP, generate, until, wait_for_playing
 from tests.ui.test_files import bring
 from wan_ui.media import muxer
 
@@ -85,7 +85,7 @@ def test_presets_and_what_was_typed_outlast_the_tab(page: Page, app, tmp_path):
 
 def test_a_clip_that_is_dropped_anywhere_brings_its_settings_and_picture_back(page: Page, open_page, app, picture):
     generate(page, picture, "zoom in, a clip to be dropped")
-    expect(page.locator("#result")).to_contain_text("zoom in, a clip to be dropped")  # another's may play there before
+    expect(page.locator(CLIP)).to_have_text("zoom in, a clip to be dropped")  # another's may play there before
     wait_for_playing(page)
     content = clip_of(page, app, "a clip to be dropped").read_bytes()
     for place, name in (("#picture", "one.mp4"), ("#examples", "two.MP4"), ("body", "three.mp4")):
@@ -136,7 +136,7 @@ def test_the_crop_is_moved_by_pointer_and_keys_and_outlasts_a_reload(page: Page,
     expect(page.locator("#own-size-note")).to_contain_text("Width: type a number of pixels")
     page.fill("#prompt textarea", "zoom in, cropped by hand")
     page.click("#generate")
-    expect(page.locator("#result")).to_contain_text("zoom in, cropped by hand")
+    expect(page.locator(CLIP)).to_have_text("zoom in, cropped by hand")
     settings = muxer.read_metadata(clip_of(page, app, "cropped by hand"))
     assert (settings["width"], settings["height"]) == (128, 496)
     assert settings["crops"]["image"][2] == 1.2 and 0.8 < settings["crops"]["image"][0] < 0.83

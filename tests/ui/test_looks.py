@@ -5,7 +5,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
 from tests.scripted_engine import go_on
-from tests.ui.conftest import card_says, generate, shoot, wait_for_playing
+from tests.ui.conftest import CLIP, card_says, generate, shoot, wait_for_playing
 from wan_ui.queue.jobs import Jobs
 from wan_ui.request import Request, Result
 
@@ -134,10 +134,10 @@ def test_what_an_action_makes_comes_into_view(open_page, gallery_app, picture):
         seen("#message [role=alert]", "#generate")
         page.fill("#prompt textarea", "in view")
         page.click("#generate")
-        expect(page.locator(".w-prompt")).to_have_text("in view")
+        expect(page.locator(CLIP)).to_have_text("in view")
         seen("#card", "#result video")
         page.locator("[data-example='1']").click()
-        expect(page.locator(".w-prompt")).to_have_text("pan left")
+        expect(page.locator(CLIP)).to_have_text("pan left")
         seen("#card", "#result video")
         page.locator("#history .w-tile.failed").click()
         seen("#card", "#result .w-stage")

@@ -14,7 +14,7 @@ import pytest
 from playwright.sync_api import expect
 
 from tests.scripted_engine import go_on
-from tests.ui.conftest import PATIENCE, card_says, generate, shoot, wait_for_playing
+from tests.ui.conftest import CLIP, PATIENCE, card_says, generate, shoot, wait_for_playing
 from wan_ui.queue.jobs import Jobs
 from wan_ui.settings import ROOT, Settings
 from wan_ui.ui.session import identify
@@ -71,10 +71,10 @@ def test_two_people_share_the_queue_and_nothing_else(open_page, public_app, pict
     second.locator("[data-do=star]").click()
     second.wait_for_timeout(700)
     assert not table.get(theirs).star
-    expect(second.locator(".w-prompt")).to_have_text("yours alone")
+    expect(second.locator(CLIP)).to_have_text("yours alone")
     first.reload(wait_until="domcontentloaded")
     expect(first.locator("#history .w-tile")).to_have_count(1)
-    expect(first.locator(".w-prompt")).to_contain_text("mine alone")
+    expect(first.locator(CLIP)).to_contain_text("mine alone")
 
 
 @pytest.mark.hardening(23)

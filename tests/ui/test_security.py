@@ -16,7 +16,7 @@ import httpx
 import pytest
 from playwright.sync_api import expect
 
-from tests.ui.conftest import PATIENCE, App, generate, wait_for_playing
+from tests.ui.conftest import CLIP, PATIENCE, App, generate, wait_for_playing
 from wan_ui.settings import ROOT
 from wan_ui.ui.refusals import guard
 
@@ -76,7 +76,7 @@ def test_a_link_out_of_the_clips_folder_is_not_followed(web, app):
 def test_a_clip_is_served_in_parts(open_page, app, web, picture):
     page = open_page(app.url)
     generate(page, picture, "served in parts")
-    expect(page.locator(".w-prompt")).to_have_text("served in parts")
+    expect(page.locator(CLIP)).to_have_text("served in parts")
     wait_for_playing(page)
     address = "/" + page.locator("#clip").get_attribute("src")
     answer = web.get(address, headers={"Range": "bytes=0-99"})

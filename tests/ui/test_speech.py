@@ -10,7 +10,7 @@ from tests.lipsync.conftest import tone
 from tests.lipsync.random_musetalk import write_musetalk
 from tests.sounds import voice as spoken
 from tests.sounds import write_wav
-from tests.ui.conftest import card_says, generate, shoot, until, wait_for_playing
+from tests.ui.conftest import CLIP, card_says, generate, shoot, until, wait_for_playing
 from tests.ui.test_looks import PHONE, faults
 from wan_ui.lipsync.choice import OFFICIAL
 from wan_ui.media import muxer
@@ -104,7 +104,7 @@ def test_of_several_faces_the_one_that_is_clicked_speaks(open_page, speech_app, 
     expect(page.locator("#voice-note")).to_contain_text("number 2 from the left will speak")
     page.fill("#prompt textarea", "two of them")
     page.click("#generate")
-    page.locator(".w-prompt", has_text="two of them").wait_for(timeout=300_000)  # torch and the networks are loaded
+    page.locator(CLIP, has_text="two of them").wait_for(timeout=300_000)  # torch and the networks are loaded
     stored = muxer.read_metadata(clip_of(speech_app, page) / "clip.mp4")
     assert stored["speaking"]["face"] == 2
 
@@ -114,7 +114,7 @@ def test_a_clip_that_speaks_and_speech_for_a_clip_that_is_there(open_page, speec
     page.get_by_role("radio", name="17 · 1.1 s").check()
     generate(page, PORTRAIT, "a silent one")
     card_says(page, "Done in")
-    expect(page.locator(".w-prompt")).to_have_text("a silent one")
+    expect(page.locator(CLIP)).to_have_text("a silent one")
     silent = clip_of(speech_app, page) / "clip.mp4"
 
     page.get_by_role("button", name="Add speech").click()
@@ -140,7 +140,7 @@ def test_a_clip_that_speaks_and_speech_for_a_clip_that_is_there(open_page, speec
     card_says(page, re.compile("frame|Done in"), 300)  # a busy browser may miss a second or two of frames
     shoot(page, "63-adding-speech")
     card_says(page, "Done in", 300)
-    expect(page.locator(".w-prompt")).to_have_text("one that speaks at once")
+    expect(page.locator(CLIP)).to_have_text("one that speaks at once")
     assert (clip_of(speech_app, page) / "silent.mp4").is_file()
 
     page.reload(wait_until="domcontentloaded")
@@ -156,7 +156,7 @@ def test_a_clip_that_speaks_and_speech_for_a_clip_that_is_there(open_page, speec
     page.get_by_role("button", name="Remove Image").click()
     expect(page.locator("#picture-crop img")).to_have_count(0)
     page.locator("#history .w-tile").nth(1).click()
-    expect(page.locator(".w-prompt")).to_have_text("a silent one")
+    expect(page.locator(CLIP)).to_have_text("a silent one")
     page.get_by_role("button", name="Load settings", exact=True).click()
     page.locator("#picture-crop img").wait_for()
     expect(page.get_by_role("radio", name="17 · 1.1 s")).to_be_checked()

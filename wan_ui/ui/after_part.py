@@ -113,7 +113,9 @@ def candidates(jobs: list[Job], selected: Job) -> list[Job]:
 
 def after_key(selected: Job | None, jobs: list[Job]) -> list[str]:
     """What it is drawn from; [] where there is no clip to change."""
-    if selected is None or selected.active or PIPELINE.clip(selected) is None:
+    if selected is not None and selected.active:
+        return ["later"]
+    if selected is None or PIPELINE.clip(selected) is None:
         return []
     return [selected.id, *(job.id for job in candidates(jobs, selected))]
 
@@ -121,6 +123,8 @@ def after_key(selected: Job | None, jobs: list[Job]) -> list[str]:
 def after_html(selected: Job | None, jobs: list[Job], settings: Settings) -> Markup:
     if selected is None or not after_key(selected, jobs):
         return Markup()
+    if selected.active:  # what is below it stays where it is when the clip is there
+        return Markup('<div class="w-after"><p class="w-later">More with this clip, when it is done</p></div>')
     chosen = Markup().join(_select(name, *CHOICES[name]) for name in CHOICES)
     by = made_by(settings)
     notes = f"Frames between: {by['times']}. Twice as large: {by['upscale']}."

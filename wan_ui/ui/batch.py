@@ -3,11 +3,12 @@
 from wan_ui.queue.jobs import Job
 from wan_ui.queue.pipeline import PIPELINE
 from wan_ui.ui.markup import STATE_WORDS, Markup, file_url, problem, title
+from wan_ui.ui.progress_card import preview
 
 
 def key(jobs: list[Job]) -> list:
     """Whatever is shown of them: they are drawn again when this differs."""
-    return [(job.id, job.state, job.cancel, job.star, PIPELINE.clip(job) is not None) for job in jobs]
+    return [(job.id, job.state, job.cancel, job.star, PIPELINE.clip(job) is not None, preview(job)) for job in jobs]
 
 
 def batch_html(jobs: list[Job]) -> Markup:
@@ -49,6 +50,7 @@ def _cell(number: int, job: Job) -> Markup:
             if picture
             else Markup()
         )
+        still = preview(job) or still
         words = "Cancelling" if job.active and job.cancel else STATE_WORDS[job.state]
         words = "The file is gone" if job.state == "done" else words
         inside = Markup('{still}<span class="w-state {state}" title="{problem}">{words}</span>').format(

@@ -1,6 +1,10 @@
 """Past clips as a grid of posters, page by page; the jobs that made none are there too, with their state."""
 
+import itertools
+from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+from typing import Any
 
 import gradio as gr
 
@@ -12,6 +16,7 @@ from wan_ui.ui.markup import DRAFT, SPEAKS, STATE_WORDS, Markup, file_url, speak
 
 LIMIT = 60  # of the newest, of which the page knows whatever is shown
 PAGE = 24  # clips
+MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")  # in any locale
 SCRIPT = """
 element.addEventListener('click', (event) => {
   const tile = event.target.closest('[data-tile]'), turn = event.target.closest('[data-page]');
@@ -20,7 +25,16 @@ element.addEventListener('click', (event) => {
   if (document.querySelector('#history-bar .choosing')) window.wanUi.choose(tile);
   else trigger('select', { job: tile.dataset.tile });
 });
-watch('value', () => window.wanUi.choosing());
+// The cancelled ones stay unfolded when the list is drawn anew.
+let unfolded = false;
+element.addEventListener('toggle', (event) => {
+  if (event.target.matches('.w-cancelled')) unfolded = event.target.open;
+}, true);
+watch('value', () => {
+  const fold = element.querySelector('.w-cancelled');
+  if (fold) fold.open = unfolded;
+  window.wanUi.choosing();
+});
 """
 # Never drawn anew: what is written and chosen in it stays.
 BAR = """
@@ -103,20 +117,56 @@ def history_html(
     total: int = 0,
     sought: bool = False,
     outlook: Outlook | None = None,
+    zone: int | None = None,
 ) -> Markup:
     """jobs: of this page; total: of all. several: there is more than one worker, so that each tile says which one had
-    the job. sought: not all clips are asked for. outlook: what the quota deletes next"""
+    the job. sought: not all clips are asked for. outlook: what the quota deletes next. zone: see `day`"""
     if not jobs and sought:
         return Markup('<p class="w-quiet" role="status">No clip of yours is so.</p>')
     if not jobs:
         return Markup('<p class="w-quiet">Clips you make are kept here, with all their settings.</p>')
     leaving = set(outlook.leaving) if outlook else set()
-    tiles = Markup().join(
-        _tile(job, job.id == selected, job.worker if several else "", job.id in leaving) for job in jobs
+
+    def grid(jobs: Iterable[Job]) -> Markup:
+        tiles = [_tile(job, job.id == selected, job.worker if several else "", job.id in leaving) for job in jobs]
+        return Markup('<ul class="w-grid">{}</ul>').format(Markup().join(tiles))
+
+    cancelled = [job for job in jobs if job.state == "cancelled"]
+    others = itertools.groupby((job for job in jobs if job.state != "cancelled"), lambda job: day(job.created, zone))
+    groups = [Markup('<h3 class="w-day">{}</h3>{}').format(name, grid(of_day)) for name, of_day in others]
+    if cancelled:
+        groups.append(
+            Markup('<details class="w-cancelled"><summary>{} cancelled</summary>{}</details>').format(
+                len(cancelled), grid(cancelled)
+            )
+        )
+    return Markup("{leaving}{groups}{pages}").format(
+        leaving=leaving_html(outlook), groups=Markup().join(groups), pages=_pages(page, total)
     )
-    return Markup('{leaving}<ul class="w-grid">{tiles}</ul>{pages}').format(
-        leaving=leaving_html(outlook), tiles=tiles, pages=_pages(page, total)
-    )
+
+
+def read_zone(browser: Any) -> int | None:
+    """Minutes by which a browser's clock is ahead of UTC, as page.js sends it."""
+    minutes = browser.get("zone") if isinstance(browser, dict) else None
+    return round(minutes) if type(minutes) in (int, float) and abs(minutes) < 24 * 60 else None
+
+
+def day(created: float, zone: int | None) -> str:
+    """ "Today", "Yesterday", "24 Nov", of another year "24 Nov 2025". zone: minutes by which the clock where it is read
+    is ahead of UTC; None: as this machine's."""
+    there = None if zone is None else timezone(timedelta(minutes=zone))
+    try:
+        then = datetime.fromtimestamp(created, there).date()
+    except (OverflowError, ValueError, OSError):  # a damaged entry
+        return "Once"
+    now = datetime.now(there).date()
+    if 0 <= (now - then).days <= 1:
+        return "Yesterday" if then < now else "Today"
+    return f"{then.day} {MONTHS[then.month - 1]}" + (f" {then.year}" if then.year != now.year else "")
+
+
+def days(jobs: list[Job], zone: int | None) -> list[str]:
+    return [day(job.created, zone) for job in jobs]
 
 
 def _pages(page: int, total: int) -> Markup:

@@ -79,11 +79,12 @@ window.wanUi = (() => {
     sessionStorage.setItem("wan-ui-form", line.kept);
   };
 
-  const returned = (browser) => {
+  const returned = (known) => {
+    const browser = { ...known, zone: -new Date().getTimezoneOffset() };
     const mine = JSON.parse(sessionStorage.getItem("wan-ui-form") || "{}");
-    if (mine.form) return { ...browser, loras: mine.loras, form: { ...browser?.form, ...mine.form } };
+    if (mine.form) return { ...browser, loras: mine.loras, form: { ...browser.form, ...mine.form } };
     const first = start();
-    return first ? { ...browser, form: { ...browser?.form, start: first } } : browser;
+    return first ? { ...browser, form: { ...browser.form, start: first } } : browser;
   };
 
   // ---- answers, see wan_ui/ui/in_view.py
@@ -112,8 +113,11 @@ window.wanUi = (() => {
     const box = element.getBoundingClientRect(), card = find("#card"), actions = find("#actions");
     let top = box.top, above = 12, below = 12;
     if (card && find("#right").contains(element) && element !== card) {
-      if (getComputedStyle(card).position === "sticky") above = card.offsetHeight + 22;
-      else if (element.matches(".w-stage")) top = card.getBoundingClientRect().top; // both fit on a phone
+      const stage = find("#result .w-stage");
+      if (getComputedStyle(card).position === "sticky") {
+        above = card.offsetHeight + 10;
+        if (stage && stage !== element && !stage.contains(element)) above += stage.offsetHeight + 12;
+      } else if (element.matches(".w-stage")) top = card.getBoundingClientRect().top; // both fit on a phone
     }
     if (find("#left")?.contains(element) && !actions.contains(element)) below = actions.offsetHeight + 8;
     const room = window.innerHeight - below;

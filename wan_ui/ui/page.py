@@ -70,12 +70,12 @@ def build_ui(settings: Settings) -> gr.Blocks:
                         inputs = build_inputs(ready, catalog, chosen, scheme, settings)
                     with gr.Column(elem_id="right", scale=8, min_width=320):
                         card = build_progress_card()
-                        build_heard()
                         result, result_message = build_result()
+                        build_heard()
                         more = build_after()
                         queue = build_queue()
                         samples = build_examples(load_examples())
-                        past = build_history()
+                past = build_history()
                 models = build_models_panel()
             with gr.Tab("Compare") as compare_tab:
                 wire_compare = build_compare_tab(browser)
@@ -383,6 +383,7 @@ def build_ui(settings: Settings) -> gr.Blocks:
         connect(queue.leave_job, waiting.leave, [browser, view], observed, **light)
         connect(queue.move_job, waiting.move, [browser, view], observed, **light)
         connect(queue.pause_line, waiting.pause, [browser, view], observed, **light)
+        connect(queue.stop_all, waiting.stop_all, [browser, view], observed, **light)
         connect(queue.double_job, waiting.double, old, observed, js=stamp, **once)
         connect(card.again, submit.again, old, observed, js=stamp, **once)
         connect(queue.stop_job, submit.stop, [browser, view], observed, **light)

@@ -59,13 +59,14 @@ def job_card(
     several: bool = False,
 ) -> Markup:
     """`queued`: how many more jobs of this person wait behind the one shown. `last`: the one that ended before it.
-    `unseen`: the clip is there, but another is on the stage. `several`: there is more than one worker."""
+    `unseen`: neither the clip nor its preview is on the stage, since another is. `several`: there is more than one
+    worker."""
     if job.active:
         # A failure must not go unseen because the next job has begun already.
         mishap = _note(f"The clip before it failed. {problem(last)}", bad=True) if last and last.error else Markup()
         if job.state == "queued":
             return _waiting(job, position, status, catalog) + mishap
-        return _running(job, history, queued, job.worker if several else "") + mishap
+        return _running(job, history, queued, job.worker if several else "", unseen) + mishap
     if job.state == "done":
         parts = [f"{STAGE_WORDS[stage][0].lower()} {spent:.1f}" for stage, spent in job.result.seconds.items()]
         trouble = _note(problem(job), bad=True)
@@ -120,7 +121,7 @@ def _waiting(job: Job, position: int, status: ModelStatus, catalog: dict[str, Mo
     return _card("work", "Starting", since, _bar(None))
 
 
-def _running(job: Job, history: list[Job], queued: int, worker: str) -> Markup:
+def _running(job: Job, history: list[Job], queued: int, worker: str, unseen: bool) -> Markup:
     now = time.monotonic()
     expected = estimate.reference(history, job.request)
     left = estimate.eta(job, expected, now)
@@ -142,17 +143,20 @@ def _running(job: Job, history: list[Job], queued: int, worker: str) -> Markup:
         detail.append(f"{queued} more of yours in line")
     if job.cancel:
         title, detail = "Cancelling", ["stops after this step"]
-    body = _bar(estimate.fraction(job, expected, now)) + _stages(job) + _note(", ".join(detail))
-    return _card("work", title, timing, _preview(job) + body)
+    line = Markup('<div class="w-card-line">{stages}<p class="w-note" title="{words}">{words}</p></div>').format(
+        stages=_stages(job), words=", ".join(detail)
+    )
+    so_far = preview(job) if unseen else Markup()
+    return _card("work", title, timing, so_far + _bar(estimate.fraction(job, expected, now)) + line)
 
 
-def _preview(job: Job) -> Markup:
-    """The clip so far, a few pixels wide and moving."""
-    if not job.progress.preview.startswith("data:image/"):
+def preview(job: Job, style: str = "") -> Markup:
+    """The clip so far, a few pixels wide and moving; nothing before the first step. style: its shape, if another."""
+    if not job.active or not job.progress.preview.startswith("data:image/"):
         return Markup()
-    ratio = f"aspect-ratio:{job.request.width}/{job.request.height}"
-    return Markup('<img class="w-preview" src="{preview}" style="{ratio}" alt="The clip so far">').format(
-        preview=job.progress.preview, ratio=ratio
+    style = style or f"aspect-ratio:{job.request.width}/{job.request.height}"
+    return Markup('<img class="w-preview" src="{preview}" style="{style}" alt="The clip so far">').format(
+        preview=job.progress.preview, style=style
     )
 
 

@@ -11,7 +11,7 @@ from wan_ui.ui.markup import Markup, file_url, seconds, title
 
 # A row is dragged by the mouse, or moved by its buttons and by Alt with the arrow keys; the focus stays on its row.
 SCRIPT = """
-const events = ['move_job', 'edit_job', 'leave_job', 'double_job', 'stop_job', 'pause_line'];
+const events = ['move_job', 'edit_job', 'leave_job', 'double_job', 'stop_job', 'stop_all', 'pause_line'];
 const rows = () => [...element.querySelectorAll('[data-row]')];
 const move = (row, to) => {
   if (to >= 0 && to < rows().length) trigger('move_job', { job: row.dataset.row, to });
@@ -66,6 +66,14 @@ def queue_html(jobs: Sequence[Job], left: Mapping[str, float], editing: str, run
     rows = Markup().join(
         _row(place, job, left.get(job.id), len(jobs), job.id == editing) for place, job in enumerate(jobs)
     )
+    stop_all = (
+        Markup(
+            '<button type="button" class="w-button" data-do="stop_all" data-key="all" '
+            'title="Those that wait and the one that runs">Cancel all</button>'
+        )
+        if running or len(jobs) > 1
+        else Markup()
+    )
     words = "Go on" if paused else "Pause after this one" if running else "Pause"
     note = (
         Markup('<p class="w-quiet" role="status">Paused: none of these begins until you go on.</p>')
@@ -74,9 +82,9 @@ def queue_html(jobs: Sequence[Job], left: Mapping[str, float], editing: str, run
     )
     return Markup(
         '<section class="w-queue" aria-label="Waiting"><div class="w-queue-top"><h2>Waiting: {number}</h2>'
-        '<button type="button" class="w-button" data-do="pause_line" data-on="{on}" '
-        'data-key="pause">{words}</button></div>{note}<ol>{rows}</ol></section>'
-    ).format(number=len(jobs), on="false" if paused else "true", words=words, note=note, rows=rows)
+        '<span class="w-queue-do"><button type="button" class="w-button" data-do="pause_line" data-on="{on}" '
+        'data-key="pause">{words}</button>{all}</span></div>{note}<ol>{rows}</ol></section>'
+    ).format(number=len(jobs), on="false" if paused else "true", words=words, all=stop_all, note=note, rows=rows)
 
 
 def _row(place: int, job: Job, left: float | None, number: int, editing: bool) -> Markup:

@@ -14,7 +14,7 @@ from wan_ui.recipes import CACHES, MOTIONS, OFFICIAL_NEGATIVES, SOLVERS
 from wan_ui.request import UNKNOWN, Sampling
 from wan_ui.tasks import TASKS
 from wan_ui.ui.markup import STATE_WORDS, Markup, file_url, model_name, problem, seconds, speaks, spent, title
-from wan_ui.ui.progress_card import fit_button
+from wan_ui.ui.progress_card import fit_button, preview
 
 # The quoted names are the events this part sends; each carries the id of the job.
 SCRIPT = """
@@ -85,6 +85,8 @@ def _stage(job: Job) -> Markup:
         ).format(
             id=job.id, clip=file_url(clip), still=still, ratio=ratio, manner=manner, title=f"Clip: {title(request)}"
         )
+    if so_far := preview(job, ratio):
+        return Markup('<div class="w-stage making">{}</div>').format(so_far)
     picture = PIPELINE.picture(job)
     still = (
         Markup('<img src="{picture}" alt="" style="{ratio}">').format(picture=file_url(picture), ratio=ratio)

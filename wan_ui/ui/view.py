@@ -36,6 +36,7 @@ class View:
     loras      those that are chosen: file, strength, target
     shelf      how often the LoRA shelf was opened; 0: it is closed
     words, starred, page  which clips the history shows
+    zone       minutes by which this browser's clock is ahead of UTC; None: as this machine's
     removed    the clips that were deleted last, which can be taken back until `undo_until` of `time.monotonic`
     editing    the waiting job that Generate changes
     tray       pictures that one press makes clips of, see tray.py; tray_trouble: what is wrong with those just added
@@ -64,6 +65,7 @@ class View:
     words: str = ""
     starred: bool = False
     page: int = 0
+    zone: int | None = None
     removed: list[str] = field(default_factory=list)
     undo_until: float = 0.0
     editing: str = ""

@@ -105,6 +105,7 @@ def _observed(browser: dict, view: View) -> Answer:
         if ended is not None and not ended.active:
             _ended(view, ended)
     view.active = [job.id for job in active]
+    _onto_the_stage(view, active, owner)
     last = by_id.get(view.last)
     browser["job"] = active[0].id if active else view.last
     browser["follow"] = list(view.follow)
@@ -116,7 +117,15 @@ def _observed(browser: dict, view: View) -> Answer:
     if active:
         position = PIPELINE.position(active[0])
         card = progress_card.job_card(
-            active[0], position, status, jobs, catalog, len(active) - 1, last, several=several
+            active[0],
+            position,
+            status,
+            jobs,
+            catalog,
+            len(active) - 1,
+            last,
+            unseen=view.selected != active[0].id and view.batch != active[0].request.batch,
+            several=several,
         )
     elif last is not None:
         unseen = view.selected != last.id and PIPELINE.clip(last) is not None
@@ -152,7 +161,7 @@ def _observed(browser: dict, view: View) -> Answer:
         siblings = len(PIPELINE.batch(selected.request.batch, owner)) if selected else 1
         draw(
             "result",
-            [_key(selected), selected and selected.star, several, siblings],
+            [_key(selected), selected and (selected.star, progress_card.preview(selected)), several, siblings],
             lambda: result.result_html(selected, catalog, several, siblings),
         )
     alone = None if view.batch else selected  # several that play together are not one to change
@@ -170,8 +179,9 @@ def _observed(browser: dict, view: View) -> Answer:
     sought = bool(view.words or view.starred)
     draw(
         "history",
-        [view.selected, several, view.page, total, sought, outlook, *((_key(job), job.star) for job in shown)],
-        lambda: history.history_html(shown, view.selected, several, view.page, total, sought, outlook),
+        [view.selected, several, view.page, total, sought, outlook, history.days(shown, view.zone)]
+        + [(_key(job), job.star) for job in shown],
+        lambda: history.history_html(shown, view.selected, several, view.page, total, sought, outlook, view.zone),
     )
     undo = bool(view.removed) and time.monotonic() < view.undo_until
     draw_html("undo", history.undo_html(len(view.removed)) if undo else Markup())
@@ -234,6 +244,15 @@ def _ended(view: View, job: Job) -> None:
         view.bring("result" if clip else "card", gently=True)
 
 
+def _onto_the_stage(view: View, active: list[Job], owner: str) -> None:
+    """A clip that was asked for here is seen as it is made, where no other one plays."""
+    shown = PIPELINE.job(view.selected, owner)
+    if shown is not None and (shown.active or PIPELINE.clip(shown) is not None):
+        return
+    if active and active[0].state == "running" and active[0].id in view.follow:
+        view.selected = active[0].id
+
+
 def _key(job: Job | None) -> tuple | None:
     return (job.id, job.state, PIPELINE.clip(job) is not None) if job else None
 
@@ -241,6 +260,7 @@ def _key(job: Job | None) -> tuple | None:
 @guard
 def arrive(browser: dict, view: View, linked="") -> Answer:
     """A page was opened or reloaded: the form as it was, the job that this browser followed, else the newest clip."""
+    view.zone = history.read_zone(browser)
     browser, owner = identify(browser, PIPELINE.settings)
     follow = browser["follow"] if isinstance(browser["follow"], list) else []
     follow = [job for job in follow[: history.LIMIT] if isinstance(job, str) and PIPELINE.job(job, owner)]
@@ -278,6 +298,8 @@ def arrive(browser: dict, view: View, linked="") -> Answer:
             words = "clip: there is no such clip of yours: it was deleted, or it is another person's"
             form.complain(view, "result_message", UserError(words, field="link"), 0)
         view.bring("result")
+    elif follow and (first := [job for job in reversed(jobs) if job.id in follow and job.state == "running"]):
+        view.selected = first[0].id
     return {**filled, **observe(browser, view)}
 
 

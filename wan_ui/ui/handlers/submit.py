@@ -42,6 +42,7 @@ def submit(browser: dict, view: View, model, scheme, *sent) -> Answer:
             editing, view.editing = view.editing, ""  # where it has begun meanwhile, the next press makes a new one
             changed = PIPELINE.change(editing, draft, owner)
             view.follow = [changed if job == editing else job for job in view.follow]
+            view.selected = changed if view.selected == editing else view.selected
             view.complaint = None
             view.bring("queue")
             return observe(browser, view)
@@ -136,7 +137,7 @@ def add_speech(browser: dict, view: View, event: gr.EventData, voice, *sent) -> 
         shown = PIPELINE.job(job, owner)
         spoken = for_clip(speaking_of(told), PIPELINE.silent_clip(shown) if shown else None) if voice else {}
         draft = Draft(audio, task="lip-sync", job=job, speaking=spoken)
-        _follow(view, PIPELINE.submit(draft, owner, asker(PIPELINE.settings)))
+        _follow(view, PIPELINE.submit(draft, owner, asker(PIPELINE.settings)), stage=False)
     except UserError as error:
         form.complain(view, "result_message", error, turn, {"voice": voice})
         return {**_beside(error), **observe(browser, view)}
@@ -246,7 +247,10 @@ def _batch_of(view: View, owner: str) -> str:
     return job.request.batch if job else ""
 
 
-def _follow(view: View, *job_ids: str) -> None:
+def _follow(view: View, *job_ids: str, stage: bool = True) -> None:
+    """stage: where no other clip is being made, the first of them is seen on the stage from now on."""
+    if stage and not view.active:
+        view.selected = job_ids[0]
     view.active += job_ids
     view.follow += job_ids
     view.last, view.batch, view.complaint = "", "", None

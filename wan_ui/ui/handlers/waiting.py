@@ -4,7 +4,7 @@ import gradio as gr
 
 from wan_ui.errors import UserError
 from wan_ui.queue.pipeline import PIPELINE
-from wan_ui.ui import form
+from wan_ui.ui import form, history
 from wan_ui.ui.answers import Answer
 from wan_ui.ui.handlers.observe import observe
 from wan_ui.ui.handlers.restore import of_job
@@ -25,6 +25,16 @@ def move(browser: dict, view: View, event: gr.EventData) -> Answer:
 def pause(browser: dict, view: View, event: gr.EventData) -> Answer:
     _, owner = identify(browser, PIPELINE.settings)
     PIPELINE.pause(owner, of_event(event, "on") is True)
+    return observe(browser, view)
+
+
+@guard
+def stop_all(browser: dict, view: View, event: gr.EventData) -> Answer:
+    """All of this person's: those that wait, the last one first so that none begins meanwhile, then those that run."""
+    _, owner = identify(browser, PIPELINE.settings)
+    running = [job for job in PIPELINE.history(owner, history.LIMIT) if job.state == "running"]
+    for job in [*reversed(PIPELINE.waiting(owner)), *running]:
+        PIPELINE.cancel(job.id, owner)
     return observe(browser, view)
 
 
