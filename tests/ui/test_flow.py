@@ -549,6 +549,7 @@ def test_waiting_clips_are_moved_changed_doubled_and_paused(page: Page, app, pic
     expect(page.locator("#queue")).to_contain_text("none of these begins")
     assert faults(page) == []
     shoot(page, "07-queue")
+    assert stage_of(page)[0] == (page.locator("#card").bounding_box() or {})["height"]  # right below it
     go_on(set(app.jobs()) - before)
     card_says(page, "Paused")
     expect(rows).to_have_count(4)
