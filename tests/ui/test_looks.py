@@ -5,7 +5,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
 from tests.scripted_engine import go_on
-from tests.ui.conftest import CLIP, card_says, generate, shoot, wait_for_playing
+from tests.ui.conftest import CLIP, card_says, generate, shoot, until, wait_for_playing
 from wan_ui.queue.jobs import Jobs
 from wan_ui.request import Request, Result
 
@@ -54,6 +54,14 @@ def gallery_app(scripted, chromium, picture):
     return app
 
 
+# Counts the frames that anything asks for.
+FRAMES = """
+  const ask = window.requestAnimationFrame;
+  window.frames_asked = 0;
+  window.requestAnimationFrame = (callback) => { window.frames_asked += 1; return ask(callback); };
+"""
+
+
 def test_the_browser_finds_nothing_against_installing_the_page(open_page, app):
     page = open_page(app.url)
     page.wait_for_function("document.querySelector('link[rel=manifest]').getAttribute('href') === './manifest.json'")
@@ -63,6 +71,23 @@ def test_the_browser_finds_nothing_against_installing_the_page(open_page, app):
     # a test's context is as a private window, in which nothing is installed
     against = {error["errorId"] for error in browser.send("Page.getInstallabilityErrors")["installabilityErrors"]}
     assert against <= {"in-incognito"}
+
+
+def test_a_page_at_which_nothing_happens_asks_for_no_frames(open_page, app):
+    """Gradio measured its first "Loading" frame by frame, for as long as a page was open."""
+    page = open_page(app.url)
+    page.add_init_script(FRAMES)
+    page.reload(wait_until="domcontentloaded")
+    page.locator("#card", has_not_text="Connecting").wait_for()
+
+    def still() -> bool:
+        before = page.evaluate("window.frames_asked")
+        page.wait_for_timeout(500)
+        return page.evaluate("window.frames_asked") == before
+
+    until(page, still)
+    page.fill("#prompt textarea", "moves again")
+    expect(page.locator("#reading")).to_be_visible()
 
 
 def test_a_question_mark_lists_the_keys_but_is_typed_into_a_prompt(open_page, app):

@@ -12,7 +12,7 @@ import gradio as gr
 HERE = Path(__file__).parent
 CSS = [HERE / "style.css", HERE / "qa.css"]
 FAVICON = HERE / "favicon.svg"
-SCRIPTS = [HERE / "stream.js", HERE / "page.js", HERE / "files.js", HERE / "done.js", HERE / "handles.js"]
+SCRIPTS = [HERE / f"{name}.js" for name in ("still", "stream", "page", "files", "done", "handles")]
 
 SANS = ("ui-sans-serif", "system-ui", "-apple-system", "Segoe UI", "Roboto", "Noto Sans", "DejaVu Sans", "sans-serif")
 MONO = ("ui-monospace", "SF Mono", "Cascadia Mono", "DejaVu Sans Mono", "monospace")
