@@ -26,7 +26,7 @@ test: $(VENV)/.installed-dev
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m ruff format --check .
 	$(BIN)/python -m mypy
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 5 --dist loadgroup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadgroup
 
 # make test-upstream LIGHTX2V=/path/to/LightX2V MUSETALK=/path/to/MuseTalk FASTVIDEO=/path/to/FastVideo: our code
 # against theirs, on the CPU.

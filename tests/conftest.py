@@ -86,12 +86,12 @@ def pytest_configure(config):
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
-    """With several processes (pytest -n 5 --dist loadgroup) each takes one group after the other, long ones first.
+    """With several processes (pytest -n 3 --dist loadgroup) each takes one group after the other, long ones first.
 
     A group is what shares costly fixtures: the models of a folder, the apps of a file of tests/ui. Ours, since the
     marks of pytest-xdist 3.8 are not seen with pytest 9.2: every test would be a group.
 
-    The first two processes take what computes, for two cores; the others take what waits, and fill the pauses. When
+    The first process takes what computes; the others take what waits, and fill the pauses. When
     there is none left of the one kind, they all go on with the other.
     """
     from xdist.scheduler import LoadScopeScheduling
@@ -105,7 +105,7 @@ def pytest_xdist_make_scheduler(config, log):
             return folder if folder in SHARED else path
 
         def _assign_work_unit(self, node) -> None:
-            computes = node.gateway.id in ("gw0", "gw1")
+            computes = node.gateway.id == "gw0"
             for scope in self.workqueue:
                 if (scope.removeprefix("tests/").split("/")[0] not in WAITING) == computes:
                     self.workqueue.move_to_end(scope, last=False)

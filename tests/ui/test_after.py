@@ -46,7 +46,7 @@ def test_a_clip_becomes_another_and_stays(open_page, after_app, picture):
     page.locator("#after [name=loop]").select_option("ping-pong")
     page.locator("#after [name=times]").select_option("2")
     page.locator("#after [name=file]").select_option("gif")
-    assert faults(page) == []
+    assert faults(page, part="#after") == []
     shoot(page, "80-after", full=True)
     page.get_by_role("button", name="Make a new clip").click()
     expect(page.locator(".w-facts").first).to_contain_text("there and back")
@@ -96,5 +96,5 @@ def test_on_a_phone(open_page, after_app, picture, dark):
     page.locator("#history .w-tile.done").first.click()
     open_more(page)
     assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
-    assert faults(page) == []
+    assert faults(page, part="#after") == []
     shoot(page, f"82-after-phone-{'dark' if dark else 'light'}", full=True)

@@ -547,7 +547,7 @@ def test_waiting_clips_are_moved_changed_doubled_and_paused(page: Page, app, pic
     expect(page.locator("#generate")).to_have_text("Generate")
     page.get_by_role("button", name="Pause after this one").click()
     expect(page.locator("#queue")).to_contain_text("none of these begins")
-    assert faults(page) == []
+    assert faults(page, part="#queue") == []
     shoot(page, "07-queue")
     assert stage_of(page)[0] == (page.locator("#card").bounding_box() or {})["height"]  # right below it
     go_on(set(app.jobs()) - before)
@@ -574,7 +574,7 @@ def test_waiting_clips_are_moved_changed_doubled_and_paused(page: Page, app, pic
     for part in ("#prompt", "#result", "#queue", "#history-part"):
         page.locator(part).evaluate("part => (part.firstElementChild ?? part).scrollIntoView({ behavior: 'instant' })")
         expect(page.locator("#cancel")).to_be_in_viewport(ratio=0.99)
-    assert faults(page) == []
+    assert faults(page, part="#queue") == []
     page.locator("#queue").get_by_role("button", name="Cancel all").click()
     card_says(page, "Cancelled")
     expect(rows).to_have_count(0)

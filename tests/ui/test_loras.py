@@ -176,7 +176,7 @@ def test_the_shelf(open_page, lora_app):
     search.fill("")
     shelf.get_by_role("button", name="film", exact=True).click()
     expect(shelf.locator("li:visible")).to_have_count(2)
-    in_both_colours(page, True, "53-shelf-light", "53-shelf-dark")
+    in_both_colours(page, True, "53-shelf-light", "53-shelf-dark", part="#lora-shelf")
     sepia.get_by_role("button", name="old photo").click()
     expect(page.locator("#prompt textarea")).to_have_value("old photo")
     sepia.get_by_role("button", name="Add styles/sepia").click()
@@ -279,7 +279,7 @@ def test_on_a_phone_and_with_the_keyboard(open_page, lora_app):
     page.keyboard.press("ArrowRight")
     expect(grain.get_by_role("alert")).to_have_count(0)
     expect(grain.get_by_role("radio", name="Low noise")).to_be_focused()
-    in_both_colours(page, True, "52-loras-phone-light", "52-loras-phone-dark")
+    in_both_colours(page, True, "52-loras-phone-light", "52-loras-phone-dark", part="#loras")
 
 
 def _go_on(route) -> None:

@@ -71,7 +71,7 @@ def test_the_face_is_looked_for_before_anything_is_made(open_page, speech_app, p
     page.get_by_role("button", name="Remove Image").click()
     page.set_input_files("#picture input[type=file]", PORTRAIT)
     expect(page.locator("#voice-note")).to_contain_text("One face was found. It will speak this.")
-    assert faults(page) == []
+    assert faults(page, part="#voice-part") == []
     shoot(page, "61-face", full=True)
     page.locator("#voice").get_by_role("button", name="Clear").click()
     speak(page, silence)
@@ -91,7 +91,7 @@ def test_of_several_faces_the_one_that_is_clicked_speaks(open_page, speech_app, 
     expect(faces.nth(1)).to_have_attribute("aria-pressed", "true")
     expect(page.locator("#voice-note")).to_contain_text("2 faces were found; number 2 from the left will speak")
     expect(page.locator("#using")).to_contain_text(re.compile("face.2.speaks"))
-    assert faults(page) == []
+    assert faults(page, part="#voice-part") == []
     shoot(page, "67-faces", full=True)
     page.reload(wait_until="domcontentloaded")
     expect(faces.nth(1)).to_have_attribute("aria-pressed", "true")
@@ -185,7 +185,7 @@ def test_a_clip_whose_speech_fails_is_kept(open_page, speech_app, picture, voice
     expect(part.get_by_role("button", name="Stop")).to_be_visible()
     expect(part.get_by_role("button", name="Play this part")).to_be_visible()
     assert 1.55 < page.evaluate("document.querySelector('#voice-trim audio').currentTime") < 2.4
-    assert faults(page) == []
+    assert faults(page, part="#voice-part") == []
     shoot(page, "66-part", full=True)
     page.reload(wait_until="domcontentloaded")
     expect(words).to_have_text("0.51 s to 1.60 s, 1.09 s")
@@ -221,5 +221,5 @@ def test_on_a_phone(open_page, speech_app, voice, dark):
     expect(page.locator("#voice-note")).to_contain_text("New clip: one face was found")
     expect(page.locator("#voice-note")).to_contain_text(re.compile("The clip that is shown: (no|one) face was found"))
     assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
-    assert faults(page) == []
+    assert faults(page, part="#voice-part") == []
     shoot(page, f"65-voice-phone-{'dark' if dark else 'light'}", full=True)
