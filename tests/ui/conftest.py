@@ -30,6 +30,7 @@ PATIENCE = 120
 expect.set_options(timeout=PATIENCE * 1000)
 
 CLIP = "#result .w-stage:has(#clip) + .w-about .w-prompt"  # what is said of a clip that is there and on the stage
+FACTS = "#result .w-stage:has(#clip) + .w-about .w-facts"
 
 FAILED = pytest.StashKey[bool]()
 ARTIFACTS = ROOT / "test-artifacts" / "ui"

@@ -5,7 +5,7 @@ import re
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.ui.conftest import CLIP, card_says, generate, shoot, wait_for_playing
+from tests.ui.conftest import CLIP, FACTS, card_says, generate, shoot, wait_for_playing
 from tests.ui.test_looks import PHONE, faults
 from wan_ui.media import muxer
 
@@ -49,10 +49,10 @@ def test_a_clip_becomes_another_and_stays(open_page, after_app, picture):
     assert faults(page, part="#after") == []
     shoot(page, "80-after", full=True)
     page.get_by_role("button", name="Make a new clip").click()
-    expect(page.locator(".w-facts").first).to_contain_text("there and back")
+    expect(page.locator(FACTS).first).to_contain_text("there and back")
     kept = whole - 5
     frames = 2 * ((kept - 1) * 2 + 1) - 2
-    expect(page.locator(".w-facts").first).to_contain_text(f"{frames} frames")
+    expect(page.locator(FACTS).first).to_contain_text(f"{frames} frames")
     second = made(after_app, page)
     assert second != first and (first / "clip.mp4").read_bytes() == before
     assert (second / "clip.gif").read_bytes().startswith(b"GIF89a")
@@ -70,7 +70,7 @@ def test_a_clip_becomes_another_and_stays(open_page, after_app, picture):
     page.locator("#after [name=fade]").fill("0")
     shoot(page, "81-join", full=True)
     page.get_by_role("button", name="Make a new clip").click()
-    expect(page.locator(".w-facts").first).to_contain_text(re.compile(r"Length\d+ frames"))
+    expect(page.locator(FACTS).first).to_contain_text(re.compile(r"Length\d+ frames"))
     expect(page.locator("#history .w-tile")).to_have_count(3)
     card_says(page, "Done in")
     joined = made(after_app, page)

@@ -12,7 +12,7 @@ from playwright.sync_api import Page, expect
 from safetensors.numpy import save_file
 
 from tests.hub import Hub
-from tests.ui.conftest import card_says, generate, shoot, until, wait_for_playing
+from tests.ui.conftest import FACTS, card_says, generate, shoot, until, wait_for_playing
 from tests.ui.test_looks import PHONE, in_both_colours
 from wan_ui.media import muxer
 
@@ -120,7 +120,7 @@ def test_add_change_generate_and_load_back(open_page, lora_app, picture, tmp_pat
 
     generate(page, picture, "old photo, zoom in")
     wait_for_playing(page)
-    facts = page.locator(".w-facts").first
+    facts = page.locator(FACTS).first
     expect(facts).to_contain_text("styles/sepia.safetensors x0.35: high noise 8/8 layers, low noise 8/8 layers")
     expect(facts).to_contain_text("grain_low_noise.safetensors x1: high noise 8/8 layers")
     expect(grain).to_contain_text("Matched 8/8 layers, high noise; 0, low noise.")

@@ -9,7 +9,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.hub import Hub
-from tests.ui.conftest import PATIENCE, card_says, generate, shoot, until, wait_for_playing
+from tests.ui.conftest import FACTS, PATIENCE, card_says, generate, shoot, until, wait_for_playing
 from wan_ui.catalog import load_catalog
 from wan_ui.families import FAMILIES
 from wan_ui.files import places
@@ -145,7 +145,7 @@ def test_download_then_load_then_a_clip(open_page, start, hub, picture, tmp_path
     page.locator("#end-crop img").wait_for()
     generate(page, picture, "with the other model")
     wait_for_playing(page)
-    expect(page.locator(".w-facts").first).to_contain_text("Other, bf16")
+    expect(page.locator(FACTS).first).to_contain_text("Other, bf16")
     expect(page.locator("#using")).to_contain_text("ends at the second picture")
     (job,) = app.jobs()
     assert muxer.read_metadata(job / "clip.mp4")["kind"] == "first-last-frame" and (job / "end.png").is_file()
@@ -156,7 +156,7 @@ def test_download_then_load_then_a_clip(open_page, start, hub, picture, tmp_path
     page.get_by_role("option", name="Found here: mine").click()
     card_says(page, "Ready: Other, Found here: mine")
     page.click("#generate")
-    expect(page.locator(".w-facts").first).to_contain_text("Found here: mine")
+    expect(page.locator(FACTS).first).to_contain_text("Found here: mine")
     assert "found-mine" in {muxer.read_metadata(job / "clip.mp4")["scheme"][:10] for job in app.jobs()}
 
 

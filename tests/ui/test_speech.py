@@ -10,7 +10,7 @@ from tests.lipsync.conftest import tone
 from tests.lipsync.random_musetalk import write_musetalk
 from tests.sounds import voice as spoken
 from tests.sounds import write_wav
-from tests.ui.conftest import CLIP, card_says, generate, shoot, until, wait_for_playing
+from tests.ui.conftest import CLIP, FACTS, card_says, generate, shoot, until, wait_for_playing
 from tests.ui.test_looks import PHONE, faults
 from wan_ui.lipsync.choice import OFFICIAL
 from wan_ui.media import muxer
@@ -125,7 +125,7 @@ def test_a_clip_that_speaks_and_speech_for_a_clip_that_is_there(open_page, speec
     card_says(page, "Adding speech")
     expect(page.locator(".w-stages li")).to_have_text([re.compile("Speech")])
     card_says(page, "Done in", 300)  # torch and the networks are loaded
-    expect(page.locator(".w-facts").first).to_contain_text(re.compile(r"Speech\d+\.\d s"))
+    expect(page.locator(FACTS).first).to_contain_text(re.compile(r"Speech\d+\.\d s"))
     expect(page.locator("#history .w-tile").first).to_contain_text("speaks")
     speaking = clip_of(speech_app, page) / "clip.mp4"
     assert speaking != silent and len(muxer.read_frames(speaking)[0]) > 2 * len(muxer.read_frames(silent)[0])

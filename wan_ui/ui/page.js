@@ -233,13 +233,22 @@ window.wanUi = (() => {
     until = performance.now() + (button.id === "generate" ? 10000 : patience); // the answer to Generate shortens it
   }, true);
 
-  // A part that is drawn anew while the button in it is held down takes the click away: it is that of the new one.
+  // A part that is drawn anew while the button in it is held down takes the click away: it is that of the new one, which
+  // may look otherwise by now: a tile is no longer the chosen one, its clip has begun.
   const buttons = "button, label, [role=option], a";
   let held = null;
+  const bare = (button) => {
+    const copy = button.cloneNode(true);
+    for (const name of ["class", "aria-pressed", "aria-selected"]) copy.removeAttribute(name);
+    return copy.outerHTML;
+  };
+  const same = (one, other) => (
+    one.dataset.tile ? one.dataset.tile === other.dataset.tile : bare(one) === bare(other)
+  );
   document.addEventListener("mousedown", (event) => { held = event.target.closest(buttons); }, true);
   document.addEventListener("mouseup", (event) => {
     const button = event.target.closest(buttons);
-    if (held && button && !held.isConnected && held.outerHTML === button.outerHTML) button.click();
+    if (held && button && !held.isConnected && same(held, button)) button.click();
     held = null;
   }, true);
 
