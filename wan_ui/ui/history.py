@@ -148,7 +148,9 @@ def history_html(
 def read_zone(browser: Any) -> int | None:
     """Minutes by which a browser's clock is ahead of UTC, as page.js sends it."""
     minutes = browser.get("zone") if isinstance(browser, dict) else None
-    return round(minutes) if type(minutes) in (int, float) and abs(minutes) < 24 * 60 else None
+    if isinstance(minutes, bool) or not isinstance(minutes, int | float) or not abs(minutes) < 24 * 60:
+        return None
+    return round(minutes)
 
 
 def day(created: float, zone: int | None) -> str:

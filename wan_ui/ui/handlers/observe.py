@@ -298,8 +298,8 @@ def arrive(browser: dict, view: View, linked="") -> Answer:
             words = "clip: there is no such clip of yours: it was deleted, or it is another person's"
             form.complain(view, "result_message", UserError(words, field="link"), 0)
         view.bring("result")
-    elif follow and (first := [job for job in reversed(jobs) if job.id in follow and job.state == "running"]):
-        view.selected = first[0].id
+    elif being_made := [job for job in reversed(jobs) if job.id in follow and job.state == "running"]:
+        view.selected = being_made[0].id
     return {**filled, **observe(browser, view)}
 
 
