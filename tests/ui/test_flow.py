@@ -464,8 +464,14 @@ def test_nothing_moves_under_a_press(page: Page):
     page.evaluate("document.querySelector('#left').style.paddingTop = '900px'")  # what is drawn meanwhile
     page.wait_for_timeout(1200)
     assert page.evaluate("window.scrollY") == before
-    page.evaluate(bring)  # and otherwise it comes into view
-    page.wait_for_function("document.querySelector('#card').getBoundingClientRect().top < window.innerHeight")
+    # and otherwise it comes into view, also where something above it is drawn seconds later
+    later = (
+        "setTimeout(() => { document.querySelector('#left').style.paddingTop = '2700px'; window.drawn = true; }, 2000)"
+    )
+    page.evaluate(f"() => {{ {bring}; {later} }}")
+    page.wait_for_function(
+        "window.drawn && document.querySelector('#card').getBoundingClientRect().top < window.innerHeight"
+    )
 
 
 def test_several_clips_from_one_press(page: Page, app, picture, examples):

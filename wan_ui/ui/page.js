@@ -104,7 +104,8 @@ window.wanUi = (() => {
   const parts = {
     card: "#card", result: "#result .w-stage", message: "#message", result_message: "#result-message",
     loras_message: "#lora-message", examples_message: "#examples-message", from_video: "#from-video-message",
-    lora: "#lora-rows li:last-child", form: "#prompt", longer: "#longer", tray: "#tray", queue: "#queue", history: "#history-part", seed: "#seed", picture: "#picture-part", download: "#download",
+    lora: "#lora-rows li:last-child", form: "#prompt", longer: "#longer", tray: "#tray", queue: "#queue",
+    history: "#history-part", seed: "#seed", picture: "#picture-part", download: "#download",
   };
   let shown = 0, scrolled = false, again = null;
 
@@ -125,28 +126,36 @@ window.wanUi = (() => {
     return box.bottom > room ? Math.min(box.bottom - room, top - above) : 0;
   };
 
-  // gently: only if nobody has scrolled since they asked for it.
-  const bring = (element, gently = false) => {
+  // what: an element, or the selector of one that may be drawn anew. gently: only if nobody has scrolled since they asked
+  // for it.
+  const bring = (what, gently = false) => {
     if (gently && scrolled) return;
     const calm = window.matchMedia("(prefers-reduced-motion: reduce)").matches;
+    const element = () => (typeof what === "string" ? find(what) : what);
+    const place = () => Math.round((element()?.getBoundingClientRect().top ?? 0) + window.scrollY);
     const go = (behavior) => {
-      const far = element.isConnected ? distance(element) : 0;
+      const far = element()?.isConnected ? distance(element()) : 0;
       if (Math.abs(far) > 2) window.scrollBy({ top: far, behavior });
     };
     scrolled = false;
     go(calm ? "instant" : "smooth");
-    // What is drawn meanwhile may have moved it.
+    // What is drawn meanwhile may move it, and on a slow machine that takes seconds.
+    let at = null, looks = 0;
+    const look = () => {
+      looks += 1;
+      again = looks < 10 && !scrolled ? setTimeout(look, 900) : null;
+      if (scrolled || place() === at) return;
+      at = place();
+      go("instant");
+    };
     clearTimeout(again);
-    again = setTimeout(() => {
-      again = null;
-      if (!scrolled) go("instant");
-    }, 900);
+    again = setTimeout(look, 900);
   };
 
   const show = ({ number, part, gentle }) => {
     if (Number(number) <= shown) return; // an older answer, or the same again
     shown = Number(number);
-    setTimeout(() => { const element = find(parts[part]); if (element) bring(element, gentle !== undefined); }, 80);
+    setTimeout(() => { if (find(parts[part])) bring(parts[part], gentle !== undefined); }, 80);
   };
 
   const asked = () => { scrolled = false; };
@@ -281,7 +290,7 @@ window.wanUi = (() => {
   });
 
   document.addEventListener("keydown", (event) => {
-    if (["PageUp", "PageDown", "Home", "End", "ArrowUp", "ArrowDown"].includes(event.key)) scrolls(event);
+    if (["PageUp", "PageDown", "Home", "End", "ArrowUp", "ArrowDown", "Tab"].includes(event.key)) scrolls(event);
     const list = event.target.closest("[role=combobox]");
     if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) {
       event.preventDefault();
