@@ -10,7 +10,6 @@ import json
 import math
 import queue
 import threading
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from functools import cache
@@ -26,19 +25,17 @@ from wan_ui.queue.messages import (  # fmt: skip
     AfterWork,
     Answered,
     Cancel,
-    Entered,
     Generate,
     Letter,
     LipSync,
     Load,
     Loaded,
-    Partial,
     Prepare,
     Prepared,
 )
 from wan_ui.queue.work import Work
-from wan_ui.queue.worker import ENGINE_FACTORY, POLL, Worker, describe
-from wan_ui.request import Progress, Request
+from wan_ui.queue.worker import ENGINE_FACTORY, POLL, Worker
+from wan_ui.request import Request
 from wan_ui.settings import Settings
 
 # What the GPU is asked for, in seconds. A visitor's quota must cover all of it, and who asks for less comes first.
@@ -110,34 +107,16 @@ class LentWorker(Worker):
         visitor = self.visitors.pop(job, None) or contextvars.copy_context()
         call = Call(self.lend, letter, self.seconds(content), self.settings, self.engine_factory)
         threading.Thread(target=visitor.run, args=(call.run,), name="wan-ui-lent", daemon=True).start()
-        progress, cancel_sent = Progress("start"), False
-        deadline = time.monotonic() + self._patience(progress)
-        while True:
-            answer = call.next(POLL)
-            if answer is not None:
-                match answer.content:
-                    case Partial():
-                        self.partial = answer.content
-                    case Entered(progress):
-                        on_progress(progress)
-                        if not cancel_sent:
-                            deadline = time.monotonic() + self._patience(progress)
-                    case _:
-                        return answer
-            if self.ending.is_set():
-                call.give_up.set()
-                raise Cancelled
-            if not cancel_sent and cancelled():
-                cancel_sent, deadline = True, time.monotonic() + self.cancel_grace
-                call.give_up.set()
-            if time.monotonic() > deadline:
-                call.give_up.set()
-                if cancel_sent:
-                    raise Cancelled
-                raise WorkerDied(
-                    f"{describe(progress)} made no progress for {self._patience(progress)} s, so it was given up. "
-                    "WAN_UI_STAGE_TIMEOUT allows more time."
-                )
+        try:
+            return self._until_answered(
+                lambda progress: call.next(POLL), lambda progress: call.give_up.set(), on_progress, cancelled
+            )
+        except BaseException:
+            call.give_up.set()
+            raise
+
+    def _given_up(self) -> str:
+        return ", so it was given up"
 
 
 class Call:

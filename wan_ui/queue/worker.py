@@ -19,6 +19,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -228,11 +229,23 @@ class Worker:
 
     def _follow(self, letter: Letter, on_progress: OnProgress, cancelled: Callable[[], bool]) -> Letter:
         """The answer that ends the message."""
+        self._send(letter, Progress("start"))
+        cancel = partial(self._send, Letter(letter.id, Cancel()))
+        return self._until_answered(partial(self._receive, letter.id), cancel, on_progress, cancelled)
+
+    def _until_answered(
+        self,
+        receive: Callable[[Progress], Letter | None],
+        cancel: Callable[[Progress], None],
+        on_progress: OnProgress,
+        cancelled: Callable[[], bool],
+    ) -> Letter:
+        """receive: the next answer, None when there is none for a moment; cancel: says it to whoever works. Raises
+        Cancelled, WorkerDied for no progress."""
         progress, cancel_sent = Progress("start"), False
         deadline = time.monotonic() + self._patience(progress)
-        self._send(letter, progress)
         while True:
-            answer = self._receive(letter.id, progress)
+            answer = receive(progress)
             if answer is not None:
                 match answer.content:
                     case Partial():
@@ -247,15 +260,18 @@ class Worker:
                 raise Cancelled
             if not cancel_sent and cancelled():
                 cancel_sent, deadline = True, time.monotonic() + self.cancel_grace
-                self._send(Letter(letter.id, Cancel()), progress)
+                cancel(progress)
             if time.monotonic() > deadline:
                 if cancel_sent:
                     raise Cancelled
-                behind = self.ranks.behind() if self.ranks is not None else ""
                 raise WorkerDied(
-                    f"{describe(progress)} made no progress for {self._patience(progress)} s{behind}, so the worker "
-                    "was stopped. WAN_UI_STAGE_TIMEOUT allows more time."
+                    f"{describe(progress)} made no progress for {self._patience(progress)} s{self._given_up()}. "
+                    "WAN_UI_STAGE_TIMEOUT allows more time."
                 )
+
+    def _given_up(self) -> str:
+        """How the sentence of what made no progress goes on."""
+        return f"{self.ranks.behind() if self.ranks is not None else ''}, so the worker was stopped"
 
     def _send(self, letter: Letter, progress: Progress) -> None:
         try:
