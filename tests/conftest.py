@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from wan_ui import settings
 from wan_ui.families import VAE_21
 from wan_ui.files import places
 from wan_ui.settings import ROOT, Settings
@@ -129,6 +130,12 @@ def pytest_collection_finish():
     gc.collect()
     gc.enable()
     gc.freeze()  # what was imported stays: without looking through it a collection, as after a job, is quick
+
+
+@pytest.fixture(autouse=True)
+def settings_of_this_process(monkeypatch):
+    """A test whose program makes settings those of its process leaves none to the next."""
+    monkeypatch.setattr(settings, "_current", settings._current)
 
 
 @pytest.fixture

@@ -64,6 +64,15 @@ FRAMES = """
 """
 
 
+# Asks for a frame at each frame, not through the page's own function: as an extension does, or what drives a browser.
+BESIDE = """
+  const ask = window.requestAnimationFrame;
+  window.frames_beside = 0;
+  const tick = () => { window.frames_beside += 1; ask(tick); };
+  tick();
+"""
+
+
 def test_the_browser_finds_nothing_against_installing_the_page(open_page, app):
     page = open_page(app.url)
     page.wait_for_function("document.querySelector('link[rel=manifest]').getAttribute('href') === './manifest.json'")
@@ -90,6 +99,17 @@ def test_a_page_at_which_nothing_happens_asks_for_no_frames(open_page, app):
     until(page, still)
     page.fill("#prompt textarea", "moves again")
     expect(page.locator("#reading")).to_be_visible()
+
+
+def test_what_asks_for_frames_beside_the_page_goes_on(open_page, app):
+    page = open_page(app.url)
+    page.add_init_script(BESIDE)
+    page.reload(wait_until="domcontentloaded")
+    page.locator("#card", has_not_text="Connecting").wait_for()
+    for _ in range(4):
+        before = page.evaluate("window.frames_beside")
+        page.wait_for_timeout(500)
+        page.wait_for_function("(before) => window.frames_beside > before", arg=before)
 
 
 def test_a_question_mark_lists_the_keys_but_is_typed_into_a_prompt(open_page, app):

@@ -6,7 +6,9 @@ import time
 from pathlib import Path
 
 import gradio as gr
+from gradio.routes import templates
 from gradio.utils import get_upload_folder
+from jinja2 import ChoiceLoader, DictLoader
 from starlette.middleware import Middleware
 
 from wan_ui import limits
@@ -18,7 +20,7 @@ from wan_ui.ui.markup import Markup
 from wan_ui.ui.pwa import HEAD
 from wan_ui.ui.rest import build_rest
 from wan_ui.ui.security import harden
-from wan_ui.ui.theme import CSS, FAVICON, SCRIPTS, build_theme
+from wan_ui.ui.theme import CSS, FAVICON, FIRST_SCRIPT, SCRIPTS, build_theme
 
 SLOWED = f"After {limits.LOGIN_TRIES} wrong tries this form waits for half a minute before each further one."
 
@@ -33,6 +35,7 @@ def launch(page: gr.Blocks, settings: Settings, clips_folder: str) -> None:
     uploads.keep_clean(folder, _is_ours(folder, settings))
     ready, rest = threading.Event(), build_rest(settings)
     server.install(settings, lambda app: Guard(app, rest, settings, ready))
+    begin_with(FIRST_SCRIPT)
     page.queue(max_size=None)
     page._queue.sleep_when_free = 0.02  # seconds between looks at it; 0.001, its own, is 5 % of a core for an idle app
     name, _, password = settings.auth.partition(":")
@@ -68,6 +71,17 @@ def launch(page: gr.Blocks, settings: Settings, clips_folder: str) -> None:
         mcp_tools.offer(page)
     ready.set()
     print(f"Wan UI: {page.local_url}", flush=True)
+
+
+def begin_with(script: Path) -> None:
+    """Let the page begin with a script; those of `head` run when Gradio's own have long begun."""
+    name = "frontend/index.html"
+    loader = templates.env.loader
+    html, *_ = loader.get_source(templates.env, name)
+    assert html.count("<head>") == 1, "Gradio's page has another form"
+    first = f"<script>{{% raw %}}{script.read_text(encoding='utf-8')}{{% endraw %}}</script>"
+    html = html.replace("<head>", f"<head>{first}")
+    templates.env.loader = ChoiceLoader([DictLoader({name: html}), loader])
 
 
 def tidy(settings: Settings) -> None:
