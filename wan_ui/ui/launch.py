@@ -77,10 +77,12 @@ def begin_with(script: Path) -> None:
     """Let the page begin with a script; those of `head` run when Gradio's own have long begun."""
     name = "frontend/index.html"
     loader = templates.env.loader
+    assert loader is not None
     html, *_ = loader.get_source(templates.env, name)
-    assert html.count("<head>") == 1, "Gradio's page has another form"
-    first = f"<script>{{% raw %}}{script.read_text(encoding='utf-8')}{{% endraw %}}</script>"
-    html = html.replace("<head>", f"<head>{first}")
+    head = Markup("<head>")
+    assert html.count(head) == 1, "Gradio's page has another form"
+    first = Markup("<script>{{% raw %}}{}{{% endraw %}}</script>").format(Markup(script.read_text(encoding="utf-8")))
+    html = html.replace(head, head + first)
     templates.env.loader = ChoiceLoader([DictLoader({name: html}), loader])
 
 
