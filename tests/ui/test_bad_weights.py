@@ -64,14 +64,14 @@ def bad_app(tmp_path_factory):
 def test_faults_are_said_in_the_page_the_command_line_and_the_job(open_page, bad_app, picture):
     page = open_page(bad_app.url)
     card_says(page, "Ready: Wan-Tiny", 180)
-    page.get_by_role("button", name="Models").click()
     environ = {name: value for name, value in bad_app.environ.items() if name != "WAN_UI_PORT"}
     for number, (name, words) in enumerate(FAULTS.items()):  # the first leaves no job
         row = page.locator(f".w-scheme[data-scheme='{name} gguf-Q8_0']")
+        page.get_by_role("tab", name="Models").click()
         if name != "missing":  # what is missing cannot be loaded, the others look whole from outside
             row.get_by_role("button", name="Load").click()
             expect(row).to_contain_text("wan-tiny gguf-Q8_0 is still loaded.")
-            page.locator("#card", has_text="could not be loaded").wait_for()
+            page.locator("#card", has_text="could not be loaded").wait_for(state="attached")
             expect(page.locator(".w-scheme[data-scheme='wan-tiny gguf-Q8_0']")).to_contain_text("loaded")
         expect(row).to_contain_text(re.compile(words, re.S))
         command = [sys.executable, "-m", "wan_ui", "generate", "--model", name, "--image", picture, "--prompt", "x"]
@@ -80,6 +80,7 @@ def test_faults_are_said_in_the_page_the_command_line_and_the_job(open_page, bad
         )
         assert done.returncode == 1 and re.search(words, done.stderr, re.S), done.stderr
         if name != "missing":
+            page.get_by_role("tab", name="Create").click()
             expect(page.locator("#history .w-tile.failed")).to_have_count(number)
             page.locator("#history .w-tile.failed").first.click()
             expect(page.locator("#result")).to_contain_text(re.compile(words, re.S))

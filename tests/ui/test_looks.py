@@ -135,7 +135,11 @@ def test_no_serious_fault_for_axe(open_page, gallery_app, picture, size):
     name = "phone" if size == PHONE else "desk"
     page = open_page(gallery_app.url, *size)
     wait_for_playing(page)
-    page.get_by_role("button", name="Models").click()
+    page.get_by_role("tab", name="Models").click()
+    page.locator(".w-scheme").first.wait_for()
+    page.evaluate("() => { for (const list of document.querySelectorAll('#models details')) list.open = true }")
+    in_both_colours(page, False, f"23-{name}-models", f"23-{name}-models-dark", part="#models")
+    page.get_by_role("tab", name="Create").click()
     page.set_input_files("#picture input[type=file]", picture)
     page.locator("#picture-crop img").wait_for()
     page.locator("#history .w-tile.failed").scroll_into_view_if_needed()

@@ -48,7 +48,8 @@ FIELDS = (
 TEXTS = {*PARTS, "size", "motion", "negative", "solver", "cache", "offload"}
 PLACES = ("message", "loras_message", "examples_message", "result_message")  # each beside the buttons it is about
 NO_MODEL = Markup(
-    '<p class="w-note bad" role="alert">No model can run here yet; “Models” below says what is missing.</p>'
+    '<p class="w-note bad" role="alert">No model can run here yet. '
+    '<button type="button" class="w-link" data-tab="models-tab">Models</button> says what is missing.</p>'
 )
 NAMES = {entry.name: entry.part for entry in FORM} | {
     "face": "speaker"

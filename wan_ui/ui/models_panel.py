@@ -1,10 +1,11 @@
-"""The Models part: what can run here, what is missing and how large it is, loading and downloading.
+"""The Models tab: what can run here, what is missing and how large it is, loading and downloading.
 
 The list is drawn anew only when something in it has changed; a download's progress has an element of its
 own, so that an opened list of files stays open while bytes arrive.
 """
 
 import functools
+import itertools
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,13 +35,19 @@ element.addEventListener('click', (event) => {
     model: button.dataset.model ?? model, scheme: button.dataset.scheme ?? scheme, worker: button.dataset.worker,
   });
 });
-// A list of files that was opened stays open when the table is drawn anew.
+// A list of files that was opened stays open when the table is drawn anew; so do the models that cannot run here.
+let unfolded = false;
+element.addEventListener('toggle', (event) => {
+  if (event.target.matches('.w-cannot')) unfolded = event.target.open;
+}, true);
 const opened = new Set();
 element.addEventListener('click', (event) => {
   const list = event.target.closest('summary')?.closest('[data-scheme]');
   if (list) opened[opened.has(list.dataset.scheme) ? 'delete' : 'add'](list.dataset.scheme);
 });
 watch('value', () => {
+  const fold = element.querySelector('.w-cannot');
+  if (fold) fold.open = unfolded;
   for (const row of element.querySelectorAll('[data-scheme]')) {
     const list = row.querySelector('details');
     if (list) list.open = opened.has(row.dataset.scheme);
@@ -110,8 +117,15 @@ def usable(settings: Settings) -> dict[str, list[Scheme]]:
     return schemes
 
 
+def able_html(schemes: dict[str, list[Scheme]]) -> Markup:
+    """What can run here, unseen: when it changes, the lists of the form follow. The table may not be drawn yet: Gradio
+    draws a tab when it is first opened."""
+    names = Markup(" ").join(f"{model}/{scheme.name}" for model, offered in schemes.items() for scheme in offered)
+    return Markup("<span>{}</span>").format(names)
+
+
 def build_models_panel() -> ModelsPanel:
-    with gr.Accordion("Models", open=False, elem_id="models", elem_classes="w-part"):
+    with gr.Column(elem_id="models", elem_classes="w-part"):
         download = gr.HTML("", elem_id="download", js_on_load=SCRIPT, apply_default_css=False)
         workers = gr.HTML("", elem_id="workers", js_on_load=SCRIPT, apply_default_css=False)
         table = gr.HTML("", elem_id="models-table", js_on_load=SCRIPT, apply_default_css=False)
@@ -137,17 +151,24 @@ def models_html(status: ModelStatus, download: DownloadStatus, settings: Setting
                 Markup(" Downloads are started where it runs: <code>{} download MODEL SCHEME</code>.").format(COMMAND)
             )
         parts.append(Markup("</p>"))
-    shown = ""
-    for offer in offers(settings):
-        if offer.model.name != shown:
-            parts.append(
-                Markup("{end}<h3>{title}</h3><ul class='w-schemes'>").format(
-                    end=Markup("</ul>") if shown else Markup(), title=offer.model.title
-                )
-            )
-            shown = offer.model.name
-        parts.append(_row(offer, status, download, settings, own, fetch))
-    parts.append(Markup("</ul>"))
+    able: list[Markup] = []
+    unable: list[Markup] = []
+    for _, schemes in itertools.groupby(offers(settings), lambda offer: offer.model.name):
+        of_model = list(schemes)
+        rows = Markup().join(_row(offer, status, download, settings, own, fetch) for offer in of_model)
+        html = Markup("<h3>{title}</h3><ul class='w-schemes'>{rows}</ul>").format(
+            title=of_model[0].model.title, rows=rows
+        )
+        cannot = of_model[0].lacks_gpu and all(offer.reason for offer in of_model)
+        (unable if cannot else able).append(html)
+    parts += able
+    if unable:
+        parts.append(
+            Markup(
+                '<details class="w-cannot"><summary>Needs a CUDA GPU, which is not here: {number} {models}</summary>'
+                "{rows}</details>"
+            ).format(number=len(unable), models="model" if len(unable) == 1 else "models", rows=Markup().join(unable))
+        )
     if own and (troubles := found.problems(settings)):
         lines = Markup().join(Markup('<li class="w-note">{}</li>').format(trouble) for trouble in troubles)
         parts.append(

@@ -333,9 +333,20 @@ window.wanUi = (() => {
     }
   }, 500);
 
+  // ---- tabs, opened from elsewhere: <button data-tab="models-tab">
+
+  const openTab = (id) => find(`#${id}-button`)?.click();
+  document.addEventListener("click", ({ target }) => {
+    const id = target.closest("[data-tab]")?.dataset.tab;
+    if (!id) return;
+    openTab(id);
+    find(`#${id}-button`)?.focus();
+    bring("#tabs");
+  });
+
   // The clips are chosen there as a person would.
   const compare = (jobs) => {
-    [...document.querySelectorAll("[role=tab]")].find((tab) => tab.textContent.trim() === "Compare")?.click();
+    openTab("compare-tab");
     let tries = 100;
     const choose = setInterval(() => {
       const tiles = [...document.querySelectorAll("[data-pick]")];

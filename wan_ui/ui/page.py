@@ -62,6 +62,7 @@ def build_ui(settings: Settings) -> gr.Blocks:
         in_view, heard = build_in_view(), gr.Number(0, visible=False)
         linked = gr.Textbox("", visible=False)
         poke, rested = gr.Button(elem_id="poke", visible="hidden"), gr.Button(elem_id="rested", visible="hidden")
+        able = gr.HTML("", visible="hidden", apply_default_css=False)  # see models_panel.py:able_html
         with gr.Tabs(elem_id="tabs"):
             with gr.Tab("Create"):
                 with gr.Row(elem_id="desk"):
@@ -76,8 +77,9 @@ def build_ui(settings: Settings) -> gr.Blocks:
                         queue = build_queue()
                         samples = build_examples(load_examples())
                 past = build_history()
+            with gr.Tab("Models", elem_id="models-tab"):
                 models = build_models_panel()
-            with gr.Tab("Compare") as compare_tab:
+            with gr.Tab("Compare", elem_id="compare-tab") as compare_tab:
                 wire_compare = build_compare_tab(browser)
             with gr.Tab("Doctor") as doctor_tab:
                 wire_doctor = build_doctor_tab(browser)
@@ -93,6 +95,7 @@ def build_ui(settings: Settings) -> gr.Blocks:
             "undo": past.undo,
             "download": models.download,
             "models": models.table,
+            "able": able,
             "workers": models.workers,
             "loras": inputs.loras.rows,
             "shelf": inputs.shelf,
@@ -309,7 +312,7 @@ def build_ui(settings: Settings) -> gr.Blocks:
         adding.then(None, js="() => wanUi.added()", **silent)
 
         boxes = {"model": inputs.model, "scheme": inputs.scheme}
-        connect(models.table.change, choosing.refresh_choices, [view], boxes, **in_order)
+        connect(able.change, choosing.refresh_choices, [view], boxes, **in_order)
         fills.append(connect(models.table.load_model, choosing.load_model, [browser, view], of_model, **in_order))
         connect(models.table.download_model, choosing.download_model, [browser, view], observed, **once)
         connect(models.workers.load_worker, choosing.load_worker, [browser, view], observed, **once)

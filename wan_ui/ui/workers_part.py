@@ -1,4 +1,4 @@
-"""The cards of the workers, in the Models part: what each has loaded and does, with its memory. Only of
+"""The cards of the workers, in the Models tab: what each has loaded and does, with its memory. Only of
 several workers; of a single one the models' list says all there is. What the settings asked for and is not here is
 always said.
 """

@@ -192,6 +192,7 @@ def _observed(browser: dict, view: View) -> Answer:
         (memory_part.memory_html(rows, list(GAUGES.looks)) if own else Markup())
         + workers_part.workers_html(rows, PIPELINE.pool.troubles, usable, catalog, PIPELINE.settings, own=own),
     )
+    draw_html("able", models_panel.able_html(usable))
     draw(
         "models",
         models_panel.models_key(status, download, PIPELINE.settings),

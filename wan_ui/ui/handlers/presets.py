@@ -58,7 +58,7 @@ def _fill(view: View, preset: dict[str, Any]) -> tuple[Answer, list[str]]:
     settings, usable = preset["settings"], models_panel.usable(PIPELINE.settings)
     name = settings.get("model") or view.model
     if name not in usable:
-        words = f"presets: {preset['name']} is for {name}, which cannot run here; “Models” below says what is missing"
+        words = f"presets: {preset['name']} is for {name}, which cannot run here; the tab “Models” says what is missing"
         raise UserError(words, field="presets")
     view.loras = preset["loras"]
     prompt, segments = settings.get("prompt"), settings.get("segments")
