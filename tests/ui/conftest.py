@@ -209,16 +209,19 @@ def first_browser(chromium):
 
 @pytest.fixture
 def open_page(chromium, first_browser):
-    """Open a page: open_page(url, width=..., dark=...). Each of a test is in a browser of its own: another person's."""
+    """Open a page: open_page(url, width=..., dark=...). Each of a test is in a browser of its own: another person's,
+    who has closed the hint for new ones (unless `new`)."""
     contexts = []
 
-    def open_page(url: str, width: int = 1360, height: int = 900, dark: bool = False) -> Page:
+    def open_page(url: str, width: int = 1360, height: int = 900, dark: bool = False, new: bool = False) -> Page:
         contexts.append(chromium.new_context() if contexts else first_browser)
         page = contexts[-1].new_page()
         if contexts[-1] is first_browser:  # as new as the others
             first_browser.clear_cookies()
             kept = {"origin": url, "storageTypes": "local_storage,indexeddb,service_workers,cache_storage"}
             first_browser.new_cdp_session(page).send("Storage.clearDataForOrigin", kept)
+        if not new:
+            page.add_init_script("try { localStorage.setItem('wan-ui-hint', 'closed'); } catch {}")
         page.set_viewport_size({"width": width, "height": height})
         page.emulate_media(color_scheme="dark" if dark else "light")
         page.set_default_timeout(PATIENCE * 1000)

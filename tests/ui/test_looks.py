@@ -133,7 +133,8 @@ def test_a_question_mark_lists_the_keys_but_is_typed_into_a_prompt(open_page, ap
 @pytest.mark.parametrize("size", [DESK, PHONE], ids=["desk", "phone"])
 def test_no_serious_fault_for_axe(open_page, gallery_app, picture, size):
     name = "phone" if size == PHONE else "desk"
-    page = open_page(gallery_app.url, *size)
+    page = open_page(gallery_app.url, *size, new=True)
+    expect(page.locator("#hint")).to_contain_text("comes with Wan UI and needs no GPU")
     wait_for_playing(page)
     page.get_by_role("tab", name="Models").click()
     page.locator(".w-scheme").first.wait_for()

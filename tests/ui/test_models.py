@@ -45,6 +45,33 @@ low = "test/experts:low_noise.safetensors"
 lora_high = "test/loras:high_noise.safetensors"
 lora_low = "test/loras:low_noise.safetensors"
 """
+LARGE = OTHER.replace("other]", "large]").replace("[other.", "[large.").replace("Other (to", "Large (to")
+LARGE = LARGE.replace("needs_gpu = false", "needs_gpu = true")
+# A card of 5 GiB, by what this app sees of one: the driver's program and its library.
+LIBRARY = """
+from types import SimpleNamespace
+class NVMLError(Exception): pass
+class NVMLError_LibraryNotFound(NVMLError): pass
+NVML_TEMPERATURE_GPU = 0
+nvmlInit = nvmlShutdown = lambda: None
+nvmlDeviceGetCount = lambda: 1
+nvmlDeviceGetHandleByIndex = lambda number: number
+nvmlDeviceGetMemoryInfo = lambda handle: SimpleNamespace(total=5 << 30, used=1 << 30)
+nvmlDeviceGetTemperature = lambda handle, sensor: 40
+nvmlDeviceGetUUID = lambda handle: "GPU-aa"
+nvmlDeviceGetName = lambda handle: "A card"
+"""
+
+
+@pytest.fixture
+def gpu(tmp_path):
+    """The environment of an app that finds a GPU."""
+    folder = tmp_path / "driver"
+    folder.mkdir()
+    (folder / "pynvml.py").write_text(LIBRARY)
+    (folder / "nvidia-smi").write_text("#!/bin/sh\n")
+    (folder / "nvidia-smi").chmod(0o755)
+    return {"PATH": f"{folder}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": str(folder)}
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +85,7 @@ def hub():
 def catalog(scripted_catalog, hub, tmp_path_factory):
     """The shipped catalog and a model for any machine, whose files lie in the small hub."""
     path = tmp_path_factory.mktemp("catalog") / "catalog.toml"
-    path.write_text(scripted_catalog.read_text() + OTHER)
+    path.write_text(scripted_catalog.read_text() + OTHER + LARGE)
     model = load_catalog(path)["other"]
     for number, ref in enumerate(places.needed_files(model, model.scheme(""), "diffusers")):
         repo, file = places.split(ref)
@@ -223,28 +250,36 @@ def test_a_choice_made_after_load_was_pressed_counts(open_page, offline_app):
         weights_say(page, chosen)
 
 
-def test_a_download_is_everybody_s_and_can_be_cancelled_and_continued(open_page, start, hub):
-    app = start()
-    first, second = open_page(app.url), open_page(app.url)
+def test_a_large_model_is_got_from_the_first_hint_and_its_download_is_everybody_s(open_page, start, gpu, hub):
+    app = start(**gpu)
+    first, second = open_page(app.url, new=True), open_page(app.url, new=True)
     first.on("dialog", lambda dialog: dialog.accept())
-    open_models(first)
     open_models(second)
     hub.limit = HALF
-    row(first, "other bf16").get_by_role("button", name="Download").click()
-    expect(second.locator("#download")).to_contain_text("Downloading Other")
+    expect(first.locator("#hint")).to_contain_text("The GPU here has 5 GiB: that is enough for Large as bf16.")
+    shoot(first, "45-hint")
+    first.locator("#hint").get_by_role("button", name="Get Large:").click()
+    expect(first.locator("#download")).to_be_visible()  # its tab is open
+    expect(second.locator("#download")).to_contain_text("Downloading Large")
     first.close()  # it is the app's, not the tab's
     expect(second.locator("#download")).to_contain_text(re.compile(r"0\.0[1-9] of"))
     until(second, lambda: sum(hub.sent.values()) >= HALF)
     assert any(0 < sent < len(hub.files[path]) for path, sent in hub.sent.items())
     hub.pause, hub.limit = 5.0, None  # in the middle of that file until it is cancelled
     second.get_by_role("button", name="Cancel the download").click()
-    expect(second.locator("#download")).to_contain_text("Download of Other, bf16 cancelled")
+    expect(second.locator("#download")).to_contain_text("Download of Large, bf16 cancelled")
     hub.pause = 0.0
     hub.requests.clear()
     second.on("dialog", lambda dialog: dialog.accept())
-    row(second, "other bf16").get_by_role("button", name="Download").click()
+    row(second, "large bf16").get_by_role("button", name="Download").click()
     expect(second.locator("#download")).to_contain_text("is downloaded")
     assert any(start > 0 for method, _, start in hub.requests), "nothing was resumed"
+    open_form(second)
+    expect(second.locator("#hint")).to_contain_text("Large is here: choose it under Model.")
+    second.get_by_role("button", name="Close this hint").click()
+    second.reload(wait_until="domcontentloaded")
+    expect(second.locator("#hint .w-hint")).to_have_count(1)
+    expect(second.locator("#hint .w-hint")).to_be_hidden()
 
 
 @pytest.mark.hardening(28)

@@ -84,7 +84,7 @@ def offers(settings: Settings) -> list[Offer]:
     return _offers(settings, int(time.monotonic() / FRESH))
 
 
-def _engine(model: Model, settings: Settings) -> str:
+def engine_of(model: Model, settings: Settings) -> str:
     """Which would run the model."""
     able = model.family.engines
     return choose_engine(settings.engine if settings.engine in able else "auto", settings, family=model.family).name
@@ -101,7 +101,7 @@ def _offers(settings: Settings, _: int) -> list[Offer]:
             if PIPELINE.elsewhere(model.name, scheme.name, settings.engine)
             else places.availability(model, scheme, settings, settings.engine, known),
             places.lacks_gpu(model),
-            places.files(model, scheme, settings, _engine(model, settings), known=known),
+            places.files(model, scheme, settings, engine_of(model, settings), known=known),
         )
         for model in found.models(settings).values()
         for scheme in model.schemes.values()
@@ -194,11 +194,7 @@ def _row(
     if (download.model, download.scheme) == (model.name, scheme.name) and download.active:
         kind, words = "work", "is being downloaded"
     elif offer.missing and not model.embedded and fetch:
-        size = places.gigabytes(model, offer.missing)
-        question = f"Download {size} into {settings.models if own else 'the models folder'}?"
-        if offer.lacks_gpu:
-            question = f"This machine has no CUDA GPU that could run it. {question}"
-        buttons.append(_button("download_model", f"Download {size}", model, scheme, question, download.active))
+        buttons.append(download_button(offer, download, settings, own=own))
     about = [_about(model, scheme, settings)]
     if trouble:
         about.append(Markup('<span class="w-note bad">{}</span>').format(trouble))
@@ -216,6 +212,17 @@ def _row(
         buttons=Markup().join(buttons),
         files=_files(offer, settings, own),
     )
+
+
+def download_button(
+    offer: Offer, download: DownloadStatus, settings: Settings, *, own: bool, label: str = "Download"
+) -> Markup:
+    """It says how much, and asks before it begins."""
+    size = places.gigabytes(offer.model, offer.missing)
+    question = f"Download {size} into {settings.models if own else 'the models folder'}?"
+    if offer.lacks_gpu:
+        question = f"This machine has no CUDA GPU that could run it. {question}"
+    return _button("download_model", f"{label} {size}", offer.model, offer.scheme, question, download.active)
 
 
 def _loading(status: ModelStatus) -> str:
@@ -244,7 +251,7 @@ def _about(model: Model, scheme: Scheme, settings: Settings) -> Markup:
 def _memory(model: Model, scheme: Scheme, settings: Settings) -> str:
     """For the smallest and the largest size that a model offers: all on the GPU, and with offload."""
     sizes = sorted(model.sizes, key=lambda size: size[0] * size[1])
-    ends, engine = [sizes[0], sizes[-1]], _engine(model, settings)
+    ends, engine = [sizes[0], sizes[-1]], engine_of(model, settings)
     everything, least = zip(*(places.gpu_memory_wanted(model, scheme, engine, size) for size in ends), strict=True)
     (low, high), (few, many) = everything, least
     first, last = (f"{width} × {height}" for width, height in ends)

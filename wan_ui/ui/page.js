@@ -388,5 +388,5 @@ window.wanUi = (() => {
     else window.prompt("The link to this clip:", address);
   });
 
-  return { presets, keepPresets, chosenTiles, choosing, choose, linked, compare, together, keep, returned, arrived, heard, show, bring, asked, chosen, adding, added: () => { added = null; settled(); }, changes, settled, stamp, answered };
+  return { openTab, presets, keepPresets, chosenTiles, choosing, choose, linked, compare, together, keep, returned, arrived, heard, show, bring, asked, chosen, adding, added: () => { added = null; settled(); }, changes, settled, stamp, answered };
 })();

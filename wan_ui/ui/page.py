@@ -21,6 +21,7 @@ from wan_ui.ui.compare_tab import build_compare_tab
 from wan_ui.ui.doctor_tab import build_doctor_tab
 from wan_ui.ui.done_part import build_heard
 from wan_ui.ui.examples import build_examples, load_examples
+from wan_ui.ui.first_hint import build_first_hint
 from wan_ui.ui.handlers import (
     after,
     changing,
@@ -65,6 +66,7 @@ def build_ui(settings: Settings) -> gr.Blocks:
         able = gr.HTML("", visible="hidden", apply_default_css=False)  # see models_panel.py:able_html
         with gr.Tabs(elem_id="tabs"):
             with gr.Tab("Create"):
+                hint = build_first_hint()
                 with gr.Row(elem_id="desk"):
                     with gr.Column(elem_id="left", scale=5, min_width=320):
                         scheme = wanted if wanted in names else (names or [""])[0]
@@ -96,6 +98,7 @@ def build_ui(settings: Settings) -> gr.Blocks:
             "download": models.download,
             "models": models.table,
             "able": able,
+            "hint": hint,
             "workers": models.workers,
             "loras": inputs.loras.rows,
             "shelf": inputs.shelf,
@@ -314,7 +317,8 @@ def build_ui(settings: Settings) -> gr.Blocks:
         boxes = {"model": inputs.model, "scheme": inputs.scheme}
         connect(able.change, choosing.refresh_choices, [view], boxes, **in_order)
         fills.append(connect(models.table.load_model, choosing.load_model, [browser, view], of_model, **in_order))
-        connect(models.table.download_model, choosing.download_model, [browser, view], observed, **once)
+        for part in (models.table, hint):
+            connect(part.download_model, choosing.download_model, [browser, view], observed, **once)
         connect(models.workers.load_worker, choosing.load_worker, [browser, view], observed, **once)
         connect(models.workers.unload_worker, choosing.unload_worker, [browser, view], observed, **once)
         connect(models.workers.restart_worker, choosing.restart_worker, [browser, view], observed, **once)

@@ -18,6 +18,7 @@ from wan_ui.ui import (
     after_part,
     done_part,
     examples,
+    first_hint,
     form,
     history,
     in_view,
@@ -207,6 +208,10 @@ def _observed(browser: dict, view: View) -> Answer:
         "shelf",
         [view.shelf, model.name, [spec["file"] for spec in view.loras]] if view.shelf else [],
         lambda: lora_shelf.shelf_html(view.loras, model, PIPELINE.settings, is_open=bool(view.shelf)),
+    )
+    draw_html(
+        "hint",
+        first_hint.hint_html(model, list(GAUGES.looks), download, PIPELINE.settings, own=own, fetch=fetch),
     )
     lora = PIPELINE.lora_downloads.status
     lora = replace(lora, words=for_visitor(lora.words, PIPELINE.settings))
