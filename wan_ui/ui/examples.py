@@ -60,10 +60,11 @@ def load_examples() -> list[Example]:
         example = Example(
             inputs | {part.name: FOLDER / inputs[part.name] for part in FORM if part.file and part.name in inputs}
         )
-        if example.picture.is_file():
-            examples.append(example)
+        missing = [path for path in example.inputs.values() if isinstance(path, Path) and not path.is_file()]
+        if missing:
+            log.warning("example %s is not shown: %s is missing", example.words, missing[0])
         else:
-            log.warning("example %s is missing and is not shown", example.picture)
+            examples.append(example)
     return examples
 
 
