@@ -83,9 +83,9 @@ def hint_html(
     longest = max(model.frames) / model.fps
     width = max(max(size) for size in model.sizes)
     words = Markup(
-        "<b>{name} comes with Wan UI and needs no GPU.</b> Clips have up to {width} pixels and {longest:.1f} seconds: one "
-        "motion of the whole picture (a zoom, waves), one light (a sunset, fog), a mouth that speaks. It cannot make "
-        "people or things act; the large models can."
+        "<b>{name} comes with Wan UI and needs no GPU.</b> Clips have up to {width} pixels and {longest:.1f} seconds: "
+        "one motion of the whole picture (a zoom, waves), one light (a sunset, fog), a mouth that speaks. It cannot "
+        "make people or things act; the large models can."
     ).format(name=model.short_title, width=width, longest=longest)
     return Markup(
         '<section class="w-hint" aria-label="First steps" hidden><div><p>{words}</p>{more}</div>'
