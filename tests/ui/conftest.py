@@ -5,6 +5,7 @@ import functools
 import json
 import os
 import re
+import select
 import shutil
 import signal
 import socket
@@ -44,17 +45,57 @@ FLAGS = [
 ]
 
 
-class App:
-    """One app process. `module` None: `python app.py`, the app as users start it."""
+class Forks:
+    """Starts apps by forking one process that has imported all of them, see fork_scripted.py."""
 
-    def __init__(self, folder: Path, module: str | None = "tests.ui.serve_scripted", **environ: str):
-        self.folder, self.module = folder, module
+    def __init__(self) -> None:
+        environ = {**own_environment(), "PYTHONUNBUFFERED": "1", "GRADIO_ANALYTICS_ENABLED": "False"}
+        command, pipe = [sys.executable, "-m", "tests.ui.fork_scripted"], subprocess.PIPE
+        self.server = subprocess.Popen(command, cwd=ROOT, env=environ, stdin=pipe, stdout=pipe, text=True)
+
+    def start(self, environ: dict[str, str], log: Path) -> "Forked":
+        assert self.server.stdin and self.server.stdout
+        self.server.stdin.write(json.dumps({"environ": environ, "log": str(log)}) + "\n")
+        self.server.stdin.flush()
+        return Forked(int(self.server.stdout.readline()))
+
+    def close(self) -> None:
+        self.server.communicate()  # the end of its input is its own
+
+
+class Forked:
+    """A process that somebody else started, used like a `subprocess.Popen`; how it ended is not known."""
+
+    def __init__(self, pid: int):
+        self.pid, self.handle = pid, os.pidfd_open(pid)
+
+    def poll(self) -> str | None:
+        return "ended" if select.select([self.handle], [], [], 0)[0] else None
+
+    def send_signal(self, how: signal.Signals) -> None:
+        signal.pidfd_send_signal(self.handle, how)
+
+    def wait(self, seconds: float) -> None:
+        if not select.select([self.handle], [], [], seconds)[0]:
+            raise TimeoutError(f"process {self.pid} has not ended in {seconds:g} s")
+
+
+def own_environment() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if not name.startswith(("WAN_UI_", "GRADIO_"))}
+
+
+class App:
+    """One app process. `module` None: `python app.py`, the app as users start it. forks: what starts it instead."""
+
+    def __init__(
+        self, folder: Path, module: str | None = "tests.ui.serve_scripted", forks: Forks | None = None, **environ: str
+    ):
+        self.folder, self.module, self.forks = folder, module, forks
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.log_file = folder / "app.log"
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(("WAN_UI_", "GRADIO_"))}
         self.environ = {
-            **kept,
+            **own_environment(),
             "WAN_UI_PORT": str(self.port),
             "WAN_UI_OUTPUTS": str(folder / "outputs"),
             "PYTHONUNBUFFERED": "1",
@@ -68,8 +109,12 @@ class App:
     def start(self) -> "App":
         self.started = time.monotonic()
         before = len(self.log()) if self.log_file.exists() else 0
-        with self.log_file.open("a") as log:
-            self.process = self.popen(stdout=log, stderr=subprocess.STDOUT)
+        self.process: subprocess.Popen | Forked
+        if self.forks:
+            self.process = self.forks.start(self.environ, self.log_file)
+        else:
+            with self.log_file.open("a") as log:
+                self.process = self.popen(stdout=log, stderr=subprocess.STDOUT)
         while True:
             # A bare socket: asking with httpx every time takes half a core from the app that is starting.
             try:
@@ -142,19 +187,24 @@ def examples(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def scripted(scripted_catalog, examples, tmp_path_factory):
-    """Start apps with the scripted engine: scripted(folder, WAN_UI_...=...).
+    """Start apps with the scripted engine: scripted(folder, WAN_UI_...=...). own: as a process of its own, see Forks.
 
     Each is stopped with the test or the file that started it: a dozen idle apps take a core from the others.
     """
 
-    def start(folder: Path | None = None, **environ: str) -> App:
+    def start(folder: Path | None = None, own: bool = not hasattr(os, "pidfd_open"), **environ: str) -> App:
+        if not own and not start.forks:
+            start.forks.append(Forks())
         defaults = {"WAN_UI_CATALOG": str(scripted_catalog), "TEST_EXAMPLES": str(examples)}
-        start.apps.append(App(folder or tmp_path_factory.mktemp("app"), **{**defaults, **environ}))
+        forks = None if own else start.forks[0]
+        start.apps.append(App(folder or tmp_path_factory.mktemp("app"), forks=forks, **{**defaults, **environ}))
         return start.apps[-1].start()
 
-    start.apps, start.kept = [], []
+    start.apps, start.kept, start.forks = [], [], []
     yield start
     stop_apps(start, 0, kept=True)
+    for forks in start.forks:
+        forks.close()
 
 
 def stop_apps(scripted, first: int, kept: bool = False) -> None:
@@ -195,7 +245,7 @@ HOSTILE = {
 @pytest.fixture(scope="session")
 def app(scripted) -> App:
     """One app that most tests share, on a machine as machines are."""
-    scripted.kept.append(scripted(**HOSTILE, WAN_UI_MCP="1"))
+    scripted.kept.append(scripted(own=True, **HOSTILE, WAN_UI_MCP="1"))
     return scripted.kept[-1]
 
 

@@ -33,7 +33,7 @@ def close_late(guard: type, seconds: float) -> None:
     guard._answering = answering
 
 
-if __name__ == "__main__":
+def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     say_anything()
     try:
@@ -48,3 +48,7 @@ if __name__ == "__main__":
         serve(settings(), engine_factory="tests.ui.scripted_engine:create_engine")
     except UserError as error:
         sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()

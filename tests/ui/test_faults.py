@@ -77,7 +77,7 @@ def test_a_crash_of_the_worker_costs_one_job(open_page, app, picture):
 
 @pytest.mark.hardening(24, 35)
 def test_kill_and_restart_keep_the_history(open_page, scripted, picture):
-    app = scripted()
+    app = scripted(own=True)
     page = open_page(app.url)
     generate(page, picture, "finished before")
     card_says(page, "Done in")
