@@ -127,7 +127,6 @@ def order(path: str) -> int:
 
 
 def pytest_collection_finish():
-    gc.collect()
     gc.enable()
     gc.freeze()  # what was imported stays: without looking through it a collection, as after a job, is quick
 

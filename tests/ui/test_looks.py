@@ -64,6 +64,19 @@ FRAMES = """
 """
 
 
+# How many components Gradio has a state of loading of, and draws, after each of its changes.
+LOADINGS = """async () => {
+  window.loadings = [];
+  const file = performance.getEntriesByType("resource").find(({ name }) => /statustracker-[^/]*js$/.test(name)).name;
+  const { prototype } = Object.values(await import(file)).find((part) => part?.prototype?.resolve_args);
+  const { update } = prototype;
+  prototype.update = function (event) {
+    update.call(this, event);
+    window.loadings.push(Object.keys(this.current).length);
+  };
+}"""
+
+
 # Asks for a frame at each frame, not through the page's own function: as an extension does, or what drives a browser.
 BESIDE = """
   const ask = window.requestAnimationFrame;
@@ -97,8 +110,11 @@ def test_a_page_at_which_nothing_happens_asks_for_no_frames(open_page, app):
         return page.evaluate("window.frames_asked") == before
 
     until(page, still)
+    page.evaluate(LOADINGS)
     page.fill("#prompt textarea", "moves again")
     expect(page.locator("#reading")).to_be_visible()
+    page.wait_for_function("window.loadings.length > 4")
+    assert set(page.evaluate("window.loadings")) == {0}
 
 
 def test_what_asks_for_frames_beside_the_page_goes_on(open_page, app):

@@ -1,6 +1,7 @@
 """The page is served: in a thread, on the machine's own terms (server.py), behind the guard (guard.py)."""
 
 import logging
+import sys
 import threading
 import time
 from pathlib import Path
@@ -38,6 +39,7 @@ def launch(page: gr.Blocks, settings: Settings, clips_folder: str) -> None:
     begin_with(FIRST_SCRIPT)
     page.queue(max_size=None)
     page._queue.sleep_when_free = 0.02  # seconds between looks at it; 0.001, its own, is 5 % of a core for an idle app
+    page._queue.ANAYLTICS_CACHE_FREQUENCY = sys.maxsize  # events between statistics, with pandas, that nobody can see
     name, _, password = settings.auth.partition(":")
     page.launch(
         server_name=f"[{settings.host}]" if ":" in settings.host else settings.host,
@@ -82,7 +84,8 @@ def begin_with(script: Path) -> None:
     head = Markup("<head>")
     assert html.count(head) == 1, "Gradio's page has another form"
     first = Markup("<script>{{% raw %}}{}{{% endraw %}}</script>").format(Markup(script.read_text(encoding="utf-8")))
-    html = html.replace(head, head + first)
+    (tracker,) = (Path(gr.__file__).parent / "templates" / "frontend" / "assets").glob("statustracker-*.js")
+    html = html.replace(head, head + first.replace("STATUS_TRACKER", f"./assets/{tracker.name}"))
     templates.env.loader = ChoiceLoader([DictLoader({name: html}), loader])
 
 

@@ -82,10 +82,10 @@ SEAMS = (
             *("client", "conn", "loop", "transport", "timeout_keep_alive_task"),
         ),
     ),
-    # light_gradio.py hides the sources from it; launch.py slows the looks at the queue down
+    # light_gradio.py hides the sources from it; launch.py slows the looks at the queue down, and leaves its statistics
     Seam("gradio.component_meta:create_or_modify_pyi", used_by=("gradio.component_meta:ComponentMeta.__new__",)),
     Seam("gradio.blocks:Blocks", has=("_queue",)),
-    Seam("gradio.queueing:Queue", has=("sleep_when_free",)),
+    Seam("gradio.queueing:Queue", has=("sleep_when_free", "ANAYLTICS_CACHE_FREQUENCY")),
     # read by values.py, session.py and filling.py
     Seam("gradio.events:EventData", has=("_data",)),
     Seam("gradio.context:LocalContext.request"),

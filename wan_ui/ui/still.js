@@ -8,3 +8,16 @@
   const loading = () => document.querySelector('[data-testid="status-tracker"]:not(.hide)');
   window.requestAnimationFrame = (callback) => (measures.test(callback) && !loading() ? 0 : ask(callback));
 })();
+
+// Gradio keeps a "loading" of each component that any event has as an input, and draws all of them anew three times with
+// every event, though only a stream shows it: with forty fields two fifths of the script that a look at a job runs. So
+// those of inputs are forgotten at once.
+document.addEventListener("DOMContentLoaded", async () => {
+  const parts = Object.values(await import(new URL("STATUS_TRACKER", document.baseURI)));
+  const { prototype } = parts.find((part) => part?.prototype?.resolve_args);
+  const { update } = prototype;
+  prototype.update = function (event) {
+    update.call(this, event);
+    for (const [id, { type }] of Object.entries(this.current)) if (type === "input") delete this.current[id];
+  };
+});
