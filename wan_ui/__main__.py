@@ -4,7 +4,7 @@ import argparse
 import contextlib
 import logging
 import sys
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from wan_ui import __version__
 from wan_ui.commands import (
@@ -30,7 +30,9 @@ from wan_ui.commands import (
 from wan_ui.errors import UserError
 from wan_ui.machine.preflight import say_anything
 from wan_ui.place import COMMAND
+from wan_ui.settings import terminal_language
 from wan_ui.signals import Stop, stoppable
+from wan_ui.words.terminal import Formatter, speaking
 
 COMMANDS = (
     serve,
@@ -57,19 +59,27 @@ COMMANDS = (
 class Parser(argparse.ArgumentParser):
     """Says what is wrong in one line, without the usage of every option before it."""
 
+    def __init__(self, **options: Any):
+        super().__init__(formatter_class=Formatter, **options)
+
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"error: {message} ({self.prog} --help says more)\n")
 
 
 def main(argv: list[str] | None = None) -> int:
     """Exit code: 0 done, 1 failed, 2 bad usage, 129, 130 and 143 cancelled with SIGHUP, Ctrl-C and SIGTERM."""
+    say_anything()
+    with speaking(terminal_language()) as Formatter.language:
+        return _run(argv)
+
+
+def _run(argv: list[str] | None) -> int:
     parser = Parser(prog=COMMAND, description="Wan2.2 video from pictures and words.")
     parser.add_argument("--version", action="version", version=__version__)
     parser.add_argument("-v", "--verbose", action="store_true", help="log what the app decides and why")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for command in COMMANDS:
         command.add(commands)
-    say_anything()
     args = parser.parse_args(argv)
     logging.basicConfig(
         level=logging.INFO if args.verbose else logging.WARNING, format="%(levelname)s %(name)s: %(message)s"

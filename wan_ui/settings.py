@@ -40,6 +40,7 @@ ALIASES = {
     "WAN_UI_ROOT_PATH": "GRADIO_ROOT_PATH",
     "WAN_UI_HOSTS": "SPACE_HOST",
 }
+LANGUAGES = ("en", "zh")
 # Kubernetes sets these in every container for a Service whose name begins with "wan-ui".
 SERVICE = re.compile(r"WAN_UI_(.*_)?(SERVICE_HOST|SERVICE_PORT(_.*)?|PORT_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)")
 SERVICE_ADDRESS = re.compile(r"(tcp|udp|sctp)://.*")  # the value of WAN_UI_PORT then
@@ -172,6 +173,7 @@ class Settings:
     # of all visitors of a shared address together; 0: no limit
     max_visitors_gb: float = setting(limits.MAX_VISITORS_GB, rules.number(0, 1_000_000))
     max_cache_gb: float = setting(limits.MAX_CACHE_GB, rules.number(0, 1_000_000))  # 0: no limit
+    lang: str = setting("auto", rules.one_of("auto", *LANGUAGES))  # of the command line; auto: as the terminal's
     threads: int = setting(0, rules.whole(0, 1024))  # CPU threads for torch; 0: all that this process may use
 
     def __post_init__(self) -> None:
@@ -263,6 +265,15 @@ def settings() -> Settings:
         _stand_in_home(loaded)
         return loaded
     return _current
+
+
+def terminal_language() -> str:
+    """Of LANGUAGES, for what the command line says, errors of the settings themselves included."""
+    wanted = os.environ.get("WAN_UI_LANG", "").strip()
+    if wanted in LANGUAGES:
+        return wanted
+    locale = next(filter(None, (os.environ.get(name) for name in ("LC_ALL", "LC_MESSAGES", "LANG"))), "")
+    return "zh" if locale.lower().startswith("zh") else "en"
 
 
 def default_environment(values: dict[str, str]) -> None:

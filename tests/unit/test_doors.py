@@ -14,6 +14,7 @@ from wan_ui.settings import ROOT
 # Each room imports those that are named behind it and no other. All of them stand above it, so there is no circle.
 DOORS = {
     "ground": "",
+    "words": "",
     "media": "ground",
     "machine": "ground",
     "files": "ground machine",
@@ -27,10 +28,10 @@ DOORS = {
     "queue": "ground media machine files loras engines lipsync performance afterwork qa",
     "cluster": "ground machine files loras queue",
     "reports": "ground media machine files loras engines performance qa queue",
-    "ui": "ground media machine files loras patches lipsync performance qa queue reports",
+    "ui": "ground words media machine files loras patches lipsync performance qa queue reports",
     "app": "ground machine queue cluster ui",
     "commands": "ground media machine files loras patches engines lipsync performance qa queue cluster reports app",
-    "__main__": "ground machine commands",
+    "__main__": "ground words machine commands",
 }
 # Who may import a library, and from where no import may lead to it before a function is called.
 LIBRARIES = {

@@ -2,7 +2,7 @@
 
 from wan_ui.queue.jobs import Job
 from wan_ui.queue.pipeline import PIPELINE
-from wan_ui.ui.markup import STATE_WORDS, Markup, file_url, problem, title
+from wan_ui.ui.markup import STATE_WORDS, Markup, file_url, marked_title, problem, title
 from wan_ui.ui.progress_card import preview
 
 
@@ -13,8 +13,10 @@ def key(jobs: list[Job]) -> list:
 
 def batch_html(jobs: list[Job]) -> Markup:
     cells = Markup().join(_cell(number, job) for number, job in enumerate(jobs, start=1))
-    prompts = list(dict.fromkeys(title(job.request) for job in jobs))
-    words = prompts[0] if len(prompts) == 1 else f"{prompts[0]} … and {len(prompts) - 1} more"
+    prompts = {title(job.request) for job in jobs}
+    words = marked_title(jobs[0].request)
+    if len(prompts) > 1:
+        words += Markup(" <span>… and {} more</span>").format(len(prompts) - 1)
     made = sum(PIPELINE.clip(job) is not None for job in jobs)
     shape = "w-batch few" if len(jobs) in (2, 4) else "w-batch"
     return Markup(

@@ -21,7 +21,7 @@ from wan_ui.request import UNKNOWN
 from wan_ui.ui.answers import Answer, Options, connect
 from wan_ui.ui.comparisons import COMPARISONS, Comparison
 from wan_ui.ui.history import LIMIT
-from wan_ui.ui.markup import Markup, file_url, speaks, spent, title, wide_table
+from wan_ui.ui.markup import Markup, file_url, marked_title, speaks, spent, title, wide_table
 from wan_ui.ui.refusals import complaint, guard
 from wan_ui.ui.session import asker, identify
 from wan_ui.ui.values import texts_of_event
@@ -244,7 +244,7 @@ def picker_html(owner: str, picked: list[str]) -> Markup:
                 '<li><button type="button" class="w-tile" data-pick="{id}" data-order="{order}" aria-pressed="{on}">'
                 '<span class="w-tile-picture">{still}<span class="w-cmp-place"></span></span>'
                 '<span class="w-tile-prompt">{name}: {title}</span></button></li>'
-            ).format(id=job.id, order=order, on=on, still=still, name=_name(job), title=title(job.request))
+            ).format(id=job.id, order=order, on=on, still=still, name=_name(job), title=marked_title(job.request))
         )
     settings = PIPELINE.settings
     model = found.models(settings).get((jobs[0].request.made_with or UNKNOWN).model)

@@ -59,6 +59,7 @@ class Child:
                     "WAN_UI_CACHE": str(settings.cache),
                     "WAN_UI_LIGHTX2V_PATCHES_OFF": settings.lightx2v_patches_off,
                     "PYTHONIOENCODING": "utf-8",  # whatever the terminal's is
+                    "WAN_UI_LANG": "en",  # the page translates what it shows
                 }
             )
             self.errors = tempfile.TemporaryFile("w+", encoding="utf-8")  # noqa: SIM115 - read while the child writes

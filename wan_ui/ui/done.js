@@ -50,7 +50,7 @@ window.wanUiDone = (() => {
 
   const notify = async ({ job, state, words }) => {
     const options = { body: words, tag: `wan-ui-${job}` }; // two tabs show one
-    const name = state === "done" ? "Your clip is done" : `Your clip: ${ENDS[state].toLowerCase()}`;
+    const name = wanUiWords.say(state === "done" ? "Your clip is done" : `Your clip: ${ENDS[state].toLowerCase()}`);
     try {
       const shown = new Notification(name, options);
       shown.onclick = () => {

@@ -105,7 +105,7 @@ def _html(examples: list[Example]) -> Markup:
             '<li><button type="button" class="w-tile" data-example="{number}"><span class="w-tile-picture">'
             '<img src="{thumbnail}" alt="">'
             "{speaks}</span>"
-            '<span class="w-tile-prompt">{words}</span></button></li>'
+            '<span class="w-tile-prompt" translate="no">{words}</span></button></li>'
         ).format(
             number=number,
             thumbnail=_thumbnail(example.picture),

@@ -81,7 +81,7 @@
   };
   const place = async (file, field) => {
     const own = field === null || [picture, end].includes(field) ? await carries(file) : false;
-    if (own) [...document.querySelectorAll("[role=tab]")].find((tab) => tab.textContent.trim() === "Create")?.click();
+    if (own) wanUi.openTab("create-tab");
     return own ? settings : (field ?? ofKind(file));
   };
 

@@ -41,7 +41,7 @@ VISITOR, ADDRESS = b"wan-ui-visitor", b"wan-ui-address"
 # All that the page and programs need; the rest of Gradio (screen recordings, component functions, streams, proxying,
 # monitoring, run history ...) is not there. After API_PREFIX or at the root.
 PAGES = re.compile(
-    r"/|/(config|login|logout|favicon\.ico|theme\.css|robots\.txt|manifest\.json|icon-\w+\.png)/?|/(static|assets|svelte)/.+"
+    r"/|/(config|login|logout|favicon\.ico|theme\.css|robots\.txt|manifest\.json|words/zh\.json|icon-\w+\.png)/?|/(static|assets|svelte)/.+"
     r"|/gradio_api/(info|openapi\.json|user|login_check|app_id|upload|upload_progress|startup-events|theme\.css)/?"
     r"|/gradio_api/(queue/(join|data)|cancel|reset)/?|/gradio_api/heartbeat/[^/]+"
     r"|/gradio_api/(run|api|call)/[^/]+/?|/gradio_api/call/(?!v2/)[^/]+/[^/]+|/gradio_api/call/v2/generate(/[^/]+|/)?"
@@ -50,7 +50,7 @@ PAGES = re.compile(
 MCP = re.compile(r"/gradio_api/mcp(/http)?/?")  # where the tools are, if they are switched on
 # Of them, what is there before a login ...
 OPEN = re.compile(
-    r"/|/(login|logout|favicon\.ico|theme\.css|robots\.txt|manifest\.json|icon-\w+\.png)/?|/(static|assets|svelte)/.+"
+    r"/|/(login|logout|favicon\.ico|theme\.css|robots\.txt|manifest\.json|words/zh\.json|icon-\w+\.png)/?|/(static|assets|svelte)/.+"
     r"|/gradio_api/(user|login_check|theme\.css|startup-events)/?"
 )
 # ... and what is not answered while the page is short of memory; who has it open goes on.

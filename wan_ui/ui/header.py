@@ -1,4 +1,4 @@
-"""The title, and the list of keys that "?" opens."""
+"""The title, the switch between English and Chinese (words.js), and the list of keys that "?" opens."""
 
 import gradio as gr
 
@@ -42,6 +42,8 @@ def _header() -> Markup:
         '<header class="w-header"><svg viewBox="0 0 32 32" aria-hidden="true"><rect width="32" height="32" rx="9"/>'
         '<path d="M7 19c3-7 5-7 7.500-1s4.500 6 10.500-6"/></svg><h1>Wan UI</h1>'
         "<p>a picture and a sentence become a clip</p>"
+        '<button type="button" class="w-language" data-language translate="no">'
+        '<span lang="zh-CN">中文</span><span lang="en">English</span></button>'
         '<button type="button" class="w-help" data-keys aria-label="Keyboard shortcuts">?</button></header>'
         '<dialog class="w-shortcuts" aria-labelledby="shortcuts-title"><h2 id="shortcuts-title">Keyboard shortcuts</h2>'
         '<dl>{}</dl><button type="button" class="w-button" data-close>Close</button></dialog>'

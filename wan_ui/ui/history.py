@@ -12,7 +12,7 @@ from wan_ui.queue.jobs import Job
 from wan_ui.queue.pipeline import PIPELINE
 from wan_ui.queue.quota import Outlook
 from wan_ui.request import UNKNOWN
-from wan_ui.ui.markup import DRAFT, SPEAKS, STATE_WORDS, Markup, file_url, speaks, title
+from wan_ui.ui.markup import DRAFT, SPEAKS, STATE_WORDS, Markup, file_url, marked_title, speaks
 
 LIMIT = 60  # of the newest, of which the page knows whatever is shown
 PAGE = 24  # clips
@@ -228,4 +228,6 @@ def _tile(job: Job, selected: bool, worker: str, leaving: bool) -> Markup:
         '<li><button type="button" class="w-tile {state}" data-tile="{id}" aria-pressed="{pressed}">'
         '<span class="w-tile-picture">{still}{marks}</span>'
         '<span class="w-tile-prompt">{title}</span>{by}</button></li>'
-    ).format(state=job.state, id=job.id, pressed=pressed, still=still, marks=state, title=title(job.request), by=by)
+    ).format(
+        state=job.state, id=job.id, pressed=pressed, still=still, marks=state, title=marked_title(job.request), by=by
+    )

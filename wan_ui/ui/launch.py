@@ -21,7 +21,7 @@ from wan_ui.ui.markup import Markup
 from wan_ui.ui.pwa import HEAD
 from wan_ui.ui.rest import build_rest
 from wan_ui.ui.security import harden
-from wan_ui.ui.theme import CSS, FAVICON, FIRST_SCRIPT, SCRIPTS, build_theme
+from wan_ui.ui.theme import CSS, FAVICON, FIRST_SCRIPTS, SCRIPTS, build_theme
 
 SLOWED = f"After {limits.LOGIN_TRIES} wrong tries this form waits for half a minute before each further one."
 
@@ -36,7 +36,7 @@ def launch(page: gr.Blocks, settings: Settings, clips_folder: str) -> None:
     uploads.keep_clean(folder, _is_ours(folder, settings))
     ready, rest = threading.Event(), build_rest(settings)
     server.install(settings, lambda app: Guard(app, rest, settings, ready))
-    begin_with(FIRST_SCRIPT)
+    begin_with(FIRST_SCRIPTS)
     page.queue(max_size=None)
     page._queue.sleep_when_free = 0.02  # seconds between looks at it; 0.001, its own, is 5 % of a core for an idle app
     page._queue.ANAYLTICS_CACHE_FREQUENCY = sys.maxsize  # events between statistics, with pandas, that nobody can see
@@ -75,15 +75,18 @@ def launch(page: gr.Blocks, settings: Settings, clips_folder: str) -> None:
     print(f"Wan UI: {page.local_url}", flush=True)
 
 
-def begin_with(script: Path) -> None:
-    """Let the page begin with a script; those of `head` run when Gradio's own have long begun."""
+def begin_with(scripts: list[Path]) -> None:
+    """Let the page begin with scripts; those of `head` run when Gradio's own have long begun."""
     name = "frontend/index.html"
     loader = templates.env.loader
     assert loader is not None
     html, *_ = loader.get_source(templates.env, name)
     head = Markup("<head>")
     assert html.count(head) == 1, "Gradio's page has another form"
-    first = Markup("<script>{{% raw %}}{}{{% endraw %}}</script>").format(Markup(script.read_text(encoding="utf-8")))
+    first = Markup().join(
+        Markup("<script>{{% raw %}}{}{{% endraw %}}</script>").format(Markup(script.read_text(encoding="utf-8")))
+        for script in scripts
+    )
     (tracker,) = (Path(gr.__file__).parent / "templates" / "frontend" / "assets").glob("statustracker-*.js")
     html = html.replace(head, head + first.replace("STATUS_TRACKER", f"./assets/{tracker.name}"))
     templates.env.loader = ChoiceLoader([DictLoader({name: html}), loader])

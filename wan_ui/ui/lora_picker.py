@@ -210,11 +210,11 @@ def _row(spec: LoraSpec, entries: list[loras.LoraEntry], model: Model, match: Lo
             words = f"{TARGET_WORDS[target]} is suggested: {why}."
             extras += Markup('<p class="w-lora-note">{}</p>').format(words)
         if entry.notes:
-            extras += Markup('<p class="w-lora-note">“{}”</p>').format(entry.notes)
+            extras += Markup('<p class="w-lora-note" translate="no">“{}”</p>').format(entry.notes)
     notes.insert(0, _counts(spec, entry, match))
     bad = Markup().join(Markup('<p class="w-lora-note bad" role="alert">{}</p>').format(words) for words in trouble)
     return Markup(
-        '<li class="w-lora" data-lora="{file}"><div class="w-lora-top"><b>{file}</b>'
+        '<li class="w-lora" data-lora="{file}"><div class="w-lora-top"><b translate="no">{file}</b>'
         '<button type="button" class="w-lora-remove" data-do="remove_lora" data-file="{file}" '
         'data-key="remove {file}" aria-label="Remove {file}" title="Remove">×</button></div>'
         "{strength}{target}{bad}{extras}"

@@ -143,7 +143,7 @@ def _tile(entry: loras.LoraEntry, pair: tuple[str, str] | None, taken: set[str],
     title = entry.name.rpartition("/")[2].removesuffix(".safetensors")
     return Markup(
         '<li data-shelf="{name}" data-words="{searched}" data-tags="{tags}">'
-        '{picture}<div class="w-shelf-about"><b title="{name}">{title}</b>'
+        '{picture}<div class="w-shelf-about"><b title="{name}" translate="no">{title}</b>'
         '<span class="w-quiet">{about}</span>{chips}{buttons}</div></li>'
     ).format(
         name=entry.name,

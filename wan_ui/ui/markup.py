@@ -96,6 +96,13 @@ def title(request: Request) -> str:
     return " | ".join(filter(None, prompts)) or TASKS[request.task].untitled
 
 
+def marked_title(request: Request) -> Markup:
+    """The same as a text on the page: a prompt is not translated, what stands in its place is."""
+    words = title(request)
+    untitled = words == TASKS[request.task].untitled
+    return Markup("{}").format(words) if untitled else Markup('<span translate="no">{}</span>').format(words)
+
+
 def spent(job: Job) -> float:
     return sum(job.result.seconds.values())
 

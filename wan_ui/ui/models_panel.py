@@ -29,7 +29,7 @@ const events = ['load_model', 'download_model', 'stop_download', 'load_worker', 
 element.addEventListener('click', (event) => {
   const button = event.target.closest('[data-do]');
   if (!button || !events.includes(button.dataset.do)) return;
-  if (button.dataset.confirm && !window.confirm(button.dataset.confirm)) return;
+  if (button.dataset.confirm && !window.confirm(window.wanUiWords.say(button.dataset.confirm))) return;
   const [model, scheme] = button.parentElement.querySelector('select')?.value.split(' ') ?? [];
   trigger(button.dataset.do, {
     model: button.dataset.model ?? model, scheme: button.dataset.scheme ?? scheme, worker: button.dataset.worker,

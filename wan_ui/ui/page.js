@@ -385,7 +385,7 @@ window.wanUi = (() => {
     const address = `${location.origin}${location.pathname}?clip=${button.dataset.link}`;
     const copied = await navigator.clipboard?.writeText(address).then(() => true, () => false);
     if (copied) button.textContent = "Link copied";
-    else window.prompt("The link to this clip:", address);
+    else window.prompt(wanUiWords.say("The link to this clip:"), address);
   });
 
   return { openTab, presets, keepPresets, chosenTiles, choosing, choose, linked, compare, together, keep, returned, arrived, heard, show, bring, asked, chosen, adding, added: () => { added = null; settled(); }, changes, settled, stamp, answered };

@@ -65,7 +65,7 @@ def build_ui(settings: Settings) -> gr.Blocks:
         poke, rested = gr.Button(elem_id="poke", visible="hidden"), gr.Button(elem_id="rested", visible="hidden")
         able = gr.HTML("", visible="hidden", apply_default_css=False)  # see models_panel.py:able_html
         with gr.Tabs(elem_id="tabs"):
-            with gr.Tab("Create"):
+            with gr.Tab("Create", elem_id="create-tab"):
                 hint = build_first_hint()
                 with gr.Row(elem_id="desk"):
                     with gr.Column(elem_id="left", scale=5, min_width=320):
@@ -83,7 +83,7 @@ def build_ui(settings: Settings) -> gr.Blocks:
                 models = build_models_panel()
             with gr.Tab("Compare", elem_id="compare-tab") as compare_tab:
                 wire_compare = build_compare_tab(browser)
-            with gr.Tab("Doctor") as doctor_tab:
+            with gr.Tab("Doctor", elem_id="doctor-tab") as doctor_tab:
                 wire_doctor = build_doctor_tab(browser)
         build_api(settings.max_queue, address_of(settings.host, settings.port))
 

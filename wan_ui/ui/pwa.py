@@ -1,4 +1,5 @@
-"""The page as an app of its own: a browser may install it, with a window and an icon.
+"""What the page is given beside Gradio's own: its words in Chinese, and what makes it an app that a browser may
+install, with a window and an icon.
 
 Gradio's own manifest has an icon that it cannot draw and is linked at the host's root, where a proxy may have another
 program. There is no service worker: without the server the page can do nothing.
@@ -9,6 +10,7 @@ from pathlib import Path
 from starlette.responses import FileResponse, JSONResponse, Response
 
 from wan_ui.ui.markup import Markup
+from wan_ui.words.translate import TABLE
 
 HERE = Path(__file__).parent
 ICONS = {"icon-192.png": "any", "icon-512.png": "any", "icon-maskable.png": "maskable"}
@@ -37,8 +39,10 @@ HEAD = Markup(
 
 
 def answer(path: str) -> Response | None:
-    """The manifest or an icon; None for other addresses."""
+    """The manifest, an icon or the table of words; None for other addresses."""
     name = path.strip("/")
+    if name == "words/zh.json":
+        return FileResponse(TABLE, media_type="application/json", headers={"cache-control": "no-cache"})
     if name == "manifest.json":
         return JSONResponse(MANIFEST, media_type="application/manifest+json")
     return FileResponse(HERE / name, media_type="image/png") if name in ICONS else None

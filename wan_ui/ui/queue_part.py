@@ -7,7 +7,7 @@ import gradio as gr
 from wan_ui.queue.jobs import Job
 from wan_ui.queue.pipeline import PIPELINE
 from wan_ui.tasks import TASKS
-from wan_ui.ui.markup import Markup, file_url, seconds, title
+from wan_ui.ui.markup import Markup, file_url, marked_title, seconds, title
 
 # A row is dragged by the mouse, or moved by its buttons and by Alt with the arrow keys; the focus stays on its row.
 SCRIPT = """
@@ -114,13 +114,13 @@ def _row(place: int, job: Job, left: float | None, number: int, editing: bool) -
         edit = Markup()
     return Markup(
         '<li class="w-queue-row" data-row="{id}" draggable="true">{still}<span class="w-queue-words">'
-        '<b>{name}</b><span class="w-quiet">{words}</span></span><span class="w-queue-do">{up}{down}{edit}'
+        '<b>{marked}</b><span class="w-quiet">{words}</span></span><span class="w-queue-do">{up}{down}{edit}'
         "{double}"
         "{cancel}</span></li>"
     ).format(
         id=job.id,
         still=still,
-        name=name,
+        marked=marked_title(job.request),
         words=words,
         up=up,
         down=down,

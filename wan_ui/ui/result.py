@@ -13,7 +13,18 @@ from wan_ui.queue.pipeline import PIPELINE
 from wan_ui.recipes import CACHES, MOTIONS, OFFICIAL_NEGATIVES, SOLVERS
 from wan_ui.request import UNKNOWN, Sampling
 from wan_ui.tasks import TASKS
-from wan_ui.ui.markup import STATE_WORDS, Markup, file_url, model_name, problem, seconds, speaks, spent, title
+from wan_ui.ui.markup import (
+    STATE_WORDS,
+    Markup,
+    file_url,
+    marked_title,
+    model_name,
+    problem,
+    seconds,
+    speaks,
+    spent,
+    title,
+)
 from wan_ui.ui.progress_card import fit_button, preview
 
 # The quoted names are the events this part sends; each carries the id of the job.
@@ -34,7 +45,7 @@ element.addEventListener('click', (event) => {
   if (together) window.wanUi.together(element, together);
   const button = event.target.closest('[data-do]');
   if (!button || !events.includes(button.dataset.do)) return;
-  if (button.dataset.confirm && !window.confirm(button.dataset.confirm)) return;
+  if (button.dataset.confirm && !window.confirm(window.wanUiWords.say(button.dataset.confirm))) return;
   trigger(button.dataset.do, { job: button.dataset.job });
 });
 // The element may be the one that played the clip before: its sound does not follow the attribute by itself.
@@ -110,7 +121,7 @@ def _about(job: Job, catalog: dict[str, Model], worker: str) -> Markup:
         "Size": f"{request.width} × {request.height}" if request.width and request.height else "",
         "Length": length if frames else "",
         "Steps": _steps(made),
-        "Negative": made.negative if made.negative not in OFFICIAL_NEGATIVES else "the official text",
+        "Negative": _typed(made.negative) if made.negative not in OFFICIAL_NEGATIVES else "the official text",
         "Changes": request.changes.words if request.changes else "",
         "Quality": "Draft" if made.draft else "",
         "Weights": WAYS[made.offload][0] if made.offload in WAYS else "",
@@ -140,7 +151,7 @@ def _about(job: Job, catalog: dict[str, Model], worker: str) -> Markup:
         Markup('<p class="w-quiet">{}</p>').format(_sentence(" | ".join(read))) if made.understood else Markup()
     )
     return Markup('<p class="w-prompt">{title}</p>{understood}{trouble}{facts}{how}').format(
-        title=title(request), understood=understood, trouble=trouble, facts=_list(facts), how=how
+        title=marked_title(request), understood=understood, trouble=trouble, facts=_list(facts), how=how
     )
 
 
@@ -168,6 +179,11 @@ def _loras(job: Job) -> str:
         f"{spec.file} x{spec.strength:g}, {spec.target.replace('_', ' ')}"
         for spec in (job.request.made_with or UNKNOWN).loras
     )
+
+
+def _typed(words: str) -> Markup:
+    """What a person wrote, which is not translated."""
+    return Markup('<span translate="no">{}</span>').format(words) if words else Markup()
 
 
 def _list(facts: dict) -> Markup:
