@@ -111,6 +111,7 @@ def test_a_new_text_is_named_with_its_place():
             "Wan-Tiny 生成 256x256，而不是 300x300",
         ),  # its field is named beside it
         ("24 Nov", "11月24日"),
+        ("They need a CUDA GPU, which is not here;", "它们需要 CUDA GPU，而这里没有；"),  # before a link
         ("load 0.1 · denoise 3.4 s", "加载 0.1 · 去噪 3.4 秒"),
         ("Wan-Tiny (embedded, runs on a CPU), bf16", "Wan-Tiny（内置，可在 CPU 上运行），bf16"),
         # what people typed

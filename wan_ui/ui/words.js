@@ -24,10 +24,18 @@ window.wanUiWords = (() => {
     return bare === english ? ["", ""] : [bare, words.replace(/^[；，。：·（] ?|[：；，。）]$/g, "")];
   };
 
+  // The parts of a row around its values, as they stand alone where a value is a link or a button.
+  const between = ([english, words]) => {
+    const parts = english.split("{}"), others = words.split(/\{=?\}/);
+    if (parts.length === 1 || parts.length !== others.length) return [];
+    const pairs = parts.map((part, place) => [part.trim(), others[place].trim()]);
+    return pairs.filter(([part, other]) => part.replace(/[^A-Za-z]/g, "").length >= WEAK && other);
+  };
+
   const read = ({ texts, others }) => {
     const given = { ...others, ...texts };
     const bare = Object.entries(given).map(withoutEnds).filter(([english, words]) => english && words);
-    const rows = Object.entries({ ...Object.fromEntries(bare), ...given });
+    const rows = Object.entries({ ...Object.fromEntries(Object.entries(given).flatMap(between)), ...Object.fromEntries(bare), ...given });
     exact = new Map(rows.filter(([english]) => !english.includes("{}")).map(([english, words]) => [english.toLowerCase(), words]));
     templates = rows.filter(([english]) => english.includes("{}")).map(([english, target]) => {
       const parts = english.split("{}");

@@ -6,8 +6,10 @@ piece at its punctuation. What is found nowhere stays as it is: names, numbers, 
 
 import json
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
+from itertools import chain, starmap
 from pathlib import Path
 
 TABLE = Path(__file__).parent / "zh.json"
@@ -49,7 +51,8 @@ class Template:
 def table() -> tuple[dict[str, str], list[Template]]:
     read = json.loads(TABLE.read_text(encoding="utf-8"))
     rows = {**read["others"], **read["texts"]}
-    rows = {**dict(bare for row in rows.items() if all(bare := without_ends(*row))), **rows}
+    bare = [row for row in starmap(without_ends, rows.items()) if all(row)]
+    rows = {**dict(chain.from_iterable(starmap(between, rows.items()))), **dict(bare), **rows}
     exact = {english.lower(): chinese for english, chinese in rows.items() if "{}" not in english}
     templates = []
     for english, chinese in rows.items():
@@ -67,6 +70,15 @@ def without_ends(english: str, chinese: str) -> tuple[str, str]:
         return english[field.end() :], chinese.partition("：")[2]
     bare = re.sub(r"^[;,.:·(] ?|[:;,.)]$", "", english)
     return (bare, re.sub(r"^[；，。：·（] ?|[：；，。）]$", "", chinese)) if bare != english else ("", "")
+
+
+def between(english: str, chinese: str) -> Iterator[tuple[str, str]]:
+    """The parts of a row around its values, as they stand alone on the page where a value is a link or a button."""
+    parts, others = english.split("{}"), re.split(r"\{=?\}", chinese)
+    if len(parts) == len(others) > 1:
+        for part, other in zip(parts, others, strict=True):
+            if len(re.findall("[A-Za-z]", part)) >= WEAK and other.strip():
+                yield part.strip(), other.strip()
 
 
 def translate(text: str, language: str) -> str:
