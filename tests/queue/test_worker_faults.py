@@ -80,8 +80,10 @@ def test_one_that_gave_no_clip_runs_again_as_it_was(pipeline, picture):
     assert (stopped.state, done.state, done.error) == ("cancelled", "done", "")
     assert done.request.made_with == stopped.request.made_with and done.request.frames == 9
     assert str(folder) in done.request.inputs["image"]
-    with pytest.raises(UserError, match="only a clip that failed"):
-        pipeline.again(again)
+    another = pipeline.again(again)  # a clip that is there: with another seed
+    go_on([pipeline.clips / another])
+    made = pipeline.wait(another).request
+    assert made.made_with.prompt == "denoise:2=hold" and made.frames == 9 and made.made_with.seed != 7
     with pytest.raises(UserError, match="only a clip that failed"):
         pipeline.again(job_id, owner="another")
     for path in (pipeline.clips / job_id).iterdir():

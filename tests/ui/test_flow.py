@@ -604,6 +604,52 @@ def test_waiting_clips_are_moved_changed_doubled_and_paused(page: Page, app, pic
     shoot(page, "09-cancelled-phone")
 
 
+def in_the_menu_of_a_tile(page: Page, app) -> None:
+    """By keyboard and by pointer, while the history is drawn anew."""
+    oldest = page.locator("#history [data-more]").last.get_attribute("data-more")
+    tile = page.locator(f"#history li:has([data-more='{oldest}'])")
+    more, menu = tile.locator(".w-more"), page.locator("#tile-menu [role=menu]")
+    more.focus()
+    page.keyboard.press("Enter")
+    expect(menu.get_by_role("menuitem")).to_have_text(
+        ["Download", "★ Keep", "Load settings", "Continue", "Add speech", "Make another", "Delete"]
+    )
+    expect(menu.get_by_role("menuitem", name="Download")).to_be_focused()
+    expect(more).to_have_attribute("aria-expanded", "true")
+    boxes = [part.bounding_box() or {} for part in (more, *menu.get_by_role("menuitem").all())]
+    assert all(box["height"] >= 44 and box["width"] >= 44 for box in boxes)
+    assert faults(page, part="#history-part") == []
+    shoot(page, "09-menu")
+    page.keyboard.press("ArrowUp")
+    expect(menu.get_by_role("menuitem", name="Delete")).to_be_focused()
+    page.keyboard.press("Escape")
+    expect(menu).to_be_hidden()
+    expect(more).to_be_focused()
+    more.click()
+    menu.get_by_role("menuitem", name="★ Keep", exact=True).click()
+    expect(tile.locator(".w-state.star")).to_be_visible()
+    more.hover()
+    page.mouse.down()
+    more.evaluate("(button) => button.replaceWith(button.cloneNode(true))")  # drawn anew in this moment
+    page.mouse.up()
+    before = set(app.jobs())
+    with page.expect_download() as download:
+        menu.get_by_role("menuitem", name="Download").click()
+    assert download.value.suggested_filename.startswith("wan-a-needle-in-the-hay-")
+    more.click()
+    menu.get_by_role("menuitem", name="Make another").click()
+    until(page, lambda: set(app.jobs()) - before)
+    (made,) = set(app.jobs()) - before
+    new = page.locator(f"#history li:has([data-more='{made.name}'])")
+    new.locator(".w-tile.done").wait_for()
+    first = made.parent / (more.get_attribute("data-more") or "")
+    assert len({muxer.read_metadata(folder / "clip.mp4")["seed"] for folder in (first, made)}) == 2
+    new.locator(".w-more").click()
+    menu.get_by_role("menuitem", name="Delete").click()
+    expect(new).to_have_count(0)
+    expect(page.locator("#undo")).to_contain_text("1 clip deleted.")
+
+
 def test_the_history_is_searched_chosen_from_deleted_and_linked(page: Page, app, picture, tmp_path):
     for words in ("a needle in the hay", "a needle again"):
         generate(page, picture, words)
@@ -638,7 +684,16 @@ def test_the_history_is_searched_chosen_from_deleted_and_linked(page: Page, app,
     shoot(page, "08-undo")
     page.get_by_role("button", name="Undo").click()
     expect(tiles).to_have_count(2)
-    older = tiles.nth(1).get_attribute("data-tile")
+    for number in (1, 0):
+        tiles.nth(number).click()
+    before = set(app.jobs())
+    page.get_by_role("button", name="Join", exact=True).click()
+    until(page, lambda: set(app.jobs()) - before)
+    (joined,) = set(app.jobs()) - before
+    until(page, (joined / "clip.mp4").is_file)
+    page.locator("[data-choose_many]").click()
+    in_the_menu_of_a_tile(page, app)
+    older = tiles.last.get_attribute("data-tile")
     page.goto(f"{app.url}/?clip={older}", wait_until="domcontentloaded")
     expect(page.locator(CLIP)).to_have_text("a needle in the hay")
     page.goto(f"{app.url}/?clip=another", wait_until="domcontentloaded")

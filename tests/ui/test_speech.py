@@ -109,7 +109,7 @@ def test_of_several_faces_the_one_that_is_clicked_speaks(open_page, speech_app, 
     assert stored["speaking"]["face"] == 2
 
 
-def test_a_clip_that_speaks_and_speech_for_a_clip_that_is_there(open_page, speech_app, voice):
+def test_a_clip_that_speaks_and_speech_for_a_clip_that_is_there(open_page, speech_app, voice, tmp_path):
     page = open_page(speech_app.url)
     page.get_by_role("radio", name="17 · 1.1 s").check()
     generate(page, PORTRAIT, "a silent one")
@@ -117,11 +117,22 @@ def test_a_clip_that_speaks_and_speech_for_a_clip_that_is_there(open_page, speec
     expect(page.locator(CLIP)).to_have_text("a silent one")
     silent = clip_of(speech_app, page) / "clip.mp4"
 
-    page.get_by_role("button", name="Add speech").click()
-    expect(page.locator("#voice-note [role=alert]")).to_contain_text("choose a sound file with speech first")
-    speak(page, voice)
-    expect(page.locator("#voice-note")).to_contain_text("The clip that is shown: one face was found. It will speak")
-    page.get_by_role("button", name="Add speech").click()
+    with page.expect_file_chooser() as chooser:  # the form has no voice: the press asks for one
+        page.get_by_role("button", name="Add speech").click()
+    (tmp_path / "noise.wav").write_bytes(b"not a sound at all")
+    chooser.value.set_files(tmp_path / "noise.wav")
+    said = page.locator("#result-message [role=alert]")
+    expect(said).to_contain_text("noise.wav")
+    page.locator("#voice").get_by_role("button", name="Clear").wait_for()  # one that is refused is in the form
+    expect(page.locator("#using")).to_contain_text("the voice above")
+    turn = said.get_attribute("data-turn")
+    page.get_by_role("button", name="Add speech").click()  # with the voice of the form
+    expect(said).not_to_have_attribute("data-turn", turn)
+    expect(said).to_contain_text("noise.wav")
+    page.locator("#voice").get_by_role("button", name="Clear").click()
+    with page.expect_file_chooser() as chooser:
+        page.get_by_role("button", name="Add speech").click()
+    chooser.value.set_files(voice)
     card_says(page, "Adding speech")
     expect(page.locator(".w-stages li")).to_have_text([re.compile("Speech")])
     card_says(page, "Done in", 300)  # torch and the networks are loaded
@@ -133,6 +144,9 @@ def test_a_clip_that_speaks_and_speech_for_a_clip_that_is_there(open_page, speec
     assert page.evaluate("(v => [v.muted, v.loop])(document.querySelector('#clip'))") == [False, False]
     shoot(page, "62-speaks", full=True)
 
+    expect(page.locator("#using")).not_to_contain_text("the voice above")
+    speak(page, voice)
+    expect(page.locator("#voice-note")).to_contain_text("The clip that is shown: one face was found. It will speak")
     page.fill("#prompt textarea", "one that speaks at once")
     page.click("#generate")
     expect(page.locator(".w-stages")).to_contain_text("Encode")

@@ -274,11 +274,14 @@ class Pipeline:
         return new_id
 
     def again(self, job_id: str, owner: str = "local", asker: str = "") -> str:
-        """One that gave no clip, as it was, at the end of the line; its new id. Raises UserError."""
+        """One that gave no clip, as it was; a clip that a model made, with another seed. At the end of the line.
+        Its new id. Raises UserError."""
         job = self.job(job_id, owner)
-        if job is None or job.state not in AGAIN:
-            raise UserError("queue: only a clip that failed, was cancelled or interrupted is run again", field="queue")
-        new_id = self._once_more(job, owner, asker)
+        made = job is not None and job.state == "done"
+        if job is None or not ((made and TASKS[job.request.task].samples) or job.state in AGAIN):
+            words = "queue: only a clip that failed, was cancelled or interrupted, or that a model made, is run again"
+            raise UserError(words, field="queue")
+        new_id = self._once_more(job, owner, asker, other_seed=made)
         self.pool.wake()
         return new_id
 

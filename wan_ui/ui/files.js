@@ -13,6 +13,7 @@
     { part: "#picture-part", note: "#picture-note", type: "image/x-unknown", accept: `image/*,${endings(pictures)}` },
     { part: "#end-part", note: "#end-note", type: "image/x-unknown", accept: `image/*,${endings(pictures)}` },
     { part: "#voice-part", note: "#voice-note", type: "audio/x-unknown", accept: `audio/*,video/*,${endings(sounds)}` },
+    { part: "#speech-file", note: "#result-message", type: "audio/x-unknown", accept: `audio/*,video/*,${endings(sounds)}` },
     { part: "#before-part", note: "#before-note", type: "video/mp4", accept: `video/*,${endings(videos)}` },
     { part: "#pose-part", note: "#pose-note", type: "video/mp4", accept: `video/*,${endings(videos)}` },
     { part: "#mask-part", note: "#mask-note", type: "video/mp4", accept: `video/*,${endings(videos)}` },

@@ -13,6 +13,7 @@ from wan_ui.queue.pipeline import PIPELINE
 from wan_ui.queue.quota import Outlook
 from wan_ui.request import UNKNOWN
 from wan_ui.ui.markup import DRAFT, SPEAKS, STATE_WORDS, Markup, file_url, marked_title, speaks
+from wan_ui.ui.tile_menu import build_tile_menu, more_html
 
 LIMIT = 60  # of the newest, of which the page knows whatever is shown
 PAGE = 24  # clips
@@ -34,6 +35,7 @@ watch('value', () => {
   const fold = element.querySelector('.w-cancelled');
   if (fold) fold.open = unfolded;
   window.wanUi.choosing();
+  window.wanUi.markMore?.();
 });
 """
 # Never drawn anew: what is written and chosen in it stays.
@@ -59,8 +61,9 @@ element.addEventListener('click', (event) => {
   const jobs = [...window.wanUi.chosenTiles];
   if (button.dataset.many === 'pack') trigger('pack', { jobs });
   if (button.dataset.many === 'star_many') trigger('star_many', { jobs });
-  if (button.dataset.many === 'remove_many') {
-    trigger('remove_many', { jobs });
+  if (button.dataset.many === 'make') trigger('make', { job: jobs[0], changes: {}, next: jobs.slice(1) });
+  if (button.dataset.many === 'remove_many') trigger('remove_many', { jobs });
+  if (['make', 'remove_many'].includes(button.dataset.many)) {
     window.wanUi.chosenTiles.clear();
     window.wanUi.choosing();
   }
@@ -74,6 +77,8 @@ BAR_HTML = Markup(
     '<span class="w-many"><span class="w-quiet" role="status">0 chosen</span>'
     '<button type="button" class="w-button" data-many="pack" disabled>Download as ZIP</button>'
     '<button type="button" class="w-button" data-many="star_many" disabled>★ Keep</button>'
+    '<button type="button" class="w-button" data-many="make" disabled '
+    'title="One clip of them all, in the order in which they were chosen">Join</button>'
     '<button type="button" class="w-button" data-many="remove_many" disabled>Delete</button></span></div>'
 )
 UNDO = "element.addEventListener('click', (e) => { if (e.target.closest('[data-undo]')) trigger('undo', {}); });"
@@ -83,6 +88,7 @@ ARCHIVE = "watch('value', () => element.querySelector('a[download]')?.click());"
 @dataclass(frozen=True)
 class History:
     grid: gr.HTML
+    menu: gr.HTML
     bar: gr.HTML
     archive: gr.HTML
     undo: gr.HTML
@@ -105,8 +111,9 @@ def build_history() -> History:
         bar = gr.HTML(BAR_HTML, elem_id="history-bar", js_on_load=BAR, apply_default_css=False)
         archive = gr.HTML("", elem_id="archive", js_on_load=ARCHIVE, apply_default_css=False)
         grid = gr.HTML(history_html([], ""), elem_id="history", js_on_load=SCRIPT, apply_default_css=False)
+        menu = build_tile_menu()
         undo = gr.HTML("", elem_id="undo", js_on_load=UNDO, apply_default_css=False)
-    return History(grid, bar, archive, undo, from_video, message)
+    return History(grid, menu, bar, archive, undo, from_video, message)
 
 
 def history_html(
@@ -227,7 +234,14 @@ def _tile(job: Job, selected: bool, worker: str, leaving: bool) -> Markup:
     return Markup(
         '<li><button type="button" class="w-tile {state}" data-tile="{id}" aria-pressed="{pressed}">'
         '<span class="w-tile-picture">{still}{marks}</span>'
-        '<span class="w-tile-prompt">{title}</span>{by}</button></li>'
+        '<span class="w-tile-prompt">{title}</span>{by}</button>{more}</li>'
     ).format(
-        state=job.state, id=job.id, pressed=pressed, still=still, marks=state, title=marked_title(job.request), by=by
+        state=job.state,
+        id=job.id,
+        pressed=pressed,
+        still=still,
+        marks=state,
+        title=marked_title(job.request),
+        by=by,
+        more=more_html(job),
     )

@@ -212,6 +212,17 @@ window.wanUi = (() => {
 
   const stamp = (values) => [...values.slice(0, -1), ++turn];
 
+  // ---- speech for a clip that is there: where the form has no voice, the press asks for one
+
+  let speechFor = "";
+  const speechIsFor = (job) => { speechFor = job; };
+  const speak = (values) => {
+    const [, , voice] = values;
+    if (!voice) find("#speech-file input[type=file]").click();
+    return stamp(values);
+  };
+  const speakWith = ([browser, view, file, , ...values]) => stamp([browser, view, file, speechFor, ...values]);
+
   // ---- presses
 
   const makers = "#generate, [data-example], [data-do=speak], [data-do=download_model], [data-cmp=grid], [data-cmp=export]";
@@ -251,9 +262,10 @@ window.wanUi = (() => {
     for (const name of ["class", "aria-pressed", "aria-selected"]) copy.removeAttribute(name);
     return copy.outerHTML;
   };
-  const same = (one, other) => (
-    one.dataset.tile ? one.dataset.tile === other.dataset.tile : bare(one) === bare(other)
-  );
+  const same = (one, other) => {
+    const id = ["tile", "more"].find((name) => one.dataset[name]);
+    return id ? one.dataset[id] === other.dataset[id] : bare(one) === bare(other);
+  };
   document.addEventListener("mousedown", (event) => { held = event.target.closest(buttons); }, true);
   document.addEventListener("mouseup", (event) => {
     const button = event.target.closest(buttons);
@@ -372,7 +384,9 @@ window.wanUi = (() => {
       if (on) tile.setAttribute("aria-pressed", chosenTiles.has(tile.dataset.tile));
     }
     bar.querySelector("[role=status]").textContent = `${chosenTiles.size} chosen`;
-    for (const button of bar.querySelectorAll("[data-many]")) button.disabled = !chosenTiles.size;
+    for (const button of bar.querySelectorAll("[data-many]")) {
+      button.disabled = chosenTiles.size < (button.dataset.many === "make" ? 2 : 1);
+    }
   };
   const choose = ({ dataset: { tile } }) => {
     if (!chosenTiles.delete(tile)) chosenTiles.add(tile);
@@ -388,5 +402,5 @@ window.wanUi = (() => {
     else window.prompt(wanUiWords.say("The link to this clip:"), address);
   });
 
-  return { openTab, presets, keepPresets, chosenTiles, choosing, choose, linked, compare, together, keep, returned, arrived, heard, show, bring, asked, chosen, adding, added: () => { added = null; settled(); }, changes, settled, stamp, answered };
+  return { openTab, speechIsFor, speak, speakWith, presets, keepPresets, chosenTiles, choosing, choose, linked, compare, together, keep, returned, arrived, heard, show, bring, asked, chosen, adding, added: () => { added = null; settled(); }, changes, settled, stamp, answered };
 })();

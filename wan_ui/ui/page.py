@@ -61,7 +61,7 @@ def build_ui(settings: Settings) -> gr.Blocks:
         browser, view, timer = browser_state(), gr.State(View()), gr.Timer(observe.BUSY, active=False)
         build_header()
         in_view, heard = build_in_view(), gr.Number(0, visible=False)
-        linked = gr.Textbox("", visible=False)
+        linked, speech_for = gr.Textbox("", visible=False), gr.Textbox("", visible=False)
         poke, rested = gr.Button(elem_id="poke", visible="hidden"), gr.Button(elem_id="rested", visible="hidden")
         able = gr.HTML("", visible="hidden", apply_default_css=False)  # see models_panel.py:able_html
         with gr.Tabs(elem_id="tabs"):
@@ -73,7 +73,7 @@ def build_ui(settings: Settings) -> gr.Blocks:
                         inputs = build_inputs(ready, catalog, chosen, scheme, settings)
                     with gr.Column(elem_id="right", scale=8, min_width=320):
                         card = build_progress_card()
-                        result, result_message = build_result()
+                        result, result_message, sound = build_result()
                         build_heard()
                         more = build_after()
                         queue = build_queue()
@@ -367,23 +367,30 @@ def build_ui(settings: Settings) -> gr.Blocks:
         connect(past.bar.search, clips.search, [browser, view], observed, **light)
         connect(past.bar.pack, clips.pack, [browser, view], {"archive": past.archive, **observed}, **once)
         connect(past.bar.star_many, clips.star_many, [browser, view], observed, **light)
-        connect(past.bar.remove_many, clips.remove_many, [browser, view], observed, **light)
+        connect(past.bar.make, after.make, speech, observed, js=stamp, **once)
+        for part in (past.bar, past.menu):
+            connect(part.remove_many, clips.remove_many, [browser, view], observed, **light)
         connect(past.undo.undo, clips.undo, [browser, view], observed, **light)
         connect(result.hold, clips.hold, [browser, view], observed, **light)
         connect(result.remove, clips.remove, [browser, view], observed, **light)
         connect(more.make, after.make, speech, observed, js=stamp, **once)
-        connect(result.stop, submit.stop, [browser, view], observed, **light)
         connect(result.open, clips.select, [browser, view], observed, **light)
         connect(result.side_by_side, clips.side_by_side, [browser, view], observed, **light)
-        connect(result.star, clips.star, [browser, view, inputs.turn], observed, js=stamp, **light)
         connect(result.stop_batch, clips.stop_batch, [browser, view], observed, **light)
         connect(result.remove_rest, clips.remove_rest, [browser, view], observed, **light)
-        connect(result.speak, submit.add_speech, speech, {**voice_note, **observed}, js=stamp, **once)
+        chosen_now = [browser, view, sound, speech_for, *told.values(), inputs.turn]
+        spoken = {"voice": voice, **told, "filled": inputs.filled, **voice_note, **observed}
+        speak, speak_with = "(...values) => wanUi.speak(values)", "(...values) => wanUi.speakWith(values)"
+        fills.append(connect(sound.upload, submit.add_speech_with, chosen_now, spoken, js=speak_with, **in_order))
         of_seed = {"seed": inputs.seed, "filled": inputs.filled, **observed}
         fills.append(connect(result.reuse, restore.reuse_seed, [browser, view], of_seed, **in_order))
         old = [browser, view, inputs.turn]
-        fills.append(connect(result.extend, restore.extend, old, whole, js=stamp, **in_order))
-        fills.append(connect(result.restore, restore.restore, old, whole, js=stamp, **in_order))
+        for part in (result, past.menu):
+            connect(part.stop, submit.stop, [browser, view], observed, **light)
+            connect(part.star, clips.star, [browser, view, inputs.turn], observed, js=stamp, **light)
+            connect(part.speak, submit.add_speech, speech, {**voice_note, **observed}, js=speak, **once)
+            fills.append(connect(part.extend, restore.extend, old, whole, js=stamp, **in_order))
+            fills.append(connect(part.restore, restore.restore, old, whole, js=stamp, **in_order))
         for failed in (card, result):
             fills.append(connect(failed.fit, submit.run_fitting, old, whole, js=stamp, **in_order))
         fills.append(connect(queue.edit_job, waiting.edit, old, whole, js=stamp, **in_order))
@@ -392,7 +399,8 @@ def build_ui(settings: Settings) -> gr.Blocks:
         connect(queue.pause_line, waiting.pause, [browser, view], observed, **light)
         connect(queue.stop_all, waiting.stop_all, [browser, view], observed, **light)
         connect(queue.double_job, waiting.double, old, observed, js=stamp, **once)
-        connect(card.again, submit.again, old, observed, js=stamp, **once)
+        for part in (card, past.menu):
+            connect(part.again, submit.again, old, observed, js=stamp, **once)
         connect(queue.stop_job, submit.stop, [browser, view], observed, **light)
         video = [browser, view, past.from_video]
         of_upload = {"from_video": past.message, **whole}

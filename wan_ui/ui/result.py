@@ -46,6 +46,7 @@ element.addEventListener('click', (event) => {
   const button = event.target.closest('[data-do]');
   if (!button || !events.includes(button.dataset.do)) return;
   if (button.dataset.confirm && !window.confirm(window.wanUiWords.say(button.dataset.confirm))) return;
+  if (button.dataset.do === 'speak') window.wanUi.speechIsFor(button.dataset.job);
   trigger(button.dataset.do, { job: button.dataset.job });
 });
 // The element may be the one that played the clip before: its sound does not follow the attribute by itself.
@@ -62,10 +63,13 @@ EMPTY = Markup(
 )
 
 
-def build_result() -> tuple[gr.HTML, gr.HTML]:
-    """The stage, and the place for what its buttons complain about."""
+def build_result() -> tuple[gr.HTML, gr.HTML, gr.UploadButton]:
+    """The stage, the place for what its buttons complain about, and the choice of a sound that "Add speech" opens where
+    the form has none."""
     stage = gr.HTML(EMPTY, elem_id="result", js_on_load=SCRIPT, apply_default_css=False)
-    return stage, gr.HTML("", elem_id="result-message", apply_default_css=False)
+    with gr.Column(elem_id="speech-file"):
+        sound = gr.UploadButton("A sound file with speech")
+    return stage, gr.HTML("", elem_id="result-message", apply_default_css=False), sound
 
 
 def result_html(job: Job | None, catalog: dict[str, Model], several: bool = False, siblings: int = 1) -> Markup:

@@ -15,6 +15,7 @@ from wan_ui.queue import memory_fit
 from wan_ui.queue.again import draft_of
 from wan_ui.queue.draft import Draft
 from wan_ui.queue.pipeline import PIPELINE
+from wan_ui.speaking import PART
 from wan_ui.tasks import FORM, PICTURE, offered
 from wan_ui.ui import examples, form, lora_picker, recipe_part, several
 from wan_ui.ui import picture as pictures
@@ -129,19 +130,45 @@ def _beside(error: UserError) -> Answer:
 
 @guard
 def add_speech(browser: dict, view: View, event: gr.EventData, voice, *sent) -> Answer:
-    """ "Add speech" beside a finished clip."""
-    browser, owner = identify(browser, PIPELINE.settings)
+    """ "Add speech" beside a finished clip, with the voice of the form; where that has none the page asks for one, see
+    `speak` in page.js."""
     *told, turn = sent
+    if not voice:
+        return observe(browser, view)
     try:
-        audio, job = {"audio": uploaded(voice, "audio")}, text_of_event(event, "job")
-        shown = PIPELINE.job(job, owner)
-        spoken = for_clip(speaking_of(told), PIPELINE.silent_clip(shown) if shown else None) if voice else {}
-        draft = Draft(audio, task="lip-sync", job=job, speaking=spoken)
-        _follow(view, PIPELINE.submit(draft, owner, asker(PIPELINE.settings)), stage=False)
+        _speak(browser, view, text_of_event(event, "job"), uploaded(voice, "audio"), speaking_of(told))
     except UserError as error:
         form.complain(view, "result_message", error, turn, {"voice": voice})
         return {**_beside(error), **observe(browser, view)}
     return observe(browser, view)
+
+
+@guard
+def add_speech_with(browser: dict, view: View, file, job, *sent) -> Answer:
+    """A sound was chosen for a clip, since the form had none. One that is refused goes into the form, where a part of
+    it can be chosen."""
+    *told, turn = sent
+    path = ""
+    try:
+        path = uploaded(file, "audio")
+        whole = {**speaking_of(told), **dict.fromkeys(PART)}  # the form's part is of another sound
+        _speak(browser, view, as_text(job, "job"), path, whole)
+    except UserError as error:
+        model = form.model_of(view, found.models(PIPELINE.settings))
+        takes = path and any(entry.part == "voice" for entry in offered(model.does))
+        filled = fill_fields(view, voice=path) if takes else {}
+        form.complain(view, "result_message", error, turn, {"voice": view.form.get("voice")})
+        return {**filled, **_beside(error), **observe(browser, view)}
+    return observe(browser, view)
+
+
+def _speak(browser: dict, view: View, job: str, voice: str, told: dict[str, Any]) -> None:
+    """Raises UserError."""
+    _, owner = identify(browser, PIPELINE.settings)
+    shown = PIPELINE.job(job, owner)
+    spoken = for_clip(told, PIPELINE.silent_clip(shown) if shown else None) if voice else {}
+    draft = Draft({"audio": voice}, task="lip-sync", job=job, speaking=spoken)
+    _follow(view, PIPELINE.submit(draft, owner, asker(PIPELINE.settings)), stage=False)
 
 
 @guard
