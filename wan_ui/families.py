@@ -132,7 +132,6 @@ class Family:
     speech     how a voice drives it; None: none does
     performance  how a performance drives it; None: none does
     engines    those that run it, of wan_ui.settings.ENGINES
-    by_itself  those of them that `auto` may choose: LightX2V only where a GPU has shown that it is right and quicker
     """
 
     name: str
@@ -147,7 +146,6 @@ class Family:
     speech: Speech | None = None
     performance: Performance | None = None
     engines: tuple[str, ...] = ("diffusers", "lightx2v")
-    by_itself: tuple[str, ...] = ("diffusers", "lightx2v")
 
     @property
     def sides(self) -> tuple[str, ...]:
@@ -298,7 +296,6 @@ FAMILIES = {
             runner="wan2.2_s2v",
             fps=16,
             speech=Speech(motion=73, dropped=3, encoder="wav2vec2-large-xlsr-53-english"),
-            by_itself=("diffusers",),
         ),
         Family(
             name="animate-14b",
@@ -311,7 +308,6 @@ FAMILIES = {
             runner="wan2.2_animate",
             fps=30,
             performance=Performance(overlaps=(1, 5), clip="models_clip_open-clip-xlm-roberta-large-vit-huge-14.pth"),
-            by_itself=("diffusers",),
         ),
         Family(
             name="wan2.1-t2v",

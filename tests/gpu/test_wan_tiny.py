@@ -6,7 +6,7 @@ import torch
 
 from tests.engines.test_wan_tiny import psnr
 from tests.lightx2v.jobs import make_request, quiet
-from tests.lightx2v.test_dense import dense, test_dense_parity  # noqa: F401 - the same, on this device
+from tests.lightx2v.test_dense import dense, given_vae, test_dense_parity  # noqa: F401 - the same, on this device
 from tests.lightx2v.test_engine import (  # noqa: F401
     SCHEMES,
     test_distill_loras_of_the_catalog,

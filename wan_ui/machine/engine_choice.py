@@ -28,22 +28,19 @@ def choose_engine(
 ) -> EngineChoice:
     """The engine for `auto | diffusers | lightx2v`. Raises UserError for another name; imports no torch.
 
-    family  of the model, which says who runs it, and who by itself
+    family  of the model, which says who runs it
     fault  for the worker, which can try: "" when LightX2V works in this process, else why not. Of "auto" alone it is
            asked, and only where LightX2V and a GPU seem to be here
     """
     if asked not in ENGINES:
         raise UserError(f"engine: {asked!r} is not known; choose one of {', '.join(ENGINES)}", field="engine")
-    able, by_itself = (family.engines, family.by_itself) if family else (ENGINES, ENGINES)
+    able = family.engines if family else ENGINES
     if asked != "auto":
         if asked not in able:
             raise UserError(f"engine: {asked} does not run this model; choose auto or {able[0]}", field="engine")
         return EngineChoice(asked, "asked for")
     if "lightx2v" not in able:
         return EngineChoice("diffusers", "auto: it alone runs this model")
-    if "lightx2v" not in by_itself:
-        why = "LightX2V runs this model where it is asked for, but has not been tried with it on a GPU"
-        return EngineChoice("diffusers", f"auto: {why}")
     if not settings.lightx2v_path and not hardware.nvidia_gpu():
         missing = "no CUDA GPU"  # LightX2V would not help, so nothing is said of how to get it
     else:

@@ -111,7 +111,7 @@ class Work:
         scheme = model.scheme(wanted.scheme)
         clock = self._clock()
         clock.report(Progress("load", detail=f"{model.title}, {scheme.title}"))
-        if wanted.engine == "auto" and "lightx2v" not in model.family.by_itself:
+        if wanted.engine == "auto" and "lightx2v" not in model.family.engines:
             chosen = choose_engine("auto", self.settings, family=model.family)
             engine, _ = self.create_engine(chosen.name)
         else:
