@@ -4,7 +4,7 @@ import json
 import re
 from pathlib import Path
 
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from tests.ui.conftest import CLIP, generate, until, wait_for_playing
 from tests.ui.test_files import bring
@@ -28,6 +28,47 @@ def clip_of(page: Page, app, words: str) -> Path:
 
     until(page, found)  # its words may be on the stage before it is made
     return found()[0]
+
+
+def test_what_was_done_by_hand_after_a_press_stays_when_its_answer_comes_late(page: Page, app, picture):
+    choose(page, "#size", "256x256")
+    generate(page, picture, "an older evening")
+    job = clip_of(page, app, "an older evening").parent.name
+    expect(page.locator(CLIP)).to_have_text("an older evening")
+    choose(page, "#size", "192x320")
+    page.get_by_role("button", name="Quick draft").click()
+    held: list[Route] = []
+
+    def late(route: Route) -> None:
+        data = (route.request.post_data_json or {}).get("event_data") or {}
+        held.append(route) if not held and data.get("job") == job else route.continue_()
+
+    page.route("**/gradio_api/queue/join*", late)
+    page.get_by_role("button", name="Load settings", exact=True).click()
+    until(page, lambda: held)
+    choose(page, "#frames", "25")
+    page.fill("#seed input", "77")
+    page.fill("#prompt textarea", "a later morning")
+    page.fill("#steps input[type=number]", "2")
+    page.locator("#draft input").dispatch_event("click")
+    page.get_by_role("button", name="Remove Image").click()
+    expect(page.locator("#picture-crop img")).to_have_count(0)
+    held[0].continue_()
+    expect(page.locator("#size input[value='256x256']")).to_be_checked()  # of what was left alone it is the newest
+
+    def is_as_it_was_left() -> None:
+        expect(page.locator("#using")).to_contain_text(re.compile("25.frames.*2.steps.*seed.77.*draft.*no.picture.yet"))
+        expect(page.locator("#frames input[value='25']")).to_be_checked()
+        expect(page.locator("#seed input")).to_have_value("77")
+        expect(page.locator("#prompt textarea")).to_have_value("a later morning")
+        expect(page.locator("#steps input[type=number]")).to_have_value("2")
+        expect(page.locator("#picture-crop img")).to_have_count(0)
+
+    is_as_it_was_left()
+    expect(page.locator("#draft input")).to_be_checked()
+    page.unroute("**/gradio_api/queue/join*")
+    page.reload(wait_until="domcontentloaded")
+    is_as_it_was_left()
 
 
 def test_presets_and_what_was_typed_outlast_the_tab(page: Page, app, tmp_path):

@@ -63,6 +63,7 @@ def build_ui(settings: Settings) -> gr.Blocks:
         in_view, heard = build_in_view(), gr.Number(0, visible=False)
         linked, speech_for = gr.Textbox("", visible=False), gr.Textbox("", visible=False)
         poke, rested = gr.Button(elem_id="poke", visible="hidden"), gr.Button(elem_id="rested", visible="hidden")
+        retell = gr.Button(elem_id="retell", visible="hidden")
         able = gr.HTML("", visible="hidden", apply_default_css=False)  # see models_panel.py:able_html
         with gr.Tabs(elem_id="tabs"):
             with gr.Tab("Create", elem_id="create-tab"):
@@ -205,6 +206,7 @@ def build_ui(settings: Settings) -> gr.Blocks:
                     *(clip.change for clip in (driving.performance, driving.face, driving.mask)),
                     *voice_change,
                     *texts_left,
+                    retell.click,  # see acts.js
                 ]
             ),
             changing.remember,
@@ -407,7 +409,8 @@ def build_ui(settings: Settings) -> gr.Blocks:
         fills.append(connect(past.from_video.upload, restore.restore_from_video, video, of_upload, **in_order))
 
         for filling in fills:  # all of its values are drawn then
-            filling.success(None, inputs.filled, inputs.seen, js="(number) => number", **silent)
+            drawn = filling.success(None, inputs.filled, inputs.seen, js="(number) => number", **silent)
+            drawn.then(None, js="() => wanUiActs.retell()", **silent)
     for block in page.blocks.values():
         check_drawn(block, getattr(block, "value", None))
     return page

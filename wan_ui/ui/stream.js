@@ -2,10 +2,11 @@
 // under way, and opens it again with an event that is sent after that. An event that is sent while the word of the
 // closing still travels finds it open: its answer waits at the server until some other event comes, and the page stands
 // still, for good where none does. So what is waited for is counted here, and where no stream is open for it, an event
-// that does nothing (#poke) opens one.
+// that does nothing (#poke) opens one. And what an answer says too late is taken out of it on its way, see acts.js.
 (() => {
-  const ask = window.fetch;
+  const ask = window.fetch, acts = window.wanUiActs;
   const awaited = new Set(); // ids of events
+  const joining = new Set(); // events that have no id yet
   const patience = 300; // milliseconds; Gradio itself opens one at once
   let open = 0, timer = null;
 
@@ -18,20 +19,30 @@
     }, patience);
   };
 
-  const hear = (line) => {
+  // A message of the stream, as Gradio is to get it.
+  const hear = async (line) => {
+    if (!/process_completed|unexpected_error/.test(line)) return line;
     const message = JSON.parse(line.slice("data: ".length));
-    if (message.msg === "process_completed") awaited.delete(message.event_id);
     if (message.msg === "unexpected_error") awaited.clear(); // the app has been started anew: Gradio says so
+    if (message.msg !== "process_completed") return line;
+    if (!awaited.has(message.event_id)) await Promise.allSettled([...joining]); // its answer was quicker than its id
+    awaited.delete(message.event_id);
+    return acts.mend(message) ? `data: ${JSON.stringify(message)}` : line;
   };
 
-  const follow = async (body) => {
-    const reader = body.pipeThrough(new TextDecoderStream()).getReader();
+  const follow = (body, closed) => {
+    const reader = body.pipeThrough(new TextDecoderStream()).getReader(), encoder = new TextEncoder();
+    reader.closed.catch(() => {}).finally(closed); // Gradio breaks it off when it has heard the end
     let rest = "";
-    for (let part = await reader.read(); !part.done; part = await reader.read()) {
-      const lines = (rest + part.value).split("\n\n");
-      rest = lines.pop();
-      lines.filter((line) => /process_completed|unexpected_error/.test(line)).forEach(hear);
-    }
+    const pull = async (controller) => {
+      const { value, done } = await reader.read();
+      const lines = (rest + (value ?? "")).split("\n\n");
+      rest = done ? "" : lines.pop();
+      for (const line of lines.filter(Boolean)) controller.enqueue(encoder.encode(`${await hear(line)}\n\n`));
+      if (done) controller.close();
+      else if (!lines.length) await pull(controller);
+    };
+    return new ReadableStream({ pull, cancel: (why) => reader.cancel(why) });
   };
 
   const stream = async (...request) => {
@@ -42,8 +53,8 @@
     };
     try {
       const response = await ask(...request);
-      follow(response.clone().body).catch(() => {}).finally(closed); // Gradio breaks it off when it has heard the end
-      return response;
+      const { status, statusText, headers } = response;
+      return new Response(follow(response.body, closed), { status, statusText, headers });
     } catch (error) {
       awaited.clear(); // no server
       closed();
@@ -51,16 +62,22 @@
     }
   };
 
-  window.fetch = async (...request) => {
+  const join = async (...request) => {
+    const call = acts.sending(request[1]?.body);
+    const asked = ask(...request);
+    const known = asked.then((response) => (response.ok ? response.clone().json() : {})).then(({ event_id: id }) => {
+      if (!id) return;
+      awaited.add(id);
+      acts.sent(id, call);
+      look();
+    }).catch(() => {}).finally(() => joining.delete(known));
+    joining.add(known);
+    return asked;
+  };
+
+  window.fetch = (...request) => {
     const { pathname } = new URL(request[0].url ?? request[0], location.href);
     if (pathname.endsWith("/queue/data")) return stream(...request);
-    const response = await ask(...request);
-    if (pathname.endsWith("/queue/join") && response.ok) {
-      response.clone().json().then(({ event_id }) => {
-        awaited.add(event_id);
-        look();
-      });
-    }
-    return response;
+    return (pathname.endsWith("/queue/join") ? join : ask)(...request);
   };
 })();

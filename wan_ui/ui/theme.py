@@ -13,7 +13,7 @@ HERE = Path(__file__).parent
 CSS = [HERE / "style.css", HERE / "qa.css"]
 FAVICON = HERE / "favicon.svg"
 FIRST_SCRIPTS = [HERE / f"{name}.js" for name in ("still", "english")]
-SCRIPTS = [HERE / f"{name}.js" for name in ("words", "stream", "page", "files", "done", "handles")]
+SCRIPTS = [HERE / f"{name}.js" for name in ("words", "acts", "stream", "page", "files", "done", "handles")]
 
 SANS = ("ui-sans-serif", "system-ui", "-apple-system", "Segoe UI", "Roboto", "Noto Sans", "DejaVu Sans", "sans-serif")
 MONO = ("ui-monospace", "SF Mono", "Cascadia Mono", "DejaVu Sans Mono", "monospace")
