@@ -11,7 +11,7 @@ from playwright.sync_api import Page, expect
 
 from tests.scripted_engine import go_on
 from tests.ui.conftest import CLIP, PATIENCE, card_says, generate, shoot, until, wait_for_playing
-from tests.ui.test_looks import faults
+from tests.ui.test_looks import faults, in_both_colours
 from wan_ui.engines.base import READY
 from wan_ui.media import muxer
 from wan_ui.ui import form
@@ -498,6 +498,7 @@ def test_several_clips_from_one_press(page: Page, app, picture, examples):
     page.wait_for_function("() => [...document.querySelectorAll('.w-batch video')].every(v => v.paused)")
     cells.nth(1).get_by_role("button", name="Keep").click()
     expect(page.locator(".w-batch-cell.kept")).to_have_count(1)
+    in_both_colours(page, False, "06-several-kept", "06-several-kept-dark", part="#result")
     cells.nth(0).locator(".w-batch-open").click()
     expect(page.locator("#result")).to_contain_text(str(first["seed"]))
     page.get_by_role("button", name="All 3 clips").click()
@@ -523,6 +524,7 @@ def test_several_clips_from_one_press(page: Page, app, picture, examples):
     page.reload(wait_until="domcontentloaded")
     expect(page.get_by_label("Words for noon.jpg")).to_have_value("pan left")
     expect(page.locator("#generate")).to_have_text("Generate 2 clips")
+    in_both_colours(page, False, "06-tray", "06-tray-dark", part="#tray")
     expect(page.locator("#prompt textarea")).to_have_value("zoom in")
     page.click("#generate")
     expect(page.locator(".w-batch video")).to_have_count(2)

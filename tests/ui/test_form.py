@@ -175,9 +175,22 @@ def test_the_crop_is_moved_by_pointer_and_keys_and_outlasts_a_reload(page: Page,
     page.get_by_label("Width in pixels").fill("")
     page.get_by_role("button", name="Use this size").click()
     expect(page.locator("#own-size-note")).to_contain_text("Width: type a number of pixels")
+    page.locator("#own-length summary").click()
+    page.get_by_label("Length in seconds").fill("1.2")
+    page.get_by_label("Length in seconds").press("Enter")
+    expect(page.locator("#own-length-note")).to_contain_text("1.1 s: 17 frames at 16 a second, the nearest to 1.2 s")
+    expect(page.locator("#frames input[value='17']")).to_be_checked()
+    expect(page.locator("#using")).to_contain_text(re.compile("17.frames"))
+    for seconds, words in (
+        ("0", "Length: type a number of seconds above 0"),
+        ("30", "“Longer clip” goes on from there"),
+    ):
+        page.get_by_label("Length in seconds").fill(seconds)
+        page.get_by_role("button", name="Use this length").click()
+        expect(page.locator("#own-length-note")).to_contain_text(words)
     page.fill("#prompt textarea", "zoom in, cropped by hand")
     page.click("#generate")
     expect(page.locator(CLIP)).to_have_text("zoom in, cropped by hand")
     settings = muxer.read_metadata(clip_of(page, app, "cropped by hand"))
-    assert (settings["width"], settings["height"]) == (128, 496)
+    assert (settings["width"], settings["height"], settings["frames"]) == (128, 496, 33)
     assert settings["crops"]["image"][2] == 1.2 and 0.8 < settings["crops"]["image"][0] < 0.83

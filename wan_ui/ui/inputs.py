@@ -22,6 +22,7 @@ from wan_ui.ui.lora_picker import LoraPicker, build_lora_picker
 from wan_ui.ui.lora_shelf import build_lora_shelf
 from wan_ui.ui.markup import Markup
 from wan_ui.ui.offload_part import OffloadPart, build_offload
+from wan_ui.ui.own_length import OwnLength, build_own_length
 from wan_ui.ui.own_size import OwnSize, build_own_size
 from wan_ui.ui.performance import Performance, build_performance, is_performed
 from wan_ui.ui.picture import Picture, build_picture
@@ -65,6 +66,7 @@ class Inputs:
     size: gr.Radio
     own_size: OwnSize
     frames: gr.Radio
+    own_length: OwnLength
     steps: gr.Slider
     fps: gr.Radio
     seed: gr.Number
@@ -119,6 +121,7 @@ class Inputs:
         boxes |= {
             "voice_way": self.voice.way,
             "lips_part": self.voice.lips,
+            "own_length_part": self.own_length.part,
             "pose_part": self.pose.part,
             "performance_part": self.performance.part,
         }
@@ -184,6 +187,7 @@ def build_inputs(
         elem_id="frames",
         elem_classes="w-segments",
     )
+    own_length = build_own_length(chooses_length(model))
     fps = gr.Radio(
         label="Frames per second",
         choices=_rates(model),
@@ -247,6 +251,7 @@ def build_inputs(
         size,
         own_size,
         frames,
+        own_length,
         steps,
         fps,
         seed,
@@ -293,6 +298,7 @@ def model_updates(
         "scheme": gr.update(**scheme_choices(model, schemes, scheme)),
         "size": gr.update(choices=sizes(model, size), value=size),
         "frames": gr.update(choices=lengths(model, fps), value=frames, visible=chooses_length(model)),
+        "own_length_part": gr.update(visible=chooses_length(model)),
         "fps": gr.update(choices=_rates(model), value=fps),
     }
 

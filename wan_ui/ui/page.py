@@ -306,6 +306,11 @@ def build_ui(settings: Settings) -> gr.Blocks:
         sized = connect(inputs.own_size.part.own_size, changing.use_own_size, [browser, view], of_size, **in_order)
         sized.then(None, js="() => wanUi.settled()", **silent)
         fills.append(sized)
+        length = inputs.own_length
+        of_length = {"frames": inputs.frames, "own_length_note": length.note, "filled": inputs.filled, **observed}
+        timed = connect(length.typed.own_length, changing.use_own_length, [browser, view], of_length, **in_order)
+        timed.then(None, js="() => wanUi.settled()", **silent)
+        fills.append(timed)
         adding = connect(
             inputs.loras.add.input,
             loras.add_lora,

@@ -9,7 +9,7 @@ from wan_ui.queue.pipeline import PIPELINE
 from wan_ui.queue.words import read_for
 from wan_ui.speaking import read_speaking
 from wan_ui.tasks import FACE, MASK, PERFORMANCE, Input
-from wan_ui.ui import form, history, inputs, longer, lora_picker, own_size, performance, pose
+from wan_ui.ui import form, history, inputs, longer, lora_picker, own_length, own_size, performance, pose
 from wan_ui.ui import picture as pictures
 from wan_ui.ui import voice as voice_part
 from wan_ui.ui.answers import Answer
@@ -22,6 +22,7 @@ from wan_ui.ui.values import as_text, number_of_event, of_event, text_of_event
 from wan_ui.ui.view import View
 
 MOST_SIDE = 16_384  # pixels that may be typed
+MOST_SECONDS = 3600
 
 
 @guard
@@ -118,6 +119,35 @@ def use_own_size(browser: dict, view: View, event: gr.EventData) -> Answer:
     choices = gr.update(choices=inputs.sizes(model, chosen), value=chosen)
     note = Markup('<p class="w-quiet" role="status">{}</p>').format(said)
     return {"size": choices, "own_size_note": note, "filled": view.fills, **observe(browser, view)}
+
+
+@guard
+def use_own_length(browser: dict, view: View, event: gr.EventData) -> Answer:
+    """A length that was typed: the nearest that the model makes."""
+    model = form.model_of(view, found.models(PIPELINE.settings))
+    try:
+        wanted = _seconds(event)
+    except UserError as error:
+        return {"own_length_note": complaint(error), **observe(browser, view)}
+    fps = view.form.get("fps")
+    fps = fps if fps in model.rates else model.fps
+    frames = model.frames_of(wanted, fps)
+    form.fill(view, frames=frames)
+    said = own_length.words(wanted, frames, fps, model)
+    note = Markup('<p class="w-quiet" role="status">{}</p>').format(said)
+    return {"frames": frames, "own_length_note": note, "filled": view.fills, **observe(browser, view)}
+
+
+def _seconds(event: gr.EventData) -> float:
+    """Raises UserError."""
+    try:
+        number = number_of_event(event, "seconds")
+    except UserError:
+        number = 0.0
+    if not 0 < number <= MOST_SECONDS:
+        words = f"length: type a number of seconds above 0 and up to {MOST_SECONDS:,}, for example 2.5"
+        raise UserError(words, field="length")
+    return number
 
 
 def _side(event: gr.EventData, name: str) -> int:
