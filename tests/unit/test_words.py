@@ -111,6 +111,9 @@ def test_a_new_text_is_named_with_its_place():
             "Wan-Tiny 生成 256x256，而不是 300x300",
         ),  # its field is named beside it
         ("24 Nov", "11月24日"),
+        ("error: size: Wan-Tiny makes 256x256, not 300x300", "错误：尺寸：Wan-Tiny 生成 256x256，而不是 300x300"),
+        ("Denoise step 1 of 4, high-noise expert", "去噪：第 1/4 步，高噪声专家"),
+        ("diffusers (auto: no CUDA GPU)", "diffusers（自动：没有 CUDA GPU）"),
         ("They need a CUDA GPU, which is not here;", "它们需要 CUDA GPU，而这里没有；"),  # before a link
         ("load 0.1 · denoise 3.4 s", "加载 0.1 · 去噪 3.4 秒"),
         ("Wan-Tiny (embedded, runs on a CPU), bf16", "Wan-Tiny（内置，可在 CPU 上运行），bf16"),
@@ -118,6 +121,8 @@ def test_a_new_text_is_named_with_its_place():
         ("slowly zoom in, sunset light", "slowly zoom in, sunset light"),
         ("Clip: a cat, the picture of a dog", "视频：a cat, the picture of a dog"),
         ("a_file_of_mine.png", "a_file_of_mine.png"),
+        ("Move up: a cat, the picture", "上移：a cat, the picture"),
+        ("the picture of a dog in the kitchen", "the picture of a dog in the kitchen"),
         ("做一个视频", "做一个视频"),
         ("", ""),
     ],

@@ -37,7 +37,7 @@ NO_TEXT_NAMES = {
 WORD = re.compile(r"(?<![A-Za-z0-9_.{])[A-Za-z][a-z]+(?![A-Za-z0-9_])")  # bf16 and GGUF are none
 PHRASE = re.compile(
     r"[A-Za-z]{2,}[,;:.!?”)]* [(“]*(\{\}|[A-Za-z])|\{\}[,;:.!?”)]* [(“]*[A-Za-z]{2,}"
-    r"|[A-Z][a-z]+|[a-z]+: \{\}|[0-9)”] [a-z]{3,}"
+    r"|[A-Z][a-z]+|[a-z]+: \{\}|[0-9)”] [a-z]{3,}|^[Aa] [a-z]{3,}"
 )
 ATTRIBUTES = ("title", "aria-label", "placeholder", "alt", "label", "aria-valuetext", "data-confirm")
 SHOWN = {"help", "label", "info", "placeholder", "title", "doing", "missing", "using", "lacking", "untitled", "allowed"}
@@ -277,7 +277,7 @@ CODE = re.compile(
 
 
 def is_code(text: str) -> bool:
-    if SQL.search(text):
+    if SQL.search(text) or not text.isprintable():
         return True
     return CODE.search(text) is not None and not re.fullmatch(r"[A-Z][a-z]+", text)
 

@@ -11,7 +11,9 @@ const number = () => {
     const place = jobs.indexOf(tile.dataset.pick);
     const words = place < 0 ? '' : place === 0 ? 'measure' : String(place + 1);
     const badge = tile.querySelector('.w-cmp-place');
-    if (badge.textContent !== words) badge.textContent = words;  // a write would call the observer below again
+    if ((badge.dataset.said ?? '') === words) return;  // a write would call the observer below again
+    badge.dataset.said = words;  // what is read there may be a translation
+    badge.textContent = words;
   });
   element.querySelectorAll('[data-needs]').forEach((button) => {
     button.disabled = jobs.length < button.dataset.needs;

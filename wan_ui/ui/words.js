@@ -6,15 +6,14 @@ window.wanUiWords = (() => {
   const KEY = "wan-ui-language";
   const KEPT = "textarea, script, style, code, pre, kbd, [translate=no], [contenteditable], [data-phrase], [data-prompt], [data-tag], [data-name]";
   const ATTRIBUTES = ["title", "aria-label", "placeholder", "alt", "label", "aria-valuetext"];
-  const LONGEST = 2000, DEEPEST = 4, WEAK = 8;
+  const LONGEST = 2000, DEEPEST = 4, MOST_JOINED = 5, FEW = 8;
   const SEPARATORS = [["\n", "\n"], [". ", "。"], ["; ", "；"], [": ", "："], [" · ", " · "], [", ", "，"], [" (", "（"]];
   const ENDS = { ".": "。", "!": "！", "?": "？", ":": "：", ")": "）", ";": "；" };
-  const chinese = /[\u3000-\u9fff\uff00-\uffef]/, letter = /[A-Za-z]/;
+  const PART = /[,.;:] | \(| · /, chinese = /[\u3000-\u9fff\uff00-\uffef]/, letter = /[A-Za-z]/;
 
-  // ---- the table
+  // ---- the table: rows without values by their English, templates by their rarest word
 
-  let exact = new Map(), templates = [], language = "en";
-  const cache = new Map();
+  let exact = new Map(), templates = new Map(), language = "en";
 
   // A row as it reads where a text is split, or its field is named elsewhere.
   const withoutEnds = ([english, words]) => {
@@ -29,7 +28,7 @@ window.wanUiWords = (() => {
     const parts = english.split("{}"), others = words.split(/\{=?\}/);
     if (parts.length === 1 || parts.length !== others.length) return [];
     const pairs = parts.map((part, place) => [part.trim(), others[place].trim()]);
-    return pairs.filter(([part, other]) => part.replace(/[^A-Za-z]/g, "").length >= WEAK && other);
+    return pairs.filter(([part, other]) => part.replace(/[^A-Za-z]/g, "").length >= FEW && other);
   };
 
   const read = ({ texts, others }) => {
@@ -37,35 +36,34 @@ window.wanUiWords = (() => {
     const bare = Object.entries(given).map(withoutEnds).filter(([english, words]) => english && words);
     const rows = Object.entries({ ...Object.fromEntries(Object.entries(given).flatMap(between)), ...Object.fromEntries(bare), ...given });
     exact = new Map(rows.filter(([english]) => !english.includes("{}")).map(([english, words]) => [english.toLowerCase(), words]));
-    templates = rows.filter(([english]) => english.includes("{}")).map(([english, target]) => {
-      const parts = english.split("{}");
-      const longest = parts.reduce((one, other) => (other.length > one.length ? other : one)).toLowerCase();
-      return { parts, target, longest, letters: parts.join("").replace(/[^A-Za-z]/g, "").length };
+    const made = rows.filter(([english]) => english.includes("{}")).map(([english, target]) => {
+      const own = english.replaceAll("{}", ""), words = english.toLowerCase().match(/(?<![a-z}])[a-z]+(?![a-z{])/g) ?? [];
+      return { english, target, letters: own.replace(/[^A-Za-z]/g, "").length, length: own.length, words: [...new Set(words)].sort() };
     });
-    const length = ({ parts }) => parts.join("").length;
-    templates.sort((one, other) => other.letters - one.letters || length(other) - length(one));
+    const number = new Map();
+    for (const { words } of made) for (const word of words) number.set(word, (number.get(word) ?? 0) + 1);
+    templates = new Map();
+    for (const template of made) {
+      const rarest = template.words.reduce((one, other) => (number.get(other) < number.get(one) ? other : one), template.words[0] ?? "");
+      if (!templates.has(rarest)) templates.set(rarest, []);
+      templates.get(rarest).push(template);
+    }
   };
 
-  const match = (template, text, low) => {
-    if (!low.includes(template.longest)) return null;
+  // Those with more letters of their own, then with more signs, come first.
+  const candidates = (low) => {
+    const words = new Set(["", ...(low.match(/[a-z]+/g) ?? [])]);
+    const found = [...words].flatMap((word) => templates.get(word) ?? []);
+    return found.sort((one, other) => other.letters - one.letters || other.length - one.length || (one.english < other.english ? -1 : 1));
+  };
+
+  const match = (template, text) => {
     if (!template.pattern) {
-      const pattern = template.parts.map((part) => part.replace(/[.*+?^${}()|[\]\\/-]/g, "\\$&")).join("(.*?)");
+      const parts = template.english.split("{}").map((part) => part.replace(/[.*+?^${}()|[\]\\/-]/g, "\\$&"));
       // Of two values in a row the first is a number.
-      template.pattern = new RegExp(`^${pattern.replaceAll("(.*?)(.*?)", "(\\d[\\d.]*|)(.*?)")}$`, "is");
+      template.pattern = new RegExp(`^${parts.join("(.*?)").replaceAll("(.*?)(.*?)", "(\\d[\\d.]*|)(.*?)")}$`, "is");
     }
     return template.pattern.exec(text);
-  };
-
-  // Whether it may be the value of a template with few words of its own.
-  const believed = ([value, words], strict) => !value || /^\d/.test(value) || (!strict && (words !== null || !value.includes(" ")));
-
-  // values: as they are and translated. `{=}` takes one as it is: it is to be typed so.
-  const fill = (target, values) => {
-    let next = 0;
-    return target.replace(/\{(\d*)(=?)\}/g, (_, number, plain) => {
-      const [value, words] = values[number ? Number(number) : next++];
-      return plain ? value : (words ?? value);
-    });
   };
 
   // At each separator that does not stand in parentheses.
@@ -82,50 +80,91 @@ window.wanUiWords = (() => {
     return [...parts, text.slice(begin)];
   };
 
-  const pieces = (text, depth, strict) => {
-    const end = ENDS[text.at(-1)];
-    if (end && text.length > 1) {
-      const inner = known(text.slice(0, -1), depth + 1, strict);
-      if (inner !== null) return inner + (chinese.test(inner.at(-1) ?? "") ? end : text.at(-1));
+  // Parts that are a row of the table only with the next ones, joined: titles have commas.
+  const together = (parts, separator) => {
+    const found = [];
+    for (let at = 0; at < parts.length;) {
+      let end = Math.min(parts.length, at + MOST_JOINED);
+      while (end > at + 1 && !exact.has(parts.slice(at, end).join(separator).toLowerCase())) end -= 1;
+      found.push(parts.slice(at, end).join(separator));
+      at = end;
     }
-    for (const [separator, other] of SEPARATORS) {
-      const parts = split(text, separator);
-      if (parts.length < 2) continue;
-      const found = parts.map((part) => known(part, depth + 1, strict));
-      if (found.every((part) => part === null)) continue;
-      if (strict && found.some((part, place) => part === null && letter.test(parts[place]))) continue;
-      let shown = found.map((part, place) => part ?? parts[place]);
-      if (!shown.some((part) => chinese.test(part))) return shown.join(separator);
-      if (separator === " (") shown = shown.map((part, place) => (place ? part.replace(/\)$/, "）") : part));
-      return shown.join(other);
-    }
-    return null;
+    return found;
   };
 
-  // strict: of a value, which may be what somebody typed: all of it is in the table, or nothing.
-  const known = (text, depth, strict) => {
-    const low = text.toLowerCase();
-    if (exact.has(low)) return exact.get(low);
-    if (depth > DEEPEST || !letter.test(text)) return null;
-    for (const template of templates) {
-      const found = match(template, text, low);
-      if (!found || found.slice(1).some((part) => part.includes(" · "))) continue;
-      const values = found.slice(1).map((value) => [value, known(value, depth + 1, true)]);
-      if (template.letters < WEAK && !values.every((value) => believed(value, strict))) continue;
-      return fill(template.target, values);
+  const count = (text) => text.replace(/[^A-Za-z]/g, "").length;
+
+  // The template with values in English order. `{=}` takes one as it is: it is to be typed so, or somebody has.
+  const fill = ({ english, target, letters }, values, depth) => {
+    const says = [": {}", ". {}", "; {}"].some((end) => english.endsWith(end));
+    let cost = 0, next = 0;
+    const words = target.replace(/\{(\d*)(=?)\}/g, (_, given, plain) => {
+      const number = given ? Number(given) : next++, value = values[number];
+      const [left, said] = plain ? [0.1, value] : best(value, depth + 1);
+      cost += left;
+      if (says && number === values.length - 1) return said;
+      // Another sentence begins in it, which is not this template's; or a template of few letters fits by chance.
+      cost += PART.test(value);
+      if (left && !plain && value.includes(" ") && !/^\d/.test(value) && letters < FEW) cost += LONGEST;
+      return said;
+    });
+    return [cost, words];
+  };
+
+  // Sentence by sentence, then by its parts, with Chinese punctuation.
+  const inPieces = (text, depth) => {
+    const found = [], end = ENDS[text.at(-1)];
+    if (end) {
+      const [cost, words] = best(text.slice(0, -1), depth + 1);
+      const opened = text.at(-1) === ")" && words.split("（").length > words.split("）").length;
+      found.push([cost, words + (opened || chinese.test(words.at(-1) ?? "") ? end : text.at(-1))]);
     }
-    return pieces(text, depth, strict);
+    for (const [separator, other] of SEPARATORS) {
+      const parts = together(split(text, separator), separator);
+      if (parts.length < 2) continue;
+      const said = parts.map((part) => best(part, depth + 1));
+      let shown = said.map(([, words]) => words);
+      if (!shown.some((words) => chinese.test(words))) continue;
+      if (separator === " (") shown = shown.map((words, place) => (place ? words.replace(/\)$/, "）") : words));
+      found.push([said.reduce((sum, [cost]) => sum + cost, 0), shown.join(other)]);
+    }
+    return found;
+  };
+
+  // What leaves the fewest letters of English, and how many those are.
+  const find = (text, depth) => {
+    const low = text.toLowerCase();
+    if (exact.has(low)) return [0, exact.get(low)];
+    let found = [count(text), text];
+    if (depth > DEEPEST || !found[0]) return found;
+    const compare = (one) => { if (one[0] < found[0]) found = one; };
+    for (const template of candidates(low)) {
+      const values = match(template, text)?.slice(1);
+      if (!values) continue;
+      const filled = fill(template, values, depth);
+      if (!filled[0]) return filled;
+      compare(filled);
+    }
+    if (text.length > 1) inPieces(text, depth).forEach(compare);
+    return found;
+  };
+
+  // The same, remembered: a text is asked for in many parts of another.
+  const cache = new Map();
+  const best = (text, depth) => {
+    const key = `${depth}${text}`;
+    if (cache.has(key)) return cache.get(key);
+    if (cache.size > 20000) cache.clear();
+    const found = find(text, depth);
+    cache.set(key, found);
+    return found;
   };
 
   // A text in the language that is chosen.
   const say = (text) => {
     if (language === "en" || text.length > LONGEST || !letter.test(text)) return text;
-    if (cache.has(text)) return cache.get(text);
     const inner = text.trim(), start = text.indexOf(inner);
-    const words = text.slice(0, start) + (known(inner.replace(/\s+/g, " "), 0, false) ?? inner) + text.slice(start + inner.length);
-    if (cache.size > 5000) cache.clear();
-    cache.set(text, words);
-    return words;
+    return text.slice(0, start) + best(inner.replace(/\s+/g, " "), 0)[1] + text.slice(start + inner.length);
   };
 
   // ---- what is drawn
@@ -234,7 +273,6 @@ window.wanUiWords = (() => {
     if (chosen === language || chosen !== asked) return;
     observer.disconnect();
     language = chosen;
-    cache.clear();
     document.documentElement.lang = chosen === "zh" ? "zh-CN" : "en";
     if (chosen === "en") return restore();
     replaceAll(document.documentElement);

@@ -6,16 +6,18 @@ piece at its punctuation. What is found nowhere stays as it is: names, numbers, 
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from itertools import chain, starmap
 from pathlib import Path
 
 TABLE = Path(__file__).parent / "zh.json"
 LONGEST = 2000  # characters; anything longer is no sentence of ours
 DEEPEST = 4  # a value in a text in a text
-WEAK = 8  # letters; a template with fewer is believed only where its values are plain
+MOST_JOINED = 5  # pieces of one row
+FEW = 8  # letters; fewer do not stand alone beside a link
 SEPARATORS = (
     ("\n", "\n"),
     (". ", "。"),
@@ -26,41 +28,58 @@ SEPARATORS = (
     (" (", "（"),
 )
 ENDS = {".": "。", "!": "！", "?": "？", ":": "：", ")": "）", ";": "；"}
+WHOLE_WORD = re.compile(r"(?<![a-z}])[a-z]+(?![a-z{])")  # no value touches it
+PART = re.compile(r"[,.;:] | \(| · ")
 CHINESE = re.compile(r"[\u3000-\u9fff\uff00-\uffef]")
 
 
 @dataclass
 class Template:
-    parts: list[str]  # what stands around the values
+    english: str
     target: str
-    letters: int
-    longest: str
+    rank: tuple[int, int]  # those with more letters of their own, then with more signs, come first
     pattern: re.Pattern[str] | None = None
 
+    @property
+    def says(self) -> bool:
+        """Whether it ends with what there is to say: `error: {}`."""
+        return self.english.endswith((": {}", ". {}", "; {}"))
+
     def match(self, text: str) -> re.Match[str] | None:
-        if self.longest not in text.lower():
-            return None
         if self.pattern is None:
-            pattern = "(.*?)".join(map(re.escape, self.parts))
+            pattern = "(.*?)".join(map(re.escape, self.english.split("{}")))
             pattern = pattern.replace("(.*?)(.*?)", r"(\d[\d.]*|)(.*?)")  # of two values in a row the first is a number
             self.pattern = re.compile(pattern, re.IGNORECASE | re.DOTALL)
         return self.pattern.fullmatch(text)
 
 
 @cache
-def table() -> tuple[dict[str, str], list[Template]]:
+def table() -> tuple[dict[str, str], dict[str, list[Template]]]:
+    """Rows without values by their English in lower case, templates by their rarest word ("" where there is none)."""
     read = json.loads(TABLE.read_text(encoding="utf-8"))
     rows = {**read["others"], **read["texts"]}
     bare = [row for row in starmap(without_ends, rows.items()) if all(row)]
     rows = {**dict(chain.from_iterable(starmap(between, rows.items()))), **dict(bare), **rows}
     exact = {english.lower(): chinese for english, chinese in rows.items() if "{}" not in english}
-    templates = []
-    for english, chinese in rows.items():
-        if "{}" in english:
-            parts = english.split("{}")
-            letters = len(re.findall("[A-Za-z]", "".join(parts)))
-            templates.append(Template(parts, chinese, letters, max(parts, key=len).lower()))
-    return exact, sorted(templates, key=lambda template: (-template.letters, -sum(map(len, template.parts))))
+    templates = [(english, chinese) for english, chinese in rows.items() if "{}" in english]
+    words = {english: set(WHOLE_WORD.findall(english.lower())) for english, _ in templates}
+    number = Counter(chain.from_iterable(words.values()))
+    by_word: dict[str, list[Template]] = {}
+    for english, chinese in templates:
+        own = english.replace("{}", "")
+        rank = (-len(re.findall("[A-Za-z]", own)), -len(own))
+        rarest = min(sorted(words[english]), key=lambda word: number[word], default="")
+        by_word.setdefault(rarest, []).append(Template(english, chinese, rank))
+    return exact, by_word
+
+
+def candidates(text: str) -> list[Template]:
+    _, by_word = table()
+    words = {"", *re.findall("[a-z]+", text.lower())}
+    return sorted(
+        chain.from_iterable(by_word.get(word, ()) for word in words),
+        key=lambda template: (*template.rank, template.english),
+    )
 
 
 def without_ends(english: str, chinese: str) -> tuple[str, str]:
@@ -77,7 +96,7 @@ def between(english: str, chinese: str) -> Iterator[tuple[str, str]]:
     parts, others = english.split("{}"), re.split(r"\{=?\}", chinese)
     if len(parts) == len(others) > 1:
         for part, other in zip(parts, others, strict=True):
-            if len(re.findall("[A-Za-z]", part)) >= WEAK and other.strip():
+            if len(re.findall("[A-Za-z]", part)) >= FEW and other.strip():
                 yield part.strip(), other.strip()
 
 
@@ -86,66 +105,72 @@ def translate(text: str, language: str) -> str:
     if language != "zh" or len(text) > LONGEST:
         return text
     inner = text.strip()
-    if not re.search("[A-Za-z]", inner):
+    if not letters(inner):
         return text
     start = text.index(inner)
-    return text[:start] + (_known(inner, 0, strict=False) or inner) + text[start + len(inner) :]
+    return text[:start] + best(inner, 0)[1] + text[start + len(inner) :]
 
 
-def _known(text: str, depth: int, strict: bool) -> str | None:
-    """None: it is not in the table. strict: of a value, which may be what somebody typed: all of it is, or nothing."""
-    exact, templates = table()
+def letters(text: str) -> int:
+    return len(re.findall("[A-Za-z]", text))
+
+
+@lru_cache(4096)
+def best(text: str, depth: int) -> tuple[float, str]:
+    """What leaves the fewest letters of English, and how many those are."""
+    exact, _ = table()
     if text.lower() in exact:
-        return exact[text.lower()]
-    if depth > DEEPEST or not re.search("[A-Za-z]", text):
-        return None
-    for template in templates:
-        match = template.match(text)
-        if match is None or any(" · " in value for value in match.groups()):
-            continue
-        values = [(value, _known(value, depth + 1, strict=True)) for value in match.groups()]
-        if template.letters < WEAK and not all(believed(*value, strict) for value in values):
-            continue
-        return fill(template.target, values)
-    return _pieces(text, depth, strict)
+        return 0, exact[text.lower()]
+    found = (float(letters(text)), text)
+    if depth > DEEPEST or not found[0]:
+        return found
+    for template in candidates(text):
+        if match := template.match(text):
+            filled = fill(template, match.groups(), depth)
+            if not filled[0]:
+                return filled
+            found = min(found, filled, key=lambda one: one[0])
+    return min([found, *in_pieces(text, depth)], key=lambda one: one[0]) if len(text) > 1 else found
 
 
-def believed(value: str, known: str | None, strict: bool) -> bool:
-    """Whether it may be the value of a template with few words of its own."""
-    return not value or value[0].isdigit() or (not strict and (known is not None or " " not in value))
-
-
-def fill(target: str, values: list[tuple[str, str | None]]) -> str:
-    """values: as they are and translated, in English order. `{=}` takes one as it is: it is to be typed so."""
-    left = iter(values)
+def fill(template: Template, values: tuple[str, ...], depth: int) -> tuple[float, str]:
+    """The template with values in English order. `{=}` takes one as it is: it is to be typed so, or somebody has."""
+    cost, shown = 0.0, iter(range(len(values)))
 
     def value(hole: re.Match[str]) -> str:
-        plain, known = values[int(hole[1])] if hole[1] else next(left)
-        return plain if known is None or hole[2] else known
+        nonlocal cost
+        number = int(hole[1]) if hole[1] else next(shown)
+        text = values[number]
+        left, words = (0.1, text) if hole[2] else best(text, depth + 1)
+        if not (number == len(values) - 1 and template.says):
+            # Another sentence begins in it, which is not this template's; or a template of few letters fits by chance.
+            cost += PART.search(text) is not None
+            by_chance = left and " " in text and not text[0].isdigit() and not hole[2] and -template.rank[0] < FEW
+            cost += LONGEST if by_chance else 0
+        cost += left
+        return words
 
-    return re.sub(r"\{(\d*)(=?)\}", value, target)
+    words = re.sub(r"\{(\d*)(=?)\}", value, template.target)
+    return cost, words
 
 
-def _pieces(text: str, depth: int, strict: bool) -> str | None:
-    """Sentence by sentence, then by its parts; with Chinese punctuation where the words are."""
-    end = ENDS.get(text[-1]) if text else None
-    if end is not None and len(text) > 1 and (known := _known(text[:-1], depth + 1, strict)) is not None:
-        return known + end if CHINESE.search(known[-1:]) else known + text[-1]
+def in_pieces(text: str, depth: int) -> Iterator[tuple[float, str]]:
+    """Sentence by sentence, then by its parts, with Chinese punctuation."""
+    if (end := ENDS.get(text[-1])) is not None:
+        cost, words = best(text[:-1], depth + 1)
+        opened = text[-1] == ")" and words.count("（") > words.count("）")
+        yield cost, words + end if opened or CHINESE.search(words[-1:]) else words + text[-1]
     for separator, chinese in SEPARATORS:
-        pieces = split(text, separator)
+        pieces = together(split(text, separator), separator)
         if len(pieces) < 2:
             continue
-        found = [_known(piece, depth + 1, strict) for piece in pieces]
-        lacks = [known is None and re.search("[A-Za-z]", piece) for known, piece in zip(found, pieces, strict=True)]
-        if all(known is None for known in found) or (strict and any(lacks)):
-            continue
-        shown = [piece if known is None else known for piece, known in zip(pieces, found, strict=True)]
+        found = [best(piece, depth + 1) for piece in pieces]
+        cost, shown = sum(cost for cost, _ in found), [words for _, words in found]
         if not any(map(CHINESE.search, shown)):
-            return separator.join(shown)
+            continue
         if separator == " (":
-            shown = [shown[0], *(re.sub(r"\)$", "）", piece) for piece in shown[1:])]
-        return chinese.join(shown)
-    return None
+            shown = [shown[0], *(re.sub(r"\)$", "）", words) for words in shown[1:])]
+        yield cost, chinese.join(shown)
 
 
 def split(text: str, separator: str) -> list[str]:
@@ -158,3 +183,15 @@ def split(text: str, separator: str) -> list[str]:
         depth = max(0, depth + {"(": 1, ")": -1}.get(text[at], 0))
         at = max(at + 1, begin)
     return [*pieces, text[begin:]]
+
+
+def together(pieces: list[str], separator: str) -> list[str]:
+    """Pieces that are a row of the table only with the next ones, joined: titles have commas."""
+    exact, _ = table()
+    found, at = [], 0
+    while at < len(pieces):
+        ends = range(min(len(pieces), at + MOST_JOINED), at, -1)
+        end = next((end for end in ends if separator.join(pieces[at:end]).lower() in exact), at + 1)
+        found.append(separator.join(pieces[at:end]))
+        at = end
+    return found
