@@ -113,6 +113,8 @@ def test_a_new_text_is_named_with_its_place():
         ("24 Nov", "11月24日"),
         ("error: size: Wan-Tiny makes 256x256, not 300x300", "错误：尺寸：Wan-Tiny 生成 256x256，而不是 300x300"),
         ("Denoise step 1 of 4, high-noise expert", "去噪：第 1/4 步，高噪声专家"),
+        ("A click makes the clip with Wan-Tiny, bf16.", "点击后用 Wan-Tiny, bf16 生成视频。"),
+        ("Wan-Tiny, bf16 is loading. Reading the prompt", "Wan-Tiny，bf16 正在加载。正在读取提示词"),
         ("diffusers (auto: no CUDA GPU)", "diffusers（自动：没有 CUDA GPU）"),
         ("They need a CUDA GPU, which is not here;", "它们需要 CUDA GPU，而这里没有；"),  # before a link
         ("load 0.1 · denoise 3.4 s", "加载 0.1 · 去噪 3.4 秒"),

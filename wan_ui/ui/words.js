@@ -6,7 +6,7 @@ window.wanUiWords = (() => {
   const KEY = "wan-ui-language";
   const KEPT = "textarea, script, style, code, pre, kbd, [translate=no], [contenteditable], [data-phrase], [data-prompt], [data-tag], [data-name]";
   const ATTRIBUTES = ["title", "aria-label", "placeholder", "alt", "label", "aria-valuetext"];
-  const LONGEST = 2000, DEEPEST = 4, MOST_JOINED = 5, FEW = 8;
+  const LONGEST = 2000, DEEPEST = 4, SPLIT = 0.5, MOST_JOINED = 5, FEW = 8;
   const SEPARATORS = [["\n", "\n"], [". ", "。"], ["; ", "；"], [": ", "："], [" · ", " · "], [", ", "，"], [" (", "（"]];
   const ENDS = { ".": "。", "!": "！", "?": "？", ":": "：", ")": "）", ";": "；" };
   const PART = /[,.;:] | \(| · /, chinese = /[\u3000-\u9fff\uff00-\uffef]/, letter = /[A-Za-z]/;
@@ -61,7 +61,7 @@ window.wanUiWords = (() => {
     if (!template.pattern) {
       const parts = template.english.split("{}").map((part) => part.replace(/[.*+?^${}()|[\]\\/-]/g, "\\$&"));
       // Of two values in a row the first is a number.
-      template.pattern = new RegExp(`^${parts.join("(.*?)").replaceAll("(.*?)(.*?)", "(\\d[\\d.]*|)(.*?)")}$`, "is");
+      template.pattern = new RegExp(`^${parts.join("(.*?)").replaceAll("(.*?)(.*?)", "(\\d[\\d.]*(?: × \\d+)?|)(.*?)")}$`, "is");
     }
     return template.pattern.exec(text);
   };
@@ -104,7 +104,7 @@ window.wanUiWords = (() => {
       cost += left;
       if (says && number === values.length - 1) return said;
       // Another sentence begins in it, which is not this template's; or a template of few letters fits by chance.
-      cost += PART.test(value);
+      if (PART.test(value)) cost += 10 / Math.max(1, letters);
       if (left && !plain && value.includes(" ") && !/^\d/.test(value) && letters < FEW) cost += LONGEST;
       return said;
     });
@@ -126,7 +126,7 @@ window.wanUiWords = (() => {
       let shown = said.map(([, words]) => words);
       if (!shown.some((words) => chinese.test(words))) continue;
       if (separator === " (") shown = shown.map((words, place) => (place ? words.replace(/\)$/, "）") : words));
-      found.push([said.reduce((sum, [cost]) => sum + cost, 0), shown.join(other)]);
+      found.push([said.reduce((sum, [cost]) => sum + cost, SPLIT), shown.join(other)]);
     }
     return found;
   };

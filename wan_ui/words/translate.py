@@ -16,6 +16,7 @@ from pathlib import Path
 TABLE = Path(__file__).parent / "zh.json"
 LONGEST = 2000  # characters; anything longer is no sentence of ours
 DEEPEST = 4  # a value in a text in a text
+SPLIT = 0.5  # what it costs to take a text apart, in letters
 MOST_JOINED = 5  # pieces of one row
 FEW = 8  # letters; fewer do not stand alone beside a link
 SEPARATORS = (
@@ -48,7 +49,9 @@ class Template:
     def match(self, text: str) -> re.Match[str] | None:
         if self.pattern is None:
             pattern = "(.*?)".join(map(re.escape, self.english.split("{}")))
-            pattern = pattern.replace("(.*?)(.*?)", r"(\d[\d.]*|)(.*?)")  # of two values in a row the first is a number
+            pattern = pattern.replace(
+                "(.*?)(.*?)", r"(\d[\d.]*(?: × \d+)?|)(.*?)"
+            )  # of two values in a row the first is a number
             self.pattern = re.compile(pattern, re.IGNORECASE | re.DOTALL)
         return self.pattern.fullmatch(text)
 
@@ -144,7 +147,7 @@ def fill(template: Template, values: tuple[str, ...], depth: int) -> tuple[float
         left, words = (0.1, text) if hole[2] else best(text, depth + 1)
         if not (number == len(values) - 1 and template.says):
             # Another sentence begins in it, which is not this template's; or a template of few letters fits by chance.
-            cost += PART.search(text) is not None
+            cost += 10 / max(1, -template.rank[0]) if PART.search(text) else 0
             by_chance = left and " " in text and not text[0].isdigit() and not hole[2] and -template.rank[0] < FEW
             cost += LONGEST if by_chance else 0
         cost += left
@@ -165,7 +168,7 @@ def in_pieces(text: str, depth: int) -> Iterator[tuple[float, str]]:
         if len(pieces) < 2:
             continue
         found = [best(piece, depth + 1) for piece in pieces]
-        cost, shown = sum(cost for cost, _ in found), [words for _, words in found]
+        cost, shown = SPLIT + sum(cost for cost, _ in found), [words for _, words in found]
         if not any(map(CHINESE.search, shown)):
             continue
         if separator == " (":
