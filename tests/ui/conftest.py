@@ -18,8 +18,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw
+from playwright.sync_api import BrowserContext, Page, expect, sync_playwright
 from playwright.sync_api import Error as PlaywrightError
-from playwright.sync_api import Page, expect, sync_playwright
 
 from tests.ports import free_port
 from wan_ui.families import VAE_21
@@ -42,6 +42,7 @@ FLAGS = [
     "--disable-dev-shm-usage",
     "--disable-gpu",
     "--autoplay-policy=no-user-gesture-required",
+    "--process-per-site",  # see new_browser
 ]
 
 
@@ -249,27 +250,39 @@ def app(scripted) -> App:
     return scripted.kept[-1]
 
 
-@pytest.fixture(scope="session")
-def first_browser(chromium):
-    """Keeps what it has fetched and compiled of the page, which is a third of what opening it takes."""
+def new_browser(chromium) -> BrowserContext:
+    """Another person's. It keeps what it has fetched and compiled of the page, and, for a page of the apps' site that
+    stays open in it, the process that draws them: half of what opening a page takes."""
     context = chromium.new_context()
-    yield context
-    context.close()
+    stays = context.new_page()
+    stays.route("**/*", lambda route: route.fulfill(body="", content_type="text/html"))
+    stays.goto("http://127.0.0.1/")
+    return context
+
+
+@pytest.fixture(scope="session")
+def browsers(chromium):
+    """Those that there are; the first page of a test is in the first of them, and so on."""
+    contexts: list[BrowserContext] = []
+    yield contexts
+    for context in contexts:
+        context.close()
 
 
 @pytest.fixture
-def open_page(chromium, first_browser):
+def open_page(chromium, browsers):
     """Open a page: open_page(url, width=..., dark=...). Each of a test is in a browser of its own: another person's,
     who has closed the hint for new ones (unless `new`)."""
-    contexts = []
+    pages = []
 
     def open_page(url: str, width: int = 1360, height: int = 900, dark: bool = False, new: bool = False) -> Page:
-        contexts.append(chromium.new_context() if contexts else first_browser)
-        page = contexts[-1].new_page()
-        if contexts[-1] is first_browser:  # as new as the others
-            first_browser.clear_cookies()
-            kept = {"origin": url, "storageTypes": "local_storage,indexeddb,service_workers,cache_storage"}
-            first_browser.new_cdp_session(page).send("Storage.clearDataForOrigin", kept)
+        if len(pages) == len(browsers):
+            browsers.append(new_browser(chromium))
+        browser = browsers[len(pages)]
+        pages.append(page := browser.new_page())
+        browser.clear_cookies()  # it has seen nothing yet
+        kept = {"origin": url, "storageTypes": "local_storage,indexeddb,service_workers,cache_storage"}
+        browser.new_cdp_session(page).send("Storage.clearDataForOrigin", kept)
         if not new:
             page.add_init_script("try { localStorage.setItem('wan-ui-hint', 'closed'); } catch {}")
         page.set_viewport_size({"width": width, "height": height})
@@ -280,10 +293,9 @@ def open_page(chromium, first_browser):
         return page
 
     yield open_page
-    for context in contexts[1:]:
-        context.close()
-    for page in first_browser.pages:
-        page.close()
+    for browser in browsers:
+        for page in browser.pages[1:]:  # all but the one that stays
+            page.close()
 
 
 @pytest.fixture
@@ -307,8 +319,8 @@ def pytest_runtest_makereport(item):
     report = yield
     if report.failed and report.when == "call":
         item.stash[FAILED] = True
-        browser, apps = item.funcargs.get("first_browser"), item.funcargs.get("scripted")
-        for number, page in enumerate(browser.pages if browser else []):
+        browsers, apps = item.funcargs.get("browsers", []), item.funcargs.get("scripted")
+        for number, page in enumerate(page for browser in browsers for page in browser.pages[1:]):
             with contextlib.suppress(PlaywrightError):
                 said = page.locator("#card").inner_text(timeout=2000)
                 report.sections.append((f"card of {page.url}", said))
