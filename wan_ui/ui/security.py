@@ -15,11 +15,13 @@ none of here, the configuration of every component is made and kept for each pag
 `Session` takes its place, without them. Remove when: Gradio makes them when they are asked for.
 """
 
+import copy
 import inspect
 import logging
 import os
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 from urllib.parse import unquote
 
 import gradio as gr
@@ -129,6 +131,22 @@ class CheckedBlocks(gr.Blocks):
             raise
 
     async def postprocess_data(self, block_fn, predictions, state):
+        """What is skipped is left alone: Gradio makes such a component anew, a third of what an answer takes."""
+        outputs = block_fn.outputs
+        if not isinstance(predictions, list) or len(predictions) != len(outputs) or len(outputs) < 2:
+            return await self._postprocessed(block_fn, predictions, state)
+        named = [place for place, value in enumerate(predictions) if value != gr.skip()]
+        answer: list[Any] = [None if block.stateful else gr.skip() for block in outputs]
+        if named:
+            block_fn = copy.copy(block_fn)
+            block_fn.outputs = [outputs[place] for place in named]
+            values = [predictions[place] for place in named]
+            drawn = await self._postprocessed(block_fn, values if len(values) > 1 else values[0], state)
+            for place, value in zip(named, drawn, strict=True):
+                answer[place] = value
+        return answer
+
+    async def _postprocessed(self, block_fn, predictions, state):
         try:
             return await super().postprocess_data(block_fn, predictions, state)
         except (OSError, ComponentProcessingError) as error:
