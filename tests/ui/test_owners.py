@@ -67,8 +67,8 @@ def test_two_people_share_the_queue_and_nothing_else(open_page, public_app, pict
         second.evaluate("id => wanUi.chosenTiles.add(id) && wanUi.choosing()", theirs)
     expect(second.locator("#archive")).to_contain_text("choose some that are finished")
     second.locator("[data-choose_many]").click()
-    second.locator("[data-do=star]").evaluate("(e, id) => { e.dataset.job = id }", theirs)
-    second.locator("[data-do=star]").click()
+    second.locator("#result [data-do=star]").evaluate("(e, id) => { e.dataset.job = id }", theirs)
+    second.locator("#result [data-do=star]").click()
     second.wait_for_timeout(700)
     assert not table.get(theirs).star
     expect(second.locator(CLIP)).to_have_text("yours alone")
