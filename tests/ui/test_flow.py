@@ -210,7 +210,9 @@ def test_examples_run_with_one_click(page: Page):
     expect(page.locator("#prompt textarea")).to_have_value("pan left")
 
 
-def test_refused_pictures_say_why(page: Page, tmp_path):
+@pytest.mark.hardening(17)
+def test_what_is_missing_or_too_much_is_said(page: Page, picture, tmp_path):
+    """Where it is, in view, until the fault is mended."""
     for name, content, words in (
         ("fake.png", b"not a picture at all", "fake.png is not a picture that can be read"),
         ("drawing.svg", b'<svg xmlns="http://www.w3.org/2000/svg"><script>alert(1)</script></svg>', "drawing.svg"),
@@ -222,22 +224,33 @@ def test_refused_pictures_say_why(page: Page, tmp_path):
         expect(page.locator("#picture-crop img")).to_have_count(0)
         shoot(page, f"06-refused-{name.split('.')[0]}")
 
-
-@pytest.mark.hardening(17)
-def test_what_is_missing_or_too_much_is_said(page: Page, picture):
+    message = page.locator("#message [role=alert]")
     page.click("#generate")
-    expect(page.locator("#message [role=alert]")).to_contain_text("Prompt: say what should happen")
-    expect(page.locator("#message [role=alert]")).to_be_in_viewport(ratio=1)
+    expect(message).to_contain_text("Prompt: say what should happen")
+    expect(message).to_be_in_viewport(ratio=1)
     page.fill("#prompt textarea", "x" * 2345)
     page.click("#generate")
-    expect(page.locator("#message [role=alert]")).to_contain_text("2,345 characters; the limit is 2,000")
+    expect(message).to_contain_text("2,345 characters; the limit is 2,000")
     page.fill("#prompt textarea", "zoom in")
+    expect(message).to_be_hidden()
     page.click("#generate")
+    expect(message).to_contain_text("choose a picture first")
     expect(page.locator("#picture-note [role=alert]")).to_contain_text("choose a picture first")
     page.set_input_files("#picture input[type=file]", picture)
+    expect(message).to_have_count(0)
     page.fill("#seed input", "-7")
     page.click("#generate")
-    expect(page.locator("#message [role=alert]")).to_contain_text("-7 is not between 0 and")
+    expect(message).to_contain_text("-7 is not between 0 and")
+    page.get_by_role("radio", name="256 × 256").check()  # something else
+    page.wait_for_timeout(300)
+    expect(message).to_be_visible()
+    page.fill("#seed input", "7")
+    expect(message).to_have_count(0)
+    for words in ("", "zoom in", ""):  # the same complaint again is seen again
+        page.fill("#prompt textarea", words)
+        if not words:
+            page.click("#generate")
+            expect(message).to_be_visible()
 
 
 @pytest.mark.hardening(17)
@@ -352,32 +365,6 @@ def test_what_a_page_tells_of_its_form_before_it_has_shown_it_is_not_kept(app):
         assert ask("remember", browser, None, *half_drawn, 0, 1)["form"] == filled
         changed = ask("remember", browser, None, *held(**filled | {"frames": 33}, prompt=""), arrived["filled"], 2)
         assert changed["form"] == filled | {"frames": 33}  # that was a person
-
-
-def test_complaints_go_when_the_fault_is_mended(page: Page, picture):
-    message = page.locator("#message [role=alert]")
-    page.click("#generate")
-    expect(message).to_contain_text("Prompt: say what should happen")
-    page.fill("#prompt textarea", "zoom in")
-    expect(message).to_be_hidden()
-    page.click("#generate")
-    expect(message).to_contain_text("choose a picture first")
-    expect(page.locator("#picture-note [role=alert]")).to_contain_text("choose a picture first")
-    page.set_input_files("#picture input[type=file]", picture)
-    expect(message).to_have_count(0)
-    page.fill("#seed input", "-7")
-    page.click("#generate")
-    expect(message).to_contain_text("-7 is not between")
-    page.get_by_role("radio", name="256 × 256").check()  # something else
-    page.wait_for_timeout(300)
-    expect(message).to_be_visible()
-    page.fill("#seed input", "7")
-    expect(message).to_have_count(0)
-    for words in ("", "zoom in", ""):  # the same complaint again is seen again
-        page.fill("#prompt textarea", words)
-        if not words:
-            page.click("#generate")
-            expect(message).to_be_visible()
 
 
 def test_a_double_click_makes_one_job_and_two_presses_two(page: Page, app, picture):
