@@ -3,7 +3,8 @@
 Every event by which a person changes the form or sends it carries its number in the order of the person's acts
 (`turn`, counted by page.js): answers and events may overtake each other, the acts do not. The server fills in the form
 as well, when a page is opened or old settings are loaded. It knows then what the form holds; the page, whose fields are
-drawn one after the other and each tell of it, shows it a while later (`fill`, `changed`).
+drawn one after the other and each tell of it, shows it a while later (`fill`, `changed`). What such an answer says
+of a field that the person has changed since the press is left out of it in the browser, see acts.js.
 
 A reload brings the form back from the browser: from its storage, and what the line at Generate says from that line
 itself (`line_html`), which page.js reads as the page goes. So the person gets what they have seen, although an older
