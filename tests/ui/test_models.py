@@ -251,7 +251,7 @@ def test_a_choice_made_after_load_was_pressed_counts(open_page, offline_app):
 
 
 def test_a_large_model_is_got_from_the_first_hint_and_its_download_is_everybody_s(open_page, start, gpu, hub):
-    app = start(**gpu)
+    app = start(own=True, **gpu)  # what PYTHONPATH names is found by a process of its own
     first, second = open_page(app.url, new=True), open_page(app.url, new=True)
     first.on("dialog", lambda dialog: dialog.accept())
     open_models(second)

@@ -54,10 +54,10 @@ menu.addEventListener('click', (event) => {
   const item = event.target.closest('[role=menuitem]');
   if (!item) return;
   menu.hidePopover();
-  if (!events.includes(item.dataset.do)) return;
-  if (item.dataset.do === 'speak') window.wanUi.speechIsFor(job);
-  if (item.dataset.do === 'remove_many') trigger('remove_many', { jobs: [job] });
-  else trigger(item.dataset.do, { job });
+  if (!events.includes(item.dataset.act)) return;
+  if (item.dataset.act === 'speak') window.wanUi.speechIsFor(job);
+  if (item.dataset.act === 'remove_many') trigger('remove_many', { jobs: [job] });
+  else trigger(item.dataset.act, { job });
 });
 menu.addEventListener('keydown', (event) => {
   const items = offered(), at = items.indexOf(document.activeElement);
@@ -86,7 +86,7 @@ ITEMS = (
 def build_tile_menu() -> gr.HTML:
     items = Markup().join(
         Markup(
-            '<button type="button" role="menuitem" tabindex="-1" data-do="{act}" data-when="{when}">{words}</button>'
+            '<button type="button" role="menuitem" tabindex="-1" data-act="{act}" data-when="{when}">{words}</button>'
         ).format(act=act, when=when, words=words)
         for act, words, when in ITEMS
     )
