@@ -185,3 +185,56 @@ def test_from_another_machine_nothing_can_be_started(scripted, open_page):
         expect(button).to_be_disabled()
     page.locator("[data-doctor=stages]").evaluate("button => { button.disabled = false; button.click() }")
     expect(page.locator("#doctor [role=alert]")).to_contain_text("only the person at this machine")
+
+
+# Two English words in a row, outside of what people typed, of names and of this file's own examination.
+ENGLISH = """() => {
+  const typed = 'textarea, [translate=no], [data-phrase], [data-prompt]';
+  const found = [], kept = `${typed}, script, style, code, pre, kbd, footer, #doctor`;
+  const walker = document.createTreeWalker(document.querySelector('.gradio-container'), NodeFilter.SHOW_TEXT);
+  for (let node = walker.nextNode(); node; node = walker.nextNode()) {
+    if (node.parentElement.closest(kept)) continue;
+    const words = node.data.replace(/slowly zoom in, sunset light|理解为：.*/, '');
+    if (/[A-Za-z]{2,}[,.]? [a-z]{2,}(?![\\w])/.test(words)) found.push(node.parentElement.outerHTML);
+  }
+  return found;
+}"""
+
+
+def test_the_page_in_chinese_and_back(open_page, qa_app):
+    page = open_page(qa_app.url)
+    page.locator("#card", has_not_text="Connecting").wait_for()
+    labels, language = page.locator("#left :is(summary, .label-wrap, [data-testid=block-info])"), page.locator("html")
+    english = labels.all_inner_texts()
+    page.locator("[data-language]").click()
+    expect(language).to_have_attribute("lang", "zh-CN")
+    assert "提示词" in labels.all_inner_texts()
+    page.locator("[data-language]").click()
+    expect(language).to_have_attribute("lang", "en")
+    assert labels.all_inner_texts() == english
+    page.locator("[data-language]").click()
+    expect(page.locator("#generate")).to_have_text("生成")
+    expect(page.locator("#prompt textarea")).to_have_attribute(
+        "placeholder", "要发生什么？例如：slowly zoom in, sunset light"
+    )
+    for fold in page.locator("#left summary, #left .label-wrap").all():
+        fold.click()
+    page.fill("#prompt textarea", "")
+    page.click("#generate")
+    expect(page.locator("#message")).to_contain_text("请写下要发生什么")
+    assert page.evaluate(ENGLISH) == []
+    page.get_by_role("tab", name="模型").click()
+    page.locator("#models-panel, #models").first.wait_for()
+    assert page.evaluate(ENGLISH) == []
+    page.get_by_role("tab", name="诊断").click()
+    expect(page.locator("#doctor")).to_contain_text("第一个出错的阶段：DiT 低噪声")
+    page.get_by_role("tab", name="对比").click()
+    compare(page)
+    expect(page.locator("[data-pick]").nth(1)).to_contain_text("基准")
+    assert page.evaluate(ENGLISH) == []
+
+    page.reload(wait_until="domcontentloaded")  # the browser keeps it
+    expect(page.locator("#generate")).to_have_text("生成")
+    page.locator("[data-language]").click()
+    expect(language).to_have_attribute("lang", "en")
+    expect(page.locator("#generate")).to_have_text("Generate")
