@@ -197,8 +197,8 @@ window.wanUiWords = (() => {
   const cover = (field) => {
     const words = language === "en" ? "" : say(value.get.call(field));
     const over = words && words !== value.get.call(field);
-    if (over) field.parentElement.dataset.words = words;
-    else delete field.parentElement.dataset.words;
+    if (over) field.parentElement.dataset.inChinese = words;
+    else delete field.parentElement.dataset.inChinese;
   };
   const watchList = (field) => {
     if (!lists.has(field)) {
