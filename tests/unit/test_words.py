@@ -198,6 +198,12 @@ def test_in_english_nothing_is_other(monkeypatch, capsys):
     assert "the picture to start from" in capsys.readouterr().out
 
 
+def test_cells_of_a_table_are_translated_one_by_one():
+    told = io.StringIO()
+    Translated(told).write("applies  gguf_loader   no GGUF file\n")
+    assert told.getvalue() == "适用  gguf_loader   没有 GGUF 文件\n"
+
+
 def test_lines_for_programs_stay():
     told = io.StringIO()
     stream = Translated(told)

@@ -13,7 +13,7 @@ from typing import Any, TextIO
 
 from wan_ui.words.translate import translate
 
-STAYS = re.compile(r"\s*[\[{]|(DEBUG|INFO|WARNING|ERROR|CRITICAL) |Traceback |  File |    |\w+(\.\w+)*Error\b")
+STAYS = re.compile(r"\s*[\[{]|(DEBUG|INFO|WARNING|ERROR|CRITICAL) |Traceback |  File |\w+(\.\w+)*Error\b")
 
 
 class Translated:
@@ -42,7 +42,11 @@ class Translated:
 
 
 def in_chinese(line: str) -> str:
-    return line if STAYS.match(line) else translate(line, "zh")
+    if STAYS.match(line):
+        return line
+    if line.startswith("error: "):
+        return "错误：" + translate(line.removeprefix("error: "), "zh")
+    return "".join(translate(cell, "zh") for cell in re.split(r"( {2,})", line))  # of a table as well
 
 
 def can_show(stream: TextIO) -> bool:
