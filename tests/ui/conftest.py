@@ -194,6 +194,7 @@ def scripted(scripted_catalog, examples, tmp_path_factory):
     """
 
     def start(folder: Path | None = None, own: bool = not hasattr(os, "pidfd_open"), **environ: str) -> App:
+        own = own or any(name.startswith("PYTHON") for name in environ)  # which an interpreter reads when it begins
         if not own and not start.forks:
             start.forks.append(Forks())
         defaults = {"WAN_UI_CATALOG": str(scripted_catalog), "TEST_EXAMPLES": str(examples)}
