@@ -260,3 +260,27 @@ def test_what_is_refused_says_why(tmp_path, base):
     (tmp_path / "broken.mp4").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(UserError, match="cannot be read as a video"):
         muxer.read_frames(tmp_path / "broken.mp4")
+
+
+def test_a_frame_that_lasts_for_years_is_looked_at_at_once_and_not_filled_in(tmp_path, base, monkeypatch):
+    path = tmp_path / "years.avi"
+    convert(base, path, "-c:v", "mpeg4")
+    content = bytearray(path.read_bytes())
+    at = content.index(b"strh") + 8 + 20  # how long a frame lasts: this over the number behind it, in seconds
+    content[at : at + 8] = (0x7FFFFFFF).to_bytes(4, "little") + (16).to_bytes(4, "little")
+    path.write_bytes(content)
+    monkeypatch.setattr(video, "CPU_START", 3.0)  # filled in, it would take more than that before the first frame
+    source = video.look(path)
+    assert (source.width, source.height) == (160, 96)
+    with pytest.raises(UserError, match=r"takes far too long to decode|its times are probably damaged"):
+        for _ in video.frames(source):
+            pass
+
+
+def test_one_picture_for_ever_is_no_video(tmp_path, monkeypatch):
+    still = tmp_path / "still.mp4"
+    make(still, "-c:v", "libx264", pixels=np.zeros((32, 32, 3), np.uint8), count=60, rate=20)
+    assert len(list(video.frames(video.look(still)))) == 60
+    monkeypatch.setattr(video, "STILL", 2)
+    with pytest.raises(UserError, match=r"video: still\.mp4 shows one picture for more than"):
+        list(video.frames(video.look(still)))

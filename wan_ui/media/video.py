@@ -19,6 +19,7 @@ from wan_ui.media import decoder, hdr, picture_files
 
 MAX_FPS = 60  # a faster one is thinned out
 MIN_SIDE = 16
+STILL = 600  # seconds of one and the same frame after which the times of a video are taken for damaged
 CPU_START, CPU_PER_FRAME = 30.0, 2.0  # seconds that ffmpeg may compute before the first frame, and for each
 MEASURED_SECONDS = 10  # of HDR, to see how bright it is
 MEASURED_FRAMES = 200  # of an animation, to see how long they stay
@@ -83,8 +84,10 @@ def look(path: Path) -> Video:
 
 
 def frames(video: Video) -> Iterator[np.ndarray]:
-    """(H, W, 3) uint8 RGB, one by one. Raises UserError (field "video") when there is not one."""
+    """(H, W, 3) uint8 RGB, one by one. Raises UserError (field "video") when there is not one, and when one stays for
+    longer than anybody looks at it: a damaged time of hours or years would be filled with copies of it."""
     channels, count = (4 if video.alpha else 3), 0
+    last, still = b"", 0
     size = video.width * video.height * channels
     with tempfile.TemporaryDirectory(dir=temporary.folder()) as folder:
         filters = [_geometry(video), f"scale={video.width}:{video.height}:{EXACT}{_matrix(video)}"]
@@ -99,6 +102,10 @@ def frames(video: Video) -> Iterator[np.ndarray]:
             for part in decoder.read(command, size, allowed, Path(folder)):
                 if len(part) < size:
                     break
+                last, still = part, still + 1 if part == last else 0
+                if still > STILL * video.fps:
+                    words = f"shows one picture for more than {STILL // 60} minutes, so its times are probably damaged"
+                    raise _refused(video.path, f"{words}; save it again as MP4")
                 frame = np.frombuffer(part, np.uint8).reshape(video.height, video.width, channels)
                 yield _on_white(frame) if video.alpha else frame
                 count += 1
@@ -144,7 +151,8 @@ def _matrix(video: Video) -> str:
 
 def _size(video: Video) -> tuple[int, int]:
     """Of the first frame as it comes out: even width and height."""
-    command = [*_command(video), "-vf", _geometry(video), "-frames:v", "1"]
+    # The filter ends what comes before it: ffmpeg's own -frames lets a frame of hours be filled to its end.
+    command = [*_command(video), "-vf", f"{_geometry(video)},trim=end_frame=1", "-frames:v", "1"]
     command += ["-pix_fmt", "yuv444p", "-strict", "-1", "-f", "yuv4mpegpipe", "pipe:1"]
     header = b""
     try:
