@@ -417,4 +417,8 @@ def test_in_the_background_one_at_a_time_and_failures_are_said(in_use, monkeypat
     background = BackgroundDownload(replace(settings(), hub="http://127.0.0.1:9"))
     background.start("ti2v-5b", "", "lightx2v")
     status = wait(background)
-    assert status.state == "failed" and "cannot be reached" in status.words and "Wan2.2_VAE.pth -> " in status.words
+    assert (
+        status.state == "failed"
+        and "cannot be reached" in status.words
+        and "Wan2.2_VAE.pth (2.82 GB) -> " in status.words
+    )

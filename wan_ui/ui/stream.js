@@ -19,13 +19,18 @@
     }, patience);
   };
 
+  // An answer may be quicker than the id of its event; the id of another may take as long as it likes.
+  const named = async (id) => {
+    while (!awaited.has(id) && joining.size) await Promise.race(joining);
+  };
+
   // A message of the stream, as Gradio is to get it.
   const hear = async (line) => {
     if (!/process_completed|unexpected_error/.test(line)) return line;
     const message = JSON.parse(line.slice("data: ".length));
     if (message.msg === "unexpected_error") awaited.clear(); // the app has been started anew: Gradio says so
     if (message.msg !== "process_completed") return line;
-    if (!awaited.has(message.event_id)) await Promise.allSettled([...joining]); // its answer was quicker than its id
+    await Promise.race([named(message.event_id), new Promise((go) => setTimeout(go, patience))]);
     awaited.delete(message.event_id);
     return acts.mend(message) ? `data: ${JSON.stringify(message)}` : line;
   };
