@@ -151,6 +151,11 @@ def test_the_crop_is_moved_by_pointer_and_keys_and_outlasts_a_reload(page: Page,
     expect(said).to_have_text("81 percent across, 50 percent down, 1.0 times closer")
     box.press("+")
     expect(said).to_have_text("81 percent across, 50 percent down, 1.1 times closer")
+    page.locator("#size input[value='256x256']").dispatch_event("click")  # it is drawn anew, and keeps the focus
+    expect(page.locator("#picture-note")).to_contain_text("Used at 256 × 256")
+    expect(box).to_be_focused()
+    choose(page, "#size", "192x320")
+    expect(page.locator("#picture-note")).to_contain_text("Used at 192 × 320")
     page.get_by_role("button", name="Use more of the picture").click()
     expect(said).to_have_text("81 percent across, 50 percent down, 1.0 times closer")
     page.get_by_role("button", name="Use less of the picture").click()

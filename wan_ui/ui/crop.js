@@ -4,6 +4,7 @@
 const area = () => element.querySelector('.w-crop'), part = element.closest('[id$=-part]').id.replace('-part', '');
 const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
 let now = null, telling = 0; // x, y, zoom
+let focused = ''; // what has the focus here, also while it is drawn anew
 let moved = null; // of which picture a person has moved it: an answer from before that draws it anew does not move it back
 
 // Where picture and part are, in pixels of the area.
@@ -58,7 +59,14 @@ const begin = () => {
   else now = { x, y, zoom };
   area().querySelector('img').addEventListener('load', draw);
   draw();
+  if (focused && document.activeElement === document.body) area().querySelector(focused)?.focus({ preventScroll: true });
 };
+
+element.addEventListener('focusin', ({ target }) => {
+  focused = target.closest('.w-crop-box') ? '.w-crop-box' : target.dataset.crop ? `[data-crop=${target.dataset.crop}]` : '';
+});
+element.addEventListener('focusout', ({ relatedTarget }) => { if (relatedTarget) focused = ''; });
+document.addEventListener('pointerdown', ({ target }) => { if (!element.contains(target)) focused = ''; });
 
 // One finger or the pointer moves it, two change its size.
 const held = new Map();

@@ -7,6 +7,7 @@
   const ask = window.fetch, acts = window.wanUiActs;
   const awaited = new Set(); // ids of events
   const joining = new Set(); // events that have no id yet
+  const kept = []; // messages that nobody has taken yet
   const patience = 300; // milliseconds; Gradio itself opens one at once
   let open = 0, timer = null;
 
@@ -31,23 +32,40 @@
     if (message.msg === "unexpected_error") awaited.clear(); // the app has been started anew: Gradio says so
     if (message.msg !== "process_completed") return line;
     await Promise.race([named(message.event_id), new Promise((go) => setTimeout(go, patience))]);
-    awaited.delete(message.event_id);
     return acts.mend(message) ? `data: ${JSON.stringify(message)}` : line;
   };
+  const taken = (line) => {
+    if (line.includes("process_completed")) awaited.delete(JSON.parse(line.slice("data: ".length)).event_id);
+  };
 
+  // One message at each read. Gradio breaks a stream off when the last event that it knows of is answered, whatever else
+  // has come by then, such as the answer to an event whose id is on its way: that is kept for the next stream.
   const follow = (body, closed) => {
     const reader = body.pipeThrough(new TextDecoderStream()).getReader(), encoder = new TextEncoder();
-    reader.closed.catch(() => {}).finally(closed); // Gradio breaks it off when it has heard the end
-    let rest = "";
+    reader.closed.catch(() => {}).finally(closed);
+    let rest = "", lines = [], over = false;
     const pull = async (controller) => {
-      const { value, done } = await reader.read();
-      const lines = (rest + (value ?? "")).split("\n\n");
-      rest = done ? "" : lines.pop();
-      for (const line of lines.filter(Boolean)) controller.enqueue(encoder.encode(`${await hear(line)}\n\n`));
-      if (done) controller.close();
-      else if (!lines.length) await pull(controller);
+      for (lines.unshift(...kept.splice(0)); !lines.length; lines.unshift(...kept.splice(0))) {
+        const { value, done } = await reader.read();
+        const parts = (rest + (value ?? "")).split("\n\n");
+        rest = done ? "" : parts.pop();
+        lines = parts.filter(Boolean);
+        if (done && !lines.length) return controller.close();
+      }
+      const line = await hear(lines.shift());
+      if (over) {
+        kept.push(line);
+        return look();
+      }
+      controller.enqueue(encoder.encode(`${line}\n\n`));
+      taken(line);
     };
-    return new ReadableStream({ pull, cancel: (why) => reader.cancel(why) });
+    const cancel = (why) => {
+      over = true;
+      kept.push(...lines);
+      return reader.cancel(why);
+    };
+    return new ReadableStream({ pull, cancel }, { highWaterMark: 0 });
   };
 
   const stream = async (...request) => {
