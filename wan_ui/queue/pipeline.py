@@ -62,7 +62,7 @@ class Pipeline:
         self._lock: IO[str] | None = None
         self._own: set[str] | None = None
         self._askers: dict[str, str] = {}  # waiting job -> address of whoever asked for it
-        self._adding = threading.Lock()
+        self._adding = threading.RLock()
         self._webhook: Webhook | None = None
 
     # ------------------------------------------------------------ life
@@ -292,7 +292,11 @@ class Pipeline:
             request = self._copied(replace(job.request, batch=""), job.id, new_id)
             if other_seed and TASKS[request.task].samples:
                 request = request.with_seed(next_seed(-1, request.seed, 1))
-            self.jobs.add_all({new_id: request}, owner, *self._room(owner))
+            with self._adding:
+                self._check_address(asker)
+                self.jobs.add_all({new_id: request}, owner, *self._room(owner))
+                if asker and self.settings.max_queue_per_visitor:
+                    self._askers[new_id] = asker
         except BaseException as error:
             shutil.rmtree(self.clips / new_id, ignore_errors=True)
             if isinstance(error, FileNotFoundError):
@@ -301,8 +305,6 @@ class Pipeline:
                 raise UserError(f"disk: the files could not be stored in {self.clips} ({error})") from None
             raise
         quota.settle(self.clips / new_id)
-        if asker and self.settings.max_queue_per_visitor:
-            self._askers[new_id] = asker
         return new_id
 
     def change(self, job_id: str, draft: Draft, owner: str = "local") -> str:
@@ -316,8 +318,9 @@ class Pipeline:
             raise UserError(words, field="queue")
         quota.settle(self.clips / new_id)
         shutil.rmtree(self.clips / job_id, ignore_errors=True)
-        if job_id in self._askers:
-            self._askers[new_id] = self._askers.pop(job_id)
+        with self._adding:
+            if job_id in self._askers:
+                self._askers[new_id] = self._askers.pop(job_id)
         self.pool.wake()
         return new_id
 
@@ -399,10 +402,12 @@ class Pipeline:
         each browser without its storage, is another person."""
         if not asker or not self.settings.max_queue_per_visitor:
             return
-        waiting = {job.id for job in self.jobs.in_state("queued")}
-        self._askers = {job_id: other for job_id, other in self._askers.items() if job_id in waiting}
+        with self._adding:  # else a job that is added meanwhile would be taken for one that waits no more
+            waiting = {job.id for job in self.jobs.in_state("queued")}
+            self._askers = {job_id: other for job_id, other in self._askers.items() if job_id in waiting}
+            theirs = sum(other == asker for other in self._askers.values())
         most = max(self.settings.max_queue_per_visitor, int(self.settings.max_queue * limits.ADDRESS_SHARE))
-        if sum(other == asker for other in self._askers.values()) + new > most:
+        if theirs + new > most:
             raise QueueFull(f"{most} jobs from your address are waiting already; try again when one has finished")
 
     def cancel(self, job_id: str, owner: str = "local") -> None:

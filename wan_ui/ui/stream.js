@@ -38,8 +38,7 @@
     if (line.includes("process_completed")) awaited.delete(JSON.parse(line.slice("data: ".length)).event_id);
   };
 
-  // One message at each read. Gradio breaks a stream off when the last event that it knows of is answered, whatever else
-  // has come by then, such as the answer to an event whose id is on its way: that is kept for the next stream.
+  // One message at each read. What Gradio has not taken when it breaks a stream off is kept for the next.
   const follow = (body, closed) => {
     const reader = body.pipeThrough(new TextDecoderStream()).getReader(), encoder = new TextEncoder();
     reader.closed.catch(() => {}).finally(closed);
