@@ -133,10 +133,9 @@ def test_a_clip_that_speaks_and_speech_for_a_clip_that_is_there(open_page, speec
     with page.expect_file_chooser() as chooser:
         page.get_by_role("button", name="Add speech").click()
     chooser.value.set_files(voice)
-    card_says(page, "Adding speech")
-    expect(page.locator(".w-stages li")).to_have_text([re.compile("Speech")])
-    card_says(page, "Done in", 300)  # torch and the networks are loaded
-    expect(page.locator(FACTS).first).to_contain_text(re.compile(r"Speech\d+\.\d s"))
+    # torch and the networks are loaded
+    expect(page.locator(FACTS).first).to_contain_text(re.compile(r"Speech\d+\.\d s"), timeout=300_000)
+    card_says(page, "Done in")
     expect(page.locator("#history .w-tile").first).to_contain_text("speaks")
     speaking = clip_of(speech_app, page) / "clip.mp4"
     assert speaking != silent and len(muxer.read_frames(speaking)[0]) > 2 * len(muxer.read_frames(silent)[0])
@@ -149,12 +148,8 @@ def test_a_clip_that_speaks_and_speech_for_a_clip_that_is_there(open_page, speec
     expect(page.locator("#voice-note")).to_contain_text("The clip that is shown: one face was found. It will speak")
     page.fill("#prompt textarea", "one that speaks at once")
     page.click("#generate")
-    expect(page.locator(".w-stages")).to_contain_text("Encode")
-    expect(page.locator(".w-stages")).to_contain_text("Speech")
-    card_says(page, re.compile("frame|Done in"), 300)  # a busy browser may miss a second or two of frames
-    shoot(page, "63-adding-speech")
-    card_says(page, "Done in", 300)
-    expect(page.locator(CLIP)).to_have_text("one that speaks at once")
+    expect(page.locator(CLIP)).to_have_text("one that speaks at once", timeout=300_000)
+    card_says(page, re.compile(r"Done in.*encode.*speech", re.S))  # what it said meanwhile may be over in a second
     assert (clip_of(speech_app, page) / "silent.mp4").is_file()
 
     page.reload(wait_until="domcontentloaded")
