@@ -7,24 +7,13 @@ import gradio as gr
 from wan_ui.catalog import Model
 from wan_ui.tasks import SEGMENTS, offered
 from wan_ui.ui.markup import Markup
+from wan_ui.ui.own_size import script
 
-SCRIPT = """
-const length = element.querySelector('input');
-const send = () => {
-  window.wanUi.changes();
-  trigger('own_length', { seconds: length.value });
-};
-element.querySelector('button').addEventListener('click', send);
-element.addEventListener('keydown', (event) => {
-  if (event.key !== 'Enter' || event.ctrlKey || event.metaKey) return;
-  event.preventDefault();
-  send();
-});
-"""
 PART = Markup("""
 <details class="w-own-size"><summary>Length in seconds</summary><div class="w-own-row">
-<input type="number" inputmode="decimal" min="0.1" max="3600" step="0.1" aria-label="Length in seconds"
-placeholder="Seconds"><button type="button" class="w-button">Use this length</button></div></details>
+<input data-name="seconds" type="number" inputmode="decimal" min="0.1" max="3600" step="0.1"
+aria-label="Length in seconds" placeholder="Seconds">
+<button type="button" class="w-button">Use this length</button></div></details>
 """)
 
 
@@ -39,7 +28,7 @@ class OwnLength:
 
 def build_own_length(visible: bool) -> OwnLength:
     with gr.Column(elem_id="own-length-part", visible=visible) as part:
-        typed = gr.HTML(PART, elem_id="own-length", js_on_load=SCRIPT, apply_default_css=False)
+        typed = gr.HTML(PART, elem_id="own-length", js_on_load=script("own_length"), apply_default_css=False)
         note = gr.HTML("", elem_id="own-length-note", apply_default_css=False)
     return OwnLength(part, typed, note)
 

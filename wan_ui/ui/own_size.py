@@ -14,10 +14,10 @@ from wan_ui.tasks import TASKS
 from wan_ui.ui.markup import Markup, seconds
 
 SCRIPT = """
-const [width, height] = element.querySelectorAll('input');
+const inputs = [...element.querySelectorAll('input')];
 const send = () => {
   window.wanUi.changes();
-  trigger('own_size', { width: width.value, height: height.value });
+  trigger('EVENT', Object.fromEntries(inputs.map(({ dataset, value }) => [dataset.name, value])));
 };
 element.querySelector('button').addEventListener('click', send);
 element.addEventListener('keydown', (event) => {
@@ -28,11 +28,18 @@ element.addEventListener('keydown', (event) => {
 """
 PART = Markup("""
 <details class="w-own-size"><summary>Own size</summary><div class="w-own-row">
-<input type="number" inputmode="numeric" min="16" max="4096" aria-label="Width in pixels" placeholder="Width">
+<input data-name="width" type="number" inputmode="numeric" min="16" max="4096" aria-label="Width in pixels"
+placeholder="Width">
 <span aria-hidden="true">×</span>
-<input type="number" inputmode="numeric" min="16" max="4096" aria-label="Height in pixels" placeholder="Height">
+<input data-name="height" type="number" inputmode="numeric" min="16" max="4096" aria-label="Height in pixels"
+placeholder="Height">
 <button type="button" class="w-button">Use this size</button></div></details>
 """)
+
+
+def script(event: str) -> str:
+    """For numbers that are typed and sent by their button or Enter: an event of that name, with what each holds."""
+    return SCRIPT.replace("EVENT", event)
 
 
 @dataclass(frozen=True)
@@ -42,7 +49,7 @@ class OwnSize:
 
 
 def build_own_size() -> OwnSize:
-    part = gr.HTML(PART, elem_id="own-size", js_on_load=SCRIPT, apply_default_css=False)
+    part = gr.HTML(PART, elem_id="own-size", js_on_load=script("own_size"), apply_default_css=False)
     return OwnSize(part, gr.HTML("", elem_id="own-size-note", apply_default_css=False))
 
 
