@@ -5,6 +5,8 @@ from diffusers import WanImageToVideoPipeline, WanPipeline
 from PIL import Image
 from transformers import PreTrainedTokenizerFast
 
+from tests.engines.random_models import encoder_of_transformers
+
 PICTURES = {"image": "image", "last_image": "end_image"}  # theirs -> ours
 
 
@@ -13,7 +15,7 @@ def run_pipeline(engine, model, tokenizer_folder, request, scheduler, output_typ
     pictures = {name: Image.open(request.inputs[given]) for name, given in PICTURES.items() if given in request.inputs}
     pipeline = (WanImageToVideoPipeline if pictures else WanPipeline)(
         tokenizer=PreTrainedTokenizerFast.from_pretrained(tokenizer_folder),
-        text_encoder=engine.encoder,
+        text_encoder=encoder_of_transformers(engine.encoder),
         vae=engine.vae,
         scheduler=scheduler,
         transformer=engine.experts[0],

@@ -18,6 +18,7 @@ from transformers import UMT5Config, UMT5EncoderModel
 from wan_ui.catalog import Model, Scheme, load_catalog
 from wan_ui.engines.device import Choice
 from wan_ui.engines.diffusers import DiffusersEngine
+from wan_ui.engines.umt5 import UMT5Encoder
 from wan_ui.families import FAMILIES
 from wan_ui.files.dit_file import read_parameters
 from wan_ui.files.names import dit_name_map, inverse, rename, t5_name_map, vae_name_map
@@ -60,6 +61,26 @@ def write_text_encoder(path: Path, vocabulary: int) -> None:
     tensors = randomised(UMT5EncoderModel(config)).state_dict()
     tensors.pop("encoder.embed_tokens.weight")
     torch.save({k: v.bfloat16() for k, v in rename(tensors, inverse(t5_name_map(2))).items()}, path)
+
+
+def encoder_of_transformers(encoder: UMT5Encoder) -> UMT5EncoderModel:
+    """The same, with the same tensors, as pipelines of diffusers want it."""
+    block = encoder.blocks[0]
+    buckets, heads = block.pos_embedding.embedding.weight.shape
+    vocabulary, width = encoder.token_embedding.weight.shape
+    config = UMT5Config(
+        vocab_size=vocabulary,
+        d_model=width,
+        d_kv=block.attn.q.out_features // heads,
+        d_ff=block.ffn.fc1.out_features,
+        num_layers=len(encoder.blocks),
+        num_heads=heads,
+        relative_attention_num_buckets=buckets,
+    )
+    model = UMT5EncoderModel(config).to(encoder.norm.weight)
+    model.load_state_dict(rename(encoder.state_dict(), t5_name_map(len(encoder.blocks))), strict=False)
+    assert model.encoder.embed_tokens.weight is model.shared.weight
+    return model.eval().requires_grad_(False)
 
 
 def write_dit(path: Path, in_dim: int, out_dim: int) -> dict:

@@ -11,7 +11,7 @@ from PIL import Image
 from safetensors import safe_open
 from transformers import PreTrainedTokenizerFast
 
-from tests.engines.random_models import make_engine, quiet
+from tests.engines.random_models import encoder_of_transformers, make_engine, quiet
 from tests.engines.test_parity import DistilledScheduler
 from wan_ui.engines import animate as ours
 from wan_ui.engines import clip_vision, vae
@@ -95,7 +95,7 @@ def test_equals_pipeline(
         tokenizer=PreTrainedTokenizerFast.from_pretrained(
             locate(animate, animate.scheme("bf16"), isolated_settings).tokenizer
         ),
-        text_encoder=engine.encoder,
+        text_encoder=encoder_of_transformers(engine.encoder),
         vae=engine.vae,
         scheduler=DistilledScheduler(shift=animate.shift),
         image_processor=None,

@@ -8,21 +8,30 @@ from wan_ui.settings import ROOT
 
 CODE = """
 import json, sys
-import wan_ui.engines.diffusers, wan_ui.lipsync.musetalk
+import wan_ui.engines.diffusers
 from wan_ui.engines import wan_classes
 loaded = [name for name in sys.modules if name.startswith("diffusers.models.transformers.")]
+heavy = [name for name in ("transformers", "scipy", "scipy.stats", "torch._dynamo") if name in sys.modules]
+import wan_ui.lipsync.musetalk
 import diffusers
 import diffusers.models.transformers
 same = diffusers.WanTransformer3DModel is wan_classes.WanTransformer3DModel
 same &= diffusers.AutoencoderKLWan is wan_classes.AutoencoderKLWan
 same &= diffusers.AutoencoderKL is wan_ui.lipsync.musetalk.AutoencoderKL
 whole = diffusers.models.transformers.FluxTransformer2DModel.__name__
-print(json.dumps([loaded, same, whole]))
+scheduler = diffusers.DPMSolverMultistepScheduler(use_beta_sigmas=True)  # its file was given a stand-in for scipy
+scheduler.set_timesteps(4)
+import torch
+compiled = torch.compile(lambda x: x + 1, backend="eager")(torch.ones(1)).item()
+from diffusers.loaders.single_file_utils import AutoImageProcessor
+reads = AutoImageProcessor.from_pretrained.__name__
+print(json.dumps([loaded, heavy, same, whole, len(scheduler.sigmas), compiled, reads]))
 """
 
 
 def test_only_what_is_used_is_imported_and_the_packages_are_whole_for_others():
     done = subprocess.run([sys.executable, "-c", CODE], cwd=ROOT, capture_output=True, text=True, check=True)
-    loaded, same, whole = json.loads(done.stdout.splitlines()[-1])
+    loaded, heavy, same, *others = json.loads(done.stdout.splitlines()[-1])
+    assert heavy == []
     assert 1 <= len(loaded) <= 6 and "diffusers.models.transformers.transformer_wan" in loaded, loaded
-    assert same and whole == "FluxTransformer2DModel"
+    assert same and others == ["FluxTransformer2DModel", 5, 2.0, "from_pretrained"]

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from diffusers import AutoencoderKLWan, WanTransformer3DModel
 from diffusers.loaders.single_file_utils import convert_wan_transformer_to_diffusers, convert_wan_vae_to_diffusers
 
-from tests.engines.random_models import randomised, write_text_encoder
+from tests.engines.random_models import encoder_of_transformers, randomised, write_text_encoder
 from wan_ui.engines import animate_dit, s2v_model, text
 from wan_ui.engines.dit import module_names, read_config
 from wan_ui.errors import UserError
@@ -141,19 +141,26 @@ def test_t5_equals_the_original_forward(length, tmp_path):
     tensors = {name: tensor.float() for name, tensor in read_pth(tmp_path / "t5.pth").items()}
     ids = torch.randint(0, 50, (length,))
     expected = original_t5(tensors, ids)
-    got = model(input_ids=ids[None]).last_hidden_state[0]
+    got = model(ids[None])[0]
     assert expected.std() > 0.5
     torch.testing.assert_close(got, expected, atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @torch.inference_mode()
-def test_t5_without_padding_equals_masked_padding(tmp_path):
+def test_t5_equals_transformers_bit_for_bit_without_padding_as_with_it(dtype, tmp_path):
+    torch.manual_seed(0)
     write_text_encoder(tmp_path / "t5.pth", 50)
-    model = text.load_text_encoder(tmp_path / "t5.pth", dtype=torch.float32, device=torch.device("cpu"))
-    ids = torch.randint(1, 50, (1, 9))
-    mask = (torch.arange(64) < 9).long()[None]
-    padded = model(input_ids=F.pad(ids, (0, 55)), attention_mask=mask).last_hidden_state[:, :9]
-    torch.testing.assert_close(model(input_ids=ids).last_hidden_state, padded, atol=1e-5, rtol=1e-5)
+    model = text.load_text_encoder(tmp_path / "t5.pth", dtype=dtype, device=torch.device("cpu"))
+    theirs = encoder_of_transformers(model)
+    for length in (1, 9, 300):
+        ids = torch.randint(1, 50, (1, length))
+        got = model(ids)
+        assert got.dtype == dtype and torch.equal(got, theirs(input_ids=ids).last_hidden_state)
+        mask = (torch.arange(512) < length).long()[None]
+        padded = theirs(input_ids=F.pad(ids, (0, 512 - length)), attention_mask=mask).last_hidden_state[:, :length]
+        tolerance = 1e-5 if dtype == torch.float32 else 0.05
+        torch.testing.assert_close(got, padded, atol=tolerance, rtol=tolerance)
 
 
 def test_errors_name_file_and_tensors(tmp_path):

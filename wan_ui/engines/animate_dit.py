@@ -13,6 +13,7 @@ from torch import nn
 
 from wan_ui.engines.wan_classes import WanAnimateTransformer3DModel
 from wan_ui.files import animate_names
+from wan_ui.files.tensors import shapes_alone
 
 AT_ONCE = 8  # faces
 
@@ -99,7 +100,7 @@ def build(arguments: dict[str, Any], config: dict[str, Any]) -> AnimateTransform
     sizes = {name: config.get(name, usual) for name, usual in animate_names.SIZES.items()}
     face, motion = sizes["face_size"], sizes["motion_encoder_dim"]
     dim = arguments["num_attention_heads"] * arguments["attention_head_dim"]
-    with torch.device("meta"):
+    with shapes_alone():
         model = AnimateTransformer(
             **arguments,
             latent_channels=arguments["out_channels"],

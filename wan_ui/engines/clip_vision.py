@@ -9,16 +9,17 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from transformers import CLIPVisionConfig, CLIPVisionModel
 
 from wan_ui.files.clip_file import MEAN, STD, original_to_transformers, vision_config
 from wan_ui.files.parts import read_weights
-from wan_ui.files.tensors import load_strict, read_pth, read_tensor
+from wan_ui.files.tensors import load_strict, read_pth, read_tensor, shapes_alone
 from wan_ui.files.text_file import is_pickle
 
 
-def load_clip_vision(path: Path, *, dtype: torch.dtype, device: torch.device) -> CLIPVisionModel:
-    """In eval mode; every size is read off the tensors. Raises UserError."""
+def load_clip_vision(path: Path, *, dtype: torch.dtype, device: torch.device) -> Any:
+    """A CLIPVisionModel in eval mode; every size is read off the tensors. Raises UserError."""
+    from transformers import CLIPVisionConfig, CLIPVisionModel  # it takes a second, and Animate alone looks
+
     if is_pickle(path):
         tensors = original_to_transformers(read_pth(path))
     else:
@@ -26,7 +27,7 @@ def load_clip_vision(path: Path, *, dtype: torch.dtype, device: torch.device) ->
         tensors = {name: read_tensor(path, info) for name, info in infos.items() if name.startswith("vision_model.")}
     sizes = vision_config(tensors, path)
     config = CLIPVisionConfig(**sizes)
-    with torch.device("meta"):
+    with shapes_alone():
         model = CLIPVisionModel(config)
     prefixed = "vision_model.pre_layrnorm.weight" in model.state_dict()
     own = {name if prefixed else name.removeprefix("vision_model."): tensor for name, tensor in tensors.items()}
@@ -40,7 +41,7 @@ def load_clip_vision(path: Path, *, dtype: torch.dtype, device: torch.device) ->
 
 
 @torch.inference_mode()
-def encode_picture(model: CLIPVisionModel, picture: torch.Tensor) -> torch.Tensor:
+def encode_picture(model: Any, picture: torch.Tensor) -> torch.Tensor:
     """(1, 3, H, W) in -1 .. 1 -> (1, 1 + patches, width), in the model's dtype."""
     side: Any = model.config.image_size
     size = (side, side)

@@ -27,7 +27,15 @@ from wan_ui.files.dit_file import FP8, Stored, read_dit
 from wan_ui.files.model_configs import read_official
 from wan_ui.files.names import dit_name_map, last_number, rename
 from wan_ui.files.quantise import QUANTISED
-from wan_ui.files.tensors import dequantise_fp8, load_strict, read_blocks, read_plain, read_scale, read_tensor
+from wan_ui.files.tensors import (
+    dequantise_fp8,
+    load_strict,
+    read_blocks,
+    read_plain,
+    read_scale,
+    read_tensor,
+    shapes_alone,
+)
 
 FLOAT32_PARTS = ("time_embedder", "scale_shift_table", "norm2", "motion_synthesis_weight")
 # GGML types that a layer can stay in
@@ -156,17 +164,14 @@ def load_expert(
     float32_parts: tuple[str, ...] = FLOAT32_PARTS
     model: Any
     if s2v_file.is_s2v(stored):
-        with torch.device("meta"):
+        with shapes_alone():
             model = s2v_model.S2VTransformer(s2v_file.with_defaults(official))
         float32_parts = s2v_model.FLOAT32_PARTS
     elif animate_names.is_animate(stored):
         model = animate_dit.build(arguments, official)
     else:
-        with torch.device("meta"):
+        with shapes_alone():
             model = WanTransformer3DModel(**arguments)
-    if hasattr(model, "rope"):  # its buffers must be real
-        model.rope = type(model.rope)(arguments["attention_head_dim"], arguments["patch_size"], 1024)
-
     tensors = {}
     for name, parameter in stored.items():  # cast and moved one by one, so that only one is in memory twice
         module = name.removesuffix(".weight")
@@ -200,7 +205,7 @@ def module_names(parameters: Iterable[str]) -> dict[str, str]:
 
 def _replace_linear(model, module: str, stored: Stored, weight: torch.Tensor, dtype: torch.dtype) -> None:
     out, width = stored.shape
-    with torch.device("meta"):
+    with shapes_alone():
         if stored.blocks:
             model.set_submodule(module, GgufLinear(out, weight.shape[1], stored.info.dtype, dtype))
         else:

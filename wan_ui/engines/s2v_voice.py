@@ -12,11 +12,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import Wav2Vec2Config, Wav2Vec2Model
 
 from wan_ui.engines.base import Entering, ignore
 from wan_ui.files import wav2vec
-from wan_ui.files.tensors import load_strict, read_tensor
+from wan_ui.files.tensors import load_strict, read_tensor, shapes_alone
 
 HEARD = 50  # features a second, nearly: the convolutions take 320 samples each, and 400 for the first
 STRETCHED = 30  # a second, in between: frames are looked up among these
@@ -84,10 +83,12 @@ class Listener:
 
 def load_listener(weights: Path) -> Listener:
     """Of the folder that the weights lie in, on the CPU in float32. Raises UserError."""
+    from transformers import Wav2Vec2Config, Wav2Vec2Model  # it takes a second, and S2V alone hears
+
     config, normalises = wav2vec.read_config(weights.parent)
     infos = wav2vec.read_infos(weights, config)
     # Nothing is masked: that is for training, and would want one more parameter.
-    with torch.device("meta"):
+    with shapes_alone():
         model = Wav2Vec2Model(Wav2Vec2Config.from_dict({**config, "mask_time_prob": 0.0, "mask_feature_prob": 0.0}))
     now = {before: name for name, before in wav2vec.RENAMED.items()}
     tensors = {}

@@ -24,7 +24,7 @@ from wan_ui.errors import UserError
 from wan_ui.families import TIME_STRIDE
 from wan_ui.files.names import rename
 from wan_ui.files.sizes import vae_layout
-from wan_ui.files.tensors import load_strict
+from wan_ui.files.tensors import load_strict, shapes_alone
 from wan_ui.files.vae_file import read_vae
 
 Entering = Callable[[int, int], None]
@@ -45,7 +45,7 @@ def load_vae(path: Path, *, dtype: torch.dtype, device: torch.device) -> Autoenc
         except (OSError, ValueError, AttributeError) as error:
             raise UserError(f"{path / 'config.json'}: {error}") from error
     tensors = rename(tensors, names)
-    with torch.device("meta"):
+    with shapes_alone():
         vae = AutoencoderKLWan(**config)
     # Each is let go as soon as it is converted: in float32 they take twice as much as what stays.
     load_strict(vae, {name: tensors.pop(name).to(device, dtype) for name in list(tensors)}, file=path)

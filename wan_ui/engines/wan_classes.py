@@ -1,10 +1,9 @@
 """The classes of diffusers that the engines are made of."""
 
-from diffusers.models.activations import GELU
-
 from wan_ui.light_diffusers import alone
 
 with alone():
+    from diffusers.models.activations import GELU
     from diffusers.models.autoencoders.autoencoder_kl_wan import (
         AutoencoderKLWan,
         WanAttentionBlock,

@@ -10,10 +10,15 @@ fp8 scaled, as we write it: `X.weight` is float8_e4m3fn (out, in), 448 at most; 
 Imports torch: for the worker process and the tools, not for the page.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from accelerate import init_empty_weights
+from torch.overrides import TorchFunctionMode
 
 from wan_ui.errors import UserError
 from wan_ui.files.dit_file import FP8, Stored, read_raw
@@ -113,6 +118,22 @@ def read_pth(path: Path) -> dict[str, torch.Tensor]:
     if not isinstance(tensors, dict) or not all(isinstance(value, torch.Tensor) for value in tensors.values()):
         raise damaged(path, "not a table of tensors")
     return tensors
+
+
+class _NoFirstValues(TorchFunctionMode):
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if getattr(func, "__module__", "") == "torch.nn.init":
+            return (*args, *kwargs.values())[0]
+        return func(*args, **kwargs)
+
+
+@contextmanager
+def shapes_alone() -> Iterator[None]:
+    """The parameters of a module made in here have shapes, but no values nor room for them, see `load_strict`; what
+    else it computes is real: on the meta device, a division alone imports torch's compiler, a second."""
+    with init_empty_weights(), _NoFirstValues():
+        yield
 
 
 def load_strict(module: torch.nn.Module, tensors: dict[str, torch.Tensor], *, file: Path) -> None:

@@ -23,7 +23,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from wan_ui import limits
 from wan_ui.settings import Settings
-from wan_ui.ui import body, examples, health, lora_get, pwa
+from wan_ui.ui import body, examples, frontend, health, lora_get, pwa
 from wan_ui.ui.aliases import path_to_real, to_real
 from wan_ui.ui.api_values import PARAMETERS
 from wan_ui.ui.markup import CLIPS
@@ -102,6 +102,7 @@ class Guard:
         """rest: what is below /api. ready: events are answered, which they are not yet in the moment in which the port
         is."""
         self.app, self.rest, self.settings, self.ready = app, rest, settings, ready
+        self.page = frontend.smaller(app)
         self.page_policy = PAGE_POLICY + (SPACES if get_space() else "")
         self.uploads = Uploads(Path(get_upload_folder()), settings)
         self.requests = Pace(settings.max_requests_per_minute, 60.0) if settings.max_requests_per_minute else None
@@ -143,13 +144,16 @@ class Guard:
             await self._take_upload(scope, receive, send)
         elif posted and path == "/login":
             await self._log_in(scope, receive, send)
-        elif scope["method"] in ("GET", "HEAD") and (found := pwa.answer(path)) is not None:
+        elif scope["method"] in ("GET", "HEAD") and (found := self._kept(path, scope)) is not None:
             await found(scope, receive, send)
         else:
             await self._app(path)(scope, receive, send)
 
+    def _kept(self, path: str, scope) -> Response | None:
+        return pwa.answer(path) or frontend.answer(path, Headers(scope=scope))
+
     def _app(self, path: str):
-        return self.rest if path.startswith("/api/") else self.app
+        return self.rest if path.startswith("/api/") else self.app if path.strip("/") else self.page
 
     async def _take_upload(self, scope, receive, send) -> None:
         length = Headers(scope=scope).get("content-length", "")
