@@ -1,6 +1,7 @@
 """Real requests at the running app: nothing but clips is served, nothing is fetched, nobody else's page may post."""
 
 import functools
+import gzip
 import html
 import http.server
 import json
@@ -11,6 +12,7 @@ import time
 import uuid
 from pathlib import Path
 
+import brotli
 import gradio as gr
 import httpx
 import pytest
@@ -18,6 +20,7 @@ from playwright.sync_api import expect
 
 from tests.ui.conftest import CLIP, PATIENCE, App, generate, wait_for_playing
 from wan_ui.settings import ROOT
+from wan_ui.ui import frontend
 from wan_ui.ui.refusals import guard
 
 # Of the endpoint `generate`, after image and prompt: model, scheme, size, frames, steps, seed, loras, audio.
@@ -411,3 +414,34 @@ def test_a_call_by_names_is_checked_too(web):
         event = web.post("/gradio_api/call/v2/generate", json=values).json()["event_id"]
         assert words in web.get(f"/gradio_api/call/v2/generate/{event}").text
     assert web.post("/gradio_api/call/v2/x", json={}).status_code == 403
+
+
+def test_scripts_and_styles_are_packed_once_and_kept_by_browsers(web):
+    """Under every encoding they are the files that Gradio brings; nothing else lies there."""
+    files = [path for path in frontend.FOLDER.iterdir() if path.suffix in (".js", ".css")]
+    smallest, largest = (of(files, key=lambda path: path.stat().st_size) for of in (min, max))
+    for file, packed in ((smallest, False), (largest, True)):
+        for encoding in ("br", "gzip", "identity"):
+            with web.stream("GET", f"/assets/{file.name}", headers={"Accept-Encoding": encoding}) as answer:
+                sent = b"".join(answer.iter_raw())
+            assert answer.status_code == 200 and "immutable" in answer.headers["cache-control"]
+            assert answer.headers["content-type"].startswith(("text/javascript", "text/css"))
+            assert answer.headers["x-content-type-options"] == "nosniff"
+            is_packed = packed and encoding != "identity"
+            assert answer.headers.get("content-encoding") == (encoding if is_packed else None)
+            unpack = {"br": brotli.decompress, "gzip": gzip.decompress}.get(encoding) if is_packed else None
+            assert (unpack(sent) if unpack else sent) == file.read_bytes()
+    for name in ("none.js", "../index.html", "..%2Findex.html", "%2e%2e/index.html", "x/../../index.html", ".js"):
+        answer = web.get(f"/assets/{name}")
+        assert answer.status_code == 404 or answer.headers.get("cache-control") != frontend.KEEP, name
+
+
+def test_the_page_itself_is_packed(web):
+    pages = []
+    for encoding in ("gzip", "identity"):
+        with web.stream("GET", "/", headers={"Accept-Encoding": encoding}) as answer:
+            pages.append(b"".join(answer.iter_raw()))
+        assert answer.headers.get("content-encoding") == ("gzip" if encoding == "gzip" else None)
+        assert "object-src 'none'" in answer.headers["content-security-policy"]
+    assert gzip.decompress(pages[0]).count(b"<script") == pages[1].count(b"<script")
+    assert len(pages[0]) < len(pages[1]) / 4

@@ -6,7 +6,6 @@ never ask for one again.
 """
 
 import gzip
-import mimetypes
 import re
 from functools import cache
 from pathlib import Path
@@ -19,6 +18,7 @@ from starlette.responses import Response
 
 FOLDER = Path(gradio.__file__).parent / "templates" / "frontend" / "assets"
 NAME = re.compile(r"/assets/([\w-]+(?:\.[\w-]+)*\.(?:js|css))", re.ASCII)
+TYPES = {".js": "text/javascript", ".css": "text/css"}  # some machines have others in their tables
 KEEP = "public, max-age=31536000, immutable"
 LEAST = 400  # bytes that are worth it
 
@@ -32,7 +32,7 @@ def answer(path: str, headers: Headers) -> Response | None:
     encoding = next((one for one in ("br", "gzip") if one in taken), "")
     content, encoding = packed(name[1], encoding)
     said = {"cache-control": KEEP, "vary": "accept-encoding"} | ({"content-encoding": encoding} if encoding else {})
-    return Response(content, headers=said, media_type=mimetypes.guess_type(name[1])[0])
+    return Response(content, headers=said, media_type=TYPES[Path(name[1]).suffix])
 
 
 @cache
