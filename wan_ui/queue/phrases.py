@@ -2,7 +2,7 @@
 
 import re
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 
 CAMERA = frozenset(["camera", "view", "shot", "picture", "image", "scene", "lens", "frame", "viewpoint"])
 JOINS = frozenset("and then while as with but before after until when afterwards followed".split())  # noqa: SIM905
@@ -54,7 +54,7 @@ class Phrase:
     end: bool
 
 
-@lru_cache
+@cache
 def phrase_of(text: str) -> Phrase:
     words = text.lower().strip("^$").split()
     stems = tuple("camera" if word in CAMERA else stem(word) for word in words if word not in ("the", "a"))
