@@ -9,6 +9,7 @@ import time
 
 from wan_ui.cluster.cluster import Cluster
 from wan_ui.importing import no_collection
+from wan_ui.machine.memory import few_arenas
 from wan_ui.machine.preflight import check_folder, check_folders, check_port
 from wan_ui.queue.lent import Lend
 from wan_ui.queue.pipeline import PIPELINE
@@ -24,6 +25,7 @@ def serve(values: Settings, engine_factory: str = ENGINE_FACTORY, lend: Lend | N
     Raises UserError for a port or a folder that cannot be used.
     """
     page, cluster = None, None
+    few_arenas()
     with stoppable():
         try:
             check_port(values)

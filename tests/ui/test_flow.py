@@ -14,6 +14,7 @@ from tests.ui.conftest import CLIP, PATIENCE, card_says, generate, shoot, until,
 from tests.ui.test_looks import faults, in_both_colours
 from wan_ui.engines.base import READY
 from wan_ui.media import muxer
+from wan_ui.queue.jobs import Jobs
 from wan_ui.ui import form
 
 # Adds up by how much of the window things move while nobody touches anything, as browsers measure it.
@@ -137,7 +138,8 @@ def test_reload_in_the_middle_finds_the_job_again(page: Page, app, picture):
     context, url = page.context, page.url
     page.close()  # one job runs, one waits, nobody looks
     go_on(app.jobs())
-    page = context.new_page()
+    page, jobs = context.new_page(), Jobs(app.folder / "outputs" / "wan_ui.sqlite")
+    until(page, lambda: not jobs.in_state("queued", "running"))
     page.goto(url, wait_until="domcontentloaded")
     card_says(page, "Done in")
     wait_for_playing(page)
@@ -181,6 +183,7 @@ def test_polling_leaves_a_playing_video_alone(page: Page, app, picture):
     generate(page, picture, "another, denoise:4=hold")
     card_says(page, "denoise step 4")
     tile = page.locator("#history .w-tile", has_text="watch me").first
+    page.mouse.wheel(0, 1)  # who scrolls is not taken back to what was asked for, a second later, away from the tile
     tile.hover()
     page.mouse.down()
     tile.evaluate(ANEW)  # an answer that comes in this moment says that another one is chosen

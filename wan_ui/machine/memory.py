@@ -1,5 +1,7 @@
 """Memory of this process and of the GPU: a limit to it, how it grows, and what was needed at most."""
 
+import contextlib
+import ctypes
 import sys
 from pathlib import Path
 
@@ -9,6 +11,15 @@ from wan_ui.machine.hardware import CONTEXT, GIB
 from wan_ui.system import peak_resident
 
 CGROUP = Path("/sys/fs/cgroup")
+M_ARENA_MAX = -8  # malloc.h
+
+
+def few_arenas() -> None:
+    """For a process of many threads, before it has them. glibc gives each a share of memory of its own, eight for every
+    CPU, and each share keeps the most that it ever held: the page grew by a twelfth in two thousand calls, and by a
+    sixth in half an hour of twenty people's use. In two shares it stays as it is."""
+    with contextlib.suppress(OSError, AttributeError, TypeError):  # musl and other systems have no such choice
+        ctypes.CDLL(None).mallopt(M_ARENA_MAX, 2)
 
 
 def limit_gpu(gib: float) -> None:
