@@ -1,6 +1,7 @@
 """The engines import those models of diffusers that they are made of, and nobody else notices."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -35,3 +36,33 @@ def test_only_what_is_used_is_imported_and_the_packages_are_whole_for_others():
     assert heavy == []
     assert 1 <= len(loaded) <= 6 and "diffusers.models.transformers.transformer_wan" in loaded, loaded
     assert same and others == ["FluxTransformer2DModel", 5, 2.0, "from_pretrained"]
+
+
+PEFT = """
+import transformers
+from transformers import PreTrainedModel
+assert transformers.__version__ >= "5"
+from transformers.utils import PushToHubMixin
+
+class PeftModel(PushToHubMixin):
+    of: PreTrainedModel | None = None
+"""
+
+
+def test_a_package_that_wants_more_of_transformers_gets_it(tmp_path):
+    """peft, which diffusers imports where it is installed."""
+    (tmp_path / "peft").mkdir()
+    (tmp_path / "peft" / "__init__.py").write_text(PEFT)
+    (tmp_path / "peft" / "helpers.py").write_text("def disable_input_dtype_casting(*given): ...")
+    (tmp_path / "peft" / "tuners").mkdir()
+    (tmp_path / "peft" / "tuners" / "tuners_utils.py").write_text("class BaseTunerLayer: ...")
+    (tmp_path / "peft-0.18.0.dist-info").mkdir()
+    (tmp_path / "peft-0.18.0.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: peft\nVersion: 0.18.0\n")
+    code = """
+import sys
+import wan_ui.engines.diffusers
+print(sys.modules["peft"].PeftModel.__mro__[1].__module__, sys.modules["transformers"].PreTrainedModel.__name__)
+"""
+    environ = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environ, capture_output=True, text=True)
+    assert done.stdout.split() == ["transformers.utils.hub", "PreTrainedModel"], done.stderr[-2000:]
