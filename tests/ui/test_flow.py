@@ -454,7 +454,7 @@ def test_nothing_moves_under_a_press(page: Page):
     page.evaluate("document.querySelector('#left').style.paddingTop = '900px'")  # what is drawn meanwhile
     page.wait_for_timeout(1200)
     assert page.evaluate("window.scrollY") == before
-    # and otherwise it comes into view, also where something above it is drawn seconds later
+    # and otherwise it comes into view, also where something above it is drawn seconds later, or it grows
     later = (
         "setTimeout(() => { document.querySelector('#left').style.paddingTop = '2700px'; window.drawn = true; }, 2000)"
     )
@@ -462,6 +462,12 @@ def test_nothing_moves_under_a_press(page: Page):
     page.wait_for_function(
         "window.drawn && document.querySelector('#card').getBoundingClientRect().top < window.innerHeight"
     )
+    page.evaluate("window.scrollTo({ top: 0, behavior: 'instant' })")
+    grow = "document.querySelector('#prompt').style.paddingBottom = '150px'"
+    later = f"setTimeout(() => {{ {grow}; window.grown = true; }}, 2000)"
+    page.evaluate(f"() => {{ wanUi.bring('#prompt'); {later} }}")
+    page.wait_for_function("window.grown")
+    expect(page.locator("#prompt")).to_be_in_viewport(ratio=0.99)
 
 
 def test_several_clips_from_one_press(page: Page, app, picture, examples):

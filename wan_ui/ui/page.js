@@ -132,7 +132,10 @@ window.wanUi = (() => {
     if (gently && scrolled) return;
     const calm = window.matchMedia("(prefers-reduced-motion: reduce)").matches;
     const element = () => (typeof what === "string" ? find(what) : what);
-    const place = () => Math.round((element()?.getBoundingClientRect().top ?? 0) + window.scrollY);
+    const place = () => {
+      const { top = 0, height = 0 } = element()?.getBoundingClientRect() ?? {};
+      return [top + window.scrollY, height].map(Math.round).join();
+    };
     const go = (behavior) => {
       const far = element()?.isConnected ? distance(element()) : 0;
       if (Math.abs(far) > 2) window.scrollBy({ top: far, behavior });
@@ -145,7 +148,7 @@ window.wanUi = (() => {
       looks += 1;
       again = looks < 10 && !scrolled ? setTimeout(look, 900) : null;
       if (scrolled || place() === at) return;
-      at = place();
+      [at, looks] = [place(), Math.min(looks, 1)];
       go("instant");
     };
     clearTimeout(again);
