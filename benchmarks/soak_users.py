@@ -413,8 +413,8 @@ class Person(User):
             self.world.count("cancels on a page")
 
     def look(self, page: Page) -> None:
-        """All that the history shows is theirs."""
-        shown = page.locator("#history .w-tile").evaluate_all("all => all.map(e => [e.dataset.tile, e.innerText])")
+        """All that the history shows is theirs, also what is folded: of that nothing is inner text."""
+        shown = page.locator("#history .w-tile").evaluate_all("all => all.map(e => [e.dataset.tile, e.textContent])")
         for job, words in shown:
             self.world.shown.setdefault(self.name, set()).add(job)
             if self.tag() not in words:
