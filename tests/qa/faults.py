@@ -24,7 +24,7 @@ def prompt_padding_attended(engine, monkeypatch):
     def encode(tokenizer, encoder, prompt, length):
         ids = tokenizer.encode(clean(prompt)).ids
         ids = torch.tensor([ids + [0] * (64 - len(ids))])
-        hidden = encoder(input_ids=ids).last_hidden_state
+        hidden = encoder(ids)
         return torch.nn.functional.pad(hidden, (0, 0, 0, length - hidden.shape[1]))
 
     monkeypatch.setattr(text, "encode", encode)
