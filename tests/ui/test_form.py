@@ -19,6 +19,12 @@ def choose(page: Page, part: str, value: str) -> None:
     expect(page.locator(f"{part} input[value='{value}']")).to_be_checked()
 
 
+def used_at(page: Page, width: int, height: int) -> None:
+    """The crop and the line below it come in one answer, and are drawn one after the other."""
+    expect(page.locator("#picture-note")).to_contain_text(f"Used at {width} × {height}")
+    expect(page.locator(f"#picture-crop .w-crop[data-shape='{width},{height}']")).to_be_visible()
+
+
 def clip_of(page: Page, app, words: str) -> Path:
     """The clip with these words in its prompt; the app is shared, and has jobs of others that have none."""
 
@@ -137,7 +143,8 @@ def test_a_clip_that_is_dropped_anywhere_brings_its_settings_and_picture_back(pa
 def test_the_crop_is_moved_by_pointer_and_keys_and_outlasts_a_reload(page: Page, app, picture):
     page.set_input_files("#picture input[type=file]", picture)
     choose(page, "#size", "192x320")
-    expect(page.locator("#picture-note")).to_contain_text("Used at 192 × 320; the dimmed edges are cut off")
+    used_at(page, 192, 320)
+    expect(page.locator("#picture-note")).to_contain_text("the dimmed edges are cut off")
     box, said = page.locator("#picture-crop .w-crop-box"), page.locator("#picture-crop [role=status]")
     expect(box).to_have_attribute("style", re.compile("width"))  # it is drawn when the picture is
     place = box.bounding_box()
@@ -152,10 +159,10 @@ def test_the_crop_is_moved_by_pointer_and_keys_and_outlasts_a_reload(page: Page,
     box.press("+")
     expect(said).to_have_text("81 percent across, 50 percent down, 1.1 times closer")
     page.locator("#size input[value='256x256']").dispatch_event("click")  # it is drawn anew, and keeps the focus
-    expect(page.locator("#picture-note")).to_contain_text("Used at 256 × 256")
+    used_at(page, 256, 256)
     expect(box).to_be_focused()
     choose(page, "#size", "192x320")
-    expect(page.locator("#picture-note")).to_contain_text("Used at 192 × 320")
+    used_at(page, 192, 320)
     page.get_by_role("button", name="Use more of the picture").click()
     expect(said).to_have_text("81 percent across, 50 percent down, 1.0 times closer")
     page.get_by_role("button", name="Use less of the picture").click()
@@ -170,7 +177,7 @@ def test_the_crop_is_moved_by_pointer_and_keys_and_outlasts_a_reload(page: Page,
     page.get_by_label("Height in pixels").press("Enter")
     expect(page.locator("#own-size-note")).to_contain_text("128 × 496 is the nearest to 130 × 500: steps of 16 pixels")
     expect(page.locator("#size input[value='128x496']")).to_be_checked()
-    expect(page.locator("#picture-note")).to_contain_text("Used at 128 × 496")
+    used_at(page, 128, 496)
     page.get_by_label("Width in pixels").fill("")
     page.get_by_role("button", name="Use this size").click()
     expect(page.locator("#own-size-note")).to_contain_text("Width: type a number of pixels")
