@@ -5,10 +5,12 @@ import re
 from PIL import Image
 
 from wan_ui.catalog import load_catalog
+from wan_ui.crop import Crop
 from wan_ui.errors import UserError
 from wan_ui.queue.pipeline import PIPELINE
 from wan_ui.settings import ROOT, Settings
 from wan_ui.ui import examples, form
+from wan_ui.ui import picture as pictures
 from wan_ui.ui.handlers import changing
 from wan_ui.ui.view import Complaint, View
 
@@ -108,3 +110,21 @@ def test_an_example_of_a_picture_and_words_says_what_a_model_needs_beside_it():
 def test_the_forms_fields_have_names_of_their_own():
     """A part of the form and a word about the voice were both called "face"."""
     assert len(set(form.FIELDS)) == len(form.FIELDS)
+
+
+def test_a_crop_that_is_moved_while_it_is_drawn_stays_where_it_was_moved(monkeypatch, tmp_path):
+    Image.new("RGB", (64, 48)).save(tmp_path / "a.png")
+    path, view = str(tmp_path / "a.png"), View()
+    draw, moved = pictures.crop_html, pictures.Cropped(path, Crop(0.8, 0.5, 1.2), own=True)
+    monkeypatch.setattr(PIPELINE, "settings", Settings(), raising=False)
+    monkeypatch.setattr(changing, "uploaded", lambda path, field="": path)
+
+    def meanwhile(*given):
+        view.crops["picture"] = moved
+        return draw(*given)
+
+    changing.show_crop(view, path, "256x256", "wan-tiny")
+    assert view.crops["picture"].crop.zoom == 1
+    monkeypatch.setattr(pictures, "crop_html", meanwhile)
+    changing.show_crop(view, path, "192x320", "wan-tiny")
+    assert view.crops["picture"] is moved

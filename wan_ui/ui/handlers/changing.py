@@ -71,7 +71,7 @@ def _crop(view: View, part: str, picture, first, size: str, name: str) -> Answer
     model = catalog.get(as_text(name, "model")) or next(iter(catalog.values()))
     if not inputs.takes(model, part):  # it is not shown, and waits for another model
         return {f"{part}_crop": "", f"{part}_note": ""}
-    field = form.PARTS[part].name
+    field, before = form.PARTS[part].name, view.crops.get(part)
     try:
         size, paths = as_text(size, "size", "auto"), {"picture": uploaded(first), part: uploaded(picture, field)}
         crops = pictures.of_form(view.crops, paths, size, model)
@@ -82,7 +82,8 @@ def _crop(view: View, part: str, picture, first, size: str, name: str) -> Answer
         view.refused.add(part)
         return {part: None, f"{part}_crop": "", f"{part}_note": complaint(error)}
     view.refused.discard(part)
-    view.crops[part] = crops[part]
+    if view.crops.get(part) is before:  # else it was moved by hand while this was drawn
+        view.crops[part] = crops[part]
     return {f"{part}_crop": crop, f"{part}_note": note}
 
 
