@@ -431,6 +431,8 @@ def test_scripts_and_styles_are_packed_once_and_kept_by_browsers(web):
             assert answer.headers.get("content-encoding") == (encoding if is_packed else None)
             unpack = {"br": brotli.decompress, "gzip": gzip.decompress}.get(encoding) if is_packed else None
             assert (unpack(sent) if unpack else sent) == file.read_bytes()
+    refusing = {"Accept-Encoding": "br;q=0, gzip;q=0.5"}
+    assert web.get(f"/assets/{largest.name}", headers=refusing).headers["content-encoding"] == "gzip"
     for name in ("none.js", "../index.html", "..%2Findex.html", "%2e%2e/index.html", "x/../../index.html", ".js"):
         answer = web.get(f"/assets/{name}")
         assert answer.status_code == 404 or answer.headers.get("cache-control") != frontend.KEEP, name

@@ -19,6 +19,7 @@ from starlette.responses import Response
 FOLDER = Path(gradio.__file__).parent / "templates" / "frontend" / "assets"
 NAME = re.compile(r"/assets/([\w-]+(?:\.[\w-]+)*\.(?:js|css))", re.ASCII)
 TYPES = {".js": "text/javascript", ".css": "text/css"}  # some machines have others in their tables
+NOT_AT_ALL = re.compile(r"q=0(\.0*)?")
 KEEP = "public, max-age=31536000, immutable"
 LEAST = 400  # bytes that are worth it
 
@@ -28,7 +29,8 @@ def answer(path: str, headers: Headers) -> Response | None:
     name = NAME.fullmatch(path)
     if name is None or not (FOLDER / name[1]).is_file():
         return None
-    taken = [word.partition(";")[0].strip() for word in headers.get("accept-encoding", "").split(",")]
+    words = [word.partition(";") for word in headers.get("accept-encoding", "").replace(" ", "").split(",")]
+    taken = [word for word, _, weight in words if not NOT_AT_ALL.fullmatch(weight)]
     encoding = next((one for one in ("br", "gzip") if one in taken), "")
     content, encoding = packed(name[1], encoding)
     said = {"cache-control": KEEP, "vary": "accept-encoding"} | ({"content-encoding": encoding} if encoding else {})
