@@ -35,10 +35,8 @@ class Positions(nn.Module):
         super().__init__()
         self.embedding = nn.Embedding(buckets, heads)
 
-    def forward(self, length: int, device: torch.device) -> torch.Tensor:
-        """(1, heads, length, length)"""
-        at = torch.arange(length, device=device)
-        found = bucket(at[None, :] - at[:, None], self.embedding.num_embeddings)
+    def forward(self, found: torch.Tensor) -> torch.Tensor:
+        """(tokens, tokens), see `bucket` -> (1, heads, tokens, tokens)"""
         return self.embedding(found).permute(2, 0, 1)[None].contiguous()
 
 
@@ -87,8 +85,8 @@ class Block(nn.Module):
         self.attn, self.ffn = Attention(width, attention, heads), FeedForward(width, ffn)
         self.pos_embedding = Positions(buckets, heads)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = x + self.attn(self.norm1(x), self.pos_embedding(x.shape[1], x.device))
+    def forward(self, x: torch.Tensor, found: torch.Tensor) -> torch.Tensor:
+        x = x + self.attn(self.norm1(x), self.pos_embedding(found))
         return x + self.ffn(self.norm2(x))
 
 
@@ -105,6 +103,7 @@ class UMT5Encoder(nn.Module):
     ):
         """The names of the sizes are those of the release."""
         super().__init__()
+        self.buckets = num_buckets
         self.token_embedding = nn.Embedding(vocab_size, dim)
         blocks = (Block(dim, dim_attn, dim_ffn, num_heads, num_buckets) for _ in range(encoder_layers))
         self.blocks = nn.ModuleList(blocks)
@@ -112,7 +111,8 @@ class UMT5Encoder(nn.Module):
 
     def forward(self, ids: torch.Tensor) -> torch.Tensor:
         """(batch, tokens) int64, none of them padding -> (batch, tokens, dim) in the dtype of the weights."""
-        x = self.token_embedding(ids)
+        x, at = self.token_embedding(ids), torch.arange(ids.shape[1], device=ids.device)
+        found = bucket(at[None, :] - at[:, None], self.buckets)  # the same for all blocks
         for block in self.blocks:
-            x = block(x)
+            x = block(x, found)
         return self.norm(x)
