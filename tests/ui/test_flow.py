@@ -149,7 +149,7 @@ def test_reload_in_the_middle_finds_the_job_again(page: Page, app, picture):
 
 @pytest.mark.hardening(22)
 def test_cancel_running_and_queued(page: Page, app, picture):
-    generate(page, picture, "cancel me, denoise:1=stay, denoise:2=hang")
+    generate(page, picture, "cancel me, denoise:1=stay, denoise:2=sleep:3, denoise:3=hang")
     card_says(page, "denoise step 1")
     page.fill("#prompt textarea", "and me")
     page.click("#generate")

@@ -2,9 +2,10 @@
 
 import json
 import re
+from collections import Counter
 from pathlib import Path
 
-from playwright.sync_api import Page, Route, expect
+from playwright.sync_api import Page, Request, Route, expect
 
 from tests.ui.conftest import CLIP, generate, until, wait_for_playing
 from tests.ui.test_files import bring
@@ -12,6 +13,13 @@ from wan_ui.media import muxer
 
 # In the line above Generate, which a reload reads.
 KEPT_CROP = re.compile(r'"crops": \{"picture": \[0\.81\d*, 0\.5, 1\.2\]')
+
+CLICK_THROUGH = """async () => {
+  for (const radio of document.querySelectorAll("#size input[type=radio]")) {
+    radio.click();
+    await new Promise(drawn => setTimeout(drawn, 30));
+  }
+}"""
 
 
 def choose(page: Page, part: str, value: str) -> None:
@@ -69,6 +77,26 @@ def test_what_was_done_by_hand_after_a_press_stays_when_its_answer_comes_late(pa
     expect(page.locator("#steps input[type=number]")).to_have_value("2")
     expect(page.locator("#picture-crop img")).to_have_count(0)
     expect(page.locator("#draft input")).to_be_checked()
+
+
+def test_changes_in_one_moment_are_asked_about_once_each(page: Page, app, picture):
+    """Gradio repeats whole events of which one part waits ("always_last"): a hundred requests a second, for minutes."""
+    page.set_input_files("#picture input[type=file]", picture)
+    used_at(page, 320, 192)
+    asked: Counter = Counter()
+
+    def count(request: Request) -> None:
+        if "/queue/join" in request.url:
+            data = request.post_data_json
+            asked[data["fn_index"]] += data["trigger_id"] == size
+
+    size = page.evaluate("gradio_config.components.find(part => part.props.elem_id === 'size').id")
+    page.on("request", count)
+    pressed = page.locator("#size input[type=radio]").count()
+    page.evaluate(CLICK_THROUGH)
+    page.wait_for_timeout(2000)
+    assert asked, "nothing is asked about another size"
+    assert max(asked.values()) <= pressed, asked
 
 
 def test_presets_and_what_was_typed_outlast_the_tab(page: Page, app, tmp_path):

@@ -53,7 +53,14 @@ def connect(
     listen  a component's listener, as `button.click`
     parts   the outputs by name
     js      a function of the inputs in the browser, which gives what is sent
+
+    Where the browser waits for the last answer ("always_last") Gradio 6.31 remembers that something has changed
+    meanwhile, and then repeats the whole event: every handler of it, each of which finds others busy and has the
+    event repeated in turn. Two changes in one moment were a hundred requests a second, for minutes. A handler that
+    comes after the event, by itself, is repeated alone.
     """
+    if options.get("trigger_mode") == "always_last":
+        listen = listen(None, js="() => {}", api_visibility="private", show_progress="hidden").then
 
     @functools.wraps(handler)  # Gradio looks at what a handler takes
     def listed(*args: Any, **kwargs: Any) -> Any:
