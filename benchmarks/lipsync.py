@@ -18,8 +18,6 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import WhisperConfig, WhisperFeatureExtractor
-from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
@@ -28,6 +26,7 @@ from wan_ui.lipsync.faces import MEAN_FIVE, Face, landmarks_from_five  # noqa: E
 from wan_ui.lipsync.musetalk import WINDOW, MuseTalk  # noqa: E402
 from wan_ui.lipsync.parsing import BiSeNet, BiSeNetParser, LandmarkParser  # noqa: E402
 from wan_ui.lipsync.speech import LipSync  # noqa: E402
+from wan_ui.lipsync.whisper import MelSpectrogram, WhisperEncoder  # noqa: E402
 from wan_ui.media.sound import SAMPLE_RATE  # noqa: E402
 
 UNET = {
@@ -67,8 +66,8 @@ def build(arguments: argparse.Namespace, device: torch.device, dtype: torch.dtyp
     with torch.device(device):
         unet = UNet2DConditionModel(**(UNET | (TOY_UNET if toy else {})))
         vae = AutoencoderKL(**(VAE | (TOY_VAE if toy else {})))
-        encoder = WhisperEncoder(WhisperConfig(**(TOY_WHISPER if toy else WHISPER)))
-    musetalk = MuseTalk(unet, vae, encoder, WhisperFeatureExtractor(), device, dtype)
+        encoder = WhisperEncoder(**(TOY_WHISPER if toy else WHISPER))
+    musetalk = MuseTalk(unet, vae, encoder, MelSpectrogram(), device, dtype)
     if arguments.nchw:
         musetalk.memory_format = torch.contiguous_format
         musetalk.unet.to(memory_format=torch.contiguous_format)

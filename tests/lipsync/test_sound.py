@@ -115,8 +115,8 @@ def heard_time(fps: float, compat: bool, seconds: float = 4.0) -> np.ndarray:
         time = (np.arange(100) + 0.5) * 0.02 + samples[0]
         return torch.from_numpy(time.astype(np.float32)).view(100, 1, 1)
 
-    extractor = types.SimpleNamespace(n_samples=32_000)
-    musetalk = types.SimpleNamespace(hear=hear, extractor=extractor, layers=1, width=1, device=torch.device("cpu"))
+    segment = types.SimpleNamespace(n_samples=32_000)
+    musetalk = types.SimpleNamespace(hear=hear, spectrogram=segment, layers=1, width=1, device=torch.device("cpu"))
     samples = np.repeat(np.arange(0, seconds, 2, dtype=np.float32), 32_000)  # a sample says when its segment starts
     frames = sound.frame_count(len(samples), fps, compat)
     windows = AudioFeatures(musetalk, samples).windows([sound.window_start(i, fps, compat) for i in range(frames)])

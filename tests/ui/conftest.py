@@ -273,10 +273,12 @@ def browsers(chromium):
 @pytest.fixture
 def open_page(chromium, browsers):
     """Open a page: open_page(url, width=..., dark=...). Each of a test is in a browser of its own: another person's,
-    who has closed the hint for new ones (unless `new`)."""
+    who has closed the hint for new ones (unless `new`), and asks for less motion (unless `moving`)."""
     pages = []
 
-    def open_page(url: str, width: int = 1360, height: int = 900, dark: bool = False, new: bool = False) -> Page:
+    def open_page(
+        url: str, width: int = 1360, height: int = 900, dark: bool = False, new: bool = False, moving: bool = False
+    ) -> Page:
         if len(pages) == len(browsers):
             browsers.append(new_browser(chromium))
         browser = browsers[len(pages)]
@@ -287,7 +289,8 @@ def open_page(chromium, browsers):
         if not new:
             page.add_init_script("try { localStorage.setItem('wan-ui-hint', 'closed'); } catch {}")
         page.set_viewport_size({"width": width, "height": height})
-        page.emulate_media(color_scheme="dark" if dark else "light")
+        motion = "no-preference" if moving else "reduce"
+        page.emulate_media(color_scheme="dark" if dark else "light", reduced_motion=motion)
         page.set_default_timeout(PATIENCE * 1000)
         page.goto(url, wait_until="domcontentloaded")
         page.locator("#card", has_not_text="Connecting").wait_for()

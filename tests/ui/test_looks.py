@@ -165,7 +165,8 @@ def test_no_serious_fault_for_axe(open_page, gallery_app, picture, size):
     page.fill("#prompt textarea", "")
     page.click("#generate")
     page.locator("#message [role=alert]").wait_for()
-    in_both_colours(page, True, f"21-{name}-light-failed", f"21-{name}-dark-failed")
+    new = "#card, #result, #message, #prompt"
+    in_both_colours(page, True, f"21-{name}-light-failed", f"21-{name}-dark-failed", part=new)
 
 
 def test_a_phone_needs_no_sideways_scrolling(open_page, gallery_app, picture):
@@ -193,9 +194,9 @@ def test_what_an_action_makes_comes_into_view(open_page, gallery_app, picture):
             expect(page.locator(part)).to_be_in_viewport(ratio=0.99)
 
     for size in (PHONE, LAPTOP):
-        page = open_page(gallery_app.url, *size)
-        page.emulate_media(reduced_motion="no-preference")  # it is scrolled to smoothly, as for most people
+        page = open_page(gallery_app.url, *size, moving=True)  # it is scrolled to smoothly, as for most people
         wait_for_playing(page)
+        assert page.evaluate("document.querySelector('#clip').loop")
         page.set_input_files("#picture input[type=file]", picture)
         page.locator("#picture-crop img").wait_for()
         page.click("#generate")

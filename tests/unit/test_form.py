@@ -49,6 +49,15 @@ def test_a_complaint_is_over_when_its_field_is_another_whoever_changed_it():
         assert view.complaint is None
 
 
+def test_a_clip_that_is_not_there_is_said_until_another_is_chosen():
+    """The page tells of its form when it has been opened, sooner or later."""
+    view, held = View(), dict.fromkeys(form.FIELDS)
+    form.complain(view, "result_message", UserError("clip: there is no such clip of yours", field="link"), 0)
+    form.changed(view, held | {"size": "256x256", "segments": "a hat"}, seen=0, turn=1)
+    form.changed(view, held | {"size": "192x320"}, seen=view.fills, turn=2)
+    assert view.complaint
+
+
 def test_a_form_of_anything_has_no_value():
     damaged = form.read({"picture": 5, "size": [], "frames": "x", "steps": 1e300, "voice": {"path": 5}})
     assert damaged == dict.fromkeys(form.FIELDS)

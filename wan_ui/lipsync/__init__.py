@@ -9,6 +9,7 @@
     blend.py      a new face back into its frame
     sharpness.py  how sharp the new mouth is, and as sharp as the face around it
     files.py      the layout of the weights (no torch)
+    whisper.py    samples -> their spectrogram -> what Whisper's encoder makes of it
     musetalk.py   the networks: Whisper's encoder, the VAE, the UNet
     features.py   samples -> the window of audio features of each video frame, one segment at a time
     cache.py      latents, boxes and masks of clips seen before

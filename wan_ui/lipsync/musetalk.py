@@ -13,29 +13,29 @@ There is no diffusion here: the UNet runs once, at timestep 0, and maps (face wi
 whole face, audio) to the latents of the speaking face.
 """
 
+import inspect
 import json
 import math
 import pickle
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 import safetensors.torch
 import torch
 from safetensors import SafetensorError
-from transformers import WhisperConfig, WhisperFeatureExtractor
-from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from wan_ui.errors import UserError
 from wan_ui.light_diffusers import alone
 from wan_ui.lipsync.files import require_weights
+from wan_ui.lipsync.whisper import MelSpectrogram, WhisperEncoder
 
 with alone():
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
+MOST = 1_000_000  # that a number of Whisper's files may be
 WINDOW = 10  # Whisper frames of 20 ms that one video frame hears
 
 
@@ -76,6 +76,16 @@ def _read_json(path: Path) -> dict:
         raise UserError(f"{path}: is not readable JSON ({error}); fetch it again") from None
 
 
+def _numbers(of: type, path: Path) -> dict[str, int]:
+    """Those of a JSON file that `of` takes, by their names. Raises UserError for one that is no such number."""
+    given = _read_json(path)
+    numbers = {name: given[name] for name in inspect.signature(of).parameters if given.get(name) is not None}
+    for name, number in numbers.items():
+        if type(number) is not int or not 0 < number <= MOST:
+            raise UserError(f"{path}: {name} is {number!r:.40}, expected a whole number up to {MOST:,}; fetch it again")
+    return numbers
+
+
 def load_unet(found: dict[str, Path]) -> UNet2DConditionModel:
     """The UNet in float32 on the CPU. Raises UserError when config and weights do not belong together."""
     config = {key: value for key, value in _read_json(found["unet_config"]).items() if not key.startswith("_")}
@@ -88,8 +98,13 @@ def load_unet(found: dict[str, Path]) -> UNet2DConditionModel:
 
 def load_encoder(found: dict[str, Path]) -> WhisperEncoder:
     """Whisper's encoder in float32 on the CPU, from a file that may hold the decoder too."""
-    config = WhisperConfig(**_read_json(found["whisper_config"]))
-    encoder = WhisperEncoder(config)
+    path = found["whisper_config"]
+    numbers, activation = _numbers(WhisperEncoder, path), _read_json(path).get("activation_function", "gelu")
+    if activation != "gelu":
+        raise UserError(f"{path}: activation_function is {activation!s:.40}; Whisper's is gelu. Fetch it again")
+    encoder = WhisperEncoder(**numbers)
+    if encoder.width % encoder.heads:
+        raise UserError(f"{path}: d_model {encoder.width} is not a multiple of encoder_attention_heads {encoder.heads}")
     tensors = read_tensors(found["whisper"])
     for prefix in ("model.encoder.", "encoder."):
         if any(name.startswith(prefix) for name in tensors):
@@ -135,14 +150,14 @@ class MuseTalk:
     unet: UNet2DConditionModel
     vae: AutoencoderKL
     encoder: WhisperEncoder
-    extractor: WhisperFeatureExtractor
+    spectrogram: MelSpectrogram
     device: torch.device
     dtype: torch.dtype
 
     def __post_init__(self):
         self.side = int(self.vae.config.sample_size)
-        self.layers = self.encoder.config.encoder_layers + 1  # the embedding counts as one
-        self.width = self.encoder.config.d_model
+        self.layers = len(self.encoder.layers) + 1  # the embedding counts as one
+        self.width = self.encoder.width
         for module, dtype in ((self.unet, self.dtype), (self.vae, self.dtype), (self.encoder, torch.float32)):
             # diffusers' own `to` warns about every dtype
             torch.nn.Module.to(module, self.device, dtype).eval().requires_grad_(False)
@@ -157,12 +172,10 @@ class MuseTalk:
     def hear(self, samples: np.ndarray) -> torch.Tensor:
         """At most one segment of 16 kHz float32 samples -> (T, layers, width) float32 hidden states at 50 Hz.
 
-        All hidden states, from the embedding to the normalised last one. T is always the full segment's: the
-        extractor pads with silence, the caller cuts.
+        All hidden states, from the embedding to the normalised last one. T is always the full segment's: silence
+        follows, the caller cuts.
         """
-        mel = self.extractor(samples, sampling_rate=self.extractor.sampling_rate, return_tensors="pt").input_features
-        states = self.encoder(mel.to(self.device, torch.float32), output_hidden_states=True).hidden_states
-        return torch.stack(states, dim=2)[0]
+        return self.encoder(self.spectrogram(samples).to(self.device))[0]
 
     @torch.inference_mode()
     def see(self, faces: np.ndarray, sample: bool = False) -> torch.Tensor:
@@ -192,10 +205,16 @@ def load_musetalk(folder: Path, device: torch.device, dtype: torch.dtype) -> Mus
     """The networks of `folder`. Raises UserError naming the file that is missing, damaged or of another model."""
     found = require_weights(folder)
     unet, encoder = load_unet(found), load_encoder(found)
-    if unet.config.cross_attention_dim != encoder.config.d_model:
+    if unet.config.cross_attention_dim != encoder.width:
         raise UserError(
             f"{found['unet_config']}: cross_attention_dim {unet.config.cross_attention_dim} does not fit "
-            f"{found['whisper_config']}: d_model {encoder.config.d_model}"
+            f"{found['whisper_config']}: d_model {encoder.width}"
         )
-    extractor = cast(WhisperFeatureExtractor, WhisperFeatureExtractor.from_dict(_read_json(found["preprocessor"])))
-    return MuseTalk(unet, load_vae(found), encoder, extractor, device, dtype)
+    spectrogram = MelSpectrogram(**_numbers(MelSpectrogram, found["preprocessor"]))
+    heard = (len(spectrogram.filters.T), spectrogram.frames)
+    if heard != (encoder.conv1.in_channels, 2 * encoder.positions):
+        raise UserError(
+            f"{found['preprocessor']}: a segment of {heard[1]} steps of {heard[0]} numbers does not fit "
+            f"{found['whisper_config']}: {2 * encoder.positions} of {encoder.conv1.in_channels}"
+        )
+    return MuseTalk(unet, load_vae(found), encoder, spectrogram, device, dtype)

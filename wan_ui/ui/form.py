@@ -203,10 +203,11 @@ def changed(view: View, held: dict[str, Any], seen: Any, turn: Any) -> None:
 
 def _take(view: View, values: dict[str, Any], acted: bool) -> None:
     """acted: after the complaint. One about a field is over when that is another now, one about none of them (the disk,
-    the queue) with any change."""
+    the queue) with any change; one about the address (its clip) with another clip: a page that has just been opened
+    tells of its form, and nobody has done anything."""
     before, view.form = view.form, {**view.form, **values}
     complaint = view.complaint
-    if complaint is None or not acted or complaint.field in ("model", "loras"):
+    if complaint is None or not acted or complaint.field in ("model", "loras", "link"):
         return
     if complaint.field in FIELDS:
         mended = complaint.field in values and values[complaint.field] != complaint.value

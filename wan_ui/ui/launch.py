@@ -37,7 +37,6 @@ def launch(page: gr.Blocks, settings: Settings, clips_folder: str) -> None:
     ready, rest = threading.Event(), build_rest(settings)
     server.install(settings, lambda app: Guard(app, rest, settings, ready))
     begin_with(FIRST_SCRIPTS)
-    page.queue(max_size=None)
     page._queue.sleep_when_free = 0.02  # seconds between looks at it; 0.001, its own, is 5 % of a core for an idle app
     page._queue.ANAYLTICS_CACHE_FREQUENCY = sys.maxsize  # events between statistics, with pandas, that nobody can see
     name, _, password = settings.auth.partition(":")

@@ -9,6 +9,10 @@
   window.requestAnimationFrame = (callback) => (measures.test(callback) && !loading() ? 0 : ask(callback));
 })();
 
+// Who asks for less motion sees a clip once, and again when they press play.
+const calm = window.matchMedia("(prefers-reduced-motion: reduce)");
+document.addEventListener("play", ({ target }) => { if (calm.matches) target.loop = false; }, true);
+
 // Gradio keeps a "loading" of each component that any event has as an input, and draws all of them anew three times with
 // every event, though only a stream shows it: with forty fields two fifths of the script that a look at a job runs. So
 // those of inputs are forgotten at once.
