@@ -25,7 +25,7 @@ class AudioFeatures:
         self._musetalk, self._samples = musetalk, samples
         self._per_segment = musetalk.spectrogram.n_samples  # 30 s
         self._segments: OrderedDict[int, torch.Tensor] = OrderedDict()
-        # What the extractor's padding with silence gives beyond the end of the track is not heard.
+        # What the spectrogram's padding with silence gives beyond the end of the track is not heard.
         # In floating point, as upstream: 35.3 s are 1764 features, not 1765.
         self.length = math.floor(len(samples) / SAMPLE_RATE * FEATURE_RATE)
 

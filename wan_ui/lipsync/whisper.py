@@ -90,7 +90,7 @@ class MelSpectrogram:
         """The names and defaults are those of the released preprocessor_config.json; chunk_length is in seconds."""
         self.n_samples = chunk_length * sampling_rate
         self.frames = self.n_samples // hop_length
-        self.sampling_rate, self.hop_length, self.n_fft = sampling_rate, hop_length, n_fft
+        self.hop_length, self.n_fft = hop_length, n_fft
         self.filters = torch.from_numpy(mel_filters(n_fft // 2 + 1, feature_size, sampling_rate)).float()
 
     def __call__(self, samples: np.ndarray) -> torch.Tensor:
