@@ -77,6 +77,23 @@ LOADINGS = """async () => {
 }"""
 
 
+# How often Gradio looks at an event to find those of each component, and whether it finds what there is. Of two events
+# of one target it takes the first; one without a name, as of an opened page, is none.
+EVENTS = """async () => {
+  const file = performance.getEntriesByType("resource").find(({ name }) => /core-[^/]*js$/.test(name)).name;
+  const { prototype } = (await import(file)).AppTree;
+  const parts = gradio_config.components.map(({ id }) => ({ id, props: { shared_props: {} } }));
+  const two = [[parts[0].id, "a"], [parts[0].id, "b"]];
+  const targets = [...gradio_config.dependencies.map(({ targets }) => targets), two];
+  let looks = 0;
+  const events = targets.map((targets) => ({ get targets() { looks += 1; return targets; } }));
+  for (const part of parts) prototype.find_attached_events(part, events);
+  const right = (id) => targets.map((own) => own.find(([target]) => target === id)?.[1]).filter(Boolean);
+  const wrong = parts.filter(({ id, props }) => props.shared_props.attached_events.join() !== right(id).join());
+  return { parts: parts.length, wrong: wrong.length, each: looks / events.length };
+}"""
+
+
 # Asks for a frame at each frame, not through the page's own function: as an extension does, or what drives a browser.
 BESIDE = """
   const ask = window.requestAnimationFrame;
@@ -115,6 +132,13 @@ def test_a_page_at_which_nothing_happens_asks_for_no_frames(open_page, app):
     expect(page.locator("#reading")).to_be_visible()
     page.wait_for_function("window.loadings.length > 4")
     assert set(page.evaluate("window.loadings")) == {0}
+
+
+def test_events_are_looked_through_once_for_all_components(open_page, app):
+    """Gradio did so for each: a sixth of the script that runs while a page is opened."""
+    found = open_page(app.url).evaluate(EVENTS)
+    assert found["parts"] > 200 and found["wrong"] == 0
+    assert found["each"] == 1
 
 
 def test_what_asks_for_frames_beside_the_page_goes_on(open_page, app):

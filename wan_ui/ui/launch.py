@@ -86,8 +86,10 @@ def begin_with(scripts: list[Path]) -> None:
         Markup("<script>{{% raw %}}{}{{% endraw %}}</script>").format(Markup(script.read_text(encoding="utf-8")))
         for script in scripts
     )
-    (tracker,) = (Path(gr.__file__).parent / "templates" / "frontend" / "assets").glob("statustracker-*.js")
-    html = html.replace(head, head + first.replace("STATUS_TRACKER", f"./assets/{tracker.name}"))
+    for name_there, file in (("STATUS_TRACKER", "statustracker"), ("CORE", "core")):
+        (found,) = (Path(gr.__file__).parent / "templates" / "frontend" / "assets").glob(f"{file}-*.js")
+        first = first.replace(name_there, f"./assets/{found.name}")
+    html = html.replace(head, head + first)
     templates.env.loader = ChoiceLoader([DictLoader({name: html}), loader])
 
 
