@@ -273,11 +273,12 @@ def browsers(chromium):
 @pytest.fixture
 def open_page(chromium, browsers):
     """Open a page: open_page(url, width=..., dark=...). Each of a test is in a browser of its own: another person's,
-    who has closed the hint for new ones (unless `new`), and asks for less motion (unless `moving`)."""
+    who has closed the hint for new ones (unless `new`), and asks for less motion (unless `moving`). script: what runs
+    before the page's own."""
     pages = []
 
     def open_page(
-        url: str, width: int = 1360, height: int = 900, dark: bool = False, new: bool = False, moving: bool = False
+        url: str, width=1360, height=900, dark: bool = False, new: bool = False, moving: bool = False, script: str = ""
     ) -> Page:
         if len(pages) == len(browsers):
             browsers.append(new_browser(chromium))
@@ -288,6 +289,8 @@ def open_page(chromium, browsers):
         browser.new_cdp_session(page).send("Storage.clearDataForOrigin", kept)
         if not new:
             page.add_init_script("try { localStorage.setItem('wan-ui-hint', 'closed'); } catch {}")
+        if script:
+            page.add_init_script(script)
         page.set_viewport_size({"width": width, "height": height})
         motion = "no-preference" if moving else "reduce"
         page.emulate_media(color_scheme="dark" if dark else "light", reduced_motion=motion)

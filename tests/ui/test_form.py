@@ -152,20 +152,22 @@ def test_presets_and_what_was_typed_outlast_the_tab(page: Page, app, tmp_path):
     expect(page.get_by_role("button", name="no longer")).to_have_attribute("aria-pressed", "true")
 
 
-def test_a_clip_that_is_dropped_anywhere_brings_its_settings_and_picture_back(page: Page, open_page, app, picture):
+def test_a_clip_that_is_dropped_anywhere_brings_its_settings_and_picture_back(page: Page, app, picture):
     generate(page, picture, "zoom in, a clip to be dropped")
     expect(page.locator(CLIP)).to_have_text("zoom in, a clip to be dropped")  # another's may play there before
     wait_for_playing(page)
     content = clip_of(page, app, "a clip to be dropped").read_bytes()
     for place, name in (("#picture", "one.mp4"), ("#examples", "two.MP4"), ("body", "three.mp4")):
-        other = open_page(app.url)
+        page.fill("#prompt textarea", "something else")
+        page.get_by_role("button", name="Remove Image").click()
+        expect(page.locator("#picture-crop img")).to_have_count(0)
         if place == "body":
-            other.get_by_role("tab", name="Compare").click()
-        bring(other, "drop", place, name, content, "video/mp4" if place == "body" else "")
-        expect(other.locator("#from-video-message")).to_contain_text(f"Settings and picture loaded from {name}.")
-        expect(other.locator("#prompt textarea")).to_have_value("zoom in, a clip to be dropped")
-        expect(other.locator("#picture-note")).to_contain_text("Used at 320 × 192.")
-        other.close()
+            page.get_by_role("tab", name="Compare").click()
+        bring(page, "drop", place, name, content, "video/mp4" if place == "body" else "")
+        expect(page.locator("#from-video-message")).to_contain_text(f"Settings and picture loaded from {name}.")
+        expect(page.locator("#prompt textarea")).to_have_value("zoom in, a clip to be dropped")
+        expect(page.locator("#picture-note")).to_contain_text("Used at 320 × 192.")
+        expect(page.locator("#picture-crop img")).to_have_count(1)
 
 
 def test_the_crop_is_moved_by_pointer_and_keys_and_outlasts_a_reload(page: Page, app, picture):

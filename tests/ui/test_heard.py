@@ -2,7 +2,7 @@
 
 import re
 
-from playwright.sync_api import Page, expect
+from playwright.sync_api import expect
 
 from tests.scripted_engine import go_on
 from tests.ui.conftest import card_says, generate, shoot
@@ -37,10 +37,8 @@ window.OscillatorNode = class extends Tone {
 UP, DOWN = [659.25, 987.77], [440, 329.63]
 
 
-def test_done_is_heard(page: Page, app, picture):
-    page.add_init_script(BROWSER)
-    page.reload(wait_until="domcontentloaded")
-    page.locator("#card", has_not_text="Connecting").wait_for()
+def test_done_is_heard(open_page, app, picture):
+    page = open_page(app.url, script=BROWSER)
     icon = page.locator("link[rel~=icon]")
     expect(page).to_have_title("Wan UI")
     expect(page.locator("#heard details")).to_be_hidden()

@@ -116,10 +116,7 @@ def test_the_browser_finds_nothing_against_installing_the_page(open_page, app):
 
 def test_a_page_at_which_nothing_happens_asks_for_no_frames(open_page, app):
     """Gradio measured its first "Loading" frame by frame, for as long as a page was open."""
-    page = open_page(app.url)
-    page.add_init_script(FRAMES)
-    page.reload(wait_until="domcontentloaded")
-    page.locator("#card", has_not_text="Connecting").wait_for()
+    page = open_page(app.url, script=FRAMES)
 
     def still() -> bool:
         before = page.evaluate("window.frames_asked")
@@ -142,10 +139,7 @@ def test_events_are_looked_through_once_for_all_components(open_page, app):
 
 
 def test_what_asks_for_frames_beside_the_page_goes_on(open_page, app):
-    page = open_page(app.url)
-    page.add_init_script(BESIDE)
-    page.reload(wait_until="domcontentloaded")
-    page.locator("#card", has_not_text="Connecting").wait_for()
+    page = open_page(app.url, script=BESIDE)
     for _ in range(4):
         before = page.evaluate("window.frames_beside")
         page.wait_for_timeout(500)
