@@ -263,27 +263,26 @@ def new_browser(chromium) -> BrowserContext:
 
 @pytest.fixture(scope="session")
 def browsers(chromium):
-    """Those that there are; the first page of a test is in the first of them, and so on."""
+    """Those that there are; a page is opened in the first of them that has none open."""
     contexts: list[BrowserContext] = []
     yield contexts
     for context in contexts:
         context.close()
 
 
-@pytest.fixture
-def open_page(chromium, browsers):
-    """Open a page: open_page(url, width=..., dark=...). Each of a test is in a browser of its own: another person's,
+@pytest.fixture(scope="session")
+def open_new(chromium, browsers):
+    """Open a page: open_new(url, width=..., dark=...). Each that is open is in a browser of its own: another person's,
     who has closed the hint for new ones (unless `new`), and asks for less motion (unless `moving`). script: what runs
     before the page's own."""
-    pages = []
 
-    def open_page(
+    def open_new(
         url: str, width=1360, height=900, dark: bool = False, new: bool = False, moving: bool = False, script: str = ""
     ) -> Page:
-        if len(pages) == len(browsers):
-            browsers.append(new_browser(chromium))
-        browser = browsers[len(pages)]
-        pages.append(page := browser.new_page())
+        browser = next((free for free in browsers if len(free.pages) == 1), None)  # the page that stays
+        if browser is None:
+            browsers.append(browser := new_browser(chromium))
+        page = browser.new_page()
         browser.clear_cookies()  # it has seen nothing yet
         kept = {"origin": url, "storageTypes": "local_storage,indexeddb,service_workers,cache_storage"}
         browser.new_cdp_session(page).send("Storage.clearDataForOrigin", kept)
@@ -299,7 +298,13 @@ def open_page(chromium, browsers):
         page.locator("#card", has_not_text="Connecting").wait_for()
         return page
 
-    yield open_page
+    return open_new
+
+
+@pytest.fixture
+def open_page(open_new, browsers):
+    """`open_new` for a test, at whose end all is closed."""
+    yield open_new
     for browser in browsers:
         for page in browser.pages[1:]:  # all but the one that stays
             page.close()

@@ -38,21 +38,19 @@ def in_both_colours(page: Page, full: bool, *names: str, part: str = "") -> None
 
 
 @pytest.fixture(scope="module")
-def gallery_app(scripted, chromium, picture):
+def gallery_app(scripted, open_new, picture):
     """An app with a clip and a failure in its history, before them speech for a video from elsewhere."""
     app = scripted()
     jobs = Jobs(app.folder / "outputs" / "wan_ui.sqlite")
     speech = Request("lip-sync", {"audio": "voice.wav", "video": "base.mp4"}, 256, 256, 17)
     jobs.add("20200101-000000-0123456789abcdef", "local", speech)
     jobs.finish("20200101-000000-0123456789abcdef", "done", result=Result(clip="clip.mp4"))
-    context = chromium.new_context()
-    page = context.new_page()
-    page.goto(app.url, wait_until="domcontentloaded")
+    page = open_new(app.url)
     generate(page, picture, "a failure, denoise=bug")
     card_says(page, "This clip failed")
     generate(page, picture, "slowly zoom in, sunset light")
     card_says(page, "Done in")
-    context.close()
+    page.close()
     return app
 
 
@@ -246,6 +244,7 @@ def test_what_an_action_makes_comes_into_view(open_page, gallery_app, picture):
         seen("#lora-message [role=alert]")
         page.get_by_role("button", name="Remove", exact=False).last.click()
         expect(page.locator("#lora-message [role=alert]")).to_have_count(0)
+        page.close()
 
 
 # The first answer that has `words` is on its way until `release` is called, whatever comes meanwhile.

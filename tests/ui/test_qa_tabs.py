@@ -16,7 +16,7 @@ from wan_ui.ui import doctor_tab
 
 
 @pytest.fixture(scope="module")
-def qa_app(scripted, chromium, picture, tmp_path_factory):
+def qa_app(scripted, open_new, picture, tmp_path_factory):
     """Two finished clips, an examination that found a fault, and a probe."""
     folder = tmp_path_factory.mktemp("qa-app")
     settings = Settings(outputs=folder / "outputs", cache=folder / "cache")
@@ -27,16 +27,15 @@ def qa_app(scripted, chromium, picture, tmp_path_factory):
     probes = tuple(entry for entry in PROBES if entry.kind == "modulate")
     run(settings, default_shapes(settings)[:1], probes=probes)
     app = scripted(folder, WAN_UI_CACHE=str(settings.cache))
-    page = chromium.new_context().new_page()
-    page.goto(app.url, wait_until="domcontentloaded")
+    page = open_new(app.url)
     page.set_input_files("#picture input[type=file]", picture)
     page.locator("#picture-crop img").wait_for()
     for seed in (1, 9):
         page.fill("#prompt textarea", "slowly zoom in")
         page.fill("#seed input", str(seed))
         page.click("#generate")
-        page.locator("#result", has_text=f"Seed{seed}").wait_for(timeout=PATIENCE * 1000)
-    page.context.close()
+        page.locator("#result", has_text=f"Seed{seed}").wait_for()
+    page.close()
     return app
 
 
