@@ -88,7 +88,9 @@ EVENTS = """async () => {
   for (const part of parts) prototype.find_attached_events(part, events);
   const right = (id) => targets.map((own) => own.find(([target]) => target === id)?.[1]).filter(Boolean);
   const wrong = parts.filter(({ id, props }) => props.shared_props.attached_events.join() !== right(id).join());
-  return { parts: parts.length, wrong: wrong.length, each: looks / events.length };
+  const others = prototype.find_attached_events(parts[0], [{ targets: [[parts[0].id, "other"]] }]);
+  const other = others.props.shared_props.attached_events.join();
+  return { parts: parts.length, wrong: wrong.length, each: looks / events.length, other };
 }"""
 
 
@@ -134,6 +136,7 @@ def test_events_are_looked_through_once_for_all_components(open_page, app):
     found = open_page(app.url).evaluate(EVENTS)
     assert found["parts"] > 200 and found["wrong"] == 0
     assert found["each"] == 1
+    assert found["other"] == "other", "other events in the same moment, as of a page that is drawn anew"
 
 
 def test_what_asks_for_frames_beside_the_page_goes_on(open_page, app):

@@ -14,7 +14,7 @@ from starlette.middleware import Middleware
 
 from wan_ui import limits
 from wan_ui.settings import Settings
-from wan_ui.ui import examples, mcp_tools, server, uploads
+from wan_ui.ui import examples, frontend, mcp_tools, server, uploads
 from wan_ui.ui.aliases import Aliases
 from wan_ui.ui.guard import VISITOR, Guard
 from wan_ui.ui.markup import Markup
@@ -86,9 +86,9 @@ def begin_with(scripts: list[Path]) -> None:
         Markup("<script>{{% raw %}}{}{{% endraw %}}</script>").format(Markup(script.read_text(encoding="utf-8")))
         for script in scripts
     )
-    for name_there, file in (("STATUS_TRACKER", "statustracker"), ("CORE", "core")):
-        (found,) = (Path(gr.__file__).parent / "templates" / "frontend" / "assets").glob(f"{file}-*.js")
-        first = first.replace(name_there, f"./assets/{found.name}")
+    for word, pattern in (("STATUS_TRACKER", "statustracker-*.js"), ("APP_TREE", "core-*.js")):
+        (file,) = frontend.FOLDER.glob(pattern)
+        first = first.replace(word, f"./assets/{file.name}")
     html = html.replace(head, head + first)
     templates.env.loader = ChoiceLoader([DictLoader({name: html}), loader])
 

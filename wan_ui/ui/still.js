@@ -29,16 +29,16 @@ document.addEventListener("DOMContentLoaded", async () => {
 // For each of its 260 components Gradio looks through all events, of which some are for forty: twice, while the page is
 // opened, a sixth of the script that runs then. It does not change meanwhile, so it is looked through once for all.
 document.addEventListener("DOMContentLoaded", async () => {
-  const { prototype } = (await import(new URL("CORE", document.baseURI))).AppTree;
-  let found = null;
+  const { prototype } = (await import(new URL("APP_TREE", document.baseURI))).AppTree;
+  let seen = null, found = null;
   const look = (events) => {
-    found = new Map();
+    [seen, found] = [events, new Map()];
     for (const { targets } of events)
       for (const [id, name] of new Map([...targets].reverse())) if (name) found.set(id, [...(found.get(id) ?? []), name]);
-    queueMicrotask(() => { found = null; });
+    queueMicrotask(() => { seen = found = null; });
   };
   prototype.find_attached_events = (component, events) => {
-    if (!found) look(events);
+    if (seen !== events) look(events);
     component.props.shared_props.attached_events = found.get(component.id) ?? [];
     return component;
   };
