@@ -303,16 +303,26 @@ def open_new(chromium, browsers):
 
 @pytest.fixture
 def open_page(open_new, browsers):
-    """`open_new` for a test, at whose end all is closed."""
+    """`open_new` for a test, at whose end all that it has opened is closed."""
+    before = {page for browser in browsers for page in browser.pages}  # those of its file
     yield open_new
     for browser in browsers:
         for page in browser.pages[1:]:  # all but the one that stays
-            page.close()
+            if page not in before:
+                page.close()
 
 
 @pytest.fixture
 def page(open_page, app) -> Page:
     return open_page(app.url)
+
+
+@pytest.fixture(scope="module")
+def shared_page(open_new, app):
+    """One of `app` for the tests of a file that leave nothing in it, or that say first what is in it."""
+    page = open_new(app.url)
+    yield page
+    page.close()
 
 
 @pytest.fixture(autouse=True)
