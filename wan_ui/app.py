@@ -31,11 +31,11 @@ def serve(values: Settings, engine_factory: str = ENGINE_FACTORY, lend: Lend | N
             check_port(values)
             check_folders(values)
             check_folder(page_environment(values), "uploads", "GRADIO_TEMP_DIR")
+            PIPELINE.open(values, engine_factory=engine_factory, warm=False, lend=lend)
             with no_collection():
                 from wan_ui.ui import seams
 
             seams.check()  # before modules that are built on them are imported
-            PIPELINE.open(values, engine_factory=engine_factory, warm=False, lend=lend)
             with no_collection():
                 from wan_ui.ui.launch import launch, tidy
                 from wan_ui.ui.page import build_ui

@@ -55,20 +55,23 @@ class Forks:
         self.server = subprocess.Popen(command, cwd=ROOT, env=environ, stdin=pipe, stdout=pipe, text=True)
 
     def start(self, environ: dict[str, str], log: Path) -> "Forked":
+        return Forked(self.ask(environ=environ, log=str(log)), self)
+
+    def ask(self, **asked) -> int:
         assert self.server.stdin and self.server.stdout
-        self.server.stdin.write(json.dumps({"environ": environ, "log": str(log)}) + "\n")
+        self.server.stdin.write(json.dumps(asked) + "\n")
         self.server.stdin.flush()
-        return Forked(int(self.server.stdout.readline()))
+        return int(self.server.stdout.readline())
 
     def close(self) -> None:
         self.server.communicate()  # the end of its input is its own
 
 
 class Forked:
-    """A process that somebody else started, used like a `subprocess.Popen`; how it ended is not known."""
+    """A process that somebody else started, used like a `subprocess.Popen`."""
 
-    def __init__(self, pid: int):
-        self.pid, self.handle = pid, os.pidfd_open(pid)
+    def __init__(self, pid: int, forks: Forks):
+        self.pid, self.forks, self.handle = pid, forks, os.pidfd_open(pid)
 
     def poll(self) -> str | None:
         return "ended" if select.select([self.handle], [], [], 0)[0] else None
@@ -79,6 +82,11 @@ class Forked:
     def wait(self, seconds: float) -> None:
         if not select.select([self.handle], [], [], seconds)[0]:
             raise TimeoutError(f"process {self.pid} has not ended in {seconds:g} s")
+
+    @functools.cached_property
+    def returncode(self) -> int:
+        """Of one that has ended."""
+        return self.forks.ask(ended=self.pid)
 
 
 def own_environment() -> dict[str, str]:
@@ -382,8 +390,16 @@ def shoot(page: Page, name: str, full: bool = False, always: bool = False) -> No
 
 def generate(page: Page, picture: Path, prompt: str) -> None:
     """Choose a picture, write the prompt, press Generate."""
+    choose(page, picture)
+    press(page, prompt)
+
+
+def choose(page: Page, picture: Path) -> None:
     page.set_input_files("#picture input[type=file]", picture)
     page.locator("#picture-crop img").wait_for()
+
+
+def press(page: Page, prompt: str) -> None:
     page.fill("#prompt textarea", prompt)
     page.click("#generate")
 

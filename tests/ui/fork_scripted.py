@@ -1,20 +1,18 @@
 """The same app as of serve_scripted.py, again and again, without the seconds that its imports take.
 
 `python -m tests.ui.fork_scripted` imports all of it and forks for each line that it reads: {"environ": all of the app's
-environment, "log": the file it writes to}; it answers with the child's id. The child is what `serve_scripted` is right
-after its imports. What an interpreter reads when it begins (PYTHON..., the locale) is as here, and nobody learns how it
-ended: an app whose start or end is what is tested is a process of its own.
+environment, "log": the file it writes to}; it answers with the child's id. To {"ended": id} of one that has ended it
+answers with its exit code. The child is what `serve_scripted` is right after its imports. What an interpreter reads
+when it begins (PYTHON..., the locale) is as here: an app whose start is what is tested is a process of its own.
 """
 
 import json
 import os
-import signal
 import sys
 
 
 def become(environ: dict[str, str], log: str) -> None:
     """Be the app, with its environment and its files."""
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # it asks how its own children ended
     os.environ.clear()
     os.environ.update(environ)
     nothing = os.open(os.devnull, os.O_RDONLY)
@@ -32,11 +30,11 @@ if __name__ == "__main__":  # the apps' workers are spawned: they import this as
         import wan_ui.ui.launch
         import wan_ui.ui.page  # noqa: F401, with all of Gradio; no thread has begun
 
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # an app that ends is gone
     for line in sys.stdin:
         asked = json.loads(line)
-        child = os.fork()
-        if not child:
+        if "ended" in asked:
+            answer = os.waitstatus_to_exitcode(os.waitpid(asked["ended"], 0)[1])
+        elif not (answer := os.fork()):
             become(**asked)
             break
-        print(child, flush=True)
+        print(answer, flush=True)

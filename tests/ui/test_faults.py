@@ -10,16 +10,22 @@ import pytest
 from playwright.sync_api import expect
 
 from tests.scripted_engine import go_on
-from tests.ui.conftest import CLIP, App, card_says, generate, shoot, wait_for_playing
+from tests.ui.conftest import CLIP, App, card_says, choose, generate, press, shoot, wait_for_playing
 from wan_ui.queue.jobs import Jobs
 
 
-def test_a_failed_job_says_why_and_is_kept(open_page, app, picture):
-    page = open_page(app.url)
-    generate(page, picture, "refused one, denoise=refuse")
+@pytest.fixture(scope="module")
+def shown(shared_page, picture):
+    """A page with a picture in its form."""
+    choose(shared_page, picture)
+    return shared_page
+
+
+def test_a_failed_job_says_why_and_is_kept(shown, app):
+    page = shown
+    press(page, "refused one, denoise=refuse")
     card_says(page, "the scripted engine refuses this")
-    page.fill("#prompt textarea", "broken one, denoise=bug")
-    page.click("#generate")
+    press(page, "broken one, denoise=bug")
     card_says(page, "Unexpected error: ZeroDivisionError: a bug in the engine (the traceback is in the app's log)")
     assert "Traceback (most recent call last)" in app.log() and "a bug in the engine" in app.log()
     page.locator("#history .w-tile.failed", has_text="refused one").click()
@@ -27,22 +33,22 @@ def test_a_failed_job_says_why_and_is_kept(open_page, app, picture):
     shoot(page, "09-failed")
 
 
-def test_a_clip_that_failed_is_run_again(open_page, app, picture):
-    page = open_page(app.url)
-    generate(page, picture, "fails twice, denoise=bug")
-    card_says(page, "This clip failed")
+def test_a_clip_that_failed_is_run_again(shown):
+    page = shown
+    press(page, "fails twice, denoise=bug")
     tiles = page.locator("#history .w-tile.failed", has_text="fails twice")
     expect(tiles).to_have_count(1)
+    card_says(page, "This clip failed")
     shoot(page, "09-run-again")
-    page.get_by_role("button", name="Run again").click()
+    page.locator("#card").get_by_role("button", name="Run again").click()
     expect(tiles).to_have_count(2)
     card_says(page, "This clip failed")
 
 
 @pytest.mark.hardening(37)
-def test_what_does_not_fit_into_memory_runs_smaller_at_one_press(open_page, app, picture):
-    page = open_page(app.url)
-    generate(page, picture, f"too large, denoise=memory:{256 * 256 * 17}")
+def test_what_does_not_fit_into_memory_runs_smaller_at_one_press(shown):
+    page = shown
+    press(page, f"too large, denoise=memory:{256 * 256 * 17}")
     card_says(page, "The machine ran out of memory at 320x192, 33 frames")
     button = page.locator("#card [data-fit]")
     smaller = button.text_content()  # 17 frames, or what another test has made here, which is known to fit
@@ -58,13 +64,12 @@ def test_what_does_not_fit_into_memory_runs_smaller_at_one_press(open_page, app,
 
 
 @pytest.mark.hardening(19)
-def test_a_crash_of_the_worker_costs_one_job(open_page, app, picture):
-    page = open_page(app.url)
-    generate(page, picture, "crash, denoise:1=hold, denoise:2=segfault")
+def test_a_crash_of_the_worker_costs_one_job(shown, app):
+    page = shown
+    press(page, "crash, denoise:1=hold, denoise:2=segfault")
     card_says(page, "denoise step 1")
     crashing = app.jobs()
-    page.fill("#prompt textarea", "the next one, denoise:2=hold")
-    page.click("#generate")
+    press(page, "the next one, denoise:2=hold")
     card_says(page, "1 more of yours in line")
     go_on(crashing)
     card_says(page, "The clip before it failed. The worker was ended by SIGSEGV during denoise step 2/4")
@@ -77,15 +82,13 @@ def test_a_crash_of_the_worker_costs_one_job(open_page, app, picture):
 
 @pytest.mark.hardening(24, 35)
 def test_kill_and_restart_keep_the_history(open_page, scripted, picture):
-    app = scripted(own=True)
+    app = scripted()
     page = open_page(app.url)
     generate(page, picture, "finished before")
     card_says(page, "Done in")
-    page.fill("#prompt textarea", "running then, denoise:1=stay")
-    page.click("#generate")
+    press(page, "running then, denoise:1=stay")
     card_says(page, "denoise step 1")
-    page.fill("#prompt textarea", "queued then")
-    page.click("#generate")
+    press(page, "queued then")
     card_says(page, "1 more of yours in line")
     app.stop(signal.SIGKILL)
     toast = page.locator("[data-testid=toast-body]")
@@ -117,8 +120,7 @@ def test_kill_and_restart_keep_the_history(open_page, scripted, picture):
     wait_for_playing(page)  # its clip is there
     expect(page.locator("#result")).not_to_contain_text("0 frames")
 
-    page.fill("#prompt textarea", "stopped in a long step, denoise:1=sleep:300")
-    page.click("#generate")
+    press(page, "stopped in a long step, denoise:1=sleep:300")
     card_says(page, "denoise step 1")
     app.stop(signal.SIGTERM)
     assert app.process.returncode == 0, app.log()
@@ -158,7 +160,7 @@ def test_an_answer_whose_stream_was_just_closed_is_not_lost(open_page, scripted,
     app = scripted(TEST_LATE_CLOSE="0.5")
     page = open_page(app.url)
     generate(page, picture, "held, denoise:2=hold")
-    for _ in range(3):
+    for _ in range(2):
         card_says(page, "denoise step 2 of 4")
         page.reload(wait_until="domcontentloaded")
         expect(page.locator("#prompt textarea")).to_have_value("held, denoise:2=hold")

@@ -23,6 +23,18 @@ def faults(page: Page, *rules: str, part: str = "") -> list[str]:
     ]
 
 
+# Of rows that differ in their words alone one is looked at: the list has two hundred.
+ONE_OF_EACH = """() => {
+  const kinds = new Set();
+  for (const row of document.querySelectorAll("#models .w-scheme")) {
+    const kind = row.outerHTML.replace(/>[^<]*</g, "><").replace(/ (data-[a-z-]+|aria-label|title)="[^"]*"/g, " $1");
+    if (kinds.has(kind)) row.remove();
+    kinds.add(kind);
+  }
+  return kinds.size;
+}"""
+
+
 def in_both_colours(page: Page, full: bool, *names: str, part: str = "") -> None:
     """Nothing for axe to find, and a picture of each; at the end it is light again. Dark differs in colours alone, and
     those are the same on a phone."""
@@ -54,11 +66,22 @@ def gallery_app(scripted, open_new, picture):
     return app
 
 
-# Counts the frames that anything asks for.
+@pytest.fixture(scope="module")
+def gallery_page(open_new, gallery_app):
+    page = open_new(gallery_app.url)
+    wait_for_playing(page)
+    yield page
+    page.close()
+
+
+# Counts the frames that the page asks for. Beside it something else asks for one at each frame, not through the page's
+# own function: as an extension does, or what drives a browser.
 FRAMES = """
   const ask = window.requestAnimationFrame;
-  window.frames_asked = 0;
+  window.frames_asked = window.frames_beside = 0;
   window.requestAnimationFrame = (callback) => { window.frames_asked += 1; return ask(callback); };
+  const tick = () => { window.frames_beside += 1; ask(tick); };
+  tick();
 """
 
 
@@ -94,17 +117,8 @@ EVENTS = """async () => {
 }"""
 
 
-# Asks for a frame at each frame, not through the page's own function: as an extension does, or what drives a browser.
-BESIDE = """
-  const ask = window.requestAnimationFrame;
-  window.frames_beside = 0;
-  const tick = () => { window.frames_beside += 1; ask(tick); };
-  tick();
-"""
-
-
-def test_the_browser_finds_nothing_against_installing_the_page(open_page, app):
-    page = open_page(app.url)
+def test_the_browser_finds_nothing_against_installing_the_page(shared_page, app):
+    page = shared_page
     page.wait_for_function("document.querySelector('link[rel=manifest]').getAttribute('href') === './manifest.json'")
     browser = page.context.new_cdp_session(page)
     manifest = browser.send("Page.getAppManifest")
@@ -114,7 +128,7 @@ def test_the_browser_finds_nothing_against_installing_the_page(open_page, app):
     assert against <= {"in-incognito"}
 
 
-def test_a_page_at_which_nothing_happens_asks_for_no_frames(open_page, app):
+def test_a_page_at_which_nothing_happens_asks_for_no_frames_and_what_asks_beside_it_goes_on(open_page, app):
     """Gradio measured its first "Loading" frame by frame, for as long as a page was open."""
     page = open_page(app.url, script=FRAMES)
 
@@ -124,6 +138,10 @@ def test_a_page_at_which_nothing_happens_asks_for_no_frames(open_page, app):
         return page.evaluate("window.frames_asked") == before
 
     until(page, still)
+    for _ in range(4):
+        before = page.evaluate("window.frames_beside")
+        page.wait_for_timeout(500)
+        page.wait_for_function("(before) => window.frames_beside > before", arg=before)
     page.evaluate(LOADINGS)
     page.fill("#prompt textarea", "moves again")
     expect(page.locator("#reading")).to_be_visible()
@@ -131,24 +149,17 @@ def test_a_page_at_which_nothing_happens_asks_for_no_frames(open_page, app):
     assert set(page.evaluate("window.loadings")) == {0}
 
 
-def test_events_are_looked_through_once_for_all_components(open_page, app):
+def test_events_are_looked_through_once_for_all_components(shared_page):
     """Gradio did so for each: a sixth of the script that runs while a page is opened."""
-    found = open_page(app.url).evaluate(EVENTS)
+    found = shared_page.evaluate(EVENTS)
     assert found["parts"] > 200 and found["wrong"] == 0
     assert found["each"] == 1
     assert found["other"] == "other", "other events in the same moment, as of a page that is drawn anew"
 
 
-def test_what_asks_for_frames_beside_the_page_goes_on(open_page, app):
-    page = open_page(app.url, script=BESIDE)
-    for _ in range(4):
-        before = page.evaluate("window.frames_beside")
-        page.wait_for_timeout(500)
-        page.wait_for_function("(before) => window.frames_beside > before", arg=before)
-
-
-def test_a_question_mark_lists_the_keys_but_is_typed_into_a_prompt(open_page, app):
-    page = open_page(app.url)
+def test_a_question_mark_lists_the_keys_but_is_typed_into_a_prompt(shared_page):
+    page = shared_page
+    page.fill("#prompt textarea", "")
     keys = page.locator(".w-shortcuts")
     page.locator("#prompt textarea").press_sequentially("why?")
     expect(page.locator("#prompt textarea")).to_have_value("why?")
@@ -174,6 +185,8 @@ def test_no_serious_fault_for_axe(open_page, gallery_app, picture, size):
     page.get_by_role("tab", name="Models").click()
     page.locator(".w-scheme").first.wait_for()
     page.evaluate("() => { for (const list of document.querySelectorAll('#models details')) list.open = true }")
+    assert faults(page, "duplicate-id-aria", part="#models") == []
+    assert page.evaluate(ONE_OF_EACH) > 1
     in_both_colours(page, False, f"23-{name}-models", f"23-{name}-models-dark", part="#models")
     page.get_by_role("tab", name="Create").click()
     page.set_input_files("#picture input[type=file]", picture)
@@ -188,25 +201,12 @@ def test_no_serious_fault_for_axe(open_page, gallery_app, picture, size):
     in_both_colours(page, True, f"21-{name}-light-failed", f"21-{name}-dark-failed", part=new)
 
 
-def test_a_phone_needs_no_sideways_scrolling(open_page, gallery_app, picture):
-    page = open_page(gallery_app.url, *PHONE)
-    wait_for_playing(page)
-    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
-    generate(page, picture, "on the phone, denoise:2=hold")
-    card_says(page, "denoise step")
-    page.wait_for_timeout(700)
-    expect(page.locator("#card")).to_be_in_viewport()
-    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
-    shoot(page, "22-phone-running")
-    go_on(gallery_app.jobs())
-    card_says(page, "Done in")
-
-
 LAPTOP = (1280, 720)
 
 
 def test_what_an_action_makes_comes_into_view(open_page, gallery_app, picture):
-    """The clip, the row, the field; or the complaint: wherever the page was scrolled to."""
+    """The clip, the row, the field; or the complaint: wherever the page was scrolled to. Nobody scrolls sideways."""
+    narrow = "document.documentElement.scrollWidth <= window.innerWidth"
 
     def seen(*parts: str) -> None:
         for part in parts:
@@ -216,13 +216,19 @@ def test_what_an_action_makes_comes_into_view(open_page, gallery_app, picture):
         page = open_page(gallery_app.url, *size, moving=True)  # it is scrolled to smoothly, as for most people
         wait_for_playing(page)
         assert page.evaluate("document.querySelector('#clip').loop")
+        assert page.evaluate(narrow)
         page.set_input_files("#picture input[type=file]", picture)
         page.locator("#picture-crop img").wait_for()
         page.click("#generate")
         seen("#message [role=alert]", "#generate")
-        page.fill("#prompt textarea", "in view")
+        page.fill("#prompt textarea", "in view, denoise:2=hold")
         page.click("#generate")
-        expect(page.locator(CLIP)).to_have_text("in view")
+        card_says(page, "denoise step")
+        seen("#card")
+        assert page.evaluate(narrow)
+        shoot(page, f"22-running-{size[0]}")
+        go_on(gallery_app.jobs())
+        expect(page.locator(CLIP)).to_contain_text("in view")
         seen("#card", "#result video")
         page.locator("[data-example='1']").click()
         expect(page.locator(CLIP)).to_have_text("pan left")
@@ -248,6 +254,51 @@ def test_what_an_action_makes_comes_into_view(open_page, gallery_app, picture):
         page.get_by_role("button", name="Remove", exact=False).last.click()
         expect(page.locator("#lora-message [role=alert]")).to_have_count(0)
         page.close()
+
+
+def test_speech_for_a_video_has_a_title_and_offers_no_settings(gallery_page):
+    page = gallery_page
+    tile = page.locator("#history .w-tile").last
+    expect(tile).to_contain_text("Speech for a video")
+    tile.click()
+    expect(page.locator(".w-prompt")).to_have_text("Speech for a video")
+    expect(page.locator("#result .w-button")).to_have_text(["Delete"])
+
+
+PARTS = [
+    "picture",
+    "prompt",
+    "phrases",
+    "model",
+    "scheme",
+    "size",
+    "frames",
+    "steps",
+    "seed",
+    "loras",
+    "voice",
+    "generate",
+]
+PARTS += ["result", "examples", "history"]
+
+
+def test_the_keyboard_is_enough(gallery_page):
+    """Tab reaches every control in the order of the page, and its focus can be seen."""
+    page = gallery_page
+    page.locator("#history .w-tile.done").first.click()
+    expect(page.locator(CLIP)).to_have_count(1)
+    page.locator("body").click(position={"x": 2, "y": 2})
+    reached = []
+    while PARTS[-1] not in reached and len(reached) < 300:
+        page.keyboard.press("Tab")
+        reached.append(
+            page.evaluate("ids => document.activeElement.closest(ids.map(id => '#' + id).join())?.id ?? ''", PARTS)
+        )
+    order = list(dict.fromkeys(part for part in reached if part))
+    assert order == PARTS
+    page.locator("#history .w-tile.failed").focus()
+    page.keyboard.press("Enter")
+    expect(page.locator(".w-prompt")).to_contain_text("a failure")
 
 
 # The first answer that has `words` is on its way until `release` is called, whatever comes meanwhile.
@@ -282,9 +333,10 @@ HOLD = """(words) => {
 }"""
 
 
-def test_an_answer_that_is_overtaken_does_not_stay(open_page, gallery_app):
-    page = open_page(gallery_app.url)
-    wait_for_playing(page)
+def test_an_answer_that_is_overtaken_does_not_stay(gallery_page):
+    page = gallery_page
+    page.locator("#history .w-tile.done").first.click()
+    expect(page.locator(CLIP)).to_have_count(1)
     page.evaluate(HOLD, "a bug in the engine")
     failed = "document.querySelector('.w-prompt').textContent.includes('a failure')"
     page.locator("#history .w-tile.failed").click()
@@ -300,47 +352,3 @@ def test_an_answer_that_is_overtaken_does_not_stay(open_page, gallery_app):
     page.wait_for_timeout(300)
     expect(page.locator(".w-prompt")).to_have_text("Speech for a video")
     expect(page.locator("#history .w-tile").last).to_have_attribute("aria-pressed", "true")
-
-
-def test_speech_for_a_video_has_a_title_and_offers_no_settings(open_page, gallery_app):
-    page = open_page(gallery_app.url)
-    tile = page.locator("#history .w-tile").last
-    expect(tile).to_contain_text("Speech for a video")
-    tile.click()
-    expect(page.locator(".w-prompt")).to_have_text("Speech for a video")
-    expect(page.locator("#result .w-button")).to_have_text(["Delete"])
-
-
-PARTS = [
-    "picture",
-    "prompt",
-    "phrases",
-    "model",
-    "scheme",
-    "size",
-    "frames",
-    "steps",
-    "seed",
-    "loras",
-    "voice",
-    "generate",
-]
-PARTS += ["result", "examples", "history"]
-
-
-def test_the_keyboard_is_enough(open_page, gallery_app, picture):
-    """Tab reaches every control in the order of the page, and its focus can be seen."""
-    page = open_page(gallery_app.url)
-    wait_for_playing(page)
-    page.locator("body").click(position={"x": 2, "y": 2})
-    reached = []
-    while PARTS[-1] not in reached and len(reached) < 300:
-        page.keyboard.press("Tab")
-        reached.append(
-            page.evaluate("ids => document.activeElement.closest(ids.map(id => '#' + id).join())?.id ?? ''", PARTS)
-        )
-    order = list(dict.fromkeys(part for part in reached if part))
-    assert order == PARTS
-    page.locator("#history .w-tile.failed").focus()
-    page.keyboard.press("Enter")
-    expect(page.locator(".w-prompt")).to_contain_text("a failure")

@@ -76,8 +76,8 @@ def test_a_link_out_of_the_clips_folder_is_not_followed(web, app):
         link.unlink()
 
 
-def test_a_clip_is_served_in_parts(open_page, app, web, picture):
-    page = open_page(app.url)
+def test_a_clip_is_served_in_parts(shared_page, app, web, picture):
+    page = shared_page
     generate(page, picture, "served in parts")
     expect(page.locator(CLIP)).to_have_text("served in parts")
     wait_for_playing(page)
@@ -316,18 +316,13 @@ def test_an_unexpected_error_is_short_in_the_page_and_whole_in_the_log(caplog):
     assert "broken failed" in caplog.text and "Traceback" in caplog.text
 
 
-def test_no_request_leaves_the_machine(chromium, app):
+def test_no_request_leaves_the_machine(shared_page, app):
     """The page works without a network: all it asks for comes from the app itself."""
-    context = chromium.new_context()
-    page = context.new_page()
-    elsewhere = []
-    page.on("request", lambda request: elsewhere.append(request.url) if not is_own(request.url, app.url) else None)
-    page.goto(app.url, wait_until="domcontentloaded")
-    page.locator("#card", has_not_text="Connecting").wait_for()
-    page.wait_for_timeout(1000)
-    fonts = page.evaluate("[...document.fonts].map(font => font.family)")
-    context.close()
-    assert elsewhere == [] and not [font for font in fonts if "Inter" in font or "IBM" in font]
+    shared_page.wait_for_timeout(1000)
+    asked = shared_page.evaluate("performance.getEntriesByType('resource').map(({ name }) => name)")
+    assert len(asked) > 50 and [url for url in asked if not is_own(url, app.url)] == []
+    fonts = shared_page.evaluate("[...document.fonts].map(font => font.family)")
+    assert not [font for font in fonts if "Inter" in font or "IBM" in font]
     markup = httpx.get(app.url, timeout=PATIENCE).text
     assert "fonts.googleapis.com" not in markup and "cdnjs" not in markup
     config = json.loads(httpx.get(f"{app.url}/config", timeout=PATIENCE).text)
@@ -352,27 +347,37 @@ def test_forged_values_through_every_handler(web, app):
     """Each is answered or refused in words; none is an error of ours or of Gradio's."""
     seen = len(app.log())
 
-    def send(handler: dict, data: list, event) -> str:
-        session = f"forged-{handler['id']}"
-        body = {"data": data, "fn_index": handler["id"], "session_hash": session, "event_data": event}
-        headers = {"Content-Type": "application/json"}
-        joined = web.post("/gradio_api/queue/join", content=json.dumps(body), headers=headers)
-        if joined.status_code != 200:
-            return joined.text
-        with web.stream("GET", "/gradio_api/queue/data", params={"session_hash": session}) as answer:
-            return next(line for line in answer.iter_lines() if '"process_completed"' in line)
+    def send(handler: dict, *asked: tuple[list, object]) -> list[str]:
+        """What it answers to each of (data, event)."""
+        session, headers = f"forged-{handler['id']}", {"Content-Type": "application/json"}
+        answers: dict[str, str] = {}
+        for number, (data, event) in enumerate(asked):
+            body = {"data": data, "fn_index": handler["id"], "session_hash": session, "event_data": event}
+            joined = web.post("/gradio_api/queue/join", content=json.dumps(body), headers=headers)
+            if joined.status_code == 200:
+                answers[joined.json()["event_id"]] = ""
+            else:
+                answers[f"refused {number}"] = joined.text
+        with web.stream("GET", "/gradio_api/queue/data", params={"session_hash": session}) as stream:
+            lines = stream.iter_lines()
+            while not all(answers.values()):
+                line = next(lines)
+                if '"process_completed"' in line:
+                    answers[json.loads(line.removeprefix("data:"))["event_id"]] = line
+        return list(answers.values())
 
     handlers = web.get("/config").json()["dependencies"]
     assert len(handlers) > 25
     for handler in handlers:
         count = len(handler["inputs"])
-        for value in FORGED:
-            event = value if value in (5, {}) else dict.fromkeys(FIELDS, value)
-            answer = send(handler, [value] * count, event)
+        events = [value if value in (5, {}) else dict.fromkeys(FIELDS, value) for value in FORGED]
+        asked = [([value] * count, event) for value, event in zip(FORGED, events, strict=True)]
+        for value, answer in zip(FORGED, send(handler, *asked), strict=True):
             silent = '"success":false' in answer and '"error":null' in answer
             assert "error in Wan UI" not in answer and not silent, (handler["api_name"], value, answer[-500:])
         if count and not handler["js"] and handler["api_visibility"] != "public":  # of those the last have defaults
-            assert "values, not" in send(handler, [None] * (count - 1), None)
+            (answer,) = send(handler, ([None] * (count - 1), None))
+            assert "values, not" in answer
     assert "Traceback" not in app.log()[seen:]
     assert web.get("/").status_code == 200
 
