@@ -124,9 +124,11 @@ class Disk:
     def fill(self, app: App) -> None:
         if not self.mounted:
             return self._limit(app, 0)
-        with (self.folder / "filling").open("wb", buffering=0) as file, contextlib.suppress(OSError):
-            while True:
-                file.write(bytes(4096))
+        with (self.folder / "filling").open("wb", buffering=0) as file:
+            for size in (2**20, 4096):
+                with contextlib.suppress(OSError):
+                    while True:
+                        file.write(bytes(size))
 
     def free(self, app: App) -> None:
         if not self.mounted:
