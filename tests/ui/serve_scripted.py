@@ -38,10 +38,9 @@ def main() -> None:
     say_anything()
     try:
         page_environment(settings())  # as `serve` does it: before Gradio is imported
-        from gradio import networking
+        from wan_ui.ui import examples, guard, light_gradio  # first: what it keeps Gradio's import from takes a second
 
-        from wan_ui.ui import examples, guard
-
+        networking = light_gradio.gradio.networking
         networking.url_ok = lambda url: False
         close_late(guard.Guard, float(os.environ.get("TEST_LATE_CLOSE", 0)))
         examples.FOLDER = Path(os.environ.get("TEST_EXAMPLES", "/nowhere"))
