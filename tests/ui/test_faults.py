@@ -10,7 +10,7 @@ import pytest
 from playwright.sync_api import expect
 
 from tests.scripted_engine import go_on
-from tests.ui.conftest import CLIP, App, card_says, choose, generate, press, shoot, wait_for_playing
+from tests.ui.conftest import CLIP, App, card_says, choose, press, shoot, wait_for_playing
 from wan_ui.queue.jobs import Jobs
 
 
@@ -80,11 +80,38 @@ def test_a_crash_of_the_worker_costs_one_job(shown, app):
     wait_for_playing(page)
 
 
+@pytest.fixture(scope="module")
+def own_app(scripted):
+    """Of it a stream of answers is closed late, and it may be killed."""
+    return scripted(TEST_LATE_CLOSE="0.5")
+
+
+@pytest.fixture(scope="module")
+def own_page(open_new, own_app, picture):
+    page = open_new(own_app.url)
+    choose(page, picture)
+    yield page
+    page.close()
+
+
+def test_an_answer_whose_stream_was_just_closed_is_not_lost(own_page, own_app):
+    app, page = own_app, own_page
+    press(page, "held, denoise:2=hold")
+    for _ in range(2):
+        card_says(page, "denoise step 2 of 4")
+        page.reload(wait_until="domcontentloaded")
+        expect(page.locator("#prompt textarea")).to_have_value("held, denoise:2=hold")
+    go_on(app.jobs())
+    card_says(page, "Done in")
+    expect(page.locator(CLIP)).to_contain_text("held")
+
+
 @pytest.mark.hardening(24, 35)
-def test_kill_and_restart_keep_the_history(open_page, scripted, picture):
-    app = scripted()
-    page = open_page(app.url)
-    generate(page, picture, "finished before")
+def test_kill_and_restart_keep_the_history(own_page, own_app):
+    app, page = own_app, own_page
+    before = page.locator("#history .w-tile").count()
+    press(page, "finished before")
+    expect(page.locator(CLIP)).to_have_text("finished before")
     card_says(page, "Done in")
     press(page, "running then, denoise:1=stay")
     card_says(page, "denoise step 1")
@@ -95,7 +122,7 @@ def test_kill_and_restart_keep_the_history(open_page, scripted, picture):
     expect(toast).to_contain_text("Connection to the server was lost")
     shoot(page, "11-server-gone")
 
-    first = sorted(app.jobs())[0]
+    first = sorted(app.jobs())[0]  # which is done
     shutil.copytree(first, first.with_name("damaged"))
     with sqlite3.connect(app.folder / "outputs" / "wan_ui.sqlite") as table:
         damaged = (
@@ -107,7 +134,7 @@ def test_kill_and_restart_keep_the_history(open_page, scripted, picture):
         )
         table.execute("INSERT INTO jobs (id, owner, state, request, result) VALUES (?, ?, ?, ?, ?)", damaged)
     app.start()  # the open page finds it by itself
-    expect(page.locator("#history .w-tile")).to_have_count(4)
+    expect(page.locator("#history .w-tile")).to_have_count(before + 4)
     expect(page.locator("#history .w-tile.interrupted")).to_contain_text("running then")
     expect(page.locator(CLIP)).to_have_text("queued then")
     wait_for_playing(page)
@@ -154,16 +181,3 @@ def fails(app: App) -> str:
     assert process.returncode == 1, words
     assert words.startswith("error: ") and "Traceback" not in words
     return words
-
-
-def test_an_answer_whose_stream_was_just_closed_is_not_lost(open_page, scripted, picture):
-    app = scripted(TEST_LATE_CLOSE="0.5")
-    page = open_page(app.url)
-    generate(page, picture, "held, denoise:2=hold")
-    for _ in range(2):
-        card_says(page, "denoise step 2 of 4")
-        page.reload(wait_until="domcontentloaded")
-        expect(page.locator("#prompt textarea")).to_have_value("held, denoise:2=hold")
-    go_on(app.jobs())
-    card_says(page, "Done in")
-    expect(page.locator(CLIP)).to_contain_text("held")
