@@ -327,7 +327,8 @@ def page(open_page, app) -> Page:
 
 @pytest.fixture(scope="module")
 def shared_page(open_new, app):
-    """One of `app` for the tests of a file that leave nothing in it, or that say first what is in it."""
+    """One of `app` for tests that leave nothing in it, or that say first what is in it. In their file they come last: a
+    page that is open for half a minute computes as much as another that is opened."""
     page = open_new(app.url)
     yield page
     page.close()

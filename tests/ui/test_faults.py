@@ -14,6 +14,33 @@ from tests.ui.conftest import CLIP, App, card_says, choose, press, shoot, wait_f
 from wan_ui.queue.jobs import Jobs
 
 
+@pytest.mark.hardening(30)
+def test_a_second_app_is_told_what_is_wrong(app):
+    same_port = App(app.folder, None, **{**app.environ, "WAN_UI_OUTPUTS": str(app.folder / "others")})
+    same_port.environ["WAN_UI_PORT"] = str(app.port)
+    words = fails(same_port)
+    assert f"port: {app.port} is in use" in words and "WAN_UI_PORT" in words
+    same_outputs = App(app.folder, None, **{name: app.environ[name] for name in ("WAN_UI_CATALOG", "WAN_UI_OUTPUTS")})
+    words = fails(same_outputs)
+    assert "another Wan UI is using" in words and "WAN_UI_OUTPUTS" in words
+
+
+def test_a_wrong_setting_is_said_before_anything_starts(app, tmp_path):
+    given = {name: app.environ[name] for name in ("WAN_UI_CATALOG",)}
+    assert "WAN_UI_AUTH: expected" in fails(App(tmp_path, None, **given, WAN_UI_AUTH="ada"))
+    assert "WAN_UI_MODEL='wan-giant': expected one of wan-tiny" in fails(
+        App(tmp_path, None, **given, WAN_UI_MODEL="wan-giant")
+    )
+
+
+def fails(app: App) -> str:
+    process = app.popen(stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    words, _ = process.communicate(timeout=180)
+    assert process.returncode == 1, words
+    assert words.startswith("error: ") and "Traceback" not in words
+    return words
+
+
 @pytest.fixture(scope="module")
 def shown(shared_page, picture):
     """A page with a picture in its form."""
@@ -154,30 +181,3 @@ def test_kill_and_restart_keep_the_history(own_page, own_app):
     assert "Traceback" not in app.log()
     newest = Jobs(app.folder / "outputs" / "wan_ui.sqlite").all()[-1]
     assert (newest.state, newest.error) == ("interrupted", "The app was stopped.")
-
-
-@pytest.mark.hardening(30)
-def test_a_second_app_is_told_what_is_wrong(app):
-    same_port = App(app.folder, None, **{**app.environ, "WAN_UI_OUTPUTS": str(app.folder / "others")})
-    same_port.environ["WAN_UI_PORT"] = str(app.port)
-    words = fails(same_port)
-    assert f"port: {app.port} is in use" in words and "WAN_UI_PORT" in words
-    same_outputs = App(app.folder, None, **{name: app.environ[name] for name in ("WAN_UI_CATALOG", "WAN_UI_OUTPUTS")})
-    words = fails(same_outputs)
-    assert "another Wan UI is using" in words and "WAN_UI_OUTPUTS" in words
-
-
-def test_a_wrong_setting_is_said_before_anything_starts(app, tmp_path):
-    given = {name: app.environ[name] for name in ("WAN_UI_CATALOG",)}
-    assert "WAN_UI_AUTH: expected" in fails(App(tmp_path, None, **given, WAN_UI_AUTH="ada"))
-    assert "WAN_UI_MODEL='wan-giant': expected one of wan-tiny" in fails(
-        App(tmp_path, None, **given, WAN_UI_MODEL="wan-giant")
-    )
-
-
-def fails(app: App) -> str:
-    process = app.popen(stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    words, _ = process.communicate(timeout=180)
-    assert process.returncode == 1, words
-    assert words.startswith("error: ") and "Traceback" not in words
-    return words

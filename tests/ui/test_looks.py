@@ -66,116 +66,6 @@ def gallery_app(scripted, open_new, picture):
     return app
 
 
-@pytest.fixture(scope="module")
-def gallery_page(open_new, gallery_app):
-    page = open_new(gallery_app.url)
-    wait_for_playing(page)
-    yield page
-    page.close()
-
-
-# Counts the frames that the page asks for. Beside it something else asks for one at each frame, not through the page's
-# own function: as an extension does, or what drives a browser.
-FRAMES = """
-  const ask = window.requestAnimationFrame;
-  window.frames_asked = window.frames_beside = 0;
-  window.requestAnimationFrame = (callback) => { window.frames_asked += 1; return ask(callback); };
-  const tick = () => { window.frames_beside += 1; ask(tick); };
-  tick();
-"""
-
-
-# How many components Gradio has a state of loading of, and draws, after each of its changes.
-LOADINGS = """async () => {
-  window.loadings = [];
-  const file = performance.getEntriesByType("resource").find(({ name }) => /statustracker-[^/]*js$/.test(name)).name;
-  const { prototype } = Object.values(await import(file)).find((part) => part?.prototype?.resolve_args);
-  const { update } = prototype;
-  prototype.update = function (event) {
-    update.call(this, event);
-    window.loadings.push(Object.keys(this.current).length);
-  };
-}"""
-
-
-# How often Gradio looks at an event to find those of each component, and whether it finds what there is. Of two events
-# of one target it takes the first; one without a name, as of an opened page, is none.
-EVENTS = """async () => {
-  const file = performance.getEntriesByType("resource").find(({ name }) => /core-[^/]*js$/.test(name)).name;
-  const { prototype } = (await import(file)).AppTree;
-  const parts = gradio_config.components.map(({ id }) => ({ id, props: { shared_props: {} } }));
-  const two = [[parts[0].id, "a"], [parts[0].id, "b"]];
-  const targets = [...gradio_config.dependencies.map(({ targets }) => targets), two];
-  let looks = 0;
-  const events = targets.map((targets) => ({ get targets() { looks += 1; return targets; } }));
-  for (const part of parts) prototype.find_attached_events(part, events);
-  const right = (id) => targets.map((own) => own.find(([target]) => target === id)?.[1]).filter(Boolean);
-  const wrong = parts.filter(({ id, props }) => props.shared_props.attached_events.join() !== right(id).join());
-  const others = prototype.find_attached_events(parts[0], [{ targets: [[parts[0].id, "other"]] }]);
-  const other = others.props.shared_props.attached_events.join();
-  return { parts: parts.length, wrong: wrong.length, each: looks / events.length, other };
-}"""
-
-
-def test_the_browser_finds_nothing_against_installing_the_page(shared_page, app):
-    page = shared_page
-    page.wait_for_function("document.querySelector('link[rel=manifest]').getAttribute('href') === './manifest.json'")
-    browser = page.context.new_cdp_session(page)
-    manifest = browser.send("Page.getAppManifest")
-    assert manifest["url"] == f"{app.url}/manifest.json" and manifest["errors"] == []
-    # a test's context is as a private window, in which nothing is installed
-    against = {error["errorId"] for error in browser.send("Page.getInstallabilityErrors")["installabilityErrors"]}
-    assert against <= {"in-incognito"}
-
-
-def test_a_page_at_which_nothing_happens_asks_for_no_frames_and_what_asks_beside_it_goes_on(open_page, app):
-    """Gradio measured its first "Loading" frame by frame, for as long as a page was open."""
-    page = open_page(app.url, script=FRAMES)
-
-    def still() -> bool:
-        before = page.evaluate("window.frames_asked")
-        page.wait_for_timeout(500)
-        return page.evaluate("window.frames_asked") == before
-
-    until(page, still)
-    for _ in range(4):
-        before = page.evaluate("window.frames_beside")
-        page.wait_for_timeout(500)
-        page.wait_for_function("(before) => window.frames_beside > before", arg=before)
-    page.evaluate(LOADINGS)
-    page.fill("#prompt textarea", "moves again")
-    expect(page.locator("#reading")).to_be_visible()
-    page.wait_for_function("window.loadings.length > 4")
-    assert set(page.evaluate("window.loadings")) == {0}
-
-
-def test_events_are_looked_through_once_for_all_components(shared_page):
-    """Gradio did so for each: a sixth of the script that runs while a page is opened."""
-    found = shared_page.evaluate(EVENTS)
-    assert found["parts"] > 200 and found["wrong"] == 0
-    assert found["each"] == 1
-    assert found["other"] == "other", "other events in the same moment, as of a page that is drawn anew"
-
-
-def test_a_question_mark_lists_the_keys_but_is_typed_into_a_prompt(shared_page):
-    page = shared_page
-    page.fill("#prompt textarea", "")
-    keys = page.locator(".w-shortcuts")
-    page.locator("#prompt textarea").press_sequentially("why?")
-    expect(page.locator("#prompt textarea")).to_have_value("why?")
-    expect(keys).to_be_hidden()
-    page.locator(".w-help").focus()
-    page.keyboard.press("?")
-    expect(keys).to_be_visible()
-    expect(keys).to_contain_text("Ctrl + EnterGenerate")
-    in_both_colours(page, False, "shortcuts", "shortcuts-dark", part=".w-shortcuts")
-    page.keyboard.press("Escape")
-    expect(keys).to_be_hidden()
-    page.locator(".w-help").click()
-    keys.get_by_role("button", name="Close").click()
-    expect(keys).to_be_hidden()
-
-
 @pytest.mark.parametrize("size", [DESK, PHONE], ids=["desk", "phone"])
 def test_no_serious_fault_for_axe(open_page, gallery_app, picture, size):
     name = "phone" if size == PHONE else "desk"
@@ -254,6 +144,14 @@ def test_what_an_action_makes_comes_into_view(open_page, gallery_app, picture):
         page.get_by_role("button", name="Remove", exact=False).last.click()
         expect(page.locator("#lora-message [role=alert]")).to_have_count(0)
         page.close()
+
+
+@pytest.fixture(scope="module")
+def gallery_page(open_new, gallery_app):
+    page = open_new(gallery_app.url)
+    wait_for_playing(page)
+    yield page
+    page.close()
 
 
 def test_speech_for_a_video_has_a_title_and_offers_no_settings(gallery_page):
@@ -352,3 +250,105 @@ def test_an_answer_that_is_overtaken_does_not_stay(gallery_page):
     page.wait_for_timeout(300)
     expect(page.locator(".w-prompt")).to_have_text("Speech for a video")
     expect(page.locator("#history .w-tile").last).to_have_attribute("aria-pressed", "true")
+
+
+# Counts the frames that the page asks for. Beside it something else asks for one at each frame, not through the page's
+# own function: as an extension does, or what drives a browser.
+FRAMES = """
+  const ask = window.requestAnimationFrame;
+  window.frames_asked = window.frames_beside = 0;
+  window.requestAnimationFrame = (callback) => { window.frames_asked += 1; return ask(callback); };
+  const tick = () => { window.frames_beside += 1; ask(tick); };
+  tick();
+"""
+
+
+# How many components Gradio has a state of loading of, and draws, after each of its changes.
+LOADINGS = """async () => {
+  window.loadings = [];
+  const file = performance.getEntriesByType("resource").find(({ name }) => /statustracker-[^/]*js$/.test(name)).name;
+  const { prototype } = Object.values(await import(file)).find((part) => part?.prototype?.resolve_args);
+  const { update } = prototype;
+  prototype.update = function (event) {
+    update.call(this, event);
+    window.loadings.push(Object.keys(this.current).length);
+  };
+}"""
+
+
+def test_a_page_at_which_nothing_happens_asks_for_no_frames_and_what_asks_beside_it_goes_on(open_page, app):
+    """Gradio measured its first "Loading" frame by frame, for as long as a page was open."""
+    page = open_page(app.url, script=FRAMES)
+
+    def still() -> bool:
+        before = page.evaluate("window.frames_asked")
+        page.wait_for_timeout(500)
+        return page.evaluate("window.frames_asked") == before
+
+    until(page, still)
+    for _ in range(4):
+        before = page.evaluate("window.frames_beside")
+        page.wait_for_timeout(500)
+        page.wait_for_function("(before) => window.frames_beside > before", arg=before)
+    page.evaluate(LOADINGS)
+    page.fill("#prompt textarea", "moves again")
+    expect(page.locator("#reading")).to_be_visible()
+    page.wait_for_function("window.loadings.length > 4")
+    assert set(page.evaluate("window.loadings")) == {0}
+
+
+# How often Gradio looks at an event to find those of each component, and whether it finds what there is. Of two events
+# of one target it takes the first; one without a name, as of an opened page, is none.
+EVENTS = """async () => {
+  const file = performance.getEntriesByType("resource").find(({ name }) => /core-[^/]*js$/.test(name)).name;
+  const { prototype } = (await import(file)).AppTree;
+  const parts = gradio_config.components.map(({ id }) => ({ id, props: { shared_props: {} } }));
+  const two = [[parts[0].id, "a"], [parts[0].id, "b"]];
+  const targets = [...gradio_config.dependencies.map(({ targets }) => targets), two];
+  let looks = 0;
+  const events = targets.map((targets) => ({ get targets() { looks += 1; return targets; } }));
+  for (const part of parts) prototype.find_attached_events(part, events);
+  const right = (id) => targets.map((own) => own.find(([target]) => target === id)?.[1]).filter(Boolean);
+  const wrong = parts.filter(({ id, props }) => props.shared_props.attached_events.join() !== right(id).join());
+  const others = prototype.find_attached_events(parts[0], [{ targets: [[parts[0].id, "other"]] }]);
+  const other = others.props.shared_props.attached_events.join();
+  return { parts: parts.length, wrong: wrong.length, each: looks / events.length, other };
+}"""
+
+
+def test_the_browser_finds_nothing_against_installing_the_page(shared_page, app):
+    page = shared_page
+    page.wait_for_function("document.querySelector('link[rel=manifest]').getAttribute('href') === './manifest.json'")
+    browser = page.context.new_cdp_session(page)
+    manifest = browser.send("Page.getAppManifest")
+    assert manifest["url"] == f"{app.url}/manifest.json" and manifest["errors"] == []
+    # a test's context is as a private window, in which nothing is installed
+    against = {error["errorId"] for error in browser.send("Page.getInstallabilityErrors")["installabilityErrors"]}
+    assert against <= {"in-incognito"}
+
+
+def test_events_are_looked_through_once_for_all_components(shared_page):
+    """Gradio did so for each: a sixth of the script that runs while a page is opened."""
+    found = shared_page.evaluate(EVENTS)
+    assert found["parts"] > 200 and found["wrong"] == 0
+    assert found["each"] == 1
+    assert found["other"] == "other", "other events in the same moment, as of a page that is drawn anew"
+
+
+def test_a_question_mark_lists_the_keys_but_is_typed_into_a_prompt(shared_page):
+    page = shared_page
+    page.fill("#prompt textarea", "")
+    keys = page.locator(".w-shortcuts")
+    page.locator("#prompt textarea").press_sequentially("why?")
+    expect(page.locator("#prompt textarea")).to_have_value("why?")
+    expect(keys).to_be_hidden()
+    page.locator(".w-help").focus()
+    page.keyboard.press("?")
+    expect(keys).to_be_visible()
+    expect(keys).to_contain_text("Ctrl + EnterGenerate")
+    in_both_colours(page, False, "shortcuts", "shortcuts-dark", part=".w-shortcuts")
+    page.keyboard.press("Escape")
+    expect(keys).to_be_hidden()
+    page.locator(".w-help").click()
+    keys.get_by_role("button", name="Close").click()
+    expect(keys).to_be_hidden()

@@ -76,17 +76,6 @@ def test_a_link_out_of_the_clips_folder_is_not_followed(web, app):
         link.unlink()
 
 
-def test_a_clip_is_served_in_parts(shared_page, app, web, picture):
-    page = shared_page
-    generate(page, picture, "served in parts")
-    expect(page.locator(CLIP)).to_have_text("served in parts")
-    wait_for_playing(page)
-    address = "/" + page.locator("#clip").get_attribute("src")
-    answer = web.get(address, headers={"Range": "bytes=0-99"})
-    assert answer.status_code == 206 and len(answer.content) == 100
-    assert answer.headers["content-type"] == "video/mp4"
-
-
 @pytest.mark.hardening(1)
 @pytest.mark.parametrize(
     "image",
@@ -316,19 +305,6 @@ def test_an_unexpected_error_is_short_in_the_page_and_whole_in_the_log(caplog):
     assert "broken failed" in caplog.text and "Traceback" in caplog.text
 
 
-def test_no_request_leaves_the_machine(shared_page, app):
-    """The page works without a network: all it asks for comes from the app itself."""
-    shared_page.wait_for_timeout(1000)
-    asked = shared_page.evaluate("performance.getEntriesByType('resource').map(({ name }) => name)")
-    assert len(asked) > 50 and [url for url in asked if not is_own(url, app.url)] == []
-    fonts = shared_page.evaluate("[...document.fonts].map(font => font.family)")
-    assert not [font for font in fonts if "Inter" in font or "IBM" in font]
-    markup = httpx.get(app.url, timeout=PATIENCE).text
-    assert "fonts.googleapis.com" not in markup and "cdnjs" not in markup
-    config = json.loads(httpx.get(f"{app.url}/config", timeout=PATIENCE).text)
-    assert config["analytics_enabled"] is False and config.get("is_space") in (False, None)
-
-
 def is_own(url: str, base: str) -> bool:
     return url.startswith((base, "data:", "blob:"))
 
@@ -452,3 +428,27 @@ def test_the_page_itself_is_packed(web):
         assert "object-src 'none'" in answer.headers["content-security-policy"]
     assert gzip.decompress(pages[0]).count(b"<script") == pages[1].count(b"<script")
     assert len(pages[0]) < len(pages[1]) / 4
+
+
+def test_a_clip_is_served_in_parts(shared_page, app, web, picture):
+    page = shared_page
+    generate(page, picture, "served in parts")
+    expect(page.locator(CLIP)).to_have_text("served in parts")
+    wait_for_playing(page)
+    address = "/" + page.locator("#clip").get_attribute("src")
+    answer = web.get(address, headers={"Range": "bytes=0-99"})
+    assert answer.status_code == 206 and len(answer.content) == 100
+    assert answer.headers["content-type"] == "video/mp4"
+
+
+def test_no_request_leaves_the_machine(shared_page, app):
+    """The page works without a network: all it asks for comes from the app itself."""
+    shared_page.wait_for_timeout(1000)
+    asked = shared_page.evaluate("performance.getEntriesByType('resource').map(({ name }) => name)")
+    assert len(asked) > 50 and [url for url in asked if not is_own(url, app.url)] == []
+    fonts = shared_page.evaluate("[...document.fonts].map(font => font.family)")
+    assert not [font for font in fonts if "Inter" in font or "IBM" in font]
+    markup = httpx.get(app.url, timeout=PATIENCE).text
+    assert "fonts.googleapis.com" not in markup and "cdnjs" not in markup
+    config = json.loads(httpx.get(f"{app.url}/config", timeout=PATIENCE).text)
+    assert config["analytics_enabled"] is False and config.get("is_space") in (False, None)
