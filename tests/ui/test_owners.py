@@ -3,8 +3,6 @@
 import json
 import re
 import sqlite3
-import subprocess
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -191,14 +189,6 @@ def test_a_forged_owner_sees_nothing(public_app, open_page, picture):
             call = web.post("/gradio_api/call/arrive", json={"data": [forged, None]}).json()["event_id"]
             answer = web.get(f"/gradio_api/call/arrive/{call}").text
             assert "event: complete" in answer and "w-tile" not in answer and "not for others" not in answer
-
-
-def test_the_command_line_and_the_page_share_one_history_here(open_page, app, picture, tmp_path):
-    page = open_page(app.url)
-    command = [sys.executable, "-m", "wan_ui", "generate", "--image", picture, "--prompt", "from the terminal"]
-    environ = {name: value for name, value in app.environ.items() if name != "WAN_UI_PORT"}
-    subprocess.run([*command, "--out", tmp_path / "x.mp4"], cwd=ROOT, env=environ, check=True, capture_output=True)
-    expect(page.locator("#history")).to_contain_text("from the terminal")
 
 
 @pytest.mark.hardening(39, 40)
