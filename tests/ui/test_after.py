@@ -5,9 +5,12 @@ import re
 import pytest
 from playwright.sync_api import Page, expect
 
+from tests.ui import used_page as used
 from tests.ui.conftest import CLIP, FACTS, card_says, generate, shoot, wait_for_playing
-from tests.ui.test_looks import PHONE, faults
+from tests.ui.test_looks import PHONE, in_both_colours
 from wan_ui.media import muxer
+
+kept_pages, used_page = used.kept_pages, used.used_page
 
 
 @pytest.fixture(scope="module")
@@ -25,8 +28,8 @@ def open_more(page: Page) -> None:
     page.locator("#after .w-after-body").wait_for()
 
 
-def test_a_clip_becomes_another_and_stays(open_page, after_app, picture):
-    page = open_page(after_app.url, 1440, 900)
+def test_a_clip_becomes_another_and_stays(used_page, after_app, picture):
+    page = used_page(after_app.url, 1440, 900)
     expect(page.locator("#after summary")).to_have_count(0)
     generate(page, picture, "the first")
     card_says(page, "Done in")
@@ -46,8 +49,7 @@ def test_a_clip_becomes_another_and_stays(open_page, after_app, picture):
     page.locator("#after [name=loop]").select_option("ping-pong")
     page.locator("#after [name=times]").select_option("2")
     page.locator("#after [name=file]").select_option("gif")
-    assert faults(page, part="#after") == []
-    shoot(page, "80-after", full=True)
+    in_both_colours(page, True, "80-after", "80-after-dark", part="#after")
     page.get_by_role("button", name="Make a new clip").click()
     expect(page.locator(FACTS).first).to_contain_text("there and back")
     kept = whole - 5
@@ -78,23 +80,20 @@ def test_a_clip_becomes_another_and_stays(open_page, after_app, picture):
     assert (joined / "next-1.mp4").is_file()
 
 
-def test_what_cannot_be_done_is_said_beside_the_clip(open_page, after_app, picture):
-    page = open_page(after_app.url, 1280, 720)
+def test_what_cannot_be_done_is_said_beside_the_clip_and_all_of_it_is_in_view_on_a_phone(used_page, after_app, picture):
+    page = used_page(after_app.url, 1280, 720)
+    before = set(after_app.jobs())
     generate(page, picture, "another")
     expect(page.locator(CLIP)).to_have_text("another")
+    (job,) = set(after_app.jobs()) - before
+    expect(page.locator("#after details")).to_have_attribute("data-job", job.name)
     open_more(page)
-    clip = made(after_app, page) / "clip.mp4"
+    clip = job / "clip.mp4"
     clip.rename(clip.with_name("away.mp4"))
     page.get_by_role("button", name="Make a new clip").click()
     expect(page.locator("#result-message [role=alert]")).to_contain_text("that clip is not there any more")
     clip.with_name("away.mp4").rename(clip)
 
-
-@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
-def test_on_a_phone(open_page, after_app, picture, dark):
-    page = open_page(after_app.url, *PHONE, dark=dark)
-    page.locator("#history .w-tile.done").first.click()
-    open_more(page)
+    page.set_viewport_size({"width": PHONE[0], "height": PHONE[1]})
     assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
-    assert faults(page, part="#after") == []
-    shoot(page, f"82-after-phone-{'dark' if dark else 'light'}", full=True)
+    in_both_colours(page, True, "82-after-phone-light", "82-after-phone-dark", part="#after")

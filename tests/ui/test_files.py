@@ -10,7 +10,10 @@ import imageio_ffmpeg
 import pytest
 from playwright.sync_api import Page, expect
 
+from tests.ui import used_page as used
 from tests.ui.conftest import draw_scene
+
+kept_pages, used_page = used.kept_pages, used.used_page
 
 # As browsers do it: a list of files with the types that they know, and no type for the rest.
 ACT = """([act, place, name, type, content]) => {
@@ -50,8 +53,19 @@ def bring(page: Page, act: str, place: str, name: str, content: bytes, type: str
         assert taken, "the browser would open the file in place of the page"
 
 
-def test_pictures(page: Page):
+@pytest.fixture
+def without_picture(used_page, app) -> Page:
+    """A used page. Beside a voice a face would be looked for in each picture."""
+    page = used_page(app.url)
+    if page.locator("#picture-crop img").count():
+        page.get_by_role("button", name="Remove Image").click()
+        expect(page.locator("#picture-crop img")).to_have_count(0)
+    return page
+
+
+def test_pictures(without_picture: Page):
     """Upright and wide in turn, so that each is seen to take the place of the one before."""
+    page = without_picture
     steps = [
         ("choose", "#picture-part", "heic", "image/heic"),
         ("drop", "#picture .upload-container", "jpeg2000", ""),
@@ -77,7 +91,8 @@ def test_pictures(page: Page):
 READ = re.compile("The sound can be read|It cannot be given speech")
 
 
-def test_voices(page: Page, sounds: Path):
+def test_voices(without_picture: Page, sounds: Path):
+    page = without_picture
     note, player = page.locator("#voice-note"), page.locator("#voice audio.standard-player")
     bring(page, "choose", "#voice-part", "v.caf", (sounds / "v.caf").read_bytes())
     expect(note).to_contain_text(READ)
@@ -101,7 +116,8 @@ def test_voices(page: Page, sounds: Path):
     expect(note.get_by_role("alert").filter(has_text="page.html is not audio that can be read")).to_have_count(1)
 
 
-def test_a_video_for_its_settings(page: Page, sounds: Path):
+def test_a_video_for_its_settings(used_page, app, sounds: Path):
+    page = used_page(app.url)
     message = page.locator("#from-video-message")
     bring(page, "drop", "#history-part", "v.mov", (sounds / "v.mov").read_bytes())
     expect(message).to_contain_text("v.mov carries no Wan UI settings", ignore_case=True)

@@ -3,6 +3,8 @@
 import json
 import re
 import sqlite3
+import subprocess
+import sys
 import zipfile
 
 import httpx
@@ -10,12 +12,36 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.scripted_engine import go_on
+from tests.ui import used_page as used
 from tests.ui.conftest import CLIP, PATIENCE, card_says, generate, shoot, until, wait_for_playing
+from tests.ui.test_form import choose
 from tests.ui.test_looks import faults, in_both_colours
 from wan_ui.engines.base import READY
 from wan_ui.media import muxer
 from wan_ui.queue.jobs import Jobs
+from wan_ui.settings import ROOT
 from wan_ui.ui import form
+
+kept_pages, used_page = used.kept_pages, used.used_page
+
+
+@pytest.fixture
+def filled(used_page, app, picture) -> Page:
+    """A used page, with some picture in it, of whose size the clip will be, and no words."""
+    page = used_page(app.url)
+    if not page.locator("#picture-crop img").count():
+        page.set_input_files("#picture input[type=file]", picture)
+        page.locator("#picture-crop img").wait_for()
+    choose(page, "#size", "auto")
+    page.fill("#prompt textarea", "")
+    return page
+
+
+def press(page: Page, prompt: str) -> None:
+    """Of a page that has its picture."""
+    page.fill("#prompt textarea", prompt)
+    page.click("#generate")
+
 
 # Adds up by how much of the window things move while nobody touches anything, as browsers measure it.
 WATCH_SHIFTS = """() => {
@@ -120,7 +146,9 @@ def test_picture_to_clip_to_history(page: Page, app, picture, tmp_path):
     until(page, mark.exists)  # the prompt rests
     page.click("#generate")
     expect(page.locator(CLIP)).to_contain_text(prompt)
-    page.get_by_text("How it was made").click()
+    how = page.get_by_text("How it was made")
+    how.evaluate("part => part.scrollIntoView({ block: 'center' })")  # above the line that takes a deletion back
+    how.click()
     expect(page.locator(".w-how")).to_contain_text(READY)
     newest = max(app.jobs(), key=lambda folder: folder.name)
     assert muxer.read_metadata(newest / "clip.mp4")["draft"] is True
@@ -148,154 +176,19 @@ def test_reload_in_the_middle_finds_the_job_again(page: Page, app, picture):
     expect(page.locator(CLIP)).to_contain_text("waiting then")
 
 
-@pytest.mark.hardening(22)
-def test_cancel_running_and_queued(page: Page, app, picture):
-    generate(page, picture, "cancel me, denoise:1=stay, denoise:2=sleep:3, denoise:3=hang")
-    card_says(page, "denoise step 1")
-    page.fill("#prompt textarea", "and me")
-    page.click("#generate")
-    card_says(page, "1 more of yours in line")
-    page.locator("#history .w-tile.queued", has_text="and me").click()
-    expect(page.locator("#result .w-prompt")).to_have_text("and me")
-    page.locator("#result").get_by_role("button", name="Cancel").click()
-    expect(page.locator("#result")).to_contain_text("Cancelled before it was finished")
-    card_says(page, "denoise step")
-    page.locator("#cancel").click()
-    card_says(page, "Cancelling")
-    shoot(page, "05-cancelling")
-    go_on(app.jobs())
-    card_says(page, "Cancelled")
-    for prompt in ("cancel me", "and me"):
-        expect(page.locator("#history .w-tile.cancelled", has_text=prompt)).to_have_count(1)
-    expect(page.locator("#cancel")).to_be_hidden()
-
-
-ANEW = """tile => {
-  const drawn = tile.cloneNode(true);
-  drawn.setAttribute("aria-pressed", tile.getAttribute("aria-pressed") === "true" ? "false" : "true");
-  tile.replaceWith(drawn);
-}"""
-
-
-def test_polling_leaves_a_playing_video_alone(page: Page, app, picture):
-    generate(page, picture, "watch me")
-    expect(page.locator(CLIP)).to_have_text("watch me")
-    wait_for_playing(page)
-    generate(page, picture, "another, denoise:4=hold")
-    card_says(page, "denoise step 4")
-    tile = page.locator("#history .w-tile", has_text="watch me").first
-    page.mouse.wheel(0, 1)  # who scrolls is not taken back to what was asked for, a second later, away from the tile
-    tile.hover()
-    page.mouse.down()
-    tile.evaluate(ANEW)  # an answer that comes in this moment says that another one is chosen
-    page.mouse.up()
-    expect(page.locator(CLIP)).to_have_text("watch me")
-    wait_for_playing(page)
-    page.evaluate(
-        "() => { const v = document.querySelector('#clip'); window.video = v; window.reloads = 0;"
-        " for (const name of ['loadstart', 'emptied']) v.addEventListener(name, () => window.reloads++) }"
-    )
-    shown = page.locator("#card .w-timing").inner_text()
-    expect(page.locator("#card .w-timing")).not_to_have_text(shown)  # the page has looked again
-    assert page.evaluate("[document.querySelector('#clip') === window.video, window.reloads]") == [True, 0]
-    go_on(app.jobs())
-    card_says(page, "Done in")
-    page.get_by_role("button", name="Show it").click()
-    expect(page.locator(CLIP)).to_contain_text("another")
-
-
-def test_examples_run_with_one_click(page: Page):
-    page.locator("[data-example='1']").click()
-    expect(page.locator("#prompt textarea")).to_have_value("pan left")
-    page.locator("#picture-crop img").wait_for()
-    wait_for_playing(page)
-    expect(page.locator(CLIP)).to_have_text("pan left")
-    page.reload(wait_until="domcontentloaded")
-    expect(page.locator("#prompt textarea")).to_have_value("pan left")
-
-
-@pytest.mark.hardening(17)
-def test_what_is_missing_or_too_much_is_said(page: Page, picture, tmp_path):
-    """Where it is, in view, until the fault is mended."""
-    for name, content, words in (
-        ("fake.png", b"not a picture at all", "fake.png is not a picture that can be read"),
-        ("drawing.svg", b'<svg xmlns="http://www.w3.org/2000/svg"><script>alert(1)</script></svg>', "drawing.svg"),
-        ("page.html", b"<script>alert(1)</script>", "page.html"),
-    ):
-        (tmp_path / name).write_bytes(content)
-        page.set_input_files("#picture input[type=file]", tmp_path / name)
-        expect(page.locator("#picture-note [role=alert]")).to_contain_text(words)
-        expect(page.locator("#picture-crop img")).to_have_count(0)
-        shoot(page, f"06-refused-{name.split('.')[0]}")
-
-    message = page.locator("#message [role=alert]")
-    page.click("#generate")
-    expect(message).to_contain_text("Prompt: say what should happen")
-    expect(message).to_be_in_viewport(ratio=1)
-    page.fill("#prompt textarea", "x" * 2345)
-    page.click("#generate")
-    expect(message).to_contain_text("2,345 characters; the limit is 2,000")
-    page.fill("#prompt textarea", "zoom in")
-    expect(message).to_be_hidden()
-    page.click("#generate")
-    expect(message).to_contain_text("choose a picture first")
-    expect(page.locator("#picture-note [role=alert]")).to_contain_text("choose a picture first")
-    page.set_input_files("#picture input[type=file]", picture)
-    expect(message).to_have_count(0)
-    page.fill("#seed input", "-7")
-    page.click("#generate")
-    expect(message).to_contain_text("-7 is not between 0 and")
-    page.get_by_role("radio", name="256 × 256").check()  # something else
-    page.wait_for_timeout(300)
-    expect(message).to_be_visible()
-    page.fill("#seed input", "7")
-    expect(message).to_have_count(0)
-    for words in ("", "zoom in", ""):  # the same complaint again is seen again
-        page.fill("#prompt textarea", words)
-        if not words:
-            page.click("#generate")
-            expect(message).to_be_visible()
-
-
-@pytest.mark.hardening(17)
-def test_a_prompt_is_text_wherever_it_is_shown(page: Page, picture):
-    prompt = """<img src=x onerror="document.title='owned'"><b>bold</b> ${7*7} {{7*7}} `x` "quoted" 🌊"""
-    generate(page, picture, prompt)
-    wait_for_playing(page)
-    expect(page.locator(CLIP)).to_have_text(prompt)
-    expect(page.locator("#history .w-tile-prompt").first).to_have_text(prompt)
-    assert page.locator("#result b, #history b").count() == 0
-    assert page.title() == "Wan UI"
-
-
-def test_choosing_weights_loads_them_and_says_so(page: Page, picture):
-    def choose(title: str) -> None:
-        page.locator("#scheme input").click()
-        page.get_by_role("option", name=title).click()
-
-    generate(page, picture, "before choosing")
-    expect(page.locator(CLIP)).to_have_text("before choosing")
-    card_says(page, "Done in")
-    choose("GGUF Q8_0")
-    card_says(page, "Ready: Wan-Tiny, GGUF Q8_0")
-    choose("fp8, scaled")  # the scripted engine calls this file damaged
-    card_says(page, "Wan-Tiny, fp8, scaled could not be loaded")
-    shoot(page, "07-load-failed")
-    choose("bf16")
-    card_says(page, "Ready: Wan-Tiny, bf16")
-    generate(page, picture, "after a failed load")
-    wait_for_playing(page)
-
-
 def jobs_of(app) -> list[dict]:
     """Requests of all jobs, oldest first."""
     with sqlite3.connect(app.folder / "outputs" / "wan_ui.sqlite") as database:
         return [json.loads(row) for (row,) in database.execute("SELECT request FROM jobs ORDER BY created, rowid")]
 
 
-def test_a_reload_keeps_the_whole_form_and_it_says_what_it_will_use(page: Page, app, picture):
-    page.set_input_files("#picture input[type=file]", picture)
+def test_examples_run_with_one_click(page: Page, app):
+    """A reload keeps what such a click has filled in, and the whole form, which says what it will use."""
+    page.locator("[data-example='1']").click()
+    expect(page.locator("#prompt textarea")).to_have_value("pan left")
     page.locator("#picture-crop img").wait_for()
+    expect(page.locator(CLIP)).to_have_text("pan left")
+    wait_for_playing(page)
     page.get_by_role("radio", name="256 × 256").check()
     page.get_by_role("radio", name="17 · 1.1 s").check()
     page.fill("#seed input", "77")
@@ -321,8 +214,8 @@ def test_a_reload_keeps_the_whole_form_and_it_says_what_it_will_use(page: Page, 
         expect(page.locator("#using p")).to_have_text(words)
     page.locator("#picture-crop img").wait_for()
     expect(page.locator("#seed input")).to_have_value("77")
-    page.fill("#prompt textarea", "after a reload")
-    page.click("#generate")
+    expect(page.locator("#prompt textarea")).to_have_value("pan left")
+    press(page, "after a reload")
     expect(page.locator(CLIP)).to_have_text("after a reload")
     (made,) = (job for job in jobs_of(app) if job["prompt"] == "after a reload")
     assert (made["width"], made["frames"], made["steps"], made["seed"], len(made["loras"])) == (256, 17, 3, 77, 1)
@@ -371,12 +264,112 @@ def test_what_a_page_tells_of_its_form_before_it_has_shown_it_is_not_kept(app):
         assert changed["form"] == filled | {"frames": 33}  # that was a person
 
 
-def test_a_double_click_makes_one_job_and_two_presses_two(page: Page, app, picture):
-    before = len(jobs_of(app))
+@pytest.mark.hardening(22)
+def test_cancel_running_and_queued(filled: Page, app):
+    page = filled
+    press(page, "cancel me, denoise:1=stay, denoise:2=sleep:3, denoise:3=hang")
+    card_says(page, "denoise step 1")
+    press(page, "and me")
+    card_says(page, "1 more of yours in line")
+    page.locator("#history .w-tile.queued", has_text="and me").click()
+    expect(page.locator("#result .w-prompt")).to_have_text("and me")
+    page.locator("#result").get_by_role("button", name="Cancel").click()
+    expect(page.locator("#result")).to_contain_text("Cancelled before it was finished")
+    card_says(page, "denoise step")
+    page.locator("#cancel").click()
+    card_says(page, "Cancelling")
+    shoot(page, "05-cancelling")
+    go_on(app.jobs())
+    card_says(page, "Cancelled")
+    for prompt in ("cancel me", "and me"):
+        expect(page.locator("#history .w-tile.cancelled", has_text=prompt)).to_have_count(1)
+    expect(page.locator("#cancel")).to_be_hidden()
+
+
+@pytest.mark.hardening(17)
+def test_what_is_missing_or_too_much_is_said(filled: Page, picture, tmp_path):
+    """Where it is, in view, until the fault is mended."""
+    page = filled
+    page.get_by_role("button", name="Remove Image").click()
+    expect(page.locator("#picture-crop img")).to_have_count(0)
+    for name, content, words in (
+        ("fake.png", b"not a picture at all", "fake.png is not a picture that can be read"),
+        ("drawing.svg", b'<svg xmlns="http://www.w3.org/2000/svg"><script>alert(1)</script></svg>', "drawing.svg"),
+        ("page.html", b"<script>alert(1)</script>", "page.html"),
+    ):
+        (tmp_path / name).write_bytes(content)
+        page.set_input_files("#picture input[type=file]", tmp_path / name)
+        expect(page.locator("#picture-note [role=alert]")).to_contain_text(words)
+        expect(page.locator("#picture-crop img")).to_have_count(0)
+        shoot(page, f"06-refused-{name.split('.')[0]}")
+
+    message = page.locator("#message [role=alert]")
+    page.click("#generate")
+    expect(message).to_contain_text("Prompt: say what should happen")
+    expect(message).to_be_in_viewport(ratio=1)
+    page.fill("#prompt textarea", "x" * 2345)
+    page.click("#generate")
+    expect(message).to_contain_text("2,345 characters; the limit is 2,000")
+    page.fill("#prompt textarea", "zoom in")
+    expect(message).to_be_hidden()
+    page.click("#generate")
+    expect(message).to_contain_text("choose a picture first")
+    expect(page.locator("#picture-note [role=alert]")).to_contain_text("choose a picture first")
     page.set_input_files("#picture input[type=file]", picture)
-    page.locator("#picture-crop img").wait_for()
+    expect(message).to_have_count(0)
+    page.fill("#seed input", "-7")
+    page.click("#generate")
+    expect(message).to_contain_text("-7 is not between 0 and")
+    page.get_by_role("radio", name="256 × 256").check()  # something else
+    page.wait_for_timeout(300)
+    expect(message).to_be_visible()
+    page.fill("#seed input", "7")
+    expect(message).to_have_count(0)
+    for words in ("", "zoom in", ""):  # the same complaint again is seen again
+        page.fill("#prompt textarea", words)
+        if not words:
+            page.click("#generate")
+            expect(message).to_be_visible()
+
+
+@pytest.mark.hardening(17)
+def test_a_prompt_is_text_wherever_it_is_shown(filled: Page):
+    page, prompt = filled, """<img src=x onerror="document.title='owned'"><b>bold</b> ${7*7} {{7*7}} `x` "quoted" 🌊"""
+    press(page, prompt)
+    expect(page.locator(CLIP)).to_have_text(prompt)
+    wait_for_playing(page)
+    expect(page.locator("#history .w-tile-prompt").first).to_have_text(prompt)
+    assert page.locator("#result b, #history b").count() == 0
+    assert page.title() == "Wan UI"
+
+
+def test_choosing_weights_loads_them_and_says_so(filled: Page):
+    page = filled
+
+    def choose(title: str) -> None:
+        page.locator("#scheme input").click()
+        page.get_by_role("option", name=title).click()
+
+    press(page, "before choosing")
+    expect(page.locator(CLIP)).to_have_text("before choosing")
+    card_says(page, "Done in")
+    choose("GGUF Q8_0")
+    card_says(page, "Ready: Wan-Tiny, GGUF Q8_0")
+    choose("fp8, scaled")  # the scripted engine calls this file damaged
+    card_says(page, "Wan-Tiny, fp8, scaled could not be loaded")
+    shoot(page, "07-load-failed")
+    choose("bf16")
+    card_says(page, "Ready: Wan-Tiny, bf16")
+    press(page, "after a failed load")
+    expect(page.locator(CLIP)).to_have_text("after a failed load")
+    wait_for_playing(page)
+
+
+def test_a_double_click_makes_one_job_and_two_presses_two(filled: Page, app):
+    page, before = filled, len(jobs_of(app))
     page.fill("#prompt textarea", "once")
     page.locator("#generate").dblclick()
+    expect(page.locator(CLIP)).to_have_text("once")
     card_says(page, "Done in")
     page.locator("[data-example='0']").dblclick()
     expect(page.locator(CLIP)).to_have_text("zoom in, sunset light")
@@ -390,12 +383,10 @@ def test_a_double_click_makes_one_job_and_two_presses_two(page: Page, app, pictu
     assert len(jobs_of(app)) == before + 4
 
 
-def test_lists_that_are_passed_close_and_choose_nothing(page: Page, app, picture):
-    page.set_input_files("#picture input[type=file]", picture)
-    page.locator("#picture-crop img").wait_for()
-    page.fill("#prompt textarea", "keys alone")
+def test_lists_that_are_passed_close_and_choose_nothing(filled: Page, app):
+    page = filled
     page.fill("#seed input", "-7")
-    page.click("#generate")
+    press(page, "keys alone")
     message = page.locator("#message [role=alert]")
     expect(message).to_contain_text("-7 is not between")
     for part in ("#model", "#scheme", "#lora-add"):
@@ -421,19 +412,41 @@ def test_lists_that_are_passed_close_and_choose_nothing(page: Page, app, picture
     assert (made["prompt"], made["loras"], made["scheme"], made["seed"]) == ("keys alone", [], "bf16", 5)
 
 
-def test_a_clip_that_is_watched_stays_and_the_new_one_is_offered(page: Page, open_page, app, picture):
-    generate(page, picture, "watched")
+ANEW = """tile => {
+  const drawn = tile.cloneNode(true);
+  drawn.setAttribute("aria-pressed", tile.getAttribute("aria-pressed") === "true" ? "false" : "true");
+  tile.replaceWith(drawn);
+}"""
+
+
+def test_a_clip_that_is_watched_stays_and_the_new_one_is_offered(filled: Page, app, picture, tmp_path):
+    """While one is made at the terminal, which has the same history here, and while one of this page is made."""
+    page = filled
+    press(page, "watched")
     expect(page.locator(CLIP)).to_have_text("watched")
-    elsewhere = open_page(app.url)
-    generate(elsewhere, picture, "from another tab")
-    expect(elsewhere.locator(CLIP)).to_have_text("from another tab")
-    page.locator("#history .w-tile", has_text="from another tab").wait_for()
+    command = [sys.executable, "-m", "wan_ui", "generate", "--image", picture, "--prompt", "from the terminal"]
+    environ = {name: value for name, value in app.environ.items() if name != "WAN_UI_PORT"}
+    subprocess.run([*command, "--out", tmp_path / "x.mp4"], cwd=ROOT, env=environ, check=True, capture_output=True)
+    page.locator("#history .w-tile", has_text="from the terminal").wait_for()
     expect(page.locator(CLIP)).to_have_text("watched")
 
-    page.fill("#prompt textarea", "asked for here, denoise:2=hold")
-    page.click("#generate")
-    card_says(page, "denoise step")
-    page.locator("#history .w-tile", has_text="watched").click()
+    press(page, "asked for here, denoise:2=hold")
+    card_says(page, "denoise step 2")
+    tile = page.locator("#history .w-tile", has_text="watched").first
+    page.mouse.wheel(0, 1)  # who scrolls is not taken back to what was asked for, a second later, away from the tile
+    tile.hover()
+    page.mouse.down()
+    tile.evaluate(ANEW)  # an answer that comes in this moment says that another one is chosen
+    page.mouse.up()
+    expect(page.locator(CLIP)).to_have_text("watched")
+    wait_for_playing(page)
+    page.evaluate(
+        "() => { const v = document.querySelector('#clip'); window.video = v; window.reloads = 0;"
+        " for (const name of ['loadstart', 'emptied']) v.addEventListener(name, () => window.reloads++) }"
+    )
+    shown = page.locator("#card .w-timing").inner_text()
+    expect(page.locator("#card .w-timing")).not_to_have_text(shown)  # the page has looked again
+    assert page.evaluate("[document.querySelector('#clip') === window.video, window.reloads]") == [True, 0]
     go_on(app.jobs())
     card_says(page, "Done in")
     expect(page.locator(CLIP)).to_have_text("watched")
@@ -442,8 +455,8 @@ def test_a_clip_that_is_watched_stays_and_the_new_one_is_offered(page: Page, ope
     expect(page.locator("#card").get_by_role("button", name="Show it")).to_have_count(0)
 
 
-def test_nothing_moves_under_a_press(page: Page):
-    page.set_viewport_size({"width": 390, "height": 500})
+def test_nothing_moves_under_a_press(used_page, app):
+    page = used_page(app.url, 390, 500)
     page.emulate_media(reduced_motion="no-preference")  # smoothly, as it is for most people
     page.evaluate("document.documentElement.style.overflowAnchor = 'none'")  # only what we scroll
     bring = "wanUi.bring(document.querySelector('#card'))"
@@ -469,12 +482,14 @@ def test_nothing_moves_under_a_press(page: Page):
     page.evaluate(f"() => {{ wanUi.bring('#prompt'); {later} }}")
     page.wait_for_function("window.grown")
     expect(page.locator("#prompt")).to_be_in_viewport(ratio=0.99)
+    page.evaluate("document.querySelector('#left').style.paddingTop = ''")
+    page.evaluate("document.querySelector('#prompt').style.paddingBottom = ''")
+    page.evaluate("document.documentElement.style.overflowAnchor = ''")
 
 
-def test_several_clips_from_one_press(page: Page, app, picture, examples):
+def test_several_clips_from_one_press(filled: Page, app, examples):
     """A grid that plays together; kept, deleted, cancelled; then pictures in a tray, which a reload brings back."""
-    page.set_input_files("#picture input[type=file]", picture)
-    page.locator("#picture-crop img").wait_for()
+    page = filled
     page.fill("#prompt textarea", "three at once, denoise:2=hold")
     page.get_by_role("button", name="Several at once").click()
     page.locator("#clips").get_by_role("radio", name="3", exact=True).check()
@@ -531,15 +546,15 @@ def test_several_clips_from_one_press(page: Page, app, picture, examples):
     expect(page.locator("#generate")).to_have_text("Generate")
 
 
-def test_waiting_clips_are_moved_changed_doubled_and_paused(page: Page, app, picture):
+def test_waiting_clips_are_moved_changed_doubled_and_paused(filled: Page, app):
     """With the mouse and the keyboard."""
+    page = filled
     rows, names = page.locator(".w-queue-row"), page.locator(".w-queue-words b")
     before = set(app.jobs())
-    generate(page, picture, "queue zero, denoise:2=hold")
+    press(page, "queue zero, denoise:2=hold")
     card_says(page, "denoise step 2")
     for number, name in enumerate(("one", "two", "three"), start=1):
-        page.fill("#prompt textarea", name)
-        page.click("#generate")
+        press(page, name)
         expect(rows).to_have_count(number)
     rows.nth(2).get_by_role("button", name="Move up").focus()
     page.keyboard.press("Enter")
@@ -580,12 +595,10 @@ def test_waiting_clips_are_moved_changed_doubled_and_paused(page: Page, app, pic
 
     # All of them at once, on a phone, where Cancel is in sight however far it is scrolled.
     page.set_viewport_size({"width": 390, "height": 844})
-    page.fill("#prompt textarea", "at last, denoise:2=hold")
-    page.click("#generate")
+    press(page, "at last, denoise:2=hold")
     card_says(page, "denoise step 2")
     for number, name in enumerate(("waits", "waits too"), start=1):
-        page.fill("#prompt textarea", name)
-        page.click("#generate")
+        press(page, name)
         expect(rows).to_have_count(number)
     for part in ("#prompt", "#result", "#queue", "#history-part"):
         page.locator(part).evaluate("part => (part.firstElementChild ?? part).scrollIntoView({ behavior: 'instant' })")
@@ -649,7 +662,9 @@ def in_the_menu_of_a_tile(page: Page, app) -> None:
     expect(page.locator("#undo")).to_contain_text("1 clip deleted.")
 
 
-def test_the_history_is_searched_chosen_from_deleted_and_linked(page: Page, app, picture, tmp_path):
+def test_the_history_is_searched_chosen_from_deleted_and_linked(open_page, app, picture, tmp_path):
+    page = open_page(f"{app.url}/?clip=another")
+    expect(page.locator("#result-message")).to_contain_text("no such clip of yours")
     for words in ("a needle in the hay", "a needle again"):
         generate(page, picture, words)
         expect(page.locator(CLIP)).to_have_text(words)
@@ -695,5 +710,3 @@ def test_the_history_is_searched_chosen_from_deleted_and_linked(page: Page, app,
     older = tiles.last.get_attribute("data-tile")
     page.goto(f"{app.url}/?clip={older}", wait_until="domcontentloaded")
     expect(page.locator(CLIP)).to_have_text("a needle in the hay")
-    page.goto(f"{app.url}/?clip=another", wait_until="domcontentloaded")
-    expect(page.locator("#result-message")).to_contain_text("no such clip of yours")

@@ -5,11 +5,15 @@ import re
 from collections import Counter
 from pathlib import Path
 
+import pytest
 from playwright.sync_api import Page, Request, Route, expect
 
+from tests.ui import used_page as used
 from tests.ui.conftest import CLIP, generate, until, wait_for_playing
 from tests.ui.test_files import bring
 from wan_ui.media import muxer
+
+kept_pages, used_page = used.kept_pages, used.used_page
 
 # In the line above Generate, which a reload reads.
 KEPT_CROP = re.compile(r'"crops": \{"picture": \[0\.81\d*, 0\.5, 1\.2\]')
@@ -20,6 +24,13 @@ CLICK_THROUGH = """async () => {
     await new Promise(drawn => setTimeout(drawn, 30));
   }
 }"""
+
+
+@pytest.fixture
+def used_form(used_page, app) -> Page:
+    page = used_page(app.url)
+    page.get_by_role("tab", name="Create").click()
+    return page
 
 
 def choose(page: Page, part: str, value: str) -> None:
@@ -42,61 +53,6 @@ def clip_of(page: Page, app, words: str) -> Path:
 
     until(page, found)  # its words may be on the stage before it is made
     return found()[0]
-
-
-def test_what_was_done_by_hand_after_a_press_stays_when_its_answer_comes_late(page: Page, app, picture):
-    choose(page, "#size", "256x256")
-    generate(page, picture, "an older evening")
-    job = clip_of(page, app, "an older evening").parent.name
-    expect(page.locator(CLIP)).to_have_text("an older evening")
-    choose(page, "#size", "192x320")
-    page.get_by_role("button", name="Quick draft").click()
-    held: list[Route] = []
-
-    def late(route: Route) -> None:
-        data = (route.request.post_data_json or {}).get("event_data") or {}
-        held.append(route) if not held and data.get("job") == job else route.continue_()
-
-    page.route("**/gradio_api/queue/join*", late)
-    page.get_by_role("button", name="Load settings", exact=True).click()
-    until(page, lambda: held)
-    choose(page, "#frames", "25")
-    page.fill("#seed input", "77")
-    page.fill("#prompt textarea", "a later morning")
-    page.fill("#steps input[type=number]", "2")
-    page.locator("#draft input").dispatch_event("click")
-    page.get_by_role("button", name="Remove Image").click()
-    expect(page.locator("#picture-crop img")).to_have_count(0)
-    held[0].continue_()
-    expect(page.locator("#size input[value='256x256']")).to_be_checked()  # of what was left alone it is the newest
-
-    expect(page.locator("#using")).to_contain_text(re.compile("25.frames.*2.steps.*seed.77.*draft.*no.picture.yet"))
-    expect(page.locator("#frames input[value='25']")).to_be_checked()
-    expect(page.locator("#seed input")).to_have_value("77")
-    expect(page.locator("#prompt textarea")).to_have_value("a later morning")
-    expect(page.locator("#steps input[type=number]")).to_have_value("2")
-    expect(page.locator("#picture-crop img")).to_have_count(0)
-    expect(page.locator("#draft input")).to_be_checked()
-
-
-def test_changes_in_one_moment_are_asked_about_once_each(page: Page, app, picture):
-    """Gradio repeats whole events of which one part waits ("always_last"): a hundred requests a second, for minutes."""
-    page.set_input_files("#picture input[type=file]", picture)
-    used_at(page, 320, 192)
-    asked: Counter = Counter()
-
-    def count(request: Request) -> None:
-        if "/queue/join" in request.url:
-            data = request.post_data_json
-            asked[data["fn_index"]] += data["trigger_id"] == size
-
-    size = page.evaluate("gradio_config.components.find(part => part.props.elem_id === 'size').id")
-    page.on("request", count)
-    pressed = page.locator("#size input[type=radio]").count()
-    page.evaluate(CLICK_THROUGH)
-    page.wait_for_timeout(2000)
-    assert asked, "nothing is asked about another size"
-    assert max(asked.values()) <= pressed, asked
 
 
 def test_presets_and_what_was_typed_outlast_the_tab(page: Page, app, tmp_path):
@@ -152,7 +108,67 @@ def test_presets_and_what_was_typed_outlast_the_tab(page: Page, app, tmp_path):
     expect(page.get_by_role("button", name="no longer")).to_have_attribute("aria-pressed", "true")
 
 
-def test_a_clip_that_is_dropped_anywhere_brings_its_settings_and_picture_back(page: Page, app, picture):
+def test_what_was_done_by_hand_after_a_press_stays_when_its_answer_comes_late(page: Page, app, picture):
+    choose(page, "#size", "256x256")
+    generate(page, picture, "an older evening")
+    job = clip_of(page, app, "an older evening").parent.name
+    expect(page.locator(CLIP)).to_have_text("an older evening")
+    choose(page, "#size", "192x320")
+    page.get_by_role("button", name="Quick draft").click()
+    held: list[Route] = []
+
+    def late(route: Route) -> None:
+        data = (route.request.post_data_json or {}).get("event_data") or {}
+        held.append(route) if not held and data.get("job") == job else route.continue_()
+
+    page.route("**/gradio_api/queue/join*", late)
+    page.get_by_role("button", name="Load settings", exact=True).click()
+    until(page, lambda: held)
+    choose(page, "#frames", "25")
+    page.fill("#seed input", "77")
+    page.fill("#prompt textarea", "a later morning")
+    page.fill("#steps input[type=number]", "2")
+    page.locator("#draft input").dispatch_event("click")
+    page.get_by_role("button", name="Remove Image").click()
+    expect(page.locator("#picture-crop img")).to_have_count(0)
+    held[0].continue_()
+    expect(page.locator("#size input[value='256x256']")).to_be_checked()  # of what was left alone it is the newest
+
+    expect(page.locator("#using")).to_contain_text(re.compile("25.frames.*2.steps.*seed.77.*draft.*no.picture.yet"))
+    expect(page.locator("#frames input[value='25']")).to_be_checked()
+    expect(page.locator("#seed input")).to_have_value("77")
+    expect(page.locator("#prompt textarea")).to_have_value("a later morning")
+    expect(page.locator("#steps input[type=number]")).to_have_value("2")
+    expect(page.locator("#picture-crop img")).to_have_count(0)
+    expect(page.locator("#draft input")).to_be_checked()
+
+
+def test_changes_in_one_moment_are_asked_about_once_each(used_form: Page, picture):
+    """Gradio repeats whole events of which one part waits ("always_last"): a hundred requests a second, for minutes."""
+    page = used_form
+    choose(page, "#size", "auto")
+    page.set_input_files("#picture input[type=file]", picture)
+    used_at(page, 320, 192)
+    asked: Counter = Counter()
+
+    def count(request: Request) -> None:
+        if "/queue/join" in request.url:
+            data = request.post_data_json
+            asked[data["fn_index"]] += data["trigger_id"] == size
+
+    size = page.evaluate("gradio_config.components.find(part => part.props.elem_id === 'size').id")
+    page.on("request", count)
+    pressed = page.locator("#size input[type=radio]").count()
+    page.evaluate(CLICK_THROUGH)
+    page.wait_for_timeout(2000)
+    page.remove_listener("request", count)
+    assert asked, "nothing is asked about another size"
+    assert max(asked.values()) <= pressed, asked
+
+
+def test_a_clip_that_is_dropped_anywhere_brings_its_settings_and_picture_back(used_form: Page, app, picture):
+    page = used_form
+    choose(page, "#size", "auto")
     generate(page, picture, "zoom in, a clip to be dropped")
     expect(page.locator(CLIP)).to_have_text("zoom in, a clip to be dropped")  # another's may play there before
     wait_for_playing(page)
@@ -170,7 +186,8 @@ def test_a_clip_that_is_dropped_anywhere_brings_its_settings_and_picture_back(pa
         expect(page.locator("#picture-crop img")).to_have_count(1)
 
 
-def test_the_crop_is_moved_by_pointer_and_keys_and_outlasts_a_reload(page: Page, app, picture):
+def test_the_crop_is_moved_by_pointer_and_keys_and_outlasts_a_reload(used_form: Page, app, picture):
+    page = used_form
     page.set_input_files("#picture input[type=file]", picture)
     choose(page, "#size", "192x320")
     used_at(page, 192, 320)

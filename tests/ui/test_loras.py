@@ -12,9 +12,12 @@ from playwright.sync_api import Page, expect
 from safetensors.numpy import save_file
 
 from tests.hub import Hub
-from tests.ui.conftest import FACTS, card_says, generate, shoot, until, wait_for_playing
+from tests.ui import used_page as used
+from tests.ui.conftest import CLIP, FACTS, card_says, generate, shoot, until, wait_for_playing
 from tests.ui.test_looks import PHONE, in_both_colours
 from wan_ui.media import muxer
+
+kept_pages, used_page = used.kept_pages, used.used_page
 
 
 def write(path, width=256, layers=2, **metadata):
@@ -57,6 +60,17 @@ def add(page: Page, name: str) -> None:
     page.locator(".w-lora", has_text=name).wait_for()
 
 
+@pytest.fixture
+def bare(used_page, lora_app) -> Page:
+    """A used page, with no LoRA and no words."""
+    page = used_page(lora_app.url)
+    while left := page.locator(".w-lora").count():
+        page.locator(".w-lora").first.get_by_role("button", name="Remove").click()
+        expect(page.locator(".w-lora")).to_have_count(left - 1)
+    page.fill("#prompt textarea", "")
+    return page
+
+
 def row(page: Page, name: str):
     return page.locator(".w-lora", has_text=name)
 
@@ -67,8 +81,57 @@ def set_strength(page: Page, name: str, value: str) -> None:
     number.press("Tab")
 
 
-def test_add_change_generate_and_load_back(open_page, lora_app, picture, tmp_path):
-    page = open_page(lora_app.url)
+def test_a_new_file_is_found_without_a_restart_and_a_lost_one_is_said(open_page, scripted, picture, tmp_path):
+    hub = Hub().start()
+    app = scripted(WAN_UI_LORAS=str(tmp_path / "loras"), WAN_UI_HUB=hub.url)
+    page = open_page(app.url)
+    expect(page.locator("#lora-rows")).to_contain_text(
+        f"For LoRAs of your own, put .safetensors files into {tmp_path}/loras"
+    )
+    write(tmp_path / "loras" / "late.safetensors")
+    page.locator("#lora-refresh").click()
+    expect(page.locator("#lora-rows")).not_to_contain_text("of your own")
+    add(page, "late")
+    generate(page, picture, "with it")
+    card_says(page, "Done in")
+    (tmp_path / "loras" / "late.safetensors").unlink()
+    expect(row(page, "late").get_by_role("alert")).to_contain_text("is not in the LoRA folder")
+    page.click("#generate")
+    expect(page.locator("#message [role=alert]")).to_contain_text("Loras: 'late.safetensors' is not in the LoRA folder")
+    row(page, "late").get_by_role("button", name="Remove").click()
+    page.click("#generate")
+    expect(page.locator("#history .w-tile")).to_have_count(2)
+
+    # One is sent, one is fetched: both are on the shelf and in the list at once.
+    write(tmp_path / "sent" / "sent.safetensors", trigger_words="sent word")
+    (tmp_path / "sent" / "bad.safetensors").write_bytes(b"\x80\x04 a pickle" + bytes(100))
+    hub.files["/a/b/resolve/main/fetched.safetensors"] = (tmp_path / "sent" / "sent.safetensors").read_bytes()
+    page.get_by_role("button", name="LoRA shelf").click()
+    get, shelf = page.locator("#lora-get"), page.locator("#lora-shelf")
+    get.locator("input[type=file]").set_input_files(tmp_path / "sent" / "bad.safetensors")
+    expect(get.locator("[data-said]")).to_contain_text("bad.safetensors is not what its name says")
+    get.locator("input[type=file]").set_input_files(tmp_path / "sent" / "sent.safetensors")
+    expect(get.locator("[data-said]")).to_have_text("sent.safetensors is on the shelf.")
+    expect(shelf.locator("[data-shelf='sent.safetensors']")).to_contain_text("sent word")
+    link = get.get_by_label("A Hugging Face link")
+    link.fill("https://example.com/a/b/fetched.safetensors")
+    link.press("Enter")
+    expect(page.locator("#lora-message")).to_contain_text("only files of Hugging Face are fetched")
+    link.fill("https://huggingface.co/a/b/blob/main/fetched.safetensors")
+    get.get_by_role("button", name="Fetch").click()
+    expect(get).to_contain_text("the same file is here already, as sent.safetensors")
+    write(tmp_path / "sent" / "fetched.safetensors", trigger_words="another")
+    hub.files["/a/b/resolve/main/fetched.safetensors"] = (tmp_path / "sent" / "fetched.safetensors").read_bytes()
+    get.get_by_role("button", name="Fetch").click()
+    expect(get).to_contain_text("fetched.safetensors is on the shelf.")
+    expect(shelf.locator("[data-shelf='fetched.safetensors']")).to_contain_text("another")
+    add(page, "fetched")
+    hub.stop()
+    assert sorted(path.name for path in (tmp_path / "loras").iterdir()) == ["fetched.safetensors", "sent.safetensors"]
+
+
+def test_add_change_generate_and_load_back(bare: Page, picture, tmp_path):
+    page = bare
     page.locator("#lora-add input").click()
     expect(page.get_by_role("option")).to_have_text(
         # a pair is one entry, what does not fit is not offered, what came with Wan UI stands last
@@ -152,8 +215,78 @@ def test_add_change_generate_and_load_back(open_page, lora_app, picture, tmp_pat
         expect(row(page, "grain").get_by_role("radio", name="High noise")).to_be_checked()
 
 
-def test_the_shelf(open_page, lora_app):
-    page = open_page(lora_app.url)
+@pytest.mark.hardening(10)
+def test_who_may_not_write_there_sends_nothing(lora_app, folder):
+    """A page of strangers, a visitor behind a proxy, and what is said to be something else."""
+    address, content = f"{lora_app.url}/api/lora-files?name=x.safetensors", b"\x80\x04" + bytes(100)
+    proxied = httpx.post(address, content=content, headers={"x-forwarded-for": "203.0.113.9"})
+    assert (proxied.status_code, proxied.json()["error"][:14]) == (403, "Files are put ")
+    assert httpx.post(address, content=content, headers={"origin": "http://evil.example"}).status_code == 403
+    assert httpx.post(address, content=iter([content])).status_code == 411  # no length
+    refused = httpx.post(address, content=content)
+    assert (refused.status_code, refused.json()["field"]) == (400, "file")
+    assert "safetensors file" in httpx.post(address.replace(".safetensors", ".pt"), content=b"{").json()["error"]
+    assert not [path for path in folder.rglob("*") if path.name.startswith(("x.", ".arriving"))]
+
+
+def test_on_a_phone_and_with_the_keyboard(bare: Page):
+    page = bare
+    page.set_viewport_size({"width": PHONE[0], "height": PHONE[1]})
+    page.locator("#lora-add input").focus()
+    page.keyboard.press("ArrowDown")
+    page.get_by_role("option", name="grain").wait_for()
+    page.keyboard.type("grain")
+    page.keyboard.press("Enter")
+    grain = row(page, "grain")
+    grain.wait_for()
+    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+    slider = grain.locator("input[type=range]")
+    slider.focus()
+    page.keyboard.press("ArrowLeft")
+    expect(grain.get_by_label("as a number")).to_have_value("0.95")
+    page.keyboard.press("ArrowLeft")  # the focus stays although the row may have been drawn anew
+    expect(grain.get_by_label("as a number")).to_have_value("0.9")
+    grain.get_by_role("radio", name="Low noise").focus()
+    page.keyboard.press("ArrowLeft")
+    expect(grain.get_by_role("alert")).to_contain_text("was made for the low-noise expert")
+    page.keyboard.press("ArrowRight")
+    expect(grain.get_by_role("alert")).to_have_count(0)
+    expect(grain.get_by_role("radio", name="Low noise")).to_be_focused()
+    in_both_colours(page, True, "52-loras-phone-light", "52-loras-phone-dark", part="#loras")
+
+
+def _go_on(route) -> None:
+    route.continue_()
+
+
+def test_forged_choices_reach_no_file(bare: Page, lora_app, picture):
+    page = bare
+    add(page, "sepia")
+    kept = row(page, "sepia").get_by_role("button", name="Remove")
+    kept.evaluate("e => { e.dataset.file = '../../etc/passwd' }")
+    kept.click()
+    expect(page.locator(".w-lora")).to_have_count(1)
+    number = row(page, "sepia").locator(".w-lora-strength input").last
+    held = []  # the last change is slow to arrive: Generate waits for it
+    slow = "**/gradio_api/queue/join*"
+    page.route(slow, lambda route: (held.append if "-99" in (route.request.post_data or "") else _go_on)(route))
+    for value in ("1e999", "nan", "<b>", "-99"):
+        number.evaluate("(e, value) => { e.type = 'text'; e.value = value }", value)
+        number.dispatch_event("change")
+    generate(page, picture, "still fine")
+    until(page, lambda: held)
+    page.wait_for_timeout(600)
+    assert len(held) == 1
+    held[0].continue_()
+    expect(page.locator(CLIP)).to_have_text("still fine")
+    page.unroute(slow)
+    with sqlite3.connect(lora_app.folder / "outputs" / "wan_ui.sqlite") as database:
+        (request,) = database.execute("SELECT request FROM jobs ORDER BY created DESC LIMIT 1").fetchone()
+    assert json.loads(request)["loras"] == [{"file": "styles/sepia.safetensors", "strength": -4.0, "target": "both"}]
+
+
+def test_the_shelf(bare: Page, lora_app):
+    page = bare
     shelf = page.locator("#lora-shelf")
     expect(shelf.locator("li")).to_have_count(0)  # folded
     shelf.get_by_role("button", name="LoRA shelf").click()
@@ -192,121 +325,3 @@ def test_the_shelf(open_page, lora_app):
     expect(page.locator(".w-lora")).to_have_count(4)
     shelf.get_by_role("button", name="Close the shelf").click()
     expect(shelf.locator("li")).to_have_count(0)
-
-
-def test_a_new_file_is_found_without_a_restart_and_a_lost_one_is_said(open_page, scripted, picture, tmp_path):
-    hub = Hub().start()
-    app = scripted(WAN_UI_LORAS=str(tmp_path / "loras"), WAN_UI_HUB=hub.url)
-    page = open_page(app.url)
-    expect(page.locator("#lora-rows")).to_contain_text(
-        f"For LoRAs of your own, put .safetensors files into {tmp_path}/loras"
-    )
-    write(tmp_path / "loras" / "late.safetensors")
-    page.locator("#lora-refresh").click()
-    expect(page.locator("#lora-rows")).not_to_contain_text("of your own")
-    add(page, "late")
-    generate(page, picture, "with it")
-    card_says(page, "Done in")
-    (tmp_path / "loras" / "late.safetensors").unlink()
-    expect(row(page, "late").get_by_role("alert")).to_contain_text("is not in the LoRA folder")
-    page.click("#generate")
-    expect(page.locator("#message [role=alert]")).to_contain_text("Loras: 'late.safetensors' is not in the LoRA folder")
-    row(page, "late").get_by_role("button", name="Remove").click()
-    page.click("#generate")
-    expect(page.locator("#history .w-tile")).to_have_count(2)
-
-    # One is sent, one is fetched: both are on the shelf and in the list at once.
-    write(tmp_path / "sent" / "sent.safetensors", trigger_words="sent word")
-    (tmp_path / "sent" / "bad.safetensors").write_bytes(b"\x80\x04 a pickle" + bytes(100))
-    hub.files["/a/b/resolve/main/fetched.safetensors"] = (tmp_path / "sent" / "sent.safetensors").read_bytes()
-    page.get_by_role("button", name="LoRA shelf").click()
-    get, shelf = page.locator("#lora-get"), page.locator("#lora-shelf")
-    get.locator("input[type=file]").set_input_files(tmp_path / "sent" / "bad.safetensors")
-    expect(get.locator("[data-said]")).to_contain_text("bad.safetensors is not what its name says")
-    get.locator("input[type=file]").set_input_files(tmp_path / "sent" / "sent.safetensors")
-    expect(get.locator("[data-said]")).to_have_text("sent.safetensors is on the shelf.")
-    expect(shelf.locator("[data-shelf='sent.safetensors']")).to_contain_text("sent word")
-    link = get.get_by_label("A Hugging Face link")
-    link.fill("https://example.com/a/b/fetched.safetensors")
-    link.press("Enter")
-    expect(page.locator("#lora-message")).to_contain_text("only files of Hugging Face are fetched")
-    link.fill("https://huggingface.co/a/b/blob/main/fetched.safetensors")
-    get.get_by_role("button", name="Fetch").click()
-    expect(get).to_contain_text("the same file is here already, as sent.safetensors")
-    write(tmp_path / "sent" / "fetched.safetensors", trigger_words="another")
-    hub.files["/a/b/resolve/main/fetched.safetensors"] = (tmp_path / "sent" / "fetched.safetensors").read_bytes()
-    get.get_by_role("button", name="Fetch").click()
-    expect(get).to_contain_text("fetched.safetensors is on the shelf.")
-    expect(shelf.locator("[data-shelf='fetched.safetensors']")).to_contain_text("another")
-    add(page, "fetched")
-    hub.stop()
-    assert sorted(path.name for path in (tmp_path / "loras").iterdir()) == ["fetched.safetensors", "sent.safetensors"]
-
-
-@pytest.mark.hardening(10)
-def test_who_may_not_write_there_sends_nothing(lora_app, folder):
-    """A page of strangers, a visitor behind a proxy, and what is said to be something else."""
-    address, content = f"{lora_app.url}/api/lora-files?name=x.safetensors", b"\x80\x04" + bytes(100)
-    proxied = httpx.post(address, content=content, headers={"x-forwarded-for": "203.0.113.9"})
-    assert (proxied.status_code, proxied.json()["error"][:14]) == (403, "Files are put ")
-    assert httpx.post(address, content=content, headers={"origin": "http://evil.example"}).status_code == 403
-    assert httpx.post(address, content=iter([content])).status_code == 411  # no length
-    refused = httpx.post(address, content=content)
-    assert (refused.status_code, refused.json()["field"]) == (400, "file")
-    assert "safetensors file" in httpx.post(address.replace(".safetensors", ".pt"), content=b"{").json()["error"]
-    assert not [path for path in folder.rglob("*") if path.name.startswith(("x.", ".arriving"))]
-
-
-def test_on_a_phone_and_with_the_keyboard(open_page, lora_app):
-    page = open_page(lora_app.url, *PHONE)
-    page.locator("#lora-add input").focus()
-    page.keyboard.press("ArrowDown")
-    page.get_by_role("option", name="grain").wait_for()
-    page.keyboard.type("grain")
-    page.keyboard.press("Enter")
-    grain = row(page, "grain")
-    grain.wait_for()
-    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
-    slider = grain.locator("input[type=range]")
-    slider.focus()
-    page.keyboard.press("ArrowLeft")
-    expect(grain.get_by_label("as a number")).to_have_value("0.95")
-    page.keyboard.press("ArrowLeft")  # the focus stays although the row may have been drawn anew
-    expect(grain.get_by_label("as a number")).to_have_value("0.9")
-    grain.get_by_role("radio", name="Low noise").focus()
-    page.keyboard.press("ArrowLeft")
-    expect(grain.get_by_role("alert")).to_contain_text("was made for the low-noise expert")
-    page.keyboard.press("ArrowRight")
-    expect(grain.get_by_role("alert")).to_have_count(0)
-    expect(grain.get_by_role("radio", name="Low noise")).to_be_focused()
-    in_both_colours(page, True, "52-loras-phone-light", "52-loras-phone-dark", part="#loras")
-
-
-def _go_on(route) -> None:
-    route.continue_()
-
-
-def test_forged_choices_reach_no_file(open_page, lora_app, picture):
-    page = open_page(lora_app.url)
-    add(page, "sepia")
-    kept = row(page, "sepia").get_by_role("button", name="Remove")
-    kept.evaluate("e => { e.dataset.file = '../../etc/passwd' }")
-    kept.click()
-    expect(page.locator(".w-lora")).to_have_count(1)
-    number = row(page, "sepia").locator(".w-lora-strength input").last
-    held = []  # the last change is slow to arrive: Generate waits for it
-    slow = "**/gradio_api/queue/join*"
-    page.route(slow, lambda route: (held.append if "-99" in (route.request.post_data or "") else _go_on)(route))
-    for value in ("1e999", "nan", "<b>", "-99"):
-        number.evaluate("(e, value) => { e.type = 'text'; e.value = value }", value)
-        number.dispatch_event("change")
-    generate(page, picture, "still fine")
-    until(page, lambda: held)
-    page.wait_for_timeout(600)
-    assert len(held) == 1
-    held[0].continue_()
-    card_says(page, "Done in")
-    page.unroute(slow)
-    with sqlite3.connect(lora_app.folder / "outputs" / "wan_ui.sqlite") as database:
-        (request,) = database.execute("SELECT request FROM jobs ORDER BY created DESC LIMIT 1").fetchone()
-    assert json.loads(request)["loras"] == [{"file": "styles/sepia.safetensors", "strength": -4.0, "target": "both"}]

@@ -1,7 +1,9 @@
 """The Models tab: what is here, what is missing and how large; loading and downloading from the page."""
 
+import json
 import os
 import re
+import time
 from pathlib import Path
 
 import httpx
@@ -9,6 +11,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.hub import Hub
+from tests.ui import used_page as used
 from tests.ui.conftest import FACTS, PATIENCE, card_says, generate, shoot, until, wait_for_playing
 from wan_ui.catalog import load_catalog
 from wan_ui.families import FAMILIES
@@ -16,6 +19,8 @@ from wan_ui.files import places
 from wan_ui.files.dit_file import parameters
 from wan_ui.media import muxer
 from wan_ui.qa import layouts, synthetic
+
+kept_pages, used_page = used.kept_pages, used.used_page
 
 MEGABYTES = 6
 HALF = 10 << 20  # bytes of the four files of that size: in the middle of one
@@ -208,48 +213,6 @@ def test_download_then_load_then_a_clip(open_page, start, catalog, hub, picture,
     assert "found-mine" in {muxer.read_metadata(job / "clip.mp4")["scheme"][:10] for job in app.jobs()}
 
 
-def weights_say(page: Page, title: str) -> None:
-    """The form, the card and the row of the table agree, and go on agreeing."""
-    card_says(page, f"Ready: Wan-Tiny, {title}")
-    expect(page.locator("#scheme input")).to_have_value(title)
-    page.wait_for_timeout(700)  # answers that are late have come by then
-    expect(page.locator("#scheme input")).to_have_value(title)
-    expect(page.locator("#model input")).to_have_value(re.compile("Wan-Tiny"))
-    expect(page.locator("#card")).to_contain_text(f"Ready: Wan-Tiny, {title}")
-
-
-def test_what_is_loaded_is_what_the_form_says(open_page, offline_app):
-    page = open_page(offline_app.url)
-    titles = {"gguf-Q5_0": "GGUF Q5_0", "gguf-Q8_0": "GGUF Q8_0", "gguf-Q4_0": "GGUF Q4_0", "bf16": "bf16"}
-    for number, (scheme, title) in enumerate([*titles.items()] * int(os.environ.get("ROUNDS", 1))):
-        if number % 2:  # a list is open: the press on the tab closes it
-            page.locator("#scheme input" if number % 4 == 1 else "#model input").click()
-            page.get_by_role("option").first.wait_for()
-        open_models(page)
-        row(page, f"wan-tiny {scheme}").get_by_role("button", name="Load").click()
-        open_form(page)
-        weights_say(page, title)
-    open_models(page)
-    expect(page.locator("#memory")).to_contain_text("Taken on this machine, by all programs")
-    page.locator("#memory").get_by_role("button", name="Unload").click()
-    expect(page.locator("#memory").get_by_role("button")).to_have_count(0)
-    expect(row(page, f"wan-tiny {scheme}").get_by_role("button", name="Load")).to_be_visible()
-    page.reload(wait_until="domcontentloaded")
-    open_models(page)
-    expect(page.locator("#memory")).to_contain_text("Taken on this machine")
-
-
-def test_a_choice_made_after_load_was_pressed_counts(open_page, offline_app):
-    page = open_page(offline_app.url)
-    open_models(page)  # Gradio draws a tab when it is opened, and keeps it
-    open_form(page)
-    for chosen in ("GGUF Q8_0", "bf16"):
-        page.evaluate("document.querySelector(\"[data-scheme='gguf-Q5_0'][data-do=load_model]\").click()")
-        page.locator("#scheme input").click()
-        page.get_by_role("option", name=chosen).click()
-        weights_say(page, chosen)
-
-
 def test_a_large_model_is_got_from_the_first_hint_and_its_download_is_everybody_s(open_page, start, gpu, hub):
     app = start(own=True, **gpu)  # what PYTHONPATH names is found by a process of its own
     first, second = open_page(app.url, new=True), open_page(app.url, new=True)
@@ -282,10 +245,51 @@ def test_a_large_model_is_got_from_the_first_hint_and_its_download_is_everybody_
     expect(second.locator("#hint .w-hint")).to_be_hidden()
 
 
+def weights_say(page: Page, title: str) -> None:
+    """The form, the card and the row of the table agree, and go on agreeing."""
+    card_says(page, f"Ready: Wan-Tiny, {title}")
+    expect(page.locator("#scheme input")).to_have_value(title)
+    page.wait_for_timeout(700)  # answers that are late have come by then
+    expect(page.locator("#scheme input")).to_have_value(title)
+    expect(page.locator("#model input")).to_have_value(re.compile("Wan-Tiny"))
+    expect(page.locator("#card")).to_contain_text(f"Ready: Wan-Tiny, {title}")
+
+
+def test_what_is_loaded_is_what_the_form_says(used_page, offline_app):
+    page = used_page(offline_app.url)
+    titles = {"gguf-Q5_0": "GGUF Q5_0", "gguf-Q8_0": "GGUF Q8_0", "gguf-Q4_0": "GGUF Q4_0", "bf16": "bf16"}
+    for number, (scheme, title) in enumerate([*titles.items()] * int(os.environ.get("ROUNDS", 1))):
+        if number % 2:  # a list is open: the press on the tab closes it
+            page.locator("#scheme input" if number % 4 == 1 else "#model input").click()
+            page.get_by_role("option").first.wait_for()
+        open_models(page)
+        row(page, f"wan-tiny {scheme}").get_by_role("button", name="Load").click()
+        open_form(page)
+        weights_say(page, title)
+    open_models(page)
+    expect(page.locator("#memory")).to_contain_text("Taken on this machine, by all programs")
+    page.locator("#memory").get_by_role("button", name="Unload").click()
+    expect(page.locator("#memory").get_by_role("button")).to_have_count(0)
+    expect(row(page, f"wan-tiny {scheme}").get_by_role("button", name="Load")).to_be_visible()
+    page.reload(wait_until="domcontentloaded")
+    open_models(page)
+    expect(page.locator("#memory")).to_contain_text("Taken on this machine")
+
+
+def test_a_choice_made_after_load_was_pressed_counts(used_page, offline_app):
+    page = used_page(offline_app.url)
+    open_models(page)  # Gradio draws a tab when it is opened, and keeps it
+    open_form(page)
+    for chosen in ("GGUF Q8_0", "bf16"):
+        page.evaluate("document.querySelector(\"[data-scheme='gguf-Q5_0'][data-do=load_model]\").click()")
+        page.locator("#scheme input").click()
+        page.get_by_role("option", name=chosen).click()
+        weights_say(page, chosen)
+
+
 @pytest.mark.hardening(28)
-def test_without_a_network_the_page_says_what_to_fetch_from_where(open_page, offline_app):
-    page = open_page(offline_app.url)
-    page.on("dialog", lambda dialog: dialog.accept())
+def test_without_a_network_the_page_says_what_to_fetch_from_where(used_page, offline_app):
+    page = used_page(offline_app.url)
     open_models(page)
     row(page, "other bf16").get_by_role("button", name="Download").click()
     expect(page.locator("#download")).to_contain_text("Other, bf16 could not be downloaded")
@@ -296,8 +300,8 @@ def test_without_a_network_the_page_says_what_to_fetch_from_where(open_page, off
     shoot(page, "42-no-network", full=True)
 
 
-def test_a_load_that_fails_is_said_in_its_row(open_page, offline_app):
-    page = open_page(offline_app.url)
+def test_a_load_that_fails_is_said_in_its_row(used_page, offline_app):
+    page = used_page(offline_app.url)
     open_models(page)
     row(page, "wan-tiny fp8").get_by_role("button", name="Load").click()
     expect(row(page, "wan-tiny fp8")).to_contain_text("the fp8 file is damaged")  # by the scripted engine
@@ -309,21 +313,33 @@ def test_a_load_that_fails_is_said_in_its_row(open_page, offline_app):
 
 
 @pytest.mark.parametrize("allowed", [False, True])
-def test_on_a_shared_address(open_page, start, allowed):
+def test_on_a_shared_address(start, hub, allowed):
+    """What a page is sent to show, and what becomes of a press there: the app is asked as a page asks it."""
+    hub.requests.clear()
     app = start(WAN_UI_HOST="0.0.0.0", WAN_UI_SHARED_DOWNLOADS=str(int(allowed)))
-    page = open_page(app.url)
-    page.on("dialog", lambda dialog: dialog.accept())
-    open_models(page)
-    expect(page.locator("#models-table")).to_contain_text("a model is loaded with the clip that asks for it")
-    expect(page.locator("[data-do=load_model]")).to_have_count(0)
-    download = row(page, "other bf16").get_by_role("button", name="Download")
-    if allowed:
-        download.click()
-        expect(page.locator("#download")).to_contain_text("is downloaded")
-    else:
-        expect(download).to_have_count(0)
-        with httpx.Client(base_url=app.url, timeout=PATIENCE) as web:  # a forged call meets the same refusal
-            for name in ("download_model", "load_model", "stop_download"):
-                call = web.post(f"/gradio_api/call/{name}", json={"data": [{}, None]}).json().get("event_id")
-                assert "event: error" in web.get(f"/gradio_api/call/{name}/{call}").text
-        assert "is being downloaded" not in page.locator("#models-table").inner_text()
+    with httpx.Client(base_url=app.url, timeout=PATIENCE) as web:
+        handlers = {entry["api_name"]: entry["id"] for entry in web.get("/config").json()["dependencies"]}
+
+        def ask(name: str, **event: str) -> dict:
+            body = {"fn_index": handlers[name], "data": [{}, None], "session_hash": "a-page", "event_data": event}
+            body["data"] += [""] * (name == "arrive")
+            assert web.post("/gradio_api/queue/join", json=body).status_code == 200
+            with web.stream("GET", "/gradio_api/queue/data", params={"session_hash": "a-page"}) as answer:
+                return json.loads(next(line for line in answer.iter_lines() if "process_completed" in line)[6:])
+
+        def shown(part: str) -> str:
+            sent = ask("arrive")["output"]["data"]
+            return next(html for html in sent if isinstance(html, str) and part in html)
+
+        table = shown('data-scheme="other bf16"')
+        assert "a model is loaded with the clip that asks for it" in table
+        assert 'data-do="load_model"' not in table
+        assert ('data-do="download_model" data-model="other" data-scheme="bf16"' in table) == allowed
+        assert not ask("load_model", model="wan-tiny", scheme="fp8")["success"]
+        for name in ("stop_download", "download_model"):  # who is not allowed to has forged it
+            assert ask(name, model="other", scheme="bf16")["success"] == allowed
+        if allowed:
+            while "Other, bf16 is downloaded" not in shown('class="w-download'):
+                time.sleep(0.1)
+        else:
+            assert "is being downloaded" not in shown('data-scheme="other bf16"') and not hub.requests

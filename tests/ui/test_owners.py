@@ -3,19 +3,19 @@
 import json
 import re
 import sqlite3
-import subprocess
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
 import pytest
-from playwright.sync_api import expect
+from playwright.sync_api import Page, expect
 
+from tests.job_requests import job_request
 from tests.scripted_engine import go_on
 from tests.ui.conftest import CLIP, PATIENCE, card_says, generate, shoot, wait_for_playing
 from wan_ui.queue.jobs import Jobs
+from wan_ui.request import Result
 from wan_ui.settings import ROOT, Settings
 from wan_ui.ui.session import identify
 
@@ -25,8 +25,35 @@ def public_app(scripted):
     return scripted(WAN_UI_HOST="0.0.0.0", WAN_UI_MCP="1")
 
 
+def no_folder_is_seen(page: Page, app) -> None:
+    """Of the server's, in nothing that is drawn or sent: panels, addresses of clips, a job's error."""
+    page.fill("#prompt textarea", "denoise=refuse")
+    page.click("#generate")
+    card_says(page, "refuses this")
+    page.locator("#history .w-tile.done").click()
+    expect(page.locator(CLIP)).to_have_text("yours alone")
+    for name in ("Compare", "Doctor"):
+        page.get_by_role("tab", name=name).click()
+        page.locator(f"h2:has-text('{name}')").wait_for()
+    shown = page.content() + httpx.get(f"{app.url}/config", timeout=PATIENCE).text
+    for place in (app.folder / "outputs", ROOT, Path.home(), Settings().models, Settings().loras, Settings().cache):
+        assert str(place) not in shown, place
+    assert re.fullmatch(r"gradio_api/file=clips/[^/]+/clip.mp4", page.locator("#clip").get_attribute("src"))
+
+
+def nothing_can_be_started(page: Page) -> None:
+    """In the tab Doctor, from another machine."""
+    expect(page.locator("#doctor summary", has_text="LightX2V cannot be used here")).to_be_visible()
+    expect(page.locator("[data-patch=fp8_sgl]")).to_be_hidden()
+    for button in page.locator("#doctor [data-doctor]").all():
+        expect(button).to_be_disabled()
+    page.locator("[data-doctor=stages]").evaluate("button => { button.disabled = false; button.click() }")
+    expect(page.locator("#doctor [role=alert]")).to_contain_text("only the person at this machine")
+
+
 @pytest.mark.hardening(23)
 def test_two_people_share_the_queue_and_nothing_else(open_page, public_app, picture):
+    """Neither sees anything of the other's, a folder of the server, or can start what is for who sits at it."""
     first, second = open_page(public_app.url), open_page(public_app.url)
     table = Jobs(public_app.folder / "outputs" / "wan_ui.sqlite")
     before = len(table.all())
@@ -75,6 +102,8 @@ def test_two_people_share_the_queue_and_nothing_else(open_page, public_app, pict
     first.reload(wait_until="domcontentloaded")
     expect(first.locator("#history .w-tile")).to_have_count(1)
     expect(first.locator(CLIP)).to_contain_text("mine alone")
+    no_folder_is_seen(second, public_app)
+    nothing_can_be_started(second)
 
 
 @pytest.mark.hardening(23)
@@ -141,29 +170,8 @@ def test_a_program_on_a_shared_address_sees_its_own_jobs_alone(public_app, pictu
         assert str(public_app.folder) not in tool("result", job=again["job"], token=mine["token"])
 
 
-def test_a_shared_visitor_sees_no_folder_of_the_server(public_app, open_page, picture):
-    """In nothing that is drawn or sent: panels, addresses of clips, refusals, a job's error."""
-    page = open_page(public_app.url)
-    generate(page, picture, "denoise=refuse")
-    card_says(page, "refuses this")
-    page.fill("#prompt textarea", "a clip, please")
-    page.click("#generate")
-    wait_for_playing(page)
-    for name in ("Compare", "Doctor"):
-        page.get_by_role("tab", name=name).click()
-        page.locator(f"h2:has-text('{name}')").wait_for()
-    shown = page.content() + httpx.get(f"{public_app.url}/config", timeout=PATIENCE).text
-    for place in (
-        public_app.folder / "outputs",
-        ROOT,
-        Path.home(),
-        Settings().models,
-        Settings().loras,
-        Settings().cache,
-    ):
-        assert str(place) not in shown, place
-    address = page.locator("#clip").get_attribute("src")
-    assert re.fullmatch(r"gradio_api/file=clips/[^/]+/clip.mp4", address)
+def test_a_shared_visitor_is_sent_no_folder_of_the_server(public_app, picture):
+    """The addresses of what was sent and made; no other file can be asked for."""
     with httpx.Client(base_url=public_app.url, timeout=60) as web:
         path = web.post("/gradio_api/upload", files={"files": ("hills.png", picture.read_bytes())}).json()[0]
         assert re.fullmatch(r"/uploads/[0-9a-f]{64}/hills.png", path)
@@ -182,23 +190,24 @@ def test_a_shared_visitor_sees_no_folder_of_the_server(public_app, open_page, pi
 
 
 @pytest.mark.hardening(1, 23)
-def test_a_forged_owner_sees_nothing(public_app, open_page, picture):
-    page = open_page(public_app.url)
-    generate(page, picture, "not for others")
-    card_says(page, "Done in")
+def test_a_forged_owner_sees_nothing(public_app):
+    job, token = "20260101-000000-0123456789abcdef", "ab" * 16
+    table = Jobs(public_app.folder / "outputs" / "wan_ui.sqlite")
+    table.add(job, f"browser-{token}", job_request(prompt="not for others"))
+    table.finish(job, "done", result=Result(clip="clip.mp4"))
     with httpx.Client(base_url=public_app.url, timeout=60) as web:
-        for forged in ({}, {"owner": "local"}, {"owner": "browser-"}, {"owner": "", "job": "x"}, [], "local", None):
-            call = web.post("/gradio_api/call/arrive", json={"data": [forged, None]}).json()["event_id"]
-            answer = web.get(f"/gradio_api/call/arrive/{call}").text
+
+        def arrive(browser) -> str:
+            call = web.post("/gradio_api/call/arrive", json={"data": [browser, None]}).json()["event_id"]
+            return web.get(f"/gradio_api/call/arrive/{call}").text
+
+        theirs = arrive({"owner": token})
+        assert "w-tile" in theirs and "not for others" in theirs
+        forged_owners = ("local", "browser-", f"browser-{token}")
+        forgeries = [{"owner": owner} for owner in forged_owners]
+        for forged in ({}, *forgeries, {"owner": "", "job": job}, [], "local", None):
+            answer = arrive(forged)
             assert "event: complete" in answer and "w-tile" not in answer and "not for others" not in answer
-
-
-def test_the_command_line_and_the_page_share_one_history_here(open_page, app, picture, tmp_path):
-    page = open_page(app.url)
-    command = [sys.executable, "-m", "wan_ui", "generate", "--image", picture, "--prompt", "from the terminal"]
-    environ = {name: value for name, value in app.environ.items() if name != "WAN_UI_PORT"}
-    subprocess.run([*command, "--out", tmp_path / "x.mp4"], cwd=ROOT, env=environ, check=True, capture_output=True)
-    expect(page.locator("#history")).to_contain_text("from the terminal")
 
 
 @pytest.mark.hardening(39, 40)

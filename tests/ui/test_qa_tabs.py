@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 from playwright.sync_api import Page, expect
 
+from tests.ui import used_page as used
 from tests.ui.conftest import PATIENCE
 from tests.ui.test_looks import DESK, PHONE, in_both_colours
 from wan_ui.machine.probes import PROBES
@@ -14,9 +15,11 @@ from wan_ui.machine.shapes import default_shapes
 from wan_ui.settings import Settings
 from wan_ui.ui import doctor_tab
 
+kept_pages, used_page = used.kept_pages, used.used_page
+
 
 @pytest.fixture(scope="module")
-def qa_app(scripted, open_new, picture, tmp_path_factory):
+def qa_app(scripted, open_new, kept_pages, picture, tmp_path_factory):
     """Two finished clips, an examination that found a fault, and a probe."""
     folder = tmp_path_factory.mktemp("qa-app")
     settings = Settings(outputs=folder / "outputs", cache=folder / "cache")
@@ -27,7 +30,7 @@ def qa_app(scripted, open_new, picture, tmp_path_factory):
     probes = tuple(entry for entry in PROBES if entry.kind == "modulate")
     run(settings, default_shapes(settings)[:1], probes=probes)
     app = scripted(folder, WAN_UI_CACHE=str(settings.cache))
-    page = open_new(app.url)
+    page = kept_pages[app.url] = open_new(app.url)
     page.set_input_files("#picture input[type=file]", picture)
     page.locator("#picture-crop img").wait_for()
     for seed in (1, 9):
@@ -35,7 +38,6 @@ def qa_app(scripted, open_new, picture, tmp_path_factory):
         page.fill("#seed input", str(seed))
         page.click("#generate")
         page.locator("#result", has_text=f"Seed{seed}").wait_for()
-    page.close()
     return app
 
 
@@ -56,18 +58,54 @@ def open_tab(page: Page, name: str) -> None:
     page.get_by_role("tab", name=name).click()
 
 
-@pytest.mark.parametrize("size", [DESK, PHONE], ids=["desk", "phone"])
-def test_both_tabs_have_no_serious_fault_for_axe(open_page, qa_app, size):
-    page = open_page(qa_app.url, *size)
-    name = "phone" if size == PHONE else "desk"
+def no_fault(page: Page, name: str) -> None:
+    """None that is serious for axe, on a phone and on a desk."""
+    for where, size in (("phone", PHONE), ("desk", DESK)):
+        page.set_viewport_size({"width": size[0], "height": size[1]})
+        in_both_colours(page, True, f"{name}-{where}-light", f"{name}-{where}-dark")
+        assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+
+
+def test_the_doctor_names_what_is_wrong(used_page, qa_app):
+    page = used_page(qa_app.url)
     open_tab(page, "Doctor")
-    page.locator("#doctor h2").wait_for()
-    in_both_colours(page, True, f"30-doctor-{name}-light", f"30-doctor-{name}-dark")
-    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
-    open_tab(page, "Compare")
-    compare(page)
-    in_both_colours(page, True, f"31-compare-{name}-light", f"31-compare-{name}-dark")
-    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+    doctor = page.locator("#doctor")
+    expect(doctor).to_contain_text("The first stage that is wrong: dit low")
+    expect(doctor).to_contain_text("block 5 is the first with NaN")
+    expect(doctor.locator("tr", has_text="fp8_sgl")).to_contain_text("relative error 0.030")
+    expect(doctor.locator("img[alt='dit low blocks']")).to_be_visible()
+    expect(doctor.locator("tr", has_text="LightX2V triton")).to_contain_text("absent")
+    no_fault(page, "30-doctor")
+    page.get_by_role("button", name="Make a report").click()
+    link = doctor.locator("a", has_text="report.md")
+    link.wait_for(timeout=2 * PATIENCE * 1000)
+    with page.expect_download() as download:
+        link.click()
+    text = download.value.path().read_text()
+    assert "**First failing: dit low**" in text and str(qa_app.folder) not in text
+
+
+def test_a_patch_is_left_out_by_a_new_worker(used_page, qa_app):
+    page = used_page(qa_app.url)
+    open_tab(page, "Doctor")
+    # folded where LightX2V is not
+    page.locator("[data-patch=fp8_sgl]").evaluate("box => box.closest('details')?.setAttribute('open', '')")
+    page.locator("[data-patch=fp8_sgl]").uncheck()
+    page.get_by_role("button", name="Reload with the ticked patches only").click()
+    expect(page.locator("[data-patch=fp8_sgl]")).not_to_be_checked()
+    page.reload()
+    open_tab(page, "Doctor")
+    expect(page.locator("[data-patch=fp8_sgl]")).not_to_be_checked()
+
+
+def test_a_report_that_ends_while_the_board_is_drawn_is_looked_at_again(monkeypatch):
+    running = [True]
+    monkeypatch.setattr(doctor_tab, "identify", lambda *values: ({}, "local"))
+    monkeypatch.setattr(doctor_tab, "PIPELINE", SimpleNamespace(settings=Settings()))
+    monkeypatch.setattr(doctor_tab, "busy", lambda: bool(running))
+    monkeypatch.setattr(doctor_tab, "board_html", lambda allowed: f"running: {running.pop()}")
+    answer = doctor_tab.look({})
+    assert answer["board"] == "running: True" and answer["timer"].active
 
 
 def compare(page: Page) -> None:
@@ -82,6 +120,7 @@ TIMES = "() => [...document.querySelectorAll('.w-cmp video')].map((v) => v.curre
 
 
 def test_two_clips_in_step(open_page, qa_app):
+    """And one of them again in another scheme, which is compared with it."""
     page = open_page(qa_app.url)
     open_tab(page, "Compare")
     expect(page.locator("[data-cmp=compare]")).to_be_disabled()
@@ -91,6 +130,7 @@ def test_two_clips_in_step(open_page, qa_app):
     expect(table).to_contain_text("dB")
     expect(page.locator(".w-cmp table").last).to_contain_text("seed")
     assert page.locator(".w-cmp-plot").count() == 2
+    no_fault(page, "31-compare")
 
     page.locator("[data-step='1']").click()
     page.locator("[data-step='1']").click()
@@ -120,10 +160,7 @@ def test_two_clips_in_step(open_page, qa_app):
         answer = page.request.get(f"{qa_app.url}/{link.get_attribute('href')}")
         assert answer.ok and len(answer.body()) > 500
 
-
-def test_one_clip_again_in_other_schemes(open_page, qa_app):
-    page = open_page(qa_app.url)
-    open_tab(page, "Compare")
+    page.locator("[data-pick][aria-pressed=true]").evaluate_all("tiles => tiles.forEach(tile => tile.click())")
     page.locator("[data-pick]").first.click()
     page.locator("#compare-picker summary").click()
     for box in page.locator(".w-cmp-schemes input").all():
@@ -131,59 +168,6 @@ def test_one_clip_again_in_other_schemes(open_page, qa_app):
     page.get_by_role("button", name="Make and compare them").click()
     page.locator(".w-cmp table", has_text="gguf-Q8_0").first.wait_for()
     expect(page.locator(".w-cmp table").first).to_contain_text("100.00 dB")  # the scripted engine knows no schemes
-
-
-def test_the_doctor_names_what_is_wrong(open_page, qa_app):
-    page = open_page(qa_app.url)
-    open_tab(page, "Doctor")
-    doctor = page.locator("#doctor")
-    expect(doctor).to_contain_text("The first stage that is wrong: dit low")
-    expect(doctor).to_contain_text("block 5 is the first with NaN")
-    expect(doctor.locator("tr", has_text="fp8_sgl")).to_contain_text("relative error 0.030")
-    expect(doctor.locator("img[alt='dit low blocks']")).to_be_visible()
-    expect(doctor.locator("tr", has_text="LightX2V triton")).to_contain_text("absent")
-    page.get_by_role("button", name="Make a report").click()
-    link = doctor.locator("a", has_text="report.md")
-    link.wait_for(timeout=2 * PATIENCE * 1000)
-    with page.expect_download() as download:
-        link.click()
-    text = download.value.path().read_text()
-    assert "**First failing: dit low**" in text and str(qa_app.folder) not in text
-
-
-def test_a_report_that_ends_while_the_board_is_drawn_is_looked_at_again(monkeypatch):
-    running = [True]
-    monkeypatch.setattr(doctor_tab, "identify", lambda *values: ({}, "local"))
-    monkeypatch.setattr(doctor_tab, "PIPELINE", SimpleNamespace(settings=Settings()))
-    monkeypatch.setattr(doctor_tab, "busy", lambda: bool(running))
-    monkeypatch.setattr(doctor_tab, "board_html", lambda allowed: f"running: {running.pop()}")
-    answer = doctor_tab.look({})
-    assert answer["board"] == "running: True" and answer["timer"].active
-
-
-def test_a_patch_is_left_out_by_a_new_worker(open_page, qa_app):
-    page = open_page(qa_app.url)
-    open_tab(page, "Doctor")
-    # folded where LightX2V is not
-    page.locator("[data-patch=fp8_sgl]").evaluate("box => box.closest('details')?.setAttribute('open', '')")
-    page.locator("[data-patch=fp8_sgl]").uncheck()
-    page.get_by_role("button", name="Reload with the ticked patches only").click()
-    expect(page.locator("[data-patch=fp8_sgl]")).not_to_be_checked()
-    page.reload()
-    open_tab(page, "Doctor")
-    expect(page.locator("[data-patch=fp8_sgl]")).not_to_be_checked()
-
-
-def test_from_another_machine_nothing_can_be_started(scripted, open_page):
-    app = scripted(WAN_UI_HOST="0.0.0.0")
-    page = open_page(app.url)
-    open_tab(page, "Doctor")
-    expect(page.locator("#doctor summary", has_text="LightX2V cannot be used here")).to_be_visible()
-    expect(page.locator("[data-patch=fp8_sgl]")).to_be_hidden()
-    for button in page.locator("#doctor [data-doctor]").all():
-        expect(button).to_be_disabled()
-    page.locator("[data-doctor=stages]").evaluate("button => { button.disabled = false; button.click() }")
-    expect(page.locator("#doctor [role=alert]")).to_contain_text("only the person at this machine")
 
 
 # Two English words in a row, outside of what people typed, of names and of this file's own examination.
