@@ -6,6 +6,7 @@ import base64
 import io
 import json
 import tempfile
+import threading
 from functools import cache
 from pathlib import Path
 from random import Random
@@ -173,8 +174,21 @@ def multipart_run(path: Path) -> None:
                 Path(file.filename or "x").name.encode("utf-8", "replace")
                 file.file.close()
 
+    came: list[Exception] = []
+
+    def run() -> None:
+        try:
+            asyncio.run(parse())
+        except Exception as error:
+            came.append(error)
+
+    # A thread that drives a browser has a loop of events already. One that never ends is a find, and left alone.
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join()
     try:
-        asyncio.run(parse())
+        for error in came:
+            raise error
     except MultiPartException as error:
         raise UserError(error.message or "a form that cannot be read") from None
 

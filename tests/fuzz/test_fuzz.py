@@ -3,6 +3,7 @@
 `python -m tests.fuzz NAME --minutes N` goes on for longer.
 """
 
+import asyncio
 import io
 import zipfile
 
@@ -23,6 +24,15 @@ def test_good_inputs_are_taken_and_spoilt_ones_are_refused_in_words(name):
     for number in range(TARGETS[name].short):
         content = finds.input_of(name, 0, number)
         assert finds.try_one(name, content) is None, (name, number, content[:200])
+
+
+def test_a_thread_that_has_a_loop_of_events_can_fuzz():
+    """As one has in which a browser is driven."""
+
+    async def fuzz():
+        assert [name for name in TARGETS if finds.try_one(name, finds.seeds(name)[0]) is not None] == []
+
+    asyncio.run(fuzz())
 
 
 @pytest.mark.parametrize("path", FOUND, ids=lambda path: f"{path.parent.name}/{path.name}")

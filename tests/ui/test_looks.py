@@ -141,7 +141,7 @@ def test_what_an_action_makes_comes_into_view(open_page, gallery_app, picture):
         page.locator("#lora-add input").click()
         page.get_by_role("option").first.click()
         seen("#lora-message [role=alert]")
-        page.get_by_role("button", name="Remove", exact=False).last.click()
+        page.locator("#lora-rows").get_by_role("button", name="Remove").click()
         expect(page.locator("#lora-message [role=alert]")).to_have_count(0)
         page.close()
 
