@@ -2,7 +2,7 @@
 
 TEST_EXAMPLES names a folder with an examples.json of the test's own. TEST_LATE_CLOSE: seconds for which the word that
 the stream of answers is closed is on its way to the browser, as on a busy machine; there, Gradio's own question
-whether the page is there is never answered in time.
+whether the page is there is never answered in time. TEST_MODULES: a folder of modules that are found before others.
 """
 
 import asyncio
@@ -36,6 +36,7 @@ def close_late(guard: type, seconds: float) -> None:
 def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     say_anything()
+    sys.path[:0] = filter(None, [os.environ.get("TEST_MODULES")])
     try:
         page_environment(settings())  # as `serve` does it: before Gradio is imported
         from wan_ui.ui import examples, guard, light_gradio  # first: what it keeps Gradio's import from takes a second

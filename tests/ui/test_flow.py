@@ -138,43 +138,6 @@ def test_picture_to_clip_to_history(page: Page, app, picture, tmp_path):
     expect(page.locator("#prompt textarea")).to_have_value(settings["prompt"])
     expect(page.locator("#seed input")).to_have_value(seed)
 
-    page.get_by_text("Quick draft").click()
-    page.locator("#draft input").check()
-    expect(page.locator("#using")).to_contain_text("draft")
-    mark, prompt = tmp_path / "prepared", f"prepare=mark:{tmp_path / 'prepared'}"
-    page.fill("#prompt textarea", prompt)
-    until(page, mark.exists)  # the prompt rests
-    page.click("#generate")
-    expect(page.locator(CLIP)).to_contain_text(prompt)
-    how = page.get_by_text("How it was made")
-    how.evaluate("part => part.scrollIntoView({ block: 'center' })")  # above the line that takes a deletion back
-    how.click()
-    expect(page.locator(".w-how")).to_contain_text(READY)
-    newest = max(app.jobs(), key=lambda folder: folder.name)
-    assert muxer.read_metadata(newest / "clip.mp4")["draft"] is True
-
-
-@pytest.mark.hardening(21)
-def test_reload_in_the_middle_finds_the_job_again(page: Page, app, picture):
-    generate(page, picture, "reload me, denoise:2=hold")
-    card_says(page, "denoise step 2 of 4")
-    page.reload(wait_until="domcontentloaded")
-    card_says(page, "denoise step 2 of 4")
-    expect(page.locator("#prompt textarea")).to_have_value("reload me, denoise:2=hold")
-    page.fill("#prompt textarea", "waiting then")
-    page.click("#generate")
-    card_says(page, "1 more of yours in line")
-    context, url = page.context, page.url
-    page.close()  # one job runs, one waits, nobody looks
-    go_on(app.jobs())
-    page, jobs = context.new_page(), Jobs(app.folder / "outputs" / "wan_ui.sqlite")
-    until(page, lambda: not jobs.in_state("queued", "running"))
-    page.goto(url, wait_until="domcontentloaded")
-    card_says(page, "Done in")
-    wait_for_playing(page)
-    expect(page.locator("#history .w-tile", has_text="reload me")).to_have_count(1)
-    expect(page.locator(CLIP)).to_contain_text("waiting then")
-
 
 def jobs_of(app) -> list[dict]:
     """Requests of all jobs, oldest first."""
@@ -182,13 +145,11 @@ def jobs_of(app) -> list[dict]:
         return [json.loads(row) for (row,) in database.execute("SELECT request FROM jobs ORDER BY created, rowid")]
 
 
-def test_examples_run_with_one_click(page: Page, app):
-    """A reload keeps what such a click has filled in, and the whole form, which says what it will use."""
-    page.locator("[data-example='1']").click()
-    expect(page.locator("#prompt textarea")).to_have_value("pan left")
+@pytest.mark.hardening(21)
+def test_reload_in_the_middle_finds_the_job_again(page: Page, app, picture):
+    """And the whole form, which says what it will use; so does a page that is opened after the last was closed."""
+    page.set_input_files("#picture input[type=file]", picture)
     page.locator("#picture-crop img").wait_for()
-    expect(page.locator(CLIP)).to_have_text("pan left")
-    wait_for_playing(page)
     page.get_by_role("radio", name="256 × 256").check()
     page.get_by_role("radio", name="17 · 1.1 s").check()
     page.fill("#seed input", "77")
@@ -196,6 +157,8 @@ def test_examples_run_with_one_click(page: Page, app):
     page.get_by_role("option", name="teal").click()
     page.locator(".w-lora").wait_for()
     expect(page.locator("#using p")).to_contain_text("teal")
+    press(page, "reload me, denoise:2=hold")
+    card_says(page, "denoise step 2 of 4")
     older = page.evaluate("localStorage.getItem('wan-ui')")
     page.locator("#steps input[type=number]").fill("3")
     page.keyboard.press("Tab")
@@ -210,17 +173,30 @@ def test_examples_run_with_one_click(page: Page, app):
     for stored in (older, None):
         with page.expect_navigation(wait_until="domcontentloaded"):
             page.evaluate(back, stored)
-        page.locator("#card", has_not_text="Connecting").wait_for()
+        card_says(page, "denoise step 2 of 4")
         expect(page.locator("#using p")).to_have_text(words)
     page.locator("#picture-crop img").wait_for()
     expect(page.locator("#seed input")).to_have_value("77")
-    expect(page.locator("#prompt textarea")).to_have_value("pan left")
-    press(page, "after a reload")
-    expect(page.locator(CLIP)).to_have_text("after a reload")
-    (made,) = (job for job in jobs_of(app) if job["prompt"] == "after a reload")
+    expect(page.locator("#prompt textarea")).to_have_value("reload me, denoise:2=hold")
+    press(page, "waiting then")
+    card_says(page, "1 more of yours in line")
+    context, url = page.context, page.url
+    page.close()  # one job runs, one waits, nobody looks
+    go_on(app.jobs())
+    page, jobs = context.new_page(), Jobs(app.folder / "outputs" / "wan_ui.sqlite")
+    until(page, lambda: not jobs.in_state("queued", "running"))
+    page.goto(url, wait_until="domcontentloaded")
+    card_says(page, "Done in")
+    wait_for_playing(page)
+    expect(page.locator("#history .w-tile", has_text="reload me")).to_have_count(1)
+    expect(page.locator(CLIP)).to_contain_text("waiting then")
+    (made,) = (job for job in jobs_of(app) if job["prompt"] == "waiting then")
     assert (made["width"], made["frames"], made["steps"], made["seed"], len(made["loras"])) == (256, 17, 3, 77, 1)
     assert made["draft"] is True
-    expect(page.locator("#history .w-tile", has_text="after a reload")).to_contain_text("draft")
+    tile = page.locator("#history .w-tile", has_text="waiting then")
+    expect(tile).to_contain_text("draft")
+    clip = app.folder / "outputs" / "clips" / tile.get_attribute("data-tile") / "clip.mp4"
+    assert muxer.read_metadata(clip)["draft"] is True
     expect(page.locator("#result")).to_contain_text("this engine has nothing quicker")
     page.locator(".w-lora").get_by_role("button", name="Remove").click()
     expect(page.locator("#examples-note")).not_to_contain_text("teal")
@@ -262,6 +238,19 @@ def test_what_a_page_tells_of_its_form_before_it_has_shown_it_is_not_kept(app):
         assert ask("remember", browser, None, *half_drawn, 0, 1)["form"] == filled
         changed = ask("remember", browser, None, *held(**filled | {"frames": 33}, prompt=""), arrived["filled"], 2)
         assert changed["form"] == filled | {"frames": 33}  # that was a person
+
+
+def test_examples_run_with_one_click(filled: Page):
+    page = filled
+    page.get_by_role("button", name="Remove Image").click()
+    expect(page.locator("#picture-crop img")).to_have_count(0)
+    page.locator("[data-example='1']").click()
+    expect(page.locator("#prompt textarea")).to_have_value("pan left")
+    page.locator("#picture-crop img").wait_for()
+    expect(page.locator(CLIP)).to_have_text("pan left")
+    wait_for_playing(page)
+    page.evaluate("window.dispatchEvent(new Event('pagehide'))")  # as when it is loaded again, see there
+    assert page.evaluate("sessionStorage.getItem('wan-ui-prompt')") == "pan left"
 
 
 @pytest.mark.hardening(22)
@@ -343,7 +332,8 @@ def test_a_prompt_is_text_wherever_it_is_shown(filled: Page):
     assert page.title() == "Wan UI"
 
 
-def test_choosing_weights_loads_them_and_says_so(filled: Page):
+def test_choosing_weights_loads_them_and_says_so(filled: Page, tmp_path):
+    """And a prompt that rests is encoded for them before it is asked for."""
     page = filled
 
     def choose(title: str) -> None:
@@ -360,9 +350,15 @@ def test_choosing_weights_loads_them_and_says_so(filled: Page):
     shoot(page, "07-load-failed")
     choose("bf16")
     card_says(page, "Ready: Wan-Tiny, bf16")
-    press(page, "after a failed load")
-    expect(page.locator(CLIP)).to_have_text("after a failed load")
+    prepared = tmp_path / "prepared"
+    prompt = f"after a failed load, prepare=mark:{prepared}"
+    page.fill("#prompt textarea", prompt)
+    until(page, prepared.exists)
+    page.click("#generate")
+    expect(page.locator(CLIP)).to_have_text(prompt)
     wait_for_playing(page)
+    page.get_by_text("How it was made").click()
+    expect(page.locator(".w-how")).to_contain_text(READY)
 
 
 def test_a_double_click_makes_one_job_and_two_presses_two(filled: Page, app):

@@ -73,7 +73,9 @@ def test_done_is_heard(open_page, app, picture):
 
     page.reload(wait_until="domcontentloaded")  # it is remembered, and what was told is not told again
     expect(page.locator("#heard summary")).to_have_text("Tells you when it is done: notification, sound")
-    generate(page, picture, "unheard of, denoise=bug")
+    page.locator("#picture-crop img").wait_for()
+    page.fill("#prompt textarea", "unheard of, denoise=bug")
+    page.click("#generate")
     card_says(page, "This clip failed")
     page.wait_for_function("tones.length === 2")
     assert page.evaluate("[tones, shown, asked]") == [DOWN, [], 0]

@@ -76,7 +76,7 @@ def gpu(tmp_path):
     (folder / "pynvml.py").write_text(LIBRARY)
     (folder / "nvidia-smi").write_text("#!/bin/sh\n")
     (folder / "nvidia-smi").chmod(0o755)
-    return {"PATH": f"{folder}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": str(folder)}
+    return {"PATH": f"{folder}{os.pathsep}{os.environ['PATH']}", "TEST_MODULES": str(folder)}
 
 
 @pytest.fixture(scope="module")
@@ -214,7 +214,7 @@ def test_download_then_load_then_a_clip(open_page, start, catalog, hub, picture,
 
 
 def test_a_large_model_is_got_from_the_first_hint_and_its_download_is_everybody_s(open_page, start, gpu, hub):
-    app = start(own=True, **gpu)  # what PYTHONPATH names is found by a process of its own
+    app = start(**gpu)
     first, second = open_page(app.url, new=True), open_page(app.url, new=True)
     first.on("dialog", lambda dialog: dialog.accept())
     open_models(second)
