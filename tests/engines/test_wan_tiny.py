@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from transformers import AutoTokenizer
 
 from tests.engines.random_models import make_engine, quiet
 from tests.job_requests import changed, job_request
@@ -61,6 +60,8 @@ def test_the_prompt_decides(model, job, expected):
 
 
 def test_tokenizer_equals_transformers(model):
+    from transformers import AutoTokenizer
+
     folder = locate(model, model.scheme("gguf-Q8_0"), settings()).tokenizer
     ours, theirs = load_tokenizer(folder, 512), AutoTokenizer.from_pretrained(folder)
     for prompt in ("", "zoom in", "A cat, the camera pans left slowly!", "naïve — «текст» \N{SNOWMAN}", "fog " * 900):
