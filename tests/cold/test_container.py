@@ -7,6 +7,7 @@ write into the volume alone.
 
 import contextlib
 import importlib.metadata
+import io
 import json
 import os
 import re
@@ -51,19 +52,21 @@ def test_the_hub_would_take_the_space(folder, tmp_path):
     repository = tmp_path / "repository"
     shutil.copytree(folder, repository)
 
-    def git(*words: str, **options) -> str:
+    def git(*words: str, given: bytes = b"") -> bytes:
         command = ["git", "-c", "core.autocrlf=false", "-c", f"filter.lfs.clean={sys.executable} {pointer}", *words]
-        return subprocess.run(command, cwd=repository, check=True, capture_output=True, text=True, **options).stdout
+        return subprocess.run(command, cwd=repository, check=True, capture_output=True, input=given).stdout
 
     git("init", "--quiet")
     git("add", ".")
-    names = git("ls-files", "-s").splitlines()
+    names = git("ls-files", "-s").decode().splitlines()
+    blobs = io.BytesIO(git("cat-file", "--batch", given="\n".join(line.split()[1] for line in names).encode()))
     pointers = 0
     for line in names:
-        blob = line.split()[1]
-        data = subprocess.run(["git", "cat-file", "blob", blob], cwd=repository, check=True, capture_output=True).stdout
+        size = int(blobs.readline().split()[2])  # "<name> blob <size>", then what it holds and an end of line
+        data = blobs.read(size + 1)[:-1]
         assert b"\0" not in data and len(data) < 1 << 20, line
         pointers += data.startswith(b"version https://git-lfs")
+    assert not blobs.read()
     assert pointers >= 20 and not any("tests/" in line for line in names)
     front = (folder / "README.md").read_text(encoding="utf-8").split("---")[1]
     assert "sdk: docker" in front and "app_port: 7860" in front

@@ -1,9 +1,7 @@
 """diffusers' own pipelines on the networks of an engine: what ours must equal."""
 
 import torch
-from diffusers import WanImageToVideoPipeline, WanPipeline
 from PIL import Image
-from transformers import PreTrainedTokenizerFast
 
 from tests.engines.random_models import encoder_of_transformers
 
@@ -11,6 +9,9 @@ PICTURES = {"image": "image", "last_image": "end_image"}  # theirs -> ours
 
 
 def run_pipeline(engine, model, tokenizer_folder, request, scheduler, output_type="latent"):
+    from diffusers import WanImageToVideoPipeline, WanPipeline
+    from transformers import PreTrainedTokenizerFast
+
     made = request.sampling
     pictures = {name: Image.open(request.inputs[given]) for name, given in PICTURES.items() if given in request.inputs}
     pipeline = (WanImageToVideoPipeline if pictures else WanPipeline)(

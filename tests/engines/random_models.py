@@ -10,15 +10,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from diffusers import AutoencoderKLWan, WanTransformer3DModel
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
-from transformers import UMT5Config, UMT5EncoderModel
 
 from wan_ui.catalog import Model, Scheme, load_catalog
 from wan_ui.engines.device import Choice
 from wan_ui.engines.diffusers import DiffusersEngine
 from wan_ui.engines.umt5 import UMT5Encoder
+from wan_ui.engines.wan_classes import AutoencoderKLWan, WanTransformer3DModel
 from wan_ui.families import FAMILIES
 from wan_ui.files.dit_file import read_parameters
 from wan_ui.files.names import dit_name_map, inverse, rename, t5_name_map, vae_name_map
@@ -54,6 +53,8 @@ def write_tokenizer(folder: Path) -> None:
 
 
 def write_text_encoder(path: Path, vocabulary: int) -> None:
+    from transformers import UMT5Config, UMT5EncoderModel
+
     config = UMT5Config(
         vocab_size=vocabulary, d_model=64, d_kv=16, d_ff=96, num_layers=2, num_heads=4, dropout_rate=0.0,
         relative_attention_num_buckets=16,
@@ -63,8 +64,10 @@ def write_text_encoder(path: Path, vocabulary: int) -> None:
     torch.save({k: v.bfloat16() for k, v in rename(tensors, inverse(t5_name_map(2))).items()}, path)
 
 
-def encoder_of_transformers(encoder: UMT5Encoder) -> UMT5EncoderModel:
-    """The same, with the same tensors, as pipelines of diffusers want it."""
+def encoder_of_transformers(encoder: UMT5Encoder) -> torch.nn.Module:
+    """The same, with the same tensors, as pipelines of diffusers want it: a UMT5EncoderModel."""
+    from transformers import UMT5Config, UMT5EncoderModel
+
     block = encoder.blocks[0]
     buckets, heads = block.pos_embedding.embedding.weight.shape
     vocabulary, width = encoder.token_embedding.weight.shape

@@ -6,16 +6,15 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from diffusers import WanAnimatePipeline, WanAnimateTransformer3DModel
 from PIL import Image
 from safetensors import safe_open
-from transformers import PreTrainedTokenizerFast
 
 from tests.engines.random_models import encoder_of_transformers, make_engine, quiet
-from tests.engines.test_parity import DistilledScheduler
+from tests.engines.test_parity import distilled_scheduler
 from wan_ui.engines import animate as ours
 from wan_ui.engines import clip_vision, vae
 from wan_ui.engines.animate import Driving, back_and_forth, given_mask, segments, to_face, velocity
+from wan_ui.engines.wan_classes import WanAnimateTransformer3DModel
 from wan_ui.errors import Cancelled
 from wan_ui.files.places import locate
 from wan_ui.patches.record import COMMIT
@@ -80,6 +79,9 @@ def pictures(frames: np.ndarray) -> list[Image.Image]:
 def test_equals_pipeline(
     count, overlap, guidance, replaced, engine, theirs, animate, make_request, picture, isolated_settings, monkeypatch
 ):
+    from diffusers import WanAnimatePipeline
+    from transformers import PreTrainedTokenizerFast
+
     length = 9 if overlap == 1 else 13  # theirs miscounts segments of which more than half is known
     monkeypatch.setattr(engine, "model", replace(animate, default_frames=length))
     tracks = tracks_of(count, replaced=replaced)
@@ -97,7 +99,7 @@ def test_equals_pipeline(
         ),
         text_encoder=encoder_of_transformers(engine.encoder),
         vae=engine.vae,
-        scheduler=DistilledScheduler(shift=animate.shift),
+        scheduler=distilled_scheduler(animate.shift),
         image_processor=None,
         image_encoder=None,
         transformer=theirs,

@@ -4,11 +4,11 @@ import weakref
 
 import pytest
 import torch
-from diffusers import WanTransformer3DModel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
 from wan_ui.engines.device import block_bytes
+from wan_ui.engines.wan_classes import WanTransformer3DModel
 
 HEADS, HEAD = 4, 64
 

@@ -7,12 +7,11 @@ import re
 import pytest
 import torch
 import torch.nn.functional as F
-from diffusers import AutoencoderKLWan, WanTransformer3DModel
-from diffusers.loaders.single_file_utils import convert_wan_transformer_to_diffusers, convert_wan_vae_to_diffusers
 
 from tests.engines.random_models import encoder_of_transformers, randomised, write_text_encoder
 from wan_ui.engines import animate_dit, s2v_model, text
 from wan_ui.engines.dit import module_names, read_config
+from wan_ui.engines.wan_classes import AutoencoderKLWan, WanTransformer3DModel
 from wan_ui.errors import UserError
 from wan_ui.families import FAMILIES
 from wan_ui.files import s2v_file
@@ -35,6 +34,8 @@ def assert_same(got: dict, expected: dict) -> None:
 
 @pytest.mark.parametrize("layers", [1, 3, 12])
 def test_dit_round_trip_and_converter(layers):
+    from diffusers.loaders.single_file_utils import convert_wan_transformer_to_diffusers
+
     tensors = WanTransformer3DModel(in_channels=36, num_layers=layers, **DIT).state_dict()
     original = rename(tensors, inverse(dit_name_map(layers)))
     assert "blocks.0.self_attn.q.weight" in original and "head.modulation" in original
@@ -87,6 +88,8 @@ def test_prefixes(prefix):
 @pytest.mark.parametrize("dim_mult", [[1, 2, 4, 4], [1, 2, 4, 6], [1, 2, 2]])
 @pytest.mark.parametrize("blocks", [1, 2, 3])
 def test_vae_round_trip_and_layout(dim_mult, blocks, tmp_path):
+    from diffusers.loaders.single_file_utils import convert_wan_vae_to_diffusers
+
     temporal = [False, True, True][: len(dim_mult) - 1]
     model = AutoencoderKLWan(base_dim=8, dim_mult=dim_mult, num_res_blocks=blocks, temperal_downsample=temporal)
     tensors = model.state_dict()

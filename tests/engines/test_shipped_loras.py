@@ -22,17 +22,17 @@ def model():
 
 @pytest.fixture(scope="module")
 def clip(model, tmp_path_factory):
-    """clip(prompt, *(name, strength, target)) -> frames (9, 256, 256, 3) float; clip.make makes it anew."""
+    """clip(prompt, *(name, strength, target)) -> frames (9, 128, 128, 3) float; clip.make makes it anew."""
     path = tmp_path_factory.mktemp("shipped") / "picture.png"
     image = Image.open(ROOT / "assets/examples/astronaut.jpg").convert("RGB")
-    image.resize((256, 256), Image.Resampling.LANCZOS).save(path)
+    image.resize((128, 128), Image.Resampling.LANCZOS).save(path)
     engine = make_engine(model, "gguf-Q8_0")
 
     def make(prompt, *chosen):
         specs = loras.check([LoraSpec(*values) for values in chosen], model, settings())
         engine.set_loras(specs)
         made = Sampling(prompt, model.name, "gguf-Q8_0", "diffusers", 4, 1, loras=specs)
-        request = Request("image-to-video", {"image": str(path)}, 256, 256, 9, made)
+        request = Request("image-to-video", {"image": str(path)}, 128, 128, 9, made)
         return engine.generate(request, quiet).frames.astype(float)
 
     known = cache(make)

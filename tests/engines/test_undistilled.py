@@ -5,11 +5,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from diffusers import (
-    DPMSolverMultistepScheduler,
-    FlowMatchEulerDiscreteScheduler,
-    UniPCMultistepScheduler,
-)
 from PIL import Image
 from safetensors import safe_open
 
@@ -50,6 +45,8 @@ def on_our_grid(base, grid, whole: bool, **config):
 
 
 def scheduler(solver, steps, shift):
+    from diffusers import DPMSolverMultistepScheduler, FlowMatchEulerDiscreteScheduler, UniPCMultistepScheduler
+
     if solver == "unipc":
         return on_our_grid(UniPCMultistepScheduler, schedule.unipc_sigmas(steps, shift), True, **FLOW)
     grid = schedule.sigmas(steps, shift)

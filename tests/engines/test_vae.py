@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from diffusers import AutoencoderKLWan
 
 from tests.engines.random_models import randomised
 from wan_ui.engines import vae, vae_fast
+from wan_ui.engines.wan_classes import AutoencoderKLWan
 
 LAYOUTS = [
     {"base_dim": 8, "dim_mult": [1, 2, 3, 4], "num_res_blocks": 1},

@@ -4,12 +4,12 @@ import itertools
 
 import pytest
 import torch
-from diffusers import AutoencoderKLWan
 
 from tests.engines.interpreter import DEVICE
 from tests.engines.random_models import randomised
 from wan_ui.engines import vae_fast, vae_kernels
 from wan_ui.engines.vae_fused import AT_ONCE, FusedDecoder, padded_weights
+from wan_ui.engines.wan_classes import AutoencoderKLWan
 
 WAN21 = {"base_dim": 8, "dim_mult": [1, 2, 4, 4], "num_res_blocks": 1}
 WAN22 = {

@@ -5,11 +5,11 @@ from typing import ClassVar
 
 import pytest
 import torch
-from diffusers import AutoencoderKLWan
 
 from tests.engines.test_vae import LAYOUTS, build
 from wan_ui.engines import vae_fast, vae_strips
 from wan_ui.engines.group import Group
+from wan_ui.engines.wan_classes import AutoencoderKLWan
 
 RELEASED = LAYOUTS[1]
 

@@ -9,13 +9,13 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from diffusers import AutoencoderKLWan  # noqa: E402
 from safetensors.torch import load_file, save_file  # noqa: E402
 
 from tests import dit_files  # noqa: E402
 from tests.engines.random_models import randomised, write_text_encoder, write_tokenizer  # noqa: E402
 from tests.files.test_layouts import save_parts  # noqa: E402
 from wan_ui.__main__ import main  # noqa: E402
+from wan_ui.engines.wan_classes import AutoencoderKLWan  # noqa: E402
 from wan_ui.errors import UserError  # noqa: E402
 from wan_ui.files import convert  # noqa: E402
 from wan_ui.files.dit_file import read_dit  # noqa: E402

@@ -7,16 +7,14 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from diffusers import WanAnimatePipeline, WanAnimateTransformer3DModel  # noqa: E402
-from diffusers.loaders.single_file_utils import convert_wan_transformer_to_diffusers  # noqa: E402
 from safetensors.torch import load_file, save_file  # noqa: E402
-from transformers import CLIPImageProcessor, CLIPVisionModel  # noqa: E402
 
 from tests.engines import s2v_models  # noqa: E402
 from tests.engines.random_models import ANIMATE_CONFIG, random_tensors, write_animate  # noqa: E402
 from tests.files.test_convert import SPIECE, run, same  # noqa: E402
 from wan_ui.__main__ import main  # noqa: E402
 from wan_ui.engines import clip_vision, dit  # noqa: E402
+from wan_ui.engines.wan_classes import WanAnimateTransformer3DModel  # noqa: E402
 from wan_ui.errors import UserError  # noqa: E402
 from wan_ui.families import FAMILIES  # noqa: E402
 from wan_ui.files import animate_names, clip_file, convert, found, wav2vec  # noqa: E402
@@ -81,6 +79,8 @@ def test_diffusers_own_class_takes_what_is_written(animate, tmp_path):
 
 
 def test_names_and_shapes_of_the_released_file_are_those_of_diffusers_converter():
+    from diffusers.loaders.single_file_utils import convert_wan_transformer_to_diffusers
+
     family = FAMILIES["animate-14b"]
     config = official(layouts.dit_config(family, layouts.UMT5_XXL))
     shapes = parameters(config)
@@ -192,6 +192,9 @@ def test_all_of_animate_stays_whole_where_the_layout_does(animate_folder, tmp_pa
 
 
 def test_diffusers_reads_the_picture_encoder_and_the_index(animate_folder, tmp_path):
+    from diffusers import WanAnimatePipeline
+    from transformers import CLIPImageProcessor, CLIPVisionModel
+
     root = run(animate_folder, "diffusers", tmp_path / "d")
     model = CLIPVisionModel.from_pretrained(root / "image_encoder", dtype=torch.float32)
     same(model.state_dict(), clip_of(animate_folder / CLIP))

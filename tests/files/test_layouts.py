@@ -6,7 +6,6 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from diffusers import AutoencoderKLWan  # noqa: E402
 from safetensors.torch import save_file  # noqa: E402
 
 from tests import dit_files  # noqa: E402
@@ -14,6 +13,7 @@ from tests.engines.random_models import randomised, write_text_encoder  # noqa: 
 from wan_ui.engines.dit import load_expert  # noqa: E402
 from wan_ui.engines.text import load_text_encoder  # noqa: E402
 from wan_ui.engines.vae import load_vae  # noqa: E402
+from wan_ui.engines.wan_classes import AutoencoderKLWan  # noqa: E402
 from wan_ui.errors import UserError  # noqa: E402
 from wan_ui.files.dit_file import read_dit  # noqa: E402
 from wan_ui.files.names import dit_name_map, gguf_t5_name_map, inverse, rename, t5_name_map, vae_name_map  # noqa: E402

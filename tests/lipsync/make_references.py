@@ -17,7 +17,6 @@ import numpy as np
 import torch
 from PIL import Image
 from safetensors.numpy import save_file
-from transformers import WhisperModel
 
 from tests.lipsync import reference_inputs as inputs
 from tests.lipsync import upstream as upstream_code
@@ -44,6 +43,8 @@ def theirs(upstream: types.SimpleNamespace, landmarks: dict, folder: Path) -> di
 
 
 def _audio(upstream, models: Path, folder: Path) -> dict:
+    from transformers import WhisperModel
+
     processor = upstream.audio_processor.AudioProcessor(str(models / "whisper"))
     mels, length = processor.get_audio_feature(str(inputs.write_voice(folder / "voice.wav")))
     whisper = WhisperModel.from_pretrained(models / "whisper").eval()

@@ -4,10 +4,10 @@ import json
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
 from safetensors.torch import save_file
-from transformers import WhisperConfig, WhisperFeatureExtractor
-from transformers.models.whisper.modeling_whisper import WhisperEncoder
+
+from wan_ui.lipsync.musetalk import AutoencoderKL, UNet2DConditionModel
+from wan_ui.lipsync.whisper import WhisperEncoder
 
 UNET = {
     "in_channels": 8,
@@ -48,13 +48,18 @@ def write_musetalk(folder: Path, side: int = 64, width: int = 24, seconds: int =
     torch.manual_seed(0)
     unet = UNet2DConditionModel(**UNET, cross_attention_dim=width)
     vae = AutoencoderKL(**VAE, sample_size=side)
-    whisper = WhisperEncoder(WhisperConfig(**WHISPER, d_model=width, max_source_positions=50 * seconds))
+    sizes = {name: value for name, value in WHISPER.items() if name.startswith("encoder_")}
+    sizes |= {"d_model": width, "max_source_positions": 50 * seconds}
+    whisper = WhisperEncoder(**sizes)
+    for tensor in whisper.parameters():
+        if tensor.dim() > 1:
+            tensor.data.normal_(0, 0.02)  # as transformers begins; to import that takes as long as all the rest
     for name in ("musetalkV15", "sd-vae", "whisper"):
         (folder / name).mkdir(parents=True)
     (folder / "musetalkV15/musetalk.json").write_text(json.dumps(dict(unet.config)))
     torch.save(unet.state_dict(), folder / "musetalkV15/unet.pth")
     vae.save_pretrained(folder / "sd-vae")
-    (folder / "whisper/config.json").write_text(whisper.config.to_json_string())
+    (folder / "whisper/config.json").write_text(json.dumps({"model_type": "whisper"} | WHISPER | sizes))
     save_file({f"model.encoder.{k}": v for k, v in whisper.state_dict().items()}, folder / "whisper/model.safetensors")
-    WhisperFeatureExtractor(chunk_length=seconds).save_pretrained(folder / "whisper")
+    (folder / "whisper/preprocessor_config.json").write_text(json.dumps({"feature_size": 80, "chunk_length": seconds}))
     return folder

@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from transformers import WhisperConfig, WhisperFeatureExtractor, WhisperModel
 
 from tests.lipsync.random_musetalk import WHISPER, write_musetalk
 from wan_ui.lipsync.parsing import SIDE
@@ -61,6 +60,8 @@ def seeded(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 def write_weights(folder: Path) -> Path:
     """A small MuseTalk in the official layout, with faces and audio features of the full size."""
+    from transformers import WhisperConfig, WhisperFeatureExtractor, WhisperModel
+
     write_musetalk(folder, side=FACE, width=WIDTH)
     config = WhisperConfig(**WHISPER | {"encoder_attention_heads": 6, "encoder_layers": 4}, d_model=WIDTH)
     WhisperModel(config).save_pretrained(folder / "whisper")

@@ -19,7 +19,7 @@ from wan_ui.lipsync.speech import LipSync
 from wan_ui.media import sound
 from wan_ui.settings import ROOT, Settings
 
-FPS = 16
+FPS = 12
 BOX = (70, 60, 250, 280)  # of a drawn face in its picture
 LEVELS = np.linspace(0, 1, 11)
 

@@ -16,7 +16,6 @@ import safetensors.numpy
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from transformers import WhisperConfig, WhisperFeatureExtractor, WhisperModel
 
 from tests.lipsync import upstream as upstream_code
 from tests.lipsync.make_references import STORED, theirs
@@ -49,6 +48,8 @@ def show(stage: str, ours, theirs) -> float:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """Random weights in the official layout, `models/` as upstream wants it in its working directory."""
+    from transformers import WhisperConfig, WhisperFeatureExtractor, WhisperModel
+
     models = tmp_path_factory.mktemp("parity") / "models"
     write_musetalk(models, side=FACE, width=WIDTH)
     torch.manual_seed(1)
@@ -132,6 +133,8 @@ def clip():
 @pytest.fixture(scope="module")
 def their_windows(upstream, folder, voice):
     """A function of the frame rate; the encoder, which does not depend on it, runs once for each segment."""
+    from transformers import WhisperModel
+
     processor = upstream.audio_processor.AudioProcessor(str(folder / "whisper"))
     mels, length = processor.get_audio_feature(str(voice))
     whisper = WhisperModel.from_pretrained(folder / "whisper").eval().requires_grad_(False)
@@ -266,6 +269,8 @@ def test_whole_pass(upstream, ours, folder, drawn_pair, landmarks, clip, voice, 
     for (left, top, right, bottom), frame in zip(boxes, frames, strict=True):
         crop = cv2.resize(frame[top:bottom, left:right], (FACE, FACE), interpolation=cv2.INTER_LANCZOS4)
         latents.append(vae.get_latents_for_unet(crop))
+    from transformers import WhisperModel
+
     processor = upstream.audio_processor.AudioProcessor(str(folder / "whisper"))
     samples = sound.decode(voice)[: round(0.6 * 16_000)]
     whisper = WhisperModel.from_pretrained(folder / "whisper").eval().requires_grad_(False)

@@ -205,17 +205,6 @@ def test_without_a_face_the_silent_clip_is_kept_and_the_job_says_why(pipeline, f
     assert pipeline.clip(job).name == "silent.mp4" and len(muxer.read_frames(pipeline.clip(job))[0]) == 5
 
 
-@pytest.mark.hardening(19)
-def test_a_worker_that_dies_during_speech_leaves_the_silent_clip(pipeline, files):
-    job_id = submit(pipeline, files, audio="long.wav")
-    until(lambda: pipeline.job(job_id).progress.step > 3 and pipeline.job(job_id).progress.stage == "lipsync")
-    os.kill(pipeline.pool["cpu0"].worker.process.pid, signal.SIGKILL)
-    job = pipeline.wait(job_id)
-    assert job.state == "done" and "SIGKILL" in job.error and "lipsync step" in job.error
-    assert pipeline.clip(job).name == "silent.mp4"
-    assert not list((pipeline.clips / job.id).glob("clip.mp4"))
-
-
 @pytest.mark.hardening(22)
 def test_cancel_stops_within_a_batch_and_time_left_is_known(pipeline, files):
     job_id = submit(pipeline, files, audio="long.wav")
@@ -233,6 +222,17 @@ def test_cancel_stops_within_a_batch_and_time_left_is_known(pipeline, files):
         "silent.mp4",
         "voice.wav",
     ]
+
+
+@pytest.mark.hardening(19)
+def test_a_worker_that_dies_during_speech_leaves_the_silent_clip(pipeline, files):
+    job_id = submit(pipeline, files, audio="long.wav")
+    until(lambda: pipeline.job(job_id).progress.step > 3 and pipeline.job(job_id).progress.stage == "lipsync")
+    os.kill(pipeline.pool["cpu0"].worker.process.pid, signal.SIGKILL)
+    job = pipeline.wait(job_id)
+    assert job.state == "done" and "SIGKILL" in job.error and "lipsync step" in job.error
+    assert pipeline.clip(job).name == "silent.mp4"
+    assert not list((pipeline.clips / job.id).glob("clip.mp4"))
 
 
 @pytest.mark.parametrize(
