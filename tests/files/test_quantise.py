@@ -119,7 +119,8 @@ def test_only_the_dit_of_an_all_in_one_file_is_written(tmp_path):
 
 
 def test_command_line(source, tmp_path, monkeypatch, capsys):
-    command = [ROOT / "tools/quantise.py", "--input", source[0].parent, "--type", "Q8_0", "--output", tmp_path / "folder"]
+    command = [ROOT / "tools/quantise.py", "--input", source[0].parent, "--type", "Q8_0"]
+    command += ["--output", tmp_path / "folder"]
     done = subprocess.run([sys.executable, *command], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert read_header(tmp_path / "folder/wan_high_noise.gguf").tensors
