@@ -5,12 +5,8 @@ import functools
 import json
 import os
 import re
-import select
 import shutil
 import signal
-import socket
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -21,13 +17,11 @@ from PIL import Image, ImageDraw
 from playwright.sync_api import BrowserContext, Page, expect, sync_playwright
 from playwright.sync_api import Error as PlaywrightError
 
-from tests.ports import free_port
+from tests.ui.apps import PATIENCE, App, Forks
 from wan_ui.families import VAE_21
 from wan_ui.files import places
 from wan_ui.settings import ROOT
 
-# Seconds: what a right app needs even on a machine that is busy ten times over. Nothing here measures speed.
-PATIENCE = 120
 expect.set_options(timeout=PATIENCE * 1000)
 
 CLIP = "#result .w-stage:has(#clip) + .w-about .w-prompt"  # what is said of a clip that is there and on the stage
@@ -44,111 +38,6 @@ FLAGS = [
     "--autoplay-policy=no-user-gesture-required",
     "--process-per-site",  # see new_browser
 ]
-
-
-class Forks:
-    """Starts apps by forking one process that has imported all of them, see fork_scripted.py."""
-
-    def __init__(self) -> None:
-        environ = {**own_environment(), "PYTHONUNBUFFERED": "1", "GRADIO_ANALYTICS_ENABLED": "False"}
-        command, pipe = [sys.executable, "-m", "tests.ui.fork_scripted"], subprocess.PIPE
-        self.server = subprocess.Popen(command, cwd=ROOT, env=environ, stdin=pipe, stdout=pipe, text=True)
-
-    def start(self, environ: dict[str, str], log: Path) -> "Forked":
-        return Forked(self.ask(environ=environ, log=str(log)), self)
-
-    def ask(self, **asked) -> int:
-        assert self.server.stdin and self.server.stdout
-        self.server.stdin.write(json.dumps(asked) + "\n")
-        self.server.stdin.flush()
-        return int(self.server.stdout.readline())
-
-    def close(self) -> None:
-        self.server.communicate()  # the end of its input is its own
-
-
-class Forked:
-    """A process that somebody else started, used like a `subprocess.Popen`."""
-
-    def __init__(self, pid: int, forks: Forks):
-        self.pid, self.forks, self.handle = pid, forks, os.pidfd_open(pid)
-
-    def poll(self) -> str | None:
-        return "ended" if select.select([self.handle], [], [], 0)[0] else None
-
-    def send_signal(self, how: signal.Signals) -> None:
-        signal.pidfd_send_signal(self.handle, how)
-
-    def wait(self, seconds: float) -> None:
-        if not select.select([self.handle], [], [], seconds)[0]:
-            raise TimeoutError(f"process {self.pid} has not ended in {seconds:g} s")
-
-    @functools.cached_property
-    def returncode(self) -> int:
-        """Of one that has ended."""
-        return self.forks.ask(ended=self.pid)
-
-
-def own_environment() -> dict[str, str]:
-    return {name: value for name, value in os.environ.items() if not name.startswith(("WAN_UI_", "GRADIO_"))}
-
-
-class App:
-    """One app process. `module` None: `python app.py`, the app as users start it. forks: what starts it instead."""
-
-    def __init__(
-        self, folder: Path, module: str | None = "tests.ui.serve_scripted", forks: Forks | None = None, **environ: str
-    ):
-        self.folder, self.module, self.forks = folder, module, forks
-        self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
-        self.log_file = folder / "app.log"
-        self.environ = {
-            **own_environment(),
-            "WAN_UI_PORT": str(self.port),
-            "WAN_UI_OUTPUTS": str(folder / "outputs"),
-            "PYTHONUNBUFFERED": "1",
-            **environ,
-        }
-
-    def popen(self, **options) -> subprocess.Popen:
-        command = [sys.executable, "-m", self.module] if self.module else [sys.executable, "app.py"]
-        return subprocess.Popen(command, cwd=ROOT, env=self.environ, **options)
-
-    def start(self) -> "App":
-        self.started = time.monotonic()
-        before = len(self.log()) if self.log_file.exists() else 0
-        self.process: subprocess.Popen | Forked
-        if self.forks:
-            self.process = self.forks.start(self.environ, self.log_file)
-        else:
-            with self.log_file.open("a") as log:
-                self.process = self.popen(stdout=log, stderr=subprocess.STDOUT)
-        while True:
-            # A bare socket: asking with httpx every time takes half a core from the app that is starting.
-            try:
-                # Its port answers a moment before its events do: it says when it is ready.
-                socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
-                if "Wan UI: http" not in self.log()[before:]:
-                    raise ConnectionError
-                return self
-            except OSError:
-                assert self.process.poll() is None, self.log()
-                assert time.monotonic() - self.started < 3 * PATIENCE, self.log()
-                time.sleep(0.05)
-
-    def stop(self, how: signal.Signals = signal.SIGTERM) -> None:
-        if self.process.poll() is None:
-            self.process.send_signal(how)
-        self.process.wait(PATIENCE)
-
-    def jobs(self) -> list[Path]:
-        """The folders of the jobs that were submitted; not those that a job being submitted is about to rename."""
-        clips = self.folder / "outputs" / "clips"
-        return [folder for folder in clips.iterdir() if not folder.name.startswith(".")]
-
-    def log(self) -> str:
-        return self.log_file.read_text()
 
 
 def chromium_path() -> str | None:
@@ -326,12 +215,37 @@ def page(open_page, app) -> Page:
 
 
 @pytest.fixture(scope="module")
-def shared_page(open_new, app):
-    """One of `app` for tests that leave nothing in it, or that say first what is in it. In their file they come last: a
-    page that is open for half a minute computes as much as another that is opened."""
-    page = open_new(app.url)
-    yield page
-    page.close()
+def kept_pages():
+    """address -> the page that is kept for the next test of the file."""
+    pages: dict[str, Page] = {}
+    yield pages
+    for page in pages.values():
+        page.close()
+
+
+@pytest.fixture
+def used_page(open_new, kept_pages, request):
+    """used_page(url): as `open_page`, but a test of the same file may have used it: to open one takes a second or more.
+
+    For tests that need no fresh one. Each brings it to where it begins, and looks at what it made itself; one that
+    fails leaves it to nobody. What it asks is answered with yes. They come last in their file, if they can: a page that
+    is open for half a minute computes as much as another that is opened.
+    """
+
+    def used_page(url: str, width=1360, height=900) -> Page:
+        if url not in kept_pages or kept_pages[url].is_closed():
+            kept_pages[url] = open_new(url)
+            kept_pages[url].on("dialog", lambda dialog: dialog.accept())
+        page = kept_pages[url]
+        page.set_viewport_size({"width": width, "height": height})
+        page.emulate_media(color_scheme="light", reduced_motion="reduce")
+        page.evaluate("window.scrollTo({ top: 0, behavior: 'instant' })")
+        return page
+
+    yield used_page
+    if request.node.stash.get(FAILED, False):
+        for page in kept_pages.values():
+            page.close()
 
 
 @pytest.fixture(autouse=True)

@@ -5,12 +5,9 @@ import re
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.ui import used_page as used
 from tests.ui.conftest import CLIP, FACTS, card_says, generate, shoot, wait_for_playing
 from tests.ui.test_looks import PHONE, in_both_colours
 from wan_ui.media import muxer
-
-kept_pages, used_page = used.kept_pages, used.used_page
 
 
 @pytest.fixture(scope="module")

@@ -10,10 +10,7 @@ import imageio_ffmpeg
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.ui import used_page as used
 from tests.ui.conftest import draw_scene
-
-kept_pages, used_page = used.kept_pages, used.used_page
 
 # As browsers do it: a list of files with the types that they know, and no type for the rest.
 ACT = """([act, place, name, type, content]) => {

@@ -12,7 +12,6 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.scripted_engine import go_on
-from tests.ui import used_page as used
 from tests.ui.conftest import CLIP, PATIENCE, card_says, generate, shoot, until, wait_for_playing
 from tests.ui.test_form import choose
 from tests.ui.test_looks import faults, in_both_colours
@@ -21,8 +20,6 @@ from wan_ui.media import muxer
 from wan_ui.queue.jobs import Jobs
 from wan_ui.settings import ROOT
 from wan_ui.ui import form
-
-kept_pages, used_page = used.kept_pages, used.used_page
 
 
 @pytest.fixture

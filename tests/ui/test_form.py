@@ -8,12 +8,9 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, Request, Route, expect
 
-from tests.ui import used_page as used
 from tests.ui.conftest import CLIP, generate, until, wait_for_playing
 from tests.ui.test_files import bring
 from wan_ui.media import muxer
-
-kept_pages, used_page = used.kept_pages, used.used_page
 
 # In the line above Generate, which a reload reads.
 KEPT_CROP = re.compile(r'"crops": \{"picture": \[0\.81\d*, 0\.5, 1\.2\]')

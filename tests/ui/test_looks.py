@@ -146,16 +146,8 @@ def test_what_an_action_makes_comes_into_view(open_page, gallery_app, picture):
         page.close()
 
 
-@pytest.fixture(scope="module")
-def gallery_page(open_new, gallery_app):
-    page = open_new(gallery_app.url)
-    wait_for_playing(page)
-    yield page
-    page.close()
-
-
-def test_speech_for_a_video_has_a_title_and_offers_no_settings(gallery_page):
-    page = gallery_page
+def test_speech_for_a_video_has_a_title_and_offers_no_settings(used_page, gallery_app):
+    page = used_page(gallery_app.url)
     tile = page.locator("#history .w-tile").last
     expect(tile).to_contain_text("Speech for a video")
     tile.click()
@@ -180,9 +172,9 @@ PARTS = [
 PARTS += ["result", "examples", "history"]
 
 
-def test_the_keyboard_is_enough(gallery_page):
+def test_the_keyboard_is_enough(used_page, gallery_app):
     """Tab reaches every control in the order of the page, and its focus can be seen."""
-    page = gallery_page
+    page = used_page(gallery_app.url)
     page.locator("#history .w-tile.done").first.click()
     expect(page.locator(CLIP)).to_have_count(1)
     page.locator("body").click(position={"x": 2, "y": 2})
@@ -231,8 +223,8 @@ HOLD = """(words) => {
 }"""
 
 
-def test_an_answer_that_is_overtaken_does_not_stay(gallery_page):
-    page = gallery_page
+def test_an_answer_that_is_overtaken_does_not_stay(used_page, gallery_app):
+    page = used_page(gallery_app.url)
     page.locator("#history .w-tile.done").first.click()
     expect(page.locator(CLIP)).to_have_count(1)
     page.evaluate(HOLD, "a bug in the engine")
@@ -316,8 +308,8 @@ EVENTS = """async () => {
 }"""
 
 
-def test_the_browser_finds_nothing_against_installing_the_page(shared_page, app):
-    page = shared_page
+def test_the_browser_finds_nothing_against_installing_the_page(used_page, app):
+    page = used_page(app.url)
     page.wait_for_function("document.querySelector('link[rel=manifest]').getAttribute('href') === './manifest.json'")
     browser = page.context.new_cdp_session(page)
     manifest = browser.send("Page.getAppManifest")
@@ -327,16 +319,16 @@ def test_the_browser_finds_nothing_against_installing_the_page(shared_page, app)
     assert against <= {"in-incognito"}
 
 
-def test_events_are_looked_through_once_for_all_components(shared_page):
+def test_events_are_looked_through_once_for_all_components(used_page, app):
     """Gradio did so for each: a sixth of the script that runs while a page is opened."""
-    found = shared_page.evaluate(EVENTS)
+    found = used_page(app.url).evaluate(EVENTS)
     assert found["parts"] > 200 and found["wrong"] == 0
     assert found["each"] == 1
     assert found["other"] == "other", "other events in the same moment, as of a page that is drawn anew"
 
 
-def test_a_question_mark_lists_the_keys_but_is_typed_into_a_prompt(shared_page):
-    page = shared_page
+def test_a_question_mark_lists_the_keys_but_is_typed_into_a_prompt(used_page, app):
+    page = used_page(app.url)
     page.fill("#prompt textarea", "")
     keys = page.locator(".w-shortcuts")
     page.locator("#prompt textarea").press_sequentially("why?")

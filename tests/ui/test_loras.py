@@ -12,12 +12,9 @@ from playwright.sync_api import Page, expect
 from safetensors.numpy import save_file
 
 from tests.hub import Hub
-from tests.ui import used_page as used
 from tests.ui.conftest import CLIP, FACTS, card_says, generate, shoot, until, wait_for_playing
 from tests.ui.test_looks import PHONE, in_both_colours
 from wan_ui.media import muxer
-
-kept_pages, used_page = used.kept_pages, used.used_page
 
 
 def write(path, width=256, layers=2, **metadata):

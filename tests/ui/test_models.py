@@ -11,7 +11,6 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.hub import Hub
-from tests.ui import used_page as used
 from tests.ui.conftest import FACTS, PATIENCE, card_says, generate, shoot, until, wait_for_playing
 from wan_ui.catalog import load_catalog
 from wan_ui.families import FAMILIES
@@ -19,8 +18,6 @@ from wan_ui.files import places
 from wan_ui.files.dit_file import parameters
 from wan_ui.media import muxer
 from wan_ui.qa import layouts, synthetic
-
-kept_pages, used_page = used.kept_pages, used.used_page
 
 MEGABYTES = 6
 HALF = 10 << 20  # bytes of the four files of that size: in the middle of one

@@ -6,7 +6,6 @@ from types import SimpleNamespace
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.ui import used_page as used
 from tests.ui.conftest import PATIENCE
 from tests.ui.test_looks import DESK, PHONE, in_both_colours
 from wan_ui.machine.probes import PROBES
@@ -14,8 +13,6 @@ from wan_ui.machine.probing import run
 from wan_ui.machine.shapes import default_shapes
 from wan_ui.settings import Settings
 from wan_ui.ui import doctor_tab
-
-kept_pages, used_page = used.kept_pages, used.used_page
 
 
 @pytest.fixture(scope="module")

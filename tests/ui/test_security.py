@@ -430,8 +430,8 @@ def test_the_page_itself_is_packed(web):
     assert len(pages[0]) < len(pages[1]) / 4
 
 
-def test_a_clip_is_served_in_parts(shared_page, app, web, picture):
-    page = shared_page
+def test_a_clip_is_served_in_parts(used_page, app, web, picture):
+    page = used_page(app.url)
     generate(page, picture, "served in parts")
     expect(page.locator(CLIP)).to_have_text("served in parts")
     wait_for_playing(page)
@@ -441,12 +441,13 @@ def test_a_clip_is_served_in_parts(shared_page, app, web, picture):
     assert answer.headers["content-type"] == "video/mp4"
 
 
-def test_no_request_leaves_the_machine(shared_page, app):
+def test_no_request_leaves_the_machine(used_page, app):
     """The page works without a network: all it asks for comes from the app itself."""
-    shared_page.wait_for_timeout(1000)
-    asked = shared_page.evaluate("performance.getEntriesByType('resource').map(({ name }) => name)")
+    page = used_page(app.url)
+    page.wait_for_timeout(1000)
+    asked = page.evaluate("performance.getEntriesByType('resource').map(({ name }) => name)")
     assert len(asked) > 50 and [url for url in asked if not is_own(url, app.url)] == []
-    fonts = shared_page.evaluate("[...document.fonts].map(font => font.family)")
+    fonts = page.evaluate("[...document.fonts].map(font => font.family)")
     assert not [font for font in fonts if "Inter" in font or "IBM" in font]
     markup = httpx.get(app.url, timeout=PATIENCE).text
     assert "fonts.googleapis.com" not in markup and "cdnjs" not in markup
