@@ -105,6 +105,13 @@ def test_a_report_that_ends_while_the_board_is_drawn_is_looked_at_again(monkeypa
     assert answer["board"] == "running: True" and answer["timer"].active
 
 
+def with_no_comparison(page: Page) -> Page:
+    """Where its tab was opened before, the late answer to its opening would take away what is chosen."""
+    page.reload(wait_until="domcontentloaded")
+    page.locator("#card", has_not_text="Connecting").wait_for()
+    return page
+
+
 def compare(page: Page) -> None:
     page.locator("[data-pick]").nth(1).click()  # the older one is the measure
     page.locator("[data-pick]").nth(0).click()
@@ -116,9 +123,9 @@ def compare(page: Page) -> None:
 TIMES = "() => [...document.querySelectorAll('.w-cmp video')].map((v) => v.currentTime)"
 
 
-def test_two_clips_in_step(open_page, qa_app):
+def test_two_clips_in_step(used_page, qa_app):
     """And one of them again in another scheme, which is compared with it."""
-    page = open_page(qa_app.url)
+    page = with_no_comparison(used_page(qa_app.url))
     open_tab(page, "Compare")
     expect(page.locator("[data-cmp=compare]")).to_be_disabled()
     compare(page)
@@ -181,8 +188,8 @@ ENGLISH = """() => {
 }"""
 
 
-def test_the_page_in_chinese_and_back(open_page, qa_app):
-    page = open_page(qa_app.url)
+def test_the_page_in_chinese_and_back(used_page, qa_app):
+    page = with_no_comparison(used_page(qa_app.url))
     page.locator("#card", has_not_text="Connecting").wait_for()
     labels, language = page.locator("#left :is(summary, .label-wrap, [data-testid=block-info])"), page.locator("html")
     english = labels.all_inner_texts()
