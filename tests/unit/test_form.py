@@ -2,6 +2,7 @@
 
 import re
 
+from gradio.events import EventData
 from PIL import Image
 
 from wan_ui.catalog import load_catalog
@@ -137,3 +138,17 @@ def test_a_crop_that_is_moved_while_it_is_drawn_stays_where_it_was_moved(monkeyp
     monkeypatch.setattr(pictures, "crop_html", meanwhile)
     changing.show_crop(view, path, "192x320", "wan-tiny")
     assert view.crops["picture"] is moved
+
+
+def test_a_crop_that_is_moved_by_hand_says_the_size_that_was_chosen_meanwhile(monkeypatch, tmp_path):
+    """Its answer comes last where the machine is busy."""
+    Image.new("RGB", (64, 48)).save(tmp_path / "a.png")
+    path, view, event = str(tmp_path / "a.png"), View(), EventData(None, {"part": "picture", "crop": [0.8, 0.5, 1.2]})
+    monkeypatch.setattr(PIPELINE, "settings", Settings(), raising=False)
+    monkeypatch.setattr(changing, "uploaded", lambda path, field="": path)
+    monkeypatch.setattr(changing, "observe", lambda browser, view: {})
+    for size in ("192x320", "256x256"):
+        assert f"Used at {size.replace('x', ' × ')}" in changing.show_crop(view, path, size, "wan-tiny")["picture_note"]
+    moved = changing.move_crop({}, view, path, None, "192x320", "wan-tiny", event)
+    assert "Used at 256 × 256" in moved["picture_note"] and "picture_crop" not in moved
+    assert view.crops["picture"].crop == Crop(0.8, 0.5, 1.2)

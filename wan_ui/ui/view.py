@@ -46,6 +46,7 @@ class View:
     line       what the line at Generate was drawn from; lines: how often it has changed
     complaint  what is wrong with what was asked for
     crops      part of the form -> the crop of its picture, see picture.py
+    shapes     part of the form -> the size and the model that its picture was last drawn for
     refused    parts of the form whose picture was just taken away because it was refused
     """
 
@@ -80,6 +81,7 @@ class View:
     lines: int = 0
     complaint: Complaint | None = None
     crops: dict[str, Any] = field(default_factory=dict)
+    shapes: dict[str, tuple[str, str]] = field(default_factory=dict)
     refused: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:

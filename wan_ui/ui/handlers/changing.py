@@ -52,13 +52,17 @@ def show_lengths(name: str, fps: int) -> Answer:
 
 @guard
 def show_crop(view: View, picture, size: str, name: str) -> Answer:
-    return _crop(view, "picture", picture, picture, size, name)
+    with view.drawing:
+        view.shapes["picture"] = size, name
+        return _crop(view, "picture", picture, picture, size, name)
 
 
 @guard
 def show_end_crop(view: View, first, size: str, name: str, picture) -> Answer:
     """Of the picture that the clip ends at, which has the shape of the first one."""
-    return _crop(view, "end", picture, first or picture, size, name)
+    with view.drawing:
+        view.shapes["end"] = size, name
+        return _crop(view, "end", picture, first or picture, size, name)
 
 
 def _crop(view: View, part: str, picture, first, size: str, name: str) -> Answer:
@@ -89,18 +93,23 @@ def _crop(view: View, part: str, picture, first, size: str, name: str) -> Answer
 
 @guard
 def move_crop(browser: dict, view: View, picture, end, size: str, name: str, event: gr.EventData) -> Answer:
-    """A person has moved the crop of a picture. That of the last one follows the first until it is moved itself."""
+    """A person has moved the crop of a picture. That of the last one follows the first until it is moved itself.
+
+    The answer may come after that to a later change of size or model, so it says what is true of the latter.
+    """
     part = text_of_event(event, "part")
     given = {"picture": picture, "end": end}
     if part not in given or not given[part]:
         return observe(browser, view)
     field = form.PARTS[part].name
     crop = read_crop(of_event(event, "crop"), field)
-    view.crops[part] = pictures.Cropped(uploaded(given[part], field), crop, own=True)
-    answer = _crop(view, part, given[part], picture or end, size, name)
-    answer.pop(f"{part}_crop", None)  # it is drawn so already, and has the focus
-    if part == "picture" and end:
-        answer |= _crop(view, "end", end, picture, size, name)
+    with view.drawing:
+        size, name = view.shapes.get(part, (size, name))
+        view.crops[part] = pictures.Cropped(uploaded(given[part], field), crop, own=True)
+        answer = _crop(view, part, given[part], picture or end, size, name)
+        answer.pop(f"{part}_crop", None)  # it is drawn so already, and has the focus
+        if part == "picture" and end:
+            answer |= _crop(view, "end", end, picture, size, name)
     return {**answer, **observe(browser, view)}
 
 
