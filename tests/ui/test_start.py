@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 
-from tests.ui.conftest import free_port
+from tests.ports import free_port
 from wan_ui.settings import ROOT
 
 HEAVY = ("torch", "diffusers", "transformers", "accelerate")
