@@ -40,6 +40,19 @@ def test_encode_equals_diffusers(layout, frames):
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("frames", [1, 5, 17])
+@torch.inference_mode()
+def test_a_video_is_encoded_as_by_diffusers(layout, frames):
+    model, given = build(layout), torch.rand(1, 3, frames, 32, 48) * 2 - 1
+    mean, std = vae.latent_statistics(model)
+    expected, entered = (model.encode(given).latent_dist.mode() - mean) / std, []
+    got = vae.encode_video(model, given.clone(), lambda k, n: entered.append((k, n)))
+    torch.testing.assert_close(got, expected, atol=2e-5, rtol=0)
+    count = got.shape[2]
+    assert count == 1 + (frames - 1) // 4 and entered == [(k, count) for k in range(1, count + 1)]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("frames", [1, 2, 5])
 @torch.inference_mode()
 def test_decode_equals_diffusers(layout, frames):

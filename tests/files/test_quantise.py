@@ -119,10 +119,11 @@ def test_only_the_dit_of_an_all_in_one_file_is_written(tmp_path):
 
 
 def test_command_line(source, tmp_path, monkeypatch, capsys):
-    command = [ROOT / "tools/quantise.py", "--input", source[0].parent, "--type", "Q8_0", "--output", tmp_path / "folder"]
+    script, folder = ROOT / "tools/quantise.py", tmp_path / "folder"
+    command = [script, "--input", source[0].parent, "--type", "Q8_0", "--output", folder]
     done = subprocess.run([sys.executable, *command], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert read_header(tmp_path / "folder/wan_high_noise.gguf").tensors
+    assert read_header(folder / "wan_high_noise.gguf").tensors
     command[2], command[-1] = tmp_path / "absent.gguf", tmp_path / "x"
     monkeypatch.setattr(sys, "argv", [str(word) for word in command])
     with pytest.raises(SystemExit) as ended:

@@ -3,8 +3,8 @@
 The loops are here rather than in `vae.encode` and `vae.decode`, so that progress can be reported and a
 job cancelled between steps, without hooks, and with the causal cache in a local variable: a cancelled
 job leaves nothing behind. The Wan2.1 VAE goes the faster way of vae_fast.py; diffusers' own encoder and
-decoder, one latent frame at a time, take the residual one of the 5B model, and encode a clip whose last
-frame is given too. On a GPU whose kernels were tried, both are decoded by vae_fused.py.
+decoder, one latent frame at a time, take the residual one of the 5B model. On a GPU whose kernels were
+tried, both are decoded by vae_fused.py.
 """
 
 import itertools
@@ -63,12 +63,7 @@ def latent_statistics(vae: AutoencoderKLWan) -> tuple[torch.Tensor, torch.Tensor
 
 def fit_colours(vae: AutoencoderKLWan) -> torch.Tensor:
     """The colours of previews; see wan_ui.engines.preview.fit."""
-    mean, std = latent_statistics(vae)
-
-    def encode(clip: torch.Tensor) -> torch.Tensor:
-        moments = vae.encode(clip.to(vae.device, vae.dtype)).latent_dist.mode().float()
-        return ((moments - mean) / std)[0]
-
+    encode = lambda clip: encode_video(vae, clip, lambda k, n: None)[0]  # noqa: E731
     return preview.fit(encode, vae.config["scale_factor_spatial"])
 
 
@@ -220,12 +215,18 @@ def _encode_in_chunks(
 def _encode_chunks(vae: AutoencoderKLWan, video: torch.Tensor, entering: Entering) -> torch.Tensor:
     video, patch, frames = video.to(vae.device, vae.dtype), vae.config["patch_size"], video.shape[2]
     chunks = (patchify(video, patch) if patch else video).split([1, *[TIME_STRIDE] * ((frames - 1) // 4)], dim=2)
-    cache = [None] * vae._cached_conv_counts["encoder"]
+    encode_next = _residual_encoder(vae) if vae.config["is_residual"] else vae_fast.Encoder(vae).encode_next
     out = []
     for k, chunk in enumerate(chunks):
         entering(k + 1, len(chunks))
-        out.append(vae.encoder(chunk, feat_cache=cache, feat_idx=[0]))
-    return vae.quant_conv(torch.cat(out, dim=2))
+        out.append(encode_next(chunk))
+    return torch.cat(out, dim=2)
+
+
+def _residual_encoder(vae: AutoencoderKLWan) -> Callable[[torch.Tensor], torch.Tensor]:
+    """A function from the next frames (1, c, 1 or 4, h, w) to their moments, with the causal cache inside."""
+    cache = [None] * vae._cached_conv_counts["encoder"]
+    return lambda chunk: vae.quant_conv(vae.encoder(chunk, feat_cache=cache, feat_idx=[0]))
 
 
 def _residual_decoder(vae: AutoencoderKLWan) -> Callable[[torch.Tensor], torch.Tensor]:

@@ -6,8 +6,9 @@ through all the zero frames that follow the picture. Here
 
 - tensors are (frames, H, W, channels) contiguous, so that norm and SiLU run along memory, and a permuted
   view is exactly the channels_last layout that oneDNN and cuDNN convolve fastest;
-- decoding keeps the two last inputs of every causal convolution in a dict that lives as long as the job;
-- encoding uses that the clip is [picture, 0, 0, ...]. A causal convolution over a constant tail gives a
+- decoding, and encoding a video, keep the two last inputs of every causal convolution in a dict that lives as long as
+  the job;
+- encoding a picture uses that the clip is [picture, 0, 0, ...]. A causal convolution over a constant tail gives a
   constant tail, two frames later. So only the frames before the tail settles are computed, plus one that
   stands for all the rest: at 25 frames a third of the full-resolution work.
 
@@ -95,12 +96,10 @@ def residual(block: WanResidualBlock, x: torch.Tensor, conv) -> tuple[torch.Tens
     return shortcut, norm_silu(block.norm2, y, in_place=True)
 
 
-class Decoder:
-    """Decodes latent frames one after the other; holds the causal context of one clip."""
+class Stream:
+    """Frames one after the other; holds the causal context of one clip."""
 
-    def __init__(self, vae: AutoencoderKLWan, strip: Strip | None = None):
-        self.decoder: Any = vae.decoder
-        self.strip = strip  # in a group of GPUs
+    def __init__(self) -> None:
         self.context: dict = {}  # module -> its last two input frames
 
     def conv(self, module, x: torch.Tensor, onto: torch.Tensor | None = None) -> torch.Tensor:
@@ -123,6 +122,13 @@ class Decoder:
     def residual(self, block: WanResidualBlock, x: torch.Tensor) -> torch.Tensor:
         shortcut, y = residual(block, x, self.conv)
         return self.conv(block.conv2, y, onto=shortcut)
+
+
+class Decoder(Stream):
+    def __init__(self, vae: AutoencoderKLWan, strip: Strip | None = None):
+        super().__init__()
+        self.decoder: Any = vae.decoder
+        self.strip = strip  # in a group of GPUs
 
     def upsample(self, block: WanResample, x: torch.Tensor) -> torch.Tensor:
         if block.mode == "upsample3d":
@@ -154,6 +160,45 @@ class Decoder:
         return self.conv(d.conv_out, norm_silu(d.norm_out, x, in_place=True)).permute(3, 0, 1, 2)[None]
 
 
+class Encoder(Stream):
+    def __init__(self, vae: AutoencoderKLWan):
+        super().__init__()
+        self.encoder: Any = vae.encoder
+        self.quant_conv = vae.quant_conv
+
+    def downsample(self, block: WanResample, x: torch.Tensor) -> torch.Tensor:
+        x = halved(block, x)
+        if block.mode == "downsample2d":
+            return x
+        before = self.context.get(block)
+        self.context[block] = x[-1:].clone()  # what comes next may be added to x
+        return x if before is None else thinned(block, torch.cat([before, x]))
+
+    def encode_next(self, video: torch.Tensor) -> torch.Tensor:
+        """The next frames (1, 3, 1 or 4, H, W) in -1 .. 1, first one and then four -> moments (1, 2z, 1, h, w)."""
+        e = self.encoder
+        x = self.conv(e.conv_in, video[0].permute(1, 2, 3, 0))
+        for layer in e.down_blocks:
+            x = self.residual(layer, x) if isinstance(layer, WanResidualBlock) else self.downsample(layer, x)
+        x = self.residual(e.mid_block.resnets[0], x)
+        x = self.residual(e.mid_block.resnets[1], attention(e.mid_block.attentions[0], x))
+        x = self.conv(e.conv_out, norm_silu(e.norm_out, x, in_place=True))
+        return self.conv(self.quant_conv, x).permute(3, 0, 1, 2)[None]
+
+
+def halved(block: WanResample, x: torch.Tensor) -> torch.Tensor:
+    """Each frame at half its size."""
+    conv: Any = block.resample[1]
+    return conv2d(F.pad(x, (0, 0, 0, 1, 0, 1)), conv.weight, conv.bias, stride=2)
+
+
+def thinned(block: WanResample, x: torch.Tensor) -> torch.Tensor:
+    """Of 2n + 1 frames n, each of three: 2i-2 .. 2i."""
+    triples = torch.stack([x[:-2:2], x[1:-1:2], x[2::2]], dim=-2).flatten(-2)  # (n, H, W, 3 C)
+    weight = block.time_conv.weight[..., 0, 0].permute(0, 2, 1).flatten(1)
+    return F.linear(triples, weight, block.time_conv.bias)
+
+
 class Tail:
     """A clip whose frames from `len(x) - 1` to `total - 1` are all equal to x[-1]."""
 
@@ -182,17 +227,14 @@ class Tail:
         return Tail(y.add_(Tail(shortcut, self.total).extended(len(y))), self.total)
 
     def downsample(self, block: WanResample) -> "Tail":
-        conv: Any = block.resample[1]
-        half = self.map(lambda x: conv2d(F.pad(x, (0, 0, 0, 1, 0, 1)), conv.weight, conv.bias, stride=2))
+        half = self.map(lambda x: halved(block, x))
         if block.mode == "downsample2d" or self.total == 1:
             return half
         # Frame 0 passes; frame i is the convolution of frames 2i-2 .. 2i, so it settles at 2i-2 >= len - 1.
         total = 1 + (self.total - 1) // 2
         count = min((len(half.x) + 2) // 2 + 1, total)
         x = half.extended(max(2 * count - 1, len(half.x)))[: 2 * count - 1]
-        triples = torch.stack([x[:-2:2], x[1:-1:2], x[2::2]], dim=-2).flatten(-2)  # (count - 1, H, W, 3 C)
-        weight = block.time_conv.weight[..., 0, 0].permute(0, 2, 1).flatten(1)
-        return Tail(torch.cat([x[:1], F.linear(triples, weight, block.time_conv.bias)]), total)
+        return Tail(torch.cat([x[:1], thinned(block, x)]), total)
 
 
 def encode(vae: AutoencoderKLWan, image: torch.Tensor, frames: int, entering) -> torch.Tensor:
