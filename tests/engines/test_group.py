@@ -18,7 +18,9 @@ HEADS, TOKENS = 8, 45  # no number of ranks divides them
 def run(work, size, folder):
     """`work(group)` in as many processes, forked from one that has imported torch. Fails with what one has raised."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["diffusers.models.transformers.transformer_wan", "wan_ui.engines.cpu_blocks"])
+    # torch.distributed imports torch._dynamo, and this file pytest: in every process, were they not there before.
+    known = ["wan_ui.engines.wan_classes", "wan_ui.engines.cpu_blocks", "torch._dynamo", "pytest"]
+    context.set_forkserver_preload(known)
     answers = context.Queue()
     processes = [
         context.Process(target=rank, args=(work, number, size, folder / "meeting", answers), daemon=True)
@@ -66,9 +68,9 @@ def exchanges(group):
 
 def transformers(group):
     import torch
-    from diffusers import WanTransformer3DModel
 
     from wan_ui.engines import cpu_blocks, diffusers_parallel
+    from wan_ui.engines.wan_classes import WanTransformer3DModel
 
     torch.manual_seed(1)
     model = WanTransformer3DModel(
