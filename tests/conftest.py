@@ -171,6 +171,17 @@ def tiny_settings(tmp_path) -> Settings:
 
 
 @pytest.fixture
+def small_settings(tiny_settings, tmp_path) -> Settings:
+    """The same, and its clips are small and short: for what does not depend on what is seen in them."""
+    offered = 'sizes = ["256x256", "320x192", "192x320"]\nframes = [17, 25, 33]\ndefault_frames = 33\n'
+    text = tiny_settings.catalog.read_text(encoding="utf-8")
+    assert text.count(offered) == 1
+    catalog = tmp_path / "small.toml"
+    catalog.write_text(text.replace(offered, 'sizes = ["96x64"]\nframes = [5, 9]\ndefault_frames = 9\n'), "utf-8")
+    return replace(tiny_settings, catalog=catalog)
+
+
+@pytest.fixture
 def picture(tmp_path) -> Path:
     """A small smooth picture."""
     y, x = np.mgrid[0:120, 0:160] / 160
