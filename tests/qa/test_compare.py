@@ -119,7 +119,7 @@ def test_a_grid_of_schemes_with_one_seed(small_settings, picture, tmp_path):
         "compare", "--image", picture, "--prompt", "slowly zoom in", "--frames", "9", "--steps", "1", "--seed", "5",
         "--with", "scheme=bf16", "--with", "scheme=gguf-Q4_0", "--json",
         WAN_UI_OUTPUTS=tmp_path / "outputs", WAN_UI_CACHE=small_settings.cache,
-        WAN_UI_CATALOG=small_settings.catalog,
+        WAN_UI_CATALOG=small_settings.catalog, WAN_UI_THREADS=1,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout.splitlines()[-1])
