@@ -128,7 +128,22 @@ def order(path: str) -> int:
 
 def pytest_collection_finish():
     gc.enable()
-    gc.freeze()  # what was imported stays: without looking through it a collection, as after a job, is quick
+    keep_what_is_imported()
+
+
+def pytest_runtest_logfinish():
+    if len(sys.modules) > KNOWN[0] + 300:  # a test was the first to need diffusers or transformers
+        gc.collect()
+        keep_what_is_imported()
+
+
+KNOWN = [0]  # how many modules there were then
+
+
+def keep_what_is_imported():
+    """It stays anyway: without looking through it a collection, as after a job, is quick."""
+    gc.freeze()
+    KNOWN[0] = len(sys.modules)
 
 
 @pytest.fixture(autouse=True)
