@@ -128,7 +128,22 @@ def order(path: str) -> int:
 
 def pytest_collection_finish():
     gc.enable()
-    gc.freeze()  # what was imported stays: without looking through it a collection, as after a job, is quick
+    keep_what_is_imported()
+
+
+def pytest_runtest_logfinish():
+    if len(sys.modules) > KNOWN[0] + 300:  # a test was the first to need diffusers or transformers
+        gc.collect()
+        keep_what_is_imported()
+
+
+KNOWN = [0]  # how many modules there were then
+
+
+def keep_what_is_imported():
+    """It stays anyway: without looking through it a collection, as after a job, is quick."""
+    gc.freeze()
+    KNOWN[0] = len(sys.modules)
 
 
 @pytest.fixture(autouse=True)
@@ -168,6 +183,17 @@ def tiny_settings(tmp_path) -> Settings:
     if not list((ROOT / "assets" / "wan-tiny").glob("HighNoise/*.gguf")):
         pytest.skip("assets/wan-tiny holds no weights")
     return replace(Settings(), outputs=tmp_path / "outputs", cache=Path(ROOT / "build" / "test-cache"))
+
+
+@pytest.fixture
+def small_settings(tiny_settings, tmp_path) -> Settings:
+    """The same, and its clips are small and short: for what does not depend on what is seen in them."""
+    offered = 'sizes = ["256x256", "320x192", "192x320"]\nframes = [17, 25, 33]\ndefault_frames = 33\n'
+    text = tiny_settings.catalog.read_text(encoding="utf-8")
+    assert text.count(offered) == 1
+    catalog = tmp_path / "small.toml"
+    catalog.write_text(text.replace(offered, 'sizes = ["96x64"]\nframes = [5, 9]\ndefault_frames = 9\n'), "utf-8")
+    return replace(tiny_settings, catalog=catalog)
 
 
 @pytest.fixture

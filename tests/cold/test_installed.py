@@ -74,7 +74,7 @@ def test_the_installed_command_starts_the_page_and_makes_a_clip(wheel, tmp_path)
     command = [sys.executable, "-m", "pip", "--python", bin / "python", "install", *options, wheel]
     subprocess.run(command, check=True)
 
-    environ = {"HOME": str(home), "PATH": os.environ["PATH"], "OMP_NUM_THREADS": "1"}
+    environ = {"HOME": str(home), "PATH": os.environ["PATH"], "OMP_NUM_THREADS": "1", "WAN_UI_THREADS": "1"}
     lacking = subprocess.run(
         [bin / "wan-ui", "generate", "--model", "i2v-a14b", "--prompt", "x", "--out", "x.mp4"],
         cwd=tmp_path, env=environ, capture_output=True, text=True,

@@ -51,7 +51,7 @@ def test_a_whole_clip_is_made_on_a_gpu_that_is_lent_to_the_visitor(folder, tmp_p
         **{name: value for name, value in os.environ.items() if not name.startswith(("WAN_UI_", "GRADIO_"))},
         "PYTHONPATH": str(lender), "HOME": str(tmp_path), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "",
         "SPACES_ZERO_GPU": "true", "WAN_UI_PORT": str(port), "WAN_UI_OUTPUTS": str(tmp_path / "outputs"),
-        "WAN_UI_CACHE": str(tmp_path / "cache"),
+        "WAN_UI_CACHE": str(tmp_path / "cache"), "WAN_UI_THREADS": "1",
     }  # fmt: skip
     with log.open("w") as output:
         process = subprocess.Popen(

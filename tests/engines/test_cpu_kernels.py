@@ -21,7 +21,7 @@ from wan_ui.settings import CPU_LEVERS, load_settings
 @pytest.fixture(autouse=True)
 def plain(monkeypatch):
     def use(names: str) -> None:
-        monkeypatch.setattr(settings_module, "_current", replace(load_settings({}), cpu_plain=names))
+        monkeypatch.setattr(settings_module, "_current", replace(load_settings({}), cpu_plain=names, threads=1))
 
     use("")
     return use

@@ -175,18 +175,17 @@ def test_each_segment_goes_on_from_the_last_frame_and_is_a_clip_of_its_own(engin
     assert np.array_equal(engine.generate(alone, quiet).frames, frames[1])
 
 
-@pytest.mark.parametrize(("stage", "step"), [("text", 0), ("image", 0), ("denoise", 1), ("denoise", 4), ("decode", 2)])
-def test_nothing_of_a_cancelled_job_survives_it(engine, model, tmp_path, stage, step):
-    request = make_request(tmp_path, model, "bf16")
+def test_nothing_of_a_cancelled_job_survives_it(engine, model, tmp_path):
+    request, runner = make_request(tmp_path, model, "bf16"), engine.runner
     expected = engine.generate(request, quiet)
-    engine.encoded.prompts.clear()
-    engine.encoded.images.clear()
-    with pytest.raises(Cancelled):
-        engine.generate(changed(request, seed=99), stop_at(stage, step))
-    runner = engine.runner
-    assert runner.scheduler.latents is None and runner.input_info is None and not hasattr(runner, "inputs")
-    assert runner.model.cur_model_index == -1 and not any(expert.on_device for expert in runner.model.model)
-    assert np.array_equal(engine.generate(request, quiet).latents, expected.latents)
+    for at in [("text", 0), ("image", 0), ("denoise", 1), ("denoise", 4), ("decode", 2)]:
+        engine.encoded.prompts.clear()
+        engine.encoded.images.clear()
+        with pytest.raises(Cancelled):
+            engine.generate(changed(request, seed=99), stop_at(*at))
+        assert runner.scheduler.latents is None and runner.input_info is None and not hasattr(runner, "inputs"), at
+        assert runner.model.cur_model_index == -1 and not any(one.on_device for one in runner.model.model), at
+        assert np.array_equal(engine.generate(request, quiet).latents, expected.latents), at
 
 
 @pytest.mark.hardening(18)

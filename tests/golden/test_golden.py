@@ -23,7 +23,7 @@ CASES = [(clip["name"], scheme) for scheme in SCHEMES for clip in GOLDEN.clips i
 def pipeline():
     if not list((ROOT / "assets" / "wan-tiny").glob("HighNoise/*.gguf")):
         pytest.skip("assets/wan-tiny holds no weights")
-    with golden.own_pipeline(Settings(cache=ROOT / "build" / "test-cache")) as pipeline:
+    with golden.own_pipeline(Settings(cache=ROOT / "build" / "test-cache", threads=1)) as pipeline:
         yield pipeline
 
 

@@ -114,11 +114,12 @@ def test_one_clip_is_not_enough(tmp_path):
     assert done.returncode == 1 and "two or more clips" in done.stderr
 
 
-def test_a_grid_of_schemes_with_one_seed(tiny_settings, picture, tmp_path):
+def test_a_grid_of_schemes_with_one_seed(small_settings, picture, tmp_path):
     done = wan_ui(
-        "compare", "--image", picture, "--prompt", "slowly zoom in", "--frames", "17", "--steps", "1", "--seed", "5",
+        "compare", "--image", picture, "--prompt", "slowly zoom in", "--frames", "9", "--steps", "1", "--seed", "5",
         "--with", "scheme=bf16", "--with", "scheme=gguf-Q4_0", "--json",
-        WAN_UI_OUTPUTS=tmp_path / "outputs", WAN_UI_CACHE=tiny_settings.cache,
+        WAN_UI_OUTPUTS=tmp_path / "outputs", WAN_UI_CACHE=small_settings.cache,
+        WAN_UI_CATALOG=small_settings.catalog, WAN_UI_THREADS=1,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout.splitlines()[-1])
