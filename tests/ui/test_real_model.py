@@ -66,8 +66,9 @@ def real_app(tmp_path_factory):
         faulty = faulty.replace("wan-tiny]", f"{name}]").replace("[wan-tiny.", f"[{name}.")
         catalog.append(faulty.replace("embedded:assets/wan-tiny", f"embedded:{folder / name}"))
     (folder / "catalog.toml").write_text("".join(catalog))
-    folders = {"WAN_UI_CACHE": str(ROOT / "build" / "test-cache"), "WAN_UI_LORAS": str(folder / "loras")}
-    app = App(folder, module=None, WAN_UI_CATALOG=str(folder / "catalog.toml"), **folders)
+    settings = {"WAN_UI_CACHE": str(ROOT / "build" / "test-cache"), "WAN_UI_LORAS": str(folder / "loras")}
+    settings |= {"WAN_UI_CATALOG": str(folder / "catalog.toml"), "WAN_UI_THREADS": "1"}  # others compute beside it
+    app = App(folder, module=None, **settings)
     yield app.start()
     app.stop()
 

@@ -45,7 +45,8 @@ def main(folder: Path) -> None:
         stderr=subprocess.DEVNULL,
     )
     draw_scene(40).save(folder / "hills.png")
-    app = App(folder, module=None, WAN_UI_CACHE=str(ROOT / "build" / "test-cache"), **listening).start()
+    cache = str(ROOT / "build" / "test-cache")
+    app = App(folder, module=None, WAN_UI_CACHE=cache, WAN_UI_THREADS="1", **listening).start()
     urls = []
     try:
         with sync_playwright() as playwright:
