@@ -3,8 +3,8 @@
 The loops are here rather than in `vae.encode` and `vae.decode`, so that progress can be reported and a
 job cancelled between steps, without hooks, and with the causal cache in a local variable: a cancelled
 job leaves nothing behind. The Wan2.1 VAE goes the faster way of vae_fast.py; diffusers' own encoder and
-decoder, one latent frame at a time, take the residual one of the 5B model. On a GPU whose kernels were
-tried, both are decoded by vae_fused.py.
+decoder, one latent frame at a time, take the residual one of the 5B model, and on a GPU encode videos. On a
+GPU whose kernels were tried, both are decoded by vae_fused.py.
 """
 
 import itertools
@@ -218,7 +218,9 @@ def _encode_in_chunks(
 def _encode_chunks(vae: AutoencoderKLWan, video: torch.Tensor, entering: Entering) -> torch.Tensor:
     video, patch, frames = video.to(vae.device, vae.dtype), vae.config["patch_size"], video.shape[2]
     chunks = (patchify(video, patch) if patch else video).split([1, *[TIME_STRIDE] * ((frames - 1) // 4)], dim=2)
-    encode_next = _residual_encoder(vae) if vae.config["is_residual"] else vae_fast.Encoder(vae).encode_next
+    # On a CPU twice as fast or more; on an H100 (720p, 17 frames, bf16) 0.90 s where diffusers' own takes 0.62.
+    fast = vae.device.type == "cpu" and not vae.config["is_residual"]
+    encode_next = vae_fast.Encoder(vae).encode_next if fast else _own_encoder(vae)
     out = []
     for k, chunk in enumerate(chunks):
         entering(k + 1, len(chunks))
@@ -226,8 +228,8 @@ def _encode_chunks(vae: AutoencoderKLWan, video: torch.Tensor, entering: Enterin
     return torch.cat(out, dim=2)
 
 
-def _residual_encoder(vae: AutoencoderKLWan) -> Callable[[torch.Tensor], torch.Tensor]:
-    """A function from the next frames (1, c, 1 or 4, h, w) to their moments, with the causal cache inside."""
+def _own_encoder(vae: AutoencoderKLWan) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Diffusers': from the next frames (1, c, 1 or 4, h, w) to their moments, with the causal cache inside."""
     cache = [None] * vae._cached_conv_counts["encoder"]
     return lambda chunk: vae.quant_conv(vae.encoder(chunk, feat_cache=cache, feat_idx=[0]))
 
