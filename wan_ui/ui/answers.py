@@ -73,6 +73,13 @@ def connect(
     return listen(listed, list(inputs), list(parts.values()), js=js, **options)
 
 
+def afterwards(answered: Dependency, js: str, **options: Unpack[Options]) -> None:
+    """Run a function in the browser when an event has been answered, or refused: what comes by `then` alone is not run
+    by Gradio 6.31 after a refusal."""
+    for come in (answered.then, answered.failure):
+        come(None, js=js, **options)
+
+
 def on(listeners: Sequence[Callable[..., Dependency]]) -> Callable[..., Dependency]:
     """One listener for any of these events."""
     return functools.partial(gr.on, listeners)

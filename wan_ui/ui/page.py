@@ -15,7 +15,7 @@ from wan_ui.catalog import find_model
 from wan_ui.files import found
 from wan_ui.settings import Settings
 from wan_ui.ui.after_part import build_after
-from wan_ui.ui.answers import Answer, Options, check_drawn, connect, on
+from wan_ui.ui.answers import Answer, Options, afterwards, check_drawn, connect, on
 from wan_ui.ui.api import build_api
 from wan_ui.ui.compare_tab import build_compare_tab
 from wan_ui.ui.doctor_tab import build_doctor_tab
@@ -178,7 +178,7 @@ def build_ui(settings: Settings) -> gr.Blocks:
         }
         sent = {**notes, **observed}
         pressed = connect(inputs.generate.click, submit.submit, form, sent, js=stamp, **light)
-        pressed.then(None, js="() => wanUi.answered()", **silent)
+        afterwards(pressed, "() => wanUi.answered()", **silent)
         encoded = [rested.click, picture.image.change, end.image.change, inputs.size.change, inputs.frames.change]
         connect(on(encoded), submit.prepare, form[:-1], {}, **latest)
         connect(inputs.cancel.click, submit.cancel, [browser, view], observed, **light)
@@ -258,7 +258,7 @@ def build_ui(settings: Settings) -> gr.Blocks:
         of_crops |= {"end": end.image, "end_crop": end.crop, "end_note": end.note}
         for one in (picture.crop, end.crop):
             change = connect(one.move_crop, changing.move_crop, moved, {**of_crops, **observed}, **by_hand)
-            change.then(None, js="() => wanUi.settled()", **silent)
+            afterwards(change, "() => wanUi.settled()", **silent)
         connect(
             on([end.image.change, picture.image.change, inputs.size.change, inputs.model.change]),
             changing.show_end_crop,
@@ -304,12 +304,12 @@ def build_ui(settings: Settings) -> gr.Blocks:
         fills.append(connect(recipe.motion.input, choosing.choose_motion, by_motion, of_model, **in_order))
         of_size = {"size": inputs.size, "own_size_note": inputs.own_size.note, "filled": inputs.filled, **observed}
         sized = connect(inputs.own_size.part.own_size, changing.use_own_size, [browser, view], of_size, **in_order)
-        sized.then(None, js="() => wanUi.settled()", **silent)
+        afterwards(sized, "() => wanUi.settled()", **silent)
         fills.append(sized)
         length = inputs.own_length
         of_length = {"frames": inputs.frames, "own_length_note": length.note, "filled": inputs.filled, **observed}
         timed = connect(length.typed.own_length, changing.use_own_length, [browser, view], of_length, **in_order)
-        timed.then(None, js="() => wanUi.settled()", **silent)
+        afterwards(timed, "() => wanUi.settled()", **silent)
         fills.append(timed)
         adding = connect(
             inputs.loras.add.input,
@@ -319,7 +319,7 @@ def build_ui(settings: Settings) -> gr.Blocks:
             js="(browser, view, name, turn) => wanUi.stamp([browser, view, wanUi.adding(name), turn])",
             **light,
         )
-        adding.then(None, js="() => wanUi.added()", **silent)
+        afterwards(adding, "() => wanUi.added()", **silent)
 
         boxes = {"model": inputs.model, "scheme": inputs.scheme}
         connect(able.change, choosing.refresh_choices, [view], boxes, **in_order)
@@ -343,7 +343,7 @@ def build_ui(settings: Settings) -> gr.Blocks:
             (inputs.shelf.take_lora, loras.take_lora),
         ):
             changed = connect(change, handler, [browser, view], observed, **light)
-            changed.then(None, js="() => wanUi.settled()", **silent)
+            afterwards(changed, "() => wanUi.settled()", **silent)
 
         pictures = inputs.tray
         acts: list[tuple[Any, Callable[..., Answer]]] = [
@@ -355,16 +355,16 @@ def build_ui(settings: Settings) -> gr.Blocks:
         ]
         for act, answer in acts:
             changed = connect(act, answer, [browser, view], observed, **light)
-            changed.then(None, js="() => wanUi.settled()", **silent)
+            afterwards(changed, "() => wanUi.settled()", **silent)
 
         kept, of_presets = inputs.presets.part, {"presets_told": inputs.presets.told}
         held = [browser, view, inputs.model, inputs.scheme, *inputs.held()]
         preset = connect(kept.save_preset, presets.save, held, {**of_presets, **observed}, **light)
-        preset.then(None, js="() => wanUi.settled()", **silent)
+        afterwards(preset, "() => wanUi.settled()", **silent)
         preset = connect(kept.import_presets, presets.take_file, [browser, view], {**of_presets, **observed}, **light)
-        preset.then(None, js="() => wanUi.settled()", **silent)
+        afterwards(preset, "() => wanUi.settled()", **silent)
         preset = connect(kept.use_preset, presets.use, [browser, view], {**of_presets, **whole}, **in_order)
-        preset.then(None, js="() => wanUi.settled()", **silent)
+        afterwards(preset, "() => wanUi.settled()", **silent)
         fills.append(preset)
 
         speech = [browser, view, inputs.voice.audio, *told.values(), inputs.turn]
@@ -415,7 +415,7 @@ def build_ui(settings: Settings) -> gr.Blocks:
 
         for filling in fills:  # all of its values are drawn then
             drawn = filling.success(None, inputs.filled, inputs.seen, js="(number) => number", **silent)
-            drawn.then(None, js="() => wanUiActs.retell()", **silent)
+            afterwards(drawn, "() => wanUiActs.retell()", **silent)
     for block in page.blocks.values():
         check_drawn(block, getattr(block, "value", None))
     return page
