@@ -17,6 +17,7 @@ from wan_ui.settings import Settings
 from wan_ui.ui import examples, frontend, mcp_tools, server, uploads
 from wan_ui.ui.aliases import Aliases
 from wan_ui.ui.guard import VISITOR, Guard
+from wan_ui.ui.kept_events import keep_events
 from wan_ui.ui.markup import Markup
 from wan_ui.ui.pwa import HEAD
 from wan_ui.ui.rest import build_rest
@@ -37,6 +38,7 @@ def launch(page: gr.Blocks, settings: Settings, clips_folder: str) -> None:
     ready, rest = threading.Event(), build_rest(settings)
     server.install(settings, lambda app: Guard(app, rest, settings, ready))
     begin_with(FIRST_SCRIPTS)
+    keep_events(page._queue)
     page._queue.sleep_when_free = 0.02  # seconds between looks at it; 0.001, its own, is 5 % of a core for an idle app
     page._queue.ANAYLTICS_CACHE_FREQUENCY = sys.maxsize  # events between statistics, with pandas, that nobody can see
     name, _, password = settings.auth.partition(":")

@@ -86,6 +86,9 @@ SEAMS = (
     Seam("gradio.component_meta:create_or_modify_pyi", used_by=("gradio.component_meta:ComponentMeta.__new__",)),
     Seam("gradio.blocks:Blocks", has=("_queue",)),
     Seam("gradio.queueing:Queue", has=("sleep_when_free", "ANAYLTICS_CACHE_FREQUENCY")),
+    # kept_events.py replaces the one and overrides the other
+    Seam("gradio.queueing:Queue.clean_events", takes=("session_hash", "event_id")),
+    Seam("gradio.utils:LRUCache", has=("__setitem__",)),
     # read by values.py, session.py and filling.py
     Seam("gradio.events:EventData", has=("_data",)),
     Seam("gradio.context:LocalContext.request"),
