@@ -178,7 +178,7 @@ def test_a_page_that_is_short_of_memory_takes_nobody_new(web, monkeypatch):
 @pytest.mark.limit("SESSIONS")
 def test_open_pages_are_remembered_up_to_a_number_and_cheaply(monkeypatch):
     told = {}
-    page = SimpleNamespace(queue=lambda **_: None, _queue=SimpleNamespace(), local_url="")
+    page = SimpleNamespace(queue=lambda **_: None, _queue=gr.Blocks()._queue, local_url="")
     page.launch = lambda **options: told.update(options)
     for name in ("harden", "server.install", "uploads.keep_clean"):
         monkeypatch.setattr(f"wan_ui.ui.launch.{name}", lambda *_, **__: None)

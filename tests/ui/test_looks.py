@@ -23,7 +23,7 @@ def faults(page: Page, *rules: str, part: str = "") -> list[str]:
     ]
 
 
-# Of rows that differ in their words alone one is looked at: the list has two hundred.
+# Of rows that differ in their words alone one is looked at: the list has forty, each with its files.
 ONE_OF_EACH = """() => {
   const kinds = new Set();
   for (const row of document.querySelectorAll("#models .w-scheme")) {
