@@ -218,7 +218,7 @@ def _encode_in_chunks(
 def _encode_chunks(vae: AutoencoderKLWan, video: torch.Tensor, entering: Entering) -> torch.Tensor:
     video, patch, frames = video.to(vae.device, vae.dtype), vae.config["patch_size"], video.shape[2]
     chunks = (patchify(video, patch) if patch else video).split([1, *[TIME_STRIDE] * ((frames - 1) // 4)], dim=2)
-    # On a CPU twice as fast or more; on an H100 (720p, 17 frames, bf16) 0.90 s where diffusers' own takes 0.62.
+    # On a CPU much faster in float32, in bf16 as fast; on an H100 (720p, 17 frames, bf16) 0.90 s, diffusers' own 0.62.
     fast = vae.device.type == "cpu" and not vae.config["is_residual"]
     encode_next = vae_fast.Encoder(vae).encode_next if fast else _own_encoder(vae)
     out = []
